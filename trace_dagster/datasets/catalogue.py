@@ -1,0 +1,120 @@
+"""What Cryo can extract, by dataset name: columns, Arrow types, natural keys.
+
+The column table ``cryo_0_3.json`` is what Cryo 0.3.2 returns with ``include_columns=["all"]``; the
+acceptance tests compare it with the engine itself. Datasets that need a contract or call argument
+(``balances``, ``eth_calls``, ``slots``, ...) are not block-range streams and are not listed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import pyarrow as pa
+
+from trace_dagster.errors import InvalidInput
+
+_TYPES = {
+    "bool": pa.bool_(),
+    "double": pa.float64(),
+    "large_binary": pa.large_binary(),
+    "large_string": pa.large_string(),
+    "uint32": pa.uint32(),
+    "uint64": pa.uint64(),
+    "large_list<item: large_string>": pa.large_list(pa.large_string()),
+}
+
+_NATURAL_KEYS: dict[str, tuple[str, ...]] = {
+    "blocks": ("block_number",),
+    "transactions": ("block_number", "transaction_index"),
+    "logs": ("block_number", "log_index"),
+    "erc20_transfers": ("block_number", "log_index"),
+    "erc721_transfers": ("block_number", "log_index"),
+    "geth_calls": ("block_number", "transaction_index", "trace_address"),
+    "native_transfers": ("block_number", "transfer_index"),
+    "contracts": ("block_number", "create_index"),
+}
+
+_ALWAYS: dict[str, tuple[str, ...]] = {
+    "blocks": ("parent_hash", "state_root", "transactions_root", "receipts_root", "logs_bloom", "size"),
+    "logs": ("block_hash",),
+    "transactions": ("block_hash",),
+}
+"""Stored beside Cryo's defaults: what it takes to prove the rows later, offline."""
+
+_REQUIRED: dict[str, tuple[str, ...]] = {
+    "blocks": ("block_hash", "parent_hash", "transactions_root", "receipts_root", "logs_bloom"),
+}
+"""Stored whatever ``columns`` says: neighbours are checked against them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One kind of rows Cryo knows."""
+
+    name: str
+    all_columns: dict[str, pa.DataType]
+    default_columns: tuple[str, ...]
+
+    @property
+    def natural_key(self) -> tuple[str, ...]:
+        """Columns that name a row and give the stored order; empty where Cryo has no such key."""
+        return _NATURAL_KEYS.get(self.name, ())
+
+    @property
+    def checked_columns(self) -> tuple[str, ...]:
+        """Columns verification reads; extraction always asks for them."""
+        wanted = {"block_number", "chain_id", "transaction_index", *self.natural_key, *_REQUIRED.get(self.name, ())}
+        return tuple(name for name in self.all_columns if name in wanted)
+
+    def stored_columns(self, asked: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Columns a stream stores, in schema order.
+
+        Raises InvalidInput for a column the dataset does not have.
+        """
+        if asked is None:
+            wanted = {*self.default_columns, *_ALWAYS.get(self.name, ())}
+        else:
+            for column in asked:
+                if column not in self.all_columns:
+                    raise InvalidInput(
+                        f"dataset {self.name} has no column {column!r}{_nearest(column, self.all_columns)}"
+                    )
+            wanted = {*asked, "block_number", *self.natural_key, *_REQUIRED.get(self.name, ())}
+        return tuple(name for name in self.all_columns if name in wanted)
+
+    def schema(self, columns: Sequence[str]) -> pa.Schema:
+        """The Arrow schema of ``columns`` as stored: Cryo's own names and types."""
+        return pa.schema([pa.field(name, self.all_columns[name]) for name in columns])
+
+
+def dataset(name: str) -> Dataset:
+    """Look up a dataset. Raises InvalidInput, with the nearest known name, when Cryo has no such dataset."""
+    known = catalogue()
+    if name not in known:
+        raise InvalidInput(f"the engine knows no dataset {name!r}{_nearest(name, known)}")
+    return known[name]
+
+
+@cache
+def catalogue() -> dict[str, Dataset]:
+    """Every dataset that can be a stream, by name."""
+    table = json.loads(files(__package__).joinpath("cryo_0_3.json").read_text())
+    return {
+        name: Dataset(
+            name=name,
+            all_columns={column: _TYPES[kind] for column, kind in entry["columns"].items()},
+            default_columns=tuple(entry["default"]),
+        )
+        for name, entry in sorted(table.items())
+    }
+
+
+def _nearest(name: str, known: object) -> str:
+    options = list(known)  # type: ignore[call-overload]
+    close = difflib.get_close_matches(name, options, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(options))}"
