@@ -1,0 +1,91 @@
+"""A JSON-RPC server on loopback that replays a folder of real blocks (see ``recorded_blocks``).
+
+    with replaying(folder) as server:
+        server.url, server.chain.blocks, server.methods_served
+
+Single requests and batches over HTTP POST, with errors as a node gives them. Nothing is simulated: every result
+is what a mainnet node once answered.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from tests.support.recorded_blocks import RecordedChain, RpcError
+
+
+class ReplayServer(ThreadingHTTPServer):
+    """Serves one recorded chain; ``methods_served`` counts the requests of each method."""
+
+    daemon_threads = True
+
+    def __init__(self, chain: RecordedChain) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.chain = chain
+        self.methods_served: Counter[str] = Counter()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def answer(self, body: bytes) -> Any:
+        """What goes back for one HTTP body: an answer, or a list of them for a batch."""
+        try:
+            request = json.loads(body)
+        except ValueError:
+            return _failure(None, RpcError(-32700, "parse error"))
+        if isinstance(request, list) and request:
+            return [self._answer_one(each) for each in request]
+        return self._answer_one(request)
+
+    def _answer_one(self, request: Any) -> dict[str, Any]:
+        if not isinstance(request, dict) or not isinstance(request.get("method"), str):
+            return _failure(None, RpcError(-32600, "invalid request"))
+        self.methods_served[request["method"]] += 1
+        try:
+            result = self.chain.call(request["method"], request.get("params") or [])
+        except RpcError as error:
+            return _failure(request.get("id"), error)
+        return {"jsonrpc": "2.0", "id": request.get("id"), "result": result}
+
+
+def _failure(request_id: Any, error: RpcError) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": request_id, "error": {"code": error.code, "message": str(error)}}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # keep-alive: the engine reuses its connections
+    server: ReplayServer
+
+    def do_POST(self) -> None:
+        length = int(self.headers.get("content-length", 0))
+        answer = json.dumps(self.server.answer(self.rfile.read(length))).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Requests are counted, not printed."""
+
+
+@contextmanager
+def replaying(folder: Path) -> Iterator[ReplayServer]:
+    """A running server over ``folder``; it is closed at the end of the block."""
+    server = ReplayServer(RecordedChain(folder))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

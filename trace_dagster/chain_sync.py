@@ -1,0 +1,264 @@
+"""The ``kind: chain_sync`` YAML: a strict, frozen model whose errors name file, line and key.
+
+Reading is pure: no network, no environment. Values that might be secrets are never echoed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from trace_dagster.blocks import MAX_BLOCK
+from trace_dagster.datasets.catalogue import Dataset, dataset
+from trace_dagster.errors import InvalidInput
+
+MAX_FILE_BYTES = 1_000_000
+MAX_CHAIN_ID = 2**53 - 1
+
+_Path = tuple[str | int, ...]
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+DatasetKey = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}$")]
+Block = Annotated[int, Field(ge=0, le=MAX_BLOCK)]
+LatestMinus = Annotated[str, StringConstraints(pattern=r"^latest-[0-9]{1,18}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class FixedTarget(_Strict):
+    """Sync ``[from_block, to_block)`` and stop."""
+
+    kind: Literal["fixed_target"]
+    from_block: Block | LatestMinus
+    to_block: Block | Literal["finalized"]
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> FixedTarget:
+        if isinstance(self.from_block, int) and isinstance(self.to_block, int) and self.to_block <= self.from_block:
+            raise ValueError("to_block: must be greater than from_block (to_block is end-exclusive)")
+        return self
+
+
+class FollowHead(_Strict):
+    """Sync from ``from_block`` and keep up with the chain, ``tail_lag`` blocks behind."""
+
+    kind: Literal["follow_head"]
+    from_block: Block | LatestMinus
+    tail_lag: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    head_poll_interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 5
+    max_head_age_seconds: Annotated[int, Field(ge=1, le=86_400)] = 120
+
+
+class Stream(_Strict):
+    """One dataset of the chain and how to fetch it."""
+
+    cryo_dataset_name: str
+    rpc_pool: Name
+    chunk_size: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    max_inflight: Annotated[int, Field(ge=1, le=1000)] = 4
+    columns: Annotated[list[str], Field(min_length=1)] | None = None
+    verify: Literal["full", "structural", "off"] = "full"
+    requests_per_second: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    max_concurrent_requests: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    inner_request_blocks: Annotated[int, Field(ge=1, le=1000)] = 1
+    timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 3600
+
+    @model_validator(mode="after")
+    def _known_to_the_engine(self) -> Stream:
+        key = "cryo_dataset_name"
+        try:
+            known = self.dataset
+            key = "columns"
+            known.stored_columns(self.columns)
+        except InvalidInput as error:
+            raise ValueError(f"{key}: {error.message}") from None
+        return self
+
+    @property
+    def dataset(self) -> Dataset:
+        """The engine's dataset behind this stream."""
+        return dataset(self.cryo_dataset_name)
+
+
+class ChainSync(_Strict):
+    """One job: a chain, a span of blocks and the streams to bring in."""
+
+    kind: Literal["chain_sync"]
+    name: Name
+    chain_id: Annotated[int, Field(ge=1, le=MAX_CHAIN_ID)]
+    mode: Annotated[FixedTarget | FollowHead, Field(discriminator="kind")]
+    streams: Annotated[dict[DatasetKey, Stream], Field(min_length=1, max_length=64)]
+
+
+def read(path: Path) -> ChainSync:
+    """Read and check a chain_sync file. Raises InvalidInput, one line per error: ``file:line: key: reason``."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path}: {error.strerror}") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise InvalidInput(f"{path}: a chain_sync file is at most {MAX_FILE_BYTES} bytes")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path}: not UTF-8 text at byte {error.start}") from None
+    return parse(text, source=str(path))
+
+
+def parse(text: str, source: str = "<text>") -> ChainSync:
+    """Check chain_sync YAML. Raises InvalidInput as :func:`read` does."""
+    document = _Document(text, source)
+    raw = document.value
+    if not isinstance(raw, dict):
+        raise InvalidInput(f"{source}:1: a chain_sync file is a mapping that starts with `kind: chain_sync`")
+    merged = _with_defaults(raw, document)
+    try:
+        return ChainSync.model_validate(merged)
+    except ValidationError as failure:
+        errors = list(dict.fromkeys(_lines_of(failure, document, raw)))
+        raise InvalidInput("\n".join(errors)) from None
+
+
+class _Document:
+    """YAML as plain values plus the line of each key. Aliases, tags and duplicate keys are refused."""
+
+    def __init__(self, text: str, source: str) -> None:
+        self.source = source
+        self.lines: dict[_Path, int] = {}
+        try:
+            for event in yaml.parse(text, Loader=yaml.SafeLoader):
+                if isinstance(event, yaml.AliasEvent):
+                    raise self.error(event.start_mark.line, "YAML aliases are not used here: write the value out")
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            self.value = self._read(node, ()) if node is not None else None
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line if error.problem_mark else 0
+            raise self.error(line, f"not valid YAML: {error.problem}") from None
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InvalidInput(f"{source}: not valid YAML: {reason}") from None
+
+    def error(self, line: int, reason: str) -> InvalidInput:
+        return InvalidInput(f"{self.source}:{line + 1}: {reason}")
+
+    def line(self, path: _Path) -> int:
+        """The line of a key, or of its nearest written parent."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 0) + 1
+
+    def _read(self, node: yaml.Node, path: _Path) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return dict(self._items(node, path))
+        if isinstance(node, yaml.SequenceNode):
+            return [self._read(item, (*path, index)) for index, item in enumerate(node.value)]
+        return yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]
+
+    def _items(self, node: yaml.MappingNode, path: _Path) -> Iterator[tuple[str, Any]]:
+        seen: set[str] = set()
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line
+            key = key_node.value
+            if not isinstance(key, str) or key_node.tag != "tag:yaml.org,2002:str":
+                raise self.error(line, f"keys are plain text, not {key_node.tag.rpartition(':')[2]}")
+            if key in seen:
+                raise self.error(line, f"{'.'.join(map(str, (*path, key)))}: this key is written twice")
+            seen.add(key)
+            self.lines[(*path, key)] = line
+            yield key, self._read(value_node, (*path, key))
+
+
+def _with_defaults(raw: dict[str, Any], document: _Document) -> dict[str, Any]:
+    merged = dict(raw)
+    if "defaults" not in merged:
+        return merged
+    defaults = merged.pop("defaults")
+    if not isinstance(defaults, dict):
+        raise document.error(document.line(("defaults",)) - 1, "defaults: must be a mapping of stream keys")
+    for key in defaults:
+        if key not in Stream.model_fields:
+            line = document.line(("defaults", key)) - 1
+            raise document.error(line, f"defaults.{key}: unknown key{_did_you_mean(key, Stream.model_fields)}")
+    streams = merged.get("streams")
+    if isinstance(streams, dict):
+        merged["streams"] = {
+            key: {**defaults, **value} if isinstance(value, dict) else value for key, value in streams.items()
+        }
+    return merged
+
+
+def _lines_of(failure: ValidationError, document: _Document, raw: dict[str, Any]) -> Iterator[str]:
+    for error in failure.errors(include_url=False, include_input=False):
+        path = _written_path(error["loc"])
+        if error["type"] == "value_error":  # our own validators write "key: reason"
+            path = (*path, str(error["msg"]).removeprefix("Value error, ").partition(":")[0])
+        if path[:1] == ("streams",) and len(path) == 3 and path not in document.lines and error["type"] != "missing":
+            inherited = ("defaults", path[2])
+            path = inherited if inherited in document.lines else path
+        shown = ".".join(map(str, path)) or "file"
+        yield f"{document.source}:{document.line(path)}: {shown}: {_reason(error, path, raw)}"
+
+
+_UNION_TAGS = {"fixed_target", "follow_head", "int", "[key]", "constrained-str", "literal['finalized']"}
+
+
+def _written_path(location: tuple[str | int, ...]) -> _Path:
+    """Drop what pydantic adds to a location: union branches and the ``[key]`` marker."""
+    return tuple(
+        part
+        for index, part in enumerate(location)
+        if not (index and isinstance(part, str) and (part in _UNION_TAGS or part.startswith("constrained")))
+    )
+
+
+_PATTERN_REASONS = {
+    "rpc_pool": "must be the NAME of an rpc pool (a-z, 0-9, _); its URL goes into TRACE_RPC_POOL_<NAME>_URL",
+    "name": "must match ^[a-z][a-z0-9_]{0,63}$",
+    "from_block": "must be a block number or latest-N, such as latest-50000",
+    "to_block": "must be a block number or finalized",
+}
+
+
+def _reason(error: Any, path: _Path, raw: dict[str, Any]) -> str:
+    key = str(path[-1]) if path else ""
+    if key in {"from_block", "to_block"} and error["type"] not in {"missing", "extra_forbidden", "value_error"}:
+        return f"{_PATTERN_REASONS[key]}, within 0 and 2^63-1"
+    match error["type"]:
+        case "extra_forbidden":
+            return _unknown_key(key, path, raw)
+        case "missing":
+            return "this key is required"
+        case "string_pattern_mismatch":
+            return _PATTERN_REASONS.get(key, "must match ^[a-z0-9_]{1,64}$")
+        case "union_tag_not_found" | "union_tag_invalid":
+            return "kind must be fixed_target or follow_head"
+        case "value_error":
+            return str(error["msg"]).partition(": ")[2]
+        case _:
+            return str(error["msg"])[:1].lower() + str(error["msg"])[1:]
+
+
+def _unknown_key(key: str, path: _Path, raw: dict[str, Any]) -> str:
+    if path[:1] == ("mode",):
+        kind = (raw.get("mode") or {}).get("kind")
+        other = FollowHead if kind == "fixed_target" else FixedTarget
+        if key in other.model_fields:
+            owner = "follow_head" if other is FollowHead else "fixed_target"
+            return f"belongs to mode {owner}, and this job's mode is {kind}"
+        mine = FixedTarget if kind == "fixed_target" else FollowHead
+        return f"unknown key{_did_you_mean(key, mine.model_fields)}"
+    known = Stream.model_fields if path[:1] == ("streams",) else {**ChainSync.model_fields, "defaults": None}
+    return f"unknown key{_did_you_mean(key, known)}"
+
+
+def _did_you_mean(key: str, known: Any) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"

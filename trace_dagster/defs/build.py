@@ -1,0 +1,106 @@
+"""Definitions from what is applied in Postgres: one plain function, overridable parts, no hidden state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dagster import (
+    AssetsDefinition,
+    AssetSelection,
+    Definitions,
+    DynamicPartitionsDefinition,
+    InitResourceContext,
+    ResourceDefinition,
+    define_asset_job,
+    resource,
+)
+
+from trace_dagster.defs.analytics import analytics_assets
+from trace_dagster.defs.executor import thread_executor
+from trace_dagster.defs.io_manager import commit_io_manager
+from trace_dagster.defs.sensors import planner_sensor
+from trace_dagster.defs.streams import IO_MANAGER, RUNTIME, asset_key, stream_asset
+from trace_dagster.errors import TraceError
+from trace_dagster.lanes import Lane, lanes, partitions_name
+from trace_dagster.registry.jobs import StreamRow
+from trace_dagster.runtime import Runtime
+from trace_dagster.settings import settings_from
+
+
+def build_definitions(environment: Mapping[str, str]) -> Definitions:
+    """Every applied job as assets, jobs and a planner.
+
+    Without a reachable registry the location loads empty, with one message in its metadata and log.
+    """
+    try:
+        runtime = Runtime(settings_from(environment))
+        try:
+            streams = runtime.jobs.streams()
+        finally:
+            runtime.close()
+    except TraceError as error:
+        return Definitions(metadata={"trace/unavailable": str(error)})
+    return definitions_of(streams, environment)
+
+
+def definitions_of(streams: list[StreamRow], environment: Mapping[str, str]) -> Definitions:
+    """Definitions of given streams; the registry is not asked."""
+    assets = _stream_assets(streams)
+    derived = list(analytics_assets(streams))
+    jobs = [_lane_job(lane) for lane in lanes(streams)]
+    holder = _RuntimeHolder(environment)
+    return Definitions(
+        assets=[*assets, *derived],
+        jobs=jobs,
+        sensors=[planner_sensor(holder.get, jobs)] if jobs else [],
+        resources={RUNTIME: runtime_resource(environment), IO_MANAGER: commit_io_manager},
+        executor=thread_executor,
+    )
+
+
+def runtime_resource(environment: Mapping[str, str]) -> ResourceDefinition:
+    """One runtime per run, closed with it."""
+
+    @resource
+    def trace(_: InitResourceContext) -> Iterator[Runtime]:
+        runtime = Runtime(settings_from(environment))
+        try:
+            yield runtime
+        finally:
+            runtime.close()
+
+    return trace
+
+
+class _RuntimeHolder:
+    """The code server's own runtime, for sensor ticks: made on the first tick, kept."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._runtime: Runtime | None = None
+
+    def get(self) -> Runtime:
+        if self._runtime is None:
+            self._runtime = Runtime(settings_from(self._environment))
+        return self._runtime
+
+
+def _stream_assets(streams: list[StreamRow]) -> list[AssetsDefinition]:
+    grids: dict[str, DynamicPartitionsDefinition] = {}
+    assets = []
+    for stream in streams:
+        name = partitions_name(stream)
+        grid = grids.setdefault(name, DynamicPartitionsDefinition(name=name))
+        assets.append(stream_asset(stream, grid))
+    return assets
+
+
+def _lane_job(lane: Lane) -> Any:
+    keys = [asset_key(stream.chain_id, stream.dataset_key) for stream in lane.streams]
+    return define_asset_job(
+        lane.name,
+        selection=AssetSelection.assets(*keys),
+        description=f"Block ranges of {', '.join(stream.dataset_key for stream in lane.streams)}.",
+        tags={"trace/job": lane.streams[0].job_name},
+    )

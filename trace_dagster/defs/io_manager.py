@@ -1,0 +1,106 @@
+"""The IO manager: storing an output is a commit, loading one is a read of the registry's files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from dagster import (
+    AssetKey,
+    AssetMaterialization,
+    InitResourceContext,
+    InputContext,
+    IOManager,
+    MetadataValue,
+    OutputContext,
+    io_manager,
+)
+
+from trace_dagster.blocks import MAX_BLOCK, BlockRange
+from trace_dagster.defs.streams import RUNTIME, asset_key
+from trace_dagster.errors import InvalidInput
+from trace_dagster.ingest import Work
+from trace_dagster.registry.publications import Publication
+from trace_dagster.registry.reading import VisibleDataset
+from trace_dagster.runtime import Runtime
+
+
+class CommitIOManager(IOManager):
+    """Commits what ``cryo_range`` hands over and loads what is committed."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def handle_output(self, context: OutputContext, obj: Work | tuple[AssetKey, Publication]) -> None:
+        """Commit one range and report its materialization; a range committed before is only reported."""
+        if isinstance(obj, Work):
+            pool = self._runtime.pool(obj.spec.rpc_pool, obj.spec.chain_id)
+            published = self._runtime.ingest.commit(obj, pool)
+            key = asset_key(obj.spec.chain_id, obj.spec.dataset_key)
+            context.log_event(materialization(key, published, work=obj))
+        else:
+            context.log_event(materialization(*obj))
+
+    def load_input(self, context: InputContext) -> ds.Dataset | pa.Table:
+        """The committed rows of the upstream asset: a lazy ``pyarrow.dataset.Dataset``, or a
+        ``pyarrow.Table`` where the input is annotated so; for one partition, many, or all.
+
+        Raises InvalidInput when a partition asked for is not committed.
+        """
+        found = self._dataset_of(context.asset_key)
+        keys = self._file_keys(found, context)
+        rows = self._open(found, keys)
+        return rows.to_table() if context.dagster_type.typing_type is pa.Table else rows
+
+    def _dataset_of(self, key: AssetKey) -> VisibleDataset:
+        chain, name = key.path[0], key.path[-1]
+        for found in self._runtime.reading.datasets():
+            if (str(found.chain_id), found.dataset_key) == (chain, name) and found.schema is not None:
+                return found
+        raise InvalidInput(f"nothing of {key.to_user_string()} is committed yet: materialize it first")
+
+    def _file_keys(self, found: VisibleDataset, context: InputContext) -> Iterable[str]:
+        if not context.has_asset_partitions:
+            return found.file_keys
+        wanted = [BlockRange.from_key(key) for key in context.asset_partition_keys]
+        span = BlockRange(min(r.start for r in wanted), max(r.end for r in wanted)) if wanted else BlockRange(0, 1)
+        stored = self._runtime.reading.files(found.dataset_uuid, span)
+        covered = {block_range for block_range, _ in stored}
+        for block_range in wanted:
+            if block_range not in covered:
+                raise InvalidInput(f"partition {block_range.key} of {found.dataset_key} is not committed yet")
+        asked = set(wanted)
+        return [key for block_range, key in stored if block_range in asked]
+
+    def _open(self, found: VisibleDataset, keys: Iterable[str]) -> ds.Dataset:
+        bucket = self._runtime.settings.s3.bucket
+        paths = [f"{bucket}/{key}" for key in keys]
+        return ds.dataset(paths, format="parquet", filesystem=self._runtime.store.filesystem())
+
+
+def materialization(key: AssetKey, published: Publication, work: Work | None = None) -> AssetMaterialization:
+    """The Dagster event of one committed range; numbers become plots in the UI."""
+    metadata: dict[str, Any] = {
+        "rows": published.rows,
+        "bytes": published.bytes,
+        "generation": published.generation,
+        "dataset_version": str(published.dataset_version),
+        "manifest": MetadataValue.path(f"{published.storage_ref}_manifest.json"),
+        "verification": MetadataValue.json(published.verification),
+        "verification_level": str(published.verification.get("level")),
+        "fresh": published.created,
+    }
+    metadata |= {name: value for name, value in published.metrics.items() if isinstance(value, int | float)}
+    if work is not None:
+        lease = work.lease
+        metadata |= {"task_id": str(lease.task_id), "attempt": lease.attempt, "lease_token": str(lease.token)}
+    whole = published.block_range.end == MAX_BLOCK
+    return AssetMaterialization(key, partition=None if whole else published.block_range.key, metadata=metadata)
+
+
+@io_manager(required_resource_keys={RUNTIME})
+def commit_io_manager(context: InitResourceContext) -> CommitIOManager:
+    """Parquet, ``_manifest.json`` and a fenced commit for every output."""
+    return CommitIOManager(getattr(context.resources, RUNTIME))

@@ -1,0 +1,154 @@
+"""One graph-backed asset per stream: plan the run's partitions, one Cryo op per range, seal.
+
+The op claims its range and hands the claim to the IO manager, which extracts, verifies and commits:
+rows flow through, they are never all in memory. ``seal`` yields nothing, so that each range is
+materialized when it commits and not a second time at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from dagster import (
+    AssetKey,
+    AssetsDefinition,
+    BackfillPolicy,
+    DynamicOut,
+    DynamicOutput,
+    DynamicPartitionsDefinition,
+    In,
+    Nothing,
+    OpDefinition,
+    OpExecutionContext,
+    Out,
+    graph_asset,
+    op,
+)
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.datasets.catalogue import Dataset
+from trace_dagster.errors import InvalidInput
+from trace_dagster.ingest import StreamSpec, Work
+from trace_dagster.planner import RANGES_PER_RUN
+from trace_dagster.registry.jobs import StreamRow
+from trace_dagster.registry.publications import Publication
+from trace_dagster.runtime import Runtime
+
+IO_MANAGER = "cryo_io_manager"
+RUNTIME = "trace"
+CLAIM_WAIT_SECONDS = 900.0
+
+
+def asset_key(chain_id: int, dataset_key: str) -> AssetKey:
+    """``[chain id, dataset key]``."""
+    return AssetKey([str(chain_id), dataset_key])
+
+
+def spec_of(stream: StreamRow) -> StreamSpec:
+    """The part of a stream that extraction needs."""
+    return StreamSpec(**{name: getattr(stream, name) for name in StreamSpec.__slots__})
+
+
+def stream_asset(stream: StreamRow, partitions: DynamicPartitionsDefinition) -> AssetsDefinition:
+    """The asset of one stream."""
+    prefix = f"{stream.job_name}__{stream.dataset_key}"
+    plan, cryo_range, seal = _plan_op(prefix, stream), _range_op(prefix, stream), _seal_op(prefix)
+
+    @graph_asset(
+        name=stream.dataset_key,
+        key_prefix=str(stream.chain_id),
+        group_name=stream.job_name,
+        partitions_def=partitions,
+        backfill_policy=BackfillPolicy.multi_run(RANGES_PER_RUN),
+        description=_description(stream, stream_dataset(stream)),
+        kinds={"cryo", "parquet", "s3"},
+        tags={"trace/job": stream.job_name, "trace/dataset": stream.cryo_dataset_name},
+        metadata={
+            "dataset_uuid": str(stream.dataset_uuid),
+            "chain_id": stream.chain_id,
+            "cryo_dataset_name": stream.cryo_dataset_name,
+            "chunk_size": stream.chunk_size,
+            "config_hash": stream.config_hash,
+            "verify": "structural (full proof is not built yet)" if stream.verify == "full" else stream.verify,
+        },
+    )
+    def stream_graph() -> Any:
+        return seal(plan().map(cryo_range).collect())
+
+    return stream_graph
+
+
+def stream_dataset(stream: StreamRow) -> Dataset:
+    """The engine's dataset behind a stream."""
+    return spec_of(stream).dataset
+
+
+def _description(stream: StreamRow, dataset: Dataset) -> str:
+    end = stream.to_block if stream.to_block is not None else "the head"
+    key = ", ".join(dataset.natural_key) or "none"
+    return (
+        f"Cryo `{stream.cryo_dataset_name}` of chain {stream.chain_id}, blocks {stream.from_block} to {end},"
+        f" {stream.chunk_size} blocks per partition. Natural key: {key}."
+    )
+
+
+def _plan_op(prefix: str, stream: StreamRow) -> OpDefinition:
+    @op(
+        name=f"{prefix}__plan",
+        out=DynamicOut(str, is_required=False),
+        description="One output per partition of this run.",
+    )
+    def plan(context: OpExecutionContext) -> Iterator[DynamicOutput[str]]:
+        for key in context.partition_keys:
+            block_range = BlockRange.from_key(key)
+            _require_cell(stream, block_range)
+            yield DynamicOutput(key, mapping_key=f"b{block_range.start}_{block_range.end}")
+
+    return plan
+
+
+def _require_cell(stream: StreamRow, block_range: BlockRange) -> None:
+    end = stream.to_block if stream.to_block is not None else block_range.end
+    start_fits = block_range.start % stream.chunk_size == 0 or block_range.start == stream.from_block
+    end_fits = block_range.end % stream.chunk_size == 0 or block_range.end == end
+    inside = stream.from_block <= block_range.start and block_range.end <= end
+    if not (start_fits and end_fits and inside and len(block_range) <= stream.chunk_size):
+        raise InvalidInput(
+            "this partition is not a cell of the stream's plan", range=block_range, chunk_size=stream.chunk_size
+        )
+
+
+def _range_op(prefix: str, stream: StreamRow) -> OpDefinition:
+    spec = spec_of(stream)
+
+    @op(
+        name=f"{prefix}__cryo_range",
+        out=Out(object, io_manager_key=IO_MANAGER),
+        required_resource_keys={RUNTIME},
+        description="Claim one block range; the IO manager streams Cryo's rows for it into a commit.",
+    )
+    def cryo_range(context: OpExecutionContext, key: str) -> Work | tuple[AssetKey, Publication]:
+        runtime: Runtime = getattr(context.resources, RUNTIME)
+        claimed = runtime.ingest.claim(
+            spec, BlockRange.from_key(key), context.run_id, wait_seconds=CLAIM_WAIT_SECONDS
+        )
+        if isinstance(claimed, Work):
+            return claimed
+        context.log.info(f"{key} is committed already, nothing to do")
+        return asset_key(spec.chain_id, spec.dataset_key), claimed
+
+    return cryo_range
+
+
+def _seal_op(prefix: str) -> OpDefinition:
+    @op(
+        name=f"{prefix}__seal",
+        ins={"ranges": In(Nothing)},
+        out=Out(Nothing, is_required=False, io_manager_key=IO_MANAGER),
+        description="Every range of this run is committed.",
+    )
+    def seal() -> Iterator[Any]:
+        yield from ()
+
+    return seal

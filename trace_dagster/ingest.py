@@ -1,0 +1,164 @@
+"""One range from claim to commit: the path every launch takes, whoever asked for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.commit import Committer, Rows, Target
+from trace_dagster.datasets.catalogue import Dataset, dataset
+from trace_dagster.engine.base import Engine, ExtractRequest
+from trace_dagster.errors import RETRYABLE, LeaseLost, TraceError, Unavailable
+from trace_dagster.heart import Heart
+from trace_dagster.identity import task_id
+from trace_dagster.registry.publications import Publication, Publications
+from trace_dagster.registry.tasks import Lease, Tasks, Unclaimed
+from trace_dagster.rpc.pools import RpcPool
+from trace_dagster.verify import StructuralCheck
+
+_POLL_SECONDS = 0.25
+SUBRANGE_BLOCKS = 250
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """One stream as applied: what the registry knows of it."""
+
+    job_id: UUID
+    job_name: str
+    dataset_uuid: UUID
+    dataset_key: str
+    cryo_dataset_name: str
+    chain_id: int
+    rpc_pool: str
+    chunk_size: int
+    columns: tuple[str, ...]
+    config_hash: str
+    verify: str
+    options: dict[str, Any]
+    from_block: int
+
+    @property
+    def dataset(self) -> Dataset:
+        """The engine's dataset."""
+        return dataset(self.cryo_dataset_name)
+
+    def task_id(self, block_range: BlockRange) -> UUID:
+        """Identity of the task for one range."""
+        return task_id(self.job_id, self.dataset_key, block_range)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A claimed range on its way to a commit."""
+
+    spec: StreamSpec
+    block_range: BlockRange
+    lease: Lease
+
+
+class Ingest:
+    """Claims, extracts, verifies and commits ranges; safe to use from many threads."""
+
+    def __init__(
+        self, *, tasks: Tasks, publications: Publications, committer: Committer, engine: Engine, heart: Heart
+    ) -> None:
+        self._tasks = tasks
+        self._publications = publications
+        self._committer = committer
+        self._engine = engine
+        self._heart = heart
+
+    def claim(
+        self, spec: StreamSpec, block_range: BlockRange, run_id: str, *, wait_seconds: float
+    ) -> Work | Publication:
+        """Take a range, or return what is committed already (no RPC work is done for it).
+
+        Waits while another run holds it or the stream's slots are taken; raises Unavailable after
+        ``wait_seconds``, Refused when the range is not a cell of the plan.
+        """
+        identity = spec.task_id(block_range)
+        self._tasks.ensure(identity, spec.dataset_uuid, block_range, spec.config_hash)
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            outcome = self._tasks.claim(identity, spec.dataset_uuid, block_range, run_id)
+            if isinstance(outcome, Lease):
+                return Work(spec, block_range, outcome)
+            if outcome is Unclaimed.COMMITTED:
+                published = self._publications.visible(spec.dataset_uuid, block_range)
+                if published is not None:
+                    return published
+            if time.monotonic() > deadline:
+                raise Unavailable(f"the range was not free within {wait_seconds:.0f} s: {outcome.value}", range=block_range)
+            time.sleep(_POLL_SECONDS)
+
+    def commit(self, work: Work, pool: RpcPool) -> Publication:
+        """Extract, verify and commit a claimed range; a failure ends the attempt with its reason."""
+        with self.holding(work.lease) as lost:
+            return self._committer.commit(work.lease, self._target(work), self._rows(work, pool, lost))
+
+    @contextmanager
+    def holding(self, lease: Lease) -> Iterator[Any]:
+        """Heartbeats inside the block; whatever ends it is recorded on the attempt."""
+        with self._heart.beating(lease) as lost:
+            try:
+                yield lost
+            except LeaseLost:
+                raise
+            except TraceError as error:
+                self._tasks.fail(lease, str(error), retry=isinstance(error, RETRYABLE))
+                raise
+            except Exception as error:
+                self._tasks.fail(lease, f"unexpected {type(error).__name__}", retry=True)
+                raise
+            except BaseException:
+                self._tasks.release(lease)
+                raise
+
+    def _target(self, work: Work) -> Target:
+        spec = work.spec
+        return Target(
+            dataset_uuid=spec.dataset_uuid,
+            dataset_key=spec.dataset_key,
+            source=spec.cryo_dataset_name,
+            chain_id=spec.chain_id,
+            block_range=work.block_range,
+            config_hash=spec.config_hash,
+            schema=spec.dataset.schema(spec.columns),
+        )
+
+    def _rows(self, work: Work, pool: RpcPool, lost: Any) -> Rows:
+        spec = work.spec
+        check = StructuralCheck(spec.dataset, work.block_range, spec.chain_id, asked=spec.verify)
+        extracted = spec.dataset.stored_columns([*spec.columns, *spec.dataset.checked_columns])
+        request = ExtractRequest(
+            dataset=spec.cryo_dataset_name,
+            block_range=work.block_range,
+            chain_id=spec.chain_id,
+            schema=spec.dataset.schema(extracted),
+            pool=pool,
+            subrange_blocks=SUBRANGE_BLOCKS,
+            **spec.options,
+        )
+        return Rows(
+            tables=self._checked(request, check, spec.columns, lost),
+            evidence=check.finish,
+            engine={"name": self._engine.name, "version": self._engine.version},
+            metrics={"blocks": len(work.block_range)},
+        )
+
+    def _checked(
+        self, request: ExtractRequest, check: StructuralCheck, columns: tuple[str, ...], lost: Any
+    ) -> Iterator[pa.Table]:
+        for table in self._engine.extract(request):
+            if lost.is_set():
+                raise LeaseLost("the lease of this range lapsed and was taken over", range=request.block_range)
+            check.feed(table)
+            yield table.select(list(columns))

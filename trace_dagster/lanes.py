@@ -1,0 +1,37 @@
+"""Lanes: which streams can share a Dagster run. One lane is one job over one grid of ranges."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from trace_dagster.registry.jobs import StreamRow
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Streams of one job with one chunk size, and the Dagster job that runs them together."""
+
+    name: str
+    partitions_name: str
+    streams: tuple[StreamRow, ...]
+
+
+def partitions_name(stream: StreamRow) -> str:
+    """The partitions definition a stream shares with all streams of its job on the same grid."""
+    return f"{stream.job_name}__{stream.chunk_size}"
+
+
+def lanes(streams: Sequence[StreamRow]) -> Iterator[Lane]:
+    """The lanes of enabled streams: ``chain_sync__{job}`` for a job's main grid, one more per stream off it."""
+    enabled = sorted((s for s in streams if s.enabled and s.job_enabled), key=lambda s: (s.job_name, s.dataset_key))
+    for job_name, group in groupby(enabled, key=lambda stream: stream.job_name):
+        members = list(group)
+        main = Counter(stream.chunk_size for stream in members).most_common(1)[0][0]
+        on_grid = tuple(stream for stream in members if stream.chunk_size == main)
+        yield Lane(f"chain_sync__{job_name}", partitions_name(on_grid[0]), on_grid)
+        for stream in members:
+            if stream.chunk_size != main:
+                yield Lane(f"chain_sync__{job_name}__{stream.dataset_key}", partitions_name(stream), (stream,))

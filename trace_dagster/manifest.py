@@ -1,0 +1,88 @@
+"""``_manifest.json`` v1: what one attempt wrote, in canonical JSON (ADR 0002)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from uuid import UUID
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from trace_dagster.errors import Corrupt
+from trace_dagster.identity import canonical_json, sha256_hex
+
+FILE_NAME = "_manifest.json"
+
+
+class ManifestFile(BaseModel):
+    """One Parquet object: its key within the bucket, size in bytes, SHA-256 and block span (inclusive)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    bytes: int = Field(gt=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    rows: int = Field(ge=0)
+    min_block: int | None
+    max_block: int | None
+
+
+class Manifest(BaseModel):
+    """Everything a reader needs to trust a range's files without opening them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    dataset_uuid: UUID
+    dataset_version: UUID
+    chain_id: int
+    dataset_key: str
+    cryo_dataset_name: str
+    range_start: int = Field(ge=0)
+    range_end: int
+    config_hash: str
+    generation: int = Field(ge=0)
+    attempt: int = Field(gt=0)
+    schema_fingerprint: str
+    parquet_keys: list[str]
+    files: list[ManifestFile]
+    rows: int = Field(ge=0)
+    content_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    verification: dict[str, Any]
+    engine: dict[str, str]
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Manifest:
+        if self.range_end <= self.range_start:
+            raise ValueError("range_end must be greater than range_start")
+        if self.parquet_keys != sorted(file.key for file in self.files):
+            raise ValueError("parquet_keys must be the sorted keys of files")
+        if self.rows != sum(file.rows for file in self.files):
+            raise ValueError("rows must be the sum over files")
+        return self
+
+    def encode(self) -> bytes:
+        """Canonical bytes: what the registry's digest is taken over."""
+        return canonical_json(self.model_dump(mode="json")).encode()
+
+
+def decode(data: bytes, *, sha256: str | None = None) -> Manifest:
+    """Read a manifest that came from outside. Raises Corrupt when it is not what was committed."""
+    if sha256 is not None and sha256_hex(data) != sha256:
+        raise Corrupt("a manifest on the object store is not the one that was committed", expected=sha256)
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise Corrupt("a manifest on the object store cannot be read", key=where, reason=first["msg"]) from None
+
+
+def schema_fingerprint(schema: pa.Schema) -> str:
+    """SHA-256 over column names and types, in order."""
+    return sha256_hex(canonical_json(schema_pairs(schema)).encode())
+
+
+def schema_pairs(schema: pa.Schema) -> list[list[str]]:
+    """The schema as ``[[name, type], ...]``: how the registry stores it."""
+    return [[field.name, str(field.type)] for field in schema]

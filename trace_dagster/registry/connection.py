@@ -1,0 +1,100 @@
+"""Connections to the registry and the one place where psycopg's errors become ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from trace_dagster.errors import Corrupt, Refused, Unavailable
+from trace_dagster.registry.queries import query
+
+Row = dict[str, Any]
+Connection = psycopg.Connection[Row]
+
+
+class Database:
+    """A pool of connections to one registry database. Thread-safe; close it when done."""
+
+    def __init__(self, dsn: str, *, max_connections: int = 8, connect_timeout_seconds: float = 10.0) -> None:
+        self._pool: ConnectionPool[Connection] = ConnectionPool(
+            dsn,
+            min_size=0,
+            max_size=max_connections,
+            timeout=connect_timeout_seconds,
+            kwargs={"row_factory": dict_row, "application_name": "trace_dagster", "connect_timeout": 5},
+            connection_class=psycopg.Connection[Row],
+            check=ConnectionPool.check_connection,
+            open=True,
+        )
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._pool.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """One transaction: committed on leaving, rolled back on an exception."""
+        with mapped_errors(), self._pool.connection() as connection:
+            yield Session(connection)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """A read-only REPEATABLE READ transaction: everything read in it is of one moment."""
+        with self.transaction() as session:
+            session.execute_raw("set transaction isolation level repeatable read, read only")
+            yield session
+
+
+class Session:
+    """Named statements inside one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def run(self, name: str, **values: object) -> int:
+        """Execute and return the number of rows affected."""
+        return self._connection.execute(query(name), values).rowcount
+
+    def one(self, name: str, **values: object) -> Row | None:
+        """The first row, or None."""
+        return self._connection.execute(query(name), values).fetchone()
+
+    def all(self, name: str, **values: object) -> list[Row]:
+        """Every row."""
+        return self._connection.execute(query(name), values).fetchall()
+
+    def many(self, name: str, rows: list[Row]) -> None:
+        """Execute once per row, pipelined."""
+        with self._connection.cursor() as cursor:
+            cursor.executemany(query(name), rows)
+
+    def execute_raw(self, statement: str) -> None:
+        """For transaction settings only; everything else is a named query."""
+        self._connection.execute(statement)
+
+
+@contextmanager
+def mapped_errors() -> Iterator[None]:
+    """Turn psycopg's errors into ours; texts that could hold a password are left out."""
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+        raise Unavailable(
+            "postgres does not answer: check TRACE_POSTGRES_URL, or that `trace-lite up` is running",
+            reason=type(error).__name__,
+        ) from error
+    except psycopg.errors.ExclusionViolation as error:
+        raise Refused("another range of this dataset already covers these blocks") from error
+    except psycopg.errors.UndefinedTable as error:
+        raise Unavailable("the registry's tables are missing: run `trace-lite migrate`") from error
+    except psycopg.IntegrityError as error:
+        raise Corrupt("the registry refused a row that breaks its rules", constraint=_constraint(error)) from error
+
+
+def _constraint(error: psycopg.Error) -> str:
+    return str(error.diag.constraint_name or error.sqlstate)

@@ -1,0 +1,207 @@
+"""Jobs and streams: applying a chain_sync, and reading back what was applied."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from trace_dagster.chain_sync import ChainSync, FollowHead, Stream
+from trace_dagster.errors import InvalidInput
+from trace_dagster.identity import DEFAULT_ORG, config_hash, dataset_uuid, job_id
+from trace_dagster.registry.connection import Database, Row, Session
+
+ENGINE_VERSION = "0.3.2"
+"""The Cryo whose rows the config hash names; its minor version changes rows, its patch level does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """A job's span with every symbolic bound resolved; ``to_block`` is None when following the head."""
+
+    from_block: int
+    to_block: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What an apply did."""
+
+    job_id: UUID
+    name: str
+    created: bool
+    streams: list[str]
+    disabled: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRow:
+    """One stream as stored, with its job."""
+
+    job_id: UUID
+    job_name: str
+    job_enabled: bool
+    org_id: UUID
+    chain_id: int
+    dataset_uuid: UUID
+    dataset_key: str
+    cryo_dataset_name: str
+    rpc_pool: str
+    chunk_size: int
+    max_inflight: int
+    columns: tuple[str, ...]
+    config_hash: str
+    verify: str
+    options: dict[str, Any]
+    mode: str
+    job: ChainSync
+    from_block: int
+    to_block: int | None
+    eligible_end: int | None
+    next_block: int
+    enabled: bool
+    blocked_reason: str | None
+
+
+class Jobs:
+    """Apply and read jobs of one organisation."""
+
+    def __init__(self, database: Database, org_id: UUID = DEFAULT_ORG) -> None:
+        self._database = database
+        self._org_id = org_id
+
+    def known(self, name: str) -> Bounds | None:
+        """The bounds a job was applied with before: symbolic ones are resolved once."""
+        with self._database.transaction() as session:
+            row = session.one("job_by_name", org_id=self._org_id, name=name)
+        return Bounds(**row["spec"]["bounds"]) if row else None
+
+    def known_text(self, name: str) -> dict[str, Any] | None:
+        """The specification a job was last applied with."""
+        with self._database.transaction() as session:
+            row = session.one("job_by_name", org_id=self._org_id, name=name)
+        return dict(row["spec"]["chain_sync"]) if row else None
+
+    def apply(self, job: ChainSync, bounds: Bounds) -> Applied:
+        """Register a job in one transaction; applying the same file again changes nothing.
+
+        Raises InvalidInput for a change that would mix rows of two meanings under one name.
+        """
+        identity = job_id(self._org_id, job.name)
+        with self._database.transaction() as session:
+            session.one("lock_apply")
+            before = session.one("job_by_name", org_id=self._org_id, name=job.name)
+            if before and before["chain_id"] != job.chain_id:
+                raise InvalidInput(
+                    f"job {job.name} is of chain {before['chain_id']}: a job's chain_id cannot change; use another name"
+                )
+            session.run(
+                "upsert_job",
+                job_id=identity,
+                org_id=self._org_id,
+                name=job.name,
+                chain_id=job.chain_id,
+                mode=job.mode.kind,
+                spec=Jsonb({"chain_sync": job.model_dump(mode="json"), "bounds": asdict(bounds)}),
+            )
+            kept = [
+                self._apply_stream(session, identity, job, key, stream, bounds) for key, stream in job.streams.items()
+            ]
+            disabled = [
+                row["dataset_key"]
+                for row in session.all("all_streams")
+                if row["job_id"] == identity and row["enabled"] and row["dataset_uuid"] not in kept
+            ]
+            session.run("disable_other_streams", job_id=identity, kept=kept)
+        return Applied(identity, job.name, before is None, list(job.streams), disabled)
+
+    def streams(self) -> list[StreamRow]:
+        """Every stream of every job, by job name and dataset key."""
+        with self._database.snapshot() as session:
+            return [_stream_row(row) for row in session.all("all_streams")]
+
+    def _apply_stream(
+        self, session: Session, identity: UUID, job: ChainSync, key: str, stream: Stream, bounds: Bounds
+    ) -> UUID:
+        dataset = dataset_uuid(self._org_id, job.chain_id, key)
+        columns = stream.dataset.stored_columns(stream.columns)
+        config = config_hash(stream.cryo_dataset_name, columns, ENGINE_VERSION)
+        owner = session.one("dataset_owner", dataset_uuid=dataset)
+        if owner:
+            _refuse_changes(owner, identity, job, key, stream, config)
+        session.run(
+            "insert_dataset",
+            dataset_uuid=dataset,
+            org_id=self._org_id,
+            chain_id=job.chain_id,
+            dataset_key=key,
+            kind="stream",
+            source=stream.cryo_dataset_name,
+            parameters=Jsonb({}),
+        )
+        from_block = _stream_start(job, stream, bounds)
+        session.run(
+            "upsert_stream",
+            dataset_uuid=dataset,
+            job_id=identity,
+            rpc_pool=stream.rpc_pool,
+            chunk_size=stream.chunk_size,
+            max_inflight=stream.max_inflight,
+            columns=list(columns),
+            config_hash=config,
+            verify=stream.verify,
+            options=Jsonb(_engine_options(stream)),
+            from_block=from_block,
+            to_block=bounds.to_block,
+        )
+        if owner and owner["chunk_size"] is not None and owner["chunk_size"] != stream.chunk_size:
+            session.run("supersede_uncommitted", dataset_uuid=dataset)
+            session.run("rewind_stream", dataset_uuid=dataset)
+        return dataset
+
+
+def _refuse_changes(owner: Row, identity: UUID, job: ChainSync, key: str, stream: Stream, config: str) -> None:
+    where = f"streams.{key}"
+    if owner["source"] != stream.cryo_dataset_name:
+        raise InvalidInput(
+            f"{where}: dataset_key {key!r} of chain {job.chain_id} holds {owner['source']} for ever: use another key"
+        )
+    if owner["job_id"] not in (None, identity):
+        raise InvalidInput(
+            f"{where}: job {owner['job_name']} already syncs dataset {key!r} of chain {job.chain_id}: one owner per dataset"
+        )
+    if owner["config_hash"] not in (None, config):
+        raise InvalidInput(f"{where}: columns of an applied stream cannot change: use another dataset_key")
+
+
+def _stream_start(job: ChainSync, stream: Stream, bounds: Bounds) -> int:
+    """A symbolic start is rounded down to the stream's grid; a written one is taken as it stands."""
+    if isinstance(job.mode.from_block, str):
+        return bounds.from_block // stream.chunk_size * stream.chunk_size
+    return bounds.from_block
+
+
+def _engine_options(stream: Stream) -> dict[str, Any]:
+    return {
+        "requests_per_second": stream.requests_per_second,
+        "max_concurrent_requests": stream.max_concurrent_requests,
+        "inner_request_blocks": stream.inner_request_blocks,
+        "timeout_seconds": stream.timeout_seconds,
+    }
+
+
+def _stream_row(row: Row) -> StreamRow:
+    fields = {name: row[name] for name in StreamRow.__slots__ if name in row}
+    fields |= {
+        "cryo_dataset_name": row["source"],
+        "columns": tuple(row["columns"]),
+        "job": ChainSync.model_validate(row["spec"]["chain_sync"]),
+    }
+    return StreamRow(**fields)
+
+
+def follow(job: ChainSync) -> FollowHead | None:
+    """The job's follow_head settings, or None for a fixed target."""
+    return job.mode if isinstance(job.mode, FollowHead) else None

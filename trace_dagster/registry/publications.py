@@ -1,0 +1,175 @@
+"""The registry's side of a commit: one fenced transaction, and the look-up of what it did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.errors import LeaseLost, OutcomeUnknown, Unavailable
+from trace_dagster.identity import committed_event_id
+from trace_dagster.manifest import Manifest
+from trace_dagster.registry.connection import Database, Row, Session
+from trace_dagster.registry.tasks import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What a successful attempt made visible (or confirmed): exactly one per attempt."""
+
+    dataset_uuid: UUID
+    dataset_version: UUID
+    storage_ref: str
+    config_hash: str
+    block_range: BlockRange
+    generation: int
+    rows: int
+    bytes: int
+    content_digest: str
+    verification: dict[str, Any]
+    metrics: dict[str, Any]
+    manifest_key: str
+    created: bool
+    """False when the same rows were already visible: nothing new was registered."""
+
+
+class Publications:
+    """Commits and looks up dataset versions."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def visible(self, dataset_uuid: UUID, block_range: BlockRange) -> Publication | None:
+        """The committed version of exactly this range, or None."""
+        with self._database.transaction() as session:
+            row = session.one(
+                "visible_version", dataset_uuid=dataset_uuid, range_start=block_range.start, range_end=block_range.end
+            )
+        return _publication(row, created=False) if row else None
+
+    def commit(
+        self,
+        lease: Lease,
+        manifest: Manifest,
+        *,
+        storage_ref: str,
+        manifest_key: str,
+        manifest_sha256: str,
+        schema: list[list[str]],
+        metrics: dict[str, Any],
+        whole: bool = False,
+    ) -> None:
+        """Make a manifest visible. Raises LeaseLost, or OutcomeUnknown when the answer was lost.
+
+        ``whole`` hides every older version of the dataset (derived datasets), else only this range's.
+        """
+        values = _version_values(lease, manifest, storage_ref, manifest_key, manifest_sha256)
+        values |= {"schema_json": Jsonb(schema), "metrics": Jsonb(metrics)}
+        try:
+            with self._database.transaction() as session:
+                _require(session, lease)
+                session.run("hide_versions", whole=whole, **_span(manifest))
+                session.run("insert_version", **values)
+                session.many("insert_file", _file_rows(manifest))
+                session.many(
+                    "link_file",
+                    [{"dataset_version": manifest.dataset_version, "file_key": file.key} for file in manifest.files],
+                )
+                _finish(session, lease, manifest.generation, "committed")
+                session.run("insert_outbox", **_event(lease, manifest))
+        except Unavailable as error:
+            raise OutcomeUnknown("the commit's answer was lost", task_id=lease.task_id) from error
+
+    def confirm(self, lease: Lease, version: Publication) -> None:
+        """End an attempt whose rows are the visible ones already. Raises LeaseLost."""
+        with self._database.transaction() as session:
+            _require(session, lease)
+            _finish(session, lease, version.generation, "confirmed")
+
+    def landed(self, lease: Lease) -> bool:
+        """Whether this attempt's commit took effect: how an unknown outcome is settled."""
+        with self._database.transaction() as session:
+            session.one("lock_task", task_id=lease.task_id)  # waits for a commit that is still under way
+            return session.one("version_of_attempt", task_id=lease.task_id, attempt=lease.attempt) is not None
+
+
+def _require(session: Session, lease: Lease) -> None:
+    if session.one("fence", **lease.fence) is None:
+        raise LeaseLost("another attempt holds this range now", task_id=lease.task_id, attempt=lease.attempt)
+
+
+def _finish(session: Session, lease: Lease, generation: int, state: str) -> None:
+    session.run("finish_task", task_id=lease.task_id, generation=generation)
+    session.run("end_attempt", task_id=lease.task_id, attempt=lease.attempt, state=state, error=None)
+
+
+def _span(manifest: Manifest) -> dict[str, object]:
+    return {
+        "dataset_uuid": manifest.dataset_uuid,
+        "range_start": manifest.range_start,
+        "range_end": manifest.range_end,
+    }
+
+
+def _version_values(
+    lease: Lease, manifest: Manifest, storage_ref: str, manifest_key: str, manifest_sha256: str
+) -> dict[str, object]:
+    return {
+        **_span(manifest),
+        "dataset_version": manifest.dataset_version,
+        "generation": manifest.generation,
+        "task_id": lease.task_id,
+        "attempt": lease.attempt,
+        "config_hash": manifest.config_hash,
+        "storage_ref": storage_ref,
+        "manifest_key": manifest_key,
+        "manifest_sha256": manifest_sha256,
+        "content_digest": manifest.content_digest,
+        "row_count": manifest.rows,
+        "byte_count": sum(file.bytes for file in manifest.files),
+        "verification": Jsonb(manifest.verification),
+    }
+
+
+def _file_rows(manifest: Manifest) -> list[Row]:
+    return [
+        {
+            "file_key": file.key,
+            "bytes": file.bytes,
+            "sha256": file.sha256,
+            "row_count": file.rows,
+            "min_block": file.min_block,
+            "max_block": file.max_block,
+        }
+        for file in manifest.files
+    ]
+
+
+def _event(lease: Lease, manifest: Manifest) -> dict[str, object]:
+    return {
+        "outbox_id": committed_event_id(manifest.dataset_version, lease.attempt),
+        "kind": "range_committed",
+        "task_id": lease.task_id,
+        "payload": Jsonb({"dataset_version": str(manifest.dataset_version), "generation": manifest.generation}),
+    }
+
+
+def _publication(row: Row, *, created: bool) -> Publication:
+    return Publication(
+        dataset_uuid=row["dataset_uuid"],
+        dataset_version=row["dataset_version"],
+        storage_ref=row["storage_ref"],
+        config_hash=row["config_hash"],
+        block_range=BlockRange(row["range_start"], row["range_end"]),
+        generation=row["generation"],
+        rows=row["row_count"],
+        bytes=row["byte_count"],
+        content_digest=row["content_digest"],
+        verification=row["verification"],
+        metrics=row["metrics"],
+        manifest_key=row["manifest_key"],
+        created=created,
+    )

@@ -1,0 +1,76 @@
+"""What readers see: datasets, files and coverage, each from one snapshot of the registry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from trace_dagster.blocks import MAX_BLOCK, BlockRange
+from trace_dagster.identity import DEFAULT_ORG
+from trace_dagster.registry.connection import Database
+
+
+@dataclass(frozen=True, slots=True)
+class VisibleDataset:
+    """One dataset and the object keys of all its visible rows, in block order."""
+
+    dataset_uuid: UUID
+    chain_id: int
+    dataset_key: str
+    kind: str
+    source: str
+    ranges: int
+    rows: int
+    bytes: int
+    columns: tuple[str, ...] | None
+    """What a stream stores; None for a derived dataset."""
+    schema: tuple[tuple[str, str], ...] | None
+    """``(name, type)`` pairs of the newest visible version; None while nothing is committed."""
+    file_keys: tuple[str, ...]
+
+
+class Reading:
+    """Reads of the registry that never block writers."""
+
+    def __init__(self, database: Database, org_id: UUID = DEFAULT_ORG) -> None:
+        self._database = database
+        self._org_id = org_id
+
+    def datasets(self) -> list[VisibleDataset]:
+        """Everything that can be queried, as of one moment."""
+        with self._database.snapshot() as session:
+            return [
+                VisibleDataset(
+                    dataset_uuid=row["dataset_uuid"],
+                    chain_id=row["chain_id"],
+                    dataset_key=row["dataset_key"],
+                    kind=row["kind"],
+                    source=row["source"],
+                    ranges=row["ranges"],
+                    rows=row["row_count"],
+                    bytes=row["byte_count"],
+                    columns=tuple(row["columns"]) if row["columns"] is not None else None,
+                    schema=tuple((name, kind) for name, kind in row["schema_json"]) if row["schema_json"] else None,
+                    file_keys=tuple(
+                        entry["file_key"]
+                        for entry in session.all(
+                            "visible_files", dataset_uuid=row["dataset_uuid"], range_start=0, range_end=MAX_BLOCK
+                        )
+                    ),
+                )
+                for row in session.all("visible_datasets", org_id=self._org_id)
+            ]
+
+    def files(self, dataset_uuid: UUID, block_range: BlockRange) -> list[tuple[BlockRange, str]]:
+        """``(range, object key)`` of every visible file that touches ``block_range``, in block order."""
+        with self._database.snapshot() as session:
+            rows = session.all(
+                "visible_files", dataset_uuid=dataset_uuid, range_start=block_range.start, range_end=block_range.end
+            )
+        return [(BlockRange(row["range_start"], row["range_end"]), row["file_key"]) for row in rows]
+
+    def coverage(self, dataset_uuid: UUID) -> list[BlockRange]:
+        """The committed blocks of a dataset as few ranges as possible."""
+        with self._database.snapshot() as session:
+            rows = session.all("covered_ranges", dataset_uuid=dataset_uuid)
+        return [BlockRange(row["range_start"], row["range_end"]) for row in rows]

@@ -1,0 +1,85 @@
+-- name: lock_apply
+-- Applies are rare: one at a time keeps their checks simple and true.
+select pg_advisory_xact_lock(hashtextextended('trace:apply', 0));
+
+-- name: job_by_name
+select * from trace.jobs where org_id = %(org_id)s and name = %(name)s;
+
+-- name: upsert_job
+insert into trace.jobs (job_id, org_id, name, chain_id, mode, spec)
+values (%(job_id)s, %(org_id)s, %(name)s, %(chain_id)s, %(mode)s, %(spec)s)
+on conflict (job_id) do update set mode = excluded.mode, spec = excluded.spec, applied_at = now();
+
+-- name: dataset_owner
+select d.source, j.name as job_name, j.job_id, s.config_hash, s.chunk_size
+from trace.datasets d
+left join trace.streams s on s.dataset_uuid = d.dataset_uuid
+left join trace.jobs j on j.job_id = s.job_id
+where d.dataset_uuid = %(dataset_uuid)s;
+
+-- name: insert_dataset
+insert into trace.datasets (dataset_uuid, org_id, chain_id, dataset_key, kind, source, parameters)
+values (%(dataset_uuid)s, %(org_id)s, %(chain_id)s, %(dataset_key)s, %(kind)s, %(source)s, %(parameters)s)
+on conflict (dataset_uuid) do nothing;
+
+-- name: upsert_stream
+insert into trace.streams (
+    dataset_uuid, job_id, rpc_pool, chunk_size, max_inflight, columns, config_hash, verify, options,
+    from_block, to_block, next_block)
+values (
+    %(dataset_uuid)s, %(job_id)s, %(rpc_pool)s, %(chunk_size)s, %(max_inflight)s, %(columns)s, %(config_hash)s,
+    %(verify)s, %(options)s, %(from_block)s, %(to_block)s, %(from_block)s)
+on conflict (dataset_uuid) do update set
+    rpc_pool = excluded.rpc_pool, chunk_size = excluded.chunk_size, max_inflight = excluded.max_inflight,
+    verify = excluded.verify, options = excluded.options, to_block = excluded.to_block, enabled = true,
+    next_block = least(trace.streams.next_block, excluded.from_block), from_block = excluded.from_block;
+
+-- name: disable_other_streams
+update trace.streams set enabled = false
+where job_id = %(job_id)s and not (dataset_uuid = any(%(kept)s));
+
+-- name: supersede_uncommitted
+-- A new chunk size or lower bound cuts what is not committed anew; live leases finish or lapse first.
+update trace.tasks set state = 'superseded', updated_at = now()
+where dataset_uuid = %(dataset_uuid)s and state in ('queued', 'failed');
+
+-- name: rewind_stream
+update trace.streams set next_block = from_block where dataset_uuid = %(dataset_uuid)s;
+
+-- name: all_streams
+select s.*, d.dataset_key, d.source, d.chain_id, d.org_id, j.name as job_name, j.mode, j.spec,
+       j.enabled as job_enabled
+from trace.streams s
+join trace.datasets d on d.dataset_uuid = s.dataset_uuid
+join trace.jobs j on j.job_id = s.job_id
+order by j.name, d.dataset_key;
+
+-- name: stream_counts
+select s.dataset_uuid,
+       count(t.task_id) filter (where t.state = 'committed') as committed_ranges,
+       count(t.task_id) filter (where t.state = 'running' and t.lease_expires_at >= now()) as inflight,
+       count(t.task_id) filter (where t.state = 'failed') as failed,
+       count(t.task_id) filter (where t.state = 'queued') as queued,
+       (select coalesce(sum(v.row_count), 0)::bigint from trace.dataset_versions v
+        where v.dataset_uuid = s.dataset_uuid and v.visible) as committed_rows,
+       (select coalesce(sum(v.byte_count), 0)::bigint from trace.dataset_versions v
+        where v.dataset_uuid = s.dataset_uuid and v.visible) as committed_bytes,
+       (select coalesce(sum(upper(v.block_range) - lower(v.block_range)), 0)::bigint from trace.dataset_versions v
+        where v.dataset_uuid = s.dataset_uuid and v.visible) as committed_blocks,
+       extract(epoch from (select max(v.committed_at) - min(v.committed_at) from trace.dataset_versions v
+        where v.dataset_uuid = s.dataset_uuid))::float8 as committing_seconds,
+       (select t2.error from trace.tasks t2
+        where t2.dataset_uuid = s.dataset_uuid and t2.error is not null
+        order by (t2.state = 'failed') desc, t2.updated_at desc limit 1) as last_error
+from trace.streams s
+left join trace.tasks t on t.dataset_uuid = s.dataset_uuid and t.state <> 'superseded'
+where s.job_id = %(job_id)s
+group by s.dataset_uuid;
+
+-- name: failed_tasks
+select d.dataset_key, lower(t.block_range) as range_start, upper(t.block_range) as range_end, t.error
+from trace.tasks t
+join trace.streams s on s.dataset_uuid = t.dataset_uuid
+join trace.datasets d on d.dataset_uuid = t.dataset_uuid
+where s.job_id = %(job_id)s and t.state = 'failed'
+order by 1, 2 limit %(limit)s;

@@ -1,0 +1,73 @@
+-- name: visible_version
+select v.*, lower(v.block_range) as range_start, upper(v.block_range) as range_end
+from trace.dataset_versions v
+where v.dataset_uuid = %(dataset_uuid)s and v.visible
+  and v.block_range = int8range(%(range_start)s, %(range_end)s);
+
+-- name: version_of_attempt
+select dataset_version, generation, storage_ref, content_digest, manifest_sha256 from trace.dataset_versions
+where task_id = %(task_id)s and attempt = %(attempt)s;
+
+-- name: attempt_state
+select state from trace.attempts where task_id = %(task_id)s and attempt = %(attempt)s;
+
+-- name: hide_versions
+-- What the new version replaces: the same range for a stream, everything for a derived dataset.
+update trace.dataset_versions set visible = false
+where dataset_uuid = %(dataset_uuid)s and visible
+  and (%(whole)s or block_range = int8range(%(range_start)s, %(range_end)s));
+
+-- name: insert_version
+insert into trace.dataset_versions (
+    dataset_version, dataset_uuid, block_range, generation, task_id, attempt, config_hash, storage_ref,
+    manifest_key, manifest_sha256, content_digest, row_count, byte_count, schema_json, verification, metrics)
+values (
+    %(dataset_version)s, %(dataset_uuid)s, int8range(%(range_start)s, %(range_end)s), %(generation)s, %(task_id)s,
+    %(attempt)s, %(config_hash)s, %(storage_ref)s, %(manifest_key)s, %(manifest_sha256)s, %(content_digest)s,
+    %(row_count)s, %(byte_count)s, %(schema_json)s, %(verification)s, %(metrics)s);
+
+-- name: insert_file
+insert into trace.files (file_key, bytes, sha256, row_count, min_block, max_block)
+values (%(file_key)s, %(bytes)s, %(sha256)s, %(row_count)s, %(min_block)s, %(max_block)s);
+
+-- name: link_file
+insert into trace.version_files (dataset_version, file_key) values (%(dataset_version)s, %(file_key)s);
+
+-- name: insert_outbox
+insert into trace.outbox (outbox_id, kind, task_id, payload)
+values (%(outbox_id)s, %(kind)s, %(task_id)s, %(payload)s);
+
+-- name: visible_datasets
+-- Everything a query can name, one row per dataset, streams and derived alike.
+select d.dataset_uuid, d.chain_id, d.dataset_key, d.kind, d.source, d.created_at,
+       coalesce(sum(v.row_count), 0)::bigint as row_count,
+       coalesce(sum(v.byte_count), 0)::bigint as byte_count,
+       count(v.dataset_version) as ranges,
+       (array_agg(v.schema_json order by v.committed_at desc) filter (where v.dataset_version is not null))[1]
+           as schema_json,
+       s.columns
+from trace.datasets d
+left join trace.dataset_versions v on v.dataset_uuid = d.dataset_uuid and v.visible
+left join trace.streams s on s.dataset_uuid = d.dataset_uuid
+where d.org_id = %(org_id)s
+group by d.dataset_uuid, s.columns
+order by d.chain_id, d.kind desc, d.dataset_key, d.created_at;
+
+-- name: visible_files
+select f.file_key, lower(v.block_range) as range_start, upper(v.block_range) as range_end
+from trace.dataset_versions v
+join trace.version_files l on l.dataset_version = v.dataset_version
+join trace.files f on f.file_key = l.file_key
+where v.dataset_uuid = %(dataset_uuid)s and v.visible
+  and v.block_range && int8range(%(range_start)s, %(range_end)s)
+order by lower(v.block_range), f.file_key;
+
+-- name: covered_ranges
+select lower(r) as range_start, upper(r) as range_end
+from (select unnest(range_agg(block_range)) as r from trace.dataset_versions
+      where dataset_uuid = %(dataset_uuid)s and visible) merged
+order by 1;
+
+-- name: next_generation
+select coalesce(max(generation) + 1, 0) as generation from trace.dataset_versions
+where dataset_uuid = %(dataset_uuid)s and block_range = int8range(%(range_start)s, %(range_end)s);

@@ -1,0 +1,120 @@
+"""The parts of one process, built on first use from checked settings."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from trace_dagster.commit import Committer
+from trace_dagster.engine.base import Engine
+from trace_dagster.engine.select import engine_from
+from trace_dagster.heart import Heart
+from trace_dagster.ingest import Ingest
+from trace_dagster.registry.connection import Database
+from trace_dagster.registry.jobs import Jobs, StreamRow
+from trace_dagster.registry.publications import Publications
+from trace_dagster.registry.reading import Reading
+from trace_dagster.registry.tasks import Tasks
+from trace_dagster.rpc.client import block_number, require_chain
+from trace_dagster.rpc.pools import RpcPool, pool_named
+from trace_dagster.settings import Settings
+from trace_dagster.store.objects import ObjectStore
+
+
+class Runtime:
+    """Registry, store, engine and the ingest path of one process; close it when done."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._checked_pools: set[tuple[str, int]] = set()
+
+    @cached_property
+    def database(self) -> Database:
+        """Connections to the registry."""
+        return Database(self.settings.postgres_url)
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """Applied jobs."""
+        return Jobs(self.database)
+
+    @cached_property
+    def tasks(self) -> Tasks:
+        """Leases and fencing."""
+        return Tasks(
+            self.database,
+            lease_ttl_seconds=self.settings.lease_ttl_seconds,
+            max_attempts=self.settings.max_attempts,
+        )
+
+    @cached_property
+    def publications(self) -> Publications:
+        """Commits."""
+        return Publications(self.database)
+
+    @cached_property
+    def reading(self) -> Reading:
+        """What readers may see."""
+        return Reading(self.database)
+
+    @cached_property
+    def store(self) -> ObjectStore:
+        """The object store."""
+        return ObjectStore(self.settings.s3)
+
+    @cached_property
+    def committer(self) -> Committer:
+        """The commit protocol."""
+        return Committer(self.store, self.publications, self.settings.caps)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The extraction engine TRACE_CRYO_MODE names."""
+        return engine_from(self.settings.environment)
+
+    @cached_property
+    def heart(self) -> Heart:
+        """Lease renewal."""
+        return Heart(self.tasks)
+
+    @cached_property
+    def ingest(self) -> Ingest:
+        """The path from claim to commit."""
+        return Ingest(
+            tasks=self.tasks,
+            publications=self.publications,
+            committer=self.committer,
+            engine=self.engine,
+            heart=self.heart,
+        )
+
+    def pool(self, name: str, chain_id: int) -> RpcPool:
+        """A pool whose endpoints serve ``chain_id``: asked once per process.
+
+        Raises InvalidInput for an unknown pool or another chain, Unavailable when it does not answer.
+        """
+        pool = pool_named(name, self.settings.environment)
+        if self.needs_rpc and (name, chain_id) not in self._checked_pools:
+            require_chain(pool, chain_id)
+            self._checked_pools.add((name, chain_id))
+        return pool
+
+    @property
+    def needs_rpc(self) -> bool:
+        """False for the fake engine, which makes its chain up."""
+        return not self.engine.name.startswith("fake")
+
+    def read_head(self, stream: StreamRow) -> tuple[int, int]:
+        """(latest, finalized) block numbers of the stream's pool."""
+        if not self.needs_rpc:
+            end = stream.to_block or 1_000_000
+            return end, end
+        pool = self.pool(stream.rpc_pool, stream.chain_id)
+        return block_number(pool, "latest"), block_number(pool, "finalized")
+
+    def close(self) -> None:
+        """End worker processes, threads and connections that were started."""
+        for name in ("engine", "database"):
+            if name in self.__dict__:
+                self.__dict__[name].close()
+        if "heart" in self.__dict__:
+            self.heart.stop()

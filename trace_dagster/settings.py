@@ -1,0 +1,69 @@
+"""What the environment says, checked once and carried as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trace_dagster.errors import InvalidInput
+from trace_dagster.store.access import S3Access
+from trace_dagster.store.parquet import Caps
+
+DEFAULT_BUCKET = "trace-lake"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a process needs to reach the registry and the store. Secrets never show in repr."""
+
+    postgres_url: str = field(repr=False)
+    s3: S3Access
+    environment: Mapping[str, str] = field(repr=False)
+    caps: Caps = field(default_factory=Caps)
+    lease_ttl_seconds: float = 60.0
+    max_attempts: int = 3
+
+
+def settings_from(environment: Mapping[str, str]) -> Settings:
+    """Read settings. Raises InvalidInput naming the variable that is missing or wrong."""
+    usual = Caps()
+    caps = Caps(
+        files_per_range=_number(environment, "MAX_PARQUET_FILES_PER_RANGE", usual.files_per_range),
+        bytes_per_file=_number(environment, "MAX_PARQUET_BYTES_PER_FILE", usual.bytes_per_file),
+        bytes_per_range=_number(environment, "MAX_TOTAL_PARQUET_BYTES_PER_RANGE", usual.bytes_per_range),
+    )
+    return Settings(
+        postgres_url=_required(environment, "TRACE_POSTGRES_URL"),
+        s3=s3_access(environment),
+        environment=environment,
+        caps=caps,
+        lease_ttl_seconds=_number(environment, "TRACE_LEASE_TTL_SECONDS", 60),
+        max_attempts=_number(environment, "TRACE_MAX_ATTEMPTS", 3),
+    )
+
+
+def s3_access(environment: Mapping[str, str]) -> S3Access:
+    """The object store the environment names."""
+    return S3Access(
+        bucket=environment.get("TRACE_S3_BUCKET", "").strip() or DEFAULT_BUCKET,
+        access_key=_required(environment, "AWS_ACCESS_KEY_ID"),
+        secret_key=_required(environment, "AWS_SECRET_ACCESS_KEY"),
+        endpoint=environment.get("TRACE_S3_ENDPOINT", "").strip() or None,
+        region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "us-east-1",
+    )
+
+
+def _required(environment: Mapping[str, str], name: str) -> str:
+    value = environment.get(name, "").strip()
+    if not value:
+        raise InvalidInput(f"{name} is not set and no stack is running here: start one with `trace-lite up --detach`")
+    return value
+
+
+def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+    value = environment.get(name, "").strip()
+    if not value:
+        return default
+    if not value.isdecimal() or not 0 < int(value) < 2**62:
+        raise InvalidInput(f"{name} must be a positive whole number", value=repr(value[:40]))
+    return int(value)

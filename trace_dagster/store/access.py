@@ -1,0 +1,44 @@
+"""How to reach the object store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from trace_dagster.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class S3Access:
+    """One bucket on one S3 server. ``endpoint`` is a URL; None means AWS itself."""
+
+    bucket: str
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    endpoint: str | None = field(default=None, repr=False)
+    region: str = "us-east-1"
+
+    def __post_init__(self) -> None:
+        if self.endpoint is None:
+            return
+        try:
+            parts = urlsplit(self.endpoint)
+            sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and not parts.username
+        except ValueError:
+            sound = False
+        if not sound:
+            raise InvalidInput("TRACE_S3_ENDPOINT must look like http://127.0.0.1:9000 (value not shown)")
+
+    @property
+    def host(self) -> str:
+        """``host:port`` without the scheme."""
+        return urlsplit(self.endpoint).netloc if self.endpoint else f"s3.{self.region}.amazonaws.com"
+
+    @property
+    def use_ssl(self) -> bool:
+        """Whether the endpoint speaks TLS."""
+        return self.endpoint is None or self.endpoint.startswith("https:")
+
+    def uri(self, key: str) -> str:
+        """``s3://bucket/key``."""
+        return f"s3://{self.bucket}/{key}"

@@ -1,0 +1,184 @@
+"""The object store: conditional puts, streaming uploads, deletes. The only module that knows boto3."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from pyarrow import fs
+
+from trace_dagster.errors import InvalidInput, Unavailable
+from trace_dagster.store.access import S3Access
+
+PART_BYTES = 8 * 1024 * 1024
+_DELETE_BATCH = 1000
+
+
+class PreconditionFailed(Exception):
+    """The object is not in the state a conditional put asked for."""
+
+
+class ObjectStore:
+    """One bucket. Thread-safe."""
+
+    def __init__(self, access: S3Access, *, max_connections: int = 32) -> None:
+        self.access = access
+        self._client: Any = boto3.client(
+            "s3",
+            endpoint_url=access.endpoint,
+            aws_access_key_id=access.access_key,
+            aws_secret_access_key=access.secret_key,
+            region_name=access.region,
+            config=Config(
+                signature_version="s3v4",
+                s3={"addressing_style": "path" if access.endpoint else "auto"},
+                retries={"mode": "standard", "total_max_attempts": 4},
+                connect_timeout=5,
+                read_timeout=60,
+                max_pool_connections=max_connections,
+            ),
+        )
+
+    def put_if_absent(self, key: str, data: bytes) -> None:
+        """Create an object. Raises PreconditionFailed when the key exists."""
+        with _mapped(key):
+            self._client.put_object(Bucket=self.access.bucket, Key=key, Body=data, IfNoneMatch="*")
+
+    def replace(self, key: str, data: bytes, etag: str) -> None:
+        """Overwrite exactly the object read before. Raises PreconditionFailed when it changed."""
+        with _mapped(key):
+            self._client.put_object(Bucket=self.access.bucket, Key=key, Body=data, IfMatch=etag)
+
+    def get(self, key: str) -> tuple[bytes, str]:
+        """The object's bytes and ETag."""
+        with _mapped(key):
+            answer = self._client.get_object(Bucket=self.access.bucket, Key=key)
+            return answer["Body"].read(), answer["ETag"]
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Every key below a prefix."""
+        with _mapped(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.access.bucket, Prefix=prefix)
+            for page in pages:
+                yield from (entry["Key"] for entry in page.get("Contents", ()))
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects; absent ones are fine."""
+        batch = [{"Key": key} for key in keys]
+        for start in range(0, len(batch), _DELETE_BATCH):
+            with _mapped(""):
+                self._client.delete_objects(
+                    Bucket=self.access.bucket, Delete={"Objects": batch[start : start + _DELETE_BATCH], "Quiet": True}
+                )
+
+    def upload(self, key: str) -> Upload:
+        """Start a streaming upload."""
+        return Upload(self._client, self.access.bucket, key)
+
+    def filesystem(self) -> fs.S3FileSystem:
+        """The same store for Arrow readers."""
+        return fs.S3FileSystem(
+            access_key=self.access.access_key,
+            secret_key=self.access.secret_key,
+            region=self.access.region,
+            endpoint_override=self.access.host if self.access.endpoint else None,
+            scheme="https" if self.access.use_ssl else "http",
+            background_writes=False,
+        )
+
+
+class Upload:
+    """A write-only file whose bytes go out in parts of 8 MiB; small files are one plain put.
+
+    Nothing is visible under the key before :meth:`finish`; :meth:`abort` leaves nothing behind.
+    """
+
+    def __init__(self, client: Any, bucket: str, key: str) -> None:
+        self._client = client
+        self._target = {"Bucket": bucket, "Key": key}
+        self._buffer = bytearray()
+        self._upload_id: str | None = None
+        self._parts: list[dict[str, object]] = []
+        self._digest = hashlib.sha256()
+        self.bytes_written = 0
+        self.closed = False
+
+    def write(self, data: bytes) -> int:
+        """Append bytes, as a file does."""
+        view = memoryview(data)
+        self._digest.update(view)
+        self._buffer += view
+        self.bytes_written += len(view)
+        while len(self._buffer) >= PART_BYTES:
+            self._send_part(bytes(self._buffer[:PART_BYTES]))
+            del self._buffer[:PART_BYTES]
+        return len(view)
+
+    def flush(self) -> None:
+        """Nothing to do: parts have a fixed size."""
+
+    def close(self) -> None:
+        """Part of the file protocol; only :meth:`finish` makes the object exist."""
+
+    def finish(self) -> str:
+        """Make the object exist; returns its SHA-256 in hex."""
+        self.closed = True
+        with _mapped(self._target["Key"]):
+            if self._upload_id is None:
+                self._client.put_object(**self._target, Body=bytes(self._buffer))
+            else:
+                if self._buffer:
+                    self._send_part(bytes(self._buffer))
+                self._client.complete_multipart_upload(
+                    **self._target, UploadId=self._upload_id, MultipartUpload={"Parts": self._parts}
+                )
+        self._buffer.clear()
+        return self._digest.hexdigest()
+
+    def abort(self) -> None:
+        """Drop everything sent so far; never raises."""
+        self.closed = True
+        self._buffer.clear()
+        if self._upload_id is not None:
+            with suppress(BotoCoreError, ClientError):
+                self._client.abort_multipart_upload(**self._target, UploadId=self._upload_id)
+
+    def _send_part(self, data: bytes) -> None:
+        with _mapped(self._target["Key"]):
+            if self._upload_id is None:
+                self._upload_id = self._client.create_multipart_upload(**self._target)["UploadId"]
+            number = len(self._parts) + 1
+            answer = self._client.upload_part(**self._target, UploadId=self._upload_id, PartNumber=number, Body=data)
+            self._parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+
+
+@contextmanager
+def _mapped(key: str) -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        raise _meaning(error, key) from error
+    except BotoCoreError as error:
+        raise Unavailable(
+            "the object store does not answer: check TRACE_S3_ENDPOINT, or that `trace-lite up` is running",
+            reason=type(error).__name__,
+        ) from error
+
+
+def _meaning(error: ClientError, key: str) -> Exception:
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if status == 412 or code in {"PreconditionFailed", "ConditionalRequestConflict"}:
+        return PreconditionFailed(key)
+    if status in {401, 403}:
+        return InvalidInput(
+            "the object store refuses these credentials: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", code=code
+        )
+    if code == "NoSuchBucket":
+        return InvalidInput("the bucket does not exist: create it, or check TRACE_S3_BUCKET")
+    return Unavailable("the object store failed a request", code=code or status)

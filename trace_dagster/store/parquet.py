@@ -1,0 +1,148 @@
+"""Writing one range's tables as Parquet objects, streamed, with the caps held while writing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from trace_dagster.errors import CapExceeded
+from trace_dagster.manifest import ManifestFile
+from trace_dagster.store.objects import ObjectStore, Upload
+
+ROW_GROUP_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """How large one range may become."""
+
+    files_per_range: int = 256
+    bytes_per_file: int = 512 * 1024 * 1024
+    bytes_per_range: int = 2 * 1024 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class _OpenFile:
+    key: str
+    upload: Upload
+    writer: pq.ParquetWriter
+    rows: int = 0
+    min_block: int | None = None
+    max_block: int | None = None
+
+
+class RangeWriter:
+    """Appends tables to Parquet objects ``key_of(part)``; a new part starts before a file outgrows its cap.
+
+    Memory is one row group and one upload part. After any error call :meth:`abort`.
+    """
+
+    def __init__(self, store: ObjectStore, schema: pa.Schema, key_of: Callable[[int], str], caps: Caps) -> None:
+        self._store = store
+        self._schema = schema
+        self._key_of = key_of
+        self._caps = caps
+        self._open: _OpenFile | None = None
+        self._done: list[ManifestFile] = []
+        self._pending: list[pa.Table] = []
+        self._pending_bytes = 0
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows in order. Raises CapExceeded before a cap would be broken."""
+        self._pending.append(table)
+        self._pending_bytes += table.nbytes
+        if self._pending_bytes >= ROW_GROUP_BYTES:
+            self._flush_row_group()
+
+    def finish(self) -> list[ManifestFile]:
+        """Complete the last file; an empty range is one file with the schema and no rows."""
+        self._flush_row_group()
+        self._close_file()
+        return self._done
+
+    def abort(self) -> None:
+        """Delete and cancel what this writer put; never raises CapExceeded."""
+        if self._open is not None:
+            self._open.upload.abort()
+            self._open = None
+        self._store.delete(file.key for file in self._done)
+
+    def _flush_row_group(self) -> None:
+        group = pa.concat_tables(self._pending) if self._pending else self._schema.empty_table()
+        self._pending, self._pending_bytes = [], 0
+        for piece in _pieces(group):
+            self._append(piece)
+        if self._open is None:
+            self._append(group)
+
+    def _append(self, group: pa.Table) -> None:
+        if self._open is not None and self._open.upload.bytes_written + group.nbytes > self._caps.bytes_per_file:
+            self._close_file()
+        if self._open is None:
+            self._open = self._start_file()
+        self._open.writer.write_table(group, row_group_size=max(1, group.num_rows))
+        self._open.rows += group.num_rows
+        self._note_blocks(self._open, group)
+        self._hold_caps(self._open)
+
+    def _start_file(self) -> _OpenFile:
+        part = len(self._done)
+        if part >= self._caps.files_per_range:
+            raise CapExceeded(
+                "this range needs more Parquet files than allowed: use a smaller chunk_size",
+                files=self._caps.files_per_range,
+            )
+        key = self._key_of(part)
+        upload = self._store.upload(key)
+        writer = pq.ParquetWriter(
+            pa.PythonFile(upload, mode="w"), self._schema, compression="zstd", compression_level=3, version="2.6"
+        )
+        return _OpenFile(key, upload, writer)
+
+    def _close_file(self) -> None:
+        file = self._open
+        if file is None:
+            return
+        file.writer.close()
+        self._hold_caps(file)
+        sha256 = file.upload.finish()
+        self._open = None
+        self._done.append(
+            ManifestFile(
+                key=file.key,
+                bytes=file.upload.bytes_written,
+                sha256=sha256,
+                rows=file.rows,
+                min_block=file.min_block,
+                max_block=file.max_block,
+            )
+        )
+
+    def _hold_caps(self, file: _OpenFile) -> None:
+        total = file.upload.bytes_written + sum(done.bytes for done in self._done)
+        if file.upload.bytes_written > self._caps.bytes_per_file or total > self._caps.bytes_per_range:
+            raise CapExceeded(
+                "this range holds more bytes than allowed: use a smaller chunk_size",
+                bytes=total,
+                allowed=self._caps.bytes_per_range,
+            )
+
+    def _note_blocks(self, file: _OpenFile, group: pa.Table) -> None:
+        if "block_number" not in group.column_names or not group.num_rows:
+            return
+        span = pc.min_max(group["block_number"]).as_py()
+        file.min_block = span["min"] if file.min_block is None else min(file.min_block, span["min"])
+        file.max_block = span["max"] if file.max_block is None else max(file.max_block, span["max"])
+
+
+def _pieces(group: pa.Table) -> list[pa.Table]:
+    """Row groups of about 16 MiB: one very large table must not become one very large row group."""
+    if not group.num_rows:
+        return []
+    count = max(1, group.nbytes // ROW_GROUP_BYTES)
+    rows = -(-group.num_rows // count)
+    return [group.slice(start, rows) for start in range(0, group.num_rows, rows)]
