@@ -1,7 +1,5 @@
 """Definitions from what is applied in Postgres: one plain function, overridable parts, no hidden state."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

@@ -66,12 +66,12 @@ class ThreadExecutor(Executor):
             ),
         )
 
-    def _run(self, context: PlanExecutionContext, plan: ExecutionPlan) -> Iterator[DagsterEvent]:
-        with plan.start(retry_mode=self.retries, max_concurrent=self._threads) as active, ExitStack() as stack:
-            yield _capture_logs(context, plan, stack)
+    def _run(self, job_context: PlanExecutionContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
+        with execution_plan.start(retry_mode=self.retries, max_concurrent=self._threads) as active, ExitStack() as stack:
+            yield _capture_logs(job_context, execution_plan, stack)
             pool = ThreadPoolExecutor(self._threads, thread_name_prefix="step")
             stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-            yield from _drain(context, active, pool)
+            yield from _drain(job_context, active, pool)
             pool.shutdown(wait=True)
 
 

@@ -1,7 +1,5 @@
 """The planner as a Dagster sensor: fills the ledger, registers partitions, asks for runs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID

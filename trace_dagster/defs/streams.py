@@ -5,8 +5,6 @@ rows flow through, they are never all in memory. ``seal`` yields nothing, so tha
 materialized when it commits and not a second time at the end.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

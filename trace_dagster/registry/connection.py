@@ -56,15 +56,15 @@ class Session:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def run(self, name: str, **values: object) -> int:
+    def run(self, name: str, /, **values: object) -> int:
         """Execute and return the number of rows affected."""
         return self._connection.execute(query(name), values).rowcount
 
-    def one(self, name: str, **values: object) -> Row | None:
+    def one(self, name: str, /, **values: object) -> Row | None:
         """The first row, or None."""
         return self._connection.execute(query(name), values).fetchone()
 
-    def all(self, name: str, **values: object) -> list[Row]:
+    def all(self, name: str, /, **values: object) -> list[Row]:
         """Every row."""
         return self._connection.execute(query(name), values).fetchall()
 

@@ -1,0 +1,134 @@
+"""Every mistake in a chain_sync file is one line with file, line and key; nothing is echoed that may be secret."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trace_dagster.bounds import resolve
+from trace_dagster.chain_sync import ChainSync, FollowHead, parse, read
+from trace_dagster.errors import InvalidInput
+from trace_dagster.registry.jobs import Bounds
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+
+GOOD = """\
+kind: chain_sync
+name: job
+chain_id: 143
+mode:
+  kind: fixed_target
+  from_block: 0
+  to_block: 4000
+defaults:
+  rpc_pool: standard
+streams:
+  blocks: {cryo_dataset_name: blocks, chunk_size: 250}
+  logs: {cryo_dataset_name: logs}
+"""
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_examples_are_valid(path):
+    assert read(path).streams
+
+
+def test_defaults_reach_every_stream_and_streams_win():
+    job = parse(GOOD)
+    assert {s.rpc_pool for s in job.streams.values()} == {"standard"}
+    assert (job.streams["blocks"].chunk_size, job.streams["logs"].chunk_size) == (250, 1000)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "said"),
+    [
+        ("name: job", "nmae: job", 1, "name: this key is required"),
+        ("name: job", "name: ''", 2, "name: must match"),
+        ("chain_id: 143", "chain_id: '143'", 3, "chain_id: input should be a valid integer"),
+        ("chain_id: 143", "chain_id: 0", 3, "chain_id: input should be greater than or equal to 1"),
+        ("chain_id: 143", "chain_id: 143\nchain_id: 1", 4, "chain_id: this key is written twice"),
+        ("  kind: fixed_target", "  kind: fixed", 4, "mode: kind must be fixed_target or follow_head"),
+        ("to_block: 4000", "to_block: 0", 7, "mode.to_block: must be greater than from_block"),
+        ("to_block: 4000", "to_block: 9223372036854775808", 7, "mode.to_block: must be a block number or finalized"),
+        ("to_block: 4000", "to_block: 4000\n  tail_lag: 3", 8, "mode.tail_lag: belongs to mode follow_head"),
+        ("from_block: 0", "from_block: latest", 6, "mode.from_block: must be a block number or latest-N"),
+        ("from_block: 0", "from_block: -1", 6, "mode.from_block: must be a block number or latest-N"),
+        ("rpc_pool: standard", "rpc_pool: https://k:hunter2@node/x", 9, "defaults.rpc_pool: must be the NAME"),
+        ("chunk_size: 250", "chunk_sise: 250", 11, "unknown key; did you mean 'chunk_size'?"),
+        ("chunk_size: 250", "chunk_size: 0", 11, "streams.blocks.chunk_size: input should be greater"),
+        ("chunk_size: 250", "chunk_size: true", 11, "streams.blocks.chunk_size: input should be a valid integer"),
+        ("name: logs}", "name: lgos}", 12, "streams.logs.cryo_dataset_name: the engine knows no dataset 'lgos'"),
+        ("name: logs}", "name: logs, columns: [x]}", 12, "streams.logs.columns: dataset logs has no column 'x'"),
+        ("name: logs}", "name: logs, verify: maybe}", 12, "streams.logs.verify: input should be"),
+        ("  logs:", "  Logs:", 12, "streams.Logs: must match"),
+        ("defaults:", "typo: 1\ndefaults:", 8, "typo: unknown key"),
+        ("rpc_pool: standard", "rpcpool: standard", 9, "defaults.rpcpool: unknown key; did you mean 'rpc_pool'?"),
+        ("streams:", "streams: [", 12, "not valid YAML"),
+        ("chain_id: 143", "chain_id: &a 143\nx: *a", 4, "aliases are not used"),
+    ],
+)
+def test_each_mistake_is_named_where_it_stands(old, new, line, said):
+    with pytest.raises(InvalidInput) as caught:
+        parse(GOOD.replace(old, new), "job.yaml")
+    lines = str(caught.value).splitlines()
+    assert any(text.startswith(f"job.yaml:{line}: ") and said in text for text in lines), lines
+    assert "hunter2" not in str(caught.value)
+
+
+def test_fields_of_the_other_mode_are_named():
+    text = GOOD.replace("kind: fixed_target", "kind: follow_head")
+    with pytest.raises(InvalidInput, match="to_block: belongs to mode fixed_target"):
+        parse(text)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "- a", "\x00", "{" * 3000, "? [a]\n: b", "a: !!python/name:os.system", "\ufeff"])
+def test_hostile_text_is_one_error(text):
+    with pytest.raises(InvalidInput):
+        parse(text)
+
+
+def test_an_unreadable_file_is_one_error(tmp_path):
+    with pytest.raises(InvalidInput, match="cannot read"):
+        read(tmp_path / "absent.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidInput, match="not UTF-8"):
+        read(tmp_path / "binary.yaml")
+    (tmp_path / "large.yaml").write_bytes(b"#" * 1_000_001)
+    with pytest.raises(InvalidInput, match="at most"):
+        read(tmp_path / "large.yaml")
+
+
+@given(st.text(max_size=200))
+def test_no_text_raises_anything_else(text):
+    try:
+        parse(text)
+    except InvalidInput:
+        pass
+
+
+def test_symbolic_bounds_are_resolved_against_the_final_head():
+    job = parse(GOOD.replace("from_block: 0", "from_block: latest-500").replace("to_block: 4000", "to_block: finalized"))
+    assert resolve(job, lambda: 9_999) == Bounds(9_500, 10_000)
+    assert resolve(job, lambda: 99) == Bounds(0, 100)
+
+
+def test_written_bounds_ask_no_node():
+    def never() -> int:
+        raise AssertionError("a node was asked")
+
+    assert resolve(parse(GOOD), never) == Bounds(0, 4000)
+
+
+def test_bounds_that_leave_nothing_are_an_error():
+    job = parse(GOOD.replace("from_block: 0", "from_block: 50").replace("to_block: 4000", "to_block: finalized"))
+    with pytest.raises(InvalidInput, match="no blocks lie between"):
+        resolve(job, lambda: 40)
+
+
+def test_the_model_is_frozen_and_follow_head_has_its_defaults():
+    job = parse(GOOD.replace("kind: fixed_target", "kind: follow_head").replace("  to_block: 4000\n", ""))
+    assert isinstance(job, ChainSync)
+    assert isinstance(job.mode, FollowHead)
+    with pytest.raises(ValueError, match="frozen"):
+        job.name = "other"

@@ -1,0 +1,159 @@
+"""``trace-lite``: the laptop runbook. Values go to stdout, everything for people to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trace_dagster import __version__
+from trace_dagster.errors import InvalidInput, TraceError
+
+_INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    """A group whose errors are one line on stderr and an exit code, never a traceback."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs)
+        except click.exceptions.Abort:
+            code = _INTERRUPTED
+        except KeyboardInterrupt:
+            code = _INTERRUPTED
+        except click.ClickException as error:
+            error.show()
+            code = error.exit_code
+        except TraceError as error:
+            say(f"error: {error}")
+            code = error.exit_code
+        except Exception as error:  # the last resort: no traceback, no secret that one might carry
+            code = _unexpected(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unexpected(error: Exception) -> int:
+    if os.environ.get("TRACE_DEBUG"):
+        traceback.print_exc()
+    say(f"error: unexpected {type(error).__name__}: this is a bug; TRACE_DEBUG=1 shows where")
+    return 70
+
+
+def say(text: str) -> None:
+    """One line for a person."""
+    click.echo(text, err=True)
+
+
+def _environment() -> dict[str, str]:
+    from trace_dagster.lite.attach import environment_with_stack  # noqa: PLC0415
+
+    return environment_with_stack(os.environ)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="trace-lite")
+def main() -> None:
+    """Sync an EVM chain into Parquet on your own object store, and query it.
+
+    State lives under TRACE_HOME (default .trace). Start with `trace-lite demo`.
+    """
+
+
+@main.command()
+@click.option("--detach", is_flag=True, help="Return once everything is healthy; end it with `trace-lite down`.")
+def up(detach: bool) -> None:
+    """Start Postgres, S3, the devchain and Dagster; Ctrl-C ends everything."""
+    from trace_dagster.lite.attach import home_of  # noqa: PLC0415
+    from trace_dagster.lite.stack import Stack  # noqa: PLC0415
+
+    stack = Stack(home_of(os.environ), dict(os.environ))
+    if detach:
+        state = stack.start_detached(say)
+        say(state.summary())
+    else:
+        stack.run_foreground(say)
+
+
+@main.command()
+def down() -> None:
+    """End the stack that runs under TRACE_HOME."""
+    from trace_dagster.lite.attach import home_of  # noqa: PLC0415
+    from trace_dagster.lite.stack import down as end  # noqa: PLC0415
+
+    say("stopped" if end(home_of(os.environ)) else "nothing is running here")
+
+
+@main.command()
+@click.option("--file", "-f", "path", required=True, type=click.Path(path_type=Path), help="A chain_sync YAML.")
+@click.option("--wait", is_flag=True, help="Show progress until every range is committed; exit 1 if any failed.")
+def apply(path: Path, wait: bool) -> None:
+    """Register a chain_sync job; its ranges are planned and run from then on."""
+    from trace_dagster.operate import apply_file, watch  # noqa: PLC0415
+
+    environment = _environment()
+    applied = apply_file(path, environment, say)
+    if wait:
+        sys.exit(watch(applied.name, environment, say))
+
+
+@main.command()
+@click.option("--job", help="Only this job: its name or id.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
+def status(job: str | None, as_json: bool) -> None:
+    """Where every job stands, and why a stream waits or failed."""
+    from trace_dagster.operate import read_status  # noqa: PLC0415
+    from trace_dagster.show import status_table  # noqa: PLC0415
+
+    found = read_status(_environment(), job)
+    if as_json:
+        click.echo(json.dumps({"jobs": [entry.to_json() for entry in found]}, indent=2))
+    else:
+        status_table(found)
+
+
+@main.command()
+@click.argument("sql")
+@click.option("--json", "as_json", is_flag=True, help='{"columns": [...], "rows": [[...]], "truncated": false}')
+@click.option("--limit", default=1000, show_default=True, help="Rows at the most, 1 to 10000.")
+def query(sql: str, as_json: bool, limit: int) -> None:
+    """Answer one SELECT over everything that is committed.
+
+    Tables are named by dataset (`blocks`), or `chain_<id>.<dataset>` where several chains have one.
+    """
+    from trace_dagster.operate import run_query  # noqa: PLC0415
+    from trace_dagster.show import print_result  # noqa: PLC0415
+
+    print_result(run_query(sql, _environment(), limit), as_json=as_json)
+
+
+@main.command()
+def migrate() -> None:
+    """Bring the registry's schema up to this version."""
+    from trace_dagster.registry.migrations import migrate as run  # noqa: PLC0415
+
+    url = _environment().get("TRACE_POSTGRES_URL", "")
+    if not url:
+        raise InvalidInput("TRACE_POSTGRES_URL is not set and no stack is running here")
+    applied = run(url)
+    say(f"applied {', '.join(applied)}" if applied else "the schema is current")
+
+
+@main.command()
+@click.option("--json", "report", type=click.Path(path_type=Path), help="Write what was done and measured to this file.")
+@click.option("--keep", is_flag=True, help="Leave everything running, to look at the UI.")
+def demo(report: Path | None, keep: bool) -> None:
+    """The whole way once: a chain, the real engine, Parquet on S3, SQL, analytics."""
+    from trace_dagster.demo import run_demo  # noqa: PLC0415
+
+    sys.exit(run_demo(dict(os.environ), say, report=report, keep=keep))
+
+
+if __name__ == "__main__":
+    main()

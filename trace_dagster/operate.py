@@ -1,0 +1,151 @@
+"""What the commands do, without the command line: apply, watch, status, query."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from trace_dagster.bounds import is_symbolic, resolve
+from trace_dagster.chain_sync import ChainSync, FixedTarget, read
+from trace_dagster.errors import InvalidInput
+from trace_dagster.lanes import lanes
+from trace_dagster.registry.jobs import Applied, Bounds
+from trace_dagster.registry.migrations import is_current
+from trace_dagster.registry.status import JobStatus, failed_ranges, job_statuses
+from trace_dagster.rpc.client import block_number
+from trace_dagster.runtime import Runtime
+from trace_dagster.settings import settings_from
+
+Say = Callable[[str], None]
+
+WEB_URL = "TRACE_WEB_URL"
+_POLL_SECONDS = 0.5
+_STALL_SECONDS = 10.0
+"""A job that waits for blocks the chain does not have, this long without progress, is reported."""
+
+
+@contextmanager
+def opened(environment: Mapping[str, str]) -> Iterator[Runtime]:
+    """A runtime over a registry of the right version."""
+    runtime = Runtime(settings_from(environment))
+    try:
+        if not is_current(runtime.settings.postgres_url):
+            raise InvalidInput("the registry's schema is not current: run `trace-lite migrate`")
+        yield runtime
+    finally:
+        runtime.close()
+
+
+def apply_file(path: Path, environment: Mapping[str, str], say: Say) -> Applied:
+    """Check a chain_sync file against its chain, register it, and make Dagster load it."""
+    job = read(path)
+    with opened(environment) as runtime:
+        bounds = _bounds(job, runtime, say)
+        applied = runtime.jobs.apply(job, bounds)
+        names = [lane.name for lane in lanes(runtime.jobs.streams()) if lane.streams[0].job_name == job.name]
+    say(f"{'registered' if applied.created else 'updated'} {job.name}: {', '.join(applied.streams)}")
+    if applied.disabled:
+        say(f"no longer synced (their data stays): {', '.join(applied.disabled)}")
+    _reload(environment, names, say)
+    return applied
+
+
+def watch(name: str, environment: Mapping[str, str], say: Say) -> int:
+    """Show progress until the job is complete; returns the exit code."""
+    from trace_dagster.show import progress  # noqa: PLC0415  (rich is slow to import)
+
+    with opened(environment) as runtime, progress() as show:
+        moved = time.monotonic()
+        committed = -1
+        while True:
+            job = _job(runtime, name)
+            show(job)
+            total = sum(stream.committed_ranges for stream in job.streams)
+            if total != committed:
+                committed, moved = total, time.monotonic()
+            outcome = _outcome(job, runtime, stalled=time.monotonic() - moved > _STALL_SECONDS)
+            if outcome is not None:
+                code, lines = outcome
+                break
+            time.sleep(_POLL_SECONDS)
+    for line in lines:
+        say(line)
+    return code
+
+
+def read_status(environment: Mapping[str, str], wanted: str | None) -> list[JobStatus]:
+    """Every job, or the one named. Raises InvalidInput for a job that was never applied."""
+    with opened(environment) as runtime:
+        found = job_statuses(runtime.database, runtime.jobs)
+    if wanted is None:
+        return found
+    named = [job for job in found if wanted in (job.name, job.job_id)]
+    if not named:
+        known = ", ".join(job.name for job in found) or "none yet"
+        raise InvalidInput(f"no job is called {wanted!r}; known: {known}")
+    return named
+
+
+def _bounds(job: ChainSync, runtime: Runtime, say: Say) -> Bounds:
+    """Resolve bounds on the first stream's pool; every pool must serve the job's chain."""
+    for name in sorted({stream.rpc_pool for stream in job.streams.values()}):
+        runtime.pool(name, job.chain_id)
+    first = next(iter(job.streams.values())).rpc_pool
+
+    def finalized() -> int:
+        return block_number(runtime.pool(first, job.chain_id), "finalized")
+
+    known = runtime.jobs.known(job.name) if is_symbolic(job) else None
+    if known is not None and _same_bounds(job, runtime):
+        return known
+    bounds = resolve(job, finalized)
+    if is_symbolic(job):
+        say(f"bounds resolved to [{bounds.from_block}, {bounds.to_block or 'head'})")
+    elif isinstance(job.mode, FixedTarget) and runtime.needs_rpc and bounds.to_block is not None:
+        final = finalized()
+        if bounds.to_block > final + 1:
+            say(f"note: the chain is final up to block {final}; ranges beyond it wait until it gets there")
+    return bounds
+
+
+def _same_bounds(job: ChainSync, runtime: Runtime) -> bool:
+    """Whether the file still asks for the same symbolic bounds as when they were resolved."""
+    before = runtime.jobs.known_text(job.name) or {}
+    return bool(before.get("mode") == job.mode.model_dump(mode="json"))
+
+
+def _reload(environment: Mapping[str, str], names: list[str], say: Say) -> None:
+    from trace_dagster.defs.remote import DagsterWeb  # noqa: PLC0415  (dagster is slow to import)
+
+    url = environment.get(WEB_URL, "")
+    if url:
+        DagsterWeb(url).reload(names)
+        say(f"{', '.join(names)} in the UI: {url}")
+    else:
+        say(f"reload the code location in Dagster's UI to see it (or set {WEB_URL})")
+
+
+def _job(runtime: Runtime, name: str) -> JobStatus:
+    try:
+        return next(job for job in job_statuses(runtime.database, runtime.jobs) if job.name == name)
+    except StopIteration:
+        raise InvalidInput(f"no job is called {name!r}") from None
+
+
+def _outcome(job: JobStatus, runtime: Runtime, *, stalled: bool) -> tuple[int, list[str]] | None:
+    enabled = [stream for stream in job.streams if stream.enabled]
+    if job.state == "complete":
+        return 0, [f"{job.name}: every range is committed"]
+    busy = any(stream.inflight or stream.queued for stream in enabled)
+    failed = sum(stream.failed for stream in enabled)
+    if failed and not busy:
+        reasons = failed_ranges(runtime.database, runtime.jobs, job.name)
+        return 1, [f"{job.name}: {failed} ranges failed", *reasons]
+    blocked = [stream for stream in enabled if stream.blocked_reason]
+    if blocked and not busy and stalled:
+        return 1, [f"{job.name}: {stream.dataset_key}: {stream.blocked_reason}" for stream in blocked]
+    return None
+
+

@@ -1,0 +1,108 @@
+"""What people see in a terminal: progress, tables. All of it on stderr, so that stdout stays data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from trace_dagster.registry.status import JobStatus, StreamStatus
+
+_LOG_STEP_PERCENT = 10
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[JobStatus], None]]:
+    """A bar per stream in a terminal, a line per tenth in a log."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with _bars(console) as bars:
+            tasks: dict[str, TaskID] = {}
+            yield lambda job: _update(bars, tasks, job)
+    else:
+        said: dict[str, int] = {}
+        yield lambda job: _lines(console, said, job)
+
+
+def status_table(jobs: list[JobStatus]) -> None:
+    """One table per job."""
+    console = Console()
+    if not jobs:
+        console.print("no job is applied yet: `trace-lite apply --file examples/devchain.yaml`")
+    for job in jobs:
+        table = Table(title=f"{job.name} · chain {job.chain_id} · {job.mode} · {job.state}", title_justify="left")
+        for heading in ("stream", "ranges", "blocks", "rows", "size", "in flight", "failed", "blocks/s", "verified"):
+            table.add_column(heading, justify="left" if heading in ("stream", "verified") else "right")
+        for stream in job.streams:
+            table.add_row(*_cells(stream))
+        console.print(table)
+        for stream in job.streams:
+            for reason in filter(None, (stream.blocked_reason, stream.last_error)):
+                console.print(f"{stream.dataset_key}: {reason}", markup=False)
+
+
+def human_bytes(count: int) -> str:
+    """``1.5 MiB``."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def _cells(stream: StreamStatus) -> list[str]:
+    total = f"/{stream.total_blocks:,}" if stream.total_blocks is not None else ""
+    return [
+        stream.dataset_key + ("" if stream.enabled else " (disabled)"),
+        f"{stream.committed_ranges:,}",
+        f"{stream.committed_blocks:,}{total}",
+        f"{stream.committed_rows:,}",
+        human_bytes(stream.committed_bytes),
+        str(stream.inflight),
+        str(stream.failed),
+        f"{stream.blocks_per_second:,.0f}" if stream.blocks_per_second else "-",
+        stream.verification,
+    ]
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("blocks"),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _update(bars: Progress, tasks: dict[str, TaskID], job: JobStatus) -> None:
+    for stream in job.streams:
+        if stream.dataset_key not in tasks:
+            tasks[stream.dataset_key] = bars.add_task(stream.dataset_key, total=stream.total_blocks, note="")
+        bars.update(tasks[stream.dataset_key], completed=stream.committed_blocks, note=_note(stream))
+
+
+def _lines(console: Console, said: dict[str, int], job: JobStatus) -> None:
+    for stream in job.streams:
+        total = stream.total_blocks or 0
+        tenth = stream.committed_blocks * 100 // total // _LOG_STEP_PERCENT if total else 0
+        if said.get(stream.dataset_key) != tenth:
+            said[stream.dataset_key] = tenth
+            console.print(
+                f"{stream.dataset_key}: {stream.committed_blocks:,}/{total:,} blocks {_note(stream)}", markup=False
+            )
+
+
+def _note(stream: StreamStatus) -> str:
+    parts = [f"{stream.inflight} in flight"] if stream.inflight else []
+    if stream.failed:
+        parts.append(f"{stream.failed} failed")
+    if stream.blocked_reason:
+        parts.append(stream.blocked_reason)
+    return ", ".join(parts)
