@@ -61,3 +61,7 @@ class TraceDagsterStorage(DagsterPostgresStorage):
             stacklevel=2,
         )
         return DagsterSqliteStorage(str(scratch), inst_data)
+
+
+if __name__ == "__main__":  # creates Dagster's tables, so that servers started together do not race for it
+    TraceDagsterStorage.from_config_value(None, {})

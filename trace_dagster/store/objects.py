@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
@@ -182,3 +184,28 @@ def _meaning(error: ClientError, key: str) -> Exception:
     if code == "NoSuchBucket":
         return InvalidInput("the bucket does not exist: create it, or check TRACE_S3_BUCKET")
     return Unavailable("the object store failed a request", code=code or status)
+
+
+def reachable(access: S3Access) -> bool:
+    """Whether something speaks HTTP at the endpoint: a quick look before real requests."""
+    parts = urlsplit(access.endpoint or "")
+    connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=1)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status < 500
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def ensure_bucket(access: S3Access) -> None:
+    """Create the bucket, private, unless it is there. Raises TraceError when it can be neither used nor made."""
+    store = ObjectStore(access)
+    with _mapped(""):
+        try:
+            store._client.head_bucket(Bucket=access.bucket)
+        except ClientError as error:
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 404:
+                raise
+            store._client.create_bucket(Bucket=access.bucket)

@@ -1,0 +1,145 @@
+"""A Cryo binary (TRACE_CRYO_BIN) as a subprocess, with private staging that is deleted on success."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.datasets.catalogue import dataset
+from trace_dagster.engine.base import ExtractRequest
+from trace_dagster.engine.columns import cryo_column, row_order
+from trace_dagster.engine.failures import failure
+from trace_dagster.errors import ExtractionFailed, Unavailable
+from trace_dagster.rpc.redact import redact
+
+_OUTPUT_CHARACTERS = 4000
+
+
+class CryoBinary:
+    """Runs the binary once per sub-range. Thread-safe: each call has its own folder and process."""
+
+    name = "cryo-binary"
+
+    def __init__(self, path: Path, staging: Path, ttl_hours: float = 24.0) -> None:
+        self._path = path
+        self._staging = staging
+        self.version = _version(path)
+        sweep(staging, older_than_seconds=ttl_hours * 3600)
+
+    def extract(self, request: ExtractRequest) -> Iterator[pa.Table]:
+        """One table per sub-range, in order."""
+        deadline = time.monotonic() + request.timeout_seconds
+        for piece in request.block_range.split(request.subrange_blocks):
+            folder = self._staging / uuid4().hex
+            folder.mkdir(parents=True, mode=0o700)
+            self._run(request, piece, folder, deadline)
+            table = _read(request, piece, folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            yield table
+
+    def close(self) -> None:
+        """Processes end with their calls."""
+
+    def _run(self, request: ExtractRequest, piece: BlockRange, folder: Path, deadline: float) -> None:
+        url = request.pool.urls[0]
+        process = subprocess.Popen(
+            [str(self._path), *_arguments(request, piece, folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env={**_environment(), "ETH_RPC_URL": url, "RUST_BACKTRACE": "0"},
+            start_new_session=True,
+        )
+        try:
+            output, _ = process.communicate(timeout=max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise Unavailable(
+                f"the range took longer than timeout_seconds={request.timeout_seconds:.0f}", range=piece
+            ) from None
+        finally:
+            _end(process)
+        if process.returncode:
+            text = redact(output.decode(errors="replace")[-_OUTPUT_CHARACTERS:], request.pool.urls)
+            raise failure(text, request, piece)
+
+
+def sweep(staging: Path, *, older_than_seconds: float) -> None:
+    """Delete what crashed calls left behind."""
+    if not staging.is_dir():
+        return
+    limit = time.time() - older_than_seconds
+    for folder in staging.iterdir():
+        if folder.is_dir() and folder.stat().st_mtime < limit:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _arguments(request: ExtractRequest, piece: BlockRange, folder: Path) -> list[str]:
+    known = dataset(request.dataset)
+    extra = sorted({cryo_column(name) for name in request.schema.names if name not in known.default_columns})
+    arguments = [
+        request.dataset,
+        "--blocks",
+        f"{piece.start}:{piece.end}",
+        "--chunk-size",
+        str(len(piece)),
+        "--output-dir",
+        str(folder),
+        "--overwrite",
+        "--no-report",
+        "--no-verbose",
+        "--inner-request-size",
+        str(request.inner_request_blocks),
+    ]
+    if extra:
+        arguments += ["--include-columns", *extra]
+    if request.requests_per_second:
+        arguments += ["--requests-per-second", str(request.requests_per_second)]
+    if request.max_concurrent_requests:
+        arguments += ["--max-concurrent-requests", str(request.max_concurrent_requests)]
+    return arguments
+
+
+def _read(request: ExtractRequest, piece: BlockRange, folder: Path) -> pa.Table:
+    files = sorted(path for path in folder.glob("*.parquet") if path.is_file())
+    if len(files) != 1:
+        raise ExtractionFailed("the cryo binary did not write the one file asked for", files=len(files), range=piece)
+    table = pq.read_table(files[0])
+    missing = [name for name in request.schema.names if name not in table.column_names]
+    if missing:
+        raise ExtractionFailed(f"the engine gave no column {', '.join(missing)}", dataset=request.dataset)
+    try:
+        table = table.select(request.schema.names).cast(request.schema)
+    except pa.ArrowInvalid:
+        raise ExtractionFailed("the engine's columns are not those this version knows", dataset=request.dataset) from None
+    order = [(key, "ascending") for key in row_order(request.dataset) if key in request.schema.names]
+    return table.sort_by(order).replace_schema_metadata(None)
+
+
+def _version(path: Path) -> str:
+    try:
+        done = subprocess.run([str(path), "--version"], capture_output=True, timeout=20, text=True, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    words = done.stdout.split()
+    return words[-1][:40] if words else "unknown"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("TRACE_", "AWS_"))}

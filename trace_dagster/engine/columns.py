@@ -1,0 +1,21 @@
+"""How Cryo's options name columns, and the order rows are stored in."""
+
+from __future__ import annotations
+
+from trace_dagster.datasets.catalogue import dataset
+
+_U256_SUFFIXES = ("_binary", "_string", "_f64")
+
+
+def row_order(name: str) -> tuple[str, ...]:
+    """Sort key of stored rows: the natural key, but call frames stay in Cryo's depth-first order."""
+    key = tuple(column for column in dataset(name).natural_key if column != "trace_address")
+    return key or ("block_number",)
+
+
+def cryo_column(name: str) -> str:
+    """The name Cryo's column options use: one for the three faces of a uint256."""
+    for suffix in _U256_SUFFIXES:
+        if name.endswith(suffix):
+            return name.removesuffix(suffix)
+    return name

@@ -1,0 +1,41 @@
+"""What an engine's failure means: from its redacted text and a question to the node."""
+
+from __future__ import annotations
+
+import re
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.engine.base import ExtractRequest
+from trace_dagster.errors import ExtractionFailed, TraceError, Unavailable
+from trace_dagster.rpc.client import block_number
+from trace_dagster.rpc.pools import variable_of
+
+_UNSUPPORTED = re.compile(r"-32601|method not (found|supported)|not whitelisted|unsupported method", re.IGNORECASE)
+_REFUSED_KEY = re.compile(r"\b(401|403)\b|unauthorized|forbidden|invalid api key", re.IGNORECASE)
+_MISSING_COLUMN = re.compile(r"columns missing: ([\w, ]+)")
+_NOISE = re.compile(r"RustPanic: rust future panicked: unknown error|note: run with.*|thread '[^']*' panicked at \S+")
+_MAX_CAUSE = 200
+
+
+def failure(text: str, request: ExtractRequest, block_range: BlockRange) -> TraceError:
+    """The error to raise for a failed call. ``text`` must be redacted already."""
+    pool = request.pool.name
+    try:
+        head = block_number(request.pool)
+    except TraceError as error:
+        return error if not isinstance(error, Unavailable) else Unavailable(error.message, range=block_range)
+    if head < request.block_range.end - 1:
+        return ExtractionFailed(
+            f"the range goes past the end of the chain: rpc pool {pool} is at block {head}", range=request.block_range
+        )
+    if missing := _MISSING_COLUMN.search(text):
+        return ExtractionFailed(f"the engine gave no column {missing[1]}", dataset=request.dataset)
+    if _UNSUPPORTED.search(text):
+        return ExtractionFailed(
+            f"rpc pool {pool} does not support what dataset {request.dataset} needs: use a node with its methods",
+            range=block_range,
+        )
+    if _REFUSED_KEY.search(text):
+        return ExtractionFailed(f"rpc pool {pool} refuses its key: check {variable_of(pool)}", range=block_range)
+    cause = " ".join(_NOISE.sub(" ", text).split())[:_MAX_CAUSE] or "no reason given"
+    return Unavailable(f"the engine failed a request to rpc pool {pool}: {cause}", range=block_range)

@@ -1,0 +1,86 @@
+"""The engine worker: a process that runs Cryo and nothing else.
+
+Requests come in on stdin, one JSON object in a length-prefixed frame; answers go out the same way,
+a JSON header followed by an Arrow IPC stream. The RPC URL is in the request only: not in argv, not in
+the environment. Cryo's own output goes to stderr, which the parent reads and redacts. The process ends
+when stdin closes, by ``os._exit``: a normal exit right after a fast call can crash (measured).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import struct
+import sys
+import threading
+from typing import Any, BinaryIO
+
+HEADER = struct.Struct(">I")
+MAX_FRAME_BYTES = 1 << 31
+
+
+def read_frame(source: BinaryIO) -> bytes | None:
+    """The next frame, or None at the end of the stream."""
+    prefix = source.read(HEADER.size)
+    if len(prefix) < HEADER.size:
+        return None
+    (length,) = HEADER.unpack(prefix)
+    data = source.read(length)
+    return data if len(data) == length else None
+
+
+def write_frame(sink: BinaryIO, data: bytes) -> None:
+    """One frame."""
+    sink.write(HEADER.pack(len(data)))
+    sink.write(data)
+
+
+def main() -> None:
+    """Serve until stdin closes."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever Cryo prints must not become a frame
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=_read_requests, args=(loop, answers), daemon=True).start()
+    loop.run_forever()
+
+
+def _read_requests(loop: asyncio.AbstractEventLoop, answers: BinaryIO) -> None:
+    lock = threading.Lock()
+    while (frame := read_frame(sys.stdin.buffer)) is not None:
+        asyncio.run_coroutine_threadsafe(_serve(json.loads(frame), answers, lock), loop)
+    os._exit(0)
+
+
+async def _serve(request: dict[str, Any], answers: BinaryIO, lock: threading.Lock) -> None:
+    try:
+        payload = await _collect(request)
+        header = {"id": request["id"], "ok": True}
+    except BaseException as error:  # Cryo's panics are BaseExceptions
+        payload = b""
+        header = {"id": request["id"], "ok": False, "error": f"{type(error).__name__}: {error}"[:2000]}
+    with lock:
+        write_frame(answers, json.dumps(header).encode())
+        write_frame(answers, payload)
+        answers.flush()
+
+
+async def _collect(request: dict[str, Any]) -> bytes:
+    import cryo  # noqa: PLC0415  (half a second, once per worker)
+    import pyarrow as pa  # noqa: PLC0415
+
+    frame = await cryo.async_collect(request["dataset"], **request["arguments"])
+    wanted = request["columns"]
+    missing = [name for name in wanted if name not in frame.columns]
+    if missing:
+        raise KeyError(f"columns missing: {', '.join(missing)}")
+    table = frame.select(wanted).sort(request["order"], maintain_order=True).to_arrow()
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Dagster's three processes: code server, daemon, web server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from trace_dagster.errors import Unavailable
+from trace_dagster.lite.ports import HOST
+from trace_dagster.lite.processes import Service
+
+LOCATION = "trace_dagster"
+_TIMEOUT_SECONDS = 5.0
+
+_LOADED_QUERY = """
+{ workspaceOrError { __typename ... on Workspace { locationEntries { name loadStatus locationOrLoadError { __typename } } } } }
+"""
+_DAEMONS_QUERY = """
+{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }
+"""
+
+
+def prepare_dagster(folder: Path, code_port: int, environment: Mapping[str, str]) -> None:
+    """Write the instance's files and create its tables once, before three processes want to."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / "dagster.yaml").write_text(instance_yaml())
+    workspace = {"load_from": [{"grpc_server": {"host": HOST, "port": code_port, "location_name": LOCATION}}]}
+    (folder / "workspace.yaml").write_text(json.dumps(workspace))
+    done = subprocess.run(
+        [sys.executable, "-m", "trace_dagster.defs.storage"],
+        env=dict(environment),
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
+        raise Unavailable(f"dagster's tables could not be made: {last[:300]}")
+
+
+def instance_yaml() -> str:
+    """The one dagster.yaml: the repository's, which a wheel carries too."""
+    packaged = files("trace_dagster").joinpath("dagster.yaml")
+    if packaged.is_file():
+        return packaged.read_text()
+    return (Path(__file__).parents[2] / "dagster.yaml").read_text()
+
+
+def dagster_services(folder: Path, code_port: int, web_port: int, environment: Mapping[str, str]) -> list[Service]:
+    """Describe the three processes; each is healthy when Dagster itself says so."""
+    workspace = str(folder / "workspace.yaml")
+    url = f"http://{HOST}:{web_port}/graphql"
+    python = [sys.executable, "-m"]
+    common = {"environment": {**environment, "PYTHONWARNINGS": "ignore"}, "folder": folder, "start_seconds": 120.0}
+    return [
+        Service(
+            name="code-server",
+            command=[
+                *python,
+                "dagster",
+                "code-server",
+                "start",
+                "-h",
+                HOST,
+                "-p",
+                str(code_port),
+                "-m",
+                "trace_dagster.definitions",
+                "--location-name",
+                LOCATION,
+                "--use-python-environment-entry-point",
+                "--inject-env-vars-from-instance",
+            ],
+            healthy=lambda: _location_loaded(url),
+            **common,  # type: ignore[arg-type]
+        ),
+        Service(
+            name="web-server",
+            command=[*python, "dagster_webserver", "-h", HOST, "-p", str(web_port), "-w", workspace],
+            healthy=lambda: _ask(url, "{ version }") is not None,
+            **common,  # type: ignore[arg-type]
+        ),
+        Service(
+            name="daemon",
+            command=[*python, "dagster._daemon", "run", "-w", workspace],
+            healthy=lambda: _daemons_healthy(url),
+            **common,  # type: ignore[arg-type]
+        ),
+    ]
+
+
+def _location_loaded(url: str) -> bool:
+    data = _ask(url, _LOADED_QUERY) or {}
+    entries = (data.get("workspaceOrError") or {}).get("locationEntries") or []
+    return any(
+        entry["loadStatus"] == "LOADED" and (entry["locationOrLoadError"] or {}).get("__typename") == "RepositoryLocation"
+        for entry in entries
+    )
+
+
+def _daemons_healthy(url: str) -> bool:
+    data = _ask(url, _DAEMONS_QUERY) or {}
+    statuses = ((data.get("instance") or {}).get("daemonHealth") or {}).get("allDaemonStatuses") or []
+    required = [status for status in statuses if status["required"]]
+    return bool(required) and all(status["healthy"] for status in required)
+
+
+def _ask(url: str, query: str) -> dict[str, Any] | None:
+    request = urllib.request.Request(  # noqa: S310  (a loopback URL made here)
+        url, json.dumps({"query": query}).encode(), {"content-type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310
+            data = json.load(answer).get("data")
+            return data if isinstance(data, dict) else None
+    except (OSError, ValueError, urllib.error.URLError):
+        return None

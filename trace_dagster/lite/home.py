@@ -1,0 +1,152 @@
+"""TRACE_HOME: one folder with everything a stack keeps, readable by its owner only."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import psutil
+
+from trace_dagster.errors import InvalidInput
+
+HOME_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StackState:
+    """A running stack: who supervises it and what it serves."""
+
+    pid: int
+    started: float
+    stack_id: str
+    web_url: str
+    s3_endpoint: str
+    postgres_address: str
+    devchain_address: str
+    variables: dict[str, str] = field(repr=False)
+
+    def environment(self) -> dict[str, str]:
+        """The variables any process needs to use this stack. They hold secrets."""
+        return dict(self.variables)
+
+    def summary(self) -> str:
+        """Addresses for a person."""
+        lines = [
+            f"dagster ui   {self.web_url}",
+            f"s3           {self.s3_endpoint} (bucket {self.variables['TRACE_S3_BUCKET']})",
+            f"postgres     {self.postgres_address}",
+            f"devchain     {self.devchain_address} (rpc pool `devchain`, chain 20143)",
+        ]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """Made once per home."""
+
+    postgres_password: str = field(repr=False)
+    s3_access_key: str = field(repr=False)
+    s3_secret_key: str = field(repr=False)
+    weed_signing: dict[str, str] = field(repr=False)
+
+
+class Home:
+    """Paths below TRACE_HOME."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def logs(self) -> Path:
+        """Log files of the services."""
+        return self.path / "logs"
+
+    @property
+    def state_file(self) -> Path:
+        """Written while a stack runs."""
+        return self.path / "stack.json"
+
+    def prepare(self) -> None:
+        """Create the folder. Raises InvalidInput when it was made by a newer version or cannot be written."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.chmod(0o711)  # the database user passes through it; what lies in it is closed
+            self.logs.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise InvalidInput(f"TRACE_HOME cannot be used: {error.strerror}", path=self.path) from None
+        marker = self.path / "home_version"
+        if marker.exists():
+            self._check_version(marker.read_text().strip())
+        write_private(marker, str(HOME_VERSION))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Only one stack per home. Raises InvalidInput when one runs."""
+        with (self.path / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise InvalidInput(
+                    "a stack already runs in this TRACE_HOME: use it, or end it with `trace-lite down`", path=self.path
+                ) from None
+            yield
+
+    def secrets(self) -> Secrets:
+        """This home's secrets, made on first use."""
+        file = self.path / "secrets.json"
+        if not file.exists():
+            made = Secrets(
+                postgres_password=secrets.token_urlsafe(24),
+                s3_access_key="trace" + secrets.token_hex(8),
+                s3_secret_key=secrets.token_urlsafe(32),
+                weed_signing={
+                    name: secrets.token_urlsafe(32)
+                    for name in ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
+                },
+            )
+            write_private(file, json.dumps(asdict(made)))
+        try:
+            return Secrets(**json.loads(file.read_text()))
+        except (ValueError, TypeError):
+            raise InvalidInput("secrets.json cannot be read: this TRACE_HOME is damaged", path=file) from None
+
+    def _check_version(self, written: str) -> None:
+        if not written.isdecimal():
+            raise InvalidInput("home_version cannot be read: this TRACE_HOME is damaged", path=self.path)
+        if int(written) > HOME_VERSION:
+            raise InvalidInput(
+                f"this TRACE_HOME was made by a newer trace_dagster (version {written}, this one knows"
+                f" {HOME_VERSION}): upgrade, or use another TRACE_HOME",
+                path=self.path,
+            )
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file only its owner may read, whole or not at all."""
+    temporary = path.with_suffix(path.suffix + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def load_state(home: Path) -> StackState | None:
+    """The stack that runs in ``home``, or None."""
+    try:
+        state = StackState(**json.loads(Home(home).state_file.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return state if _is_running(state) else None
+
+
+def _is_running(state: StackState) -> bool:
+    try:
+        return abs(psutil.Process(state.pid).create_time() - state.started) < 1
+    except psutil.Error:
+        return False

