@@ -1,0 +1,100 @@
+"""Real services for tests: one Postgres and one S3 server per session, a fresh database and bucket per test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from trace_dagster.lite.home import Home
+from trace_dagster.lite.ports import HOST, Ports
+from trace_dagster.lite.postgres import dsn, postgres_service
+from trace_dagster.lite.processes import Child
+from trace_dagster.lite.s3 import s3_service
+from trace_dagster.registry.connection import Database
+from trace_dagster.registry.migrations import migrate
+from trace_dagster.store.access import S3Access
+from trace_dagster.store.objects import ObjectStore, ensure_bucket
+
+for name in [name for name in os.environ if name.startswith(("TRACE_RPC", "TRACE_POSTGRES", "TRACE_S3", "TRACE_CRYO", "AWS_"))]:
+    del os.environ[name]  # tests start their own services, whatever the shell points at
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory) -> Iterator[tuple[int, str]]:
+    """(port, password) of a running server."""
+    folder = tmp_path_factory.mktemp("pg")
+    for parent in [folder, *folder.parents][:3]:
+        parent.chmod(0o755)
+    port = Ports({}).take()
+    child = Child(postgres_service(folder / "postgres", port, "test-password"), folder / "postgres.log")
+    try:
+        child.wait_healthy()
+        yield port, "test-password"
+    finally:
+        child.signal_stop()
+        child.wait_stopped(10)
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres) -> str:
+    """A migrated database that others are cloned from."""
+    port, password = postgres
+    with psycopg.connect(dsn(port, password, "postgres"), autocommit=True) as connection:
+        connection.execute("create database template_trace")
+    migrate(dsn(port, password, "template_trace"))
+    return "template_trace"
+
+
+@pytest.fixture
+def postgres_url(postgres, template_database) -> Iterator[str]:
+    """A fresh, migrated database of its own."""
+    port, password = postgres
+    name = f"t{uuid4().hex}"
+    with psycopg.connect(dsn(port, password, "postgres"), autocommit=True) as connection:
+        connection.execute(f"create database {name} template {template_database}")
+        yield dsn(port, password, name)
+        connection.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def database(postgres_url) -> Iterator[Database]:
+    """Connections to a fresh registry."""
+    opened = Database(postgres_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory) -> Iterator[S3Access]:
+    """A running S3 server."""
+    home = Home(tmp_path_factory.mktemp("s3home"))
+    home.prepare()
+    ports = Ports({})
+    port = ports.take(with_grpc=True)
+    secrets = home.secrets()
+    access = S3Access("first", secrets.s3_access_key, secrets.s3_secret_key, f"http://{HOST}:{port}")
+    child = Child(s3_service(home.path / "s3", ports, secrets, access, port), home.logs / "s3.log")
+    try:
+        child.wait_healthy()
+        yield access
+    finally:
+        child.signal_stop()
+        child.wait_stopped(10)
+
+
+@pytest.fixture
+def s3(s3_server) -> S3Access:
+    """A bucket of its own on the session's server."""
+    access = S3Access(f"b{uuid4().hex}", s3_server.access_key, s3_server.secret_key, s3_server.endpoint)
+    ensure_bucket(access)
+    return access
+
+
+@pytest.fixture
+def store(s3) -> ObjectStore:
+    """The store over a fresh bucket."""
+    return ObjectStore(s3)

@@ -1,0 +1,118 @@
+"""What every test of the commit path needs: a job, an ingest over real parts, and the soundness check."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from hashlib import sha256
+
+import pyarrow as pa
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.chain_sync import parse
+from trace_dagster.commit import Committer
+from trace_dagster.defs.streams import spec_of
+from trace_dagster.engine.fake import FakeCryo
+from trace_dagster.heart import Heart
+from trace_dagster.ingest import Ingest
+from trace_dagster.registry.connection import Database
+from trace_dagster.registry.jobs import Bounds, Jobs
+from trace_dagster.registry.publications import Publications
+from trace_dagster.registry.tasks import Tasks
+from trace_dagster.store.objects import ObjectStore
+from trace_dagster.store.parquet import Caps
+
+JOB = """
+kind: chain_sync
+name: {name}
+chain_id: 99
+mode: {{kind: fixed_target, from_block: 0, to_block: {to_block}}}
+defaults: {{rpc_pool: none, chunk_size: {chunk}, max_inflight: {inflight}}}
+streams:
+  {streams}
+"""
+TWO_STREAMS = "blocks: {cryo_dataset_name: blocks}\n  logs: {cryo_dataset_name: logs}"
+
+
+def job_text(name="job", to_block=1000, chunk=100, inflight=4, streams=TWO_STREAMS):
+    return JOB.format(name=name, to_block=to_block, chunk=chunk, inflight=inflight, streams=streams)
+
+
+def apply(database: Database, text: str | None = None):
+    """Apply a job; returns its streams by dataset key."""
+    job = parse(text or job_text())
+    jobs = Jobs(database)
+    jobs.apply(job, Bounds(job.mode.from_block, getattr(job.mode, "to_block", None)))
+    return {stream.dataset_key: stream for stream in jobs.streams() if stream.job_name == job.name}
+
+
+@contextmanager
+def ingesting(database: Database, store: ObjectStore, *, engine=None, ttl=60.0, caps=None, max_attempts=3):
+    """An ingest path over real Postgres and S3."""
+    tasks = Tasks(database, lease_ttl_seconds=ttl, max_attempts=max_attempts)
+    publications = Publications(database)
+    heart = Heart(tasks)
+    try:
+        yield Ingest(
+            tasks=tasks,
+            publications=publications,
+            committer=Committer(store, publications, caps or Caps()),
+            engine=engine or FakeCryo(),
+            heart=heart,
+        )
+    finally:
+        heart.stop()
+
+
+def spec(stream):
+    return spec_of(stream)
+
+
+def assert_registry_sound(database: Database, store: ObjectStore) -> None:
+    """No overlap, every visible file there with its digest, one event per commit, attempts only grow."""
+    with database._pool.connection() as connection:
+        overlaps = connection.execute(
+            "select count(*) as n from trace.dataset_versions a join trace.dataset_versions b"
+            " on a.dataset_uuid = b.dataset_uuid and a.dataset_version < b.dataset_version"
+            " and a.block_range && b.block_range and a.visible and b.visible"
+        ).fetchone()
+        assert overlaps["n"] == 0
+        files = connection.execute(
+            "select f.file_key, f.sha256, f.bytes from trace.files f join trace.version_files using (file_key)"
+        ).fetchall()
+        manifests = connection.execute("select manifest_key, manifest_sha256 from trace.dataset_versions").fetchall()
+        events = connection.execute(
+            "select (select count(*) from trace.outbox where kind = 'range_committed') as events,"
+            " (select count(*) from trace.dataset_versions) as versions,"
+            " (select count(*) from trace.attempts where state = 'committed') as attempts"
+        ).fetchone()
+        assert events["events"] == events["versions"] == events["attempts"]
+        held = connection.execute(
+            "select count(*) as n from trace.tasks t where t.state = 'running' and not exists"
+            " (select 1 from trace.attempts a where a.task_id = t.task_id and a.attempt = t.attempt"
+            "  and a.state = 'running' and a.lease_token = t.lease_token)"
+        ).fetchone()
+        assert held["n"] == 0
+        committed = connection.execute(
+            "select count(*) as n from trace.tasks t where t.state = 'committed' and not exists"
+            " (select 1 from trace.dataset_versions v where v.dataset_uuid = t.dataset_uuid"
+            "  and v.block_range = t.block_range and v.visible)"
+        ).fetchone()
+        assert committed["n"] == 0
+    for row in files:
+        data, _ = store.get(row["file_key"])
+        assert (len(data), sha256(data).hexdigest()) == (row["bytes"], row["sha256"])
+    for row in manifests:
+        data, _ = store.get(row["manifest_key"])
+        assert sha256(data).hexdigest() == row["manifest_sha256"]
+
+
+def rows_of(store: ObjectStore, keys) -> pa.Table:
+    """Everything in some Parquet objects."""
+    import pyarrow.parquet as pq
+
+    tables = [pq.read_table(pa.BufferReader(store.get(key)[0])) for key in keys]
+    return pa.concat_tables(tables)
+
+
+def ranges(stream, count):
+    return [BlockRange(i * stream.chunk_size, (i + 1) * stream.chunk_size) for i in range(count)]

@@ -1,0 +1,42 @@
+"""``python -m trace_dagster.devchain``: serve a devchain on loopback until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import click
+import uvicorn
+
+from trace_dagster.devchain.chain import DevChain
+from trace_dagster.devchain.server import application, grow
+
+HOST = "127.0.0.1"
+
+
+@click.command()
+@click.option("--port", default=8545, show_default=True, help="0 takes a free one.")
+@click.option("--blocks", default=4100, show_default=True, help="Blocks the chain starts with.")
+@click.option("--seed", default=7, show_default=True, help="The same seed gives the same chain, hash for hash.")
+@click.option("--block-interval-seconds", default=0.0, show_default=True, help="0: the chain does not grow.")
+def main(port: int, blocks: int, seed: int, block_interval_seconds: float) -> None:
+    """Serve a seeded, Monad-like EVM chain (chain id 20143) over JSON-RPC on loopback."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((HOST, port))
+    chain = DevChain(seed, blocks)
+    asyncio.run(_serve(chain, listener, block_interval_seconds))
+
+
+async def _serve(chain: DevChain, listener: socket.socket, interval_seconds: float) -> None:
+    config = uvicorn.Config(application(chain), log_level="warning", access_log=False, backlog=2048)
+    server = uvicorn.Server(config)
+    growing = asyncio.create_task(grow(chain, interval_seconds)) if interval_seconds else None
+    click.echo(f"devchain ready port={listener.getsockname()[1]}")
+    await server.serve(sockets=[listener])
+    if growing is not None:
+        growing.cancel()
+
+
+if __name__ == "__main__":
+    main()
