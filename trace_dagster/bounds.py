@@ -29,6 +29,8 @@ def resolve(job: ChainSync, finalized: Callable[[], int]) -> Bounds:
         to_block = head_end if isinstance(job.mode.to_block, str) else job.mode.to_block
         if to_block <= from_block:
             raise InvalidInput(
-                "mode: no blocks lie between from_block and to_block", from_block=from_block, to_block=to_block
+                "mode: no blocks lie between from_block and to_block",
+                from_block=from_block,
+                to_block=to_block,
             )
     return Bounds(from_block, to_block)

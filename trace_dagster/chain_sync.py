@@ -136,12 +136,11 @@ class _Document:
         try:
             for event in yaml.parse(text, Loader=yaml.SafeLoader):
                 if isinstance(event, yaml.AliasEvent):
-                    raise self.error(event.start_mark.line, "YAML aliases are not used here: write the value out")
+                    raise self.error(_line(event.start_mark), "YAML aliases are not used here: write the value out")
             node = yaml.compose(text, Loader=yaml.SafeLoader)
             self.value = self._read(node, ()) if node is not None else None
         except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line if error.problem_mark else 0
-            raise self.error(line, f"not valid YAML: {error.problem}") from None
+            raise self.error(_line(error.problem_mark), f"not valid YAML: {error.problem}") from None
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InvalidInput(f"{source}: not valid YAML: {reason}") from None
@@ -160,7 +159,7 @@ class _Document:
             return dict(self._items(node, path))
         if isinstance(node, yaml.SequenceNode):
             return [self._read(item, (*path, index)) for index, item in enumerate(node.value)]
-        return yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]
+        return yaml.SafeLoader("").construct_object(node)
 
     def _items(self, node: yaml.MappingNode, path: _Path) -> Iterator[tuple[str, Any]]:
         seen: set[str] = set()
@@ -174,6 +173,10 @@ class _Document:
             seen.add(key)
             self.lines[(*path, key)] = line
             yield key, self._read(value_node, (*path, key))
+
+
+def _line(mark: Any) -> int:
+    return int(mark.line) if mark is not None else 0
 
 
 def _with_defaults(raw: dict[str, Any], document: _Document) -> dict[str, Any]:
@@ -229,7 +232,11 @@ _PATTERN_REASONS = {
 
 def _reason(error: Any, path: _Path, raw: dict[str, Any]) -> str:
     key = str(path[-1]) if path else ""
-    if key in {"from_block", "to_block"} and error["type"] not in {"missing", "extra_forbidden", "value_error"}:
+    if key in {"from_block", "to_block"} and error["type"] not in {
+        "missing",
+        "extra_forbidden",
+        "value_error",
+    }:
         return f"{_PATTERN_REASONS[key]}, within 0 and 2^63-1"
     match error["type"]:
         case "extra_forbidden":

@@ -52,7 +52,7 @@ def say(text: str) -> None:
 
 
 def _environment() -> dict[str, str]:
-    from trace_dagster.lite.attach import environment_with_stack  # noqa: PLC0415
+    from trace_dagster.lite.attach import environment_with_stack
 
     return environment_with_stack(os.environ)
 
@@ -70,8 +70,8 @@ def main() -> None:
 @click.option("--detach", is_flag=True, help="Return once everything is healthy; end it with `trace-lite down`.")
 def up(detach: bool) -> None:
     """Start Postgres, S3, the devchain and Dagster; Ctrl-C ends everything."""
-    from trace_dagster.lite.attach import home_of  # noqa: PLC0415
-    from trace_dagster.lite.stack import Stack  # noqa: PLC0415
+    from trace_dagster.lite.attach import home_of
+    from trace_dagster.lite.stack import Stack
 
     stack = Stack(home_of(os.environ), dict(os.environ))
     if detach:
@@ -84,8 +84,8 @@ def up(detach: bool) -> None:
 @main.command()
 def down() -> None:
     """End the stack that runs under TRACE_HOME."""
-    from trace_dagster.lite.attach import home_of  # noqa: PLC0415
-    from trace_dagster.lite.stack import down as end  # noqa: PLC0415
+    from trace_dagster.lite.attach import home_of
+    from trace_dagster.lite.stack import down as end
 
     say("stopped" if end(home_of(os.environ)) else "nothing is running here")
 
@@ -95,7 +95,7 @@ def down() -> None:
 @click.option("--wait", is_flag=True, help="Show progress until every range is committed; exit 1 if any failed.")
 def apply(path: Path, wait: bool) -> None:
     """Register a chain_sync job; its ranges are planned and run from then on."""
-    from trace_dagster.operate import apply_file, watch  # noqa: PLC0415
+    from trace_dagster.operate import apply_file, watch
 
     environment = _environment()
     applied = apply_file(path, environment, say)
@@ -108,8 +108,8 @@ def apply(path: Path, wait: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
 def status(job: str | None, as_json: bool) -> None:
     """Where every job stands, and why a stream waits or failed."""
-    from trace_dagster.operate import read_status  # noqa: PLC0415
-    from trace_dagster.show import status_table  # noqa: PLC0415
+    from trace_dagster.operate import read_status
+    from trace_dagster.show import status_table
 
     found = read_status(_environment(), job)
     if as_json:
@@ -127,8 +127,8 @@ def query(sql: str, as_json: bool, limit: int) -> None:
 
     Tables are named by dataset (`blocks`), or `chain_<id>.<dataset>` where several chains have one.
     """
-    from trace_dagster.operate import run_query  # noqa: PLC0415
-    from trace_dagster.show import print_result  # noqa: PLC0415
+    from trace_dagster.operate import run_query
+    from trace_dagster.show import print_result
 
     print_result(run_query(sql, _environment(), limit), as_json=as_json)
 
@@ -136,7 +136,7 @@ def query(sql: str, as_json: bool, limit: int) -> None:
 @main.command()
 def migrate() -> None:
     """Bring the registry's schema up to this version."""
-    from trace_dagster.registry.migrations import migrate as run  # noqa: PLC0415
+    from trace_dagster.registry.migrations import migrate as run
 
     url = _environment().get("TRACE_POSTGRES_URL", "")
     if not url:
@@ -146,11 +146,13 @@ def migrate() -> None:
 
 
 @main.command()
-@click.option("--json", "report", type=click.Path(path_type=Path), help="Write what was done and measured to this file.")
+@click.option(
+    "--json", "report", type=click.Path(path_type=Path), help="Write what was done and measured to this file."
+)
 @click.option("--keep", is_flag=True, help="Leave everything running, to look at the UI.")
 def demo(report: Path | None, keep: bool) -> None:
     """The whole way once: a chain, the real engine, Parquet on S3, SQL, analytics."""
-    from trace_dagster.demo import run_demo  # noqa: PLC0415
+    from trace_dagster.demo import run_demo
 
     sys.exit(run_demo(dict(os.environ), say, report=report, keep=keep))
 

@@ -97,9 +97,7 @@ class Committer:
 
     def _write(self, lease: Lease, target: Target, rows: Rows) -> tuple[list[ManifestFile], str, dict[str, Any]]:
         digest = ContentDigest(target.schema)
-        writer = RangeWriter(
-            self._store, target.schema, lambda part: target.parquet_key(lease, part), self._caps
-        )
+        writer = RangeWriter(self._store, target.schema, lambda part: target.parquet_key(lease, part), self._caps)
         try:
             for table in rows.tables:
                 digest.update(table)

@@ -51,9 +51,7 @@ def task_id(job: UUID, dataset_key: str, block_range: BlockRange) -> UUID:
     return uuid5(_TASK, f"chain_sync:{job}:{dataset_key}:{block_range.start}:{block_range.end}")
 
 
-def dataset_version(
-    dataset: UUID, config: str, chain_id: int, block_range: BlockRange, generation: int = 0
-) -> UUID:
+def dataset_version(dataset: UUID, config: str, chain_id: int, block_range: BlockRange, generation: int = 0) -> UUID:
     """Identity of one generation of one range's rows."""
     name = f"cryo_ingest:{dataset}:{config}:{chain_id}:{block_range.start}:{block_range.end}"
     return uuid5(_VERSION, name if generation == 0 else f"{name}:g{generation}")

@@ -96,13 +96,24 @@ class Ingest:
                 if published is not None:
                     return published
             if time.monotonic() > deadline:
-                raise Unavailable(f"the range was not free within {wait_seconds:.0f} s: {outcome.value}", range=block_range)
+                raise Unavailable(
+                    f"the range was not free within {wait_seconds:.0f} s: {outcome.value}", range=block_range
+                )
             time.sleep(_POLL_SECONDS)
 
     def commit(self, work: Work, pool: RpcPool) -> Publication:
         """Extract, verify and commit a claimed range; a failure ends the attempt with its reason."""
         with self.holding(work.lease) as lost:
             return self._committer.commit(work.lease, self._target(work), self._rows(work, pool, lost))
+
+    def commit_whole(self, dataset: UUID, identity: UUID, target: Target, rows: Rows, run_id: str) -> Publication:
+        """Commit a derived dataset: it replaces whatever was visible of it. Raises Unavailable when it is leased."""
+        self._tasks.replace(identity, dataset, target.block_range, target.config_hash)
+        outcome = self._tasks.claim(identity, dataset, target.block_range, run_id, refresh=True)
+        if not isinstance(outcome, Lease):
+            raise Unavailable(f"this derived dataset is being written: {outcome.value}")
+        with self.holding(outcome):
+            return self._committer.commit(outcome, target, rows)
 
     @contextmanager
     def holding(self, lease: Lease) -> Iterator[Any]:

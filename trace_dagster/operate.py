@@ -11,6 +11,8 @@ from trace_dagster.bounds import is_symbolic, resolve
 from trace_dagster.chain_sync import ChainSync, FixedTarget, read
 from trace_dagster.errors import InvalidInput
 from trace_dagster.lanes import lanes
+from trace_dagster.query.relations import relations
+from trace_dagster.query.session import QueryResult, Session
 from trace_dagster.registry.jobs import Applied, Bounds
 from trace_dagster.registry.migrations import is_current
 from trace_dagster.registry.status import JobStatus, failed_ranges, job_statuses
@@ -54,7 +56,7 @@ def apply_file(path: Path, environment: Mapping[str, str], say: Say) -> Applied:
 
 def watch(name: str, environment: Mapping[str, str], say: Say) -> int:
     """Show progress until the job is complete; returns the exit code."""
-    from trace_dagster.show import progress  # noqa: PLC0415  (rich is slow to import)
+    from trace_dagster.show import progress
 
     with opened(environment) as runtime, progress() as show:
         moved = time.monotonic()
@@ -117,7 +119,7 @@ def _same_bounds(job: ChainSync, runtime: Runtime) -> bool:
 
 
 def _reload(environment: Mapping[str, str], names: list[str], say: Say) -> None:
-    from trace_dagster.defs.remote import DagsterWeb  # noqa: PLC0415  (dagster is slow to import)
+    from trace_dagster.defs.remote import DagsterWeb
 
     url = environment.get(WEB_URL, "")
     if url:
@@ -149,3 +151,9 @@ def _outcome(job: JobStatus, runtime: Runtime, *, stalled: bool) -> tuple[int, l
     return None
 
 
+def run_query(sql: str, environment: Mapping[str, str], limit: int) -> QueryResult:
+    """Answer one SELECT over everything visible."""
+    with opened(environment) as runtime:
+        found = list(relations(runtime.reading.datasets(), runtime.settings.s3))
+    with Session(found, runtime.settings.s3) as session:
+        return session.query(sql, limit)

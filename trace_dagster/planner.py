@@ -13,8 +13,8 @@ from uuid import UUID, uuid4
 from trace_dagster.blocks import BlockRange, cells, holes
 from trace_dagster.errors import TraceError
 from trace_dagster.identity import task_id
-from trace_dagster.registry.connection import Database, Row, Session
 from trace_dagster.lanes import Lane, lanes
+from trace_dagster.registry.connection import Database, Row, Session
 from trace_dagster.registry.jobs import Jobs, StreamRow, follow
 
 RANGES_PER_RUN = 256

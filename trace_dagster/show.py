@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,9 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from trace_dagster.query.render import to_json, value
+from trace_dagster.query.session import QueryResult
 from trace_dagster.registry.status import JobStatus, StreamStatus
 
 _LOG_STEP_PERCENT = 10
+_NUMBERS = {"BIGINT", "INTEGER", "UBIGINT", "UINTEGER", "HUGEINT", "UHUGEINT", "DOUBLE", "BIGNUM", "SMALLINT"}
 
 
 @contextmanager
@@ -34,7 +39,17 @@ def status_table(jobs: list[JobStatus]) -> None:
         console.print("no job is applied yet: `trace-lite apply --file examples/devchain.yaml`")
     for job in jobs:
         table = Table(title=f"{job.name} · chain {job.chain_id} · {job.mode} · {job.state}", title_justify="left")
-        for heading in ("stream", "ranges", "blocks", "rows", "size", "in flight", "failed", "blocks/s", "verified"):
+        for heading in (
+            "stream",
+            "ranges",
+            "blocks",
+            "rows",
+            "size",
+            "in flight",
+            "failed",
+            "blocks/s",
+            "verified",
+        ):
             table.add_column(heading, justify="left" if heading in ("stream", "verified") else "right")
         for stream in job.streams:
             table.add_row(*_cells(stream))
@@ -95,7 +110,8 @@ def _lines(console: Console, said: dict[str, int], job: JobStatus) -> None:
         if said.get(stream.dataset_key) != tenth:
             said[stream.dataset_key] = tenth
             console.print(
-                f"{stream.dataset_key}: {stream.committed_blocks:,}/{total:,} blocks {_note(stream)}", markup=False
+                f"{stream.dataset_key}: {stream.committed_blocks:,}/{total:,} blocks {_note(stream)}",
+                markup=False,
             )
 
 
@@ -106,3 +122,22 @@ def _note(stream: StreamStatus) -> str:
     if stream.blocked_reason:
         parts.append(stream.blocked_reason)
     return ", ".join(parts)
+
+
+def print_result(result: QueryResult, *, as_json: bool) -> None:
+    """Rows on stdout: JSON for machines, a table for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(to_json(result)) + "\n")
+        return
+    table = Table()
+    for name, kind in result.columns:
+        table.add_column(name, justify="right" if kind in _NUMBERS else "left", overflow="fold")
+    for row in result.rows:
+        table.add_row(*[_text(value(item, kind)) for item, (_, kind) in zip(row, result.columns, strict=True)])
+    Console().print(table)
+    if result.truncated:
+        Console(stderr=True).print(f"only the first {len(result.rows):,} rows: see --limit", markup=False)
+
+
+def _text(item: object) -> str:
+    return "" if item is None else str(item)

@@ -20,7 +20,6 @@ _DENSE_INDEX = {"transactions": "transaction_index", "logs": "log_index"}
 """Datasets that hold every item of a block, so that the index counts 0, 1, 2, ..."""
 
 
-
 class StructuralCheck:
     """Feed each table once, in order, then call :meth:`finish`.
 

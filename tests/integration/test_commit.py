@@ -31,7 +31,8 @@ def lapse(database, task_id):
     """Let a lease expire by the database's clock."""
     with database._pool.connection() as connection:
         connection.execute(
-            "update trace.tasks set lease_expires_at = now() - interval '1 second' where task_id = %s", (task_id,)
+            "update trace.tasks set lease_expires_at = now() - interval '1 second' where task_id = %s",
+            (task_id,),
         )
 
 
@@ -43,7 +44,9 @@ def test_a_range_is_visible_with_its_rows_manifest_and_digest(database, store):
     manifest = decode(store.get(published.manifest_key)[0])
     assert manifest.verification["level"] == "structural"
     assert manifest.verification["asked"] == "full"
-    assert manifest.parquet_keys[0].startswith(f"cryo/99/{blocks.dataset_uuid}/0_100/{published.dataset_version}/blocks_0_100-")
+    assert manifest.parquet_keys[0].startswith(
+        f"cryo/99/{blocks.dataset_uuid}/0_100/{published.dataset_version}/blocks_0_100-"
+    )
     found = next(d for d in Reading(database).datasets() if d.dataset_key == "blocks")
     assert rows_of(store, found.file_keys)["block_number"].to_pylist() == list(range(100))
     assert_registry_sound(database, store)
@@ -210,7 +213,10 @@ class Broken(FakeCryo):
         raise self.error
 
 
-@pytest.mark.parametrize("error", [Unavailable("node away"), VerificationFailed("rows differ"), RuntimeError("bug"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error",
+    [Unavailable("node away"), VerificationFailed("rows differ"), RuntimeError("bug"), KeyboardInterrupt()],
+)
 def test_a_range_that_fails_half_way_leaves_nothing_visible_and_can_be_tried_again(database, store, error):
     blocks = apply(database)["blocks"]
     with ingesting(database, store, engine=Broken(error)) as ingest, pytest.raises(type(error)):
@@ -236,7 +242,10 @@ def test_failures_end_after_max_attempts_with_their_reason(database, store):
 
 def test_caps_are_held_while_writing(database, store):
     blocks = apply(database)["blocks"]
-    with ingesting(database, store, caps=Caps(bytes_per_range=1000)) as ingest, pytest.raises(CapExceeded, match="smaller chunk_size"):
+    with (
+        ingesting(database, store, caps=Caps(bytes_per_range=1000)) as ingest,
+        pytest.raises(CapExceeded, match="smaller chunk_size"),
+    ):
         commit(ingest, blocks)
     assert list(store.keys("")) == []
 
@@ -278,7 +287,10 @@ def test_a_store_that_goes_away_half_way_is_one_clear_error(database, store, s3)
 
     blocks = apply(database)["blocks"]
     dead = ObjectStore(S3Access(s3.bucket, s3.access_key, s3.secret_key, f"http://127.0.0.1:{Ports({}).take()}"))
-    with ingesting(database, dead) as ingest, pytest.raises(Unavailable, match="object store does not answer"):
+    with (
+        ingesting(database, dead) as ingest,
+        pytest.raises(Unavailable, match="object store does not answer"),
+    ):
         commit(ingest, blocks)
     assert Reading(database).coverage(blocks.dataset_uuid) == []
 
@@ -286,7 +298,10 @@ def test_a_store_that_goes_away_half_way_is_one_clear_error(database, store, s3)
 def test_rows_are_the_same_however_a_range_is_cut(database, store):
     digests = set()
     for chunk in (100, 50):
-        streams = apply(database, job_text(name=f"j{chunk}", chunk=100, streams=f"b{chunk}: {{cryo_dataset_name: blocks}}"))
+        streams = apply(
+            database,
+            job_text(name=f"j{chunk}", chunk=100, streams=f"b{chunk}: {{cryo_dataset_name: blocks}}"),
+        )
         with ingesting(database, store) as ingest, pytest.MonkeyPatch.context() as patch:
             patch.setattr("trace_dagster.ingest.SUBRANGE_BLOCKS", chunk // 3)
             digests.add(commit(ingest, streams[f"b{chunk}"]).content_digest)

@@ -40,10 +40,7 @@ class RecordedBlock:
 
     def traces(self) -> list[dict[str, Any]]:
         hashes = (transaction["hash"] for transaction in self.block["transactions"])
-        return [
-            {"txHash": tx_hash, "result": trace}
-            for tx_hash, trace in zip(hashes, self.call_traces, strict=True)
-        ]
+        return [{"txHash": tx_hash, "result": trace} for tx_hash, trace in zip(hashes, self.call_traces, strict=True)]
 
 
 def read_block(path: Path) -> RecordedBlock:
@@ -63,16 +60,12 @@ class RecordedChain:
     """All blocks of a folder, and the RPC methods over them."""
 
     def __init__(self, folder: Path) -> None:
-        self.blocks = {
-            recorded.number: recorded for recorded in map(read_block, sorted(folder.glob("*.json.gz")))
-        }
+        self.blocks = {recorded.number: recorded for recorded in map(read_block, sorted(folder.glob("*.json.gz")))}
         if not self.blocks:
             raise ValueError(f"no <number>.json.gz file in {folder}")
         self.head = max(self.blocks)
         self._receipts = {
-            receipt["transactionHash"]: receipt
-            for recorded in self.blocks.values()
-            for receipt in recorded.receipts
+            receipt["transactionHash"]: receipt for recorded in self.blocks.values() for receipt in recorded.receipts
         }
         self._methods: dict[str, Callable[..., Any]] = {
             "web3_clientVersion": lambda: "recorded-blocks/1",
@@ -124,9 +117,7 @@ class RecordedChain:
         return self.blocks[number].traces()
 
     def _logs(self, wanted: dict[str, Any]) -> list[dict[str, Any]]:
-        return [
-            log for recorded in self._log_blocks(wanted) for log in recorded.logs() if log_matches(log, wanted)
-        ]
+        return [log for recorded in self._log_blocks(wanted) for log in recorded.logs() if log_matches(log, wanted)]
 
     def _log_blocks(self, wanted: dict[str, Any]) -> Iterable[RecordedBlock]:
         if "blockHash" in wanted:

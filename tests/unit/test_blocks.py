@@ -31,7 +31,17 @@ def test_a_range_is_never_empty_negative_or_beyond_bigint(start, end):
         BlockRange(start, end)
 
 
-@pytest.mark.parametrize("key", ["", "0-5", "000000000005-000000000000", "0000000000000-000000000005", "a" * 25, "000000000000-000000000005\n"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "0-5",
+        "000000000005-000000000000",
+        "0000000000000-000000000005",
+        "a" * 25,
+        "000000000000-000000000005\n",
+    ],
+)
 def test_only_the_printed_form_of_a_key_is_a_key(key):
     with pytest.raises(InvalidInput):
         BlockRange.from_key(key)

@@ -15,11 +15,18 @@ def test_every_dataset_has_block_numbers_and_a_stored_key():
 
 
 def test_blocks_always_store_what_neighbours_are_checked_against():
-    assert {"block_hash", "parent_hash", "receipts_root", "logs_bloom"} <= set(dataset("blocks").stored_columns(["author"]))
+    assert {"block_hash", "parent_hash", "receipts_root", "logs_bloom"} <= set(
+        dataset("blocks").stored_columns(["author"])
+    )
 
 
 def test_asked_columns_come_in_schema_order_with_the_key():
-    assert dataset("logs").stored_columns(["data", "address"]) == ("block_number", "log_index", "address", "data")
+    assert dataset("logs").stored_columns(["data", "address"]) == (
+        "block_number",
+        "log_index",
+        "address",
+        "data",
+    )
 
 
 def test_unknown_names_suggest_the_nearest():

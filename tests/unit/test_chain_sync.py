@@ -50,20 +50,50 @@ def test_defaults_reach_every_stream_and_streams_win():
         ("chain_id: 143", "chain_id: 143\nchain_id: 1", 4, "chain_id: this key is written twice"),
         ("  kind: fixed_target", "  kind: fixed", 4, "mode: kind must be fixed_target or follow_head"),
         ("to_block: 4000", "to_block: 0", 7, "mode.to_block: must be greater than from_block"),
-        ("to_block: 4000", "to_block: 9223372036854775808", 7, "mode.to_block: must be a block number or finalized"),
+        (
+            "to_block: 4000",
+            "to_block: 9223372036854775808",
+            7,
+            "mode.to_block: must be a block number or finalized",
+        ),
         ("to_block: 4000", "to_block: 4000\n  tail_lag: 3", 8, "mode.tail_lag: belongs to mode follow_head"),
         ("from_block: 0", "from_block: latest", 6, "mode.from_block: must be a block number or latest-N"),
         ("from_block: 0", "from_block: -1", 6, "mode.from_block: must be a block number or latest-N"),
-        ("rpc_pool: standard", "rpc_pool: https://k:hunter2@node/x", 9, "defaults.rpc_pool: must be the NAME"),
+        (
+            "rpc_pool: standard",
+            "rpc_pool: https://k:hunter2@node/x",
+            9,
+            "defaults.rpc_pool: must be the NAME",
+        ),
         ("chunk_size: 250", "chunk_sise: 250", 11, "unknown key; did you mean 'chunk_size'?"),
         ("chunk_size: 250", "chunk_size: 0", 11, "streams.blocks.chunk_size: input should be greater"),
-        ("chunk_size: 250", "chunk_size: true", 11, "streams.blocks.chunk_size: input should be a valid integer"),
-        ("name: logs}", "name: lgos}", 12, "streams.logs.cryo_dataset_name: the engine knows no dataset 'lgos'"),
-        ("name: logs}", "name: logs, columns: [x]}", 12, "streams.logs.columns: dataset logs has no column 'x'"),
+        (
+            "chunk_size: 250",
+            "chunk_size: true",
+            11,
+            "streams.blocks.chunk_size: input should be a valid integer",
+        ),
+        (
+            "name: logs}",
+            "name: lgos}",
+            12,
+            "streams.logs.cryo_dataset_name: the engine knows no dataset 'lgos'",
+        ),
+        (
+            "name: logs}",
+            "name: logs, columns: [x]}",
+            12,
+            "streams.logs.columns: dataset logs has no column 'x'",
+        ),
         ("name: logs}", "name: logs, verify: maybe}", 12, "streams.logs.verify: input should be"),
         ("  logs:", "  Logs:", 12, "streams.Logs: must match"),
         ("defaults:", "typo: 1\ndefaults:", 8, "typo: unknown key"),
-        ("rpc_pool: standard", "rpcpool: standard", 9, "defaults.rpcpool: unknown key; did you mean 'rpc_pool'?"),
+        (
+            "rpc_pool: standard",
+            "rpcpool: standard",
+            9,
+            "defaults.rpcpool: unknown key; did you mean 'rpc_pool'?",
+        ),
         ("streams:", "streams: [", 12, "not valid YAML"),
         ("chain_id: 143", "chain_id: &a 143\nx: *a", 4, "aliases are not used"),
     ],
@@ -82,7 +112,9 @@ def test_fields_of_the_other_mode_are_named():
         parse(text)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "- a", "\x00", "{" * 3000, "? [a]\n: b", "a: !!python/name:os.system", "\ufeff"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "- a", "\x00", "{" * 3000, "? [a]\n: b", "a: !!python/name:os.system", "\ufeff"]
+)
 def test_hostile_text_is_one_error(text):
     with pytest.raises(InvalidInput):
         parse(text)
@@ -108,7 +140,9 @@ def test_no_text_raises_anything_else(text):
 
 
 def test_symbolic_bounds_are_resolved_against_the_final_head():
-    job = parse(GOOD.replace("from_block: 0", "from_block: latest-500").replace("to_block: 4000", "to_block: finalized"))
+    job = parse(
+        GOOD.replace("from_block: 0", "from_block: latest-500").replace("to_block: 4000", "to_block: finalized")
+    )
     assert resolve(job, lambda: 9_999) == Bounds(9_500, 10_000)
     assert resolve(job, lambda: 99) == Bounds(0, 100)
 

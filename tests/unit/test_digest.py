@@ -46,7 +46,14 @@ def test_batch_borders_do_not_count(rows, data):
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("block_number", 7), ("hash", b"\x01" * 31), ("price", 0), ("ok", None), ("text", None), ("ratio", 0.25)],
+    [
+        ("block_number", 7),
+        ("hash", b"\x01" * 31),
+        ("price", 0),
+        ("ok", None),
+        ("text", None),
+        ("ratio", 0.25),
+    ],
 )
 def test_every_value_counts(column, value):
     assert digest([{**ROWS[0], column: value}, *ROWS[1:]]) != digest(ROWS)

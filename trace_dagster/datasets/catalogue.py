@@ -68,7 +68,13 @@ class Dataset:
     @property
     def checked_columns(self) -> tuple[str, ...]:
         """Columns verification reads; extraction always asks for them."""
-        wanted = {"block_number", "chain_id", "transaction_index", *self.natural_key, *_REQUIRED.get(self.name, ())}
+        wanted = {
+            "block_number",
+            "chain_id",
+            "transaction_index",
+            *self.natural_key,
+            *_REQUIRED.get(self.name, ()),
+        }
         return tuple(name for name in self.all_columns if name in wanted)
 
     def stored_columns(self, asked: Sequence[str] | None = None) -> tuple[str, ...]:

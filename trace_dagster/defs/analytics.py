@@ -1,15 +1,115 @@
 """Analytics templates as assets downstream of the streams they read."""
 
-from __future__ import annotations
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from collections.abc import Iterator
+import pyarrow as pa
+from dagster import AssetExecutionContext, AssetsDefinition, Config, MetadataValue, asset
 
-from dagster import AssetsDefinition
-
+from trace_dagster.analytics.chains import ChainContracts, contracts_of
+from trace_dagster.analytics.derive import Derived, derive
+from trace_dagster.analytics.templates import Template, templates
+from trace_dagster.defs.streams import IO_MANAGER, RUNTIME, asset_key
 from trace_dagster.registry.jobs import StreamRow
+from trace_dagster.runtime import Runtime
+
+SAMPLES = 40
+_DEFAULT_TOP = 10
+
+
+class Erc20Config(Config):
+    """Run config of the token analytics; empty means the chain's well-known token."""
+
+    token: str = ""
+
+
+class TopHoldersConfig(Erc20Config):
+    """``step`` 0 means about 40 samples over the window."""
+
+    top_n: int = _DEFAULT_TOP
+    step: int = 0
+
+
+class StakingConfig(Config):
+    """Empty means the chain's staking contract."""
+
+    staking: str = ""
 
 
 def analytics_assets(streams: list[StreamRow]) -> Iterator[AssetsDefinition]:
-    """One asset per template whose inputs a chain's streams provide."""
-    del streams
-    yield from ()
+    """The assets of every chain whose logs are synced and whose contracts are known."""
+    for stream in streams:
+        contracts = contracts_of(stream.chain_id)
+        if stream.cryo_dataset_name == "logs" and contracts is not None:
+            yield _supply(stream, contracts)
+            yield _holders(stream, contracts)
+            if contracts.staking:
+                yield _staking(stream, contracts.staking)
+
+
+def analytics_job_name(chain_id: int) -> str:
+    """The job that materializes all analytics of a chain."""
+    return f"analytics__{chain_id}"
+
+
+def _supply(stream: StreamRow, contracts: ChainContracts) -> AssetsDefinition:
+    template = templates()["erc20_total_supply_by_block"]
+
+    @asset(**_common(stream, template))
+    def supply(context: AssetExecutionContext, config: Erc20Config) -> Derived:
+        return _derive(context, template, stream.chain_id, {"token": (config.token or contracts.token).lower()})
+
+    return supply
+
+
+def _holders(stream: StreamRow, contracts: ChainContracts) -> AssetsDefinition:
+    template = templates()["erc20_top_holders"]
+
+    @asset(**_common(stream, template))
+    def holders(context: AssetExecutionContext, config: TopHoldersConfig) -> Derived:
+        runtime: Runtime = getattr(context.resources, RUNTIME)
+        covered = runtime.reading.coverage(stream.dataset_uuid)
+        step = config.step or max(1, len(covered[0]) // SAMPLES if covered else 1)
+        given = {"token": (config.token or contracts.token).lower(), "top_n": config.top_n, "step": step}
+        return _derive(context, template, stream.chain_id, given)
+
+    return holders
+
+
+def _staking(stream: StreamRow, precompile: str) -> AssetsDefinition:
+    template = templates()["staking_by_validator"]
+
+    @asset(**_common(stream, template))
+    def staking(context: AssetExecutionContext, config: StakingConfig) -> Derived:
+        return _derive(context, template, stream.chain_id, {"staking": (config.staking or precompile).lower()})
+
+    return staking
+
+
+def _common(stream: StreamRow, template: Template) -> dict[str, Any]:
+    return {
+        "key": asset_key(stream.chain_id, template.name),
+        "deps": [asset_key(stream.chain_id, stream.dataset_key)],
+        "group_name": stream.job_name,
+        "kinds": {"duckdb", "sql", "parquet"},
+        "description": f"{template.title}. Grain: {template.grain}.",
+        "io_manager_key": IO_MANAGER,
+        "required_resource_keys": {RUNTIME},
+        "metadata": {"template": f"sql_templates/{template.name}.sql", "chain_id": stream.chain_id},
+    }
+
+
+def _derive(context: AssetExecutionContext, template: Template, chain_id: int, given: Mapping[str, Any]) -> Derived:
+    runtime: Runtime = getattr(context.resources, RUNTIME)
+    found = derive(template, chain_id, given, runtime.reading, runtime.settings.s3)
+    if found.gaps:
+        context.log.warning(f"{found.gaps} committed blocks lie behind a hole and are not counted in")
+    context.add_output_metadata({"preview": _preview(found.table), "parameters": found.parameters})
+    return found
+
+
+def _preview(table: pa.Table, rows: int = 10) -> Any:
+    head = table.slice(0, rows).to_pylist()
+    lines = ["| " + " | ".join(table.column_names) + " |", "|" + "---|" * table.num_columns]
+    lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in head]
+    return MetadataValue.md("\n".join(lines))

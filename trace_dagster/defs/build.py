@@ -14,7 +14,7 @@ from dagster import (
     resource,
 )
 
-from trace_dagster.defs.analytics import analytics_assets
+from trace_dagster.defs.analytics import analytics_assets, analytics_job_name
 from trace_dagster.defs.executor import thread_executor
 from trace_dagster.defs.io_manager import commit_io_manager
 from trace_dagster.defs.sensors import planner_sensor
@@ -46,12 +46,14 @@ def definitions_of(streams: list[StreamRow], environment: Mapping[str, str]) -> 
     """Definitions of given streams; the registry is not asked."""
     assets = _stream_assets(streams)
     derived = list(analytics_assets(streams))
-    jobs = [_lane_job(lane) for lane in lanes(streams)]
+    lane_jobs = [_lane_job(lane) for lane in lanes(streams)]
+    chains = sorted({stream.chain_id for stream in streams})
+    analytics_jobs = [job for chain_id in chains if (job := _analytics_job(chain_id, derived)) is not None]
     holder = _RuntimeHolder(environment)
     return Definitions(
         assets=[*assets, *derived],
-        jobs=jobs,
-        sensors=[planner_sensor(holder.get, jobs)] if jobs else [],
+        jobs=[*lane_jobs, *analytics_jobs],
+        sensors=[planner_sensor(holder.get, lane_jobs)] if lane_jobs else [],
         resources={RUNTIME: runtime_resource(environment), IO_MANAGER: commit_io_manager},
         executor=thread_executor,
     )
@@ -101,4 +103,15 @@ def _lane_job(lane: Lane) -> Any:
         selection=AssetSelection.assets(*keys),
         description=f"Block ranges of {', '.join(stream.dataset_key for stream in lane.streams)}.",
         tags={"trace/job": lane.streams[0].job_name},
+    )
+
+
+def _analytics_job(chain_id: int, derived: list[AssetsDefinition]) -> Any:
+    keys = [found.key for found in derived if found.key.path[0] == str(chain_id)]
+    if not keys:
+        return None
+    return define_asset_job(
+        analytics_job_name(chain_id),
+        selection=AssetSelection.assets(*keys),
+        description=f"Every analytic of chain {chain_id} over what is committed now.",
     )

@@ -67,7 +67,10 @@ class ThreadExecutor(Executor):
         )
 
     def _run(self, job_context: PlanExecutionContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
-        with execution_plan.start(retry_mode=self.retries, max_concurrent=self._threads) as active, ExitStack() as stack:
+        with (
+            execution_plan.start(retry_mode=self.retries, max_concurrent=self._threads) as active,
+            ExitStack() as stack,
+        ):
             yield _capture_logs(job_context, execution_plan, stack)
             pool = ThreadPoolExecutor(self._threads, thread_name_prefix="step")
             stack.callback(pool.shutdown, wait=False, cancel_futures=True)
@@ -129,4 +132,4 @@ def _capture_logs(context: PlanExecutionContext, plan: ExecutionPlan, stack: Exi
 )
 def thread_executor(init: InitExecutorContext) -> Any:
     """Steps in threads of one process."""
-    return ThreadExecutor(init.executor_config["threads"])
+    return ThreadExecutor(int(str(init.executor_config["threads"])))

@@ -18,7 +18,8 @@ from dagster import (
     io_manager,
 )
 
-from trace_dagster.blocks import MAX_BLOCK, BlockRange
+from trace_dagster.analytics.derive import Derived
+from trace_dagster.blocks import BlockRange
 from trace_dagster.defs.streams import RUNTIME, asset_key
 from trace_dagster.errors import InvalidInput
 from trace_dagster.ingest import Work
@@ -33,15 +34,28 @@ class CommitIOManager(IOManager):
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
-    def handle_output(self, context: OutputContext, obj: Work | tuple[AssetKey, Publication]) -> None:
-        """Commit one range and report its materialization; a range committed before is only reported."""
-        if isinstance(obj, Work):
+    def handle_output(self, context: OutputContext, obj: Work | Derived | tuple[AssetKey, Publication]) -> None:
+        """Commit one range and report its materialization; a range committed before is only reported.
+
+        A derived dataset's materialization is Dagster's own, we add what was committed.
+        """
+        if isinstance(obj, Derived):
+            context.add_output_metadata(_metadata(self._commit_derived(obj, context.run_id)))
+        elif isinstance(obj, Work):
             pool = self._runtime.pool(obj.spec.rpc_pool, obj.spec.chain_id)
             published = self._runtime.ingest.commit(obj, pool)
             key = asset_key(obj.spec.chain_id, obj.spec.dataset_key)
             context.log_event(materialization(key, published, work=obj))
         else:
             context.log_event(materialization(*obj))
+
+    def _commit_derived(self, derived: Derived, run_id: str) -> Publication:
+        self._runtime.jobs.add_derived(
+            derived.dataset_uuid, derived.target.chain_id, derived.template, derived.parameters
+        )
+        return self._runtime.ingest.commit_whole(
+            derived.dataset_uuid, derived.task_id, derived.target, derived.rows(), run_id
+        )
 
     def load_input(self, context: InputContext) -> ds.Dataset | pa.Table:
         """The committed rows of the upstream asset: a lazy ``pyarrow.dataset.Dataset``, or a
@@ -82,6 +96,14 @@ class CommitIOManager(IOManager):
 
 def materialization(key: AssetKey, published: Publication, work: Work | None = None) -> AssetMaterialization:
     """The Dagster event of one committed range; numbers become plots in the UI."""
+    metadata = _metadata(published)
+    if work is not None:
+        lease = work.lease
+        metadata |= {"task_id": str(lease.task_id), "attempt": lease.attempt, "lease_token": str(lease.token)}
+    return AssetMaterialization(key, partition=published.block_range.key, metadata=metadata)
+
+
+def _metadata(published: Publication) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "rows": published.rows,
         "bytes": published.bytes,
@@ -93,11 +115,7 @@ def materialization(key: AssetKey, published: Publication, work: Work | None = N
         "fresh": published.created,
     }
     metadata |= {name: value for name, value in published.metrics.items() if isinstance(value, int | float)}
-    if work is not None:
-        lease = work.lease
-        metadata |= {"task_id": str(lease.task_id), "attempt": lease.attempt, "lease_token": str(lease.token)}
-    whole = published.block_range.end == MAX_BLOCK
-    return AssetMaterialization(key, partition=None if whole else published.block_range.key, metadata=metadata)
+    return metadata
 
 
 @io_manager(required_resource_keys={RUNTIME})

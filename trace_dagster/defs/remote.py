@@ -51,9 +51,7 @@ class DagsterWeb:
 
     def launch(self, job_name: str) -> str:
         """Start a job; returns its run id."""
-        return str(
-            _reached(lambda: self._client.submit_job_execution(job_name, repository_location_name=LOCATION))
-        )
+        return str(_reached(lambda: self._client.submit_job_execution(job_name, repository_location_name=LOCATION)))
 
     def wait(self, run_id: str, *, timeout_seconds: float = 600.0) -> bool:
         """Wait for a run to end; returns whether it succeeded."""

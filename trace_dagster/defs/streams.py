@@ -113,7 +113,9 @@ def _require_cell(stream: StreamRow, block_range: BlockRange) -> None:
     inside = stream.from_block <= block_range.start and block_range.end <= end
     if not (start_fits and end_fits and inside and len(block_range) <= stream.chunk_size):
         raise InvalidInput(
-            "this partition is not a cell of the stream's plan", range=block_range, chunk_size=stream.chunk_size
+            "this partition is not a cell of the stream's plan",
+            range=block_range,
+            chunk_size=stream.chunk_size,
         )
 
 
@@ -128,9 +130,7 @@ def _range_op(prefix: str, stream: StreamRow) -> OpDefinition:
     )
     def cryo_range(context: OpExecutionContext, key: str) -> Work | tuple[AssetKey, Publication]:
         runtime: Runtime = getattr(context.resources, RUNTIME)
-        claimed = runtime.ingest.claim(
-            spec, BlockRange.from_key(key), context.run_id, wait_seconds=CLAIM_WAIT_SECONDS
-        )
+        claimed = runtime.ingest.claim(spec, BlockRange.from_key(key), context.run_id, wait_seconds=CLAIM_WAIT_SECONDS)
         if isinstance(claimed, Work):
             return claimed
         context.log.info(f"{key} is committed already, nothing to do")

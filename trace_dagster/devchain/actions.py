@@ -70,7 +70,13 @@ class Actions:
         amount = rng.randrange(_LARGE) if block % 40 == 7 else rng.randrange(10**24)
         to = self._someone(rng).address
         self._books.move(TOKEN, ZERO_ADDRESS, to, amount)
-        return _token_call(TOKEN, "40c10f19", to, amount, Log(TOKEN, (TRANSFER, _word(ZERO_ADDRESS), _word(to)), _uint(amount)))
+        return _token_call(
+            TOKEN,
+            "40c10f19",
+            to,
+            amount,
+            Log(TOKEN, (TRANSFER, _word(ZERO_ADDRESS), _word(to)), _uint(amount)),
+        )
 
     def _token_burn(self, rng: Random, sender: Account, block: int) -> Call:
         del block
@@ -116,14 +122,25 @@ class Actions:
     def _collectible(self, rng: Random, sender: Account, block: int) -> Call:
         to = self._someone(rng).address
         log = Log(COLLECTIBLE, (TRANSFER, _word(sender.address), _word(to), _uint(block)), b"")
-        return Call(COLLECTIBLE, input=bytes.fromhex("23b872dd") + _word(sender.address) + _word(to), gas_used=80_000, logs=(log,))
+        return Call(
+            COLLECTIBLE,
+            input=bytes.fromhex("23b872dd") + _word(sender.address) + _word(to),
+            gas_used=80_000,
+            logs=(log,),
+        )
 
     def _delegate(self, rng: Random, sender: Account, block: int) -> Call:
         validator = min(rng.randrange(1, VALIDATORS + 1), rng.randrange(1, VALIDATORS + 1))
         amount = rng.randrange(10**18, 10**24)
         self._books.stake(validator, sender.address, amount)
         log = Log(STAKING, (DELEGATE, _uint(validator), _word(sender.address)), _uint(amount) + _uint(_epoch(block)))
-        return Call(STAKING, value=amount, input=bytes.fromhex("84994fec") + _uint(validator), gas_used=260_000, logs=(log,))
+        return Call(
+            STAKING,
+            value=amount,
+            input=bytes.fromhex("84994fec") + _uint(validator),
+            gas_used=260_000,
+            logs=(log,),
+        )
 
     def _undelegate(self, rng: Random, sender: Account, block: int) -> Call:
         mine = [key for key, amount in self._books.staked.items() if key[1] == sender.address and amount]
@@ -141,13 +158,29 @@ class Actions:
         data = _uint(rng.randrange(256)) + _uint(amount) + _uint(block // 500)
         log = Log(STAKING, (WITHDRAW, _uint(validator), _word(sender.address)), data)
         frame = Frame(sender.address, value=amount, gas_used=0)
-        return Call(STAKING, input=bytes.fromhex("aed2ee73") + _uint(validator), gas_used=68_000, logs=(log,), frames=(frame,))
+        return Call(
+            STAKING,
+            input=bytes.fromhex("aed2ee73") + _uint(validator),
+            gas_used=68_000,
+            logs=(log,),
+            frames=(frame,),
+        )
 
     def _claim(self, rng: Random, sender: Account, block: int) -> Call:
         validator, amount = rng.randrange(1, VALIDATORS + 1), rng.randrange(1, 10**19)
-        log = Log(STAKING, (CLAIM_REWARDS, _uint(validator), _word(sender.address)), _uint(amount) + _uint(block // 500))
+        log = Log(
+            STAKING,
+            (CLAIM_REWARDS, _uint(validator), _word(sender.address)),
+            _uint(amount) + _uint(block // 500),
+        )
         frame = Frame(sender.address, value=amount, gas_used=0)
-        return Call(STAKING, input=bytes.fromhex("a76e2ca5") + _uint(validator), gas_used=155_000, logs=(log,), frames=(frame,))
+        return Call(
+            STAKING,
+            input=bytes.fromhex("a76e2ca5") + _uint(validator),
+            gas_used=155_000,
+            logs=(log,),
+            frames=(frame,),
+        )
 
     def _create(self, rng: Random, sender: Account, block: int) -> Call:
         del block
@@ -167,11 +200,15 @@ class Actions:
         return balance if rng.randrange(12) == 0 else balance // rng.randrange(2, 9)
 
 
-
-
 def _token_call(token: bytes, selector: str, to: bytes, amount: int, log: Log) -> Call:
     data = bytes.fromhex(selector) + _word(to) + _uint(amount)
-    return Call(token, input=data, gas_used=52_000, logs=(log,), frames=(Frame(token, input=data, kind="DELEGATECALL"),))
+    return Call(
+        token,
+        input=data,
+        gas_used=52_000,
+        logs=(log,),
+        frames=(Frame(token, input=data, kind="DELEGATECALL"),),
+    )
 
 
 def _epoch(block: int) -> int:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 import coincurve
 import rlp
-from eth_bloom import BloomFilter
+from eth_bloom import BloomFilter  # type: ignore[attr-defined]
 from eth_hash.auto import keccak
-from trie import HexaryTrie
+from trie import HexaryTrie  # type: ignore[attr-defined]
 
 EMPTY_LIST_HASH = keccak(rlp.encode([]))
 EMPTY_TRIE_ROOT = keccak(rlp.encode(b""))
@@ -50,5 +50,3 @@ def logs_bloom(entries: Iterable[bytes]) -> bytes:
 def contract_address(sender: bytes, nonce: int) -> bytes:
     """Where CREATE puts a contract."""
     return keccak(rlp.encode([sender, nonce]))[12:]
-
-

@@ -6,7 +6,12 @@ from typing import Any
 
 from trace_dagster.devchain.chain import Block
 from trace_dagster.devchain.constants import BASE_FEE_WEI, CHAIN_ID, GAS_LIMIT
-from trace_dagster.devchain.crypto import EMPTY_LIST_HASH, EMPTY_REQUESTS_HASH, EMPTY_TRIE_ROOT, contract_address
+from trace_dagster.devchain.crypto import (
+    EMPTY_LIST_HASH,
+    EMPTY_REQUESTS_HASH,
+    EMPTY_TRIE_ROOT,
+    contract_address,
+)
 from trace_dagster.devchain.transactions import Log, Transaction
 
 Json = dict[str, Any]
@@ -135,7 +140,9 @@ def log_json(block: Block, index: int, log_index: int, transaction: Transaction,
 
 def traces_json(block: Block) -> list[Json]:
     """``debug_traceBlockByNumber`` with ``callTracer``."""
-    return [{"txHash": _hex(transaction.hash), "result": _root_frame(transaction)} for transaction in block.transactions]
+    return [
+        {"txHash": _hex(transaction.hash), "result": _root_frame(transaction)} for transaction in block.transactions
+    ]
 
 
 def _root_frame(transaction: Transaction) -> Json:

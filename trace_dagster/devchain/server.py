@@ -118,7 +118,10 @@ class Methods:
             only = self._chain.numbers.get(_bytes32(query["blockHash"]))
             first = last = only
         else:
-            first, last = self._number(query.get("fromBlock", "latest")), self._number(query.get("toBlock", "latest"))
+            first, last = (
+                self._number(query.get("fromBlock", "latest")),
+                self._number(query.get("toBlock", "latest")),
+            )
         if first is None or last is None:
             raise RpcError(-32602, "Block requested not found")
         if last - first > MAX_LOG_BLOCKS:

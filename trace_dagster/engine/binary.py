@@ -121,7 +121,9 @@ def _read(request: ExtractRequest, piece: BlockRange, folder: Path) -> pa.Table:
     try:
         table = table.select(request.schema.names).cast(request.schema)
     except pa.ArrowInvalid:
-        raise ExtractionFailed("the engine's columns are not those this version knows", dataset=request.dataset) from None
+        raise ExtractionFailed(
+            "the engine's columns are not those this version knows", dataset=request.dataset
+        ) from None
     order = [(key, "ascending") for key in row_order(request.dataset) if key in request.schema.names]
     return table.sort_by(order).replace_schema_metadata(None)
 

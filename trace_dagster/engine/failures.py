@@ -26,7 +26,8 @@ def failure(text: str, request: ExtractRequest, block_range: BlockRange) -> Trac
         return error if not isinstance(error, Unavailable) else Unavailable(error.message, range=block_range)
     if head < request.block_range.end - 1:
         return ExtractionFailed(
-            f"the range goes past the end of the chain: rpc pool {pool} is at block {head}", range=request.block_range
+            f"the range goes past the end of the chain: rpc pool {pool} is at block {head}",
+            range=request.block_range,
         )
     if missing := _MISSING_COLUMN.search(text):
         return ExtractionFailed(f"the engine gave no column {missing[1]}", dataset=request.dataset)

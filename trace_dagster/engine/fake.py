@@ -126,7 +126,13 @@ def _filler(chain_id: int, dataset: str, field: pa.Field, key: _Key) -> object:
         return number % 2**16
     if pa.types.is_large_string(field.type):
         return f"{field.name}{number % 7}"
-    return _bytes(20 if "address" in field.name or field.name in {"author", "erc20"} else 32, chain_id, dataset, field.name, *key)
+    return _bytes(
+        20 if "address" in field.name or field.name in {"author", "erc20"} else 32,
+        chain_id,
+        dataset,
+        field.name,
+        *key,
+    )
 
 
 def _block_hash(chain_id: int, block: int) -> bytes:

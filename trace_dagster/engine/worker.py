@@ -15,13 +15,13 @@ import os
 import struct
 import sys
 import threading
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 HEADER = struct.Struct(">I")
 MAX_FRAME_BYTES = 1 << 31
 
 
-def read_frame(source: BinaryIO) -> bytes | None:
+def read_frame(source: IO[bytes]) -> bytes | None:
     """The next frame, or None at the end of the stream."""
     prefix = source.read(HEADER.size)
     if len(prefix) < HEADER.size:
@@ -31,7 +31,7 @@ def read_frame(source: BinaryIO) -> bytes | None:
     return data if len(data) == length else None
 
 
-def write_frame(sink: BinaryIO, data: bytes) -> None:
+def write_frame(sink: IO[bytes], data: bytes) -> None:
     """One frame."""
     sink.write(HEADER.pack(len(data)))
     sink.write(data)
@@ -46,14 +46,14 @@ def main() -> None:
     loop.run_forever()
 
 
-def _read_requests(loop: asyncio.AbstractEventLoop, answers: BinaryIO) -> None:
+def _read_requests(loop: asyncio.AbstractEventLoop, answers: IO[bytes]) -> None:
     lock = threading.Lock()
     while (frame := read_frame(sys.stdin.buffer)) is not None:
         asyncio.run_coroutine_threadsafe(_serve(json.loads(frame), answers, lock), loop)
     os._exit(0)
 
 
-async def _serve(request: dict[str, Any], answers: BinaryIO, lock: threading.Lock) -> None:
+async def _serve(request: dict[str, Any], answers: IO[bytes], lock: threading.Lock) -> None:
     try:
         payload = await _collect(request)
         header = {"id": request["id"], "ok": True}
@@ -67,8 +67,8 @@ async def _serve(request: dict[str, Any], answers: BinaryIO, lock: threading.Loc
 
 
 async def _collect(request: dict[str, Any]) -> bytes:
-    import cryo  # noqa: PLC0415  (half a second, once per worker)
-    import pyarrow as pa  # noqa: PLC0415
+    import cryo
+    import pyarrow as pa
 
     frame = await cryo.async_collect(request["dataset"], **request["arguments"])
     wanted = request["columns"]

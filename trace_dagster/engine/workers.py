@@ -19,7 +19,17 @@ from trace_dagster.engine.worker import read_frame, write_frame
 from trace_dagster.rpc.redact import redact
 
 _STDERR_LINES = 40
-_KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "PYTHONPATH", "TRACE_STACK_ID")
+_KEPT_VARIABLES = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "PYTHONPATH",
+    "TRACE_STACK_ID",
+)
 
 
 class WorkerGone(Exception):

@@ -20,7 +20,7 @@ LOCATION = "trace_dagster"
 _TIMEOUT_SECONDS = 5.0
 
 _LOADED_QUERY = """
-{ workspaceOrError { __typename ... on Workspace { locationEntries { name loadStatus locationOrLoadError { __typename } } } } }
+{ workspaceOrError { ... on Workspace { locationEntries { loadStatus locationOrLoadError { __typename } } } } }
 """
 _DAEMONS_QUERY = """
 { instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }
@@ -59,7 +59,11 @@ def dagster_services(folder: Path, code_port: int, web_port: int, environment: M
     workspace = str(folder / "workspace.yaml")
     url = f"http://{HOST}:{web_port}/graphql"
     python = [sys.executable, "-m"]
-    common = {"environment": {**environment, "PYTHONWARNINGS": "ignore"}, "folder": folder, "start_seconds": 120.0}
+    common = {
+        "environment": {**environment, "PYTHONWARNINGS": "ignore"},
+        "folder": folder,
+        "start_seconds": 120.0,
+    }
     return [
         Service(
             name="code-server",
@@ -101,7 +105,8 @@ def _location_loaded(url: str) -> bool:
     data = _ask(url, _LOADED_QUERY) or {}
     entries = (data.get("workspaceOrError") or {}).get("locationEntries") or []
     return any(
-        entry["loadStatus"] == "LOADED" and (entry["locationOrLoadError"] or {}).get("__typename") == "RepositoryLocation"
+        entry["loadStatus"] == "LOADED"
+        and (entry["locationOrLoadError"] or {}).get("__typename") == "RepositoryLocation"
         for entry in entries
     )
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from trace_dagster.errors import InvalidInput
 from trace_dagster.lite.ports import HOST
 from trace_dagster.lite.processes import Service
-from trace_dagster.store.access import S3Access
 from trace_dagster.store.objects import reachable
 
 DEFAULT_BLOCKS = 4100
@@ -22,7 +21,6 @@ def devchain_service(port: int, environment: Mapping[str, str], folder: Path) ->
     """The chain server; its length and growth are settings, its content is not."""
     blocks = _whole(environment, "TRACE_DEVCHAIN_BLOCKS", DEFAULT_BLOCKS)
     interval = _whole(environment, "TRACE_DEVCHAIN_BLOCK_INTERVAL_SECONDS", 0)
-    probe = S3Access(bucket="-", access_key="-", secret_key="-", endpoint=f"http://{HOST}:{port}")
     return Service(
         name="devchain",
         command=[
@@ -39,7 +37,7 @@ def devchain_service(port: int, environment: Mapping[str, str], folder: Path) ->
             str(interval),
         ],
         environment=environment,
-        healthy=lambda: reachable(probe),
+        healthy=lambda: reachable(f"http://{HOST}:{port}"),
         start_seconds=120.0,
         folder=folder,
     )

@@ -93,7 +93,8 @@ class Home:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise InvalidInput(
-                    "a stack already runs in this TRACE_HOME: use it, or end it with `trace-lite down`", path=self.path
+                    "a stack already runs in this TRACE_HOME: use it, or end it with `trace-lite down`",
+                    path=self.path,
                 ) from None
             yield
 
@@ -107,7 +108,12 @@ class Home:
                 s3_secret_key=secrets.token_urlsafe(32),
                 weed_signing={
                     name: secrets.token_urlsafe(32)
-                    for name in ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
+                    for name in (
+                        "jwt.signing",
+                        "jwt.signing.read",
+                        "jwt.filer_signing",
+                        "jwt.filer_signing.read",
+                    )
                 },
             )
             write_private(file, json.dumps(asdict(made)))

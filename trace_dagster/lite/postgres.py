@@ -15,7 +15,7 @@ import psycopg
 from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.lite.home import write_private
 from trace_dagster.lite.ports import HOST
-from trace_dagster.lite.processes import Service
+from trace_dagster.lite.processes import Service, identity_of
 
 DATABASE = "trace"
 USER = "trace"
@@ -131,7 +131,7 @@ def _initdb(binaries: Path, data: Path, password: str, user: int | None) -> None
             env=_environment(),
             cwd=data.parent,
             check=False,
-            **({"user": user, "extra_groups": []} if user is not None else {}),  # type: ignore[call-overload]
+            **identity_of(user),
         )
     finally:
         password_file.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -86,7 +88,7 @@ class Child:
     def _spawn(self) -> subprocess.Popen[bytes]:
         user = self.service.user
         with self._log.open("ab") as log:
-            return subprocess.Popen(
+            process: subprocess.Popen[bytes] = subprocess.Popen(
                 list(self.service.command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -95,8 +97,9 @@ class Child:
                 cwd=self.service.folder,
                 start_new_session=True,
                 preexec_fn=_die_with_parent,  # noqa: PLW1509  (the supervisor starts children from one thread)
-                **({"user": user, "extra_groups": []} if user is not None else {}),  # type: ignore[call-overload]
+                **identity_of(user),
             )
+        return process
 
     def _send(self, number: int) -> None:
         try:
@@ -120,6 +123,13 @@ def reap(stack_id: str) -> int:
         except (psutil.Error, OSError):
             continue
     return ended
+
+
+def identity_of(user: int | None) -> dict[str, Any]:
+    """What makes a child run as ``user``, its group and no other groups; nothing for None."""
+    if user is None:
+        return {}
+    return {"user": user, "group": pwd.getpwuid(user).pw_gid, "extra_groups": []}
 
 
 def _die_with_parent() -> None:

@@ -58,7 +58,7 @@ def s3_service(folder: Path, ports: Ports, secrets: Secrets, access: S3Access, p
 
 def _healthy(access: S3Access) -> bool:
     """Ready when a signed request is answered and the bucket can be made."""
-    if not reachable(access):
+    if not reachable(access.endpoint or ""):
         return False
     try:
         ensure_bucket(access)

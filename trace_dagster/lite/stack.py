@@ -65,13 +65,21 @@ class Stack:
 
     def run_foreground(self, say: Say) -> None:
         """Start, show the addresses, restart what dies, until SIGINT or SIGTERM."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self._stopping.set())
+        self._stop_on_signals()
         with self.running(say) as state:
             say(state.summary())
             say("ctrl-c ends everything")
             self.supervise(say)
         say("stopped")
+
+    def run_until_interrupted(self, say: Say) -> None:
+        """Keep a running stack up until SIGINT or SIGTERM."""
+        self._stop_on_signals()
+        self.supervise(say)
+
+    def _stop_on_signals(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self._stopping.set())
 
     def supervise(self, say: Say) -> None:
         """Watch the children until told to stop. Raises Unavailable when one cannot be kept alive."""
@@ -109,10 +117,6 @@ class Stack:
             time.sleep(0.1)
         process.terminate()
         raise Unavailable("the stack was not healthy in time", log=log)
-
-    def stop_soon(self) -> None:
-        """End :meth:`supervise`."""
-        self._stopping.set()
 
     def _start(self, say: Say) -> StackState:
         for log in self._home.logs.glob("*.log"):

@@ -117,6 +117,20 @@ class Jobs:
             session.run("disable_other_streams", job_id=identity, kept=kept)
         return Applied(identity, job.name, before is None, list(job.streams), disabled)
 
+    def add_derived(self, dataset: UUID, chain_id: int, template: str, parameters: dict[str, Any]) -> None:
+        """Register a derived dataset before its first commit."""
+        with self._database.transaction() as session:
+            session.run(
+                "insert_dataset",
+                dataset_uuid=dataset,
+                org_id=self._org_id,
+                chain_id=chain_id,
+                dataset_key=template,
+                kind="derived",
+                source=template,
+                parameters=Jsonb(parameters),
+            )
+
     def streams(self) -> list[StreamRow]:
         """Every stream of every job, by job name and dataset key."""
         with self._database.snapshot() as session:
@@ -170,7 +184,8 @@ def _refuse_changes(owner: Row, identity: UUID, job: ChainSync, key: str, stream
         )
     if owner["job_id"] not in (None, identity):
         raise InvalidInput(
-            f"{where}: job {owner['job_name']} already syncs dataset {key!r} of chain {job.chain_id}: one owner per dataset"
+            f"{where}: job {owner['job_name']} already syncs dataset {key!r} of chain {job.chain_id}:"
+            " one owner per dataset"
         )
     if owner["config_hash"] not in (None, config):
         raise InvalidInput(f"{where}: columns of an applied stream cannot change: use another dataset_key")

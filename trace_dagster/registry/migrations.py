@@ -29,7 +29,7 @@ def migrate(dsn: str) -> list[str]:
             "create table if not exists trace.migrations (name text primary key, sha256 text not null,"
             " applied_at timestamptz not null default now())"
         )
-        applied = dict(connection.execute("select name, sha256 from trace.migrations").fetchall())
+        applied: dict[str, str] = dict(connection.execute("select name, sha256 from trace.migrations").fetchall())
         shipped = _shipped()
         _check(applied, shipped)
         pending = [name for name in sorted(shipped) if name not in applied]

@@ -46,7 +46,10 @@ class Publications:
         """The committed version of exactly this range, or None."""
         with self._database.transaction() as session:
             row = session.one(
-                "visible_version", dataset_uuid=dataset_uuid, range_start=block_range.start, range_end=block_range.end
+                "visible_version",
+                dataset_uuid=dataset_uuid,
+                range_start=block_range.start,
+                range_end=block_range.end,
             )
         return _publication(row, created=False) if row else None
 

@@ -54,7 +54,10 @@ class Reading:
                     file_keys=tuple(
                         entry["file_key"]
                         for entry in session.all(
-                            "visible_files", dataset_uuid=row["dataset_uuid"], range_start=0, range_end=MAX_BLOCK
+                            "visible_files",
+                            dataset_uuid=row["dataset_uuid"],
+                            range_start=0,
+                            range_end=MAX_BLOCK,
                         )
                     ),
                 )
@@ -65,7 +68,10 @@ class Reading:
         """``(range, object key)`` of every visible file that touches ``block_range``, in block order."""
         with self._database.snapshot() as session:
             rows = session.all(
-                "visible_files", dataset_uuid=dataset_uuid, range_start=block_range.start, range_end=block_range.end
+                "visible_files",
+                dataset_uuid=dataset_uuid,
+                range_start=block_range.start,
+                range_end=block_range.end,
             )
         return [(BlockRange(row["range_start"], row["range_end"]), row["file_key"]) for row in rows]
 

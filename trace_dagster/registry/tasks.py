@@ -74,7 +74,13 @@ class Tasks:
             )
 
     def claim(
-        self, task_id: UUID, dataset_uuid: UUID, block_range: BlockRange, run_id: str, *, refresh: bool = False
+        self,
+        task_id: UUID,
+        dataset_uuid: UUID,
+        block_range: BlockRange,
+        run_id: str,
+        *,
+        refresh: bool = False,
     ) -> Lease | Unclaimed:
         """Take the lease of a task, or say why not.
 
@@ -122,7 +128,11 @@ class Tasks:
         with self._database.transaction() as session:
             if session.run("release_task", **lease.fence):
                 session.run(
-                    "end_attempt", task_id=lease.task_id, attempt=lease.attempt, state="expired", error="run stopped"
+                    "end_attempt",
+                    task_id=lease.task_id,
+                    attempt=lease.attempt,
+                    state="expired",
+                    error="run stopped",
                 )
 
     @staticmethod
@@ -133,6 +143,9 @@ class Tasks:
     @staticmethod
     def _generation(session: Session, dataset_uuid: UUID, block_range: BlockRange) -> int:
         row = session.one(
-            "next_generation", dataset_uuid=dataset_uuid, range_start=block_range.start, range_end=block_range.end
+            "next_generation",
+            dataset_uuid=dataset_uuid,
+            range_start=block_range.start,
+            range_end=block_range.end,
         )
         return int(row["generation"]) if row else 0

@@ -75,7 +75,8 @@ class ObjectStore:
         for start in range(0, len(batch), _DELETE_BATCH):
             with _mapped(""):
                 self._client.delete_objects(
-                    Bucket=self.access.bucket, Delete={"Objects": batch[start : start + _DELETE_BATCH], "Quiet": True}
+                    Bucket=self.access.bucket,
+                    Delete={"Objects": batch[start : start + _DELETE_BATCH], "Quiet": True},
                 )
 
     def upload(self, key: str) -> Upload:
@@ -179,16 +180,17 @@ def _meaning(error: ClientError, key: str) -> Exception:
         return PreconditionFailed(key)
     if status in {401, 403}:
         return InvalidInput(
-            "the object store refuses these credentials: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", code=code
+            "the object store refuses these credentials: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            code=code,
         )
     if code == "NoSuchBucket":
         return InvalidInput("the bucket does not exist: create it, or check TRACE_S3_BUCKET")
     return Unavailable("the object store failed a request", code=code or status)
 
 
-def reachable(access: S3Access) -> bool:
-    """Whether something speaks HTTP at the endpoint: a quick look before real requests."""
-    parts = urlsplit(access.endpoint or "")
+def reachable(url: str) -> bool:
+    """Whether something speaks HTTP there: a quick look before real requests."""
+    parts = urlsplit(url)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=1)
     try:
         connection.request("GET", "/")
@@ -200,7 +202,7 @@ def reachable(access: S3Access) -> bool:
 
 
 def ensure_bucket(access: S3Access) -> None:
-    """Create the bucket, private, unless it is there. Raises TraceError when it can be neither used nor made."""
+    """Create the bucket, private, unless it is there. Raises TraceError when that fails."""
     store = ObjectStore(access)
     with _mapped(""):
         try:

@@ -99,7 +99,11 @@ class RangeWriter:
         key = self._key_of(part)
         upload = self._store.upload(key)
         writer = pq.ParquetWriter(
-            pa.PythonFile(upload, mode="w"), self._schema, compression="zstd", compression_level=3, version="2.6"
+            pa.PythonFile(upload, mode="w"),
+            self._schema,
+            compression="zstd",
+            compression_level=3,
+            version="2.6",
         )
         return _OpenFile(key, upload, writer)
 

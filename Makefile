@@ -1,0 +1,76 @@
+# `make` alone lists what there is. Nothing but Python 3.11 or 3.12 and make is needed; npm only for the node tests.
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+ANVIL_VERSION := 1.7.1
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
+  if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then echo $$p; break; fi; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev node demo up down test check format faults bench screenshots lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/pyvenv.cfg:
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed (the range of Cryo's wheel): install one, or make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/pyvenv.cfg requirements.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+install: $(VENV)/.installed ## Make .venv with everything the product needs
+
+install-dev: $(VENV)/.installed-dev ## The same, and what tests and checks need
+
+node: ## Fetch the EVM node for the acceptance tests with npm, where there is npm
+	@if [ -d .cache/npm/node_modules/@foundry-rs/anvil ]; then :; \
+	elif command -v npm >/dev/null 2>&1; then \
+	  npm install --silent --no-audit --no-fund --ignore-scripts --prefix .cache/npm @foundry-rs/anvil@$(ANVIL_VERSION); \
+	else echo "no npm here: the tests against a real EVM node are left out"; fi
+
+demo: install ## The main job, once and whole (KEEP=1 leaves the UI up)
+	@$(BIN)/trace-lite demo $(if $(KEEP),--keep)
+
+up: install ## Start the stack in the foreground
+	@$(BIN)/trace-lite up
+
+down: ## End the stack
+	@$(BIN)/trace-lite down
+
+test: install-dev node ## All tests, on real services they start themselves
+	$(BIN)/python -m pytest
+
+check: install-dev ## Format, lint, types, import contracts, unit tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/unit
+
+format: install-dev ## Format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+faults: install-dev ## Crashes, zombies and lost replies
+	$(BIN)/python -m pytest tests/faults tests/integration/test_commit.py
+
+bench: install ## What this costs beside bare Cryo, as ratios
+	$(BIN)/python bench/overhead.py
+
+screenshots: install-dev ## Take the pictures in docs/images with a real browser (needs chromium)
+	$(BIN)/python docs/screenshot.py
+
+lock: install-dev ## Pin and hash every dependency anew
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras --no-emit-index-url --quiet pyproject.toml --group build -o requirements.txt
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras --no-emit-index-url --quiet pyproject.toml --group dev -o requirements-dev.txt
+
+clean: ## Remove the environment, caches and the stack's state
+	-@[ -x $(BIN)/trace-lite ] && $(BIN)/trace-lite down
+	rm -rf $(VENV) .cache .trace .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,122 @@
+"""Derived datasets: a template's rows over what is committed, committed themselves, replaced as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import duckdb
+import pyarrow as pa
+
+from trace_dagster.analytics.templates import Template
+from trace_dagster.blocks import BlockRange
+from trace_dagster.commit import Rows, Target
+from trace_dagster.errors import InvalidInput
+from trace_dagster.identity import DEFAULT_ORG, canonical_json, derived_uuid, sha256_hex, task_id
+from trace_dagster.query.session import Relation, Session
+from trace_dagster.registry.reading import Reading, VisibleDataset
+from trace_dagster.store.access import S3Access
+
+_WINDOW = {"from_block", "to_block"}
+"""Parameters that follow the data; they do not name another dataset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A template's rows, ready to be committed."""
+
+    dataset_uuid: UUID
+    template: str
+    parameters: dict[str, Any]
+    target: Target
+    table: pa.Table
+    gaps: int
+    """Blocks after the covered range that are committed but lie behind a hole: not counted in."""
+
+    @property
+    def task_id(self) -> UUID:
+        """Identity of the task that commits these rows."""
+        return task_id(self.dataset_uuid, self.template, self.target.block_range)
+
+    def rows(self) -> Rows:
+        """What the commit protocol takes."""
+        return Rows(
+            tables=[self.table],
+            evidence=lambda: {"asked": "off", "level": "derived", "checks": [], "template": self.template},
+            engine={"name": "duckdb", "version": duckdb.__version__},
+            metrics={"blocks": len(self.target.block_range)},
+        )
+
+
+def derive(template: Template, chain_id: int, given: Mapping[str, Any], reading: Reading, access: S3Access) -> Derived:
+    """Run a template over the chain's committed rows, from the first committed block to the first hole.
+
+    Raises InvalidInput when an input has nothing committed or a parameter is wrong.
+    """
+    inputs = {name: _input(name, chain_id, reading) for name in template.inputs}
+    covered, gaps = _coverage(list(inputs.values()), reading)
+    parameters = _with_window(template, given, covered)
+    relations = [_relation(name, found, covered, reading, access) for name, found in inputs.items()]
+    with Session(relations, access) as session:
+        table = session.table(template.sql, template.bind(parameters))
+    identity = {name: value for name, value in parameters.items() if name not in _WINDOW}
+    dataset = derived_uuid(DEFAULT_ORG, chain_id, template.name, identity)
+    return Derived(
+        dataset_uuid=dataset,
+        template=template.name,
+        parameters=parameters,
+        target=Target(
+            dataset_uuid=dataset,
+            dataset_key=template.name,
+            source=template.name,
+            chain_id=chain_id,
+            block_range=covered,
+            config_hash=f"derived.{template.name}:{sha256_hex(canonical_json([template.sql, identity]).encode())[:16]}",
+            schema=_stored(table).schema,
+            prefix="derived",
+            whole=True,
+        ),
+        table=_stored(table),
+        gaps=gaps,
+    )
+
+
+def _input(name: str, chain_id: int, reading: Reading) -> VisibleDataset:
+    for found in reading.datasets():
+        if (found.chain_id, found.source, found.kind) == (chain_id, name, "stream") and found.ranges:
+            return found
+    raise InvalidInput(f"nothing of dataset {name} of chain {chain_id} is committed yet: sync it first")
+
+
+def _coverage(inputs: list[VisibleDataset], reading: Reading) -> tuple[BlockRange, int]:
+    """The first contiguous stretch all inputs have, and how many blocks lie beyond its end."""
+    covers = [reading.coverage(found.dataset_uuid) for found in inputs]
+    start, end = max(cover[0].start for cover in covers), min(cover[0].end for cover in covers)
+    if start >= end:
+        raise InvalidInput("the inputs have no committed blocks in common yet")
+    beyond = sum(len(piece) for cover in covers for piece in cover[1:])
+    return BlockRange(start, end), beyond
+
+
+def _with_window(template: Template, given: Mapping[str, Any], covered: BlockRange) -> dict[str, Any]:
+    window = {"from_block": covered.start, "to_block": covered.end - 1}
+    named = {parameter.name for parameter in template.parameters}
+    return {**{name: value for name, value in window.items() if name in named}, **given}
+
+
+def _relation(name: str, found: VisibleDataset, covered: BlockRange, reading: Reading, access: S3Access) -> Relation:
+    keys = [key for _, key in reading.files(found.dataset_uuid, covered)]
+    return Relation(name, pa.schema([]), tuple(access.uri(key) for key in keys))
+
+
+def _stored(table: pa.Table) -> pa.Table:
+    """Text as large_string, like everything Cryo stores; DuckDB's wide integers as they are."""
+    schema = pa.schema(
+        [
+            pa.field(field.name, pa.large_string() if pa.types.is_string(field.type) else field.type)
+            for field in table.schema
+        ]
+    )
+    return table.cast(schema)

@@ -1,0 +1,83 @@
+"""SQL templates: one SELECT per file, with a header that says what goes in and what comes out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from trace_dagster.errors import InvalidInput
+
+_FIELD = re.compile(r"^-- (title|grain|inputs): (.+)$", re.MULTILINE)
+_PARAMETER = re.compile(r"^--   ([a-z_0-9]+) \((address|integer)\): (.+)$", re.MULTILINE)
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One bind parameter of a template."""
+
+    name: str
+    kind: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A named SELECT with its description."""
+
+    name: str
+    title: str
+    grain: str
+    inputs: tuple[str, ...]
+    parameters: tuple[Parameter, ...]
+    sql: str
+
+    def bind(self, values: Mapping[str, object]) -> dict[str, object]:
+        """Values as DuckDB takes them. Raises InvalidInput for a missing, unknown or malformed one."""
+        unknown = sorted(set(values) - {parameter.name for parameter in self.parameters})
+        if unknown:
+            raise InvalidInput(f"template {self.name} has no parameter {unknown[0]!r}")
+        return {parameter.name: self._value(parameter, values) for parameter in self.parameters}
+
+    def _value(self, parameter: Parameter, values: Mapping[str, object]) -> object:
+        if parameter.name not in values:
+            raise InvalidInput(f"template {self.name} needs {parameter.name}: {parameter.meaning}")
+        given = values[parameter.name]
+        if parameter.kind == "address":
+            if not isinstance(given, str) or not _ADDRESS.fullmatch(given):
+                raise InvalidInput(f"{self.name}: {parameter.name} must be an address, 0x and 40 hex digits")
+            return bytes.fromhex(given[2:])
+        if not isinstance(given, int) or isinstance(given, bool) or not 0 <= given < 2**62:
+            raise InvalidInput(f"{self.name}: {parameter.name} must be a whole number, not negative")
+        return given
+
+
+@cache
+def templates() -> dict[str, Template]:
+    """Every template, by file name without ``.sql``."""
+    return {path.stem: parse(path.stem, path.read_text()) for path in sorted(_folder().glob("*.sql"))}
+
+
+def parse(name: str, text: str) -> Template:
+    """Read a template. Raises InvalidInput when its header is incomplete or disagrees with its SQL."""
+    fields = dict(_FIELD.findall(text))
+    for needed in ("title", "grain", "inputs"):
+        if needed not in fields:
+            raise InvalidInput(f"template {name}: the header has no `-- {needed}:` line")
+    parameters = tuple(Parameter(*found) for found in _PARAMETER.findall(text))
+    sql = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("--"))
+    used, described = set(re.findall(r"\$([a-z_0-9]+)", sql)), {parameter.name for parameter in parameters}
+    if used != described:
+        differing = ", ".join(sorted(used ^ described))
+        raise InvalidInput(f"template {name}: header and SQL disagree about parameters: {differing}")
+    inputs = tuple(part.strip() for part in fields["inputs"].split(","))
+    return Template(name, fields["title"], fields["grain"], inputs, parameters, sql.strip())
+
+
+def _folder() -> Path:
+    packaged = Path(str(files("trace_dagster"))) / "sql_templates"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "sql_templates"

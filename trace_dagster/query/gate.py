@@ -1,0 +1,114 @@
+"""The gate for SQL from outside: one SELECT, over the tables offered, with functions known to be harmless.
+
+DuckDB itself parses; we walk its syntax tree. Whatever is not on a list is refused, so a new DuckDB
+feature is refused until someone looks at it. ``functions.txt`` is the list of functions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import duckdb
+
+from trace_dagster.errors import InvalidInput
+
+MAX_SQL_BYTES = 100_000
+
+_TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest"})
+_TABLE_NODES = frozenset(
+    {"BASE_TABLE", "SUBQUERY", "JOIN", "EXPRESSION_LIST", "EMPTY", "TABLE_FUNCTION", "COLUMN_DATA", "PIVOT"}
+)
+_QUERY_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
+
+
+@cache
+def allowed_functions() -> frozenset[str]:
+    """Scalar and aggregate functions a query may call."""
+    return frozenset(files(__package__).joinpath("functions.txt").read_text().split())
+
+
+def check(sql: str, tables: Iterable[str]) -> None:
+    """Raises InvalidInput, in one line, unless ``sql`` is a harmless SELECT over ``tables``.
+
+    ``tables`` are names as written in SQL, ``blocks`` or ``chain_1.blocks``.
+    """
+    known = frozenset(name.lower() for name in tables)
+    for node, ctes in _nodes(_parse(sql), frozenset()):
+        _check_node(node, known, ctes)
+
+
+def _parse(sql: str) -> dict[str, Any]:
+    if len(sql.encode(errors="replace")) > MAX_SQL_BYTES:
+        raise InvalidInput(f"a query is at most {MAX_SQL_BYTES} bytes")
+    try:
+        with duckdb.connect() as connection:
+            statements = connection.extract_statements(sql)
+            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                raise InvalidInput("a query is exactly one SELECT")
+            row = connection.execute("select json_serialize_sql(?)", [statements[0].query]).fetchone()
+    except duckdb.Error as error:
+        raise InvalidInput(f"not valid SQL: {_first_line(error)}") from None
+    except (UnicodeError, RecursionError):
+        raise InvalidInput("not valid SQL text") from None
+    tree: dict[str, Any] = json.loads(row[0]) if row else {"error": True}
+    if tree.get("error") or len(tree.get("statements", ())) != 1:
+        raise InvalidInput(f"a query is exactly one SELECT: {tree.get('error_message', 'nothing to run')}")
+    return tree
+
+
+def _nodes(node: Any, ctes: frozenset[str]) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
+    """Every object of the tree with the CTE names in scope there."""
+    if isinstance(node, dict):
+        own = {str(entry["key"]).lower() for entry in (node.get("cte_map") or {}).get("map", ())}
+        scope = ctes | own
+        if _kind(node) in {"RECURSIVE_CTE_NODE", "CTE_NODE"} and node.get("cte_name"):
+            scope |= {str(node["cte_name"]).lower()}
+        yield node, scope
+        for value in node.values():
+            yield from _nodes(value, scope)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _nodes(value, ctes)
+
+
+def _check_node(node: dict[str, Any], tables: frozenset[str], ctes: frozenset[str]) -> None:
+    kind = _kind(node)
+    if "query_location" in node and "class" not in node and "alias" in node and kind not in _TABLE_NODES:
+        raise InvalidInput(f"a query may not use {str(kind).lower()}")
+    if "cte_map" in node and kind not in _QUERY_NODES:
+        raise InvalidInput(f"a query may not use {str(kind).lower()}")
+    if kind == "BASE_TABLE":
+        _check_table(node, tables, ctes)
+    elif kind == "TABLE_FUNCTION":
+        name = str((node.get("function") or {}).get("function_name")).lower()
+        if name not in _TABLE_FUNCTIONS:
+            raise InvalidInput(f"a query may not read from {name}()")
+    elif node.get("function_name") is not None:
+        name = str(node["function_name"]).lower()
+        if name not in allowed_functions() and name not in _TABLE_FUNCTIONS:
+            raise InvalidInput(f"function {name}() is not on the list of allowed functions")
+    if node.get("at_clause"):
+        raise InvalidInput("a query may not use AT")
+
+
+def _kind(node: dict[str, Any]) -> str | None:
+    """A node's type; in values the same key holds a data type, which is an object."""
+    kind = node.get("type")
+    return kind if isinstance(kind, str) else None
+
+
+def _check_table(node: dict[str, Any], tables: frozenset[str], ctes: frozenset[str]) -> None:
+    parts = [str(node.get(part) or "") for part in ("catalog_name", "schema_name", "table_name")]
+    name = ".".join(part for part in parts if part).lower()
+    if name in tables or (name in ctes and not parts[0] and not parts[1]):
+        return
+    shown = ", ".join(sorted(tables)) or "none yet"
+    raise InvalidInput(f"no table is called {name[:80]!r}; there are: {shown}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

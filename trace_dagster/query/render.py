@@ -1,0 +1,54 @@
+"""Query results as JSON values that lose nothing."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import math
+from typing import Any
+
+from trace_dagster.query.session import QueryResult
+
+_EXACT_IN_JSON = 2**53
+
+
+def to_json(result: QueryResult) -> dict[str, Any]:
+    """``{"columns": [{"name", "type"}], "rows": [[...]], "truncated": bool}``.
+
+    Integers beyond 2^53 and decimals are strings, BLOBs are 0x hex, NaN and infinities are strings, times ISO 8601.
+    """
+    return {
+        "columns": [{"name": name, "type": kind} for name, kind in result.columns],
+        "rows": [
+            [value(item, kind) for item, (_, kind) in zip(row, result.columns, strict=True)] for row in result.rows
+        ],
+        "truncated": result.truncated,
+    }
+
+
+def value(item: Any, kind: str = "") -> Any:  # noqa: C901  (one case per type)
+    """One value as JSON; ``kind`` is DuckDB's type name."""
+    if kind == "BIGNUM" and isinstance(item, str):
+        item = int(item)
+    match item:
+        case None | bool():
+            return item
+        case int():
+            return item if -_EXACT_IN_JSON <= item <= _EXACT_IN_JSON else str(item)
+        case float():
+            return item if math.isfinite(item) else str(item)
+        case bytes() | bytearray():
+            return "0x" + bytes(item).hex()
+        case str():
+            return item
+        case list() | tuple():
+            return [value(entry) for entry in item]
+        case dict():
+            return {str(key): value(entry) for key, entry in item.items()}
+        case datetime.datetime() | datetime.date() | datetime.time():
+            return item.isoformat()
+        case datetime.timedelta():
+            return item.total_seconds()
+        case decimal.Decimal():
+            return str(item)
+    return str(item)
