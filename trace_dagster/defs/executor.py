@@ -82,12 +82,13 @@ def _drain(context: PlanExecutionContext, active: ActiveExecution, pool: ThreadP
     """Start steps as they become ready and hand their events on, one at a time, in this thread."""
     events: queue.SimpleQueue[tuple[str, DagsterEvent | None]] = queue.SimpleQueue()
     futures: dict[str, Future[None]] = {}
-    while not active.is_complete:
+    while True:
+        # asking for ready steps also resolves mapped ones: only then does is_complete tell the truth
         for step in active.get_steps_to_execute():
             futures[step.key] = pool.submit(_run_step, context, active, step, events)
         yield from active.plan_events_iterator(context)
-        if not futures:
-            continue
+        if not futures and active.is_complete:
+            return
         try:
             step_key, event = events.get(timeout=_WAKE_SECONDS)
         except queue.Empty:

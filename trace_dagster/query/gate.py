@@ -37,8 +37,11 @@ def check(sql: str, tables: Iterable[str]) -> None:
     ``tables`` are names as written in SQL, ``blocks`` or ``chain_1.blocks``.
     """
     known = frozenset(name.lower() for name in tables)
-    for node, ctes in _nodes(_parse(sql), frozenset()):
-        _check_node(node, known, ctes)
+    try:
+        for node, ctes in _nodes(_parse(sql), frozenset()):
+            _check_node(node, known, ctes)
+    except RecursionError:
+        raise InvalidInput("the query is nested too deeply") from None
 
 
 def _parse(sql: str) -> dict[str, Any]:

@@ -1,0 +1,104 @@
+"""One real stack per session: Postgres, S3, devchain, Dagster's three processes; other chains as rpc pools."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.replay import replaying
+from trace_dagster.devchain.chain import DevChain
+from trace_dagster.lite.home import StackState
+from trace_dagster.lite.stack import Stack
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = 1002
+SEED = 7
+
+
+@dataclass
+class Running:
+    """A stack and how to talk to it."""
+
+    home: Path
+    state: StackState
+    environment: dict[str, str]
+
+    def cli(self, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run ``trace-lite`` as a user would."""
+        return subprocess.run(
+            [sys.executable, "-m", "trace_dagster.cli", *arguments],
+            env={**self.environment, **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=150,
+            check=False,
+            cwd=ROOT,
+        )
+
+    def json(self, *arguments: str):
+        """The JSON a command prints; everything else must be on stderr."""
+        done = self.cli(*arguments)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def count(self, table: str) -> int:
+        """Rows of a table."""
+        return self.json("query", "--json", f"select count(*) from {table}")["rows"][0][0]
+
+
+@pytest.fixture(scope="session")
+def devchain() -> DevChain:
+    """The same chain the stack serves, with its books."""
+    return DevChain(SEED, BLOCKS)
+
+
+@pytest.fixture(scope="session")
+def real_blocks() -> Iterator[object | None]:
+    """A replaying node over TRACE_REAL_BLOCKS, or None where that is not set."""
+    folder = os.environ.get("TRACE_REAL_BLOCKS", "")
+    if not folder:
+        yield None
+        return
+    with replaying(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[object | None]:
+    """A real EVM node with a small chain, or None where npm did not bring one."""
+    from tests.support.anvil import find_anvil, running_chain
+
+    if find_anvil(ROOT) is None:
+        assert not os.environ.get("TRACE_REQUIRE_NODE"), "the EVM node is missing: `make node` fetches it with npm"
+        yield None
+        return
+    with running_chain(ROOT) as chain:
+        yield chain
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory, real_blocks, node) -> Iterator[Running]:
+    """A running stack; its pools are devchain, node, replay, dead and other."""
+    home = tmp_path_factory.mktemp("home with space")
+    for parent in [home, *home.parents][:3]:
+        parent.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TRACE_", "AWS_"))}
+    environment |= {
+        "TRACE_HOME": str(home),
+        "TRACE_DEVCHAIN_BLOCKS": str(BLOCKS),
+        "TRACE_RPC_POOL_DEAD_URL": "http://user:hunter2secret@127.0.0.1:9/v1/KEY4f3a2b1c",
+    }
+    if real_blocks is not None:
+        environment["TRACE_RPC_POOL_REPLAY_URL"] = real_blocks.url
+    if node is not None:
+        environment["TRACE_RPC_POOL_NODE_URL"] = node.url
+    lines: list[str] = []
+    with Stack(home, environment).running(lines.append) as state:
+        yield Running(home, state, environment)

@@ -1,0 +1,43 @@
+"""Query results as JSON: nothing is rounded, nothing is unrepresentable."""
+
+import datetime
+import json
+from decimal import Decimal
+
+import duckdb
+import pytest
+
+from trace_dagster.query.render import to_json, value
+from trace_dagster.query.session import QueryResult
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, None),
+        (True, True),
+        (2**53, 2**53),
+        (2**53 + 1, str(2**53 + 1)),
+        (-(2**53) - 1, str(-(2**53) - 1)),
+        (b"\x00\xff", "0x00ff"),
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+        (Decimal("1.10"), "1.10"),
+        (datetime.date(2026, 1, 2), "2026-01-02"),
+        (datetime.timedelta(seconds=90), 90.0),
+        ([2**60, None, b"\x01"], [str(2**60), None, "0x01"]),
+        ({"a": [1]}, {"a": [1]}),
+    ],
+)
+def test_values(given, expected):
+    assert value(given) == expected
+    json.dumps(value(given), allow_nan=False)
+
+
+def test_bignum_is_an_integer_when_it_fits_and_text_when_not():
+    with duckdb.connect() as connection:
+        connection.execute("select '5'::bignum as small, '123456789012345678901234567890'::bignum as large")
+        columns = tuple((entry[0], str(entry[1])) for entry in connection.description)
+        result = to_json(QueryResult(columns, connection.fetchall(), truncated=False))
+    assert result["rows"] == [[5, "123456789012345678901234567890"]]
+    assert result["columns"][0] == {"name": "small", "type": "BIGNUM"}
