@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import psycopg
@@ -26,11 +28,18 @@ for name in [
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory) -> Iterator[tuple[int, str]]:
+def open_folder() -> Iterator[Path]:
+    """A folder that any user can pass through: pytest closes its own to others, and Postgres is one as root."""
+    with TemporaryDirectory(prefix="trace-test-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def postgres(open_folder) -> Iterator[tuple[int, str]]:
     """(port, password) of a running server."""
-    folder = tmp_path_factory.mktemp("pg")
-    for parent in [folder, *folder.parents][:3]:
-        parent.chmod(0o755)
+    folder = open_folder / "pg"
+    folder.mkdir()
     port = Ports({}).take()
     child = Child(postgres_service(folder / "postgres", port, "test-password"), folder / "postgres.log")
     try:

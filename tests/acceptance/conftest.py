@@ -84,11 +84,9 @@ def node() -> Iterator[object | None]:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory, real_blocks, node) -> Iterator[Running]:
+def stack(open_folder, real_blocks, node) -> Iterator[Running]:
     """A running stack; its pools are devchain, node, replay, dead and other."""
-    home = tmp_path_factory.mktemp("home with space")
-    for parent in [home, *home.parents][:3]:
-        parent.chmod(0o755)
+    home = open_folder / "home with space"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TRACE_", "AWS_"))}
     environment |= {
         "TRACE_HOME": str(home),

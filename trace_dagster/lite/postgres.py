@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import signal
+import stat
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import psycopg
 
 from trace_dagster.errors import InvalidInput, Unavailable
+from trace_dagster.identity import sha256_hex
 from trace_dagster.lite.home import write_private
 from trace_dagster.lite.ports import HOST
 from trace_dagster.lite.processes import Service, identity_of
@@ -21,14 +23,15 @@ DATABASE = "trace"
 USER = "trace"
 MAJOR_VERSION = "18"
 _UNPRIVILEGED = "nobody"
+_SHARED = Path("/var/tmp")  # noqa: S108  (only for a folder that root makes and owns)
 
 
 def postgres_service(folder: Path, port: int, password: str) -> Service:
     """Prepare ``folder`` (first time: initdb, half a second) and describe the server to run."""
     user = _server_user()
+    _own(folder)
     binaries = _binaries(folder, user)
     data = folder / "data"
-    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
     if not (data / "PG_VERSION").exists():
         _initdb(binaries, data, password, user)
     _check_version(data)
@@ -53,6 +56,17 @@ def postgres_service(folder: Path, port: int, password: str) -> Service:
         user=user,
         folder=data,
     )
+
+
+def folder_for(home: Path) -> Path:
+    """Where the server's files go: below ``home``, unless its unprivileged user could not get there.
+
+    A home in root's own closed folder is such a case: then a folder of that home's own in /var/tmp.
+    """
+    inside = home / "postgres"
+    if _server_user() is None or all(parent.stat().st_mode & stat.S_IXOTH for parent in [home, *home.parents]):
+        return inside
+    return _SHARED / f"trace-lite-{sha256_hex(str(home).encode())[:16]}"
 
 
 def dsn(port: int, password: str, database: str = DATABASE) -> str:
@@ -85,6 +99,13 @@ def _server_user() -> int | None:
         raise InvalidInput(
             f"postgres refuses to run as root and there is no user {_UNPRIVILEGED!r}: run as another user"
         ) from None
+
+
+def _own(folder: Path) -> None:
+    """Make the folder, or make sure that nobody else made it."""
+    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+        raise InvalidInput("the folder for postgres belongs to someone else: remove it", path=folder)
 
 
 def _binaries(folder: Path, user: int | None) -> Path:

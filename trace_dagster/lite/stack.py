@@ -24,7 +24,7 @@ from trace_dagster.lite.dagster_services import dagster_services, prepare_dagste
 from trace_dagster.lite.devchain import devchain_service
 from trace_dagster.lite.home import Home, StackState, load_state, write_private
 from trace_dagster.lite.ports import HOST, Ports
-from trace_dagster.lite.postgres import dsn, ensure_database, postgres_service
+from trace_dagster.lite.postgres import dsn, ensure_database, folder_for, postgres_service
 from trace_dagster.lite.processes import STACK_VARIABLE, Child, Service, reap
 from trace_dagster.lite.s3 import PORT_VARIABLE, s3_service
 from trace_dagster.registry.migrations import migrate
@@ -160,7 +160,7 @@ class Stack:
             return None
         port = self._ports.take("TRACE_PORT_POSTGRES")
         password = self._home.secrets().postgres_password
-        services.append(postgres_service(self._home.path / "postgres", port, password))
+        services.append(postgres_service(folder_for(self._home.path), port, password))
         variables["TRACE_POSTGRES_URL"] = dsn(port, password)
         return port
 

@@ -1,0 +1,147 @@
+"""The container files, as far as they can be held without a Docker engine."""
+
+import re
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "docker"
+ONE_SHOT = {"bucket", "migrate"}
+SECRET = re.compile(r"PASSWORD|SECRET|ACCESS_KEY|_URL$")
+REFERENCE = re.compile(r"\$\{([A-Z0-9_]+)(:\?)?[^}]*\}")
+
+
+def compose():
+    return yaml.safe_load((DOCKER / "compose.yaml").read_text())
+
+
+SERVICES = compose()["services"]
+
+
+def example_names():
+    lines = (DOCKER / "env.example").read_text().splitlines()
+    return {line.split("=")[0] for line in lines if line and not line.startswith("#")}
+
+
+def test_the_services_of_the_product_are_all_there():
+    assert set(SERVICES) == {"postgres", "minio", "bucket", "migrate", "code", "web", "daemon"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_one_shot_or_says_whether_it_is_healthy(name):
+    service = SERVICES[name]
+    if name in ONE_SHOT:
+        assert service["restart"] == "no"
+        assert "healthcheck" not in service
+    else:
+        assert service["restart"] == "unless-stopped"
+        assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_waiting_is_for_health_or_for_the_end_of_a_one_shot(name):
+    for other, how in SERVICES[name].get("depends_on", {}).items():
+        expected = "service_completed_successfully" if other in ONE_SHOT else "service_healthy"
+        assert how == {"condition": expected}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_ports_are_open_on_this_machine_only(name):
+    assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in SERVICES[name].get("ports", []))
+    assert SERVICES[name].get("network_mode") is None
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_secret_stands_in_the_file(name):
+    for variable, value in SERVICES[name].get("environment", {}).items():
+        if SECRET.search(variable) and variable != "TRACE_WEB_URL":
+            found = REFERENCE.fullmatch(str(value))
+            assert found, variable
+            assert found.group(2) == ":?", f"{variable} must be required"
+
+
+def test_every_variable_is_required_and_explained_in_the_example():
+    references = REFERENCE.findall((DOCKER / "compose.yaml").read_text())
+    assert references
+    assert {name for name, _ in references} <= example_names()
+    assert {how for _, how in references} == {":?"}
+
+
+def test_the_example_holds_no_secret():
+    text = (DOCKER / "env.example").read_text()
+    for name in ("POSTGRES_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "TRACE_RPC_POOL_STANDARD_URL"):
+        assert re.search(rf"^{name}=$", text, re.MULTILINE)
+    assert ":CHANGE_ME@" in text
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if "command" in SERVICES[name]])
+def test_what_a_service_runs_exists(name):
+    programs, modules = commands_of(SERVICES[name])
+    scripts = Path(sys.executable).parent
+    assert programs
+    for program in programs - {"sh", "python"}:
+        assert shutil.which(program, path=str(scripts)), program
+    for module in modules:
+        assert find_spec(module), module
+
+
+def commands_of(service):
+    """Programs and Python modules of the command and the health check."""
+    programs, modules = set(), set()
+    for words in (service["command"], service.get("healthcheck", {}).get("test", ["CMD"])[1:]):
+        parts = words[2].split(" && ") if words[:2] == ["sh", "-c"] else [words]
+        for part in parts:
+            line = part.split() if isinstance(part, str) else part
+            programs |= set(line[:1])
+            modules |= {after for flag, after in zip(line, line[1:], strict=False) if flag == "-m"}
+    return programs, modules
+
+
+def test_scripts_named_in_commands_are_in_the_image():
+    dockerfile = (DOCKER / "Dockerfile").read_text()
+    assert SERVICES["bucket"]["command"] == ["python", "/opt/trace/bootstrap_bucket.py"]
+    assert "COPY docker/bootstrap_bucket.py /opt/trace/" in dockerfile
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.minio"])
+def test_images_end_as_an_ordinary_user_and_take_no_secret(name):
+    text = (DOCKER / name).read_text()
+    users = re.findall(r"^USER (\S+)$", text, re.MULTILINE)
+    assert users
+    assert users[-1] not in {"root", "0"}
+    assert not re.search(r"^(ARG|ENV) .*(PASSWORD|SECRET|TOKEN|KEY)", text, re.MULTILINE)
+    bases = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
+    assert all(re.search(r":\S*\d", base) for base in bases), "a base image has a version"
+
+
+def test_what_the_dockerfile_copies_exists_and_reaches_the_builder():
+    ignore = (ROOT / ".dockerignore").read_text().splitlines()
+    assert ignore[1] == "*"
+    assert "docker/.env" in ignore[-3:]
+    copies = re.findall(r"^COPY (?!--from)(.+)$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
+    sources = [source for line in copies for source in line.split()[:-1]]
+    assert "requirements.txt" in sources
+    for source in sources:
+        name = source.removeprefix("./")
+        assert (ROOT / name).exists(), name
+        assert {f"!{name}", f"!{name}/", f"!{name.split('/')[0]}/"} & set(ignore), name
+
+
+def test_the_image_installs_from_the_hashed_list():
+    text = (DOCKER / "Dockerfile").read_text()
+    assert "--require-hashes -r requirements.txt" in text
+    assert "--no-deps --no-build-isolation" in text
+
+
+def test_the_workspace_leads_to_the_code_service():
+    [entry] = yaml.safe_load((DOCKER / "workspace.yaml").read_text())["load_from"]
+    command = SERVICES["code"]["command"]
+    server = entry["grpc_server"]
+    assert server["host"] in SERVICES
+    assert str(server["port"]) == command[command.index("-p") + 1]
+    assert server["location_name"] == command[command.index("--location-name") + 1]
