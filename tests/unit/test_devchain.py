@@ -15,7 +15,7 @@ from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.server import application
 
 BLOCKS = 240
-GOLDEN_100 = "0xe0b5b2c0098789b1a8985f41da30c1f7dee1eccebe09b3791255bf2c3c526dd6"
+GOLDEN_100 = "0xee0a09474e936b76fa3fe0a503f430651ce9fb1522161f66e5ae9d69469ac515"
 
 
 @pytest.fixture(scope="module")

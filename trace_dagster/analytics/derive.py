@@ -84,9 +84,13 @@ def derive(template: Template, chain_id: int, given: Mapping[str, Any], reading:
 
 
 def _input(name: str, chain_id: int, reading: Reading) -> VisibleDataset:
-    for found in reading.datasets():
-        if (found.chain_id, found.source, found.kind) == (chain_id, name, "stream") and found.ranges:
-            return found
+    candidates = [
+        found
+        for found in reading.datasets()
+        if (found.chain_id, found.source, found.kind) == (chain_id, name, "stream") and found.ranges
+    ]
+    for found in sorted(candidates, key=lambda found: (found.dataset_key != name, found.dataset_key)):
+        return found
     raise InvalidInput(f"nothing of dataset {name} of chain {chain_id} is committed yet: sync it first")
 
 

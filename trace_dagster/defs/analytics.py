@@ -38,13 +38,22 @@ class StakingConfig(Config):
 
 def analytics_assets(streams: list[StreamRow]) -> Iterator[AssetsDefinition]:
     """The assets of every chain whose logs are synced and whose contracts are known."""
-    for stream in streams:
+    for stream in _logs_of_each_chain(streams):
         contracts = contracts_of(stream.chain_id)
-        if stream.cryo_dataset_name == "logs" and contracts is not None:
+        if contracts is not None:
             yield _supply(stream, contracts)
             yield _holders(stream, contracts)
             if contracts.staking:
                 yield _staking(stream, contracts.staking)
+
+
+def _logs_of_each_chain(streams: list[StreamRow]) -> Iterator[StreamRow]:
+    """One logs stream per chain, the one called ``logs`` first: analytics are per chain, not per job."""
+    logs = [stream for stream in streams if stream.cryo_dataset_name == "logs"]
+    chosen: dict[int, StreamRow] = {}
+    for stream in sorted(logs, key=lambda stream: (stream.dataset_key != "logs", stream.dataset_key)):
+        chosen.setdefault(stream.chain_id, stream)
+    yield from chosen.values()
 
 
 def analytics_job_name(chain_id: int) -> str:

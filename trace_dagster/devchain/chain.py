@@ -88,6 +88,8 @@ class DevChain:
         self._system = Account(f"devchain/{seed}/system")
         self._actions = Actions(self.books, self._accounts)
         self._native_supply: list[int] = []
+        self._announced = 0
+        self._epoch = 1
         self.grow(blocks)
 
     @property
@@ -158,11 +160,13 @@ class DevChain:
                 _uint(REWARD_WEI) + _uint(epoch),
             )
         ]
-        if number <= VALIDATORS:
-            authority = self._accounts[number % ACCOUNTS].address.rjust(32, b"\x00")
-            logs.append(Log(STAKING, (VALIDATOR_CREATED, _uint(number), authority), _uint(10**17)))
-        if number % BLOCKS_PER_EPOCH == 1 and number > 1:
-            logs.append(Log(STAKING, (EPOCH_CHANGED,), _uint(epoch - 1) + _uint(epoch)))
+        if self._announced < VALIDATORS:
+            self._announced += 1
+            authority = self._accounts[self._announced % ACCOUNTS].address.rjust(32, b"\x00")
+            logs.append(Log(STAKING, (VALIDATOR_CREATED, _uint(self._announced), authority), _uint(10**17)))
+        if epoch > self._epoch:
+            logs.append(Log(STAKING, (EPOCH_CHANGED,), _uint(self._epoch) + _uint(epoch)))
+            self._epoch = epoch
         data = bytes.fromhex("791bdcf3") + self._accounts[validator].address.rjust(32, b"\x00")
         return Call(STAKING, value=REWARD_WEI, input=data, gas_used=0, logs=tuple(logs), free=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import Any
@@ -60,7 +61,7 @@ class Methods:
         try:
             if not isinstance(request, dict):
                 raise RpcError(-32600, "Invalid request")
-            identity = _dump(request.get("id"))
+            identity = _dump(_identity(request.get("id")))
             method = self._table.get(str(request.get("method")))
             if method is None:
                 raise RpcError(-32601, "Method not supported")
@@ -124,6 +125,8 @@ class Methods:
             )
         if first is None or last is None:
             raise RpcError(-32602, "Block requested not found")
+        if first > last:
+            raise RpcError(-32602, "invalid block range")
         if last - first > MAX_LOG_BLOCKS:
             raise RpcError(-32602, "block range too large")
         wanted = _LogFilter(query)
@@ -210,9 +213,16 @@ def _block_logs(chain: DevChain) -> Callable[[int], list[tuple[dict[str, Any], b
 
 
 def _alternatives(value: Any) -> set[str] | None:
-    if value is None:
+    if value is None or value == []:
         return None
     return {str(item).lower() for item in (value if isinstance(value, list) else [value])}
+
+
+def _identity(value: Any) -> Any:
+    """A request's id: text or a finite number; anything else is no JSON-RPC id."""
+    if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise RpcError(-32600, "Invalid request")
 
 
 def _quantity(value: Any) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import rlp
@@ -88,13 +88,23 @@ class Transaction:
         return self.call.logs if self.call.success else ()
 
 
+GAS_MARGIN = 20_000
+ACCESS_LIST_GAS = 4_300
+"""EIP-2930: 2,400 for an address and 1,900 for a storage key."""
+AUTHORIZATION_GAS = 25_000
+"""EIP-7702, for each authorization."""
+
+
 def sign(kind: int, account: Account, call: Call, *, tip: int, salt: bytes) -> Transaction:
-    """Build, sign and encode; takes the account's next nonce."""
+    """Build, sign and encode; takes the account's next nonce, and one more for its own authorization."""
+    extra_gas = {1: ACCESS_LIST_GAS, 4: ACCESS_LIST_GAS + AUTHORIZATION_GAS}.get(kind, 0)
+    call = replace(call, gas_used=call.gas_used + extra_gas)
     nonce, account.nonce = account.nonce, account.nonce + 1
     fee_cap = 0 if call.free else BASE_FEE_WEI * 2 + tip
-    gas_limit = 0 if call.free else call.gas_used + 20_000
+    gas_limit = 0 if call.free else call.gas_used + GAS_MARGIN
     access = [[call.to or b"", [salt]]] if kind in {1, 4} else []
     authorizations = [_authorization(account, call)] if kind == 4 else []
+    account.nonce += len(authorizations)
     fields = _fields(kind, nonce, call, gas_limit, tip, fee_cap, access, authorizations)
     parity, r, s = account.sign(keccak(_envelope(kind, [*fields, CHAIN_ID, 0, 0] if kind == 0 else fields)))
     v = parity + CHAIN_ID * 2 + 35 if kind == 0 else parity

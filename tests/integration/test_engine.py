@@ -1,0 +1,282 @@
+"""The real engine against a real node on loopback, and against nodes that misbehave."""
+
+import os
+import signal
+import socket
+import stat
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import uvicorn
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.datasets.catalogue import catalogue, dataset
+from trace_dagster.devchain.chain import DevChain
+from trace_dagster.devchain.server import application
+from trace_dagster.engine.base import ExtractRequest
+from trace_dagster.engine.binary import CryoBinary, sweep
+from trace_dagster.engine.embedded import EmbeddedCryo
+from trace_dagster.engine.fake import FakeCryo
+from trace_dagster.engine.select import engine_from
+from trace_dagster.errors import ExtractionFailed, InvalidInput, Unavailable
+from trace_dagster.rpc.client import require_chain
+from trace_dagster.rpc.pools import RpcPool
+
+pytestmark = pytest.mark.integration
+BLOCKS = 300
+DATASETS = ("blocks", "transactions", "logs", "geth_calls")
+
+
+@pytest.fixture(scope="module")
+def chain():
+    return DevChain(7, BLOCKS)
+
+
+@pytest.fixture(scope="module")
+def pool(chain):
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(application(chain), log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    yield RpcPool("devchain", (f"http://127.0.0.1:{listener.getsockname()[1]}",))
+    server.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    opened = EmbeddedCryo()
+    yield opened
+    opened.close()
+
+
+def request(name, pool, start=0, end=200, **more):
+    known = dataset(name)
+    more = {"subrange_blocks": 64, "timeout_seconds": 60.0, **more}
+    return ExtractRequest(name, BlockRange(start, end), 20143, known.schema(known.stored_columns()), pool, **more)
+
+
+def rows(engine, wanted):
+    return sum(table.num_rows for table in engine.extract(wanted))
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_counts_and_schema_are_the_chains(engine, pool, chain, name):
+    wanted = request(name, pool)
+    tables = list(engine.extract(wanted))
+    assert len(tables) == 4
+    assert all(table.schema == wanted.schema for table in tables)
+    assert sum(table.num_rows for table in tables) == chain.rows(name, 0, 200)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_known_column_can_be_asked_for(engine, pool, name):
+    known = dataset(name)
+    wanted = ExtractRequest(name, BlockRange(5, 9), 20143, known.schema(tuple(known.all_columns)), pool)
+    assert next(iter(engine.extract(wanted))).schema == wanted.schema
+
+
+def test_eight_ranges_at_once(engine, pool, chain):
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda n: rows(engine, request(DATASETS[n % 4], pool, 0, 100)), range(8)))
+    assert found == [chain.rows(DATASETS[n % 4], 0, 100) for n in range(8)]
+
+
+def test_a_range_past_the_head_says_so(engine, pool):
+    with pytest.raises(
+        ExtractionFailed, match=f"past the end of the chain: rpc pool devchain is at block {BLOCKS - 1}"
+    ):
+        rows(engine, request("blocks", pool, 290, 400))
+
+
+def test_a_method_the_node_lacks_says_so(engine, pool):
+    with pytest.raises(ExtractionFailed, match="does not support what dataset traces needs"):
+        rows(engine, request("traces", pool, 0, 10))
+
+
+SECRET = "http://alice:hunter2secret@127.0.0.1:{port}/v1/KEY4f3a2b1c?token=abcdef123456"
+
+
+@contextmanager
+def listening(answer):
+    """A server that gives every connection the same bytes, or nothing at all."""
+    server = socket.socket()
+    server.bind(("127.0.0.1", 0))
+    server.listen(64)
+
+    def serve():
+        held = []
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            held.append(connection)
+            if answer is not None:
+                connection.recv(65536)
+                connection.sendall(answer)
+                connection.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield server.getsockname()[1]
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 4\r\n\r\nboom",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nboom",
+        b"",
+    ],
+)
+def test_a_broken_endpoint_is_one_redacted_line(engine, answer):
+    with listening(answer) as port, pytest.raises((Unavailable, InvalidInput)) as caught:
+        rows(engine, request("blocks", RpcPool("broken", (SECRET.format(port=port),)), 0, 3))
+    for secret in ("hunter2", "KEY4f3a2b1c", "abcdef123456", "alice"):
+        assert secret not in str(caught.value)
+
+
+def test_the_next_endpoint_of_the_pool_takes_over(engine, pool, chain):
+    with listening(b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n") as port:
+        both = RpcPool("both", (f"http://127.0.0.1:{port}", pool.urls[0]))
+        assert rows(engine, request("blocks", both, 0, 10)) == 10
+
+
+def test_an_endpoint_that_never_answers_is_given_up_and_its_worker_replaced(pool):
+    opened = EmbeddedCryo(workers=1, stall_seconds=1.0)
+    try:
+        with listening(None) as port:
+            dead = RpcPool("dead", (f"http://127.0.0.1:{port}",))
+            started = time.monotonic()
+            with pytest.raises(Unavailable, match=r"stalled|does not answer"):
+                rows(opened, request("blocks", dead, 0, 3))
+        assert time.monotonic() - started < 30
+        assert rows(opened, request("blocks", pool, 0, 10)) == 10
+    finally:
+        opened.close()
+
+
+def test_a_killed_worker_loses_nothing(pool, chain):
+    opened = EmbeddedCryo(workers=1)
+    try:
+        tables = opened.extract(request("transactions", pool, 0, 200, subrange_blocks=20))
+        found = next(tables).num_rows
+        os.kill(opened.pids()[0], signal.SIGKILL)
+        assert found + sum(table.num_rows for table in tables) == chain.rows("transactions", 0, 200)
+    finally:
+        opened.close()
+
+
+def test_the_url_is_in_no_argv_and_no_environment(engine, pool):
+    rows(engine, request("blocks", pool, 0, 2))
+    for pid in engine.pids():
+        process = psutil.Process(pid)
+        shown = " ".join(process.cmdline()) + " ".join(process.environ().values())
+        assert pool.urls[0] not in shown
+
+
+def test_closing_ends_every_process_and_closing_early_is_fine(pool):
+    opened = EmbeddedCryo()
+    tables = opened.extract(request("logs", pool))
+    next(tables)
+    tables.close()
+    pids = opened.pids()
+    assert pids
+    opened.close()
+    opened.close()
+    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids)
+
+
+def test_a_worker_ends_when_its_parent_dies(pool):
+    code = (
+        "import sys, time; from trace_dagster.engine.workers import Worker;"
+        " print(Worker().pid, flush=True); time.sleep(60)"
+    )
+    import subprocess
+
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    worker = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    assert psutil.wait_procs([worker], timeout=10)[1] == []
+
+
+CLI = """#!{python}
+import shlex, sys
+if "--version" in sys.argv:
+    print("cryo 0.3.2"); sys.exit(0)
+import asyncio, os
+from cryo import _cryo_rust
+async def run():
+    await _cryo_rust._freeze(command=shlex.join(["cryo", "--rpc", os.environ["ETH_RPC_URL"], *sys.argv[1:]]))
+asyncio.run(run())
+sys.stdout.flush(); os._exit(0)
+"""
+
+
+@pytest.fixture
+def binary(tmp_path) -> Path:
+    """The engine's own command line, from its wheel, as a program."""
+    path = tmp_path / "cryo"
+    path.write_text(CLI.format(python=sys.executable))
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+@pytest.mark.parametrize("name", ["blocks", "logs"])
+def test_a_binary_gives_the_same_rows_as_the_embedded_engine(engine, pool, binary, tmp_path, name):
+    opened = CryoBinary(binary, tmp_path / "staging")
+    wanted = request(name, pool, 0, 60, subrange_blocks=30)
+    assert list(opened.extract(wanted)) == list(engine.extract(wanted))
+    assert opened.version == "0.3.2"
+    assert list((tmp_path / "staging").iterdir()) == []
+
+
+def test_staging_left_by_a_crash_is_swept(tmp_path):
+    old, young = tmp_path / "old", tmp_path / "young"
+    old.mkdir()
+    young.mkdir()
+    os.utime(old, (0, 0))
+    sweep(tmp_path, older_than_seconds=3600)
+    assert [path.name for path in tmp_path.iterdir()] == ["young"]
+
+
+@pytest.mark.parametrize("name", sorted(catalogue()))
+def test_the_fake_has_the_engines_schema(pool, name):
+    known = dataset(name)
+    wanted = ExtractRequest(name, BlockRange(0, 30), 1, known.schema(tuple(known.all_columns)), pool, subrange_blocks=7)
+    tables = list(FakeCryo().extract(wanted))
+    assert len(tables) == 5
+    assert all(table.schema == wanted.schema for table in tables)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_the_catalogues_schema_is_the_engines_own(engine, pool, name):
+    """What the engine gives for the default columns is what the table says: asked of Cryo, not of us."""
+    known = dataset(name)
+    wanted = ExtractRequest(name, BlockRange(3, 6), 20143, known.schema(known.default_columns), pool)
+    assert next(iter(engine.extract(wanted))).schema == wanted.schema
+
+
+def test_the_mode_must_be_known_and_a_binary_must_exist(tmp_path):
+    with pytest.raises(InvalidInput, match="must be real or fake, not 'reel'; did you mean 'real'"):
+        engine_from({"TRACE_CRYO_MODE": "reel"})
+    with pytest.raises(InvalidInput, match="TRACE_CRYO_BIN is not an executable file"):
+        engine_from({"TRACE_CRYO_BIN": str(tmp_path / "absent")})
+    assert engine_from({"TRACE_CRYO_MODE": "fake"}).name == "fake"
+
+
+def test_a_pool_of_another_chain_is_refused(pool):
+    with pytest.raises(InvalidInput, match="serves chain 20143, the job wants chain 143"):
+        require_chain(pool, 143)

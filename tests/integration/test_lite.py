@@ -1,0 +1,175 @@
+"""The laptop stack's parts: start, stop, survive a kill, leave nothing behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from trace_dagster.errors import InvalidInput, Unavailable
+from trace_dagster.lite.home import Home, load_state
+from trace_dagster.lite.ports import Ports
+from trace_dagster.lite.postgres import dsn, postgres_service
+from trace_dagster.lite.processes import STACK_VARIABLE, Child, Service, reap
+from trace_dagster.lite.stack import Stack, down
+from trace_dagster.registry.migrations import is_current, migrate
+
+pytestmark = pytest.mark.integration
+
+
+def clean():
+    return {name: value for name, value in os.environ.items() if not name.startswith(("TRACE_", "AWS_"))}
+
+
+def test_postgres_survives_a_kill_with_its_data(open_folder):
+    port = Ports({}).take()
+    child = Child(postgres_service(open_folder / "killed", port, "secret"), open_folder / "killed.log")
+    try:
+        child.wait_healthy()
+        with psycopg.connect(dsn(port, "secret", "postgres"), autocommit=True) as connection:
+            connection.execute("create table kept as select 42 as answer")
+        os.kill(child.pid, signal.SIGKILL)
+        psutil.wait_procs([psutil.Process(child.pid)] if psutil.pid_exists(child.pid) else [], timeout=5)
+        while not child.dead:
+            pass
+        child.restart()
+        child.wait_healthy()
+        with psycopg.connect(dsn(port, "secret", "postgres")) as connection:
+            assert connection.execute("select answer from kept").fetchone() == (42,)
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(dsn(port, "wrong", "postgres"))
+    finally:
+        child.signal_stop()
+        child.wait_stopped(10)
+    assert child.dead
+
+
+def test_a_taken_port_is_named():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InvalidInput, match=f"port {port} is taken.*TRACE_PORT_WEB"):
+            Ports({"TRACE_PORT_WEB": str(port)}).take("TRACE_PORT_WEB")
+    with pytest.raises(InvalidInput, match="TRACE_PORT_WEB must be a port"):
+        Ports({"TRACE_PORT_WEB": "http"}).take("TRACE_PORT_WEB")
+
+
+def test_a_home_of_a_newer_version_is_refused(tmp_path):
+    home = Home(tmp_path / "home")
+    home.prepare()
+    (tmp_path / "home" / "home_version").write_text("99")
+    with pytest.raises(InvalidInput, match="made by a newer trace_dagster"):
+        Home(tmp_path / "home").prepare()
+
+
+def test_a_newer_schema_is_refused_and_an_older_one_is_migrated(postgres_url):
+    assert is_current(postgres_url)
+    assert migrate(postgres_url) == []
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("insert into trace.migrations (name, sha256) values ('9999_future.sql', 'x')")
+        with pytest.raises(InvalidInput, match="made by a newer trace_dagster"):
+            migrate(postgres_url)
+        connection.execute("drop schema trace cascade")
+    assert not is_current(postgres_url)
+    assert migrate(postgres_url) == ["0001_registry.sql"]
+
+
+def test_secrets_are_made_once_and_closed(tmp_path):
+    home = Home(tmp_path)
+    home.prepare()
+    first = home.secrets()
+    assert home.secrets() == first
+    assert (tmp_path / "secrets.json").stat().st_mode & 0o077 == 0
+    assert first.postgres_password not in repr(first)
+
+
+def test_one_stack_per_home(tmp_path):
+    home = Home(tmp_path)
+    home.prepare()
+    with home.locked(), pytest.raises(InvalidInput, match="already runs in this TRACE_HOME"), home.locked():
+        pass
+
+
+def test_a_service_that_dies_at_once_shows_the_end_of_its_log(tmp_path):
+    command = [sys.executable, "-c", "import sys; sys.exit('no http://u:hunter2@h/x today')"]
+    child = Child(Service("toy", command, dict(os.environ), healthy=lambda: False), tmp_path / "toy.log")
+    with pytest.raises(Unavailable, match=r"toy ended at once: no .* today") as caught:
+        child.wait_healthy()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_reap_ends_what_carries_the_id_and_nothing_else(tmp_path):
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    mine = subprocess.Popen(command, env={**os.environ, STACK_VARIABLE: "abc"})
+    other = subprocess.Popen(command, env={**os.environ, STACK_VARIABLE: "xyz"})
+    try:
+        deadline = time.monotonic() + 5
+        while reap("abc") == 0 and time.monotonic() < deadline:
+            pass
+        assert mine.wait(5) != 0
+        assert other.poll() is None
+    finally:
+        mine.kill()
+        other.kill()
+        mine.wait()
+        other.wait()
+
+
+def test_an_unreachable_server_of_the_users_is_named(tmp_path):
+    environment = {**clean(), "TRACE_POSTGRES_URL": "postgresql://u:hunter2@127.0.0.1:9/x"}
+    with (
+        pytest.raises(Unavailable, match="TRACE_POSTGRES_URL does not answer") as caught,
+        Stack(tmp_path / "home", environment).running(lambda _: None),
+    ):
+        pass
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.timeout(170)
+def test_a_detached_stack_uses_given_servers_and_a_killed_supervisor_leaves_nothing(open_folder, postgres_url, s3):
+    """External Postgres and S3; then SIGKILL the supervisor: no process of the stack stays."""
+    home = open_folder / "given servers"
+    environment = {
+        **clean(),
+        "TRACE_HOME": str(home),
+        "TRACE_POSTGRES_URL": postgres_url,
+        "TRACE_S3_ENDPOINT": s3.endpoint,
+        "TRACE_S3_BUCKET": s3.bucket,
+        "AWS_ACCESS_KEY_ID": s3.access_key,
+        "AWS_SECRET_ACCESS_KEY": s3.secret_key,
+        "TRACE_DEVCHAIN_BLOCKS": "20",
+    }
+    state = Stack(home, environment).start_detached(lambda _: None)
+    try:
+        assert is_current(postgres_url)
+        assert {path.name for path in home.iterdir()}.isdisjoint({"postgres", "s3"})
+        with pytest.raises(InvalidInput, match="already runs"):
+            Stack(home, environment).start_detached(lambda _: None)
+        members = [p for p in psutil.process_iter() if _stack_id(p) == state.stack_id]
+        assert len(members) >= 4
+        os.kill(state.pid, signal.SIGKILL)
+        left = psutil.wait_procs(members, timeout=60)[1]
+        # where nothing reaps orphans, an ended process stays as a zombie
+        assert [process for process in left if process.status() != psutil.STATUS_ZOMBIE] == []
+        assert load_state(home) is None
+    finally:
+        down(home)
+        reap(state.stack_id)
+
+
+def _stack_id(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(STACK_VARIABLE)
+    except psutil.Error:
+        return None
+
+
+def test_down_without_a_stack_says_so(tmp_path):
+    assert down(Path(tmp_path)) is False

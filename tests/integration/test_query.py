@@ -1,0 +1,212 @@
+"""SQL from outside over Parquet on a real S3 server: right answers, nothing else to be had."""
+
+import http.server
+import io
+import threading
+import time
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from trace_dagster.datasets.catalogue import dataset
+from trace_dagster.errors import InvalidInput, TraceError, Unavailable
+from trace_dagster.query.render import to_json
+from trace_dagster.query.session import MAX_ROWS, Limits, Relation, Session
+from trace_dagster.store.access import S3Access
+
+pytestmark = pytest.mark.integration
+SCHEMA = dataset("blocks").schema(["block_hash", "block_number", "gas_used"])
+BLOCKS_PER_FILE = 50
+
+
+def put_blocks(store, key, numbers):
+    rows = [{"block_hash": bytes([n % 256]) * 32, "block_number": n, "gas_used": 2**63 + n} for n in numbers]
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), sink)
+    store.put_if_absent(key, sink.getvalue())
+    return store.access.uri(key)
+
+
+@pytest.fixture
+def uris(store):
+    return tuple(
+        put_blocks(store, f"cryo/1/d/{start}.parquet", range(start, start + BLOCKS_PER_FILE)) for start in (0, 50, 100)
+    )
+
+
+@pytest.fixture
+def session(store, uris):
+    relations = [
+        Relation("chain_1.blocks", SCHEMA, uris),
+        Relation("blocks", SCHEMA, uris),
+        Relation("chain_2.logs", SCHEMA, ()),
+        Relation("logs", SCHEMA, ()),
+    ]
+    with Session(relations, store.access) as opened:
+        yield opened
+
+
+def test_all_files_of_a_relation_answer_under_both_names(session):
+    for name in ("blocks", "chain_1.blocks", '"chain_1"."blocks"', "BLOCKS"):
+        result = session.query(f"select count(*) as n, sum(block_number) as total from {name}")
+        assert result.rows == [(150, sum(range(150)))]
+    assert result.columns == (("n", "BIGINT"), ("total", "HUGEINT"))
+
+
+def test_only_the_files_listed_are_read(session, store):
+    put_blocks(store, "cryo/1/d/150.parquet", range(150, 200))
+    assert session.query("select max(block_number) from blocks").rows == [(149,)]
+
+
+def test_an_empty_relation_has_its_columns_and_no_rows(session):
+    result = session.query("select * from logs union all select * from chain_2.logs")
+    assert result.rows == []
+    assert result.columns == (("block_hash", "BLOB"), ("block_number", "UINTEGER"), ("gas_used", "UBIGINT"))
+
+
+def test_rows_beyond_the_limit_are_announced_not_given(session):
+    query = "select block_number from blocks order by 1"
+    assert [len(session.query(query, n).rows) for n in (149, 150, 151)] == [149, 150, 150]
+    assert [session.query(query, n).truncated for n in (149, 150, 151)] == [True, False, False]
+    assert session.query(query, 3).rows == [(0,), (1,), (2,)]
+
+
+@pytest.mark.parametrize(("asked", "given"), [(-5, 1), (0, 1), (10**9, MAX_ROWS)])
+def test_the_limit_is_clamped(session, asked, given):
+    result = session.query("select * from range(20000)", asked)
+    assert (len(result.rows), result.truncated) == (given, True)
+
+
+def test_an_endless_result_is_not_drawn_into_memory(session):
+    result = session.query("select * from range(100000000000)", 2)
+    assert (result.rows, result.truncated) == ([(0,), (1,)], True)
+
+
+def test_json_form(session):
+    result = session.query("select block_number, gas_used, block_hash from blocks where block_number in (7, 8)", 1)
+    assert to_json(result) == {
+        "columns": [
+            {"name": "block_number", "type": "UINTEGER"},
+            {"name": "gas_used", "type": "UBIGINT"},
+            {"name": "block_hash", "type": "BLOB"},
+        ],
+        "rows": [[7, str(2**63 + 7), "0x" + "07" * 32]],
+        "truncated": True,
+    }
+
+
+def test_a_query_that_takes_too_long_is_ended_and_the_session_lives_on(store, uris):
+    with Session([Relation("blocks", SCHEMA, uris)], store.access, Limits(timeout_seconds=0.5)) as session:
+        started = time.monotonic()
+        with pytest.raises(Unavailable, match="too long"):
+            session.query("select count(*) from range(1000000) a, range(1000000) b where a.range + b.range = 7")
+        assert time.monotonic() - started < 10
+        assert session.query("select count(*) from blocks").rows == [(150,)]
+
+
+def test_a_query_beyond_its_memory_is_refused_and_the_session_lives_on(store, uris):
+    limits = Limits(memory_mib=64, timeout_seconds=60)
+    with Session([Relation("blocks", SCHEMA, uris)], store.access, limits) as session:
+        with pytest.raises(InvalidInput, match="more memory"):
+            session.query("select count(distinct md5(range::varchar)) from range(50000000)")
+        assert session.query("select count(*) from blocks").rows == [(150,)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [
+        ("select nope from blocks", "nope"),
+        ("select 'x'::int", "Could not convert"),
+        ("select 9223372036854775807::bigint + 1", "Overflow"),
+        ("select $1", "parameter"),
+    ],
+)
+def test_a_wrong_query_is_one_clear_line(session, sql, says):
+    with pytest.raises(InvalidInput) as caught:
+        session.query(sql)
+    assert says.lower() in str(caught.value).lower()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_vanished_object_is_the_stores_fault_and_names_no_secret(store, uris):
+    with Session([Relation("blocks", SCHEMA, uris)], store.access) as session:
+        store.delete(["cryo/1/d/50.parquet"])
+        with pytest.raises(Unavailable) as caught:
+            session.query("select sum(gas_used) from blocks")
+        assert store.access.secret_key not in str(caught.value)
+        assert store.access.host not in str(caught.value)
+
+
+def test_a_store_that_refuses_the_key_is_reported_without_it(store, uris):
+    wrong = S3Access(store.access.bucket, store.access.access_key, "not-the-secret", store.access.endpoint)
+    with pytest.raises(TraceError) as caught:
+        Session([Relation("blocks", SCHEMA, uris)], wrong)
+    assert "not-the-secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def outsider():
+    """Some server that a query must never reach; the paths asked of it."""
+    asked = []
+
+    class Listener(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_PUT = do_GET  # noqa: N815  (the names http.server looks for)
+
+        def log_message(self, *_):
+            return
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Listener)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_ways_out_that_hardening_leaves_open_end_at_the_gate(session, store, outsider):
+    host, asked = outsider
+    inside = store.access.uri("cryo/1/d/0.parquet")
+    for sql in (
+        f"select * from read_parquet('{inside}?s3_endpoint={host}&s3_use_ssl=false')",
+        f"select * from '{inside}?s3_endpoint={host}&s3_use_ssl=false'",
+        f"select * from parquet_metadata('{inside}?s3_endpoint={host}')",
+        f"copy (select 1) to '{store.access.uri('stolen.parquet')}'",
+        f"create secret s (type s3, endpoint '{host}')",
+        "drop secret lake",
+        "call enable_logging()",
+        "select sql from duckdb_views()",
+        "select * from duckdb_secrets()",
+        "select repeat('x', 3000000000)",
+        "select * from read_text('/etc/hostname')",
+        "select current_setting('s3_secret_access_key')",
+    ):
+        with pytest.raises(InvalidInput):
+            session.query(sql)
+    assert asked == []
+    assert sorted(store.keys("")) == [f"cryo/1/d/{n}.parquet" for n in (0, 100, 50)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select * from read_text('/etc/hostname')",
+        "select * from read_parquet('s3://elsewhere/x.parquet')",
+        "set memory_limit = '64GB'",
+        "set enable_external_access = true",
+        "load '/tmp/other.duckdb_extension'",
+        "install spatial",
+        "attach '/tmp/x.db'",
+        "copy (select 1) to '/tmp/x.parquet'",
+    ],
+)
+def test_our_own_sql_cannot_leave_the_bucket_either(session, sql):
+    """What stands behind the gate: templates run on the hardened connection too."""
+    with pytest.raises(TraceError):
+        session.table(sql, {})
