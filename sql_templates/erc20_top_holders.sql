@@ -7,6 +7,7 @@
 --   from_block (integer): first block of the window that is sampled
 --   to_block (integer): last block, inclusive; holders are ranked by their balance after it
 --   step (integer): blocks between samples; the last block is always one
+-- starts: at the first synced block; counts are relative to it unless the sync starts where the contract does
 -- columns:
 --   rank: 1 for the largest balance after to_block; ties by address
 --   holder: 0x address

@@ -3,6 +3,7 @@
 -- inputs: logs
 -- parameters:
 --   token (address): the token's contract
+-- starts: at the first synced block; counts are relative to it unless the sync starts where the contract does
 -- columns:
 --   block_number: the block
 --   minted, burned: what this block added and removed, in the token's smallest unit, decimal text

@@ -4,6 +4,7 @@
 -- parameters:
 --   staking (address): the staking contract (Monad: the precompile 0x...1000)
 --   to_block (integer): last block, inclusive
+-- starts: at the first synced block; counts are relative to it unless the sync starts where the contract does
 -- columns:
 --   rank: 1 for the largest stake; ties by id
 --   validator: the validator's id

@@ -17,6 +17,8 @@ import duckdb
 from trace_dagster.errors import InvalidInput
 
 MAX_SQL_BYTES = 100_000
+_MAX_DEPTH = 200
+"""Nesting of expressions: what the JSON reader and DuckDB's own recursion stand easily."""
 
 _TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest"})
 _TABLE_NODES = frozenset(
@@ -36,49 +38,69 @@ def check(sql: str, tables: Iterable[str]) -> None:
 
     ``tables`` are names as written in SQL, ``blocks`` or ``chain_1.blocks``.
     """
-    known = frozenset(name.lower() for name in tables)
-    try:
-        for node, ctes in _nodes(_parse(sql), frozenset()):
-            _check_node(node, known, ctes)
-    except RecursionError:
-        raise InvalidInput("the query is nested too deeply") from None
+    known = frozenset(tuple(name.lower().split(".")) for name in tables)
+    for node, ctes in _nodes(_parse(sql)):
+        _check_node(node, known, ctes)
 
 
 def _parse(sql: str) -> dict[str, Any]:
-    if len(sql.encode(errors="replace")) > MAX_SQL_BYTES:
+    try:
+        size = len(sql.encode())
+    except UnicodeError:
+        raise InvalidInput("a query must be valid Unicode text") from None
+    if size > MAX_SQL_BYTES:
         raise InvalidInput(f"a query is at most {MAX_SQL_BYTES} bytes")
     try:
-        with duckdb.connect() as connection:
+        with duckdb.connect(config={"max_expression_depth": _MAX_DEPTH}) as connection:
             statements = connection.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise InvalidInput("a query is exactly one SELECT")
             row = connection.execute("select json_serialize_sql(?)", [statements[0].query]).fetchone()
     except duckdb.Error as error:
         raise InvalidInput(f"not valid SQL: {_first_line(error)}") from None
-    except (UnicodeError, RecursionError):
-        raise InvalidInput("not valid SQL text") from None
-    tree: dict[str, Any] = json.loads(row[0]) if row else {"error": True}
+    tree: dict[str, Any] = _loads(row[0]) if row else {"error": True}
     if tree.get("error") or len(tree.get("statements", ())) != 1:
         raise InvalidInput(f"a query is exactly one SELECT: {tree.get('error_message', 'nothing to run')}")
     return tree
 
 
-def _nodes(node: Any, ctes: frozenset[str]) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
-    """Every object of the tree with the CTE names in scope there."""
-    if isinstance(node, dict):
-        own = {str(entry["key"]).lower() for entry in (node.get("cte_map") or {}).get("map", ())}
-        scope = ctes | own
-        if _kind(node) in {"RECURSIVE_CTE_NODE", "CTE_NODE"} and node.get("cte_name"):
-            scope |= {str(node["cte_name"]).lower()}
-        yield node, scope
-        for value in node.values():
-            yield from _nodes(value, scope)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _nodes(value, ctes)
+def _loads(text: str) -> dict[str, Any]:
+    try:
+        tree: dict[str, Any] = json.loads(text)
+    except RecursionError:
+        raise InvalidInput("the query is nested too deeply") from None
+    return tree
 
 
-def _check_node(node: dict[str, Any], tables: frozenset[str], ctes: frozenset[str]) -> None:
+def _nodes(tree: Any) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
+    """Every object of the tree with the CTE names in scope there.
+
+    A CTE sees those before it, and itself only in the right arm of a recursion: elsewhere DuckDB would look
+    the same name up in its catalog, or as a file.
+    """
+    waiting: list[tuple[Any, frozenset[str]]] = [(tree, frozenset())]
+    while waiting:
+        node, scope = waiting.pop()
+        if isinstance(node, list):
+            waiting.extend((value, scope) for value in node)
+        elif isinstance(node, dict):
+            for entry in (node.get("cte_map") or {}).get("map", ()):
+                waiting.append((entry["value"], scope))
+                scope |= {str(entry["key"]).lower()}
+            yield node, scope
+            inside = scope | {str(node.get("cte_name")).lower()} if _kind(node) == "RECURSIVE_CTE_NODE" else scope
+            waiting.extend((_inner(node, key), inside if key == "right" else scope) for key in node if key != "cte_map")
+
+
+def _inner(node: dict[str, Any], key: str) -> Any:
+    """What lies below a key; of a table function, whose name has its own list, the arguments."""
+    value = node[key]
+    if key == "function" and _kind(node) == "TABLE_FUNCTION" and isinstance(value, dict):
+        return list(value.values())
+    return value
+
+
+def _check_node(node: dict[str, Any], tables: frozenset[tuple[str, ...]], ctes: frozenset[str]) -> None:
     kind = _kind(node)
     if "query_location" in node and "class" not in node and "alias" in node and kind not in _TABLE_NODES:
         raise InvalidInput(f"a query may not use {str(kind).lower()}")
@@ -92,7 +114,7 @@ def _check_node(node: dict[str, Any], tables: frozenset[str], ctes: frozenset[st
             raise InvalidInput(f"a query may not read from {name}()")
     elif node.get("function_name") is not None:
         name = str(node["function_name"]).lower()
-        if name not in allowed_functions() and name not in _TABLE_FUNCTIONS:
+        if name not in allowed_functions():
             raise InvalidInput(f"function {name}() is not on the list of allowed functions")
     if node.get("at_clause"):
         raise InvalidInput("a query may not use AT")
@@ -104,13 +126,13 @@ def _kind(node: dict[str, Any]) -> str | None:
     return kind if isinstance(kind, str) else None
 
 
-def _check_table(node: dict[str, Any], tables: frozenset[str], ctes: frozenset[str]) -> None:
-    parts = [str(node.get(part) or "") for part in ("catalog_name", "schema_name", "table_name")]
-    name = ".".join(part for part in parts if part).lower()
-    if name in tables or (name in ctes and not parts[0] and not parts[1]):
+def _check_table(node: dict[str, Any], tables: frozenset[tuple[str, ...]], ctes: frozenset[str]) -> None:
+    given = (str(node.get(part) or "") for part in ("catalog_name", "schema_name", "table_name"))
+    parts = tuple(part.lower() for part in given if part)
+    if parts in tables or (len(parts) == 1 and parts[0] in ctes):
         return
-    shown = ", ".join(sorted(tables)) or "none yet"
-    raise InvalidInput(f"no table is called {name[:80]!r}; there are: {shown}")
+    shown = ", ".join(sorted(".".join(name) for name in tables)) or "none yet"
+    raise InvalidInput(f"no table is called {'.'.join(parts)[:80]!r}; there are: {shown}")
 
 
 def _first_line(error: Exception) -> str:

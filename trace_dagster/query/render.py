@@ -44,7 +44,7 @@ def value(item: Any, kind: str = "") -> Any:  # noqa: C901  (one case per type)
         case list() | tuple():
             return [value(entry) for entry in item]
         case dict():
-            return {str(key): value(entry) for key, entry in item.items()}
+            return {str(value(key)): value(entry) for key, entry in item.items()}
         case datetime.datetime() | datetime.date() | datetime.time():
             return item.isoformat()
         case datetime.timedelta():

@@ -1,0 +1,54 @@
+"""Where a CTE's name holds: anywhere else DuckDB takes it for a file or looks in its catalog."""
+
+import pytest
+
+from trace_dagster.errors import InvalidInput
+from trace_dagster.query.gate import check
+
+TABLES = ("blocks", "chain_1.blocks")
+FILE = '"s3://bucket/prefix/x.parquet?s3_endpoint=10.0.0.1:80"'
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        f"with {FILE} as (select * from {FILE}) select * from {FILE}",
+        f"with a as (select * from {FILE}), {FILE} as (select 1) select * from a",
+        f"with a as (with {FILE} as (select 1) select * from {FILE}) select * from {FILE}",
+        "with duckdb_views as (select * from duckdb_views) select * from duckdb_views",
+        "with recursive sqlite_master as (select * from sqlite_master) select * from sqlite_master",
+        "with recursive v as (select 1 as a union all select a from v), w as (select * from x), x as (select 1)"
+        " select * from w",
+        "with recursive duckdb_views as (select sql from duckdb_views union all select sql from duckdb_views)"
+        " select * from duckdb_views",
+        'select * from "chain_1.blocks"',
+    ],
+)
+def test_a_name_outside_its_scope_is_no_table(sql):
+    with pytest.raises(InvalidInput, match="no table is called"):
+        check(sql, TABLES)
+
+
+@pytest.mark.parametrize("sql", ["select " + "1+" * 900 + "1", "select " + "[" * 900 + "1" + "]" * 900])
+def test_deep_nesting_is_refused_not_a_crash(sql):
+    with pytest.raises(InvalidInput):
+        check(sql, TABLES)
+
+
+def test_text_that_is_not_unicode_is_refused():
+    with pytest.raises(InvalidInput, match="Unicode"):
+        check("select '\ud800'", TABLES)
+
+
+@pytest.mark.parametrize(
+    "call", ["range(2000000000)", "generate_series(1, 2000000000)", "bitstring_agg(1, 0, 900000000)"]
+)
+def test_what_makes_one_huge_value_is_refused(call):
+    with pytest.raises(InvalidInput, match="not on the list of allowed functions"):
+        check(f"select length({call})", TABLES)
+
+
+@pytest.mark.parametrize("arguments", ["getenv('HOME')::int", "length((select max(sql) from duckdb_views))"])
+def test_arguments_of_table_functions_are_looked_at(arguments):
+    with pytest.raises(InvalidInput):
+        check(f"select * from range({arguments})", TABLES)
