@@ -97,6 +97,8 @@ def _bounds(job: ChainSync, runtime: Runtime, say: Say) -> Bounds:
     first = next(iter(job.streams.values())).rpc_pool
 
     def finalized() -> int:
+        if not runtime.needs_rpc:
+            raise InvalidInput("the fake engine has no head: write from_block and to_block as numbers")
         return block_number(runtime.pool(first, job.chain_id), "finalized")
 
     known = runtime.jobs.known(job.name) if is_symbolic(job) else None

@@ -92,8 +92,10 @@ class Runtime:
 
         Raises InvalidInput for an unknown pool or another chain, Unavailable when it does not answer.
         """
+        if not self.needs_rpc:
+            return RpcPool(name, ())
         pool = pool_named(name, self.settings.environment)
-        if self.needs_rpc and (name, chain_id) not in self._checked_pools:
+        if (name, chain_id) not in self._checked_pools:
             require_chain(pool, chain_id)
             self._checked_pools.add((name, chain_id))
         return pool

@@ -8,9 +8,7 @@ is pinned and a test holds it.
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
-from pathlib import Path
 from typing import Any
 
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
@@ -18,7 +16,7 @@ from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from sqlalchemy import create_engine, make_url
 
-from trace_dagster.lite.attach import environment_with_stack
+from trace_dagster.lite.attach import environment_with_stack, home_of
 
 POOL_SIZE = 4
 POOL_OVERFLOW = 16
@@ -55,7 +53,7 @@ class TraceDagsterStorage(DagsterPostgresStorage):
         url = environment_with_stack(os.environ).get("TRACE_POSTGRES_URL", "").strip()
         if url:
             return cls(url, inst_data)
-        scratch = Path(os.environ.get("DAGSTER_HOME") or tempfile.gettempdir()) / "trace-dagster-scratch"
+        scratch = home_of(os.environ) / "dagster-scratch"
         warnings.warn(
             "TRACE_POSTGRES_URL is not set and no `trace-lite up` is running: Dagster uses scratch storage",
             stacklevel=2,
