@@ -14,7 +14,7 @@ help: ## List the targets
 
 $(VENV)/pyvenv.cfg:
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed (the range of Cryo's wheel): install one, or make PYTHON=/path/to/python3.12" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	"$(PYTHON)" -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: $(VENV)/pyvenv.cfg requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
@@ -30,7 +30,7 @@ install: $(VENV)/.installed ## Make .venv with everything the product needs
 install-dev: $(VENV)/.installed-dev ## The same, and what tests and checks need
 
 node: ## Fetch the EVM node for the acceptance tests with npm, where there is npm
-	@if [ -d .cache/npm/node_modules/@foundry-rs/anvil ]; then :; \
+	@if ls .cache/npm/node_modules/@foundry-rs/anvil-*/bin/anvil >/dev/null 2>&1; then :; \
 	elif command -v npm >/dev/null 2>&1; then \
 	  npm install --silent --no-audit --no-fund --ignore-scripts --prefix .cache/npm @foundry-rs/anvil@$(ANVIL_VERSION); \
 	else echo "no npm here: the tests against a real EVM node are left out"; fi
@@ -71,6 +71,6 @@ lock: install-dev ## Pin and hash every dependency anew
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras --no-emit-index-url --quiet pyproject.toml --group build -o requirements.txt
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras --no-emit-index-url --quiet pyproject.toml --group dev -o requirements-dev.txt
 
-clean: ## Remove the environment, caches and the stack's state
+clean: ## Remove the environment and caches (the stack's state in .trace stays)
 	-@[ -x $(BIN)/trace-lite ] && $(BIN)/trace-lite down
-	rm -rf $(VENV) .cache .trace .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

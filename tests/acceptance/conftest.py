@@ -91,6 +91,7 @@ def stack(open_folder, real_blocks, node) -> Iterator[Running]:
     environment |= {
         "TRACE_HOME": str(home),
         "TRACE_DEVCHAIN_BLOCKS": str(BLOCKS),
+        "TRACE_LEASE_TTL_SECONDS": "10",
         "TRACE_RPC_POOL_DEAD_URL": "http://user:hunter2secret@127.0.0.1:9/v1/KEY4f3a2b1c",
     }
     if real_blocks is not None:

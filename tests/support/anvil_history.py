@@ -19,6 +19,7 @@ HUGE = 2**200 + 12345  # beyond every machine integer
 BUSY_BLOCKS = 24
 TRANSFERS_PER_BUSY_BLOCK = 4
 EMPTY_BLOCKS = 5
+BLOCKS_TO_FINALITY = 2  # with slots of one block per epoch
 # The node's well-known development key of accounts[9], for signing an authorization (type 4).
 _DELEGATOR_KEY = bytes.fromhex("2a871d0798f97d79848a013d4936a73bf4cc922c825d33c1cf7073dff6d409c6")
 
@@ -33,6 +34,11 @@ class AnvilChain:
     token: str
     weth: str
     router: str
+
+    @property
+    def finalized(self) -> int:
+        """The newest block that will not change any more."""
+        return int(self.node.rpc("eth_getBlockByNumber", "finalized", False)["number"], 16)
 
     @property
     def url(self) -> str:
@@ -55,7 +61,7 @@ def build_history(node: Anvil) -> AnvilChain:
     _be_busy(chain)
     _every_type(chain)
     _burn_and_withdraw(chain)
-    node.mine_empty(1)
+    node.mine_empty(BLOCKS_TO_FINALITY + 1)
     head = int(node.rpc("eth_blockNumber"), 16)
     return AnvilChain(node, head, accounts, token, weth, router)
 

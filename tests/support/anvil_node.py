@@ -70,7 +70,7 @@ def running_anvil(binary: Path) -> Iterator[Anvil]:
     with tempfile.TemporaryDirectory(prefix="anvil-") as home:
         command = [
             str(binary), "--host", "127.0.0.1", "--port", "0", "--no-mining", "--order", "fifo",
-            "--chain-id", str(CHAIN_ID), "--timestamp", str(GENESIS_TIMESTAMP),
+            "--slots-in-an-epoch", "1", "--chain-id", str(CHAIN_ID), "--timestamp", str(GENESIS_TIMESTAMP),
         ]  # fmt: skip
         process = subprocess.Popen(
             command, env={"HOME": home}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
