@@ -318,3 +318,50 @@ def test_tables_with_another_schema_never_reach_the_store(database, store):
     with ingesting(database, store, engine=Other()) as ingest, pytest.raises(Exception):  # noqa: B017, PT011
         commit(ingest, blocks)
     assert Reading(database).coverage(blocks.dataset_uuid) == []
+
+
+def test_a_store_killed_half_way_leaves_nothing_visible_and_the_range_commits_once_it_is_back(database, tmp_path):
+    """The real server is SIGKILLed between two sub-ranges of one range."""
+    import os
+    import signal
+
+    from trace_dagster.lite.home import Home
+    from trace_dagster.lite.ports import HOST, Ports
+    from trace_dagster.lite.processes import Child
+    from trace_dagster.lite.s3 import s3_service
+    from trace_dagster.store.access import S3Access
+    from trace_dagster.store.objects import ObjectStore
+
+    home = Home(tmp_path)
+    home.prepare()
+    ports = Ports({})
+    port = ports.take(with_grpc=True)
+    secrets = home.secrets()
+    access = S3Access("half", secrets.s3_access_key, secrets.s3_secret_key, f"http://{HOST}:{port}")
+    child = Child(s3_service(tmp_path / "s3", ports, secrets, access, port), tmp_path / "s3.log")
+    child.wait_healthy()
+
+    class Kills(FakeCryo):
+        def extract(self, request):
+            for number, table in enumerate(super().extract(request)):
+                if number == 1:
+                    os.kill(child.pid, signal.SIGKILL)
+                yield table
+
+    blocks = apply(database, job_text(chunk=1000))["blocks"]
+    whole = BlockRange(0, 1000)
+    store = ObjectStore(access)
+    try:
+        with ingesting(database, store, engine=Kills()) as ingest, pytest.raises(Unavailable, match="object store"):
+            commit(ingest, blocks, whole)
+        assert Reading(database).coverage(blocks.dataset_uuid) == []
+        while not child.dead:
+            pass
+        child.restart()
+        child.wait_healthy()
+        with ingesting(database, store) as ingest:
+            assert commit(ingest, blocks, whole).rows == 1000
+        assert_registry_sound(database, store)
+    finally:
+        child.signal_stop()
+        child.wait_stopped(10)
