@@ -24,6 +24,7 @@ from trace_dagster.engine.binary import CryoBinary, sweep
 from trace_dagster.engine.embedded import EmbeddedCryo
 from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.engine.select import engine_from
+from trace_dagster.engine.workers import CallFailed
 from trace_dagster.errors import ExtractionFailed, InvalidInput, Unavailable
 from trace_dagster.rpc.client import require_chain
 from trace_dagster.rpc.pools import RpcPool
@@ -150,6 +151,30 @@ def test_the_next_endpoint_of_the_pool_takes_over(engine, pool, chain):
     with listening(b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n") as port:
         both = RpcPool("both", (f"http://127.0.0.1:{port}", pool.urls[0]))
         assert rows(engine, request("blocks", both, 0, 10)) == 10
+
+
+def test_an_endpoint_without_the_method_is_passed_over(engine, pool):
+    body = b'{"jsonrpc":"2.0","id":0,"error":{"code":-32601,"message":"method not found"}}'
+    answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    with listening(answer) as port:
+        both = RpcPool("both", (f"http://127.0.0.1:{port}", pool.urls[0]))
+        assert rows(engine, request("blocks", both, 0, 10)) == 10
+
+
+def test_what_an_earlier_range_printed_does_not_decide_a_later_failure(pool):
+    opened = EmbeddedCryo(workers=1)
+    try:
+        with pytest.raises(ExtractionFailed, match="does not support"):
+            rows(opened, request("traces", pool, 0, 10))
+        with listening(b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n") as port:
+            broken = RpcPool("broken", (pool.urls[0], f"http://127.0.0.1:{port}"))
+            piece = opened._start(request("blocks", broken, 0, 10), BlockRange(0, 10), 1)
+            with pytest.raises(CallFailed) as caught:
+                piece.future.result(30)
+        assert "-32601" not in str(caught.value)
+        assert "not supported" not in str(caught.value)
+    finally:
+        opened.close()
 
 
 def test_an_endpoint_that_never_answers_is_given_up_and_its_worker_replaced(pool):

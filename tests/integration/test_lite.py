@@ -19,6 +19,7 @@ from trace_dagster.lite.postgres import dsn, postgres_service
 from trace_dagster.lite.processes import STACK_VARIABLE, Child, Service, reap
 from trace_dagster.lite.stack import Stack, down
 from trace_dagster.registry.migrations import is_current, migrate
+from trace_dagster.store.objects import ObjectStore
 
 pytestmark = pytest.mark.integration
 
@@ -173,3 +174,64 @@ def _stack_id(process: psutil.Process) -> str | None:
 
 def test_down_without_a_stack_says_so(tmp_path):
     assert down(Path(tmp_path)) is False
+
+
+def test_a_folder_with_other_files_is_refused_and_left_as_it_was(tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    tmp_path.chmod(0o755)
+    with pytest.raises(InvalidInput, match="other files"):
+        Home(tmp_path).prepare()
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_killed_initdb_is_done_again(open_folder):
+    folder = open_folder / "half made"
+    script = (
+        "import sys; from pathlib import Path; from trace_dagster.lite.postgres import postgres_service;"
+        "postgres_service(Path(sys.argv[1]), 1, 'secret')"
+    )
+    first = subprocess.Popen([sys.executable, "-c", script, str(folder)], start_new_session=True)
+    while not list(folder.glob("data*/PG_VERSION")):
+        assert first.poll() is None
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait(10)
+    assert not (folder / "data" / "PG_VERSION").exists()
+    port = Ports({}).take()
+    child = Child(postgres_service(folder, port, "secret"), open_folder / "half-made.log")
+    try:
+        child.wait_healthy()
+    finally:
+        child.signal_stop()
+        child.wait_stopped(10)
+
+
+def test_an_s3_server_of_the_users_needs_its_keys(tmp_path, postgres_url):
+    environment = {
+        **clean(),
+        "TRACE_POSTGRES_URL": postgres_url,
+        "TRACE_S3_ENDPOINT": "http://127.0.0.1:9",
+    }
+    with (
+        pytest.raises(InvalidInput, match="TRACE_S3_ENDPOINT is set but AWS_ACCESS_KEY_ID is not"),
+        Stack(tmp_path / "home", environment).running(lambda _: None),
+    ):
+        pass
+
+
+def test_a_proxy_in_the_environment_does_not_come_between(s3, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    store = ObjectStore(s3)
+    store.put_if_absent("behind/a/proxy", b"kept")
+    assert store.get("behind/a/proxy")[0] == b"kept"
+
+
+def test_grpc_ports_stay_below_the_ephemeral_ones():
+    assert max(Ports({}).take(with_grpc=True) for _ in range(300)) + 10_000 <= 32_000
+
+
+def test_every_process_of_a_stack_carries_its_id(tmp_path):
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    child = Child(Service("toy", command, {}, healthy=lambda: True), tmp_path / "toy.log", "a-stack-of-its-own")
+    assert reap("a-stack-of-its-own") == 1
+    child.wait_stopped(5)

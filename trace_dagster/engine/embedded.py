@@ -16,7 +16,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.columns import cryo_column, row_order
-from trace_dagster.engine.failures import failure
+from trace_dagster.engine.failures import EndpointLacks, failure
 from trace_dagster.engine.workers import CallFailed, Worker, WorkerGone, Workers
 from trace_dagster.errors import ExtractionFailed, TraceError, Unavailable
 
@@ -115,7 +115,7 @@ class EmbeddedCryo:
         return moved
 
     def _again(self, request: ExtractRequest, piece: _Piece, error: TraceError) -> _Piece:
-        if not isinstance(error, Unavailable) or piece.failures >= SUBRANGE_RETRIES:
+        if not isinstance(error, Unavailable | EndpointLacks) or piece.failures >= SUBRANGE_RETRIES:
             raise error
         again = self._start(request, piece.block_range, piece.failures + 1)
         again.failures, again.moves = piece.failures + 1, piece.moves

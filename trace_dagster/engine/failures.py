@@ -17,6 +17,10 @@ _NOISE = re.compile(r"RustPanic: rust future panicked: unknown error|note: run w
 _MAX_CAUSE = 200
 
 
+class EndpointLacks(ExtractionFailed):
+    """One endpoint cannot serve the call; another of the pool may."""
+
+
 def failure(text: str, request: ExtractRequest, block_range: BlockRange) -> TraceError:
     """The error to raise for a failed call. ``text`` must be redacted already."""
     pool = request.pool.name
@@ -32,11 +36,11 @@ def failure(text: str, request: ExtractRequest, block_range: BlockRange) -> Trac
     if missing := _MISSING_COLUMN.search(text):
         return ExtractionFailed(f"the engine gave no column {missing[1]}", dataset=request.dataset)
     if _UNSUPPORTED.search(text):
-        return ExtractionFailed(
+        return EndpointLacks(
             f"rpc pool {pool} does not support what dataset {request.dataset} needs: use a node with its methods",
             range=block_range,
         )
     if _REFUSED_KEY.search(text):
-        return ExtractionFailed(f"rpc pool {pool} refuses its key: check {variable_of(pool)}", range=block_range)
+        return EndpointLacks(f"rpc pool {pool} refuses its key: check {variable_of(pool)}", range=block_range)
     cause = " ".join(_NOISE.sub(" ", text).split())[:_MAX_CAUSE] or "no reason given"
     return Unavailable(f"the engine failed a request to rpc pool {pool}: {cause}", range=block_range)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future
 from typing import Any
@@ -56,9 +57,9 @@ class Worker:
         )
         self._ids = itertools.count()
         self._lock = threading.Lock()
-        self._calls: dict[int, Future[pa.Table]] = {}
+        self._calls: dict[int, tuple[float, Future[pa.Table]]] = {}
         self._urls: set[str] = set()
-        self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._stderr: deque[tuple[float, str]] = deque(maxlen=_STDERR_LINES)
         threading.Thread(target=self._read_answers, name="engine-answers", daemon=True).start()
         threading.Thread(target=self._read_stderr, name="engine-stderr", daemon=True).start()
 
@@ -84,7 +85,7 @@ class Worker:
         request = {"dataset": dataset, "columns": columns, "order": order, "arguments": arguments}
         with self._lock:
             identity = next(self._ids)
-            self._calls[identity] = future
+            self._calls[identity] = (time.monotonic(), future)
             self._urls.add(arguments["rpc"])
             try:
                 assert self._process.stdin is not None
@@ -109,19 +110,21 @@ class Worker:
         self._process.wait()
         with self._lock:
             left, self._calls = list(self._calls.values()), {}
-        for future in left:
+        for _, future in left:
             future.set_exception(WorkerGone("the engine process ended"))
 
     def _settle(self, header: dict[str, Any], payload: bytes) -> None:
         with self._lock:
-            future = self._calls.pop(header["id"], None)
+            call = self._calls.pop(header["id"], None)
             urls = set(self._urls)
-        if future is None:
+        if call is None:
             return
+        started, future = call
         if header["ok"]:
             future.set_result(pa.ipc.open_stream(payload).read_all())
         else:
-            printed = " ".join(self._stderr)
+            # what an earlier call printed says nothing about this one
+            printed = " ".join(line for at, line in list(self._stderr) if at >= started)
             future.set_exception(CallFailed(redact(f"{header['error']} {printed}", urls)))
 
     def _read_stderr(self) -> None:
@@ -130,7 +133,7 @@ class Worker:
         for line in source:
             with self._lock:
                 urls = set(self._urls)
-            self._stderr.append(redact(line.decode(errors="replace").strip(), urls))
+            self._stderr.append((time.monotonic(), redact(line.decode(errors="replace").strip(), urls)))
 
 
 class Workers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ _LOADED_QUERY = """
 { workspaceOrError { ... on Workspace { locationEntries { loadStatus locationOrLoadError { __typename } } } } }
 """
 _DAEMONS_QUERY = """
-{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }
+{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy lastHeartbeatTime } } } }
 """
 
 
@@ -57,6 +58,7 @@ def instance_yaml() -> str:
 def dagster_services(folder: Path, code_port: int, web_port: int, environment: Mapping[str, str]) -> list[Service]:
     """Describe the three processes; each is healthy when Dagster itself says so."""
     workspace = str(folder / "workspace.yaml")
+    described = time.time()
     url = f"http://{HOST}:{web_port}/graphql"
     python = [sys.executable, "-m"]
     common = {
@@ -95,7 +97,7 @@ def dagster_services(folder: Path, code_port: int, web_port: int, environment: M
         Service(
             name="daemon",
             command=[*python, "dagster._daemon", "run", "-w", workspace],
-            healthy=lambda: _daemons_healthy(url),
+            healthy=lambda: _daemons_healthy(url, described),
             **common,  # type: ignore[arg-type]
         ),
     ]
@@ -111,19 +113,23 @@ def _location_loaded(url: str) -> bool:
     )
 
 
-def _daemons_healthy(url: str) -> bool:
+def _daemons_healthy(url: str, since: float) -> bool:
+    """Whether every required daemon beat after ``since``: Dagster calls a predecessor's heartbeat healthy too."""
     data = _ask(url, _DAEMONS_QUERY) or {}
     statuses = ((data.get("instance") or {}).get("daemonHealth") or {}).get("allDaemonStatuses") or []
     required = [status for status in statuses if status["required"]]
-    return bool(required) and all(status["healthy"] for status in required)
+    return bool(required) and all(
+        status["healthy"] and (status["lastHeartbeatTime"] or 0) >= since for status in required
+    )
 
 
 def _ask(url: str, query: str) -> dict[str, Any] | None:
     request = urllib.request.Request(  # noqa: S310  (a loopback URL made here)
         url, json.dumps({"query": query}).encode(), {"content-type": "application/json"}
     )
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach our loopback
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310
+        with direct.open(request, timeout=_TIMEOUT_SECONDS) as answer:
             data = json.load(answer).get("data")
             return data if isinstance(data, dict) else None
     except (OSError, ValueError, urllib.error.URLError):

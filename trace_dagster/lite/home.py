@@ -16,6 +16,9 @@ import psutil
 from trace_dagster.errors import InvalidInput
 
 HOME_VERSION = 1
+_MARKER = "home_version"
+_BEFORE_THE_FIRST_UP = {"dagster-scratch"}
+"""What `dagster dev` may have put there while no stack ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +79,12 @@ class Home:
         """Create the folder. Raises InvalidInput when it was made by a newer version or cannot be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._refuse_a_folder_of_others()
             self.path.chmod(0o711)  # the database user passes through it; what lies in it is closed
             self.logs.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise InvalidInput(f"TRACE_HOME cannot be used: {error.strerror}", path=self.path) from None
-        marker = self.path / "home_version"
+        marker = self.path / _MARKER
         if marker.exists():
             self._check_version(marker.read_text().strip())
         write_private(marker, str(HOME_VERSION))
@@ -122,6 +126,15 @@ class Home:
         except (ValueError, TypeError):
             raise InvalidInput("secrets.json cannot be read: this TRACE_HOME is damaged", path=file) from None
 
+    def _refuse_a_folder_of_others(self) -> None:
+        """Never change the mode of, or write into, a folder that holds something else."""
+        held = {entry.name for entry in self.path.iterdir()}
+        if held - _BEFORE_THE_FIRST_UP and _MARKER not in held:
+            raise InvalidInput(
+                "TRACE_HOME is a folder with other files in it: name one that is empty or does not exist",
+                path=self.path,
+            )
+
     def _check_version(self, written: str) -> None:
         if not written.isdecimal():
             raise InvalidInput("home_version cannot be read: this TRACE_HOME is damaged", path=self.path)
@@ -153,6 +166,8 @@ def load_state(home: Path) -> StackState | None:
 
 def _is_running(state: StackState) -> bool:
     try:
-        return abs(psutil.Process(state.pid).create_time() - state.started) < 1
+        process = psutil.Process(state.pid)
+        # where nothing reaps orphans, a killed supervisor stays as a zombie
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - state.started) < 1
     except psutil.Error:
         return False

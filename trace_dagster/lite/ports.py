@@ -41,7 +41,7 @@ class Ports:
         if written:
             return self._fixed(str(variable), written, with_grpc=with_grpc)
         for _ in range(500):
-            port = self._random.randint(_LOWEST, _HIGHEST)
+            port = self._random.randint(_LOWEST, _HIGHEST - (_GRPC_OFFSET if with_grpc else 0))
             if self._usable(port, with_grpc=with_grpc):
                 self._given.add(port)
                 return port

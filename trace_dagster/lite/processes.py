@@ -44,9 +44,10 @@ class Service:
 class Child:
     """One running service."""
 
-    def __init__(self, service: Service, log: Path) -> None:
+    def __init__(self, service: Service, log: Path, stack_id: str | None = None) -> None:
         self.service = service
         self._log = log
+        self._mark = {STACK_VARIABLE: stack_id} if stack_id else {}
         self._process = self._spawn()
 
     @property
@@ -93,7 +94,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=dict(self.service.environment),
+                env={**self.service.environment, **self._mark},
                 cwd=self.service.folder,
                 start_new_session=True,
                 preexec_fn=_die_with_parent,  # noqa: PLW1509  (the supervisor starts children from one thread)

@@ -97,6 +97,8 @@ class Stack:
                 "a stack already runs in this TRACE_HOME: use it, or end it with `trace-lite down`",
                 path=self._home.path,
             )
+        with self._home.locked():
+            pass  # one that is still starting keeps its log too
         say("starting")
         log = self._home.logs / "supervisor.log"
         with log.open("wb") as output:
@@ -167,6 +169,7 @@ class Stack:
     def _add_s3(self, services: list[Service], variables: dict[str, str]) -> None:
         bucket = self._given.get("TRACE_S3_BUCKET", "").strip() or DEFAULT_BUCKET
         if self._given.get("TRACE_S3_ENDPOINT", "").strip():
+            _require_keys(self._given)
             access = s3_access(self._given)
             ensure_bucket(access)
         else:
@@ -199,8 +202,10 @@ class Stack:
 
     def _launch(self, services: list[Service]) -> None:
         """Start all of them, then wait until each is healthy."""
-        children = [Child(service, self._home.logs / f"{service.name}.log") for service in services]
-        self._children += children
+        children = []
+        for service in services:
+            children.append(Child(service, self._home.logs / f"{service.name}.log", self._stack_id))
+            self._children.append(children[-1])
         with ThreadPoolExecutor(len(children) or 1) as pool:
             list(pool.map(Child.wait_healthy, children))
 
@@ -286,6 +291,12 @@ def _require_postgres(url: str) -> None:
             "TRACE_POSTGRES_URL does not answer: check host, port, user and password",
             reason=type(error).__name__,
         ) from None
+
+
+def _require_keys(environment: Mapping[str, str]) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        if not environment.get(name, "").strip():
+            raise InvalidInput(f"TRACE_S3_ENDPOINT is set but {name} is not: set the key of that server")
 
 
 def _to_json(state: StackState) -> str:

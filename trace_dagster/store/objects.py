@@ -43,6 +43,7 @@ class ObjectStore:
                 connect_timeout=5,
                 read_timeout=60,
                 max_pool_connections=max_connections,
+                proxies={} if access.on_loopback else None,
             ),
         )
 
