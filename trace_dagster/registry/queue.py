@@ -1,0 +1,60 @@
+"""The default queue: a table beside the registry, so that a laptop needs no other server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from trace_dagster.registry.connection import Database
+from trace_dagster.wakeups.driver import MAX_DELIVERIES, Delivery
+
+
+class PgQueueDriver:
+    """:class:`~trace_dagster.wakeups.driver.QueueDriver` over Postgres; its clock is the database's."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def publish(self, bodies: Sequence[str]) -> None:
+        """Enqueue, in one transaction."""
+        with self._database.transaction() as session:
+            session.many("publish_message", [{"body": body} for body in bodies])
+
+    def receive(self, limit: int, *, visibility_seconds: float) -> list[Delivery]:
+        """Oldest first; worn-out messages are buried on the way."""
+        with self._database.transaction() as session:
+            session.run("bury_messages", max_deliveries=MAX_DELIVERIES, limit=limit)
+            rows = session.all("receive_messages", limit=limit, visibility_seconds=visibility_seconds)
+        return [Delivery(row["body"], row["receipt"], row["deliveries"]) for row in rows]
+
+    def ack(self, receipts: Sequence[str]) -> None:
+        """Delete."""
+        with self._database.transaction() as session:
+            session.run("ack_messages", receipts=_uuids(receipts))
+
+    def nack(self, receipts: Sequence[str], *, delay_seconds: float) -> None:
+        """Visible again after the delay."""
+        with self._database.transaction() as session:
+            session.run("requeue_messages", receipts=_uuids(receipts), seconds=delay_seconds)
+
+    def extend(self, receipts: Sequence[str], *, visibility_seconds: float) -> None:
+        """Hidden for longer."""
+        with self._database.transaction() as session:
+            session.run("hide_messages", receipts=_uuids(receipts), seconds=visibility_seconds)
+
+    def dead(self) -> int:
+        """Rows of the dead table."""
+        with self._database.transaction() as session:
+            row = session.one("dead_messages")
+        return int(row["n"]) if row else 0
+
+
+def _uuids(receipts: Sequence[str]) -> list[UUID]:
+    """Receipts as this driver gives them; others cannot be ours."""
+    found = []
+    for receipt in receipts:
+        try:
+            found.append(UUID(receipt))
+        except ValueError:
+            continue
+    return found

@@ -1,0 +1,1 @@
+"""The queue between the outbox and the runs: it only wakes, Postgres decides."""
