@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from trace_dagster import __version__
+from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import InvalidInput, TraceError
 
 _INTERRUPTED = 130
@@ -116,6 +117,99 @@ def status(job: str | None, as_json: bool) -> None:
         click.echo(json.dumps({"jobs": [entry.to_json() for entry in found]}, indent=2))
     else:
         status_table(found)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
+def jobs(as_json: bool) -> None:
+    """List the applied jobs."""
+    from trace_dagster.operate import read_status
+    from trace_dagster.show import jobs_table
+
+    found = read_status(_environment(), None)
+    if as_json:
+        click.echo(json.dumps({"jobs": [entry.headline() for entry in found]}, indent=2))
+    else:
+        jobs_table(found)
+
+
+@main.command()
+@click.option("--job", required=True, help="Its name or id.")
+def pause(job: str) -> None:
+    """Give a job no further ranges to work on; those under way are finished."""
+    from trace_dagster.operate import set_paused
+
+    set_paused(job, _environment(), say, paused=True)
+
+
+@main.command()
+@click.option("--job", required=True, help="Its name or id.")
+def resume(job: str) -> None:
+    """Let a paused job go on."""
+    from trace_dagster.operate import set_paused
+
+    set_paused(job, _environment(), say, paused=False)
+
+
+class _Blocks(click.ParamType[BlockRange]):
+    """``A:B``, end-exclusive."""
+
+    name = "A:B"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> BlockRange:
+        start, _, end = str(value).partition(":")
+        if not (start.isascii() and start.isdecimal() and end.isascii() and end.isdecimal()):
+            self.fail("write two block numbers, FIRST:END, the end exclusive: 1000:2000", param, ctx)
+        try:
+            return BlockRange(int(start), int(end))
+        except InvalidInput:
+            self.fail("the end must lie after the first block, and within bigint", param, ctx)
+
+
+@main.command()
+@click.option("--job", required=True, help="Its name or id.")
+@click.option("--stream", help="Only this dataset key.")
+@click.option("--range", "blocks", type=_Blocks(), help="Only ranges that touch these blocks.")
+def retry(job: str, stream: str | None, blocks: BlockRange | None) -> None:
+    """Queue failed and dead ranges again, with all their tries."""
+    from trace_dagster.operate import requeue
+
+    count = requeue(job, stream, blocks, ("failed", "dead"), _environment())
+    say(f"{count} ranges are queued again" if count else "no failed range matches")
+
+
+@main.command()
+@click.option("--job", required=True, help="Its name or id.")
+@click.option("--stream", required=True, help="The dataset key.")
+@click.option("--range", "blocks", required=True, type=_Blocks(), help="Ranges that touch these blocks.")
+def refresh(job: str, stream: str, blocks: BlockRange) -> None:
+    """Fetch committed ranges again; where rows or objects differ, a new generation replaces the old one."""
+    from trace_dagster.operate import requeue
+
+    count = requeue(job, stream, blocks, ("committed",), _environment())
+    say(f"{count} ranges are queued again" if count else "no committed range matches")
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, remove nothing.")
+@click.option(
+    "--grace-hours",
+    type=click.FloatRange(min=0),
+    default=24.0,
+    show_default=True,
+    help="Spare what is younger: longer than the longest query and the longest range.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
+def sweep(dry_run: bool, grace_hours: float, as_json: bool) -> None:
+    """Remove objects that no commit needs: of dead attempts and of replaced generations."""
+    from trace_dagster.operate import run_sweep
+
+    swept = run_sweep(_environment(), grace_hours * 3600, dry_run=dry_run)
+    if as_json:
+        click.echo(json.dumps(swept.to_json(), indent=2))
+    else:
+        for line in swept.lines():
+            say(line)
 
 
 @main.command()

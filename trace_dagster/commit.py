@@ -87,13 +87,18 @@ class Committer:
         started = time.monotonic()
         files, digest, evidence = self._write(lease, target, rows)
         visible = self._publications.visible(target.dataset_uuid, target.block_range)
-        if visible and visible.content_digest == digest and visible.config_hash == target.config_hash:
+        same = visible and visible.content_digest == digest and visible.config_hash == target.config_hash
+        if visible and same and self._intact(visible):
             self._publications.confirm(lease, visible)
             self._store.delete(file.key for file in files)
             return visible
         manifest = self._manifest(lease, target, rows.engine, files, digest, evidence)
         metrics = {**rows.metrics, "seconds": round(time.monotonic() - started, 3)}
         return self._publish(lease, target, manifest, metrics)
+
+    def _intact(self, visible: Publication) -> bool:
+        """Whether the objects behind a version are still what was committed: else the range is written anew."""
+        return all(self._store.sha256(key) == digest for key, digest in self._publications.files(visible))
 
     def _write(self, lease: Lease, target: Target, rows: Rows) -> tuple[list[ManifestFile], str, dict[str, Any]]:
         digest = ContentDigest(target.schema)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.commit import Committer, Rows, Target
 from trace_dagster.datasets.catalogue import Dataset, dataset
 from trace_dagster.engine.base import Engine, ExtractRequest
-from trace_dagster.errors import RETRYABLE, LeaseLost, TraceError, Unavailable
+from trace_dagster.errors import RETRYABLE, LeaseLost, Refused, TraceError, Unavailable
 from trace_dagster.heart import Heart
 from trace_dagster.identity import task_id
 from trace_dagster.registry.publications import Publication, Publications
@@ -44,6 +44,7 @@ class StreamSpec:
     verify: str
     options: dict[str, Any]
     from_block: int
+    to_block: int | None
 
     @property
     def dataset(self) -> Dataset:
@@ -53,6 +54,14 @@ class StreamSpec:
     def task_id(self, block_range: BlockRange) -> UUID:
         """Identity of the task for one range."""
         return task_id(self.job_id, self.dataset_key, block_range)
+
+    def is_cell(self, block_range: BlockRange) -> bool:
+        """Whether a range is one of the cells this stream's span is cut into."""
+        end = self.to_block if self.to_block is not None else block_range.end
+        if not self.from_block <= block_range.start < block_range.end <= end:
+            return False
+        grid = block_range.start // self.chunk_size * self.chunk_size
+        return block_range == BlockRange(max(grid, self.from_block), min(grid + self.chunk_size, end))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,42 +77,62 @@ class Ingest:
     """Claims, extracts, verifies and commits ranges; safe to use from many threads."""
 
     def __init__(
-        self, *, tasks: Tasks, publications: Publications, committer: Committer, engine: Engine, heart: Heart
+        self,
+        *,
+        tasks: Tasks,
+        publications: Publications,
+        committer: Committer,
+        engine: Engine,
+        heart: Heart,
+        pool: Callable[[str, int], RpcPool],
     ) -> None:
         self._tasks = tasks
         self._publications = publications
         self._committer = committer
         self._engine = engine
         self._heart = heart
+        self._pool = pool
 
     def claim(
-        self, spec: StreamSpec, block_range: BlockRange, run_id: str, *, wait_seconds: float
+        self, spec: StreamSpec, block_range: BlockRange, run_id: str, *, wait_seconds: float, refresh: bool = False
     ) -> Work | Publication:
         """Take a range, or return what is committed already (no RPC work is done for it).
 
-        Waits while another run holds it or the stream's slots are taken; raises Unavailable after
-        ``wait_seconds``, Refused when the range is not a cell of the plan.
+        Waits for a free slot of the stream, and up to ``wait_seconds`` for another run that holds the
+        range; raises Unavailable after that, Refused when the range is not a cell of the plan or its
+        job is paused. ``refresh`` takes a committed range too, to compare it with the chain.
         """
-        identity = spec.task_id(block_range)
-        self._tasks.ensure(identity, spec.dataset_uuid, block_range, spec.config_hash)
+        identity = self._planned(spec, block_range)
         deadline = time.monotonic() + wait_seconds
         while True:
-            outcome = self._tasks.claim(identity, spec.dataset_uuid, block_range, run_id)
+            outcome = self._tasks.claim(identity, spec.dataset_uuid, block_range, run_id, refresh=refresh)
             if isinstance(outcome, Lease):
                 return Work(spec, block_range, outcome)
             if outcome is Unclaimed.COMMITTED:
                 published = self._publications.visible(spec.dataset_uuid, block_range)
                 if published is not None:
                     return published
-            if time.monotonic() > deadline:
+            if outcome is not Unclaimed.NO_SLOT and time.monotonic() > deadline:
                 raise Unavailable(
                     f"the range was not free within {wait_seconds:.0f} s: {outcome.value}", range=block_range
                 )
             time.sleep(_POLL_SECONDS)
 
-    def commit(self, work: Work, pool: RpcPool) -> Publication:
+    def _planned(self, spec: StreamSpec, block_range: BlockRange) -> UUID:
+        """The range's task; one that nobody planned yet is planned now when it is a cell of the stream."""
+        identity = spec.task_id(block_range)
+        if spec.is_cell(block_range):
+            self._tasks.ensure(identity, spec.dataset_uuid, block_range, spec.config_hash)
+        elif not self._tasks.exists(identity):
+            raise Refused(
+                f"this range is not a cell of the stream's plan: its chunk_size is {spec.chunk_size}", range=block_range
+            )
+        return identity
+
+    def commit(self, work: Work) -> Publication:
         """Extract, verify and commit a claimed range; a failure ends the attempt with its reason."""
         with self.holding(work.lease) as lost:
+            pool = self._pool(work.spec.rpc_pool, work.spec.chain_id)
             return self._committer.commit(work.lease, self._target(work), self._rows(work, pool, lost))
 
     def commit_whole(self, dataset: UUID, identity: UUID, target: Target, rows: Rows, run_id: str) -> Publication:

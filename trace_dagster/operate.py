@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.bounds import is_symbolic, resolve
 from trace_dagster.chain_sync import ChainSync, FixedTarget, read
 from trace_dagster.errors import InvalidInput
@@ -19,10 +20,12 @@ from trace_dagster.registry.status import JobStatus, failed_ranges, job_statuses
 from trace_dagster.rpc.client import block_number
 from trace_dagster.runtime import Runtime
 from trace_dagster.settings import settings_from
+from trace_dagster.sweep import Swept, sweep
 
 Say = Callable[[str], None]
 
 WEB_URL = "TRACE_WEB_URL"
+PUBLISHED_AT_ONCE = 4096
 _POLL_SECONDS = 0.5
 _STALL_SECONDS = 10.0
 """A job that waits for blocks the chain does not have, this long without progress, is reported."""
@@ -47,6 +50,9 @@ def apply_file(path: Path, environment: Mapping[str, str], say: Say) -> Applied:
         bounds = _bounds(job, runtime, say)
         applied = runtime.jobs.apply(job, bounds)
         names = [lane.name for lane in lanes(runtime.jobs.streams()) if lane.streams[0].job_name == job.name]
+        runtime.heads.observe(stream for stream in runtime.jobs.streams() if stream.job_name == job.name)
+        runtime.planner.plan()
+        runtime.outbox.publish(runtime.queue, limit=PUBLISHED_AT_ONCE)
     say(f"{'registered' if applied.created else 'updated'} {job.name}: {', '.join(applied.streams)}")
     if applied.disabled:
         say(f"no longer synced (their data stays): {', '.join(applied.disabled)}")
@@ -88,6 +94,48 @@ def read_status(environment: Mapping[str, str], wanted: str | None) -> list[JobS
         known = ", ".join(job.name for job in found) or "none yet"
         raise InvalidInput(f"no job is called {wanted!r}; known: {known}")
     return named
+
+
+def list_jobs(environment: Mapping[str, str]) -> list[JobStatus]:
+    """Every job."""
+    return read_status(environment, None)
+
+
+def set_paused(wanted: str, environment: Mapping[str, str], say: Say, *, paused: bool) -> None:
+    """Pause or resume a job. Ranges under way end as they would; a paused job gets no further lease."""
+    with opened(environment) as runtime:
+        name = _name(runtime, wanted)
+        changed = runtime.jobs.set_enabled(name, not paused)
+        runtime.outbox.publish(runtime.queue, limit=PUBLISHED_AT_ONCE)
+    say(f"{name} is {'paused' if paused else 'running'}{'' if changed else ' already'}")
+
+
+def requeue(
+    wanted: str,
+    dataset_key: str | None,
+    block_range: BlockRange | None,
+    states: Sequence[str],
+    environment: Mapping[str, str],
+) -> int:
+    """Queue failed or committed ranges again; returns how many. Raises InvalidInput for an unknown job or stream."""
+    with opened(environment) as runtime:
+        job = runtime.jobs.find(wanted)
+        if dataset_key is not None:
+            runtime.jobs.stream_of(wanted, dataset_key)
+        found = runtime.tasks.requeue(job, dataset_key, block_range or BlockRange(0, MAX_BLOCK), states)
+        runtime.outbox.publish(runtime.queue, limit=PUBLISHED_AT_ONCE)
+    return found
+
+
+def run_sweep(environment: Mapping[str, str], grace_seconds: float, *, dry_run: bool) -> Swept:
+    """Remove what no commit needs and nobody can commit any more; see :mod:`trace_dagster.sweep`."""
+    with opened(environment) as runtime:
+        return sweep(runtime.database, runtime.store, grace_seconds=grace_seconds, dry_run=dry_run)
+
+
+def _name(runtime: Runtime, wanted: str) -> str:
+    identity = runtime.jobs.find(wanted)
+    return next(stream.job_name for stream in runtime.jobs.streams() if stream.job_id == identity)
 
 
 def _bounds(job: ChainSync, runtime: Runtime, say: Say) -> Bounds:
@@ -142,11 +190,14 @@ def _outcome(job: JobStatus, runtime: Runtime, *, stalled: bool) -> tuple[int, l
     enabled = [stream for stream in job.streams if stream.enabled]
     if job.state == "complete":
         return 0, [f"{job.name}: every range is committed"]
+    if not job.enabled:
+        return 1, [f"{job.name} is paused: `trace-lite resume --job {job.name}`"]
     busy = any(stream.inflight or stream.queued for stream in enabled)
     failed = sum(stream.failed for stream in enabled)
     if failed and not busy:
         reasons = failed_ranges(runtime.database, runtime.jobs, job.name)
-        return 1, [f"{job.name}: {failed} ranges failed", *reasons]
+        again = f"`trace-lite retry --job {job.name}` tries them again"
+        return 1, [f"{job.name}: {failed} ranges failed", *reasons, again]
     blocked = [stream for stream in enabled if stream.blocked_reason]
     if blocked and not busy and stalled:
         return 1, [f"{job.name}: {stream.dataset_key}: {stream.blocked_reason}" for stream in blocked]

@@ -5,19 +5,25 @@ from __future__ import annotations
 from functools import cached_property
 
 from trace_dagster.commit import Committer
+from trace_dagster.dispatch import Dispatcher
 from trace_dagster.engine.base import Engine
 from trace_dagster.engine.select import engine_from
+from trace_dagster.heads import Heads
 from trace_dagster.heart import Heart
 from trace_dagster.ingest import Ingest
+from trace_dagster.planner import Planner
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.jobs import Jobs, StreamRow
+from trace_dagster.registry.outbox import Outbox
 from trace_dagster.registry.publications import Publications
+from trace_dagster.registry.queue import PgQueueDriver
 from trace_dagster.registry.reading import Reading
 from trace_dagster.registry.tasks import Tasks
 from trace_dagster.rpc.client import block_number, require_chain
 from trace_dagster.rpc.pools import RpcPool, pool_named
 from trace_dagster.settings import Settings
 from trace_dagster.store.objects import ObjectStore
+from trace_dagster.wakeups.driver import QueueDriver
 
 
 class Runtime:
@@ -44,7 +50,33 @@ class Runtime:
             self.database,
             lease_ttl_seconds=self.settings.lease_ttl_seconds,
             max_attempts=self.settings.max_attempts,
+            retry_base_seconds=self.settings.retry_base_seconds,
         )
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        """Wake-ups to be published."""
+        return Outbox(self.database)
+
+    @cached_property
+    def queue(self) -> QueueDriver:
+        """The queue of wake-ups: a table of the registry, or SQS where its queues are named."""
+        return PgQueueDriver(self.database)
+
+    @cached_property
+    def heads(self) -> Heads:
+        """Head observation."""
+        return Heads(self.database, self.read_head)
+
+    @cached_property
+    def planner(self) -> Planner:
+        """The ledger's filler."""
+        return Planner(self.database, self.jobs)
+
+    @cached_property
+    def dispatcher(self) -> Dispatcher:
+        """Wake-ups to batches."""
+        return Dispatcher(self.database, self.jobs, self.queue)
 
     @cached_property
     def publications(self) -> Publications:
@@ -85,6 +117,7 @@ class Runtime:
             committer=self.committer,
             engine=self.engine,
             heart=self.heart,
+            pool=self.pool,
         )
 
     def pool(self, name: str, chain_id: int) -> RpcPool:

@@ -13,6 +13,15 @@ DEFAULT_BUCKET = "trace-lake"
 
 
 @dataclass(frozen=True, slots=True)
+class SqsAccess:
+    """The SQS queues that carry wake-ups, where the registry's own table should not."""
+
+    queue_url: str = field(repr=False)
+    dead_queue_url: str = field(repr=False)
+    endpoint: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything a process needs to reach the registry and the store. Secrets never show in repr."""
 
@@ -22,6 +31,8 @@ class Settings:
     caps: Caps = field(default_factory=Caps)
     lease_ttl_seconds: float = 60.0
     max_attempts: int = 3
+    retry_base_seconds: float = 5.0
+    sqs: SqsAccess | None = None
 
 
 def settings_from(environment: Mapping[str, str]) -> Settings:
@@ -39,6 +50,8 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         caps=caps,
         lease_ttl_seconds=_number(environment, "TRACE_LEASE_TTL_SECONDS", 60),
         max_attempts=_number(environment, "TRACE_MAX_ATTEMPTS", 3),
+        retry_base_seconds=_number(environment, "TRACE_RETRY_BASE_SECONDS", 5),
+        sqs=_sqs(environment),
     )
 
 
@@ -51,6 +64,16 @@ def s3_access(environment: Mapping[str, str]) -> S3Access:
         endpoint=environment.get("TRACE_S3_ENDPOINT", "").strip() or None,
         region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "us-east-1",
     )
+
+
+def _sqs(environment: Mapping[str, str]) -> SqsAccess | None:
+    url = environment.get("TRACE_SQS_QUEUE_URL", "").strip()
+    dead = environment.get("TRACE_SQS_DEAD_QUEUE_URL", "").strip()
+    if not url and not dead:
+        return None
+    if not url or not dead:
+        raise InvalidInput("TRACE_SQS_QUEUE_URL and TRACE_SQS_DEAD_QUEUE_URL go together: set both, or neither")
+    return SqsAccess(url, dead, environment.get("TRACE_SQS_ENDPOINT", "").strip() or None)
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:

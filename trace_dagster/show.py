@@ -47,7 +47,10 @@ def status_table(jobs: list[JobStatus]) -> None:
             "size",
             "in flight",
             "failed",
+            "queued",
             "blocks/s",
+            "left",
+            "head seen",
             "verified",
         ):
             table.add_column(heading, justify="left" if heading in ("stream", "verified") else "right")
@@ -57,6 +60,23 @@ def status_table(jobs: list[JobStatus]) -> None:
         for stream in job.streams:
             for reason in filter(None, (stream.blocked_reason, stream.last_error)):
                 console.print(f"{stream.dataset_key}: {reason}", markup=False)
+
+
+def jobs_table(jobs: list[JobStatus]) -> None:
+    """One row per job."""
+    table = Table("job", "id", "chain", "mode", "state", "streams")
+    for job in jobs:
+        streams = ", ".join(stream.dataset_key for stream in job.streams)
+        table.add_row(job.name, job.job_id, str(job.chain_id), job.mode, job.state, streams)
+    Console().print(table if jobs else "no job is applied yet: `trace-lite apply --file examples/devchain.yaml`")
+
+
+def human_seconds(seconds: float) -> str:
+    """``1 h 05 min``, ``3 min``, ``12 s``."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min" if whole >= 60 else f"{whole} s"
 
 
 def human_bytes(count: int) -> str:
@@ -79,7 +99,10 @@ def _cells(stream: StreamStatus) -> list[str]:
         human_bytes(stream.committed_bytes),
         str(stream.inflight),
         str(stream.failed),
+        f"{stream.queued:,}" + (f" ({stream.backing_off} wait)" if stream.backing_off else ""),
         f"{stream.blocks_per_second:,.0f}" if stream.blocks_per_second else "-",
+        "done" if stream.done else human_seconds(stream.seconds_left) if stream.seconds_left is not None else "-",
+        f"{human_seconds(stream.head_age_seconds)} ago" if stream.head_age_seconds is not None else "-",
         stream.verification,
     ]
 

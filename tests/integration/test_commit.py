@@ -14,17 +14,15 @@ from trace_dagster.manifest import decode
 from trace_dagster.registry.publications import Publication, Publications
 from trace_dagster.registry.reading import Reading
 from trace_dagster.registry.tasks import Lease, Tasks, Unclaimed
-from trace_dagster.rpc.pools import RpcPool
 from trace_dagster.store.parquet import Caps
 
 pytestmark = pytest.mark.integration
-POOL = RpcPool("none", ())
 FIRST = BlockRange(0, 100)
 
 
 def commit(ingest, stream, block_range=FIRST):
     work = ingest.claim(spec(stream), block_range, "run", wait_seconds=1)
-    return work if isinstance(work, Publication) else ingest.commit(work, POOL)
+    return work if isinstance(work, Publication) else ingest.commit(work)
 
 
 def lapse(database, task_id):
@@ -98,7 +96,7 @@ def test_a_zombie_that_writes_after_the_winner_changes_nothing(database, store):
         winner = commit(ingest, blocks)
         before = store.get(winner.manifest_key)
         with pytest.raises(LeaseLost):
-            ingest.commit(zombie, POOL)
+            ingest.commit(zombie)
     assert store.get(winner.manifest_key) == before
     assert_registry_sound(database, store)
 
@@ -118,7 +116,7 @@ def test_a_zombie_that_wrote_its_manifest_first_is_replaced_and_cannot_commit(da
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Publications, "commit", take_over_first)
             with pytest.raises(LeaseLost):
-                ingest.commit(zombie, POOL)
+                ingest.commit(zombie)
     visible = Publications(database).visible(blocks.dataset_uuid, FIRST)
     assert decode(store.get(visible.manifest_key)[0]).attempt == 2
     assert_registry_sound(database, store)
@@ -129,7 +127,7 @@ def test_a_lapsed_lease_nobody_took_may_still_commit(database, store):
     with ingesting(database, store) as ingest:
         work = ingest.claim(spec(blocks), FIRST, "slow", wait_seconds=1)
         lapse(database, work.lease.task_id)
-        assert ingest.commit(work, POOL).created
+        assert ingest.commit(work).created
     assert_registry_sound(database, store)
 
 
@@ -142,7 +140,7 @@ def test_a_wrong_token_can_do_nothing(database, store):
         with pytest.raises(LeaseLost):
             tasks.heartbeat(forged)
         assert tasks.fail(forged, "no", retry=False) is False
-        assert ingest.commit(work, POOL).created
+        assert ingest.commit(work).created
     assert_registry_sound(database, store)
 
 
@@ -167,7 +165,7 @@ def test_heartbeats_keep_a_range_longer_than_its_lease(database, store):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Tasks, "heartbeat", counted)
             work = ingest.claim(spec(blocks), FIRST, "run", wait_seconds=1)
-            assert ingest.commit(work, POOL).created
+            assert ingest.commit(work).created
     assert_registry_sound(database, store)
 
 
@@ -236,7 +234,8 @@ def test_failures_end_after_max_attempts_with_their_reason(database, store):
                 commit(ingest, blocks)
     with database._pool.connection() as connection:
         row = connection.execute("select state, error, failures from trace.tasks where state <> 'queued'").fetchone()
-    assert (row["state"], row["failures"]) == ("failed", 2)
+    assert (row["state"], row["failures"]) == ("dead", 2)
+    assert row["error"].startswith("gave up after 2 tries")
     assert "node away" in row["error"]
 
 

@@ -18,6 +18,7 @@ from trace_dagster.registry.connection import Database
 from trace_dagster.registry.jobs import Bounds, Jobs
 from trace_dagster.registry.publications import Publications
 from trace_dagster.registry.tasks import Tasks
+from trace_dagster.rpc.pools import RpcPool
 from trace_dagster.store.objects import ObjectStore
 from trace_dagster.store.parquet import Caps
 
@@ -58,6 +59,7 @@ def ingesting(database: Database, store: ObjectStore, *, engine=None, ttl=60.0, 
             committer=Committer(store, publications, caps or Caps()),
             engine=engine or FakeCryo(),
             heart=heart,
+            pool=lambda name, _: RpcPool(name, ()),
         )
     finally:
         heart.stop()

@@ -17,7 +17,8 @@ from dagster import (
 from trace_dagster.defs.analytics import analytics_assets, analytics_job_name
 from trace_dagster.defs.executor import thread_executor
 from trace_dagster.defs.io_manager import commit_io_manager
-from trace_dagster.defs.sensors import planner_sensor
+from trace_dagster.defs.reconcile import coverage_check
+from trace_dagster.defs.sensors import sensors
 from trace_dagster.defs.streams import IO_MANAGER, RUNTIME, asset_key, stream_asset
 from trace_dagster.errors import TraceError
 from trace_dagster.lanes import Lane, lanes, partitions_name
@@ -27,7 +28,7 @@ from trace_dagster.settings import settings_from
 
 
 def build_definitions(environment: Mapping[str, str]) -> Definitions:
-    """Every applied job as assets, jobs and a planner.
+    """Every applied job as assets, jobs, checks and sensors.
 
     Without a reachable registry the location loads empty, with one message in its metadata and log.
     """
@@ -53,7 +54,8 @@ def definitions_of(streams: list[StreamRow], environment: Mapping[str, str]) -> 
     return Definitions(
         assets=[*assets, *derived],
         jobs=[*lane_jobs, *analytics_jobs],
-        sensors=[planner_sensor(holder.get, lane_jobs)] if lane_jobs else [],
+        asset_checks=[coverage_check(stream) for stream in streams],
+        sensors=sensors(holder.get, lane_jobs) if lane_jobs else [],
         resources={RUNTIME: runtime_resource(environment), IO_MANAGER: commit_io_manager},
         executor=thread_executor,
     )
@@ -100,7 +102,7 @@ def _lane_job(lane: Lane) -> Any:
     keys = [asset_key(stream.chain_id, stream.dataset_key) for stream in lane.streams]
     return define_asset_job(
         lane.name,
-        selection=AssetSelection.assets(*keys),
+        selection=AssetSelection.assets(*keys).without_checks(),
         description=f"Block ranges of {', '.join(stream.dataset_key for stream in lane.streams)}.",
         tags={"trace/job": lane.streams[0].job_name},
     )

@@ -25,6 +25,7 @@ from trace_dagster.errors import InvalidInput
 from trace_dagster.ingest import Work
 from trace_dagster.registry.publications import Publication
 from trace_dagster.registry.reading import VisibleDataset
+from trace_dagster.registry.tasks import Lease
 from trace_dagster.runtime import Runtime
 
 
@@ -42,10 +43,9 @@ class CommitIOManager(IOManager):
         if isinstance(obj, Derived):
             context.add_output_metadata(_metadata(self._commit_derived(obj, context.run_id)))
         elif isinstance(obj, Work):
-            pool = self._runtime.pool(obj.spec.rpc_pool, obj.spec.chain_id)
-            published = self._runtime.ingest.commit(obj, pool)
+            published = self._runtime.ingest.commit(obj)
             key = asset_key(obj.spec.chain_id, obj.spec.dataset_key)
-            context.log_event(materialization(key, published, work=obj))
+            context.log_event(materialization(key, published, lease=obj.lease))
         else:
             context.log_event(materialization(*obj))
 
@@ -94,12 +94,11 @@ class CommitIOManager(IOManager):
         return ds.dataset(paths, format="parquet", filesystem=self._runtime.store.filesystem())
 
 
-def materialization(key: AssetKey, published: Publication, work: Work | None = None) -> AssetMaterialization:
+def materialization(key: AssetKey, published: Publication, lease: Lease | None = None) -> AssetMaterialization:
     """The Dagster event of one committed range; numbers become plots in the UI."""
     metadata = _metadata(published)
-    if work is not None:
-        lease = work.lease
-        metadata |= {"task_id": str(lease.task_id), "attempt": lease.attempt, "lease_token": str(lease.token)}
+    if lease is not None:
+        metadata |= {"task_id": str(lease.task_id), "attempt": lease.attempt, "lease_id": str(lease.token)}
     return AssetMaterialization(key, partition=published.block_range.key, metadata=metadata)
 
 

@@ -1,4 +1,4 @@
-"""The planner as a Dagster sensor: fills the ledger, registers partitions, asks for runs."""
+"""The sensors that keep applied jobs moving: heads, planner, wake-ups to runs, reconciliation."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,56 +12,125 @@ from dagster import (
     RunsFilter,
     SensorDefinition,
     SensorEvaluationContext,
+    SensorResult,
     SkipReason,
     sensor,
 )
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from trace_dagster.blocks import BlockRange, cells
+from trace_dagster.defs.reconcile import check_evaluations, lost_materializations
 from trace_dagster.defs.streams import asset_key
+from trace_dagster.dispatch import Batch
 from trace_dagster.lanes import Lane, lanes
-from trace_dagster.planner import Batch, Planner
-from trace_dagster.registry.jobs import StreamRow
 from trace_dagster.runtime import Runtime
 
 BATCH_TAG = "trace/batch"
-PLANNER_INTERVAL_SECONDS = 5
+INTERVAL_SECONDS = 5
+WAKEUPS_PER_TICK = 4096
+REWAKE_SECONDS = 120.0
+"""A task that is due and in no run for this long is woken again, whatever happened to its message."""
 
 _OVER = {DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED}
 
+RuntimeOf = Callable[[], Runtime]
 
-def planner_sensor(runtime_of: Callable[[], Runtime], jobs: Sequence[Any]) -> SensorDefinition:
-    """The sensor that keeps every applied job moving."""
+
+def sensors(runtime_of: RuntimeOf, jobs: Sequence[Any]) -> list[SensorDefinition]:
+    """All of them; ``jobs`` are the lanes' jobs of this code location."""
+    return [
+        heads_sensor(runtime_of),
+        planner_sensor(runtime_of),
+        wakeups_sensor(runtime_of, jobs),
+        reconciler_sensor(runtime_of),
+    ]
+
+
+def heads_sensor(runtime_of: RuntimeOf) -> SensorDefinition:
+    """Observes the chains' heads, apart from planning: a node that hangs holds up no plan."""
+
+    @sensor(
+        name="trace_heads",
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Asks every rpc pool in use for its latest and finalized block.",
+    )
+    def trace_heads(_: SensorEvaluationContext) -> SkipReason:
+        runtime = runtime_of()
+        return SkipReason(f"{runtime.heads.observe(runtime.jobs.streams())} rpc pools showed their head")
+
+    return trace_heads
+
+
+def planner_sensor(runtime_of: RuntimeOf) -> SensorDefinition:
+    """Plans ranges and publishes their wake-ups."""
 
     @sensor(
         name="trace_planner",
-        minimum_interval_seconds=PLANNER_INTERVAL_SECONDS,
+        minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=DefaultSensorStatus.RUNNING,
-        jobs=jobs,
-        description="Plans block ranges of every applied chain_sync job and launches runs over them.",
+        description="Plans the block ranges of every applied chain_sync job and publishes their wake-ups.",
     )
-    def trace_planner(context: SensorEvaluationContext) -> Iterator[RunRequest | SkipReason]:
+    def trace_planner(context: SensorEvaluationContext) -> SkipReason:
         runtime = runtime_of()
-        planner = Planner(runtime.database, runtime.jobs, runtime.read_head)
-        requested = False
-        for batch in tick(planner, runtime.jobs.streams(), context.instance):
-            requested = True
-            yield run_request(batch)
-        if not requested:
-            yield SkipReason("every planned range is committed, in a run, or waiting: see `trace-lite status`")
+        planned, woken, published = plan_tick(runtime)
+        for lane in lanes(runtime.jobs.streams()):
+            register_span(lane, context.instance)
+        return SkipReason(f"{planned} ranges planned, {woken} woken again, {published} wake-ups published")
 
     return trace_planner
 
 
-def tick(planner: Planner, streams: Sequence[StreamRow], instance: DagsterInstance) -> list[Batch]:
-    """One planner step against one Dagster instance."""
-    planner.plan()
-    for lane in lanes(streams):
-        register_span(lane, instance)
-    return planner.batches(
-        lambda lane, keys: register_keys(lane.partitions_name, keys, instance),
-        lambda batch_id: run_is_over(batch_id, instance, planner),
+def plan_tick(runtime: Runtime) -> tuple[int, int, int]:
+    """Plan, wake what was forgotten, publish: how many ranges, tasks and wake-ups that were."""
+    planned = runtime.planner.plan()
+    woken = runtime.outbox.rewake(patience_seconds=REWAKE_SECONDS, limit=WAKEUPS_PER_TICK)
+    return planned, woken, runtime.outbox.publish(runtime.queue, limit=WAKEUPS_PER_TICK)
+
+
+def wakeups_sensor(runtime_of: RuntimeOf, jobs: Sequence[Any]) -> SensorDefinition:
+    """Receives wake-ups and requests runs, each over as many ranges as useful."""
+    loaded = {job.name for job in jobs}
+
+    @sensor(
+        name="trace_wakeups",
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=DefaultSensorStatus.RUNNING,
+        jobs=jobs,
+        description="Turns wake-ups of planned ranges into runs.",
     )
+    def trace_wakeups(context: SensorEvaluationContext) -> Iterator[RunRequest | SkipReason]:
+        instance = context.instance
+        batches = runtime_of().dispatcher.tick(
+            lambda lane, keys: register_keys(lane.partitions_name, keys, instance),
+            lambda found: run_states(found, instance),
+            loaded,
+        )
+        yield from (run_request(batch) for batch in batches)
+        if not batches:
+            yield SkipReason("every planned range is committed, in a run, or waiting: see `trace-lite status`")
+
+    return trace_wakeups
+
+
+def reconciler_sensor(runtime_of: RuntimeOf) -> SensorDefinition:
+    """Tells Dagster what it missed."""
+
+    @sensor(
+        name="trace_reconciler",
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Reports commits whose materialization Dagster lost, and each stream's coverage.",
+    )
+    def trace_reconciler(context: SensorEvaluationContext) -> SensorResult | SkipReason:
+        runtime = runtime_of()
+        lost = lost_materializations(runtime, context.instance)
+        checks, cursor = check_evaluations(runtime, context.cursor)
+        if not lost and not checks:
+            return SkipReason("Dagster shows every commit")
+        return SensorResult(asset_events=[*lost, *checks], cursor=cursor)
+
+    return trace_reconciler
 
 
 def run_request(batch: Batch) -> RunRequest:
@@ -99,12 +168,11 @@ def register_keys(name: str, keys: Sequence[str], instance: DagsterInstance) -> 
     return {key: position for position, key in enumerate(known)}
 
 
-def run_is_over(batch_id: UUID, instance: DagsterInstance, planner: Planner) -> bool:
-    """Whether a batch's run has ended, or never came to be."""
-    records = instance.get_run_records(RunsFilter(tags={BATCH_TAG: str(batch_id)}), limit=1)
-    if records:
-        return records[0].dagster_run.status in _OVER
-    return any(row["batch_id"] == batch_id and row["old"] for row in planner.open_batches())
+def run_states(batch_ids: Sequence[UUID], instance: DagsterInstance) -> dict[UUID, bool]:
+    """For each batch that has a run: whether that run is over."""
+    wanted = [str(batch_id) for batch_id in batch_ids]
+    records = instance.get_run_records(RunsFilter(tags={BATCH_TAG: wanted})) if wanted else []
+    return {UUID(record.dagster_run.tags[BATCH_TAG]): record.dagster_run.status in _OVER for record in records}
 
 
 def _add(name: str, keys: Sequence[str], instance: DagsterInstance) -> None:

@@ -26,9 +26,8 @@ from dagster import (
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import Dataset
-from trace_dagster.errors import InvalidInput
+from trace_dagster.dispatch import RANGES_PER_RUN
 from trace_dagster.ingest import StreamSpec, Work
-from trace_dagster.planner import RANGES_PER_RUN
 from trace_dagster.registry.jobs import StreamRow
 from trace_dagster.registry.publications import Publication
 from trace_dagster.runtime import Runtime
@@ -36,6 +35,8 @@ from trace_dagster.runtime import Runtime
 IO_MANAGER = "cryo_io_manager"
 RUNTIME = "trace"
 CLAIM_WAIT_SECONDS = 900.0
+REFRESH_TAG = "trace/refresh"
+"""Set to ``true`` on a run or backfill: committed ranges are fetched again and compared."""
 
 
 def asset_key(chain_id: int, dataset_key: str) -> AssetKey:
@@ -51,7 +52,7 @@ def spec_of(stream: StreamRow) -> StreamSpec:
 def stream_asset(stream: StreamRow, partitions: DynamicPartitionsDefinition) -> AssetsDefinition:
     """The asset of one stream."""
     prefix = f"{stream.job_name}__{stream.dataset_key}"
-    plan, cryo_range, seal = _plan_op(prefix, stream), _range_op(prefix, stream), _seal_op(prefix)
+    plan, cryo_range, seal = _plan_op(prefix), _range_op(prefix, stream), _seal_op(prefix)
 
     @graph_asset(
         name=stream.dataset_key,
@@ -91,7 +92,7 @@ def _description(stream: StreamRow, dataset: Dataset) -> str:
     )
 
 
-def _plan_op(prefix: str, stream: StreamRow) -> OpDefinition:
+def _plan_op(prefix: str) -> OpDefinition:
     @op(
         name=f"{prefix}__plan",
         out=DynamicOut(str, is_required=False),
@@ -100,23 +101,9 @@ def _plan_op(prefix: str, stream: StreamRow) -> OpDefinition:
     def plan(context: OpExecutionContext) -> Iterator[DynamicOutput[str]]:
         for key in context.partition_keys:
             block_range = BlockRange.from_key(key)
-            _require_cell(stream, block_range)
             yield DynamicOutput(key, mapping_key=f"b{block_range.start}_{block_range.end}")
 
     return plan
-
-
-def _require_cell(stream: StreamRow, block_range: BlockRange) -> None:
-    end = stream.to_block if stream.to_block is not None else block_range.end
-    start_fits = block_range.start % stream.chunk_size == 0 or block_range.start == stream.from_block
-    end_fits = block_range.end % stream.chunk_size == 0 or block_range.end == end
-    inside = stream.from_block <= block_range.start and block_range.end <= end
-    if not (start_fits and end_fits and inside and len(block_range) <= stream.chunk_size):
-        raise InvalidInput(
-            "this partition is not a cell of the stream's plan",
-            range=block_range,
-            chunk_size=stream.chunk_size,
-        )
 
 
 def _range_op(prefix: str, stream: StreamRow) -> OpDefinition:
@@ -130,7 +117,13 @@ def _range_op(prefix: str, stream: StreamRow) -> OpDefinition:
     )
     def cryo_range(context: OpExecutionContext, key: str) -> Work | tuple[AssetKey, Publication]:
         runtime: Runtime = getattr(context.resources, RUNTIME)
-        claimed = runtime.ingest.claim(spec, BlockRange.from_key(key), context.run_id, wait_seconds=CLAIM_WAIT_SECONDS)
+        claimed = runtime.ingest.claim(
+            spec,
+            BlockRange.from_key(key),
+            context.run_id,
+            wait_seconds=CLAIM_WAIT_SECONDS,
+            refresh=context.run.tags.get(REFRESH_TAG) == "true",
+        )
         if isinstance(claimed, Work):
             return claimed
         context.log.info(f"{key} is committed already, nothing to do")

@@ -12,6 +12,10 @@ from trace_dagster.chain_sync import ChainSync, FollowHead, Stream
 from trace_dagster.errors import InvalidInput
 from trace_dagster.identity import DEFAULT_ORG, config_hash, dataset_uuid, job_id
 from trace_dagster.registry.connection import Database, Row, Session
+from trace_dagster.registry.wakes import wake
+
+WOKEN_ON_RESUME = 4096
+"""Wake-ups written at once when a job goes on; what is beyond them is woken by the reconciliation."""
 
 ENGINE_VERSION = "0.3.2"
 """The Cryo whose rows the config hash names; its minor version changes rows, its patch level does not."""
@@ -117,6 +121,34 @@ class Jobs:
             session.run("disable_other_streams", job_id=identity, kept=kept)
         return Applied(identity, job.name, before is None, list(job.streams), disabled)
 
+    def set_enabled(self, name: str, enabled: bool) -> bool:
+        """Pause or resume a job; returns whether that changed anything. Raises InvalidInput for an unknown one."""
+        self.find(name)
+        with self._database.transaction() as session:
+            changed = session.run("set_job_enabled", org_id=self._org_id, name=name, enabled=enabled)
+            if changed and enabled:
+                job = job_id(self._org_id, name)
+                waiting = session.all("waiting_tasks", job_id=job, limit=WOKEN_ON_RESUME)
+                wake(session, [row["task_id"] for row in waiting])
+        return bool(changed)
+
+    def find(self, wanted: str) -> UUID:
+        """The id of a job, by its name or id. Raises InvalidInput that lists the known ones."""
+        with self._database.snapshot() as session:
+            found = {row["name"]: row["job_id"] for row in session.all("all_jobs", org_id=self._org_id)}
+        for name, identity in found.items():
+            if wanted in (name, str(identity)):
+                return UUID(str(identity))
+        raise InvalidInput(f"no job is called {wanted!r}; known: {', '.join(found) or 'none yet'}")
+
+    def stream_of(self, wanted: str, dataset_key: str) -> StreamRow:
+        """One stream of a job. Raises InvalidInput that lists the known ones."""
+        identity = self.find(wanted)
+        mine = {stream.dataset_key: stream for stream in self.streams() if stream.job_id == identity}
+        if dataset_key not in mine:
+            raise InvalidInput(f"job {wanted} has no stream {dataset_key!r}; known: {', '.join(mine)}")
+        return mine[dataset_key]
+
     def add_derived(self, dataset: UUID, chain_id: int, template: str, parameters: dict[str, Any]) -> None:
         """Register a derived dataset before its first commit."""
         with self._database.transaction() as session:
@@ -134,7 +166,7 @@ class Jobs:
     def streams(self) -> list[StreamRow]:
         """Every stream of every job, by job name and dataset key."""
         with self._database.snapshot() as session:
-            return [_stream_row(row) for row in session.all("all_streams")]
+            return [stream_row(row) for row in session.all("all_streams")]
 
     def _apply_stream(
         self, session: Session, identity: UUID, job: ChainSync, key: str, stream: Stream, bounds: Bounds
@@ -142,6 +174,7 @@ class Jobs:
         dataset = dataset_uuid(self._org_id, job.chain_id, key)
         columns = stream.dataset.stored_columns(stream.columns)
         config = config_hash(stream.cryo_dataset_name, columns, ENGINE_VERSION)
+        session.one("lock_plan", dataset_uuid=dataset)
         owner = session.one("dataset_owner", dataset_uuid=dataset)
         if owner:
             _refuse_changes(owner, identity, job, key, stream, config)
@@ -172,7 +205,8 @@ class Jobs:
         )
         if owner and owner["chunk_size"] is not None and owner["chunk_size"] != stream.chunk_size:
             session.run("supersede_uncommitted", dataset_uuid=dataset)
-            session.run("rewind_stream", dataset_uuid=dataset)
+        session.run("supersede_unwanted", dataset_uuid=dataset, from_block=from_block, to_block=bounds.to_block)
+        session.run("rewind_stream", dataset_uuid=dataset)
         return dataset
 
 
@@ -207,7 +241,8 @@ def _engine_options(stream: Stream) -> dict[str, Any]:
     }
 
 
-def _stream_row(row: Row) -> StreamRow:
+def stream_row(row: Row) -> StreamRow:
+    """A row of ``all_streams`` or ``planned_stream``."""
     fields = {name: row[name] for name in StreamRow.__slots__ if name in row}
     fields |= {
         "cryo_dataset_name": row["source"],

@@ -9,8 +9,8 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.errors import LeaseLost, OutcomeUnknown, Unavailable
-from trace_dagster.identity import committed_event_id
+from trace_dagster.errors import LeaseLost, OutcomeUnknown, Refused, Unavailable
+from trace_dagster.identity import committed_event_id, dataset_version
 from trace_dagster.manifest import Manifest
 from trace_dagster.registry.connection import Database, Row, Session
 from trace_dagster.registry.tasks import Lease
@@ -51,7 +51,7 @@ class Publications:
                 range_start=block_range.start,
                 range_end=block_range.end,
             )
-        return _publication(row, created=False) if row else None
+        return publication(row, created=False) if row else None
 
     def commit(
         self,
@@ -65,7 +65,8 @@ class Publications:
         metrics: dict[str, Any],
         whole: bool = False,
     ) -> None:
-        """Make a manifest visible. Raises LeaseLost, or OutcomeUnknown when the answer was lost.
+        """Make a manifest visible. Raises LeaseLost, Refused when the manifest is not of the leased task,
+        or OutcomeUnknown when the answer was lost.
 
         ``whole`` hides every older version of the dataset (derived datasets), else only this range's.
         """
@@ -73,7 +74,7 @@ class Publications:
         values |= {"schema_json": Jsonb(schema), "metrics": Jsonb(metrics)}
         try:
             with self._database.transaction() as session:
-                _require(session, lease)
+                _require_same(manifest, _require(session, lease))
                 session.run("hide_versions", whole=whole, **_span(manifest))
                 session.run("insert_version", **values)
                 session.many("insert_file", _file_rows(manifest))
@@ -92,6 +93,12 @@ class Publications:
             _require(session, lease)
             _finish(session, lease, version.generation, "confirmed")
 
+    def files(self, version: Publication) -> list[tuple[str, str]]:
+        """``(object key, sha256)`` of every file of a version."""
+        with self._database.transaction() as session:
+            rows = session.all("files_of_version", dataset_version=version.dataset_version)
+        return [(row["file_key"], row["sha256"]) for row in rows]
+
     def landed(self, lease: Lease) -> bool:
         """Whether this attempt's commit took effect: how an unknown outcome is settled."""
         with self._database.transaction() as session:
@@ -99,9 +106,28 @@ class Publications:
             return session.one("version_of_attempt", task_id=lease.task_id, attempt=lease.attempt) is not None
 
 
-def _require(session: Session, lease: Lease) -> None:
-    if session.one("fence", **lease.fence) is None:
+def _require(session: Session, lease: Lease) -> Row:
+    task = session.one("fence", **lease.fence)
+    if task is None:
         raise LeaseLost("another attempt holds this range now", task_id=lease.task_id, attempt=lease.attempt)
+    return task
+
+
+def _require_same(manifest: Manifest, task: Row) -> None:
+    """A lease is the right to publish its own task's range, and nothing else."""
+    span = BlockRange(task["range_start"], task["range_end"])
+    expected = {
+        "dataset_uuid": task["dataset_uuid"],
+        "range_start": span.start,
+        "range_end": span.end,
+        "config_hash": task["config_hash"],
+        "dataset_version": dataset_version(
+            task["dataset_uuid"], task["config_hash"], manifest.chain_id, span, manifest.generation
+        ),
+    }
+    for name, value in expected.items():
+        if getattr(manifest, name) != value:
+            raise Refused(f"the publication's {name} is not that of the leased task", expected=value)
 
 
 def _finish(session: Session, lease: Lease, generation: int, state: str) -> None:
@@ -157,10 +183,12 @@ def _event(lease: Lease, manifest: Manifest) -> dict[str, object]:
         "kind": "range_committed",
         "task_id": lease.task_id,
         "payload": Jsonb({"dataset_version": str(manifest.dataset_version), "generation": manifest.generation}),
+        "available_at": None,
     }
 
 
-def _publication(row: Row, *, created: bool) -> Publication:
+def publication(row: Row, *, created: bool) -> Publication:
+    """A row of ``dataset_versions`` with its range."""
     return Publication(
         dataset_uuid=row["dataset_uuid"],
         dataset_version=row["dataset_version"],

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
+from uuid import UUID
 
+from trace_dagster.blocks import BlockRange, holes
 from trace_dagster.registry.connection import Database, Row
 from trace_dagster.registry.jobs import Jobs, StreamRow
 
@@ -25,17 +27,20 @@ class StreamStatus:
     committed_bytes: int
     inflight: int
     queued: int
+    backing_off: int
+    """Of the queued ones: those that wait before their next try."""
     failed: int
     blocked_reason: str | None
     last_error: str | None
     verification: str
+    head_age_seconds: float | None
+    """Since the stream's pool last showed its head."""
     total_blocks: int | None
     blocks_per_second: float | None
-
-    @property
-    def done(self) -> bool:
-        """Every wanted block is committed."""
-        return self.total_blocks is not None and self.committed_blocks >= self.total_blocks
+    seconds_left: float | None
+    """At that rate; None when nothing tells."""
+    done: bool
+    """Every wanted block is committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,10 @@ class JobStatus:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
+
+    def headline(self) -> dict[str, Any]:
+        """The job without its streams' details."""
+        return {**asdict(self), "streams": [stream.dataset_key for stream in self.streams]}
 
 
 def job_statuses(database: Database, jobs: Jobs) -> list[JobStatus]:
@@ -74,6 +83,68 @@ def failed_ranges(database: Database, jobs: Jobs, name: str, *, limit: int = 5) 
     return [f"{row['dataset_key']} [{row['range_start']}, {row['range_end']}): {row['error']}" for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of a stream's plan is committed, and what nobody works on."""
+
+    stream: StreamRow
+    committed_blocks: int
+    planned_blocks: int
+    gaps: tuple[BlockRange, ...]
+    """Blocks below the cursor that are neither committed nor on their way."""
+    failed: tuple[tuple[BlockRange, str, str], ...]
+    """``(range, failed or dead, reason)``."""
+
+    @property
+    def passed(self) -> bool:
+        """No block is left behind."""
+        return not self.gaps
+
+    def sentence(self) -> str:
+        """For a person."""
+        said = f"{self.committed_blocks:,} of {self.planned_blocks:,} planned blocks are committed"
+        if not self.gaps:
+            return said
+        return (
+            f"{said}; nobody works on {len(self.gaps)} gaps, the first is {self.gaps[0]}:"
+            f" `trace-lite retry --job {self.stream.job_name}` once the reason is gone"
+        )
+
+    def summary(self) -> list[object]:
+        """What must change for the answer to be worth reporting again."""
+        tenth = 10 * self.committed_blocks // max(1, self.planned_blocks)
+        return [self.passed, tenth, self.planned_blocks if tenth == 10 else 0, [gap.key for gap in self.gaps[:10]]]
+
+
+def coverages(database: Database, jobs: Jobs) -> list[Coverage]:
+    """The coverage of every enabled stream that has a plan."""
+    return [_coverage(database, stream) for stream in jobs.streams() if stream.enabled and stream.eligible_end]
+
+
+def coverage_of(database: Database, jobs: Jobs, dataset: UUID) -> Coverage:
+    """The coverage of one stream."""
+    return next(_coverage(database, stream) for stream in jobs.streams() if stream.dataset_uuid == dataset)
+
+
+def _coverage(database: Database, stream: StreamRow) -> Coverage:
+    with database.snapshot() as session:
+        rows = session.all("covered_ranges", dataset_uuid=stream.dataset_uuid)
+        working = session.all("working_ranges", dataset_uuid=stream.dataset_uuid)
+        failed = session.all("failed_ranges", dataset_uuid=stream.dataset_uuid, limit=100)
+    committed = [BlockRange(row["range_start"], row["range_end"]) for row in rows]
+    under_way = [BlockRange(row["range_start"], row["range_end"]) for row in working]
+    planned = BlockRange(stream.from_block, stream.next_block) if stream.next_block > stream.from_block else None
+    return Coverage(
+        stream,
+        committed_blocks=sum(len(block_range) for block_range in committed),
+        planned_blocks=len(planned) if planned else 0,
+        gaps=tuple(holes(planned, [*committed, *under_way])) if planned else (),
+        failed=tuple(
+            (BlockRange(row["range_start"], row["range_end"]), row["state"], row["error"] or "") for row in failed
+        ),
+    )
+
+
 def _job(members: list[StreamRow], streams: list[StreamStatus]) -> JobStatus:
     first = members[0]
     return JobStatus(
@@ -92,10 +163,10 @@ def _state(first: StreamRow, streams: list[StreamStatus]) -> str:
         return "paused"
     if streams and all(stream.done for stream in streams):
         return "complete"
-    if any(stream.failed for stream in streams):
-        return "failed"
     if any(stream.inflight or stream.queued for stream in streams):
         return "running"
+    if any(stream.failed for stream in streams):
+        return "failed"
     if any(stream.blocked_reason for stream in streams):
         return "blocked"
     return "following" if first.mode == "follow_head" else "planning"
@@ -104,6 +175,8 @@ def _state(first: StreamRow, streams: list[StreamStatus]) -> str:
 def _stream(stream: StreamRow, counts: Row) -> StreamStatus:
     seconds = counts["committing_seconds"]
     blocks = counts["committed_blocks"]
+    rate = blocks / seconds if seconds else None
+    total = stream.to_block - stream.from_block if stream.to_block is not None else None
     return StreamStatus(
         dataset_key=stream.dataset_key,
         dataset_uuid=str(stream.dataset_uuid),
@@ -116,10 +189,14 @@ def _stream(stream: StreamRow, counts: Row) -> StreamStatus:
         committed_bytes=counts["committed_bytes"],
         inflight=counts["inflight"],
         queued=counts["queued"],
+        backing_off=counts["backing_off"],
         failed=counts["failed"],
         blocked_reason=stream.blocked_reason,
         last_error=counts["last_error"],
         verification="structural" if stream.verify == "full" else stream.verify,
-        total_blocks=stream.to_block - stream.from_block if stream.to_block is not None else None,
-        blocks_per_second=round(blocks / seconds, 1) if seconds else None,
+        head_age_seconds=round(counts["head_age_seconds"], 1) if counts["head_age_seconds"] is not None else None,
+        total_blocks=total,
+        blocks_per_second=round(rate, 1) if rate else None,
+        seconds_left=round(max(0, total - blocks) / rate, 1) if rate and total is not None else None,
+        done=total is not None and blocks >= total,
     )

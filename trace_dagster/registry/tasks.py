@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from uuid import UUID, uuid4
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import LeaseLost, Refused
-from trace_dagster.registry.connection import Database, Session
+from trace_dagster.registry.connection import Database, Row, Session
+from trace_dagster.registry.wakes import wake
+
+MAX_EXPIRIES = 20
+"""Lost leases (killed processes) a range survives; far more than failures, they are seldom its own fault."""
+
+LONGEST_BACKOFF_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,35 +50,35 @@ class Unclaimed(Enum):
 class Tasks:
     """The life of tasks and attempts."""
 
-    def __init__(self, database: Database, *, lease_ttl_seconds: float = 60.0, max_attempts: int = 3) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        lease_ttl_seconds: float = 60.0,
+        max_attempts: int = 3,
+        retry_base_seconds: float = 5.0,
+    ) -> None:
         self._database = database
         self.lease_ttl_seconds = lease_ttl_seconds
         self._max_attempts = max_attempts
+        self._retry_base_seconds = retry_base_seconds
 
     def ensure(self, task_id: UUID, dataset_uuid: UUID, block_range: BlockRange, config_hash: str) -> None:
         """Plan a range someone asked for by hand. No effect when any active range touches it."""
         with self._database.transaction() as session:
-            session.run(
-                "insert_task_if_free",
-                task_id=task_id,
-                dataset_uuid=dataset_uuid,
-                range_start=block_range.start,
-                range_end=block_range.end,
-                config_hash=config_hash,
-            )
+            session.run("insert_task_if_free", **_task(task_id, dataset_uuid, block_range, config_hash))
+
+    def exists(self, task_id: UUID) -> bool:
+        """Whether this range is part of the current plan."""
+        with self._database.transaction() as session:
+            task = session.one("lock_task", task_id=task_id)
+        return task is not None and task["state"] != "superseded"
 
     def replace(self, task_id: UUID, dataset_uuid: UUID, block_range: BlockRange, config_hash: str) -> None:
         """Make this the dataset's only active task: derived datasets are replaced whole."""
         with self._database.transaction() as session:
             session.run("supersede_others", dataset_uuid=dataset_uuid, task_id=task_id)
-            session.run(
-                "insert_task",
-                task_id=task_id,
-                dataset_uuid=dataset_uuid,
-                range_start=block_range.start,
-                range_end=block_range.end,
-                config_hash=config_hash,
-            )
+            session.run("insert_task", **_task(task_id, dataset_uuid, block_range, config_hash))
 
     def claim(
         self,
@@ -84,25 +91,33 @@ class Tasks:
     ) -> Lease | Unclaimed:
         """Take the lease of a task, or say why not.
 
-        Given for a task that is queued or failed, or whose lease has lapsed; with ``refresh`` also
-        for a committed one. Raises Refused when no such task is active.
+        Given for a task that is queued, failed or dead, or whose lease has lapsed; with ``refresh``
+        also for a committed one. Raises Refused when no such task is active, its job is paused, or its
+        holders have died MAX_EXPIRIES times.
         """
         with self._database.transaction() as session:
-            slots = session.one("lock_stream", dataset_uuid=dataset_uuid)
+            stream = session.one("lock_stream", dataset_uuid=dataset_uuid)
             task = session.one("lock_task", task_id=task_id)
             if task is None or task["state"] == "superseded":
                 raise Refused("this range is not a cell of the current plan", range=block_range)
-            if task["state"] == "committed" and not refresh:
-                return Unclaimed.COMMITTED
-            if task["state"] == "running" and not task["lapsed"]:
-                return Unclaimed.LEASED
-            if slots and self._leased(session, task_id, dataset_uuid) >= slots["max_inflight"]:
+            if unclaimed := _unclaimed(task, refresh=refresh):
+                return unclaimed
+            if stream and not stream["enabled"]:
+                raise Refused(
+                    "its job is paused (`trace-lite resume`), or its stream was taken out of the file",
+                    range=block_range,
+                )
+            if stream and self._leased(session, task_id, dataset_uuid) >= stream["max_inflight"]:
                 return Unclaimed.NO_SLOT
             lease = Lease(task_id, task["attempt"] + 1, uuid4(), self._generation(session, dataset_uuid, block_range))
             session.run("expire_attempt", task_id=task_id)
-            session.run("start_attempt", **lease.fence, run_id=run_id)
-            session.run("lease_task", **lease.fence, ttl_seconds=self.lease_ttl_seconds)
-            return lease
+            if task["state"] != "running" or task["expiries"] + 1 < MAX_EXPIRIES:
+                session.run("start_attempt", **lease.fence, run_id=run_id)
+                session.run("lease_task", **lease.fence, ttl_seconds=self.lease_ttl_seconds)
+                return lease
+            reason = f"its process died {MAX_EXPIRIES} times: use a smaller chunk_size, or look at the runs' logs"
+            session.run("bury_task", task_id=task_id, error=reason)
+        raise Refused(reason, range=block_range)
 
     def heartbeat(self, lease: Lease) -> None:
         """Renew a lease. Raises LeaseLost when someone else holds the task."""
@@ -113,15 +128,24 @@ class Tasks:
     def fail(self, lease: Lease, reason: str, *, retry: bool) -> bool:
         """End an attempt with its reason; returns whether the range will be tried again.
 
+        A retry waits ``retry_base_seconds``, doubled by each failure, and is dead after max_attempts.
         A holder of an old token changes nothing and gets False.
         """
         with self._database.transaction() as session:
-            row = session.one("failures_of", task_id=lease.task_id)
-            again = retry and row is not None and row["failures"] + 1 < self._max_attempts
-            if not session.run("fail_task", **lease.fence, error=reason, retry=again):
+            ended = session.one(
+                "fail_task",
+                **lease.fence,
+                error=reason,
+                retry=retry,
+                max_attempts=self._max_attempts,
+                base_seconds=self._retry_base_seconds,
+                longest_seconds=LONGEST_BACKOFF_SECONDS,
+            )
+            if ended is None:
                 return False
             session.run("end_attempt", task_id=lease.task_id, attempt=lease.attempt, state="failed", error=reason)
-            return again
+            wake(session, [lease.task_id])
+            return bool(ended["state"] == "queued")
 
     def release(self, lease: Lease) -> None:
         """Give an unfinished range back when the run is told to stop."""
@@ -134,6 +158,21 @@ class Tasks:
                     state="expired",
                     error="run stopped",
                 )
+                wake(session, [lease.task_id])
+
+    def requeue(self, job_id: UUID, dataset_key: str | None, block_range: BlockRange, states: Sequence[str]) -> int:
+        """Queue tasks that touch ``block_range`` and are in one of ``states`` again; returns how many."""
+        with self._database.transaction() as session:
+            rows = session.all(
+                "requeue_tasks",
+                job_id=job_id,
+                dataset_key=dataset_key,
+                range_start=block_range.start,
+                range_end=block_range.end,
+                states=list(states),
+            )
+            wake(session, [row["task_id"] for row in rows])
+        return len(rows)
 
     @staticmethod
     def _leased(session: Session, task_id: UUID, dataset_uuid: UUID) -> int:
@@ -149,3 +188,21 @@ class Tasks:
             range_end=block_range.end,
         )
         return int(row["generation"]) if row else 0
+
+
+def _unclaimed(task: Row, *, refresh: bool) -> Unclaimed | None:
+    if task["state"] == "committed" and not refresh:
+        return Unclaimed.COMMITTED
+    if task["state"] == "running" and not task["lapsed"]:
+        return Unclaimed.LEASED
+    return None
+
+
+def _task(task_id: UUID, dataset_uuid: UUID, block_range: BlockRange, config_hash: str) -> dict[str, object]:
+    return {
+        "task_id": task_id,
+        "dataset_uuid": dataset_uuid,
+        "range_start": block_range.start,
+        "range_end": block_range.end,
+        "config_hash": config_hash,
+    }

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -63,6 +64,18 @@ class ObjectStore:
             answer = self._client.get_object(Bucket=self.access.bucket, Key=key)
             return answer["Body"].read(), answer["ETag"]
 
+    def sha256(self, key: str) -> str | None:
+        """The object's SHA-256 in hex, read in pieces; None when there is no such object."""
+        digest = hashlib.sha256()
+        with _mapped(key):
+            try:
+                body = self._client.get_object(Bucket=self.access.bucket, Key=key)["Body"]
+            except self._client.exceptions.NoSuchKey:
+                return None
+            for piece in body.iter_chunks(PART_BYTES):
+                digest.update(piece)
+        return digest.hexdigest()
+
     def keys(self, prefix: str) -> Iterator[str]:
         """Every key below a prefix."""
         with _mapped(prefix):
@@ -79,6 +92,23 @@ class ObjectStore:
                     Bucket=self.access.bucket,
                     Delete={"Objects": batch[start : start + _DELETE_BATCH], "Quiet": True},
                 )
+
+    def stale_uploads(self, older_than_seconds: float) -> list[tuple[str, str]]:
+        """``(key, upload id)`` of multipart uploads begun longer ago than that and never finished."""
+        border = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
+        with _mapped(""):
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.access.bucket)
+            return [
+                (entry["Key"], entry["UploadId"])
+                for page in pages
+                for entry in page.get("Uploads", ())
+                if entry["Initiated"] < border
+            ]
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        """Drop the parts of an unfinished upload; fine when it is gone."""
+        with _mapped(key), suppress(self._client.exceptions.NoSuchUpload):
+            self._client.abort_multipart_upload(Bucket=self.access.bucket, Key=key, UploadId=upload_id)
 
     def upload(self, key: str) -> Upload:
         """Start a streaming upload."""

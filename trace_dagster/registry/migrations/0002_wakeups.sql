@@ -8,6 +8,7 @@ alter table trace.tasks
     add column not_before timestamptz not null default now(),
     add column wake_seq int not null default 0 check (wake_seq >= 0),
     add column woken_at timestamptz;
+create index tasks_unfinished on trace.tasks (woken_at) where state in ('queued', 'running');
 
 -- A wake-up of a retry must not be published before its backoff is over.
 alter table trace.outbox add column available_at timestamptz not null default now();
@@ -33,7 +34,9 @@ create table trace.queue_dead (
 );
 
 -- Receipts of the wake-ups a batch answers: acknowledged once its run exists.
-alter table trace.batches add column receipts text[] not null default '{}';
+alter table trace.batches
+    add column receipts text[] not null default '{}',
+    add column launched_at timestamptz;
 
 alter table trace.head_observations
     add column org_id uuid not null default '00000000-0000-0000-0000-000000000001',

@@ -32,19 +32,46 @@ values (
 on conflict (dataset_uuid) do update set
     rpc_pool = excluded.rpc_pool, chunk_size = excluded.chunk_size, max_inflight = excluded.max_inflight,
     verify = excluded.verify, options = excluded.options, to_block = excluded.to_block, enabled = true,
-    next_block = least(trace.streams.next_block, excluded.from_block), from_block = excluded.from_block;
+    from_block = excluded.from_block;
 
 -- name: disable_other_streams
 update trace.streams set enabled = false
 where job_id = %(job_id)s and not (dataset_uuid = any(%(kept)s));
 
+-- name: lock_plan
+-- No planner works on a stream while its geometry changes.
+select pg_advisory_xact_lock(hashtextextended('trace:plan:' || %(dataset_uuid)s::text, 0));
+
 -- name: supersede_uncommitted
--- A new chunk size or lower bound cuts what is not committed anew; live leases finish or lapse first.
-update trace.tasks set state = 'superseded', updated_at = now()
-where dataset_uuid = %(dataset_uuid)s and state in ('queued', 'failed');
+-- A new chunk size cuts what is not committed anew; live leases finish or lapse first.
+update trace.tasks set state = 'superseded', batch_id = null, updated_at = now()
+where dataset_uuid = %(dataset_uuid)s and state in ('queued', 'failed', 'dead')
+  and not exists (select 1 from trace.dataset_versions v
+                  where v.dataset_uuid = trace.tasks.dataset_uuid and v.visible
+                    and v.block_range = trace.tasks.block_range);
+
+-- name: supersede_unwanted
+-- Bounds that were drawn in: what lies outside is not fetched any more; what is committed stays.
+update trace.tasks set state = 'superseded', batch_id = null, updated_at = now()
+where dataset_uuid = %(dataset_uuid)s and state in ('queued', 'failed', 'dead')
+  and not block_range <@ int8range(%(from_block)s, %(to_block)s)
+  and not exists (select 1 from trace.dataset_versions v
+                  where v.dataset_uuid = trace.tasks.dataset_uuid and v.visible
+                    and v.block_range = trace.tasks.block_range);
 
 -- name: rewind_stream
+-- The cursor is a hint: the plan is what is wanted less what the ledger has.
 update trace.streams set next_block = from_block where dataset_uuid = %(dataset_uuid)s;
+
+-- name: all_jobs
+select job_id, name from trace.jobs where org_id = %(org_id)s order by name;
+
+-- name: set_job_enabled
+update trace.jobs set enabled = %(enabled)s where org_id = %(org_id)s and name = %(name)s and enabled <> %(enabled)s;
+
+-- name: waiting_tasks
+select t.task_id from trace.tasks t join trace.streams s on s.dataset_uuid = t.dataset_uuid
+where s.job_id = %(job_id)s and t.state = 'queued' and t.not_before <= now() limit %(limit)s;
 
 -- name: all_streams
 select s.*, d.dataset_key, d.source, d.chain_id, d.org_id, j.name as job_name, j.mode, j.spec,
@@ -58,8 +85,10 @@ order by j.name, d.dataset_key;
 select s.dataset_uuid,
        count(t.task_id) filter (where t.state = 'committed') as committed_ranges,
        count(t.task_id) filter (where t.state = 'running' and t.lease_expires_at >= now()) as inflight,
-       count(t.task_id) filter (where t.state = 'failed') as failed,
-       count(t.task_id) filter (where t.state = 'queued') as queued,
+       count(t.task_id) filter (where t.state in ('failed', 'dead')) as failed,
+       count(t.task_id) filter (where t.state = 'queued' or (t.state = 'running' and t.lease_expires_at < now()))
+           as queued,
+       count(t.task_id) filter (where t.state = 'queued' and t.not_before > now()) as backing_off,
        (select coalesce(sum(v.row_count), 0)::bigint from trace.dataset_versions v
         where v.dataset_uuid = s.dataset_uuid and v.visible) as committed_rows,
        (select coalesce(sum(v.byte_count), 0)::bigint from trace.dataset_versions v
@@ -70,16 +99,29 @@ select s.dataset_uuid,
         where v.dataset_uuid = s.dataset_uuid))::float8 as committing_seconds,
        (select t2.error from trace.tasks t2
         where t2.dataset_uuid = s.dataset_uuid and t2.error is not null
-        order by (t2.state = 'failed') desc, t2.updated_at desc limit 1) as last_error
+        order by (t2.state in ('failed', 'dead')) desc, t2.updated_at desc limit 1) as last_error,
+       (select extract(epoch from now() - h.observed_at)::float8 from trace.head_observations h
+        join trace.datasets d on d.org_id = h.org_id and d.chain_id = h.chain_id
+        where d.dataset_uuid = s.dataset_uuid and h.rpc_pool = s.rpc_pool) as head_age_seconds
 from trace.streams s
 left join trace.tasks t on t.dataset_uuid = s.dataset_uuid and t.state <> 'superseded'
 where s.job_id = %(job_id)s
 group by s.dataset_uuid;
 
 -- name: failed_tasks
-select d.dataset_key, lower(t.block_range) as range_start, upper(t.block_range) as range_end, t.error
+select d.dataset_key, lower(t.block_range) as range_start, upper(t.block_range) as range_end, t.state, t.error
 from trace.tasks t
 join trace.streams s on s.dataset_uuid = t.dataset_uuid
 join trace.datasets d on d.dataset_uuid = t.dataset_uuid
-where s.job_id = %(job_id)s and t.state = 'failed'
+where s.job_id = %(job_id)s and t.state in ('failed', 'dead')
 order by 1, 2 limit %(limit)s;
+
+-- name: working_ranges
+select lower(r) as range_start, upper(r) as range_end
+from (select unnest(range_agg(block_range)) as r from trace.tasks
+      where dataset_uuid = %(dataset_uuid)s and state in ('queued', 'running')) merged;
+
+-- name: failed_ranges
+select lower(block_range) as range_start, upper(block_range) as range_end, state, error
+from trace.tasks where dataset_uuid = %(dataset_uuid)s and state in ('failed', 'dead')
+order by 1 limit %(limit)s;

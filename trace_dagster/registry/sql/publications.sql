@@ -13,7 +13,7 @@ select state from trace.attempts where task_id = %(task_id)s and attempt = %(att
 
 -- name: hide_versions
 -- What the new version replaces: the same range for a stream, everything for a derived dataset.
-update trace.dataset_versions set visible = false
+update trace.dataset_versions set visible = false, hidden_at = now()
 where dataset_uuid = %(dataset_uuid)s and visible
   and (%(whole)s or block_range = int8range(%(range_start)s, %(range_end)s));
 
@@ -33,9 +33,10 @@ values (%(file_key)s, %(bytes)s, %(sha256)s, %(row_count)s, %(min_block)s, %(max
 -- name: link_file
 insert into trace.version_files (dataset_version, file_key) values (%(dataset_version)s, %(file_key)s);
 
--- name: insert_outbox
-insert into trace.outbox (outbox_id, kind, task_id, payload)
-values (%(outbox_id)s, %(kind)s, %(task_id)s, %(payload)s);
+-- name: files_of_version
+select f.file_key, f.bytes, f.sha256
+from trace.version_files l join trace.files f on f.file_key = l.file_key
+where l.dataset_version = %(dataset_version)s;
 
 -- name: visible_datasets
 -- Everything a query can name, one row per dataset, streams and derived alike.

@@ -1,7 +1,8 @@
 -- name: insert_task
 insert into trace.tasks (task_id, dataset_uuid, block_range, config_hash)
 values (%(task_id)s, %(dataset_uuid)s, int8range(%(range_start)s, %(range_end)s), %(config_hash)s)
-on conflict (task_id) do update set state = 'queued', batch_id = null, updated_at = now()
+on conflict (task_id) do update
+set state = 'queued', batch_id = null, failures = 0, expiries = 0, not_before = now(), error = null, updated_at = now()
 where trace.tasks.state = 'superseded';
 
 -- name: insert_task_if_free
@@ -12,14 +13,17 @@ where not exists (
     select 1 from trace.tasks
     where dataset_uuid = %(dataset_uuid)s and state <> 'superseded'
       and block_range && int8range(%(range_start)s, %(range_end)s))
-on conflict (task_id) do update set state = 'queued', batch_id = null, updated_at = now()
+on conflict (task_id) do update
+set state = 'queued', batch_id = null, failures = 0, expiries = 0, not_before = now(), error = null, updated_at = now()
 where trace.tasks.state = 'superseded';
 
 -- name: lock_stream
-select max_inflight from trace.streams where dataset_uuid = %(dataset_uuid)s for update;
+select s.max_inflight, s.enabled and j.enabled as enabled
+from trace.streams s join trace.jobs j on j.job_id = s.job_id
+where s.dataset_uuid = %(dataset_uuid)s for no key update of s;
 
 -- name: lock_task
-select task_id, state, attempt, generation, config_hash, lease_expires_at < now() as lapsed
+select task_id, state, attempt, generation, config_hash, expiries, lease_expires_at < now() as lapsed
 from trace.tasks where task_id = %(task_id)s for update;
 
 -- name: count_leased
@@ -37,8 +41,16 @@ values (%(task_id)s, %(attempt)s, %(lease_token)s, %(run_id)s);
 
 -- name: lease_task
 update trace.tasks
-set state = 'running', attempt = %(attempt)s, lease_token = %(lease_token)s, updated_at = now(), error = null,
+set state = 'running', attempt = %(attempt)s, lease_token = %(lease_token)s, updated_at = now(),
+    expiries = expiries + case when state = 'running' then 1 else 0 end,
     lease_expires_at = now() + make_interval(secs => %(ttl_seconds)s)
+where task_id = %(task_id)s;
+
+-- name: bury_task
+-- Its holders keep dying: no one gets it any more before someone looks.
+update trace.tasks
+set state = 'dead', expiries = expiries + 1, lease_token = null, lease_expires_at = null, batch_id = null,
+    error = %(error)s, updated_at = now()
 where task_id = %(task_id)s;
 
 -- name: heartbeat
@@ -51,21 +63,30 @@ update trace.attempts a set heartbeat_at = now()
 from renewed r where a.task_id = r.task_id and a.attempt = r.attempt;
 
 -- name: fence
--- The holder's right to write, locked until the transaction ends.
-select generation from trace.tasks
+-- The holder's right to write, locked until the transaction ends, and what it may write.
+select generation, dataset_uuid, config_hash, lower(block_range) as range_start, upper(block_range) as range_end
+from trace.tasks
 where task_id = %(task_id)s and attempt = %(attempt)s and lease_token = %(lease_token)s and state = 'running'
 for update;
 
 -- name: fail_task
+-- Retryable failures wait twice as long each time, with jitter, until max_attempts of them are used up.
 update trace.tasks
-set state = case when %(retry)s then 'queued' else 'failed' end,
-    failures = failures + 1, error = %(error)s, lease_token = null, lease_expires_at = null, updated_at = now()
-where task_id = %(task_id)s and attempt = %(attempt)s and lease_token = %(lease_token)s and state = 'running';
+set state = case when not %(retry)s then 'failed'
+                 when failures + 1 >= %(max_attempts)s then 'dead' else 'queued' end,
+    error = case when %(retry)s and failures + 1 >= %(max_attempts)s
+                 then 'gave up after ' || failures + 1 || ' tries: ' || %(error)s else %(error)s end,
+    failures = failures + 1, lease_token = null, lease_expires_at = null, batch_id = null, updated_at = now(),
+    not_before = now() + make_interval(
+        secs => least(%(longest_seconds)s, %(base_seconds)s * 2.0 ^ least(failures, 30)) * (0.5 + random() / 2))
+where task_id = %(task_id)s and attempt = %(attempt)s and lease_token = %(lease_token)s and state = 'running'
+returning state;
 
 -- name: release_task
 -- Given back unharmed, by a run that was told to stop: counts neither as failure nor as success.
 update trace.tasks
-set state = 'queued', lease_token = null, lease_expires_at = null, updated_at = now()
+set state = 'queued', lease_token = null, lease_expires_at = null, batch_id = null, not_before = now(),
+    updated_at = now()
 where task_id = %(task_id)s and attempt = %(attempt)s and lease_token = %(lease_token)s and state = 'running';
 
 -- name: end_attempt
@@ -74,17 +95,21 @@ where task_id = %(task_id)s and attempt = %(attempt)s and state = 'running';
 
 -- name: finish_task
 update trace.tasks
-set state = 'committed', generation = %(generation)s, lease_token = null, lease_expires_at = null,
-    error = null, updated_at = now()
+set state = 'committed', generation = %(generation)s, lease_token = null, lease_expires_at = null, batch_id = null,
+    failures = 0, expiries = 0, error = null, updated_at = now()
 where task_id = %(task_id)s;
-
--- name: failures_of
-select failures from trace.tasks where task_id = %(task_id)s;
 
 -- name: supersede_others
 update trace.tasks set state = 'superseded', lease_token = null, lease_expires_at = null, updated_at = now()
 where dataset_uuid = %(dataset_uuid)s and task_id <> %(task_id)s and state <> 'superseded';
 
--- name: requeue_failed
-update trace.tasks set state = 'queued', failures = 0, batch_id = null, updated_at = now()
-where state = 'failed' and dataset_uuid in (select dataset_uuid from trace.streams where job_id = %(job_id)s);
+-- name: requeue_tasks
+-- Tried again because someone asked: failed and dead ones, or committed ones to compare them with the chain.
+update trace.tasks t
+set state = 'queued', failures = 0, expiries = 0, not_before = now(), batch_id = null, updated_at = now()
+from trace.streams s join trace.datasets d on d.dataset_uuid = s.dataset_uuid
+where t.dataset_uuid = s.dataset_uuid and s.job_id = %(job_id)s
+  and (%(dataset_key)s::text is null or d.dataset_key = %(dataset_key)s)
+  and t.block_range && int8range(%(range_start)s, %(range_end)s)
+  and t.state = any(%(states)s)
+returning t.task_id;

@@ -1,0 +1,129 @@
+"""What Dagster should show, compared with what the registry knows: lost materializations, coverage."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckExecutionContext,
+    AssetCheckResult,
+    AssetChecksDefinition,
+    AssetCheckSeverity,
+    AssetMaterialization,
+    AssetRecordsFilter,
+    DagsterInstance,
+    MetadataValue,
+    asset_check,
+)
+
+from trace_dagster.defs.io_manager import materialization
+from trace_dagster.defs.streams import RUNTIME, asset_key
+from trace_dagster.registry.jobs import StreamRow
+from trace_dagster.registry.outbox import Commit
+from trace_dagster.registry.status import Coverage, coverages
+from trace_dagster.runtime import Runtime
+
+CHECK_NAME = "coverage"
+SETTLE_SECONDS = 20.0
+"""A materialization follows its commit at once; after this long it was lost with its run."""
+
+COMMITS_PER_TICK = 500
+_SHOWN_GAPS = 10
+
+
+def lost_materializations(runtime: Runtime, instance: DagsterInstance) -> list[AssetMaterialization]:
+    """Events for commits that Dagster does not show; those it shows are marked as told.
+
+    A range whose run was killed between commit and event is reported here, and marked at the next
+    tick, when Dagster shows it.
+    """
+    commits = runtime.outbox.untold_commits(older_than_seconds=SETTLE_SECONDS, limit=COMMITS_PER_TICK)
+    shown = _shown(commits, instance)
+    told = [commit for commit in commits if commit.derived or str(commit.publication.dataset_version) in shown]
+    runtime.outbox.mark_told([commit.outbox_id for commit in told])
+    return [
+        materialization(asset_key(commit.chain_id, commit.dataset_key), commit.publication)
+        for commit in commits
+        if commit not in told
+    ]
+
+
+def check_evaluations(runtime: Runtime, cursor: str | None) -> tuple[list[AssetCheckEvaluation], str]:
+    """The coverage check of every stream whose answer differs from the last one reported, and the new cursor."""
+    before: dict[str, Any] = json.loads(cursor) if cursor else {}
+    found = {str(coverage.stream.dataset_uuid): coverage for coverage in coverages(runtime.database, runtime.jobs)}
+    after = {key: coverage.summary() for key, coverage in found.items()}
+    changed = [coverage for key, coverage in found.items() if before.get(key) != after[key]]
+    return [_evaluation(coverage) for coverage in changed], json.dumps(after)
+
+
+def coverage_check(stream: StreamRow) -> AssetChecksDefinition:
+    """The check as Dagster lists it; running it by hand evaluates the same as the sensor reports."""
+
+    @asset_check(
+        asset=asset_key(stream.chain_id, stream.dataset_key),
+        name=CHECK_NAME,
+        required_resource_keys={RUNTIME},
+        description="Every planned block is committed or being worked on; failed ranges and gaps are listed.",
+    )
+    def coverage(context: AssetCheckExecutionContext) -> AssetCheckResult:
+        runtime: Runtime = getattr(context.resources, RUNTIME)
+        found = next(
+            c for c in coverages(runtime.database, runtime.jobs) if c.stream.dataset_uuid == stream.dataset_uuid
+        )
+        return AssetCheckResult(
+            passed=found.passed,
+            severity=AssetCheckSeverity.ERROR,
+            description=found.sentence(),
+            metadata=_metadata(found),
+        )
+
+    return coverage
+
+
+def _shown(commits: Sequence[Commit], instance: DagsterInstance) -> set[str]:
+    """The dataset versions of these ranges that Dagster has an event for."""
+    by_asset = defaultdict(list)
+    for commit in commits:
+        if not commit.derived:
+            key = asset_key(commit.chain_id, commit.dataset_key)
+            by_asset[key].append(commit.publication.block_range.key)
+    found = set()
+    for key, partitions in by_asset.items():
+        records = instance.fetch_materializations(
+            AssetRecordsFilter(asset_key=key, asset_partitions=partitions), limit=4 * COMMITS_PER_TICK
+        ).records
+        for record in records:
+            event = record.asset_materialization
+            version = event.metadata.get("dataset_version") if event else None
+            if version is not None:
+                found.add(str(version.value))
+    return found
+
+
+def _evaluation(coverage: Coverage) -> AssetCheckEvaluation:
+    return AssetCheckEvaluation(
+        asset_key=asset_key(coverage.stream.chain_id, coverage.stream.dataset_key),
+        check_name=CHECK_NAME,
+        passed=coverage.passed,
+        severity=AssetCheckSeverity.ERROR,
+        description=coverage.sentence(),
+        metadata=_metadata(coverage),
+    )
+
+
+def _metadata(coverage: Coverage) -> dict[str, MetadataValue]:
+    failed = "\n".join(
+        f"- `[{r.start}, {r.end})` {state}: {error}" for r, state, error in coverage.failed[:_SHOWN_GAPS]
+    )
+    gaps = ", ".join(str(gap) for gap in coverage.gaps[:_SHOWN_GAPS])
+    return {
+        "committed_blocks": MetadataValue.int(coverage.committed_blocks),
+        "planned_blocks": MetadataValue.int(coverage.planned_blocks),
+        "failed_ranges": MetadataValue.int(len(coverage.failed)),
+        "failed": MetadataValue.md(failed or "none"),
+        "gaps": MetadataValue.text(gaps or "none"),
+        "job": MetadataValue.text(coverage.stream.job_name),
+    }

@@ -1,0 +1,171 @@
+"""Wake-ups to runs: messages say that there is work, the registry says which, a batch is one run's share.
+
+Nothing here is lost when a message is: a task that nobody picked up is woken again. Nothing is done
+twice when a message comes twice: a task is in one open batch at most.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from uuid import UUID, uuid4
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.lanes import Lane, lanes
+from trace_dagster.registry.connection import Database, Row, Session
+from trace_dagster.registry.jobs import Jobs
+from trace_dagster.wakeups.driver import Delivery, QueueDriver, decode
+
+RANGES_PER_RUN = 256
+TASKS_PER_TICK = 4096
+BATCHES_PER_TICK = 4
+MESSAGES_PER_TICK = 4096
+VISIBILITY_SECONDS = 60.0
+"""A message comes back after this long unless its run exists by then; a run takes seconds to exist."""
+
+NOT_YET_SECONDS = 15.0
+LAUNCH_GRACE_SECONDS = 60.0
+"""A batch whose run does not exist after this long never got one: its ranges go into another."""
+
+Register = Callable[[Lane, Sequence[str]], Mapping[str, int]]
+"""Makes partition keys known to Dagster and returns the position of every key of the lane."""
+
+RunStates = Callable[[Sequence[UUID]], Mapping[UUID, bool]]
+"""For the batches that have a run: whether it is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Ranges for one run; ``keys`` are partition keys, neighbours in the order of their lane."""
+
+    batch_id: UUID
+    lane: Lane
+    keys: tuple[str, ...]
+    dataset_keys: tuple[str, ...]
+
+
+class Dispatcher:
+    """Turns wake-ups into batches. Any number may tick at once, one of them cuts."""
+
+    def __init__(self, database: Database, jobs: Jobs, queue: QueueDriver) -> None:
+        self._database = database
+        self._jobs = jobs
+        self._queue = queue
+
+    def tick(self, register: Register, run_states: RunStates, loaded: Collection[str]) -> list[Batch]:
+        """Settle what was launched, receive wake-ups, and cut batches for the lanes they point at.
+
+        ``loaded`` names the Dagster jobs that can be launched; wake-ups of others come back later.
+        """
+        self._settle(run_states)
+        deliveries = self._queue.receive(MESSAGES_PER_TICK, visibility_seconds=VISIBILITY_SECONDS)
+        known, poison = _decoded(deliveries)
+        rows = self._tasks(known)
+        by_dataset = {stream.dataset_uuid: lane for lane in lanes(self._jobs.streams()) for stream in lane.streams}
+        wanted: dict[str, Lane] = {}
+        done: list[str] = []
+        later: list[str] = [*poison]
+        for task, receipts in known.items():
+            row = rows.get(task)
+            lane = by_dataset.get(row["dataset_uuid"]) if row else None
+            if row is None or (lane is not None and lane.name not in loaded and row["launchable"]):
+                later += receipts
+            elif lane is None or not row["launchable"] or row["launched"]:
+                done += receipts
+            elif not row["batched"]:
+                wanted[lane.name] = lane
+        batches = [batch for lane in wanted.values() for batch in self._cut(lane, register, known)]
+        self._queue.ack(done)
+        self._queue.nack(later, delay_seconds=NOT_YET_SECONDS)
+        return batches
+
+    def _settle(self, run_states: RunStates) -> None:
+        """Acknowledge the wake-ups of batches whose run exists; close those whose run is over or never came."""
+        with self._database.transaction() as session:
+            rows = session.all("open_batches", grace_seconds=LAUNCH_GRACE_SECONDS)
+        over = run_states([row["batch_id"] for row in rows]) if rows else {}
+        for row in rows:
+            batch = row["batch_id"]
+            if batch in over and not row["launched"]:
+                self._queue.ack(row["receipts"])
+                self._mark("launch_batch", batch)
+            if over.get(batch, row["overdue"] and not row["launched"]):
+                self._mark("close_batch", batch)
+
+    def _mark(self, statement: str, batch: UUID) -> None:
+        with self._database.transaction() as session:
+            session.run(statement, batch_id=batch)
+
+    def _tasks(self, known: Mapping[UUID, list[str]]) -> dict[UUID, Row]:
+        if not known:
+            return {}
+        with self._database.transaction() as session:
+            return {row["task_id"]: row for row in session.all("woken_tasks", task_ids=list(known))}
+
+    def _cut(self, lane: Lane, register: Register, receipts: Mapping[UUID, list[str]]) -> list[Batch]:
+        with self._database.transaction() as session:
+            lock = session.one("try_lock_dispatch")
+            if not lock or not lock["locked"]:
+                return []
+            return list(islice(_batches(session, lane, register, receipts), BATCHES_PER_TICK))
+
+
+def _decoded(deliveries: Iterable[Delivery]) -> tuple[dict[UUID, list[str]], list[str]]:
+    """Receipts by task, and the receipts of messages that are no wake-up at all: those wear out and are buried."""
+    known: dict[UUID, list[str]] = defaultdict(list)
+    poison = []
+    for delivery in deliveries:
+        if (wake_up := decode(delivery.body)) is not None:
+            known[wake_up.task_id].append(delivery.receipt)
+        else:
+            poison.append(delivery.receipt)
+    return known, poison
+
+
+def _batches(session: Session, lane: Lane, register: Register, receipts: Mapping[UUID, list[str]]) -> Iterator[Batch]:
+    datasets = [stream.dataset_uuid for stream in lane.streams]
+    rows = session.all("launchable_tasks", dataset_uuids=datasets, limit=TASKS_PER_TICK)
+    if rows:
+        order = register(lane, sorted({_key(row) for row in rows}))
+        for window in _windows(rows, order):
+            yield _store(session, lane, window, receipts)
+
+
+def _windows(rows: list[Row], order: Mapping[str, int]) -> Iterator[list[Row]]:
+    """Tasks over at most RANGES_PER_RUN ranges that are neighbours in ``order``: a run names first and last."""
+    window: list[Row] = []
+    first = last = -1
+    for row in sorted(rows, key=lambda row: order[_key(row)]):
+        position = order[_key(row)]
+        if window and (position > last + 1 or position - first >= RANGES_PER_RUN):
+            yield window
+            window = []
+        if not window:
+            first = position
+        window.append(row)
+        last = position
+    if window:
+        yield window
+
+
+def _store(session: Session, lane: Lane, window: list[Row], receipts: Mapping[UUID, list[str]]) -> Batch:
+    keys = tuple(dict.fromkeys(_key(row) for row in window))
+    names = {stream.dataset_uuid: stream.dataset_key for stream in lane.streams}
+    wanted = tuple(sorted({names[row["dataset_uuid"]] for row in window}))
+    tasks = [row["task_id"] for row in window]
+    batch = Batch(uuid4(), lane, keys, wanted)
+    session.run(
+        "insert_batch",
+        batch_id=batch.batch_id,
+        job_id=lane.streams[0].job_id,
+        keys=list(keys),
+        receipts=[receipt for task in tasks for receipt in receipts.get(task, ())],
+    )
+    session.run("assign_batch", batch_id=batch.batch_id, task_ids=tasks)
+    return batch
+
+
+def _key(row: Row) -> str:
+    return BlockRange(row["range_start"], row["range_end"]).key

@@ -1,0 +1,97 @@
+"""Head observation: what each rpc pool shows as the chain's latest and finalized block, and since when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import groupby
+from uuid import UUID
+
+from trace_dagster.errors import TraceError
+from trace_dagster.registry.connection import Database, Row
+from trace_dagster.registry.jobs import StreamRow, follow
+
+FIXED_TARGET_POLL_SECONDS = 5.0
+"""How often a fixed target's pool is asked while blocks are missing; follow_head says its own interval."""
+
+ReadHead = Callable[[StreamRow], tuple[int, int]]
+"""Asks a stream's pool for (latest, finalized) block numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The chain as one pool last showed it; ages in seconds by the database's clock."""
+
+    latest: int
+    finalized: int
+    age_seconds: float
+    """Since the pool last answered."""
+    unchanged_seconds: float
+    """Since the finalized block last moved."""
+    error: str | None
+    """Why the pool did not answer when it was asked last, None when it did."""
+
+
+class Heads:
+    """Observations of every pool that a stream with work left needs."""
+
+    def __init__(self, database: Database, read_head: ReadHead) -> None:
+        self._database = database
+        self._read_head = read_head
+
+    def observe(self, streams: Iterable[StreamRow]) -> int:
+        """Ask the pools that are due, each once; one pool's error stops no other. Returns how many answered."""
+        wanted = sorted((s for s in streams if is_open(s)), key=_pool)
+        answered = 0
+        for _, group in groupby(wanted, key=_pool):
+            members = list(group)
+            if self._is_due(members):
+                answered += self._ask(max(members, key=lambda stream: stream.to_block or 0))
+        return answered
+
+    def _is_due(self, members: list[StreamRow]) -> bool:
+        row = _observation(self._database, members[0])
+        return row is None or row["asked_seconds"] >= min(_interval(stream) for stream in members)
+
+    def _ask(self, stream: StreamRow) -> bool:
+        try:
+            latest, finalized = self._read_head(stream)
+        except TraceError as error:
+            with self._database.transaction() as session:
+                session.run("observe_failure", **_values(stream), error=error.message)
+            return False
+        with self._database.transaction() as session:
+            session.run("observe_head", **_values(stream), latest=latest, finalized=min(finalized, latest))
+        return True
+
+
+def observed(row: Row | None) -> Head | None:
+    """The head in a row of ``observed_head``, or None while the pool never answered."""
+    if row is None or row["latest"] is None:
+        return None
+    return Head(row["latest"], row["finalized"], row["age_seconds"], row["unchanged_seconds"], row["error"])
+
+
+def is_open(stream: StreamRow) -> bool:
+    """Whether ranges of this stream remain to be planned."""
+    if not (stream.enabled and stream.job_enabled):
+        return False
+    return stream.to_block is None or stream.next_block < stream.to_block or stream.blocked_reason is not None
+
+
+def _observation(database: Database, stream: StreamRow) -> Row | None:
+    with database.transaction() as session:
+        return session.one("observed_head", **_values(stream))
+
+
+def _values(stream: StreamRow) -> dict[str, object]:
+    return {"org_id": stream.org_id, "chain_id": stream.chain_id, "rpc_pool": stream.rpc_pool}
+
+
+def _pool(stream: StreamRow) -> tuple[UUID, int, str]:
+    return stream.org_id, stream.chain_id, stream.rpc_pool
+
+
+def _interval(stream: StreamRow) -> float:
+    following = follow(stream.job)
+    return float(following.head_poll_interval_seconds) if following else FIXED_TARGET_POLL_SECONDS

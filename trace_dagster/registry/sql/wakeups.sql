@@ -1,0 +1,92 @@
+-- name: wake_tasks
+update trace.tasks
+set wake_seq = wake_seq + 1, woken_at = greatest(now(), not_before)
+where task_id = any(%(task_ids)s) and state in ('queued', 'running')
+returning task_id, attempt + 1 as attempt, wake_seq, not_before;
+
+-- name: insert_outbox
+insert into trace.outbox (outbox_id, kind, task_id, payload, available_at)
+values (%(outbox_id)s, %(kind)s, %(task_id)s, %(payload)s, coalesce(%(available_at)s, now()))
+on conflict (outbox_id) do nothing;
+
+-- name: unsent_wakeups
+-- Locked until they are marked: two publishers never send the same row at once.
+select outbox_id, task_id, payload from trace.outbox
+where kind = 'task_wakeup' and sent_at is null and available_at <= now()
+order by available_at limit %(limit)s
+for update skip locked;
+
+-- name: mark_sent
+update trace.outbox set sent_at = now() where outbox_id = any(%(outbox_ids)s);
+
+-- name: overdue_tasks
+-- Should have been picked up long ago: their wake-up was lost, or their holder died.
+select t.task_id
+from trace.tasks t
+join trace.streams s on s.dataset_uuid = t.dataset_uuid and s.enabled
+join trace.jobs j on j.job_id = s.job_id and j.enabled
+left join trace.batches b on b.batch_id = t.batch_id and b.closed_at is null
+where ((t.state = 'queued' and t.not_before <= now() and b.batch_id is null)
+       or (t.state = 'running' and t.lease_expires_at < now()))
+  and (t.woken_at is null or t.woken_at < now() - make_interval(secs => %(patience_seconds)s))
+order by t.woken_at nulls first limit %(limit)s
+for update of t skip locked;
+
+-- name: leave_batches
+-- A lapsed lease is nobody's: the batch its run came from does not hold it back.
+update trace.tasks set batch_id = null
+where task_id = any(%(task_ids)s) and state = 'running' and lease_expires_at < now();
+
+-- name: woken_tasks
+select t.task_id, t.dataset_uuid,
+       (t.state = 'queued' and t.not_before <= now()) or (t.state = 'running' and t.lease_expires_at < now())
+           as launchable,
+       b.batch_id is not null as batched, b.launched_at is not null as launched
+from trace.tasks t
+left join trace.batches b on b.batch_id = t.batch_id and b.closed_at is null
+where t.task_id = any(%(task_ids)s);
+
+-- name: try_lock_dispatch
+select pg_try_advisory_xact_lock(hashtextextended('trace:dispatch', 0)) as locked;
+
+-- name: launchable_tasks
+-- Due, or abandoned by a dead holder, and in no open batch; every pair of stream and range of a job.
+select t.task_id, t.dataset_uuid, lower(t.block_range) as range_start, upper(t.block_range) as range_end
+from trace.tasks t
+join trace.streams s on s.dataset_uuid = t.dataset_uuid and s.enabled
+join trace.jobs j on j.job_id = s.job_id and j.enabled
+where s.dataset_uuid = any(%(dataset_uuids)s)
+  and ((t.state = 'queued' and t.not_before <= now()) or (t.state = 'running' and t.lease_expires_at < now()))
+  and (t.batch_id is null or exists (
+        select 1 from trace.batches b where b.batch_id = t.batch_id and b.closed_at is not null))
+order by lower(t.block_range), t.dataset_uuid
+limit %(limit)s
+for update of t skip locked;
+
+-- name: insert_batch
+insert into trace.batches (batch_id, job_id, keys, receipts)
+values (%(batch_id)s, %(job_id)s, %(keys)s, %(receipts)s);
+
+-- name: assign_batch
+update trace.tasks set batch_id = %(batch_id)s where task_id = any(%(task_ids)s);
+
+-- name: open_batches
+select batch_id, receipts, launched_at is not null as launched,
+       created_at < now() - make_interval(secs => %(grace_seconds)s) as overdue
+from trace.batches where closed_at is null order by created_at;
+
+-- name: launch_batch
+update trace.batches set launched_at = now(), receipts = '{}' where batch_id = %(batch_id)s;
+
+-- name: close_batch
+update trace.batches set closed_at = now(), receipts = '{}' where batch_id = %(batch_id)s;
+
+-- name: untold_commits
+select o.outbox_id, d.chain_id, d.dataset_key, d.kind, v.*,
+       lower(v.block_range) as range_start, upper(v.block_range) as range_end
+from trace.outbox o
+join trace.dataset_versions v on v.dataset_version = (o.payload ->> 'dataset_version')::uuid
+join trace.datasets d on d.dataset_uuid = v.dataset_uuid
+where o.kind = 'range_committed' and o.sent_at is null
+  and o.available_at < now() - make_interval(secs => %(older_than_seconds)s)
+order by o.available_at limit %(limit)s;
