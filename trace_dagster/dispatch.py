@@ -27,7 +27,7 @@ VISIBILITY_SECONDS = 60.0
 
 NOT_YET_SECONDS = 15.0
 LAUNCH_GRACE_SECONDS = 60.0
-"""A batch whose run does not exist after this long never got one: its ranges go into another."""
+"""A batch without a run after this long will not get one: its ranges go into another."""
 
 Register = Callable[[Lane, Sequence[str]], Mapping[str, int]]
 """Makes partition keys known to Dagster and returns the position of every key of the lane."""
@@ -91,7 +91,7 @@ class Dispatcher:
             if batch in over and not row["launched"]:
                 self._queue.ack(row["receipts"])
                 self._mark("launch_batch", batch)
-            if over.get(batch, row["overdue"] and not row["launched"]):
+            if over.get(batch, row["overdue"]):  # without a run: it never came, or someone deleted it
                 self._mark("close_batch", batch)
 
     def _mark(self, statement: str, batch: UUID) -> None:

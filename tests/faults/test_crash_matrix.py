@@ -1,0 +1,168 @@
+"""Every point of a turn, tripped in every way; then others recover, and nothing is lost, doubled or half visible."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+from contextlib import contextmanager, suppress
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from tests.support.clock import advance
+from tests.support.cycle import Cycle
+from tests.support.registry import apply, assert_registry_sound, job_text, rows_of
+from tests.support.tripwire import Tripwire
+from trace_dagster.errors import TraceError
+from trace_dagster.lite.postgres import dsn
+from trace_dagster.registry.connection import Database
+from trace_dagster.registry.reading import Reading
+from trace_dagster.store.access import S3Access
+from trace_dagster.store.objects import ObjectStore, ensure_bucket
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+
+RANGES = 2 if os.environ.get("TRACE_FAULTS_FULL") else 1
+CHUNK = 20
+STREAMS = "blocks: {cryo_dataset_name: blocks}"
+TURNS_TO_RECOVER = 6
+
+_chains = itertools.count(1000)
+_spawning = multiprocessing.get_context("forkserver")
+
+
+def one_turn(url: str, access: S3Access, at: int) -> None:
+    """In a process of its own: a turn that is killed at a point."""
+    database = Database(url)
+    wire = Tripwire(at, "kill")
+    with wire.strung():
+        Cycle(database, ObjectStore(access)).turn()
+    os._exit(0)
+
+
+@contextmanager
+def fresh(postgres, template_database, access):
+    """A registry of its own with a job applied, over a chain of its own: no two cases share an object's name."""
+    port, password = postgres
+    name = f"c{uuid4().hex}"
+    with psycopg.connect(dsn(port, password, "postgres"), autocommit=True) as connection:
+        connection.execute(f"create database {name} template {template_database}")
+        database = Database(dsn(port, password, name))
+        try:
+            text = job_text(to_block=CHUNK * RANGES, chunk=CHUNK, streams=STREAMS)
+            apply(database, text.replace("chain_id: 99", f"chain_id: {next(_chains)}"))
+            yield database, dsn(port, password, name)
+        finally:
+            database.close()
+            connection.execute(f"drop database {name} with (force)")
+
+
+def recover(database: Database, store: ObjectStore) -> None:
+    """Others go on, as much later as they must; then the whole job must be there, once."""
+    cycle = Cycle(database, store)
+    try:
+        for _ in range(TURNS_TO_RECOVER):
+            advance(database, 700)
+            cycle.turn()
+            if not any(left_over(database).values()):
+                break
+    finally:
+        cycle.close()
+    assert_registry_sound(database, store)
+    found = next(entry for entry in Reading(database).datasets() if entry.dataset_key == "blocks")
+    assert sorted(rows_of(store, found.file_keys)["block_number"].to_pylist()) == list(range(CHUNK * RANGES))
+    assert not any(left_over(database).values()), left_over(database)
+
+
+def left_over(database: Database) -> dict[str, int]:
+    """What is still under way: nothing, once everyone has done their part."""
+    with database._pool.connection() as connection:
+        return connection.execute(
+            "select (select count(*) from trace.tasks where state <> 'committed')"
+            " + (select 1 - least(1, count(*)) from trace.tasks) as tasks,"
+            " (select count(*) from trace.attempts where state = 'running') as attempts,"
+            " (select count(*) from trace.queue_messages) as messages,"
+            " (select count(*) from trace.queue_dead) as dead,"
+            " (select count(*) from trace.outbox where kind = 'task_wakeup' and sent_at is null) as unsent,"
+            " (select count(*) from trace.batches where closed_at is null) as batches"
+        ).fetchone()
+
+
+@pytest.fixture(scope="module")
+def bucket(s3_server) -> S3Access:
+    """One bucket for all cases: each one costs the server volumes."""
+    access = S3Access(f"c{uuid4().hex}", s3_server.access_key, s3_server.secret_key, s3_server.endpoint)
+    ensure_bucket(access)
+    return access
+
+
+@pytest.fixture(scope="module")
+def points(postgres, template_database, bucket) -> list[str]:
+    """The points of an unharmed turn."""
+    with fresh(postgres, template_database, bucket) as (database, _):
+        wire = Tripwire()
+        cycle = Cycle(database, ObjectStore(bucket))
+        with wire.strung():
+            cycle.turn()
+        cycle.close()
+        recover(database, ObjectStore(bucket))
+    return wire.passed
+
+
+def test_the_points_are_all_there(points):
+    """Each collaborator call of the protocol is among them: a renamed one must not slip out of the matrix."""
+    expected = {
+        *(f"before sql {name}" for name in ("observe_head", "insert_task", "wake_tasks", "insert_outbox")),
+        *(f"before sql {name}" for name in ("advance_stream", "unsent_wakeups", "publish_message", "mark_sent")),
+        *(f"before sql {name}" for name in ("receive_messages", "launchable_tasks", "insert_batch", "assign_batch")),
+        *(f"before sql {name}" for name in ("start_attempt", "lease_task", "heartbeat", "fence", "insert_version")),
+        *(f"before sql {name}" for name in ("insert_file", "finish_task", "end_attempt", "launch_batch")),
+        *(f"before sql {name}" for name in ("ack_messages", "close_batch")),
+        *(f"{when} {name}" for when in ("before", "after") for name in ("finish", "put_if_absent", "commit")),
+        "before extract",
+        "after a table",
+    }
+    assert expected <= set(points)
+
+
+def survives(number: int, how: str, services) -> None:
+    bucket = services[-1]
+    with fresh(*services) as (database, url):
+        store = ObjectStore(bucket)
+        if how == "kill":
+            child = _spawning.Process(target=one_turn, args=(url, bucket, number))
+            child.start()
+            child.join(60)
+            assert child.exitcode == -signal.SIGKILL
+        else:
+            cycle = Cycle(database, store)
+            with Tripwire(number, how).strung(), suppress(TraceError):
+                cycle.turn()
+            cycle.close()
+        recover(database, store)
+
+
+@pytest.mark.parametrize("how", ["raise", "kill"])
+def test_a_fault_at_any_point_loses_and_doubles_nothing(how, points, postgres, template_database, bucket):
+    _spawning.set_forkserver_preload(["tests.support.cycle", "tests.support.tripwire"])
+    broken = []
+    for number, name in enumerate(points):
+        try:
+            survives(number, how, (postgres, template_database, bucket))
+        except Exception as error:
+            broken.append(f"{how} at {number} ({name}): {type(error).__name__}: {str(error)[:300]}")
+    print(f"{how}: {len(points)} points, {len(broken)} not survived")
+    assert broken == [], "\n".join(broken)
+
+
+def test_the_harness_notices_a_broken_protocol(postgres, template_database, bucket, monkeypatch):
+    """A commit that forgets its task would leave it running for ever: the checks must say so."""
+    from trace_dagster.registry import publications
+
+    with fresh(postgres, template_database, bucket) as (database, _):
+        monkeypatch.setattr(publications, "_finish", lambda *_: None)
+        with pytest.raises(AssertionError):
+            recover(database, ObjectStore(bucket))

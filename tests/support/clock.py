@@ -1,0 +1,27 @@
+"""The database's clock in tests: time passes because every stored moment moves into the past."""
+
+from __future__ import annotations
+
+from psycopg import sql
+
+from trace_dagster.registry.connection import Database
+
+_MOMENTS = """
+select table_name, array_agg(column_name::text) as columns from information_schema.columns
+where table_schema = 'trace' and data_type = 'timestamp with time zone' and table_name <> 'migrations'
+group by table_name
+"""
+
+
+def advance(database: Database, seconds: float) -> None:
+    """Let this many seconds pass for leases, backoffs, visibility timeouts and ages."""
+    with database._pool.connection() as connection:
+        for row in connection.execute(_MOMENTS).fetchall():
+            moved = [
+                sql.SQL("{0} = {0} - make_interval(secs => {1})").format(sql.Identifier(column), sql.Literal(seconds))
+                for column in row["columns"]
+            ]
+            statement = sql.SQL("update trace.{} set {}").format(
+                sql.Identifier(row["table_name"]), sql.SQL(", ").join(moved)
+            )
+            connection.execute(statement)

@@ -1,0 +1,100 @@
+"""One whole turn of the product without Dagster: observe, plan, publish, dispatch, ingest, acknowledge.
+
+Runs are played by this process: a batch's run works through its ranges one by one, and is over when
+the turn ends, however it ends.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.commit import Committer
+from trace_dagster.defs.streams import spec_of
+from trace_dagster.dispatch import Batch, Dispatcher
+from trace_dagster.engine.fake import FakeCryo
+from trace_dagster.errors import TraceError
+from trace_dagster.heads import Heads
+from trace_dagster.heart import Heart
+from trace_dagster.ingest import Ingest, Work
+from trace_dagster.lanes import lanes
+from trace_dagster.planner import Planner
+from trace_dagster.registry.connection import Database
+from trace_dagster.registry.jobs import Jobs
+from trace_dagster.registry.outbox import Outbox
+from trace_dagster.registry.publications import Publications
+from trace_dagster.registry.queue import PgQueueDriver
+from trace_dagster.registry.tasks import Tasks
+from trace_dagster.rpc.pools import RpcPool
+from trace_dagster.store.objects import ObjectStore
+
+HEAD = 1_000_000
+
+
+class Cycle:
+    """The parts of one process, and turns of them."""
+
+    def __init__(self, database: Database, store: ObjectStore, *, head: int = HEAD, ttl: float = 60.0) -> None:
+        self.database = database
+        self.jobs = Jobs(database)
+        self.tasks = Tasks(database, lease_ttl_seconds=ttl)
+        self.queue = PgQueueDriver(database)
+        self.outbox = Outbox(database)
+        self.heads = Heads(database, lambda _: (head, head))
+        self.planner = Planner(database, self.jobs)
+        self.dispatcher = Dispatcher(database, self.jobs, self.queue)
+        self.publications = Publications(database)
+        self.heart = Heart(self.tasks)
+        self.ingest = Ingest(
+            tasks=self.tasks,
+            publications=self.publications,
+            committer=Committer(store, self.publications),
+            engine=FakeCryo(),
+            heart=self.heart,
+            pool=lambda name, _: RpcPool(name, ()),
+        )
+        self.runs: dict[UUID, bool] = {}
+        """Batches with a run, and whether that run is over."""
+
+    def turn(self) -> None:
+        """Everything once. Raises what a part raises: the process would die of it or go on, both are tried."""
+        self.heads.observe(self.jobs.streams())
+        self.planner.plan()
+        self.outbox.rewake(patience_seconds=60, limit=1000)
+        self.outbox.publish(self.queue, limit=1000)
+        for batch in self.dispatch():
+            self.run(batch)
+        self.dispatch()  # acknowledges what ran
+
+    def dispatch(self) -> list[Batch]:
+        """One tick of the dispatcher; its batches have a run from now on."""
+        batches = self.dispatcher.tick(
+            lambda _, keys: {key: number for number, key in enumerate(sorted(keys))},
+            lambda wanted: {batch: self.runs[batch] for batch in wanted if batch in self.runs},
+            {lane.name for lane in lanes(self.jobs.streams())},
+        )
+        self.runs |= {batch.batch_id: False for batch in batches}
+        return batches
+
+    def run(self, batch: Batch) -> None:
+        """Work through a batch; a failed range does not stop its neighbours."""
+        try:
+            for stream in batch.lane.streams:
+                if stream.dataset_key in batch.dataset_keys:
+                    for key in batch.keys:
+                        self._range(spec_of(stream), BlockRange.from_key(key))
+        finally:
+            self.runs[batch.batch_id] = True
+
+    def _range(self, spec, block_range: BlockRange) -> None:
+        try:
+            work = self.ingest.claim(spec, block_range, "run", wait_seconds=0)
+            if isinstance(work, Work):
+                self.tasks.heartbeat(work.lease)
+                self.ingest.commit(work)
+        except TraceError:
+            return
+
+    def close(self) -> None:
+        """End the thread."""
+        self.heart.stop()
