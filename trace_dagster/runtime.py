@@ -61,7 +61,20 @@ class Runtime:
     @cached_property
     def queue(self) -> QueueDriver:
         """The queue of wake-ups: a table of the registry, or SQS where its queues are named."""
-        return PgQueueDriver(self.database)
+        sqs = self.settings.sqs
+        if sqs is None:
+            return PgQueueDriver(self.database)
+        from trace_dagster.wakeups.sqs import SqsQueueDriver
+
+        access = self.settings.s3
+        return SqsQueueDriver(
+            sqs.queue_url,
+            sqs.dead_queue_url,
+            endpoint=sqs.endpoint,
+            region=access.region,
+            access_key=sqs.access_key or access.access_key,
+            secret_key=sqs.secret_key or access.secret_key,
+        )
 
     @cached_property
     def heads(self) -> Heads:

@@ -10,6 +10,7 @@ from trace_dagster.store.access import S3Access
 from trace_dagster.store.parquet import Caps
 
 DEFAULT_BUCKET = "trace-lake"
+_SQS_OPTIONAL = ("ENDPOINT", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,9 @@ class SqsAccess:
     queue_url: str = field(repr=False)
     dead_queue_url: str = field(repr=False)
     endpoint: str | None = field(repr=False)
+    access_key: str | None = field(repr=False)
+    """None: the object store's."""
+    secret_key: str | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ def _sqs(environment: Mapping[str, str]) -> SqsAccess | None:
         return None
     if not url or not dead:
         raise InvalidInput("TRACE_SQS_QUEUE_URL and TRACE_SQS_DEAD_QUEUE_URL go together: set both, or neither")
-    return SqsAccess(url, dead, environment.get("TRACE_SQS_ENDPOINT", "").strip() or None)
+    return SqsAccess(url, dead, *(environment.get(f"TRACE_SQS_{name}", "").strip() or None for name in _SQS_OPTIONAL))
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:

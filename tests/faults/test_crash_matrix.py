@@ -44,20 +44,21 @@ def one_turn(url: str, access: S3Access, at: int) -> None:
 
 
 @contextmanager
-def fresh(postgres, template_database, access):
-    """A registry of its own with a job applied, over a chain of its own: no two cases share an object's name."""
-    port, password = postgres
-    name = f"c{uuid4().hex}"
-    with psycopg.connect(dsn(port, password, "postgres"), autocommit=True) as connection:
-        connection.execute(f"create database {name} template {template_database}")
-        database = Database(dsn(port, password, name))
-        try:
-            text = job_text(to_block=CHUNK * RANGES, chunk=CHUNK, streams=STREAMS)
-            apply(database, text.replace("chain_id: 99", f"chain_id: {next(_chains)}"))
-            yield database, dsn(port, password, name)
-        finally:
-            database.close()
-            connection.execute(f"drop database {name} with (force)")
+def fresh(registry: str):
+    """The registry, emptied, with a job over a chain of its own: no two cases share an object's name."""
+    database = Database(registry)
+    try:
+        with database._pool.connection() as connection:
+            tables = connection.execute(
+                "select string_agg(format('trace.%I', tablename), ', ') as all from pg_tables"
+                " where schemaname = 'trace' and tablename <> 'migrations'"
+            ).fetchone()
+            connection.execute(f"truncate {tables['all']} cascade")
+        text = job_text(to_block=CHUNK * RANGES, chunk=CHUNK, streams=STREAMS)
+        apply(database, text.replace("chain_id: 99", f"chain_id: {next(_chains)}"))
+        yield database
+    finally:
+        database.close()
 
 
 def recover(database: Database, store: ObjectStore) -> None:
@@ -100,9 +101,19 @@ def bucket(s3_server) -> S3Access:
 
 
 @pytest.fixture(scope="module")
-def points(postgres, template_database, bucket) -> list[str]:
+def registry(postgres, template_database) -> str:
+    """One database for all cases."""
+    port, password = postgres
+    name = f"c{uuid4().hex}"
+    with psycopg.connect(dsn(port, password, "postgres"), autocommit=True) as connection:
+        connection.execute(f"create database {name} template {template_database}")
+    return dsn(port, password, name)
+
+
+@pytest.fixture(scope="module")
+def points(registry, bucket) -> list[str]:
     """The points of an unharmed turn."""
-    with fresh(postgres, template_database, bucket) as (database, _):
+    with fresh(registry) as database:
         wire = Tripwire()
         cycle = Cycle(database, ObjectStore(bucket))
         with wire.strung():
@@ -128,12 +139,11 @@ def test_the_points_are_all_there(points):
     assert expected <= set(points)
 
 
-def survives(number: int, how: str, services) -> None:
-    bucket = services[-1]
-    with fresh(*services) as (database, url):
+def survives(number: int, how: str, registry: str, bucket: S3Access) -> None:
+    with fresh(registry) as database:
         store = ObjectStore(bucket)
         if how == "kill":
-            child = _spawning.Process(target=one_turn, args=(url, bucket, number))
+            child = _spawning.Process(target=one_turn, args=(registry, bucket, number))
             child.start()
             child.join(60)
             assert child.exitcode == -signal.SIGKILL
@@ -146,23 +156,23 @@ def survives(number: int, how: str, services) -> None:
 
 
 @pytest.mark.parametrize("how", ["raise", "kill"])
-def test_a_fault_at_any_point_loses_and_doubles_nothing(how, points, postgres, template_database, bucket):
-    _spawning.set_forkserver_preload(["tests.support.cycle", "tests.support.tripwire"])
+def test_a_fault_at_any_point_loses_and_doubles_nothing(how, points, registry, bucket):
+    _spawning.set_forkserver_preload(["tests.support.warm"])
     broken = []
     for number, name in enumerate(points):
         try:
-            survives(number, how, (postgres, template_database, bucket))
+            survives(number, how, registry, bucket)
         except Exception as error:
             broken.append(f"{how} at {number} ({name}): {type(error).__name__}: {str(error)[:300]}")
     print(f"{how}: {len(points)} points, {len(broken)} not survived")
     assert broken == [], "\n".join(broken)
 
 
-def test_the_harness_notices_a_broken_protocol(postgres, template_database, bucket, monkeypatch):
+def test_the_harness_notices_a_broken_protocol(registry, bucket, monkeypatch):
     """A commit that forgets its task would leave it running for ever: the checks must say so."""
     from trace_dagster.registry import publications
 
-    with fresh(postgres, template_database, bucket) as (database, _):
+    with fresh(registry) as database:
         monkeypatch.setattr(publications, "_finish", lambda *_: None)
         with pytest.raises(AssertionError):
             recover(database, ObjectStore(bucket))

@@ -24,7 +24,12 @@ class PgQueueDriver:
         """Oldest first; worn-out messages are buried on the way."""
         with self._database.transaction() as session:
             session.run("bury_messages", max_deliveries=MAX_DELIVERIES, limit=limit)
-            rows = session.all("receive_messages", limit=limit, visibility_seconds=visibility_seconds)
+            rows = session.all(
+                "receive_messages",
+                limit=limit,
+                max_deliveries=MAX_DELIVERIES,
+                visibility_seconds=visibility_seconds,
+            )
         return [Delivery(row["body"], row["receipt"], row["deliveries"]) for row in rows]
 
     def ack(self, receipts: Sequence[str]) -> None:

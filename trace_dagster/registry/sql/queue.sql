@@ -15,7 +15,7 @@ select message_id, body, enqueued_at, deliveries from worn;
 -- name: receive_messages
 with picked as (
     select message_id from trace.queue_messages
-    where visible_at <= now()
+    where visible_at <= now() and deliveries < %(max_deliveries)s
     order by visible_at, message_id limit %(limit)s for update skip locked)
 update trace.queue_messages m
 set visible_at = now() + make_interval(secs => %(visibility_seconds)s),

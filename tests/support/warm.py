@@ -1,0 +1,8 @@
+"""Imported once by the fork server: what every killed process would load again, boto3's service models above all."""
+
+import tests.support.cycle
+import tests.support.tripwire  # noqa: F401
+from trace_dagster.store.access import S3Access
+from trace_dagster.store.objects import ObjectStore
+
+ObjectStore(S3Access("warm", "warm", "warm", "http://127.0.0.1:9"))
