@@ -34,6 +34,19 @@ from trace_dagster.store.objects import ensure_bucket
 Say = Callable[[str], None]
 
 STOP_SECONDS = 15.0
+_SHARED = (
+    "TRACE_RPC_POOL_",
+    "TRACE_CRYO_",
+    "TRACE_SQS_",
+    "TRACE_LEASE_TTL_SECONDS",
+    "TRACE_MAX_ATTEMPTS",
+    "TRACE_RETRY_BASE_SECONDS",
+    "CRYO_BIN",
+    "MAX_PARQUET",
+    "MAX_TOTAL_PARQUET",
+)
+"""Settings that commands in another shell must share with the services."""
+
 _WATCH_SECONDS = 0.5
 _DETACH_SECONDS = 180.0
 _STABLE_SECONDS = 60.0
@@ -150,7 +163,7 @@ class Stack:
         kept = {
             name: value
             for name, value in self._given.items()
-            if name.startswith(("TRACE_RPC_POOL_", "TRACE_CRYO_", "CRYO_BIN", "MAX_PARQUET", "MAX_TOTAL_PARQUET"))
+            if name.startswith(_SHARED)
         }
         return {"TRACE_HOME": str(self._home.path), **kept}
 
