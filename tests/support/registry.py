@@ -80,8 +80,11 @@ def assert_registry_sound(database: Database, store: ObjectStore) -> None:
         assert overlaps["n"] == 0
         files = connection.execute(
             "select f.file_key, f.sha256, f.bytes from trace.files f join trace.version_files using (file_key)"
+            " join trace.dataset_versions using (dataset_version) where visible"
         ).fetchall()
-        manifests = connection.execute("select manifest_key, manifest_sha256 from trace.dataset_versions").fetchall()
+        manifests = connection.execute(
+            "select manifest_key, manifest_sha256 from trace.dataset_versions where swept_at is null"
+        ).fetchall()
         events = connection.execute(
             "select (select count(*) from trace.outbox where kind = 'range_committed') as events,"
             " (select count(*) from trace.dataset_versions) as versions,"
@@ -100,6 +103,11 @@ def assert_registry_sound(database: Database, store: ObjectStore) -> None:
             "  and v.block_range = t.block_range and v.visible)"
         ).fetchone()
         assert committed["n"] == 0
+        unlinked = connection.execute(
+            "select count(*) as n from trace.dataset_versions v where v.swept_at is null and v.row_count > 0"
+            " and not exists (select 1 from trace.version_files l where l.dataset_version = v.dataset_version)"
+        ).fetchone()
+        assert unlinked["n"] == 0
     for row in files:
         data, _ = store.get(row["file_key"])
         assert (len(data), sha256(data).hexdigest()) == (row["bytes"], row["sha256"])

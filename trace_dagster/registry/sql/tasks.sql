@@ -100,8 +100,13 @@ set state = 'committed', generation = %(generation)s, lease_token = null, lease_
 where task_id = %(task_id)s;
 
 -- name: supersede_others
-update trace.tasks set state = 'superseded', lease_token = null, lease_expires_at = null, updated_at = now()
-where dataset_uuid = %(dataset_uuid)s and task_id <> %(task_id)s and state <> 'superseded';
+with moved as (
+    update trace.tasks
+    set state = 'superseded', lease_token = null, lease_expires_at = null, batch_id = null, updated_at = now()
+    where dataset_uuid = %(dataset_uuid)s and task_id <> %(task_id)s and state <> 'superseded'
+    returning task_id)
+update trace.attempts a set state = 'expired', ended_at = now(), error = 'its dataset was replaced meanwhile'
+from moved m where a.task_id = m.task_id and a.state = 'running';
 
 -- name: requeue_tasks
 -- Tried again because someone asked: failed and dead ones, or committed ones to compare them with the chain.

@@ -1,0 +1,276 @@
+-- Schema trace, as the migrations make it. Written by `make schema`; do not edit.
+
+CREATE SCHEMA trace;
+CREATE FUNCTION trace.require_publication() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if not exists (select 1 from trace.dataset_versions v where v.task_id = new.task_id and v.attempt = new.attempt) then
+        raise exception 'attempt % of task % has no publication', new.attempt, new.task_id
+            using errcode = 'check_violation', constraint = 'attempts_committed_with_publication';
+    end if;
+    return null;
+end $$;
+CREATE TABLE trace.attempts (
+    task_id uuid NOT NULL,
+    attempt integer NOT NULL,
+    lease_token uuid NOT NULL,
+    run_id text NOT NULL,
+    state text DEFAULT 'running'::text NOT NULL,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    heartbeat_at timestamp with time zone DEFAULT now() NOT NULL,
+    ended_at timestamp with time zone,
+    error text,
+    CONSTRAINT attempts_attempt_check CHECK ((attempt > 0)),
+    CONSTRAINT attempts_state_check CHECK ((state = ANY (ARRAY['running'::text, 'committed'::text, 'confirmed'::text, 'failed'::text, 'expired'::text])))
+);
+CREATE TABLE trace.batches (
+    batch_id uuid NOT NULL,
+    job_id uuid NOT NULL,
+    keys text[] NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    closed_at timestamp with time zone,
+    receipts text[] DEFAULT '{}'::text[] NOT NULL,
+    launched_at timestamp with time zone,
+    CONSTRAINT batches_keys_check CHECK ((cardinality(keys) > 0))
+);
+CREATE TABLE trace.dataset_versions (
+    dataset_version uuid NOT NULL,
+    dataset_uuid uuid NOT NULL,
+    block_range int8range NOT NULL,
+    generation integer NOT NULL,
+    visible boolean DEFAULT true NOT NULL,
+    task_id uuid NOT NULL,
+    attempt integer NOT NULL,
+    config_hash text NOT NULL,
+    storage_ref text NOT NULL,
+    manifest_key text NOT NULL,
+    manifest_sha256 text NOT NULL,
+    content_digest text NOT NULL,
+    row_count bigint NOT NULL,
+    byte_count bigint NOT NULL,
+    schema_json jsonb NOT NULL,
+    verification jsonb NOT NULL,
+    metrics jsonb DEFAULT '{}'::jsonb NOT NULL,
+    committed_at timestamp with time zone DEFAULT now() NOT NULL,
+    hidden_at timestamp with time zone,
+    swept_at timestamp with time zone,
+    CONSTRAINT dataset_versions_block_range_check CHECK ((NOT isempty(block_range))),
+    CONSTRAINT dataset_versions_byte_count_check CHECK ((byte_count >= 0)),
+    CONSTRAINT dataset_versions_content_digest_check CHECK ((content_digest ~ '^[0-9a-f]{64}$'::text)),
+    CONSTRAINT dataset_versions_generation_check CHECK ((generation >= 0)),
+    CONSTRAINT dataset_versions_hidden CHECK ((visible = (hidden_at IS NULL))),
+    CONSTRAINT dataset_versions_manifest_sha256_check CHECK ((manifest_sha256 ~ '^[0-9a-f]{64}$'::text)),
+    CONSTRAINT dataset_versions_row_count_check CHECK ((row_count >= 0)),
+    CONSTRAINT dataset_versions_swept CHECK (((swept_at IS NULL) OR (NOT visible)))
+);
+CREATE TABLE trace.datasets (
+    dataset_uuid uuid NOT NULL,
+    org_id uuid NOT NULL,
+    chain_id bigint NOT NULL,
+    dataset_key text NOT NULL,
+    kind text NOT NULL,
+    source text NOT NULL,
+    parameters jsonb DEFAULT '{}'::jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT datasets_chain_id_check CHECK ((chain_id > 0)),
+    CONSTRAINT datasets_kind_check CHECK ((kind = ANY (ARRAY['stream'::text, 'derived'::text])))
+);
+CREATE TABLE trace.files (
+    file_key text NOT NULL,
+    bytes bigint NOT NULL,
+    sha256 text NOT NULL,
+    row_count bigint NOT NULL,
+    min_block bigint,
+    max_block bigint,
+    CONSTRAINT files_bytes_check CHECK ((bytes > 0)),
+    CONSTRAINT files_row_count_check CHECK ((row_count >= 0)),
+    CONSTRAINT files_sha256_check CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text))
+);
+CREATE TABLE trace.head_observations (
+    chain_id bigint NOT NULL,
+    rpc_pool text NOT NULL,
+    latest bigint,
+    finalized bigint,
+    changed_at timestamp with time zone DEFAULT now() NOT NULL,
+    observed_at timestamp with time zone,
+    org_id uuid NOT NULL,
+    asked_at timestamp with time zone DEFAULT now() NOT NULL,
+    error text,
+    CONSTRAINT head_observations_finalized_check CHECK ((finalized >= 0)),
+    CONSTRAINT head_observations_latest_check CHECK ((latest >= 0)),
+    CONSTRAINT head_observations_whole CHECK ((((latest IS NULL) = (finalized IS NULL)) AND ((latest IS NULL) = (observed_at IS NULL))))
+);
+CREATE TABLE trace.jobs (
+    job_id uuid NOT NULL,
+    org_id uuid NOT NULL,
+    name text NOT NULL,
+    chain_id bigint NOT NULL,
+    mode text NOT NULL,
+    spec jsonb NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT jobs_chain_id_check CHECK ((chain_id > 0)),
+    CONSTRAINT jobs_mode_check CHECK ((mode = ANY (ARRAY['fixed_target'::text, 'follow_head'::text]))),
+    CONSTRAINT jobs_name_check CHECK ((name ~ '^[a-z][a-z0-9_]{0,63}$'::text))
+);
+CREATE TABLE trace.outbox (
+    outbox_id uuid NOT NULL,
+    kind text NOT NULL,
+    task_id uuid NOT NULL,
+    payload jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    sent_at timestamp with time zone,
+    available_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT outbox_kind_check CHECK ((kind = ANY (ARRAY['task_wakeup'::text, 'range_committed'::text])))
+);
+CREATE TABLE trace.queue_dead (
+    message_id bigint NOT NULL,
+    body text NOT NULL,
+    enqueued_at timestamp with time zone NOT NULL,
+    deliveries integer NOT NULL,
+    died_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT queue_dead_deliveries_check CHECK ((deliveries >= 0))
+);
+CREATE TABLE trace.queue_messages (
+    message_id bigint NOT NULL,
+    body text NOT NULL,
+    enqueued_at timestamp with time zone DEFAULT now() NOT NULL,
+    visible_at timestamp with time zone DEFAULT now() NOT NULL,
+    receipt uuid,
+    deliveries integer DEFAULT 0 NOT NULL,
+    CONSTRAINT queue_messages_deliveries_check CHECK ((deliveries >= 0))
+);
+ALTER TABLE trace.queue_messages ALTER COLUMN message_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME trace.queue_messages_message_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE TABLE trace.streams (
+    dataset_uuid uuid NOT NULL,
+    job_id uuid NOT NULL,
+    rpc_pool text NOT NULL,
+    chunk_size integer NOT NULL,
+    max_inflight integer NOT NULL,
+    columns text[] NOT NULL,
+    config_hash text NOT NULL,
+    verify text NOT NULL,
+    options jsonb NOT NULL,
+    from_block bigint NOT NULL,
+    to_block bigint,
+    eligible_end bigint,
+    next_block bigint NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    blocked_reason text,
+    CONSTRAINT streams_check CHECK ((to_block > from_block)),
+    CONSTRAINT streams_chunk_size_check CHECK ((chunk_size > 0)),
+    CONSTRAINT streams_from_block_check CHECK ((from_block >= 0)),
+    CONSTRAINT streams_max_inflight_check CHECK ((max_inflight > 0)),
+    CONSTRAINT streams_verify_check CHECK ((verify = ANY (ARRAY['full'::text, 'structural'::text, 'off'::text])))
+);
+CREATE TABLE trace.tasks (
+    task_id uuid NOT NULL,
+    dataset_uuid uuid NOT NULL,
+    block_range int8range NOT NULL,
+    config_hash text NOT NULL,
+    generation integer DEFAULT 0 NOT NULL,
+    state text DEFAULT 'queued'::text NOT NULL,
+    attempt integer DEFAULT 0 NOT NULL,
+    failures integer DEFAULT 0 NOT NULL,
+    lease_token uuid,
+    lease_expires_at timestamp with time zone,
+    batch_id uuid,
+    error text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    expiries integer DEFAULT 0 NOT NULL,
+    not_before timestamp with time zone DEFAULT now() NOT NULL,
+    wake_seq integer DEFAULT 0 NOT NULL,
+    woken_at timestamp with time zone,
+    CONSTRAINT tasks_attempt_check CHECK ((attempt >= 0)),
+    CONSTRAINT tasks_block_range_check CHECK (((NOT isempty(block_range)) AND lower_inc(block_range) AND (NOT upper_inc(block_range)))),
+    CONSTRAINT tasks_check CHECK (((state = 'running'::text) = ((lease_token IS NOT NULL) AND (lease_expires_at IS NOT NULL)))),
+    CONSTRAINT tasks_expiries_check CHECK ((expiries >= 0)),
+    CONSTRAINT tasks_failures_check CHECK ((failures >= 0)),
+    CONSTRAINT tasks_generation_check CHECK ((generation >= 0)),
+    CONSTRAINT tasks_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'running'::text, 'committed'::text, 'failed'::text, 'dead'::text, 'superseded'::text]))),
+    CONSTRAINT tasks_wake_seq_check CHECK ((wake_seq >= 0))
+);
+CREATE TABLE trace.version_files (
+    dataset_version uuid NOT NULL,
+    file_key text NOT NULL
+);
+ALTER TABLE ONLY trace.attempts
+    ADD CONSTRAINT attempts_lease_token_key UNIQUE (lease_token);
+ALTER TABLE ONLY trace.attempts
+    ADD CONSTRAINT attempts_pkey PRIMARY KEY (task_id, attempt);
+ALTER TABLE ONLY trace.batches
+    ADD CONSTRAINT batches_pkey PRIMARY KEY (batch_id);
+ALTER TABLE ONLY trace.dataset_versions
+    ADD CONSTRAINT dataset_versions_dataset_uuid_block_range_excl EXCLUDE USING gist (dataset_uuid WITH =, block_range WITH &&) WHERE (visible);
+ALTER TABLE ONLY trace.dataset_versions
+    ADD CONSTRAINT dataset_versions_pkey PRIMARY KEY (dataset_version);
+ALTER TABLE ONLY trace.dataset_versions
+    ADD CONSTRAINT dataset_versions_task_id_attempt_key UNIQUE (task_id, attempt);
+ALTER TABLE ONLY trace.datasets
+    ADD CONSTRAINT datasets_pkey PRIMARY KEY (dataset_uuid);
+ALTER TABLE ONLY trace.files
+    ADD CONSTRAINT files_pkey PRIMARY KEY (file_key);
+ALTER TABLE ONLY trace.head_observations
+    ADD CONSTRAINT head_observations_pkey PRIMARY KEY (org_id, chain_id, rpc_pool);
+ALTER TABLE ONLY trace.jobs
+    ADD CONSTRAINT jobs_org_id_name_key UNIQUE (org_id, name);
+ALTER TABLE ONLY trace.jobs
+    ADD CONSTRAINT jobs_pkey PRIMARY KEY (job_id);
+ALTER TABLE ONLY trace.outbox
+    ADD CONSTRAINT outbox_pkey PRIMARY KEY (outbox_id);
+ALTER TABLE ONLY trace.queue_dead
+    ADD CONSTRAINT queue_dead_pkey PRIMARY KEY (message_id);
+ALTER TABLE ONLY trace.queue_messages
+    ADD CONSTRAINT queue_messages_pkey PRIMARY KEY (message_id);
+ALTER TABLE ONLY trace.queue_messages
+    ADD CONSTRAINT queue_messages_receipt_key UNIQUE (receipt);
+ALTER TABLE ONLY trace.streams
+    ADD CONSTRAINT streams_pkey PRIMARY KEY (dataset_uuid);
+ALTER TABLE ONLY trace.tasks
+    ADD CONSTRAINT tasks_dataset_uuid_block_range_excl EXCLUDE USING gist (dataset_uuid WITH =, block_range WITH &&) WHERE ((state <> 'superseded'::text));
+ALTER TABLE ONLY trace.tasks
+    ADD CONSTRAINT tasks_pkey PRIMARY KEY (task_id);
+ALTER TABLE ONLY trace.version_files
+    ADD CONSTRAINT version_files_pkey PRIMARY KEY (dataset_version, file_key);
+CREATE INDEX batches_open ON trace.batches USING btree (created_at) WHERE (closed_at IS NULL);
+CREATE UNIQUE INDEX datasets_one_stream_per_key ON trace.datasets USING btree (org_id, chain_id, dataset_key) WHERE (kind = 'stream'::text);
+CREATE INDEX outbox_unsent ON trace.outbox USING btree (kind, available_at) WHERE (sent_at IS NULL);
+CREATE INDEX queue_messages_visible ON trace.queue_messages USING btree (visible_at, message_id);
+CREATE INDEX streams_by_job ON trace.streams USING btree (job_id);
+CREATE INDEX tasks_by_dataset_state ON trace.tasks USING btree (dataset_uuid, state);
+CREATE INDEX tasks_queued ON trace.tasks USING btree (dataset_uuid, lower(block_range)) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text]));
+CREATE INDEX tasks_unfinished ON trace.tasks USING btree (woken_at) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text]));
+CREATE INDEX version_files_by_file ON trace.version_files USING btree (file_key);
+CREATE INDEX versions_visible ON trace.dataset_versions USING btree (dataset_uuid, lower(block_range)) WHERE visible;
+CREATE CONSTRAINT TRIGGER attempts_committed_with_publication AFTER INSERT OR UPDATE OF state ON trace.attempts DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.state = 'committed'::text)) EXECUTE FUNCTION trace.require_publication();
+ALTER TABLE ONLY trace.attempts
+    ADD CONSTRAINT attempts_task_id_fkey FOREIGN KEY (task_id) REFERENCES trace.tasks(task_id);
+ALTER TABLE ONLY trace.batches
+    ADD CONSTRAINT batches_job_id_fkey FOREIGN KEY (job_id) REFERENCES trace.jobs(job_id);
+ALTER TABLE ONLY trace.dataset_versions
+    ADD CONSTRAINT dataset_versions_dataset_uuid_fkey FOREIGN KEY (dataset_uuid) REFERENCES trace.datasets(dataset_uuid);
+ALTER TABLE ONLY trace.dataset_versions
+    ADD CONSTRAINT dataset_versions_task_id_attempt_fkey FOREIGN KEY (task_id, attempt) REFERENCES trace.attempts(task_id, attempt);
+ALTER TABLE ONLY trace.outbox
+    ADD CONSTRAINT outbox_task_id_fkey FOREIGN KEY (task_id) REFERENCES trace.tasks(task_id);
+ALTER TABLE ONLY trace.streams
+    ADD CONSTRAINT streams_dataset_uuid_fkey FOREIGN KEY (dataset_uuid) REFERENCES trace.datasets(dataset_uuid);
+ALTER TABLE ONLY trace.streams
+    ADD CONSTRAINT streams_job_id_fkey FOREIGN KEY (job_id) REFERENCES trace.jobs(job_id);
+ALTER TABLE ONLY trace.tasks
+    ADD CONSTRAINT tasks_batch FOREIGN KEY (batch_id) REFERENCES trace.batches(batch_id);
+ALTER TABLE ONLY trace.tasks
+    ADD CONSTRAINT tasks_dataset_uuid_fkey FOREIGN KEY (dataset_uuid) REFERENCES trace.datasets(dataset_uuid);
+ALTER TABLE ONLY trace.version_files
+    ADD CONSTRAINT version_files_dataset_version_fkey FOREIGN KEY (dataset_version) REFERENCES trace.dataset_versions(dataset_version);
+ALTER TABLE ONLY trace.version_files
+    ADD CONSTRAINT version_files_file_key_fkey FOREIGN KEY (file_key) REFERENCES trace.files(file_key);
