@@ -11,29 +11,12 @@ import pytest
 from dagster import DagsterInstance
 
 from tests.acceptance.conftest import BLOCKS, ROOT
+from tests.acceptance.jobs import FOUR, job_file
 from trace_dagster.blocks import BlockRange
 from trace_dagster.defs.remote import DagsterWeb
 from trace_dagster.devchain import constants
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
-
-JOB = """
-kind: chain_sync
-name: {name}
-chain_id: {chain}
-mode: {{kind: fixed_target, from_block: {start}, to_block: {end}}}
-defaults: {{rpc_pool: {pool}, chunk_size: {chunk}, max_inflight: 8}}
-streams:
-{streams}
-"""
-FOUR = ("blocks", "transactions", "logs", "geth_calls")
-
-
-def job_file(folder, name, *, chain, end, pool="devchain", start=0, chunk=100, streams=FOUR, suffix=""):
-    text = "\n".join(f"  {key}{suffix}: {{cryo_dataset_name: {key}}}" for key in streams)
-    path = folder / f"{name}.yaml"
-    path.write_text(JOB.format(name=name, chain=chain, start=start, end=end, pool=pool, chunk=chunk, streams=text))
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -105,10 +105,10 @@ class Coverage:
         said = f"{self.committed_blocks:,} of {self.planned_blocks:,} planned blocks are committed"
         if not self.gaps:
             return said
-        return (
-            f"{said}; nobody works on {len(self.gaps)} gaps, the first is {self.gaps[0]}:"
-            f" `trace-lite retry --job {self.stream.job_name}` once the reason is gone"
-        )
+        first = ", ".join(str(gap) for gap in self.gaps[:3])
+        more = f" and {len(self.gaps) - 3:,} more gaps" if len(self.gaps) > 3 else ""
+        again = f"`trace-lite retry --job {self.stream.job_name}` once the reason is gone"
+        return f"{said}; nobody works on {first}{more}: {again}"
 
     def summary(self) -> list[object]:
         """What must change for the answer to be worth reporting again."""

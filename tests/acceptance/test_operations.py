@@ -1,0 +1,181 @@
+"""What a person does with a running job: pause, resume, retry, refresh, sweep, and look at it in Dagster."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from dagster import AssetKey, DagsterInstance
+
+from tests.acceptance.jobs import job_file
+from trace_dagster.blocks import BlockRange
+from trace_dagster.defs.remote import DagsterWeb
+from trace_dagster.defs.streams import spec_of
+from trace_dagster.registry.publications import Publications
+from trace_dagster.runtime import Runtime
+from trace_dagster.settings import settings_from
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
+
+CHECKS = """
+{ assetNodes(assetKeys: [{path: ["20143", "%s"]}]) { assetChecksOrError { ... on AssetChecks { checks {
+  name executionForLatestMaterialization { status evaluation { success description metadataEntries { label
+    ... on IntMetadataEntry { intValue } ... on MarkdownMetadataEntry { mdStr } } } } } } } } }
+"""
+
+
+@pytest.fixture(scope="module")
+def operated(stack, tmp_path_factory):
+    """A small job that has run to its end."""
+    path = job_file(
+        tmp_path_factory.mktemp("jobs"), "operated", chain=20143, end=400, streams=("blocks",), suffix="_operated"
+    )
+    done = stack.cli("apply", "--file", str(path), "--wait")
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def job(stack):
+    return stack.json("status", "--json", "--job", "operated")["jobs"][0]
+
+
+def until(what, seconds=90):
+    """Wait for an answer that is true, and return it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := what():
+            return found
+        time.sleep(1)
+    return pytest.fail("it did not happen in time")
+
+
+def check(stack, dataset_key):
+    """The coverage check of an asset as the UI shows it."""
+    (node,) = DagsterWeb(stack.state.web_url)._client._execute(CHECKS % dataset_key)["assetNodes"]
+    (found,) = node["assetChecksOrError"]["checks"]
+    assert found["name"] == "coverage"
+    return found["executionForLatestMaterialization"]
+
+
+def test_jobs_lists_it(stack, operated):
+    (mine,) = [entry for entry in stack.json("jobs", "--json")["jobs"] if entry["name"] == "operated"]
+    assert (mine["state"], mine["streams"]) == ("complete", ["blocks_operated"])
+
+
+def test_a_paused_job_waits_and_a_resumed_one_goes_on(stack, operated):
+    assert "operated is paused" in stack.cli("pause", "--job", "operated").stderr
+    longer = operated.with_name("longer.yaml")
+    longer.write_text(operated.read_text().replace("to_block: 400", "to_block: 800"))
+    done = stack.cli("apply", "--file", str(longer), "--wait")
+    assert done.returncode == 1
+    assert "trace-lite resume --job operated" in done.stderr
+    assert (job(stack)["state"], job(stack)["streams"][0]["committed_blocks"]) == ("paused", 400)
+    assert "operated is running" in stack.cli("resume", "--job", "operated").stderr
+    done = stack.cli("apply", "--file", str(longer), "--wait")
+    assert done.returncode == 0, done.stderr
+    assert job(stack)["streams"][0]["committed_blocks"] == 800
+
+
+def test_the_coverage_check_says_what_is_committed(stack, operated):
+    shown = until(lambda: (found := check(stack, "blocks_operated")) and found["evaluation"])
+    assert shown["success"]
+    assert "planned blocks are committed" in shown["description"]
+
+
+def test_refresh_confirms_and_repairs_and_dagster_learns_of_it(stack, operated, monkeypatch):
+    """The objects of one range are deleted behind everyone's back: refreshing it writes them anew."""
+    environment = {**stack.environment, **stack.state.environment()}
+    runtime = Runtime(settings_from(environment))
+    try:
+        stream = runtime.jobs.stream_of("operated", "blocks_operated")
+        publications = Publications(runtime.database)
+        both = [BlockRange(0, 100), BlockRange(100, 200)]
+        before = [publications.visible(stream.dataset_uuid, block_range) for block_range in both]
+        runtime.store.delete([key for key, _ in publications.files(before[0])])
+        done = stack.cli("refresh", "--job", "operated", "--stream", "blocks_operated", "--range", "0:200")
+        assert "2 ranges are queued again" in done.stderr
+        until(lambda: job(stack)["state"] == "complete" and not job(stack)["streams"][0]["queued"])
+        after = [publications.visible(stream.dataset_uuid, block_range) for block_range in both]
+        assert after[1] == before[1]
+        assert (after[0].generation, after[0].content_digest) == (1, before[0].content_digest)
+    finally:
+        runtime.close()
+    assert stack.count("blocks_operated") == job(stack)["streams"][0]["committed_blocks"]
+
+
+def test_a_commit_dagster_never_heard_of_is_reported_by_reconciliation(stack, operated, monkeypatch):
+    """As after a kill between the commit and its event: the range is committed here, outside any run."""
+    environment = {**stack.environment, **stack.state.environment()}
+    runtime = Runtime(settings_from(environment))
+    block_range = BlockRange(300, 400)
+    try:
+        stream = runtime.jobs.stream_of("operated", "blocks_operated")
+        visible = Publications(runtime.database).visible(stream.dataset_uuid, block_range)
+        runtime.store.delete([key for key, _ in Publications(runtime.database).files(visible)])
+        work = runtime.ingest.claim(spec_of(stream), block_range, "no run", wait_seconds=0, refresh=True)
+        version = runtime.ingest.commit(work).dataset_version
+    finally:
+        runtime.close()
+    for name, value in stack.state.environment().items():
+        monkeypatch.setenv(name, value)
+    with DagsterInstance.get() as instance:
+        key = AssetKey(["20143", "blocks_operated"])
+
+        def shown():
+            event = instance.get_latest_materialization_event(key)
+            metadata = event.asset_materialization.metadata if event else {}
+            return metadata and metadata["dataset_version"].value == str(version)
+
+        assert until(shown)
+
+
+def test_failed_ranges_are_shown_where_people_look_and_can_be_retried(stack, tmp_path):
+    """The devchain does not serve trace_block: no retry can cure that."""
+    path = job_file(tmp_path, "doomed", chain=20143, end=400, streams=("traces",), suffix="_doomed", chunk=200)
+    done = stack.cli("apply", "--file", str(path), "--wait")
+    assert done.returncode == 1
+    assert "2 ranges failed" in done.stderr
+    assert "does not support what dataset traces needs" in done.stderr
+    assert "trace-lite retry --job doomed" in done.stderr
+
+    def failed_check():
+        evaluation = (check(stack, "traces_doomed") or {}).get("evaluation")
+        return evaluation if evaluation and not evaluation["success"] else None
+
+    shown = until(failed_check)
+    assert "nobody works on [0, 400)" in shown["description"]
+    failed = next(entry for entry in shown["metadataEntries"] if entry["label"] == "failed")
+    assert "does not support" in failed["mdStr"]
+    done = stack.cli("retry", "--job", "doomed", "--stream", "traces_doomed", "--range", "0:100")
+    assert "1 ranges are queued again" in done.stderr
+    until(lambda: stack.json("status", "--json", "--job", "doomed")["jobs"][0]["streams"][0]["failed"] == 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("pause", "--job", "nope"), "no job is called 'nope'"),
+        (("retry", "--job", "operated", "--stream", "nope"), "has no stream 'nope'; known: blocks_operated"),
+        (("retry", "--job", "operated", "--range", "9"), "write two block numbers"),
+        (("retry", "--job", "operated", "--range", "9:3"), "the end must lie after the first block"),
+        (
+            ("refresh", "--job", "operated", "--stream", "blocks_operated", "--range", "0:99999999999999999999"),
+            "bigint",
+        ),
+        (("sweep", "--grace-hours", "-1"), "grace-hours"),
+    ],
+)
+def test_wrong_arguments_are_one_clear_error(stack, operated, arguments, said):
+    done = stack.cli(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_sweep_removes_what_refreshing_left_and_nothing_else(stack, operated):
+    dry = stack.json("sweep", "--dry-run", "--grace-hours", "0", "--json")
+    real = stack.json("sweep", "--grace-hours", "0", "--json")
+    assert {**dry, "dry_run": False} == real
+    assert real["objects_removed"] >= 1
+    assert stack.json("sweep", "--grace-hours", "0", "--json")["objects_removed"] == 0
+    assert stack.count("blocks_operated") == job(stack)["streams"][0]["committed_blocks"]
