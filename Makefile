@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
   if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then echo $$p; break; fi; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev node demo up down test check format faults bench screenshots lock clean
+.PHONY: help install install-dev node demo up down test check format faults soak schema bench screenshots lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,8 +60,14 @@ format: install-dev ## Format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-faults: install-dev ## Crashes, zombies and lost replies
-	$(BIN)/python -m pytest tests/faults tests/integration/test_commit.py
+faults: install-dev ## Crashes, zombies and lost replies, more of them than `make test` tries
+	TRACE_FAULTS_FULL=1 TRACE_FAULTS_EXAMPLES=200 $(BIN)/python -m pytest tests/faults tests/integration/test_commit.py -s
+
+soak: install-dev ## The real stack under a chaos loop, 2,000 ranges (SOAK="--ranges 400 --minutes 10" for less)
+	$(BIN)/python -m tests.faults.soak $(SOAK)
+
+schema: install-dev ## Write docs/schema.sql from the migrations
+	$(BIN)/python -m tests.support.schema
 
 bench: install ## What this costs beside bare Cryo, as ratios
 	$(BIN)/python bench/overhead.py

@@ -16,6 +16,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.lanes import Lane, lanes
 from trace_dagster.registry.connection import Database, Row, Session
 from trace_dagster.registry.jobs import Jobs
+from trace_dagster.registry.wakes import wake
 from trace_dagster.wakeups.driver import Delivery, QueueDriver, decode
 
 RANGES_PER_RUN = 256
@@ -90,13 +91,19 @@ class Dispatcher:
             batch = row["batch_id"]
             if batch in over and not row["launched"]:
                 self._queue.ack(row["receipts"])
-                self._mark("launch_batch", batch)
+                self._launched(batch)
             if over.get(batch, row["overdue"]):  # without a run: it never came, or someone deleted it
-                self._mark("close_batch", batch)
+                self._close(batch)
 
-    def _mark(self, statement: str, batch: UUID) -> None:
+    def _launched(self, batch: UUID) -> None:
         with self._database.transaction() as session:
-            session.run(statement, batch_id=batch)
+            session.run("launch_batch", batch_id=batch)
+
+    def _close(self, batch: UUID) -> None:
+        """What the run did not get to is woken again at once."""
+        with self._database.transaction() as session:
+            session.run("close_batch", batch_id=batch)
+            wake(session, [row["task_id"] for row in session.all("tasks_left", batch_id=batch)])
 
     def _tasks(self, known: Mapping[UUID, list[str]]) -> dict[UUID, Row]:
         if not known:

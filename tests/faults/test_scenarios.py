@@ -144,6 +144,17 @@ class TestOutboxAndQueue:
         cycle.dispatch()
         assert rows(database, "select count(*) as n from trace.queue_messages")[0]["n"] == 0
 
+    def test_what_a_dead_run_did_not_get_to_is_woken_at_once(self, database, cycle):
+        planned(database, cycle, to_block=300)
+        cycle.outbox.publish(cycle.queue, limit=100)
+        (batch,) = cycle.dispatch()
+        assert cycle.dispatch() == []
+        cycle.runs[batch.batch_id] = True  # killed before its first range
+        assert cycle.dispatch() == []
+        assert cycle.outbox.publish(cycle.queue, limit=100) == 3
+        (again,) = cycle.dispatch()
+        assert again.keys == batch.keys
+
     def test_a_job_that_is_not_loaded_yet_keeps_its_wakeups(self, database, cycle):
         planned(database, cycle, to_block=100)
         cycle.outbox.publish(cycle.queue, limit=100)

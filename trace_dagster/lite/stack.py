@@ -160,11 +160,7 @@ class Stack:
 
     def _service_variables(self) -> dict[str, str]:
         """What the stack's own processes and its clients share, beyond what the caller set."""
-        kept = {
-            name: value
-            for name, value in self._given.items()
-            if name.startswith(_SHARED)
-        }
+        kept = {name: value for name, value in self._given.items() if name.startswith(_SHARED)}
         return {"TRACE_HOME": str(self._home.path), **kept}
 
     def _add_postgres(self, services: list[Service], variables: dict[str, str]) -> int | None:

@@ -78,6 +78,9 @@ from trace.batches where closed_at is null order by created_at;
 -- name: launch_batch
 update trace.batches set launched_at = now(), receipts = '{}' where batch_id = %(batch_id)s;
 
+-- name: tasks_left
+select task_id from trace.tasks where batch_id = %(batch_id)s and state = 'queued' and not_before <= now();
+
 -- name: close_batch
 update trace.batches set closed_at = now(), receipts = '{}' where batch_id = %(batch_id)s;
 
