@@ -100,7 +100,7 @@ class Dispatcher:
             session.run("launch_batch", batch_id=batch)
 
     def _close(self, batch: UUID) -> None:
-        """What the run did not get to is woken again at once."""
+        """What the run did not get to is woken at once, what it held when its lease is over."""
         with self._database.transaction() as session:
             session.run("close_batch", batch_id=batch)
             wake(session, [row["task_id"] for row in session.all("tasks_left", batch_id=batch)])

@@ -84,8 +84,21 @@ def node() -> Iterator[object | None]:
 
 
 @pytest.fixture(scope="session")
-def stack(open_folder, real_blocks, node) -> Iterator[Running]:
-    """A running stack; its pools are devchain, node, replay, dead and other."""
+def growing() -> Iterator[object | None]:
+    """An EVM node whose chain a test lets grow, or None where npm did not bring one."""
+    from tests.support.anvil_node import find_anvil, running_anvil
+
+    binary = find_anvil(ROOT)
+    if binary is None:
+        yield None
+        return
+    with running_anvil(binary) as chain:
+        yield chain
+
+
+@pytest.fixture(scope="session")
+def stack(open_folder, real_blocks, node, growing) -> Iterator[Running]:
+    """A running stack; its pools are devchain, node, growing, replay and dead."""
     home = open_folder / "home with space"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TRACE_", "AWS_"))}
     environment |= {
@@ -98,6 +111,8 @@ def stack(open_folder, real_blocks, node) -> Iterator[Running]:
         environment["TRACE_RPC_POOL_REPLAY_URL"] = real_blocks.url
     if node is not None:
         environment["TRACE_RPC_POOL_NODE_URL"] = node.url
+    if growing is not None:
+        environment["TRACE_RPC_POOL_GROWING_URL"] = growing.url
     lines: list[str] = []
     with Stack(home, environment).running(lines.append) as state:
         yield Running(home, state, environment)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.acceptance.test_golden_path import FOUR, job_file
+from tests.acceptance.jobs import FOUR, job_file
 from tests.support.anvil_node import CHAIN_ID
 from tests.support.node_answers import node_rows
 

@@ -129,6 +129,41 @@ def test_a_commit_dagster_never_heard_of_is_reported_by_reconciliation(stack, op
         assert until(shown)
 
 
+FOLLOW = """
+kind: chain_sync
+name: following
+chain_id: 31337
+mode: {kind: follow_head, from_block: 0, head_poll_interval_seconds: 1}
+streams:
+  blocks_following: {cryo_dataset_name: blocks, rpc_pool: growing, chunk_size: 10}
+"""
+
+
+def test_a_following_job_grows_with_its_chain(stack, growing, tmp_path, monkeypatch):
+    """Full chunks only, never past what is final; partitions appear as the head moves."""
+    if growing is None:
+        pytest.skip("no EVM node here: `make node` fetches it with npm")
+    path = tmp_path / "following.yaml"
+    path.write_text(FOLLOW)
+    growing.mine_empty(25)
+    assert stack.cli("apply", "--file", str(path)).returncode == 0
+
+    def stream():
+        return stack.json("status", "--json", "--job", "following")["jobs"][0]["streams"][0]
+
+    for name, value in stack.state.environment().items():
+        monkeypatch.setenv(name, value)
+    for final in (20, 50):
+        until(lambda final=final: stream()["committed_blocks"] == final)
+        found = stream()
+        assert (found["done"], found["failed"], found["queued"]) == (False, 0, 0)
+        assert found["eligible_end"] <= int(growing.rpc("eth_getBlockByNumber", "finalized", False)["number"], 16) + 1
+        assert found["head_age_seconds"] < 60
+        with DagsterInstance.get() as instance:
+            assert len(instance.get_dynamic_partitions("following__10")) == final // 10
+        growing.mine_empty(30)
+
+
 def test_failed_ranges_are_shown_where_people_look_and_can_be_retried(stack, tmp_path):
     """The devchain does not serve trace_block: no retry can cure that."""
     path = job_file(tmp_path, "doomed", chain=20143, end=400, streams=("traces",), suffix="_doomed", chunk=200)

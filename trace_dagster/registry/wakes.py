@@ -12,7 +12,7 @@ from trace_dagster.registry.connection import Session
 
 
 def wake(session: Session, task_ids: Sequence[UUID]) -> None:
-    """Write a wake-up for each of these tasks that is still to do, due when its backoff is over."""
+    """Write a wake-up for each of these tasks that is still to do, due when its backoff or its lease is over."""
     rows = session.all("wake_tasks", task_ids=list(task_ids))
     session.many(
         "insert_outbox",
@@ -22,7 +22,7 @@ def wake(session: Session, task_ids: Sequence[UUID]) -> None:
                 "kind": "task_wakeup",
                 "task_id": row["task_id"],
                 "payload": Jsonb({"wake_seq": row["wake_seq"]}),
-                "available_at": row["not_before"],
+                "available_at": row["due_at"],
             }
             for row in rows
         ],

@@ -2,7 +2,7 @@
 update trace.tasks
 set wake_seq = wake_seq + 1, woken_at = greatest(now(), not_before)
 where task_id = any(%(task_ids)s) and state in ('queued', 'running')
-returning task_id, attempt + 1 as attempt, wake_seq, not_before;
+returning task_id, attempt + 1 as attempt, wake_seq, greatest(not_before, lease_expires_at) as due_at;
 
 -- name: insert_outbox
 insert into trace.outbox (outbox_id, kind, task_id, payload, available_at)
@@ -79,7 +79,7 @@ from trace.batches where closed_at is null order by created_at;
 update trace.batches set launched_at = now(), receipts = '{}' where batch_id = %(batch_id)s;
 
 -- name: tasks_left
-select task_id from trace.tasks where batch_id = %(batch_id)s and state = 'queued' and not_before <= now();
+select task_id from trace.tasks where batch_id = %(batch_id)s and state in ('queued', 'running');
 
 -- name: close_batch
 update trace.batches set closed_at = now(), receipts = '{}' where batch_id = %(batch_id)s;
