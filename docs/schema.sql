@@ -149,6 +149,10 @@ ALTER TABLE trace.queue_messages ALTER COLUMN message_id ADD GENERATED ALWAYS AS
     NO MAXVALUE
     CACHE 1
 );
+CREATE TABLE trace.run_beats (
+    run_id text NOT NULL,
+    beat_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
 CREATE TABLE trace.streams (
     dataset_uuid uuid NOT NULL,
     job_id uuid NOT NULL,
@@ -233,6 +237,8 @@ ALTER TABLE ONLY trace.queue_messages
     ADD CONSTRAINT queue_messages_pkey PRIMARY KEY (message_id);
 ALTER TABLE ONLY trace.queue_messages
     ADD CONSTRAINT queue_messages_receipt_key UNIQUE (receipt);
+ALTER TABLE ONLY trace.run_beats
+    ADD CONSTRAINT run_beats_pkey PRIMARY KEY (run_id);
 ALTER TABLE ONLY trace.streams
     ADD CONSTRAINT streams_pkey PRIMARY KEY (dataset_uuid);
 ALTER TABLE ONLY trace.tasks

@@ -19,6 +19,9 @@ from trace_dagster.registry.jobs import Jobs
 from trace_dagster.registry.wakes import wake
 from trace_dagster.wakeups.driver import Delivery, QueueDriver, decode
 
+BATCH_TAG = "trace/batch"
+"""Marks the runs that came from a batch, with its id."""
+
 RANGES_PER_RUN = 256
 TASKS_PER_TICK = 4096
 BATCHES_PER_TICK = 4

@@ -1,12 +1,14 @@
-"""Heartbeats: one thread per process renews every lease the process holds."""
+"""Heartbeats: one thread per process renews every lease the process holds, and shows that its run lives."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from trace_dagster.errors import LeaseLost, Unavailable
+from trace_dagster.registry.beats import beat, end_beats
+from trace_dagster.registry.connection import Database
 from trace_dagster.registry.tasks import Lease, Tasks
 
 
@@ -17,6 +19,7 @@ class Heart:
         self._tasks = tasks
         self._lock = threading.Lock()
         self._leases: dict[Lease, threading.Event] = {}
+        self._runs: dict[str, Database] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="trace-heart", daemon=True)
         self._thread.start()
@@ -33,6 +36,21 @@ class Heart:
             with self._lock:
                 self._leases.pop(lease, None)
 
+    @contextmanager
+    def beating_run(self, database: Database, run_id: str) -> Iterator[None]:
+        """Show inside the block that this run's process lives."""
+        with suppress(Unavailable):
+            beat(database, run_id)
+        with self._lock:
+            self._runs[run_id] = database
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._runs.pop(run_id, None)
+            with suppress(Unavailable):
+                end_beats(database, run_id)
+
     def stop(self) -> None:
         """End the thread; leases then lapse by themselves."""
         self._stopped.set()
@@ -42,6 +60,10 @@ class Heart:
         while not self._stopped.wait(self._tasks.lease_ttl_seconds / 3):
             with self._lock:
                 held = list(self._leases.items())
+                runs = list(self._runs.items())
+            for run_id, database in runs:
+                with suppress(Unavailable):
+                    beat(database, run_id)
             for lease, lost in held:
                 self._beat(lease, lost)
 

@@ -65,10 +65,11 @@ def runtime_resource(environment: Mapping[str, str]) -> ResourceDefinition:
     """One runtime per run, closed with it."""
 
     @resource
-    def trace(_: InitResourceContext) -> Iterator[Runtime]:
+    def trace(context: InitResourceContext) -> Iterator[Runtime]:
         runtime = Runtime(settings_from(environment))
         try:
-            yield runtime
+            with runtime.heart.beating_run(runtime.database, context.run_id or "none"):
+                yield runtime
         finally:
             runtime.close()
 

@@ -1,21 +1,38 @@
 """Dagster's default launcher, and whether a run's process still lives.
 
 The default launcher cannot say that, so run monitoring never ends a run that died together with its code
-server: it would hold one of the few run slots, and its batch, for ever.
+server: it would hold one of the few run slots, and its batch, for ever. Our runs beat in the registry
+(``heart.py``); the code server cannot be asked, a reloaded one does not know the runs of its predecessor.
 """
 
 from __future__ import annotations
 
+import os
+import time
+
 from dagster import DagsterRun
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
-from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
-from dagster._serdes import deserialize_value
+from dagster._serdes import ConfigurableClassData
 
-_TIMEOUT_SECONDS = 10
+from trace_dagster.dispatch import BATCH_TAG
+from trace_dagster.errors import TraceError
+from trace_dagster.lite.attach import environment_with_stack
+from trace_dagster.registry.beats import last_beat
+from trace_dagster.registry.connection import Database
+from trace_dagster.settings import settings_from
+
+_START_SECONDS = 60.0
+"""More than a run takes from its start to its first beat."""
 
 
 class MonitoredRunLauncher(DefaultRunLauncher):
-    """Asks the code server that started a run; one that was started since knows nothing of it."""
+    """Watches the beats of runs; one whose beat stands still for a lease's lifetime is dead."""
+
+    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
+        super().__init__(inst_data)
+        self._seen: dict[str, tuple[str | None, float]] = {}
+        self._database: Database | None = None
+        self._patience_seconds = 0.0
 
     @property
     def supports_check_run_worker_health(self) -> bool:
@@ -23,15 +40,26 @@ class MonitoredRunLauncher(DefaultRunLauncher):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """FAILED when a code server that answers does not have the run; RUNNING while there is no answer."""
-        client = self._get_grpc_client_for_termination(run.run_id)
-        if client is None:
-            return CheckRunHealthResult(WorkerStatus.RUNNING, "not known")
+        """FAILED when the run has not beaten for a lease's lifetime, watched by this process's own clock."""
         try:
-            reply = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run.run_id), timeout=_TIMEOUT_SECONDS)
-            known = deserialize_value(reply, CanCancelExecutionResult).can_cancel
-        except Exception:  # the code server is on its way up: the next look tells
-            return CheckRunHealthResult(WorkerStatus.RUNNING, "the code server does not answer")
-        if known:
+            beat = last_beat(self._registry(), run.run_id)
+        except TraceError:
+            self._seen.clear()  # while the registry is away nobody can beat
+            return CheckRunHealthResult(WorkerStatus.RUNNING, "the registry does not answer")
+        if beat is None and BATCH_TAG not in run.tags:
+            return CheckRunHealthResult(WorkerStatus.RUNNING, "a run that does not beat")
+        before, since = self._seen.get(run.run_id, (None, 0.0))
+        if run.run_id not in self._seen or before != beat:
+            self._seen[run.run_id] = (beat, time.monotonic())
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        return CheckRunHealthResult(WorkerStatus.FAILED, "its process ended with the code server that started it")
+        if time.monotonic() - since < self._patience_seconds + (0.0 if beat else _START_SECONDS):
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        del self._seen[run.run_id]
+        return CheckRunHealthResult(WorkerStatus.FAILED, "its process does not beat any more")
+
+    def _registry(self) -> Database:
+        if self._database is None:
+            settings = settings_from(environment_with_stack(os.environ))
+            self._patience_seconds = settings.lease_ttl_seconds
+            self._database = Database(settings.postgres_url, max_connections=1)
+        return self._database

@@ -21,11 +21,10 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 from trace_dagster.blocks import BlockRange, cells
 from trace_dagster.defs.reconcile import check_evaluations, lost_materializations
 from trace_dagster.defs.streams import asset_key
-from trace_dagster.dispatch import Batch
+from trace_dagster.dispatch import BATCH_TAG, Batch
 from trace_dagster.lanes import Lane, lanes
 from trace_dagster.runtime import Runtime
 
-BATCH_TAG = "trace/batch"
 INTERVAL_SECONDS = 5
 WAKEUPS_PER_TICK = 4096
 REWAKE_SECONDS = 120.0

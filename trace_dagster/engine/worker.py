@@ -12,13 +12,16 @@ import asyncio
 import io
 import json
 import os
+import shutil
 import struct
 import sys
 import threading
+from contextlib import suppress
 from typing import IO, Any
 
 HEADER = struct.Struct(">I")
 MAX_FRAME_BYTES = 1 << 31
+FOLDER_PREFIX = "trace-engine-"
 
 
 def read_frame(source: IO[bytes]) -> bytes | None:
@@ -50,6 +53,9 @@ def _read_requests(loop: asyncio.AbstractEventLoop, answers: IO[bytes]) -> None:
     lock = threading.Lock()
     while (frame := read_frame(sys.stdin.buffer)) is not None:
         asyncio.run_coroutine_threadsafe(_serve(json.loads(frame), answers, lock), loop)
+    with suppress(OSError):  # a killed parent left the folder; Cryo may have, too
+        if os.path.basename(os.getcwd()).startswith(FOLDER_PREFIX):
+            shutil.rmtree(os.getcwd())
     os._exit(0)
 
 

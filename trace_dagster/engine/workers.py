@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from trace_dagster.engine.worker import read_frame, write_frame
+from trace_dagster.engine.worker import FOLDER_PREFIX, read_frame, write_frame
 from trace_dagster.rpc.redact import redact
 
 _STDERR_LINES = 40
@@ -45,7 +45,7 @@ class Worker:
     """One engine process and the calls it has not answered yet."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="trace-engine-")
+        self._folder = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, ignore_cleanup_errors=True)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "trace_dagster.engine.worker"],
             stdin=subprocess.PIPE,

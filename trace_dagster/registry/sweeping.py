@@ -84,5 +84,5 @@ class Sweeping:
     def prune(self, grace_seconds: float) -> None:
         """Drop old rows that say nothing any more: dead attempts, sent wake-ups, closed batches."""
         with self._database.transaction() as session:
-            for statement in ("delete_old_attempts", "delete_old_outbox", "delete_old_batches"):
+            for statement in ("delete_old_attempts", "delete_old_outbox", "delete_old_batches", "delete_old_beats"):
                 session.run(statement, grace_seconds=grace_seconds)

@@ -52,6 +52,12 @@ alter table trace.head_observations
         check ((latest is null) = (finalized is null) and (latest is null) = (observed_at is null));
 alter table trace.head_observations alter column org_id drop default;
 
+-- Runs that work show here that they live: Dagster cannot tell a dead one from a busy one.
+create table trace.run_beats (
+    run_id  text primary key,
+    beat_at timestamptz not null default clock_timestamp()
+);
+
 -- When a version stopped being visible, and when sweep took its objects.
 alter table trace.dataset_versions
     add column hidden_at timestamptz,
