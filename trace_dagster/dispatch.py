@@ -30,7 +30,7 @@ VISIBILITY_SECONDS = 60.0
 """A message comes back after this long unless its run exists by then; a run takes seconds to exist."""
 
 NOT_YET_SECONDS = 15.0
-LAUNCH_GRACE_SECONDS = 60.0
+LAUNCH_GRACE_SECONDS = 30.0
 """A batch without a run after this long will not get one: its ranges go into another."""
 
 Register = Callable[[Lane, Sequence[str]], Mapping[str, int]]

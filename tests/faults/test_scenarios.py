@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
@@ -105,7 +105,7 @@ class TestOutboxAndQueue:
         assert len(Reading(database).coverage(task(database)["dataset_uuid"])) == 1
         assert_registry_sound(database, store)
 
-    @pytest.mark.parametrize("body", ["", "no json", '{"task_id": 7}', WakeUp(uuid4(), 1).encode()])
+    @pytest.mark.parametrize("body", ["", "no json", '{"task_id": 7}', WakeUp(UUID(int=7), 1).encode()])
     def test_a_poison_message_ends_in_the_dead_table_and_changes_no_task(self, database, cycle, body):
         planned(database, cycle, to_block=100)
         before = task(database)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 from types import SimpleNamespace
-from uuid import uuid4
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -106,7 +106,7 @@ def test_extending_hides_a_message_for_longer(queue, driver):
     assert eventually(driver).deliveries == 2
 
 
-@pytest.mark.parametrize("made_up", [str(uuid4()), "not ours", "", "'; é"])
+@pytest.mark.parametrize("made_up", [str(UUID(int=7)), "not ours", "", "'; é"])
 def test_receipts_nobody_gave_are_ignored(driver, made_up):
     driver.publish(["hello"])
     delivery = eventually(driver)
