@@ -31,6 +31,7 @@ CREATE TABLE trace.batches (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     closed_at timestamp with time zone,
     receipts text[] DEFAULT '{}'::text[] NOT NULL,
+    tasks integer DEFAULT 0 NOT NULL,
     launched_at timestamp with time zone,
     CONSTRAINT batches_keys_check CHECK ((cardinality(keys) > 0))
 );
@@ -252,10 +253,13 @@ CREATE UNIQUE INDEX datasets_one_stream_per_key ON trace.datasets USING btree (o
 CREATE INDEX outbox_unsent ON trace.outbox USING btree (kind, available_at) WHERE (sent_at IS NULL);
 CREATE INDEX queue_messages_visible ON trace.queue_messages USING btree (visible_at, message_id);
 CREATE INDEX streams_by_job ON trace.streams USING btree (job_id);
+CREATE INDEX tasks_by_batch ON trace.tasks USING btree (batch_id) WHERE (batch_id IS NOT NULL);
 CREATE INDEX tasks_by_dataset_state ON trace.tasks USING btree (dataset_uuid, state);
+CREATE INDEX tasks_by_start ON trace.tasks USING btree (dataset_uuid, lower(block_range));
 CREATE INDEX tasks_queued ON trace.tasks USING btree (dataset_uuid, lower(block_range)) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text]));
 CREATE INDEX tasks_unfinished ON trace.tasks USING btree (woken_at) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text]));
 CREATE INDEX version_files_by_file ON trace.version_files USING btree (file_key);
+CREATE INDEX versions_by_start ON trace.dataset_versions USING btree (dataset_uuid, lower(block_range));
 CREATE INDEX versions_visible ON trace.dataset_versions USING btree (dataset_uuid, lower(block_range)) WHERE visible;
 CREATE CONSTRAINT TRIGGER attempts_committed_with_publication AFTER INSERT OR UPDATE OF state ON trace.attempts DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.state = 'committed'::text)) EXECUTE FUNCTION trace.require_publication();
 ALTER TABLE ONLY trace.attempts

@@ -194,7 +194,7 @@ def refresh(job: str, stream: str, blocks: BlockRange) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, remove nothing.")
 @click.option(
     "--grace-hours",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(min=0, max=100_000),
     default=24.0,
     show_default=True,
     help="Spare what is younger: longer than the longest query and the longest range.",

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.digest import ContentDigest
-from trace_dagster.errors import LeaseLost, OutcomeUnknown, Unavailable
+from trace_dagster.errors import Corrupt, LeaseLost, OutcomeUnknown, Unavailable
 from trace_dagster.identity import dataset_version, sha256_hex
 from trace_dagster.manifest import FILE_NAME, Manifest, ManifestFile, decode, schema_fingerprint, schema_pairs
 from trace_dagster.registry.publications import Publication, Publications
@@ -116,7 +116,7 @@ class Committer:
     def _publish(self, lease: Lease, target: Target, manifest: Manifest, metrics: dict[str, Any]) -> Publication:
         folder = target.folder(manifest.dataset_version)
         data = manifest.encode()
-        self._put_manifest(folder + FILE_NAME, data, manifest)
+        self._put_manifest(folder + FILE_NAME, data, manifest, lease)
         try:
             self._publications.commit(
                 lease,
@@ -146,8 +146,12 @@ class Committer:
             created=True,
         )
 
-    def _put_manifest(self, key: str, data: bytes, manifest: Manifest) -> None:
-        """Create, or replace the manifest of a LOWER attempt; a higher one means our lease is gone."""
+    def _put_manifest(self, key: str, data: bytes, manifest: Manifest, lease: Lease) -> None:
+        """Create, or replace what a LOWER attempt left; a higher one's manifest means our lease is gone.
+
+        Unless it is not: then a registry that is no more wrote it into this bucket, and nobody else can
+        hold this range now.
+        """
         try:
             self._store.put_if_absent(key, data)
             return
@@ -155,7 +159,7 @@ class Committer:
             found, etag = self._store.get(key)
         if found == data:
             return
-        if decode(found).attempt >= manifest.attempt:
+        if not _is_lower(found, manifest) and not self._publications.holds(lease):
             raise LeaseLost("a later attempt already wrote this range's manifest", attempt=manifest.attempt)
         try:
             self._store.replace(key, data, etag)
@@ -201,3 +205,11 @@ class Committer:
             verification=evidence,
             engine=engine,
         )
+
+
+def _is_lower(found: bytes, manifest: Manifest) -> bool:
+    """Whether an earlier attempt of ours wrote the manifest that is there."""
+    try:
+        return decode(found).attempt < manifest.attempt
+    except Corrupt:
+        return False

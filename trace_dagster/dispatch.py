@@ -7,17 +7,17 @@ twice when a message comes twice: a task is in one open batch at most.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from uuid import UUID, uuid4
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.lanes import Lane, lanes
+from trace_dagster.lanes import Lane, lanes, lanes_of_any
 from trace_dagster.registry.connection import Database, Row, Session
-from trace_dagster.registry.jobs import Jobs
+from trace_dagster.registry.jobs import Jobs, StreamRow
 from trace_dagster.registry.wakes import wake
-from trace_dagster.wakeups.driver import Delivery, QueueDriver, decode
+from trace_dagster.wakeups.driver import MAX_DELIVERIES, Delivery, QueueDriver, decode
 
 BATCH_TAG = "trace/batch"
 """Marks the runs that came from a batch, with its id."""
@@ -33,8 +33,14 @@ NOT_YET_SECONDS = 15.0
 LAUNCH_GRACE_SECONDS = 30.0
 """A batch without a run after this long will not get one: its ranges go into another."""
 
+FRUITLESS_SECONDS = 30.0
+"""How long ranges wait after a run that began none of them."""
+
 Register = Callable[[Lane, Sequence[str]], Mapping[str, int]]
 """Makes partition keys known to Dagster and returns the position of every key of the lane."""
+
+LoadedAs = tuple[str, str]
+"""Names of a stream's Dagster job and of its partitions."""
 
 RunStates = Callable[[Sequence[UUID]], Mapping[UUID, bool]]
 """For the batches that have a run: whether it is over."""
@@ -58,30 +64,37 @@ class Dispatcher:
         self._jobs = jobs
         self._queue = queue
 
-    def tick(self, register: Register, run_states: RunStates, loaded: Collection[str]) -> list[Batch]:
+    def tick(self, register: Register, run_states: RunStates, loaded: Mapping[UUID, LoadedAs]) -> list[Batch]:
         """Settle what was launched, receive wake-ups, and cut batches for the lanes they point at.
 
-        ``loaded`` names the Dagster jobs that can be launched; wake-ups of others come back later.
+        ``loaded`` holds the streams that Dagster knows as they are now; wake-ups of others come back later.
         """
         self._settle(run_states)
         deliveries = self._queue.receive(MESSAGES_PER_TICK, visibility_seconds=VISIBILITY_SECONDS)
         known, poison = _decoded(deliveries)
+        worn = {delivery.receipt for delivery in deliveries if delivery.deliveries >= MAX_DELIVERIES}
         rows = self._tasks(known)
-        by_dataset = {stream.dataset_uuid: lane for lane in lanes(self._jobs.streams()) for stream in lane.streams}
+        streams = self._jobs.streams()
+        active = {stream.dataset_uuid for stream in streams if stream.enabled and stream.job_enabled}
+        ready = {stream.dataset_uuid: lane for lane in _ready(streams, loaded) for stream in lane.streams}
         wanted: dict[str, Lane] = {}
         done: list[str] = []
-        later: list[str] = [*poison]
+        later: list[str] = []
         for task, receipts in known.items():
             row = rows.get(task)
-            lane = by_dataset.get(row["dataset_uuid"]) if row else None
-            if row is None or (lane is not None and lane.name not in loaded and row["launchable"]):
-                later += receipts
-            elif lane is None or not row["launchable"] or row["launched"]:
+            if row is None:
+                poison += receipts
+            elif row["dataset_uuid"] not in active or not row["launchable"] or row["launched"]:
                 done += receipts
+            elif row["dataset_uuid"] not in ready:
+                later += receipts
             elif not row["batched"]:
+                lane = ready[row["dataset_uuid"]]
                 wanted[lane.name] = lane
         batches = [batch for lane in wanted.values() for batch in self._cut(lane, register, known)]
-        self._queue.ack(done)
+        # a true wake-up is not buried when nobody could follow it in time: its task is woken again
+        self._queue.ack([*done, *(receipt for receipt in later if receipt in worn)])
+        later = [*poison, *(receipt for receipt in later if receipt not in worn)]
         self._queue.nack(later, delay_seconds=NOT_YET_SECONDS)
         return batches
 
@@ -96,15 +109,20 @@ class Dispatcher:
                 self._queue.ack(row["receipts"])
                 self._launched(batch)
             if over.get(batch, row["overdue"]):  # without a run: it never came, or someone deleted it
-                self._close(batch)
+                self._close(batch, ran=batch in over)
 
     def _launched(self, batch: UUID) -> None:
         with self._database.transaction() as session:
             session.run("launch_batch", batch_id=batch)
 
-    def _close(self, batch: UUID) -> None:
-        """What the run did not get to is woken at once, what it held when its lease is over."""
+    def _close(self, batch: UUID, *, ran: bool) -> None:
+        """What the run did not get to is woken at once, what it held when its lease is over.
+
+        When it got to nothing at all, something else than its ranges is wrong: then they wait a little.
+        """
         with self._database.transaction() as session:
+            if ran:
+                session.run("delay_fruitless", batch_id=batch, seconds=FRUITLESS_SECONDS)
             session.run("close_batch", batch_id=batch)
             wake(session, [row["task_id"] for row in session.all("tasks_left", batch_id=batch)])
 
@@ -120,6 +138,23 @@ class Dispatcher:
             if not lock or not lock["locked"]:
                 return []
             return list(islice(_batches(session, lane, register, receipts), BATCHES_PER_TICK))
+
+
+def loaded_as(streams: Sequence[StreamRow]) -> dict[UUID, LoadedAs]:
+    """How definitions made of these streams know each of them."""
+    return {
+        stream.dataset_uuid: (lane.name, lane.partitions_name)
+        for lane in lanes_of_any(streams)
+        for stream in lane.streams
+    }
+
+
+def _ready(streams: Sequence[StreamRow], loaded: Mapping[UUID, LoadedAs]) -> Iterator[Lane]:
+    """Lanes that may work now, with those of their streams that Dagster knows as they are."""
+    for lane in lanes(streams):
+        known = tuple(s for s in lane.streams if loaded.get(s.dataset_uuid) == (lane.name, lane.partitions_name))
+        if known:
+            yield replace(lane, streams=known)
 
 
 def _decoded(deliveries: Iterable[Delivery]) -> tuple[dict[UUID, list[str]], list[str]]:
@@ -171,6 +206,7 @@ def _store(session: Session, lane: Lane, window: list[Row], receipts: Mapping[UU
         batch_id=batch.batch_id,
         job_id=lane.streams[0].job_id,
         keys=list(keys),
+        tasks=len(tasks),
         receipts=[receipt for task in tasks for receipt in receipts.get(task, ())],
     )
     session.run("assign_batch", batch_id=batch.batch_id, task_ids=tasks)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from uuid import UUID
 
-from trace_dagster.errors import TraceError
-from trace_dagster.registry.connection import Database, Row
+from trace_dagster.blocks import MAX_BLOCK
+from trace_dagster.errors import TraceError, Unavailable
+from trace_dagster.registry.connection import Database, Row, storable
 from trace_dagster.registry.jobs import StreamRow, follow
 
 FIXED_TARGET_POLL_SECONDS = 5.0
@@ -56,9 +57,11 @@ class Heads:
     def _ask(self, stream: StreamRow) -> bool:
         try:
             latest, finalized = self._read_head(stream)
+            if not 0 <= min(latest, finalized) <= max(latest, finalized) < MAX_BLOCK:
+                raise Unavailable(f"rpc pool {stream.rpc_pool} shows an impossible block number")
         except TraceError as error:
             with self._database.transaction() as session:
-                session.run("observe_failure", **_values(stream), error=error.message)
+                session.run("observe_failure", **_values(stream), error=storable(error.message))
             return False
         with self._database.transaction() as session:
             session.run("observe_head", **_values(stream), latest=latest, finalized=min(finalized, latest))

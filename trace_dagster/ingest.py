@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from trace_dagster.blocks import BlockRange
+from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.commit import Committer, Rows, Target
 from trace_dagster.datasets.catalogue import Dataset, dataset
 from trace_dagster.engine.base import Engine, ExtractRequest
@@ -57,7 +57,7 @@ class StreamSpec:
 
     def is_cell(self, block_range: BlockRange) -> bool:
         """Whether a range is one of the cells this stream's span is cut into."""
-        end = self.to_block if self.to_block is not None else block_range.end
+        end = self.to_block if self.to_block is not None else MAX_BLOCK
         if not self.from_block <= block_range.start < block_range.end <= end:
             return False
         grid = block_range.start // self.chunk_size * self.chunk_size
@@ -94,10 +94,18 @@ class Ingest:
         self._pool = pool
 
     def claim(
-        self, spec: StreamSpec, block_range: BlockRange, run_id: str, *, wait_seconds: float, refresh: bool = False
-    ) -> Work | Publication:
+        self,
+        spec: StreamSpec,
+        block_range: BlockRange,
+        run_id: str,
+        *,
+        wait_seconds: float,
+        refresh: bool = False,
+        by_hand: bool = True,
+    ) -> Work | Publication | None:
         """Take a range, or return what is committed already (no RPC work is done for it).
 
+        None for a range that failed or waits before its next try, unless it is asked for ``by_hand``.
         Waits for a free slot of the stream, and up to ``wait_seconds`` for another run that holds the
         range; raises Unavailable after that, Refused when the range is not a cell of the plan or its
         job is paused. ``refresh`` takes a committed range too, to compare it with the chain.
@@ -105,9 +113,13 @@ class Ingest:
         identity = self._planned(spec, block_range)
         deadline = time.monotonic() + wait_seconds
         while True:
-            outcome = self._tasks.claim(identity, spec.dataset_uuid, block_range, run_id, refresh=refresh)
+            outcome = self._tasks.claim(
+                identity, spec.dataset_uuid, block_range, run_id, refresh=refresh, by_hand=by_hand
+            )
             if isinstance(outcome, Lease):
                 return Work(spec, block_range, outcome)
+            if outcome is Unclaimed.NOT_DUE:
+                return None
             if outcome is Unclaimed.COMMITTED:
                 published = self._publications.visible(spec.dataset_uuid, block_range)
                 if published is not None:

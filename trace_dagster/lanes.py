@@ -25,8 +25,13 @@ def partitions_name(stream: StreamRow) -> str:
 
 
 def lanes(streams: Sequence[StreamRow]) -> Iterator[Lane]:
-    """The lanes of enabled streams: ``chain_sync__{job}`` for a job's main grid, one more per stream off it."""
-    enabled = sorted((s for s in streams if s.enabled and s.job_enabled), key=lambda s: (s.job_name, s.dataset_key))
+    """The lanes of streams that may work now: of jobs that are not paused."""
+    return lanes_of_any([stream for stream in streams if stream.job_enabled])
+
+
+def lanes_of_any(streams: Sequence[StreamRow]) -> Iterator[Lane]:
+    """Every lane, paused or not: ``chain_sync__{job}`` for a job's main grid, one more per stream off it."""
+    enabled = sorted((s for s in streams if s.enabled), key=lambda s: (s.job_name, s.dataset_key))
     for job_name, group in groupby(enabled, key=lambda stream: stream.job_name):
         members = list(group)
         main = Counter(stream.chunk_size for stream in members).most_common(1)[0][0]

@@ -11,7 +11,7 @@ from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.bounds import is_symbolic, resolve
 from trace_dagster.chain_sync import ChainSync, FixedTarget, read
 from trace_dagster.errors import InvalidInput
-from trace_dagster.lanes import lanes
+from trace_dagster.lanes import lanes_of_any
 from trace_dagster.query.relations import relations
 from trace_dagster.query.session import QueryResult, Session
 from trace_dagster.registry.jobs import Applied, Bounds
@@ -49,7 +49,7 @@ def apply_file(path: Path, environment: Mapping[str, str], say: Say) -> Applied:
     with opened(environment) as runtime:
         bounds = _bounds(job, runtime, say)
         applied = runtime.jobs.apply(job, bounds)
-        names = [lane.name for lane in lanes(runtime.jobs.streams()) if lane.streams[0].job_name == job.name]
+        names = [lane.name for lane in lanes_of_any(runtime.jobs.streams()) if lane.streams[0].job_name == job.name]
         runtime.heads.observe(stream for stream in runtime.jobs.streams() if stream.job_name == job.name)
         runtime.planner.plan()
         runtime.outbox.publish(runtime.queue, limit=PUBLISHED_AT_ONCE)

@@ -16,7 +16,7 @@ from trace_dagster.blocks import BlockRange, cells, holes
 from trace_dagster.errors import TraceError
 from trace_dagster.heads import Head, is_open, observed
 from trace_dagster.identity import task_id
-from trace_dagster.registry.connection import Database, Session
+from trace_dagster.registry.connection import Database, Session, storable
 from trace_dagster.registry.jobs import Jobs, StreamRow, follow, stream_row
 from trace_dagster.registry.wakes import wake
 
@@ -74,7 +74,7 @@ class Planner:
 
     def _block(self, stream: StreamRow, reason: str) -> None:
         with self._database.transaction() as session:
-            session.run("block_stream", dataset_uuid=stream.dataset_uuid, reason=reason)
+            session.run("block_stream", dataset_uuid=stream.dataset_uuid, reason=storable(reason))
 
 
 def eligible_end(stream: StreamRow, head: Head) -> int:

@@ -15,14 +15,14 @@ from uuid import UUID
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import TraceError
-from trace_dagster.manifest import FILE_NAME, decode
+from trace_dagster.manifest import FILE_NAME
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.sweeping import FolderLock, RangeFolder, Sweeping
 from trace_dagster.store.objects import ObjectStore
 
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _KEY = re.compile(rf"[a-z]+/\d+/(?P<dataset>{_UUID})/(?P<start>\d{{1,19}})_(?P<end>\d{{1,19}})/{_UUID}/(?P<name>[^/]+)")
-_PARQUET = re.compile(r".+-(?P<tag>[0-9a-f]{8}-a\d+)(?:-p\d+)?\.parquet")
+_PARQUET = re.compile(r".+-(?P<tag>[0-9a-f]{8}-a\d+-[0-9a-f]{8})(?:-p\d+)?\.parquet")
 
 
 @dataclass(slots=True)
@@ -68,14 +68,19 @@ def sweep(database: Database, store: ObjectStore, *, grace_seconds: float, dry_r
             continue
         with registry.locked(folder, grace_seconds, dry_run=dry_run) as lock:
             swept.objects_not_ours += 0 if lock.known else len(keys)
-            removable = _removable(store, lock, keys)
+            removable = _removable(lock, keys)
             swept.objects_removed += len(removable)
             if not dry_run:
                 store.delete(removable)
     for key, upload in store.stale_uploads(grace_seconds):
-        swept.uploads_aborted += 1
-        if not dry_run:
-            store.abort_upload(key, upload)
+        folder = _folder(key)
+        if folder is None or folder.dataset_uuid not in known:
+            continue
+        with registry.locked(folder, grace_seconds, dry_run=dry_run) as lock:
+            if lock.idle and _is_dead(lock, key):
+                swept.uploads_aborted += 1
+                if not dry_run:
+                    store.abort_upload(key, upload)
     if not dry_run:
         registry.prune(grace_seconds)
     return swept
@@ -99,18 +104,19 @@ def _folder(key: str) -> RangeFolder | None:
         return None
 
 
-def _removable(store: ObjectStore, lock: FolderLock, keys: Iterable[str]) -> list[str]:
+def _removable(lock: FolderLock, keys: Iterable[str]) -> list[str]:
     if not lock.idle:
         return []
-    return [key for key in keys if key not in lock.referenced and _is_dead(store, lock, key)]
+    return [key for key in keys if key not in lock.referenced and _is_dead(lock, key)]
 
 
-def _is_dead(store: ObjectStore, lock: FolderLock, key: str) -> bool:
-    """Whether the attempt that wrote an object ended long enough ago, by this registry's own rows."""
+def _is_dead(lock: FolderLock, key: str) -> bool:
+    """Whether nobody writes this object any more, by this registry's own rows.
+
+    A dead attempt's manifest stays: the next attempt of its range replaces it by compare-and-swap, and a
+    delete that came late would hit that one's.
+    """
     if key.endswith(FILE_NAME):
-        try:
-            return decode(store.get(key)[0]).attempt in lock.ended_attempts
-        except TraceError:
-            return False
+        return key in lock.retired_manifests
     match = _PARQUET.fullmatch(key)
     return match is not None and match["tag"] in lock.ended_tags

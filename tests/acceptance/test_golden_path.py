@@ -52,9 +52,13 @@ def test_values_equal_the_chains_own(stack, synced, devchain):
 
 
 def test_applying_again_changes_nothing(stack, synced):
-    before = stack.json("status", "--json", "--job", "golden")
+    def standing():
+        (job,) = stack.json("status", "--json", "--job", "golden")["jobs"]
+        return {**job, "streams": [{**stream, "head_age_seconds": None} for stream in job["streams"]]}
+
+    before = standing()
     assert stack.cli("apply", "--file", str(synced), "--wait").returncode == 0
-    assert stack.json("status", "--json", "--job", "golden") == before
+    assert standing() == before
 
 
 def test_analytics_equal_the_chains_books(stack, synced, devchain):

@@ -129,12 +129,12 @@ class Options:
 
     ranges: int = 2000
     seed: int = 1
-    minutes: float = 20.0
+    minutes: float = 30.0
     chaos_until: float = 1.0
     """Share of the ranges after whose commit nothing is killed any more: lets a short soak end in time."""
     strikes: int | None = None
     """How often chaos strikes at the most; every kind comes once before one comes twice."""
-    every_seconds: tuple[float, float] = (2.0, 6.0)
+    every_seconds: tuple[float, float] = (4.0, 12.0)
     overlap: bool = False
     """Also kill a service while another one is still being started again."""
     home: Path | None = None
@@ -511,11 +511,17 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=usual.minutes, help="give up after so many")
     parser.add_argument("--report", type=Path, help="write the summary as JSON")
     parser.add_argument("--home", type=Path, help="keep the stack's files here")
+    parser.add_argument("--every", type=float, nargs=2, default=usual.every_seconds, help="seconds between strikes")
     parser.add_argument("--overlap", action="store_true", help="also kill services while others are being restarted")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # the stack is ended on the way out
     options = Options(
-        ranges=asked.ranges, seed=asked.seed, minutes=asked.minutes, home=asked.home, overlap=asked.overlap
+        ranges=asked.ranges,
+        seed=asked.seed,
+        minutes=asked.minutes,
+        every_seconds=tuple(asked.every),
+        home=asked.home,
+        overlap=asked.overlap,
     )
     report = run_soak(options)
     print(summary(report), flush=True)

@@ -13,13 +13,17 @@ from tests.support.cycle import Cycle
 from tests.support.registry import apply, assert_registry_sound, ingesting, job_text, spec
 from trace_dagster.blocks import BlockRange
 from trace_dagster.commit import Committer
+from trace_dagster.dispatch import loaded_as
 from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.errors import Corrupt, InvalidInput, LeaseLost, Refused, Unavailable
+from trace_dagster.heads import Heads
+from trace_dagster.ingest import Work
 from trace_dagster.registry.outbox import Outbox
 from trace_dagster.registry.publications import Publications
 from trace_dagster.registry.queue import PgQueueDriver
 from trace_dagster.registry.reading import Reading
 from trace_dagster.registry.tasks import MAX_EXPIRIES, Lease, Unclaimed
+from trace_dagster.registry.wakes import wake
 from trace_dagster.wakeups.driver import WakeUp
 
 pytestmark = pytest.mark.faults
@@ -145,20 +149,92 @@ class TestOutboxAndQueue:
         assert rows(database, "select count(*) as n from trace.queue_messages")[0]["n"] == 0
 
     def test_what_a_dead_run_did_not_get_to_is_woken_at_once(self, database, cycle):
-        planned(database, cycle, to_block=300)
+        stream = planned(database, cycle, to_block=300)
         cycle.outbox.publish(cycle.queue, limit=100)
         (batch,) = cycle.dispatch()
         assert cycle.dispatch() == []
-        cycle.runs[batch.batch_id] = True  # killed before its first range
+        claimed(cycle.tasks, stream)
+        cycle.runs[batch.batch_id] = True  # killed in its first range
         assert cycle.dispatch() == []
-        assert cycle.outbox.publish(cycle.queue, limit=100) == 3
+        assert cycle.outbox.publish(cycle.queue, limit=100) == 2
         (again,) = cycle.dispatch()
-        assert again.keys == batch.keys
+        assert again.keys == batch.keys[1:]
+        advance(database, 61)
+        assert cycle.outbox.publish(cycle.queue, limit=100) == 1
+        (last,) = cycle.dispatch()
+        assert last.keys == batch.keys[:1]
+
+    def test_a_run_that_begins_nothing_is_not_repeated_at_once(self, database, cycle):
+        planned(database, cycle, to_block=300)
+        cycle.outbox.publish(cycle.queue, limit=100)
+        (batch,) = cycle.dispatch()
+        cycle.dispatch()
+        cycle.runs[batch.batch_id] = True
+        cycle.dispatch()
+        assert cycle.outbox.publish(cycle.queue, limit=100) == 0
+        advance(database, 31)
+        assert cycle.outbox.publish(cycle.queue, limit=100) == 3
+        assert len(cycle.dispatch()) == 1
+
+    def test_a_run_does_not_take_what_failed_or_waits(self, database, cycle, store):
+        """A run names its first and last partition: what lies between and failed is not tried by it."""
+        stream = planned(database, cycle, to_block=300)
+        for number, retry in ((0, False), (1, True)):
+            cell = BlockRange(number * 100, number * 100 + 100)
+            cycle.tasks.fail(claimed(cycle.tasks, stream, cell), "because", retry=retry)
+            assert cycle.ingest.claim(spec(stream), cell, "run", wait_seconds=0, by_hand=False) is None
+            assert isinstance(cycle.ingest.claim(spec(stream), cell, "person", wait_seconds=0), Work)
+
+    def test_wakeups_of_a_job_that_is_never_loaded_do_not_fill_the_dead_table(self, database, cycle):
+        planned(database, cycle, to_block=300)
+        for _ in range(12):
+            cycle.outbox.publish(cycle.queue, limit=100)
+            assert cycle.dispatcher.tick(lambda *_: {}, lambda _: {}, {}) == []
+            advance(database, 100)
+            cycle.outbox.rewake(patience_seconds=120, limit=100)
+        assert cycle.queue.dead() == 0
+
+    def test_a_stream_that_changed_since_it_was_loaded_waits_for_the_reload(self, database, cycle):
+        planned(database, cycle, to_block=300)
+        loaded = loaded_as(cycle.jobs.streams())
+        apply(database, job_text(streams=ONE, to_block=300, chunk=50))
+        cycle.planner.plan()
+        cycle.outbox.publish(cycle.queue, limit=100)
+        assert cycle.dispatcher.tick(lambda *_: {}, lambda _: {}, loaded) == []
+        advance(database, 16)
+        assert len(cycle.dispatch()) == 1
+
+    def test_a_job_paused_while_dagster_loaded_goes_on_when_resumed(self, database, cycle, store):
+        stream = planned(database, cycle, to_block=300)
+        cycle.jobs.set_enabled("job", False)
+        loaded = loaded_as(cycle.jobs.streams())
+        assert list(loaded) == [stream.dataset_uuid]
+        cycle.jobs.set_enabled("job", True)
+        cycle.turn()
+        assert Reading(database).coverage(stream.dataset_uuid) == [BlockRange(0, 300)]
+
+    def test_people_and_machines_changing_the_same_tasks_never_wait_for_each_other(self, database, cycle):
+        """Retry, resume and closing batches lock many tasks: in one order, or Postgres ends one of them."""
+        stream = planned(database, cycle, to_block=8000, chunk=20)
+
+        def person():
+            for _ in range(10):
+                cycle.tasks.requeue(stream.job_id, None, BlockRange(0, 8000), ("queued", "failed"))
+
+        def machine():
+            for _ in range(10):
+                with database.transaction() as session:
+                    ids = [row["task_id"] for row in session.all("waiting_tasks", job_id=stream.job_id, limit=1000)]
+                    wake(session, ids[::-1])
+
+        with ThreadPoolExecutor(4) as pool:
+            for future in [pool.submit(work) for work in (person, machine, person, machine)]:
+                future.result(60)
 
     def test_a_job_that_is_not_loaded_yet_keeps_its_wakeups(self, database, cycle):
         planned(database, cycle, to_block=100)
         cycle.outbox.publish(cycle.queue, limit=100)
-        assert cycle.dispatcher.tick(lambda *_: {}, lambda _: {}, set()) == []
+        assert cycle.dispatcher.tick(lambda *_: {}, lambda _: {}, {}) == []
         advance(database, 20)
         assert len(cycle.dispatch()) == 1
 
@@ -357,6 +433,12 @@ class TestRetries:
         assert task(database)["state"] == "dead"
         assert rows(database, "select count(*) as n from trace.attempts where state = 'running'")[0]["n"] == 0
 
+    def test_a_reason_may_hold_anything(self, database, cycle):
+        stream = planned(database, cycle, to_block=100)
+        assert cycle.tasks.fail(claimed(cycle.tasks, stream), "nul \x00 and \ud800 and " + "x" * 10_000, retry=True)
+        assert task(database)["error"].startswith("nul  and ? and xxx")
+        assert len(task(database)["error"]) == 2000
+
     def test_a_failed_pool_ends_the_attempt_with_its_reason(self, database, cycle, store):
         stream = planned(database, cycle, to_block=100)
         with ingesting(database, store) as ingest:
@@ -367,6 +449,13 @@ class TestRetries:
 
 
 class TestByHand:
+    def test_a_range_that_is_not_final_yet_is_refused(self, database, cycle):
+        stream = apply(database, job_text(streams=ONE))["blocks"]
+        Heads(database, lambda _: (900, 450)).observe(cycle.jobs.streams())
+        cycle.planner.plan()
+        with pytest.raises(Refused, match="not final yet"):
+            cycle.ingest.claim(spec(stream), BlockRange(900, 1000), "person", wait_seconds=0)
+
     def test_a_range_nobody_planned_is_planned_by_its_claim(self, database, store):
         stream = apply(database, job_text(streams=ONE))["blocks"]
         with ingesting(database, store) as ingest:

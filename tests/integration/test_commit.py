@@ -131,6 +131,20 @@ def test_a_lapsed_lease_nobody_took_may_still_commit(database, store):
     assert_registry_sound(database, store)
 
 
+def test_a_new_registry_over_an_old_bucket_commits_over_what_is_there(database, store):
+    """The database was lost, the bucket was not: manifests of attempts nobody knows are no one's."""
+    blocks = apply(database)["blocks"]
+    with ingesting(database, store) as ingest:
+        first = commit(ingest, blocks)
+    with database._pool.connection() as connection:
+        connection.execute("truncate trace.jobs, trace.datasets, trace.tasks, trace.attempts, trace.files cascade")
+    blocks = apply(database)["blocks"]
+    with ingesting(database, store) as ingest:
+        again = commit(ingest, blocks)
+    assert (again.created, again.manifest_key, again.content_digest) == (True, first.manifest_key, first.content_digest)
+    assert_registry_sound(database, store)
+
+
 def test_a_wrong_token_can_do_nothing(database, store):
     blocks = apply(database)["blocks"]
     with ingesting(database, store) as ingest:

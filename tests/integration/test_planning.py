@@ -103,6 +103,13 @@ def test_a_stale_head_blocks_with_the_reason_and_a_fresh_one_goes_on(database):
     assert plan(database) == ([(0, 100)], None)
 
 
+@pytest.mark.parametrize("head", [(-1, 0), (2**63, 5), (5, 2**70)])
+def test_an_impossible_head_is_an_error_of_its_pool(database, head):
+    follow(database)
+    assert Heads(database, lambda _: head).observe(Jobs(database).streams()) == 0
+    assert plan(database) == ([], "rpc pool none shows an impossible block number")
+
+
 def test_a_node_that_stands_still_is_named(database):
     follow(database)
     observe(database, latest=150)

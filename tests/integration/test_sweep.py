@@ -60,8 +60,8 @@ def test_a_dead_attempts_objects_go_after_the_grace_period_and_not_before(databa
     assert swept(database, store).objects_removed == 0
     advance(database, 300)
     found = swept(database, store)
-    assert (found.attempts_fenced, found.objects_removed) == (1, 2)
-    assert list(store.keys("")) == []
+    assert (found.attempts_fenced, found.objects_removed) == (1, 1)
+    assert [key.rsplit("/", 1)[1] for key in store.keys("")] == ["_manifest.json"]  # replaced by the next attempt
     assert swept(database, store).objects_removed == 0
 
 
@@ -130,11 +130,15 @@ def test_objects_of_an_attempt_this_registry_never_gave_stay(database, store, st
 
 
 def test_unfinished_uploads_are_aborted(database, store, stream):
-    upload = store.upload("cryo/half")
-    upload.write(b"x" * (9 * 1024 * 1024))
-    assert swept(database, store, grace=HOUR).uploads_aborted == 0
-    assert swept(database, store, grace=0).uploads_aborted == 1
-    assert store.stale_uploads(0) == []
+    with ingesting(database, store) as ingest:
+        work = ingest.claim(spec(stream), FIRST, "slow", wait_seconds=0)
+        key = ingest._target(work).parquet_key(work.lease, 0)
+        for name in (key, "someone/elses"):
+            store.upload(name).write(b"x" * (9 * 1024 * 1024))
+        assert swept(database, store, grace=0).uploads_aborted == 0  # its attempt lives
+        advance(database, 2 * HOUR)
+        assert swept(database, store, grace=0).uploads_aborted == 1
+    assert [key for key, _ in store.stale_uploads(0)] == ["someone/elses"]
 
 
 def test_rows_of_dead_attempts_go_and_numbers_never_go_back(database, store, stream, monkeypatch):
@@ -142,7 +146,7 @@ def test_rows_of_dead_attempts_go_and_numbers_never_go_back(database, store, str
     advance(database, 100)
     with ingesting(database, store) as ingest:
         ingest.commit(ingest.claim(spec(stream), FIRST, "run", wait_seconds=0))
-    advance(database, 2 * HOUR)
+    advance(database, 4 * HOUR)
     swept(database, store)
     with database._pool.connection() as connection:
         assert [row["attempt"] for row in connection.execute("select attempt from trace.attempts").fetchall()] == [2]

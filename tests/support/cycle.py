@@ -11,13 +11,12 @@ from uuid import UUID
 from trace_dagster.blocks import BlockRange
 from trace_dagster.commit import Committer
 from trace_dagster.defs.streams import spec_of
-from trace_dagster.dispatch import Batch, Dispatcher
+from trace_dagster.dispatch import Batch, Dispatcher, loaded_as
 from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.errors import TraceError
 from trace_dagster.heads import Heads
 from trace_dagster.heart import Heart
 from trace_dagster.ingest import Ingest, Work
-from trace_dagster.lanes import lanes
 from trace_dagster.planner import Planner
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.jobs import Jobs
@@ -71,7 +70,7 @@ class Cycle:
         batches = self.dispatcher.tick(
             lambda _, keys: {key: number for number, key in enumerate(sorted(keys))},
             lambda wanted: {batch: self.runs[batch] for batch in wanted if batch in self.runs},
-            {lane.name for lane in lanes(self.jobs.streams())},
+            loaded_as(self.jobs.streams()),
         )
         self.runs |= {batch.batch_id: False for batch in batches}
         return batches

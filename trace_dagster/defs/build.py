@@ -21,7 +21,7 @@ from trace_dagster.defs.reconcile import coverage_check
 from trace_dagster.defs.sensors import sensors
 from trace_dagster.defs.streams import IO_MANAGER, RUNTIME, asset_key, stream_asset
 from trace_dagster.errors import TraceError
-from trace_dagster.lanes import Lane, lanes, partitions_name
+from trace_dagster.lanes import Lane, lanes_of_any, partitions_name
 from trace_dagster.registry.jobs import StreamRow
 from trace_dagster.runtime import Runtime
 from trace_dagster.settings import settings_from
@@ -47,7 +47,7 @@ def definitions_of(streams: list[StreamRow], environment: Mapping[str, str]) -> 
     """Definitions of given streams; the registry is not asked."""
     assets = _stream_assets(streams)
     derived = list(analytics_assets(streams))
-    lane_jobs = [_lane_job(lane) for lane in lanes(streams)]
+    lane_jobs = [_lane_job(lane) for lane in lanes_of_any(streams)]
     chains = sorted({stream.chain_id for stream in streams})
     analytics_jobs = [job for chain_id in chains if (job := _analytics_job(chain_id, derived)) is not None]
     holder = _RuntimeHolder(environment)
@@ -55,7 +55,7 @@ def definitions_of(streams: list[StreamRow], environment: Mapping[str, str]) -> 
         assets=[*assets, *derived],
         jobs=[*lane_jobs, *analytics_jobs],
         asset_checks=[coverage_check(stream) for stream in streams],
-        sensors=sensors(holder.get, lane_jobs) if lane_jobs else [],
+        sensors=sensors(holder.get, streams, lane_jobs) if lane_jobs else [],
         resources={RUNTIME: runtime_resource(environment), IO_MANAGER: commit_io_manager},
         executor=thread_executor,
     )

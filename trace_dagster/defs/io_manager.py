@@ -35,7 +35,7 @@ class CommitIOManager(IOManager):
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
-    def handle_output(self, context: OutputContext, obj: Work | Derived | tuple[AssetKey, Publication]) -> None:
+    def handle_output(self, context: OutputContext, obj: Work | Derived | tuple[AssetKey, Publication] | None) -> None:
         """Commit one range and report its materialization; a range committed before is only reported.
 
         A derived dataset's materialization is Dagster's own, we add what was committed.
@@ -46,7 +46,7 @@ class CommitIOManager(IOManager):
             published = self._runtime.ingest.commit(obj)
             key = asset_key(obj.spec.chain_id, obj.spec.dataset_key)
             context.log_event(materialization(key, published, lease=obj.lease))
-        else:
+        elif obj is not None:
             context.log_event(materialization(*obj))
 
     def _commit_derived(self, derived: Derived, run_id: str) -> Publication:

@@ -21,12 +21,14 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 from trace_dagster.blocks import BlockRange, cells
 from trace_dagster.defs.reconcile import check_evaluations, lost_materializations
 from trace_dagster.defs.streams import asset_key
-from trace_dagster.dispatch import BATCH_TAG, Batch
+from trace_dagster.dispatch import BATCH_TAG, Batch, loaded_as
 from trace_dagster.lanes import Lane, lanes
+from trace_dagster.registry.jobs import StreamRow
 from trace_dagster.runtime import Runtime
 
 INTERVAL_SECONDS = 5
 WAKEUPS_PER_TICK = 4096
+SHOWN_AHEAD = 100_000
 REWAKE_SECONDS = 120.0
 """A task that is due and in no run for this long is woken again, whatever happened to its message."""
 
@@ -35,12 +37,12 @@ _OVER = {DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CA
 RuntimeOf = Callable[[], Runtime]
 
 
-def sensors(runtime_of: RuntimeOf, jobs: Sequence[Any]) -> list[SensorDefinition]:
-    """All of them; ``jobs`` are the lanes' jobs of this code location."""
+def sensors(runtime_of: RuntimeOf, streams: Sequence[StreamRow], jobs: Sequence[Any]) -> list[SensorDefinition]:
+    """All of them; ``streams`` are those this code location was loaded with, ``jobs`` their lanes' jobs."""
     return [
         heads_sensor(runtime_of),
         planner_sensor(runtime_of),
-        wakeups_sensor(runtime_of, jobs),
+        wakeups_sensor(runtime_of, streams, jobs),
         reconciler_sensor(runtime_of),
     ]
 
@@ -87,9 +89,9 @@ def plan_tick(runtime: Runtime) -> tuple[int, int, int]:
     return planned, woken, runtime.outbox.publish(runtime.queue, limit=WAKEUPS_PER_TICK)
 
 
-def wakeups_sensor(runtime_of: RuntimeOf, jobs: Sequence[Any]) -> SensorDefinition:
+def wakeups_sensor(runtime_of: RuntimeOf, streams: Sequence[StreamRow], jobs: Sequence[Any]) -> SensorDefinition:
     """Receives wake-ups and requests runs, each over as many ranges as useful."""
-    loaded = {job.name for job in jobs}
+    loaded = loaded_as(streams)
 
     @sensor(
         name="trace_wakeups",
@@ -149,13 +151,19 @@ def run_request(batch: Batch) -> RunRequest:
 
 
 def register_span(lane: Lane, instance: DagsterInstance) -> None:
-    """Make every partition of the lane's eligible span known, so that the UI shows what is still to come."""
+    """Make every partition of the lane's eligible span known, so that the UI shows what is still to come.
+
+    A span of more cells than Dagster shows well is registered only as far as it is planned.
+    """
     for stream in lane.streams[:1]:
         end = stream.eligible_end if stream.eligible_end is not None else stream.from_block
         full = end if end == stream.to_block else end // stream.chunk_size * stream.chunk_size
+        if (full - stream.from_block) // stream.chunk_size > SHOWN_AHEAD:
+            full = min(full, stream.next_block)
         if full > stream.from_block:
-            keys = [cell.key for cell in cells(BlockRange(stream.from_block, full), stream.chunk_size)]
-            if not instance.has_dynamic_partition(lane.partitions_name, keys[-1]):
+            last = BlockRange(max(stream.from_block, (full - 1) // stream.chunk_size * stream.chunk_size), full)
+            if not instance.has_dynamic_partition(lane.partitions_name, last.key):
+                keys = [cell.key for cell in cells(BlockRange(stream.from_block, full), stream.chunk_size)]
                 _add(lane.partitions_name, keys, instance)
 
 

@@ -26,7 +26,7 @@ from dagster import (
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import Dataset
-from trace_dagster.dispatch import RANGES_PER_RUN
+from trace_dagster.dispatch import BATCH_TAG, RANGES_PER_RUN
 from trace_dagster.ingest import StreamSpec, Work
 from trace_dagster.registry.jobs import StreamRow
 from trace_dagster.registry.publications import Publication
@@ -115,7 +115,7 @@ def _range_op(prefix: str, stream: StreamRow) -> OpDefinition:
         required_resource_keys={RUNTIME},
         description="Claim one block range; the IO manager streams Cryo's rows for it into a commit.",
     )
-    def cryo_range(context: OpExecutionContext, key: str) -> Work | tuple[AssetKey, Publication]:
+    def cryo_range(context: OpExecutionContext, key: str) -> Work | tuple[AssetKey, Publication] | None:
         runtime: Runtime = getattr(context.resources, RUNTIME)
         claimed = runtime.ingest.claim(
             spec,
@@ -123,9 +123,13 @@ def _range_op(prefix: str, stream: StreamRow) -> OpDefinition:
             context.run_id,
             wait_seconds=CLAIM_WAIT_SECONDS,
             refresh=context.run.tags.get(REFRESH_TAG) == "true",
+            by_hand=BATCH_TAG not in context.run.tags,
         )
         if isinstance(claimed, Work):
             return claimed
+        if claimed is None:
+            context.log.warning(f"{key} failed before, or waits before its next try: see `trace-lite status`")
+            return None
         context.log.info(f"{key} is committed already, nothing to do")
         return asset_key(spec.chain_id, spec.dataset_key), claimed
 

@@ -22,6 +22,8 @@ from typing import IO, Any
 HEADER = struct.Struct(">I")
 MAX_FRAME_BYTES = 1 << 31
 FOLDER_PREFIX = "trace-engine-"
+END_OF_CALL = b"\x1eend of call "
+"""On stderr before a failure's answer: what Cryo printed about it came before."""
 
 
 def read_frame(source: IO[bytes]) -> bytes | None:
@@ -66,6 +68,7 @@ async def _serve(request: dict[str, Any], answers: IO[bytes], lock: threading.Lo
     except BaseException as error:  # Cryo's panics are BaseExceptions
         payload = b""
         header = {"id": request["id"], "ok": False, "error": f"{type(error).__name__}: {error}"[:2000]}
+        os.write(2, b"%b%d\n" % (END_OF_CALL, request["id"]))
     with lock:
         write_frame(answers, json.dumps(header).encode())
         write_frame(answers, payload)

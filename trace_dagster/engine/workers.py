@@ -16,10 +16,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from trace_dagster.engine.worker import FOLDER_PREFIX, read_frame, write_frame
+from trace_dagster.engine.worker import END_OF_CALL, FOLDER_PREFIX, read_frame, write_frame
 from trace_dagster.rpc.redact import redact
 
 _STDERR_LINES = 40
+_STDERR_SECONDS = 2.0
 _KEPT_VARIABLES = (
     "PATH",
     "HOME",
@@ -59,6 +60,8 @@ class Worker:
         self._lock = threading.Lock()
         self._calls: dict[int, tuple[float, Future[pa.Table]]] = {}
         self._urls: set[str] = set()
+        self._printed = threading.Condition()
+        self._ended: set[int] = set()
         self._stderr: deque[tuple[float, str]] = deque(maxlen=_STDERR_LINES)
         threading.Thread(target=self._read_answers, name="engine-answers", daemon=True).start()
         threading.Thread(target=self._read_stderr, name="engine-stderr", daemon=True).start()
@@ -120,6 +123,8 @@ class Worker:
         if call is None:
             return
         started, future = call
+        if not header["ok"]:
+            self._await_stderr(header["id"])
         if header["ok"]:
             future.set_result(pa.ipc.open_stream(payload).read_all())
         else:
@@ -133,7 +138,19 @@ class Worker:
         for line in source:
             with self._lock:
                 urls = set(self._urls)
-            self._stderr.append((time.monotonic(), redact(line.decode(errors="replace").strip(), urls)))
+            text, mark, identity = line.partition(END_OF_CALL)
+            if text:
+                self._stderr.append((time.monotonic(), redact(text.decode(errors="replace").strip(), urls)))
+            if mark:
+                with self._printed:
+                    self._ended.add(int(identity))
+                    self._printed.notify_all()
+
+    def _await_stderr(self, identity: int) -> None:
+        """Until what was printed about a failed call has been read: it comes on another pipe than the answer."""
+        with self._printed:
+            self._printed.wait_for(lambda: identity in self._ended, timeout=_STDERR_SECONDS)
+            self._ended.discard(identity)
 
 
 class Workers:

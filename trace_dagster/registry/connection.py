@@ -10,7 +10,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from trace_dagster.errors import Corrupt, Refused, Unavailable
+from trace_dagster.errors import Corrupt, InvalidInput, Refused, Unavailable
 from trace_dagster.registry.queries import query
 
 Row = dict[str, Any]
@@ -78,11 +78,21 @@ class Session:
         self._connection.execute(statement)
 
 
+MAX_TEXT = 2000
+
+
+def storable(text: str) -> str:
+    """A text from outside as Postgres takes it: no NUL, not endless."""
+    return text.replace("\x00", "").encode(errors="replace").decode()[:MAX_TEXT]
+
+
 @contextmanager
 def mapped_errors() -> Iterator[None]:
     """Turn psycopg's errors into ours; texts that could hold a password are left out."""
     try:
         yield
+    except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:
+        raise Unavailable("others changed the same rows at this moment: try again") from error
     except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
         raise Unavailable(
             "postgres does not answer: check TRACE_POSTGRES_URL, or that `trace-lite up` is running",
@@ -92,6 +102,8 @@ def mapped_errors() -> Iterator[None]:
         raise Refused("another range of this dataset already covers these blocks") from error
     except psycopg.errors.UndefinedTable as error:
         raise Unavailable("the registry's tables are missing: run `trace-lite migrate`") from error
+    except psycopg.DataError as error:
+        raise InvalidInput("postgres refuses a value", reason=type(error).__name__) from error
     except psycopg.IntegrityError as error:
         raise Corrupt("the registry refused a row that breaks its rules", constraint=_constraint(error)) from error
 

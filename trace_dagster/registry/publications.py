@@ -93,6 +93,11 @@ class Publications:
             _require(session, lease)
             _finish(session, lease, version.generation, "confirmed")
 
+    def holds(self, lease: Lease) -> bool:
+        """Whether this attempt still has the right to commit."""
+        with self._database.transaction() as session:
+            return session.one("fence", **lease.fence) is not None
+
     def files(self, version: Publication) -> list[tuple[str, str]]:
         """``(object key, sha256)`` of every file of a version."""
         with self._database.transaction() as session:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.registry.connection import Database, Session
+from trace_dagster.registry.tasks import attempt_tag
 from trace_dagster.registry.wakes import wake
 
 
@@ -40,8 +41,8 @@ class FolderLock:
         """A task exists and nobody works on it: only then is anything below removed."""
         self.referenced = {row["object_key"] for row in session.all("referenced_objects", **values)}
         ended = session.all("ended_attempts", **values)
-        self.ended_tags = {f"{row['task_id'].hex[:8]}-a{row['attempt']}" for row in ended}
-        self.ended_attempts = {row["attempt"] for row in ended}
+        self.ended_tags = {attempt_tag(row["task_id"], row["attempt"], row["lease_token"]) for row in ended}
+        self.retired_manifests = {row["manifest_key"] for row in session.all("retired_manifests", **values)}
 
 
 class Sweeping:
@@ -84,5 +85,11 @@ class Sweeping:
     def prune(self, grace_seconds: float) -> None:
         """Drop old rows that say nothing any more: dead attempts, sent wake-ups, closed batches."""
         with self._database.transaction() as session:
-            for statement in ("delete_old_attempts", "delete_old_outbox", "delete_old_batches", "delete_old_beats"):
+            for statement in (
+                "delete_old_attempts",
+                "delete_old_outbox",
+                "delete_old_batches",
+                "delete_old_beats",
+                "delete_old_dead",
+            ):
                 session.run(statement, grace_seconds=grace_seconds)

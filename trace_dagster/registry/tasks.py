@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import LeaseLost, Refused
-from trace_dagster.registry.connection import Database, Row, Session
+from trace_dagster.registry.connection import Database, Row, Session, storable
 from trace_dagster.registry.wakes import wake
 
 MAX_EXPIRIES = 20
@@ -35,8 +35,13 @@ class Lease:
 
     @property
     def tag(self) -> str:
-        """Part of every object name: no two attempts of any two tasks share a key."""
-        return f"{self.task_id.hex[:8]}-a{self.attempt}"
+        """Part of every object name: no two attempts share a key, not even those of two registries over one bucket."""
+        return attempt_tag(self.task_id, self.attempt, self.token)
+
+
+def attempt_tag(task_id: UUID, attempt: int, token: UUID) -> str:
+    """``{task}-a{attempt}-{token}``, eight hex digits of each id."""
+    return f"{task_id.hex[:8]}-a{attempt}-{token.hex[:8]}"
 
 
 class Unclaimed(Enum):
@@ -45,6 +50,7 @@ class Unclaimed(Enum):
     COMMITTED = "committed"
     LEASED = "leased by another run"
     NO_SLOT = "max_inflight reached"
+    NOT_DUE = "failed, or waits before its next try"
 
 
 class Tasks:
@@ -64,7 +70,7 @@ class Tasks:
         self._retry_base_seconds = retry_base_seconds
 
     def ensure(self, task_id: UUID, dataset_uuid: UUID, block_range: BlockRange, config_hash: str) -> None:
-        """Plan a range someone asked for by hand. No effect when any active range touches it."""
+        """Plan a range someone asked for by hand. No effect when any active range touches it, or it is not final."""
         with self._database.transaction() as session:
             session.run("insert_task_if_free", **_task(task_id, dataset_uuid, block_range, config_hash))
 
@@ -88,19 +94,22 @@ class Tasks:
         run_id: str,
         *,
         refresh: bool = False,
+        by_hand: bool = True,
     ) -> Lease | Unclaimed:
         """Take the lease of a task, or say why not.
 
-        Given for a task that is queued, failed or dead, or whose lease has lapsed; with ``refresh``
-        also for a committed one. Raises Refused when no such task is active, its job is paused, or its
-        holders have died MAX_EXPIRIES times.
+        Given for a task that is queued or whose lease has lapsed; ``by_hand`` also for one that failed,
+        is dead or waits before its next try; with ``refresh`` also for a committed one. Raises Refused
+        when no such task is active, its job is paused, or its holders have died MAX_EXPIRIES times.
         """
         with self._database.transaction() as session:
             stream = session.one("lock_stream", dataset_uuid=dataset_uuid)
             task = session.one("lock_task", task_id=task_id)
             if task is None or task["state"] == "superseded":
-                raise Refused("this range is not a cell of the current plan", range=block_range)
-            if unclaimed := _unclaimed(task, refresh=refresh):
+                raise Refused(
+                    "this range is not planned: it is no cell of the plan, or not final yet", range=block_range
+                )
+            if unclaimed := _unclaimed(task, refresh=refresh, by_hand=by_hand):
                 return unclaimed
             if stream and not stream["enabled"]:
                 raise Refused(
@@ -131,6 +140,7 @@ class Tasks:
         A retry waits ``retry_base_seconds``, doubled by each failure, and is dead after max_attempts.
         A holder of an old token changes nothing and gets False.
         """
+        reason = storable(reason)
         with self._database.transaction() as session:
             ended = session.one(
                 "fail_task",
@@ -190,11 +200,13 @@ class Tasks:
         return int(row["generation"]) if row else 0
 
 
-def _unclaimed(task: Row, *, refresh: bool) -> Unclaimed | None:
+def _unclaimed(task: Row, *, refresh: bool, by_hand: bool) -> Unclaimed | None:
     if task["state"] == "committed" and not refresh:
         return Unclaimed.COMMITTED
     if task["state"] == "running" and not task["lapsed"]:
         return Unclaimed.LEASED
+    if not by_hand and (task["state"] in ("failed", "dead") or (task["state"] == "queued" and not task["due"])):
+        return Unclaimed.NOT_DUE
     return None
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
+from trace_dagster.blocks import MAX_BLOCK
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
 from trace_dagster.rpc.pools import RpcPool, variable_of
 
@@ -61,7 +62,7 @@ def call(url: str, pool: RpcPool, method: str, parameters: list[Any]) -> Any:
         raise Unavailable(f"rpc pool {pool.name} answered another request than {method}", http=status)
     error = answer.get("error")
     if error:
-        code = error.get("code") if isinstance(error, dict) else None
+        code = error.get("code") if isinstance(error, dict) and type(error.get("code")) is int else None
         raise Unavailable(f"rpc pool {pool.name} answered {method} with an error", code=code)
     return answer.get("result")
 
@@ -111,6 +112,9 @@ def _quantity(value: object) -> int:
     if not isinstance(value, str) or not value.startswith("0x") or len(value) > 18:
         raise Unavailable("an rpc node answered with something that is not a block number or chain id")
     try:
-        return int(value, 16)
+        number = int(value, 16)
     except ValueError:
-        raise Unavailable("an rpc node answered with something that is not a block number or chain id") from None
+        number = -1
+    if not 0 <= number < MAX_BLOCK:
+        raise Unavailable("an rpc node answered with something that is not a block number or chain id")
+    return number

@@ -8,6 +8,9 @@ alter table trace.tasks
     add column not_before timestamptz not null default now(),
     add column wake_seq int not null default 0 check (wake_seq >= 0),
     add column woken_at timestamptz;
+create index tasks_by_start on trace.tasks (dataset_uuid, lower(block_range));
+create index versions_by_start on trace.dataset_versions (dataset_uuid, lower(block_range));
+create index tasks_by_batch on trace.tasks (batch_id) where batch_id is not null;
 create index tasks_unfinished on trace.tasks (woken_at) where state in ('queued', 'running');
 
 -- A wake-up of a retry must not be published before its backoff is over.
@@ -36,6 +39,7 @@ create table trace.queue_dead (
 -- Receipts of the wake-ups a batch answers: acknowledged once its run exists.
 alter table trace.batches
     add column receipts text[] not null default '{}',
+    add column tasks int not null default 0,
     add column launched_at timestamptz;
 
 alter table trace.head_observations

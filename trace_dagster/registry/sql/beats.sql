@@ -9,4 +9,6 @@ delete from trace.run_beats where run_id = %(run_id)s;
 select beat_at from trace.run_beats where run_id = %(run_id)s;
 
 -- name: delete_old_beats
-delete from trace.run_beats where beat_at < now() - make_interval(secs => %(grace_seconds)s);
+-- Never one that run monitoring may still be watching.
+delete from trace.run_beats
+where beat_at < now() - greatest(make_interval(secs => %(grace_seconds)s), interval '7 days');

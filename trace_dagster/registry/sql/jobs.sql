@@ -44,20 +44,26 @@ select pg_advisory_xact_lock(hashtextextended('trace:plan:' || %(dataset_uuid)s:
 
 -- name: supersede_uncommitted
 -- A new chunk size cuts what is not committed anew; live leases finish or lapse first.
-update trace.tasks set state = 'superseded', batch_id = null, updated_at = now()
-where dataset_uuid = %(dataset_uuid)s and state in ('queued', 'failed', 'dead')
-  and not exists (select 1 from trace.dataset_versions v
-                  where v.dataset_uuid = trace.tasks.dataset_uuid and v.visible
-                    and v.block_range = trace.tasks.block_range);
+with locked as (
+    select t.task_id from trace.tasks t
+    where t.dataset_uuid = %(dataset_uuid)s and t.state in ('queued', 'failed', 'dead')
+      and not exists (select 1 from trace.dataset_versions v
+                      where v.dataset_uuid = t.dataset_uuid and v.visible and v.block_range = t.block_range)
+    order by t.task_id for update of t)
+update trace.tasks t set state = 'superseded', batch_id = null, updated_at = now()
+from locked where t.task_id = locked.task_id;
 
 -- name: supersede_unwanted
 -- Bounds that were drawn in: what lies outside is not fetched any more; what is committed stays.
-update trace.tasks set state = 'superseded', batch_id = null, updated_at = now()
-where dataset_uuid = %(dataset_uuid)s and state in ('queued', 'failed', 'dead')
-  and not block_range <@ int8range(%(from_block)s, %(to_block)s)
-  and not exists (select 1 from trace.dataset_versions v
-                  where v.dataset_uuid = trace.tasks.dataset_uuid and v.visible
-                    and v.block_range = trace.tasks.block_range);
+with locked as (
+    select t.task_id from trace.tasks t
+    where t.dataset_uuid = %(dataset_uuid)s and t.state in ('queued', 'failed', 'dead')
+      and not t.block_range <@ int8range(%(from_block)s, %(to_block)s)
+      and not exists (select 1 from trace.dataset_versions v
+                      where v.dataset_uuid = t.dataset_uuid and v.visible and v.block_range = t.block_range)
+    order by t.task_id for update of t)
+update trace.tasks t set state = 'superseded', batch_id = null, updated_at = now()
+from locked where t.task_id = locked.task_id;
 
 -- name: rewind_stream
 -- The cursor is a hint: the plan is what is wanted less what the ledger has.

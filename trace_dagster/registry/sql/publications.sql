@@ -2,7 +2,7 @@
 select v.*, lower(v.block_range) as range_start, upper(v.block_range) as range_end
 from trace.dataset_versions v
 where v.dataset_uuid = %(dataset_uuid)s and v.visible
-  and v.block_range = int8range(%(range_start)s, %(range_end)s);
+  and lower(v.block_range) = %(range_start)s and v.block_range = int8range(%(range_start)s, %(range_end)s);
 
 -- name: version_of_attempt
 select dataset_version, generation, storage_ref, content_digest, manifest_sha256 from trace.dataset_versions
@@ -15,7 +15,7 @@ select state from trace.attempts where task_id = %(task_id)s and attempt = %(att
 -- What the new version replaces: the same range for a stream, everything for a derived dataset.
 update trace.dataset_versions set visible = false, hidden_at = now()
 where dataset_uuid = %(dataset_uuid)s and visible
-  and (%(whole)s or block_range = int8range(%(range_start)s, %(range_end)s));
+  and (%(whole)s or (lower(block_range) = %(range_start)s and block_range = int8range(%(range_start)s, %(range_end)s)));
 
 -- name: insert_version
 insert into trace.dataset_versions (
@@ -71,4 +71,4 @@ order by 1;
 
 -- name: next_generation
 select coalesce(max(generation) + 1, 0) as generation from trace.dataset_versions
-where dataset_uuid = %(dataset_uuid)s and block_range = int8range(%(range_start)s, %(range_end)s);
+where dataset_uuid = %(dataset_uuid)s and lower(block_range) = %(range_start)s and block_range = int8range(%(range_start)s, %(range_end)s);

@@ -40,20 +40,26 @@ select dataset_uuid from trace.datasets;
 select task_id, state = 'running' and not (
            %(dry_run)s and lease_expires_at < now() - make_interval(secs => %(grace_seconds)s)) as held
 from trace.tasks
-where dataset_uuid = %(dataset_uuid)s and block_range = int8range(%(range_start)s, %(range_end)s)
+where dataset_uuid = %(dataset_uuid)s and lower(block_range) = %(range_start)s and block_range = int8range(%(range_start)s, %(range_end)s)
 for update;
 
+-- name: retired_manifests
+-- Of versions that were replaced: nobody writes into their folders again.
+select manifest_key from trace.dataset_versions
+where dataset_uuid = %(dataset_uuid)s and lower(block_range) = %(range_start)s and block_range = int8range(%(range_start)s, %(range_end)s)
+  and not visible and hidden_at < now() - make_interval(secs => %(grace_seconds)s);
+
 -- name: ended_attempts
-select t.task_id, a.attempt
+select t.task_id, a.attempt, a.lease_token
 from trace.attempts a join trace.tasks t on t.task_id = a.task_id
-where t.dataset_uuid = %(dataset_uuid)s and t.block_range = int8range(%(range_start)s, %(range_end)s)
+where t.dataset_uuid = %(dataset_uuid)s and lower(t.block_range) = %(range_start)s and t.block_range = int8range(%(range_start)s, %(range_end)s)
   and coalesce(a.ended_at, t.lease_expires_at) < now() - make_interval(secs => %(grace_seconds)s);
 
 -- name: referenced_objects
 -- What a reader may still read below one range: files and manifests of versions not replaced long ago.
 with live as (
     select dataset_version, manifest_key from trace.dataset_versions
-    where dataset_uuid = %(dataset_uuid)s and block_range = int8range(%(range_start)s, %(range_end)s)
+    where dataset_uuid = %(dataset_uuid)s and lower(block_range) = %(range_start)s and block_range = int8range(%(range_start)s, %(range_end)s)
       and swept_at is null
       and (visible or hidden_at >= now() - make_interval(secs => %(grace_seconds)s)))
 select l.file_key as object_key from live v join trace.version_files l on l.dataset_version = v.dataset_version
@@ -61,14 +67,17 @@ union all
 select manifest_key from live;
 
 -- name: delete_old_attempts
--- Attempt numbers never go back: the counter stands in the task.
+-- Attempt numbers never go back: the counter stands in the task. Later than their objects, which need the row.
 delete from trace.attempts a
-where a.state in ('failed', 'expired') and a.ended_at < now() - make_interval(secs => %(grace_seconds)s)
+where a.state in ('failed', 'expired') and a.ended_at < now() - make_interval(secs => 2 * %(grace_seconds)s + 3600)
   and exists (select 1 from trace.tasks t where t.task_id = a.task_id and t.state in ('committed', 'superseded'));
 
 -- name: delete_old_outbox
 delete from trace.outbox
 where kind = 'task_wakeup' and sent_at < now() - make_interval(secs => %(grace_seconds)s);
+
+-- name: delete_old_dead
+delete from trace.queue_dead where died_at < now() - make_interval(secs => %(grace_seconds)s);
 
 -- name: delete_old_batches
 delete from trace.batches b

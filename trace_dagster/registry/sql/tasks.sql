@@ -13,6 +13,9 @@ where not exists (
     select 1 from trace.tasks
     where dataset_uuid = %(dataset_uuid)s and state <> 'superseded'
       and block_range && int8range(%(range_start)s, %(range_end)s))
+  and not exists (
+    select 1 from trace.streams
+    where dataset_uuid = %(dataset_uuid)s and eligible_end < %(range_end)s)
 on conflict (task_id) do update
 set state = 'queued', batch_id = null, failures = 0, expiries = 0, not_before = now(), error = null, updated_at = now()
 where trace.tasks.state = 'superseded';
@@ -23,7 +26,8 @@ from trace.streams s join trace.jobs j on j.job_id = s.job_id
 where s.dataset_uuid = %(dataset_uuid)s for no key update of s;
 
 -- name: lock_task
-select task_id, state, attempt, generation, config_hash, expiries, lease_expires_at < now() as lapsed
+select task_id, state, attempt, generation, config_hash, expiries, lease_expires_at < now() as lapsed,
+       not_before <= now() as due
 from trace.tasks where task_id = %(task_id)s for update;
 
 -- name: count_leased
@@ -110,11 +114,18 @@ from moved m where a.task_id = m.task_id and a.state = 'running';
 
 -- name: requeue_tasks
 -- Tried again because someone asked: failed and dead ones, or committed ones to compare them with the chain.
+-- Here and below: whoever changes many tasks locks them in one order, so that no two of them wait for each other.
+with locked as (
+    select t.task_id
+    from trace.tasks t
+    join trace.streams s on s.dataset_uuid = t.dataset_uuid
+    join trace.datasets d on d.dataset_uuid = s.dataset_uuid
+    where s.job_id = %(job_id)s
+      and (%(dataset_key)s::text is null or d.dataset_key = %(dataset_key)s)
+      and t.block_range && int8range(%(range_start)s, %(range_end)s)
+      and t.state = any(%(states)s)
+    order by t.task_id for update of t)
 update trace.tasks t
 set state = 'queued', failures = 0, expiries = 0, not_before = now(), batch_id = null, updated_at = now()
-from trace.streams s join trace.datasets d on d.dataset_uuid = s.dataset_uuid
-where t.dataset_uuid = s.dataset_uuid and s.job_id = %(job_id)s
-  and (%(dataset_key)s::text is null or d.dataset_key = %(dataset_key)s)
-  and t.block_range && int8range(%(range_start)s, %(range_end)s)
-  and t.state = any(%(states)s)
+from locked where t.task_id = locked.task_id
 returning t.task_id;

@@ -1,8 +1,10 @@
 -- name: wake_tasks
-update trace.tasks
-set wake_seq = wake_seq + 1, woken_at = greatest(now(), not_before)
-where task_id = any(%(task_ids)s) and state in ('queued', 'running')
-returning task_id, attempt + 1 as attempt, wake_seq, greatest(not_before, lease_expires_at) as due_at;
+with locked as (
+    select task_id from trace.tasks where task_id = any(%(task_ids)s) order by task_id for update)
+update trace.tasks t
+set wake_seq = t.wake_seq + 1, woken_at = greatest(now(), t.not_before)
+from locked where t.task_id = locked.task_id and t.state in ('queued', 'running')
+returning t.task_id, t.attempt + 1 as attempt, t.wake_seq, greatest(t.not_before, t.lease_expires_at) as due_at;
 
 -- name: insert_outbox
 insert into trace.outbox (outbox_id, kind, task_id, payload, available_at)
@@ -64,8 +66,8 @@ limit %(limit)s
 for update of t skip locked;
 
 -- name: insert_batch
-insert into trace.batches (batch_id, job_id, keys, receipts)
-values (%(batch_id)s, %(job_id)s, %(keys)s, %(receipts)s);
+insert into trace.batches (batch_id, job_id, keys, tasks, receipts)
+values (%(batch_id)s, %(job_id)s, %(keys)s, %(tasks)s, %(receipts)s);
 
 -- name: assign_batch
 update trace.tasks set batch_id = %(batch_id)s where task_id = any(%(task_ids)s);
@@ -80,6 +82,15 @@ update trace.batches set launched_at = now(), receipts = '{}' where batch_id = %
 
 -- name: tasks_left
 select task_id from trace.tasks where batch_id = %(batch_id)s and state in ('queued', 'running');
+
+-- name: delay_fruitless
+-- A run that began none of its tasks would fail the same way at once.
+with locked as (
+    select t.task_id from trace.tasks t
+    where t.batch_id = %(batch_id)s and t.state = 'queued' order by t.task_id for update)
+update trace.tasks t set not_before = now() + make_interval(secs => %(seconds)s)
+from locked, trace.batches b
+where t.task_id = locked.task_id and b.batch_id = %(batch_id)s and b.tasks = (select count(*) from locked);
 
 -- name: close_batch
 update trace.batches set closed_at = now(), receipts = '{}' where batch_id = %(batch_id)s;
