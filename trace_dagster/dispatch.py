@@ -23,6 +23,9 @@ BATCH_TAG = "trace/batch"
 """Marks the runs that came from a batch, with its id."""
 
 RANGES_PER_RUN = 256
+SKIPPED_AT_ONCE = 64
+"""Ranges between two due ones that one run rather skips than two runs start: a start costs as much as a hundred."""
+
 TASKS_PER_TICK = 4096
 BATCHES_PER_TICK = 4
 MESSAGES_PER_TICK = 4096
@@ -179,12 +182,12 @@ def _batches(session: Session, lane: Lane, register: Register, receipts: Mapping
 
 
 def _windows(rows: list[Row], order: Mapping[str, int]) -> Iterator[list[Row]]:
-    """Tasks over at most RANGES_PER_RUN ranges that are neighbours in ``order``: a run names first and last."""
+    """Tasks over at most RANGES_PER_RUN ranges, near each other in ``order``: a run names first and last."""
     window: list[Row] = []
     first = last = -1
     for row in sorted(rows, key=lambda row: order[_key(row)]):
         position = order[_key(row)]
-        if window and (position > last + 1 or position - first >= RANGES_PER_RUN):
+        if window and (position > last + 1 + SKIPPED_AT_ONCE or position - first >= RANGES_PER_RUN):
             yield window
             window = []
         if not window:

@@ -105,7 +105,8 @@ class Ingest:
     ) -> Work | Publication | None:
         """Take a range, or return what is committed already (no RPC work is done for it).
 
-        None for a range that failed or waits before its next try, unless it is asked for ``by_hand``.
+        None for a range that failed, waits before its next try or is held elsewhere, unless it is asked
+        for ``by_hand``.
         Waits for a free slot of the stream, and up to ``wait_seconds`` for another run that holds the
         range; raises Unavailable after that, Refused when the range is not a cell of the plan or its
         job is paused. ``refresh`` takes a committed range too, to compare it with the chain.
@@ -118,7 +119,7 @@ class Ingest:
             )
             if isinstance(outcome, Lease):
                 return Work(spec, block_range, outcome)
-            if outcome is Unclaimed.NOT_DUE:
+            if outcome is Unclaimed.NOT_DUE or (outcome is Unclaimed.LEASED and not by_hand):
                 return None
             if outcome is Unclaimed.COMMITTED:
                 published = self._publications.visible(spec.dataset_uuid, block_range)

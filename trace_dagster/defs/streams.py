@@ -128,7 +128,7 @@ def _range_op(prefix: str, stream: StreamRow) -> OpDefinition:
         if isinstance(claimed, Work):
             return claimed
         if claimed is None:
-            context.log.warning(f"{key} failed before, or waits before its next try: see `trace-lite status`")
+            context.log.info(f"{key} is not this run's to do: held elsewhere, waiting, or failed before")
             return None
         context.log.info(f"{key} is committed already, nothing to do")
         return asset_key(spec.chain_id, spec.dataset_key), claimed
