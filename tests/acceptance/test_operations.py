@@ -208,6 +208,18 @@ def test_wrong_arguments_are_one_clear_error(stack, operated, arguments, said):
 
 
 def test_sweep_removes_what_refreshing_left_and_nothing_else(stack, operated):
+    block_range = BlockRange(200, 300)
+    runtime = Runtime(settings_from({**stack.environment, **stack.state.environment()}))
+    try:
+        dataset = runtime.jobs.stream_of("operated", "blocks_operated").dataset_uuid
+        publications = Publications(runtime.database)
+        before = publications.visible(dataset, block_range)
+        runtime.store.delete([key for key, _ in publications.files(before)])
+        arguments = ("--job", "operated", "--stream", "blocks_operated", "--range", "200:300")
+        assert "1 ranges are queued again" in stack.cli("refresh", *arguments).stderr
+        until(lambda: publications.visible(dataset, block_range).generation == before.generation + 1)
+    finally:
+        runtime.close()
     dry = stack.json("sweep", "--dry-run", "--grace-hours", "0", "--json")
     real = stack.json("sweep", "--grace-hours", "0", "--json")
     assert {**dry, "dry_run": False} == real

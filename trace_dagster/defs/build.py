@@ -68,7 +68,7 @@ def runtime_resource(environment: Mapping[str, str]) -> ResourceDefinition:
     def trace(context: InitResourceContext) -> Iterator[Runtime]:
         runtime = Runtime(settings_from(environment))
         try:
-            with runtime.heart.beating_run(runtime.database, context.run_id or "none"):
+            with runtime.heart.beating_run(runtime.database, context.run.run_id if context.run else "none"):
                 yield runtime
         finally:
             runtime.close()
