@@ -357,6 +357,7 @@ def test_whoever_does_what_in_which_order_nothing_is_lost(postgres_url):
             max_examples=EXAMPLES,
             stateful_step_count=40,
             deadline=None,
+            derandomize="TRACE_FAULTS_EXAMPLES" not in os.environ,  # `make faults` looks for new ones
             suppress_health_check=list(HealthCheck),
             print_blob=True,
         ),
