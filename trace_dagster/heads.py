@@ -42,9 +42,9 @@ class Heads:
 
     def observe(self, streams: Iterable[StreamRow]) -> int:
         """Ask the pools that are due, each once; one pool's error stops no other. Returns how many answered."""
-        wanted = sorted((s for s in streams if is_open(s)), key=_pool)
+        wanted = sorted((s for s in streams if is_open(s)), key=_pool_key)
         answered = 0
-        for _, group in groupby(wanted, key=_pool):
+        for _, group in groupby(wanted, key=_pool_key):
             members = list(group)
             if self._is_due(members):
                 answered += self._ask(max(members, key=lambda stream: stream.to_block or 0))
@@ -61,10 +61,10 @@ class Heads:
                 raise Unavailable(f"rpc pool {stream.rpc_pool} shows an impossible block number")
         except TraceError as error:
             with self._database.transaction() as session:
-                session.run("observe_failure", **_values(stream), error=storable(error.message))
+                session.run("observe_failure", **pool_of(stream), error=storable(error.message))
             return False
         with self._database.transaction() as session:
-            session.run("observe_head", **_values(stream), latest=latest, finalized=min(finalized, latest))
+            session.run("observe_head", **pool_of(stream), latest=latest, finalized=min(finalized, latest))
         return True
 
 
@@ -84,14 +84,15 @@ def is_open(stream: StreamRow) -> bool:
 
 def _observation(database: Database, stream: StreamRow) -> Row | None:
     with database.transaction() as session:
-        return session.one("observed_head", **_values(stream))
+        return session.one("observed_head", **pool_of(stream))
 
 
-def _values(stream: StreamRow) -> dict[str, object]:
+def pool_of(stream: StreamRow) -> dict[str, object]:
+    """What a stream's observation is filed under."""
     return {"org_id": stream.org_id, "chain_id": stream.chain_id, "rpc_pool": stream.rpc_pool}
 
 
-def _pool(stream: StreamRow) -> tuple[UUID, int, str]:
+def _pool_key(stream: StreamRow) -> tuple[UUID, int, str]:
     return stream.org_id, stream.chain_id, stream.rpc_pool
 
 

@@ -25,7 +25,6 @@ from trace_dagster.sweep import Swept, sweep
 Say = Callable[[str], None]
 
 WEB_URL = "TRACE_WEB_URL"
-PUBLISHED_AT_ONCE = 4096
 _POLL_SECONDS = 0.5
 _STALL_SECONDS = 10.0
 """A job that waits for blocks the chain does not have, this long without progress, is reported."""
@@ -52,7 +51,7 @@ def apply_file(path: Path, environment: Mapping[str, str], say: Say) -> Applied:
         names = [lane.name for lane in lanes_of_any(runtime.jobs.streams()) if lane.streams[0].job_name == job.name]
         runtime.heads.observe(stream for stream in runtime.jobs.streams() if stream.job_name == job.name)
         runtime.planner.plan()
-        runtime.outbox.publish(runtime.queue, limit=PUBLISHED_AT_ONCE)
+        runtime.publish()
     say(f"{'registered' if applied.created else 'updated'} {job.name}: {', '.join(applied.streams)}")
     if applied.disabled:
         say(f"no longer synced (their data stays): {', '.join(applied.disabled)}")
@@ -96,17 +95,12 @@ def read_status(environment: Mapping[str, str], wanted: str | None) -> list[JobS
     return named
 
 
-def list_jobs(environment: Mapping[str, str]) -> list[JobStatus]:
-    """Every job."""
-    return read_status(environment, None)
-
-
 def set_paused(wanted: str, environment: Mapping[str, str], say: Say, *, paused: bool) -> None:
     """Pause or resume a job. Ranges under way end as they would; a paused job gets no further lease."""
     with opened(environment) as runtime:
         name = _name(runtime, wanted)
         changed = runtime.jobs.set_enabled(name, not paused)
-        runtime.outbox.publish(runtime.queue, limit=PUBLISHED_AT_ONCE)
+        runtime.publish()
     say(f"{name} is {'paused' if paused else 'running'}{'' if changed else ' already'}")
 
 
@@ -123,7 +117,7 @@ def requeue(
         if dataset_key is not None:
             runtime.jobs.stream_of(wanted, dataset_key)
         found = runtime.tasks.requeue(job, dataset_key, block_range or BlockRange(0, MAX_BLOCK), states)
-        runtime.outbox.publish(runtime.queue, limit=PUBLISHED_AT_ONCE)
+        runtime.publish()
     return found
 
 

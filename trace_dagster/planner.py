@@ -14,7 +14,7 @@ from uuid import UUID
 
 from trace_dagster.blocks import BlockRange, cells, holes
 from trace_dagster.errors import TraceError
-from trace_dagster.heads import Head, is_open, observed
+from trace_dagster.heads import Head, is_open, observed, pool_of
 from trace_dagster.identity import task_id
 from trace_dagster.registry.connection import Database, Session, storable
 from trace_dagster.registry.jobs import Jobs, StreamRow, follow, stream_row
@@ -54,8 +54,7 @@ class Planner:
             if not lock or not lock["locked"] or row is None:
                 return 0
             stream = stream_row(row)  # read under the lock: an apply may have moved it since it was listed
-            pool = {"org_id": stream.org_id, "chain_id": stream.chain_id, "rpc_pool": stream.rpc_pool}
-            seen = session.one("observed_head", **pool)
+            seen = session.one("observed_head", **pool_of(stream))
             head = observed(seen)
             blocked = blocked_reason(stream, head, seen["error"] if seen else None)
             if head is None or blocked:

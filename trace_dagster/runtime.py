@@ -25,6 +25,9 @@ from trace_dagster.settings import Settings
 from trace_dagster.store.objects import ObjectStore
 from trace_dagster.wakeups.driver import QueueDriver
 
+WAKEUPS_AT_ONCE = 4096
+"""A tick's or a command's share; what is beyond it is published by the next tick."""
+
 
 class Runtime:
     """Registry, store, engine and the ingest path of one process; close it when done."""
@@ -145,6 +148,10 @@ class Runtime:
             require_chain(pool, chain_id)
             self._checked_pools.add((name, chain_id))
         return pool
+
+    def publish(self) -> int:
+        """Hand due wake-ups to the queue, up to WAKEUPS_AT_ONCE; returns how many."""
+        return self.outbox.publish(self.queue, limit=WAKEUPS_AT_ONCE)
 
     @property
     def needs_rpc(self) -> bool:

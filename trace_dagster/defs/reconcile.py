@@ -22,7 +22,7 @@ from trace_dagster.defs.io_manager import materialization
 from trace_dagster.defs.streams import RUNTIME, asset_key
 from trace_dagster.registry.jobs import StreamRow
 from trace_dagster.registry.outbox import Commit
-from trace_dagster.registry.status import Coverage, coverages
+from trace_dagster.registry.status import Coverage, coverage_of, coverages
 from trace_dagster.runtime import Runtime
 
 CHECK_NAME = "coverage"
@@ -41,13 +41,13 @@ def lost_materializations(runtime: Runtime, instance: DagsterInstance) -> list[A
     """
     commits = runtime.outbox.untold_commits(older_than_seconds=SETTLE_SECONDS, limit=COMMITS_PER_TICK)
     shown = _shown(commits, instance)
-    told = [commit for commit in commits if commit.derived or str(commit.publication.dataset_version) in shown]
+    told: list[Commit] = []
+    lost: list[Commit] = []
+    for commit in commits:
+        known = commit.derived or str(commit.publication.dataset_version) in shown
+        (told if known else lost).append(commit)
     runtime.outbox.mark_told([commit.outbox_id for commit in told])
-    return [
-        materialization(asset_key(commit.chain_id, commit.dataset_key), commit.publication)
-        for commit in commits
-        if commit not in told
-    ]
+    return [materialization(asset_key(commit.chain_id, commit.dataset_key), commit.publication) for commit in lost]
 
 
 def check_evaluations(runtime: Runtime, cursor: str | None) -> tuple[list[AssetCheckEvaluation], str]:
@@ -70,15 +70,7 @@ def coverage_check(stream: StreamRow) -> AssetChecksDefinition:
     )
     def coverage(context: AssetCheckExecutionContext) -> AssetCheckResult:
         runtime: Runtime = getattr(context.resources, RUNTIME)
-        found = next(
-            c for c in coverages(runtime.database, runtime.jobs) if c.stream.dataset_uuid == stream.dataset_uuid
-        )
-        return AssetCheckResult(
-            passed=found.passed,
-            severity=AssetCheckSeverity.ERROR,
-            description=found.sentence(),
-            metadata=_metadata(found),
-        )
+        return AssetCheckResult(**_answer(coverage_of(runtime.database, runtime.jobs, stream.dataset_uuid)))
 
     return coverage
 
@@ -107,17 +99,22 @@ def _evaluation(coverage: Coverage) -> AssetCheckEvaluation:
     return AssetCheckEvaluation(
         asset_key=asset_key(coverage.stream.chain_id, coverage.stream.dataset_key),
         check_name=CHECK_NAME,
-        passed=coverage.passed,
-        severity=AssetCheckSeverity.ERROR,
-        description=coverage.sentence(),
-        metadata=_metadata(coverage),
+        **_answer(coverage),
     )
+
+
+def _answer(coverage: Coverage) -> dict[str, Any]:
+    """What the check says, whoever evaluates it."""
+    return {
+        "passed": coverage.passed,
+        "severity": AssetCheckSeverity.ERROR,
+        "description": coverage.sentence(),
+        "metadata": _metadata(coverage),
+    }
 
 
 def _metadata(coverage: Coverage) -> dict[str, MetadataValue]:
-    failed = "\n".join(
-        f"- `[{r.start}, {r.end})` {state}: {error}" for r, state, error in coverage.failed[:_SHOWN_GAPS]
-    )
+    failed = "\n".join(f"- `{span}` {state}: {error}" for span, state, error in coverage.failed[:_SHOWN_GAPS])
     gaps = ", ".join(str(gap) for gap in coverage.gaps[:_SHOWN_GAPS])
     return {
         "committed_blocks": MetadataValue.int(coverage.committed_blocks),

@@ -1,6 +1,7 @@
 """The sensors that keep applied jobs moving: heads, planner, wake-ups to runs, reconciliation."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -24,15 +25,16 @@ from trace_dagster.defs.streams import asset_key
 from trace_dagster.dispatch import BATCH_TAG, Batch, loaded_as
 from trace_dagster.lanes import Lane, lanes
 from trace_dagster.registry.jobs import StreamRow
-from trace_dagster.runtime import Runtime
+from trace_dagster.runtime import WAKEUPS_AT_ONCE, Runtime
 
 INTERVAL_SECONDS = 5
-WAKEUPS_PER_TICK = 4096
 SHOWN_AHEAD = 100_000
 REWAKE_SECONDS = 120.0
 """A task that is due and in no run for this long is woken again, whatever happened to its message."""
 
 _OVER = {DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED}
+
+_running_sensor = partial(sensor, minimum_interval_seconds=INTERVAL_SECONDS, default_status=DefaultSensorStatus.RUNNING)
 
 RuntimeOf = Callable[[], Runtime]
 
@@ -50,10 +52,8 @@ def sensors(runtime_of: RuntimeOf, streams: Sequence[StreamRow], jobs: Sequence[
 def heads_sensor(runtime_of: RuntimeOf) -> SensorDefinition:
     """Observes the chains' heads, apart from planning: a node that hangs holds up no plan."""
 
-    @sensor(
+    @_running_sensor(
         name="trace_heads",
-        minimum_interval_seconds=INTERVAL_SECONDS,
-        default_status=DefaultSensorStatus.RUNNING,
         description="Asks every rpc pool in use for its latest and finalized block.",
     )
     def trace_heads(_: SensorEvaluationContext) -> SkipReason:
@@ -66,10 +66,8 @@ def heads_sensor(runtime_of: RuntimeOf) -> SensorDefinition:
 def planner_sensor(runtime_of: RuntimeOf) -> SensorDefinition:
     """Plans ranges and publishes their wake-ups."""
 
-    @sensor(
+    @_running_sensor(
         name="trace_planner",
-        minimum_interval_seconds=INTERVAL_SECONDS,
-        default_status=DefaultSensorStatus.RUNNING,
         description="Plans the block ranges of every applied chain_sync job and publishes their wake-ups.",
     )
     def trace_planner(context: SensorEvaluationContext) -> SkipReason:
@@ -85,18 +83,16 @@ def planner_sensor(runtime_of: RuntimeOf) -> SensorDefinition:
 def plan_tick(runtime: Runtime) -> tuple[int, int, int]:
     """Plan, wake what was forgotten, publish: how many ranges, tasks and wake-ups that were."""
     planned = runtime.planner.plan()
-    woken = runtime.outbox.rewake(patience_seconds=REWAKE_SECONDS, limit=WAKEUPS_PER_TICK)
-    return planned, woken, runtime.outbox.publish(runtime.queue, limit=WAKEUPS_PER_TICK)
+    woken = runtime.outbox.rewake(patience_seconds=REWAKE_SECONDS, limit=WAKEUPS_AT_ONCE)
+    return planned, woken, runtime.publish()
 
 
 def wakeups_sensor(runtime_of: RuntimeOf, streams: Sequence[StreamRow], jobs: Sequence[Any]) -> SensorDefinition:
     """Receives wake-ups and requests runs, each over as many ranges as useful."""
     loaded = loaded_as(streams)
 
-    @sensor(
+    @_running_sensor(
         name="trace_wakeups",
-        minimum_interval_seconds=INTERVAL_SECONDS,
-        default_status=DefaultSensorStatus.RUNNING,
         jobs=jobs,
         description="Turns wake-ups of planned ranges into runs.",
     )
@@ -117,10 +113,8 @@ def wakeups_sensor(runtime_of: RuntimeOf, streams: Sequence[StreamRow], jobs: Se
 def reconciler_sensor(runtime_of: RuntimeOf) -> SensorDefinition:
     """Tells Dagster what it missed."""
 
-    @sensor(
+    @_running_sensor(
         name="trace_reconciler",
-        minimum_interval_seconds=INTERVAL_SECONDS,
-        default_status=DefaultSensorStatus.RUNNING,
         description="Reports commits whose materialization Dagster lost, and each stream's coverage.",
     )
     def trace_reconciler(context: SensorEvaluationContext) -> SensorResult | SkipReason:

@@ -55,8 +55,7 @@ class Sweeping:
         """Fence attempts whose lease lapsed longer ago than the grace period; returns how many."""
         with self._database.transaction() as session:
             if dry_run:
-                row = session.one("silent_attempts", grace_seconds=grace_seconds)
-                return int(row["n"]) if row else 0
+                return _count(session, "silent_attempts", grace_seconds)
             rows = session.all("abandon_attempts", grace_seconds=grace_seconds)
             wake(session, [row["task_id"] for row in rows])
         return len(rows)
@@ -64,12 +63,12 @@ class Sweeping:
     def retire(self, grace_seconds: float, *, dry_run: bool) -> int:
         """Forget the files of generations that were replaced longer ago than that; returns how many."""
         with self._database.transaction() as session:
-            rows = session.all("replaced_versions", grace_seconds=grace_seconds)
-            if not dry_run and rows:
-                for row in rows:
-                    session.run("retire_version", dataset_version=row["dataset_version"])
+            if dry_run:
+                return _count(session, "replaced_versions", grace_seconds)
+            retired = _count(session, "retire_versions", grace_seconds)
+            if retired:
                 session.run("drop_unlinked_files")
-        return len(rows)
+        return retired
 
     def known_datasets(self) -> set[UUID]:
         """Datasets of this registry: what lies below others is not ours to remove."""
@@ -93,3 +92,8 @@ class Sweeping:
                 "delete_old_dead",
             ):
                 session.run(statement, grace_seconds=grace_seconds)
+
+
+def _count(session: Session, statement: str, grace_seconds: float) -> int:
+    row = session.one(statement, grace_seconds=grace_seconds)
+    return int(row["n"]) if row else 0

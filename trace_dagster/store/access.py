@@ -35,11 +35,6 @@ class S3Access:
         return urlsplit(self.endpoint).netloc if self.endpoint else f"s3.{self.region}.amazonaws.com"
 
     @property
-    def on_loopback(self) -> bool:
-        """Whether the server is on this machine, where no proxy can reach it."""
-        return self.endpoint is not None and urlsplit(self.endpoint).hostname in {"127.0.0.1", "localhost", "::1"}
-
-    @property
     def use_ssl(self) -> bool:
         """Whether the endpoint speaks TLS."""
         return self.endpoint is None or self.endpoint.startswith("https:")

@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pyarrow import fs
 
 from trace_dagster.errors import InvalidInput, Unavailable
+from trace_dagster.loopback import on_loopback
 from trace_dagster.store.access import S3Access
 
 PART_BYTES = 8 * 1024 * 1024
@@ -44,7 +45,7 @@ class ObjectStore:
                 connect_timeout=5,
                 read_timeout=60,
                 max_pool_connections=max_connections,
-                proxies={} if access.on_loopback else None,
+                proxies={} if on_loopback(access.endpoint) else None,
             ),
         )
 

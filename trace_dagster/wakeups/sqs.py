@@ -13,6 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
+from trace_dagster.loopback import on_loopback
 from trace_dagster.wakeups.driver import MAX_DELIVERIES, Delivery
 
 _BATCH_ENTRIES = 10
@@ -162,7 +163,7 @@ def _client(endpoint: str | None, region: str, access_key: str, secret_key: str)
                 connect_timeout=5,
                 read_timeout=60,
                 max_pool_connections=32,
-                proxies={} if _on_loopback(endpoint) else None,
+                proxies={} if on_loopback(endpoint) else None,
             ),
         )
     except (BotoCoreError, ValueError) as error:
@@ -193,11 +194,6 @@ def _sound(url: str) -> bool:
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and not parts.username
     except ValueError:
         return False
-
-
-def _on_loopback(endpoint: str | None) -> bool:
-    """Whether the server is on this machine, where no proxy can reach it."""
-    return endpoint is not None and urlsplit(endpoint).hostname in {"127.0.0.1", "localhost", "::1"}
 
 
 def _batches(bodies: Sequence[str]) -> Iterator[list[_Entry]]:

@@ -8,9 +8,6 @@ where v.dataset_uuid = %(dataset_uuid)s and v.visible
 select dataset_version, generation, storage_ref, content_digest, manifest_sha256 from trace.dataset_versions
 where task_id = %(task_id)s and attempt = %(attempt)s;
 
--- name: attempt_state
-select state from trace.attempts where task_id = %(task_id)s and attempt = %(attempt)s;
-
 -- name: hide_versions
 -- What the new version replaces: the same range for a stream, everything for a derived dataset.
 update trace.dataset_versions set visible = false, hidden_at = now()

@@ -19,15 +19,17 @@ select count(*) as n from trace.tasks
 where state = 'running' and lease_expires_at < now() - make_interval(secs => %(grace_seconds)s);
 
 -- name: replaced_versions
-select v.dataset_version, v.row_count, v.byte_count from trace.dataset_versions v
-where not v.visible and v.swept_at is null
-  and v.hidden_at < now() - make_interval(secs => %(grace_seconds)s);
+select count(*) as n from trace.dataset_versions
+where not visible and swept_at is null and hidden_at < now() - make_interval(secs => %(grace_seconds)s);
 
--- name: retire_version
-with unlinked as (
-    delete from trace.version_files where dataset_version = %(dataset_version)s returning file_key)
-update trace.dataset_versions set swept_at = now()
-where dataset_version = %(dataset_version)s and not visible and (select count(*) from unlinked) >= 0;
+-- name: retire_versions
+with retired as (
+    update trace.dataset_versions set swept_at = now()
+    where not visible and swept_at is null and hidden_at < now() - make_interval(secs => %(grace_seconds)s)
+    returning dataset_version),
+unlinked as (
+    delete from trace.version_files l using retired r where l.dataset_version = r.dataset_version)
+select count(*) as n from retired;
 
 -- name: drop_unlinked_files
 delete from trace.files f where not exists (select 1 from trace.version_files l where l.file_key = f.file_key);
