@@ -56,11 +56,15 @@ CREATE TABLE trace.dataset_versions (
     committed_at timestamp with time zone DEFAULT now() NOT NULL,
     hidden_at timestamp with time zone,
     swept_at timestamp with time zone,
+    first_parent_hash bytea,
+    last_block_hash bytea,
     CONSTRAINT dataset_versions_block_range_check CHECK ((NOT isempty(block_range))),
     CONSTRAINT dataset_versions_byte_count_check CHECK ((byte_count >= 0)),
     CONSTRAINT dataset_versions_content_digest_check CHECK ((content_digest ~ '^[0-9a-f]{64}$'::text)),
+    CONSTRAINT dataset_versions_first_parent_hash_check CHECK ((octet_length(first_parent_hash) = 32)),
     CONSTRAINT dataset_versions_generation_check CHECK ((generation >= 0)),
     CONSTRAINT dataset_versions_hidden CHECK ((visible = (hidden_at IS NULL))),
+    CONSTRAINT dataset_versions_last_block_hash_check CHECK ((octet_length(last_block_hash) = 32)),
     CONSTRAINT dataset_versions_manifest_sha256_check CHECK ((manifest_sha256 ~ '^[0-9a-f]{64}$'::text)),
     CONSTRAINT dataset_versions_row_count_check CHECK ((row_count >= 0)),
     CONSTRAINT dataset_versions_swept CHECK (((swept_at IS NULL) OR (NOT visible)))
@@ -76,6 +80,18 @@ CREATE TABLE trace.datasets (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT datasets_chain_id_check CHECK ((chain_id > 0)),
     CONSTRAINT datasets_kind_check CHECK ((kind = ANY (ARRAY['stream'::text, 'derived'::text])))
+);
+CREATE TABLE trace.endpoints (
+    rpc_pool text NOT NULL,
+    fingerprint text NOT NULL,
+    name text NOT NULL,
+    lies bigint DEFAULT 0 NOT NULL,
+    score double precision DEFAULT 0 NOT NULL,
+    lied_at timestamp with time zone,
+    reason text,
+    CONSTRAINT endpoints_fingerprint_check CHECK ((fingerprint ~ '^[0-9a-f]{16}$'::text)),
+    CONSTRAINT endpoints_lies_check CHECK ((lies >= 0)),
+    CONSTRAINT endpoints_score_check CHECK ((score >= (0)::double precision))
 );
 CREATE TABLE trace.files (
     file_key text NOT NULL,
@@ -101,6 +117,20 @@ CREATE TABLE trace.head_observations (
     CONSTRAINT head_observations_finalized_check CHECK ((finalized >= 0)),
     CONSTRAINT head_observations_latest_check CHECK ((latest >= 0)),
     CONSTRAINT head_observations_whole CHECK ((((latest IS NULL) = (finalized IS NULL)) AND ((latest IS NULL) = (observed_at IS NULL))))
+);
+CREATE TABLE trace.invalidations (
+    invalidation_id bigint NOT NULL,
+    dataset_version uuid NOT NULL,
+    reason text NOT NULL,
+    invalidated_at timestamp with time zone DEFAULT now() NOT NULL
+);
+ALTER TABLE trace.invalidations ALTER COLUMN invalidation_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME trace.invalidations_invalidation_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 CREATE TABLE trace.jobs (
     job_id uuid NOT NULL,
@@ -170,6 +200,7 @@ CREATE TABLE trace.streams (
     next_block bigint NOT NULL,
     enabled boolean DEFAULT true NOT NULL,
     blocked_reason text,
+    halted_reason text,
     CONSTRAINT streams_check CHECK ((to_block > from_block)),
     CONSTRAINT streams_chunk_size_check CHECK ((chunk_size > 0)),
     CONSTRAINT streams_from_block_check CHECK ((from_block >= 0)),
@@ -222,10 +253,14 @@ ALTER TABLE ONLY trace.dataset_versions
     ADD CONSTRAINT dataset_versions_task_id_attempt_key UNIQUE (task_id, attempt);
 ALTER TABLE ONLY trace.datasets
     ADD CONSTRAINT datasets_pkey PRIMARY KEY (dataset_uuid);
+ALTER TABLE ONLY trace.endpoints
+    ADD CONSTRAINT endpoints_pkey PRIMARY KEY (rpc_pool, fingerprint);
 ALTER TABLE ONLY trace.files
     ADD CONSTRAINT files_pkey PRIMARY KEY (file_key);
 ALTER TABLE ONLY trace.head_observations
     ADD CONSTRAINT head_observations_pkey PRIMARY KEY (org_id, chain_id, rpc_pool);
+ALTER TABLE ONLY trace.invalidations
+    ADD CONSTRAINT invalidations_pkey PRIMARY KEY (invalidation_id);
 ALTER TABLE ONLY trace.jobs
     ADD CONSTRAINT jobs_org_id_name_key UNIQUE (org_id, name);
 ALTER TABLE ONLY trace.jobs
@@ -250,6 +285,7 @@ ALTER TABLE ONLY trace.version_files
     ADD CONSTRAINT version_files_pkey PRIMARY KEY (dataset_version, file_key);
 CREATE INDEX batches_open ON trace.batches USING btree (created_at) WHERE (closed_at IS NULL);
 CREATE UNIQUE INDEX datasets_one_stream_per_key ON trace.datasets USING btree (org_id, chain_id, dataset_key) WHERE (kind = 'stream'::text);
+CREATE INDEX invalidations_by_version ON trace.invalidations USING btree (dataset_version);
 CREATE INDEX outbox_unsent ON trace.outbox USING btree (kind, available_at) WHERE (sent_at IS NULL);
 CREATE INDEX queue_messages_visible ON trace.queue_messages USING btree (visible_at, message_id);
 CREATE INDEX streams_by_job ON trace.streams USING btree (job_id);
@@ -259,6 +295,7 @@ CREATE INDEX tasks_by_start ON trace.tasks USING btree (dataset_uuid, lower(bloc
 CREATE INDEX tasks_queued ON trace.tasks USING btree (dataset_uuid, lower(block_range)) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text]));
 CREATE INDEX tasks_unfinished ON trace.tasks USING btree (woken_at) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text]));
 CREATE INDEX version_files_by_file ON trace.version_files USING btree (file_key);
+CREATE INDEX versions_by_end ON trace.dataset_versions USING btree (dataset_uuid, upper(block_range)) WHERE visible;
 CREATE INDEX versions_by_start ON trace.dataset_versions USING btree (dataset_uuid, lower(block_range));
 CREATE INDEX versions_visible ON trace.dataset_versions USING btree (dataset_uuid, lower(block_range)) WHERE visible;
 CREATE CONSTRAINT TRIGGER attempts_committed_with_publication AFTER INSERT OR UPDATE OF state ON trace.attempts DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.state = 'committed'::text)) EXECUTE FUNCTION trace.require_publication();
@@ -270,6 +307,8 @@ ALTER TABLE ONLY trace.dataset_versions
     ADD CONSTRAINT dataset_versions_dataset_uuid_fkey FOREIGN KEY (dataset_uuid) REFERENCES trace.datasets(dataset_uuid);
 ALTER TABLE ONLY trace.dataset_versions
     ADD CONSTRAINT dataset_versions_task_id_attempt_fkey FOREIGN KEY (task_id, attempt) REFERENCES trace.attempts(task_id, attempt);
+ALTER TABLE ONLY trace.invalidations
+    ADD CONSTRAINT invalidations_dataset_version_fkey FOREIGN KEY (dataset_version) REFERENCES trace.dataset_versions(dataset_version);
 ALTER TABLE ONLY trace.outbox
     ADD CONSTRAINT outbox_task_id_fkey FOREIGN KEY (task_id) REFERENCES trace.tasks(task_id);
 ALTER TABLE ONLY trace.streams

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -109,14 +110,17 @@ def apply(path: Path, wait: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
 def status(job: str | None, as_json: bool) -> None:
     """Where every job stands, and why a stream waits or failed."""
-    from trace_dagster.operate import read_status
-    from trace_dagster.show import status_table
+    from trace_dagster.operate import read_standings, read_status
+    from trace_dagster.show import standings_table, status_table
 
     found = read_status(_environment(), job)
+    standings = read_standings(_environment())
     if as_json:
-        click.echo(json.dumps({"jobs": [entry.to_json() for entry in found]}, indent=2))
+        endpoints = [asdict(standing) for standing in standings]
+        click.echo(json.dumps({"jobs": [entry.to_json() for entry in found], "endpoints": endpoints}, indent=2))
     else:
         status_table(found)
+        standings_table(standings)
 
 
 @main.command()
@@ -213,6 +217,99 @@ def sweep(dry_run: bool, grace_hours: float, as_json: bool) -> None:
 
 
 @main.command()
+@click.option("--job", required=True, help="Its name or id.")
+@click.option("--range", "blocks", type=_Blocks(), help="Only ranges that touch these blocks.")
+@click.option("--deep", is_flag=True, help="Compare the rows with the chain's nodes as well.")
+@click.option("--repair", is_flag=True, help="Take back what is broken and fetch exactly that again.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
+def verify(job: str, blocks: BlockRange | None, deep: bool, repair: bool, as_json: bool) -> None:
+    """Prove again what is on the object store: objects, rows, coverage, the hash chain across ranges.
+
+    Exits with 0 when everything is as committed, 1 when something is not, 3 when something could not be checked.
+    """
+    from trace_dagster.proofs import verify_job
+    from trace_dagster.show import counting, verified_lines
+
+    with counting("ranges") as progress:
+        verified = verify_job(job, _environment(), blocks, deep=deep, repair=repair, progress=progress)
+    if as_json:
+        click.echo(json.dumps({**verified.report.to_json(), "repaired": verified.repaired}, indent=2))
+    else:
+        for line in verified_lines(verified.report, verified.repaired):
+            say(line)
+    sys.exit(1 if verified.report.findings else 3 if verified.report.unchecked else 0)
+
+
+class _Trusted(click.ParamType[tuple[int, bytes]]):
+    """``N:0xHASH``."""
+
+    name = "N:0xHASH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, bytes]:
+        number, _, text = str(value).partition(":")
+        try:
+            found = bytes.fromhex(text.removeprefix("0x"))
+        except ValueError:
+            found = b""
+        if not (number.isascii() and number.isdecimal()) or len(found) != 32:
+            self.fail("write a block number and its hash: 1234:0x followed by 64 hex digits", param, ctx)
+        return int(number), found
+
+
+@main.command()
+@click.option("--job", help="State what is committed of this job: its name or id.")
+@click.option("--range", "blocks", type=_Blocks(), help="Only these blocks.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where the statement goes; stdout without it.")
+@click.option("--check", "statement", type=click.Path(path_type=Path), help="Check a statement instead of making one.")
+@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="The Parquet to check.")
+@click.option("--trusted", type=_Trusted(), help="A block and its hash from a source you believe.")
+def certify(
+    job: str | None,
+    blocks: BlockRange | None,
+    out: Path | None,
+    statement: Path | None,
+    data: Path | None,
+    trusted: tuple[int, bytes] | None,
+) -> None:
+    """State that a job is complete, or check such a statement with nothing but its Parquet.
+
+    `certify --job J --out FILE` writes the statement; `certify --check FILE --data FOLDER --trusted N:0xHASH` needs
+    no registry, no object store and no node.
+    """
+    if (job is None) == (statement is None):
+        raise InvalidInput("say either --job, to make a statement, or --check FILE, to check one")
+    if statement is not None:
+        sys.exit(_check_statement(statement, data, trusted))
+    from trace_dagster.proofs import certify_job
+
+    text = certify_job(str(job), _environment(), blocks).model_dump_json(indent=1)
+    if out is None:
+        click.echo(text)
+    else:
+        out.write_text(text + "\n")
+        say(f"wrote {out}")
+
+
+def _check_statement(path: Path, data: Path | None, trusted: tuple[int, bytes] | None) -> int:
+    from trace_dagster.certificate import check_files, read
+    from trace_dagster.show import counting
+
+    if data is None:
+        raise InvalidInput("say where the Parquet is: --data FOLDER")
+    found = read(path)
+    with counting("ranges") as progress:
+        wrong, checked = check_files(found, data, trusted, progress(len(found.ranges)))
+    for line in wrong:
+        say(f"wrong: {line}")
+    if not wrong:
+        counts = ", ".join(f"{count:,} blocks' {what}" for what, count in checked.items())
+        say(f"{found.job} of chain {found.chain_id} is complete and as stated: {counts}")
+        if trusted is None:
+            say("note: no trusted block was named (--trusted N:0xHASH): the rows agree with one another, that is all")
+    return 1 if wrong else 0
+
+
+@main.command()
 @click.argument("sql")
 @click.option("--json", "as_json", is_flag=True, help='{"columns": [...], "rows": [[...]], "truncated": false}')
 @click.option("--limit", default=1000, show_default=True, help="Rows at the most, 1 to 10000.")
@@ -249,6 +346,36 @@ def demo(report: Path | None, keep: bool) -> None:
     from trace_dagster.demo import run_demo
 
     sys.exit(run_demo(dict(os.environ), say, report=report, keep=keep))
+
+
+@main.command("chaos-rpc")
+@click.option(
+    "--upstream", envvar="TRACE_CHAOS_UPSTREAM", help="The node's URL; TRACE_CHAOS_UPSTREAM keeps it off argv."
+)
+@click.option("--fork-upstream", envvar="TRACE_CHAOS_FORK_UPSTREAM", help="A node on a fork, for stale_fork.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8555, show_default=True, help="0 takes a free one.")
+@click.option("--rate", type=float, default=0.01, show_default=True, help="Share of the requests, 0 to 1.")
+@click.option("--fault", "faults", multiple=True, help="Only these, repeatable. Default: all but stall.")
+@click.option("--method", "methods", multiple=True, help="Only answers to these methods, repeatable.")
+@click.option("--seed", default=1, show_default=True, help="The same seed hits the same requests the same way.")
+@click.option("--stall-seconds", type=click.FloatRange(min=0), default=3600.0, show_default=True)
+@click.option("--delay-seconds", type=click.FloatRange(min=0), default=2.0, show_default=True)
+@click.option("--list", "as_list", is_flag=True, help="List the faults.")
+def chaos_rpc(
+    upstream: str | None, fork_upstream: str | None, port: int, faults: tuple[str, ...], as_list: bool, **options: Any
+) -> None:
+    """Stand between Trace and a node, and answer a seeded share of the requests wrongly."""
+    from trace_dagster.chaos_rpc.faults import FAULTS, USUAL
+    from trace_dagster.chaos_rpc.proxy import ChaosRpc, run_foreground
+
+    if as_list:
+        for fault in FAULTS.values():
+            click.echo(f"{fault.name:<34}{fault.kind:<11}{fault.description}")
+        return
+    if not upstream:
+        raise InvalidInput("there is no node to ask: pass --upstream URL, or set TRACE_CHAOS_UPSTREAM")
+    proxy = ChaosRpc(upstream, faults or USUAL, fork_url=fork_upstream, **options)
+    run_foreground(proxy, port, say)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 from uuid import UUID
 
 import pyarrow as pa
@@ -14,17 +15,25 @@ import pyarrow as pa
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.commit import Committer, Rows, Target
 from trace_dagster.datasets.catalogue import Dataset, dataset
-from trace_dagster.engine.base import Engine, ExtractRequest
-from trace_dagster.errors import RETRYABLE, LeaseLost, Refused, TraceError, Unavailable
+from trace_dagster.errors import (
+    RETRYABLE,
+    ForkConflict,
+    LeaseLost,
+    Refused,
+    TraceError,
+    Unavailable,
+    UnknownFormat,
+)
+from trace_dagster.evidence import Witness
 from trace_dagster.heart import Heart
 from trace_dagster.identity import task_id
+from trace_dagster.pieces import Order, Piece, Pieces
 from trace_dagster.registry.publications import Publication, Publications
 from trace_dagster.registry.tasks import Lease, Tasks, Unclaimed
 from trace_dagster.rpc.pools import RpcPool
-from trace_dagster.verify import StructuralCheck
+from trace_dagster.verify.check import Proof, columns, merge
 
 _POLL_SECONDS = 0.25
-SUBRANGE_BLOCKS = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,36 @@ class Work:
     lease: Lease
 
 
+class Judge(Protocol):
+    """What a process knows and does beyond one range: committed evidence, settling conflicts, stopping streams."""
+
+    def witness(self, spec: StreamSpec, block_range: BlockRange) -> Witness | None:
+        """Who measures the rows of this range against the chain; None where nobody can."""
+
+    def settle(self, conflict: ForkConflict, pool: RpcPool, used: list[str]) -> TraceError:
+        """Act on a conflict between this range and committed ones; returns what ends the attempt."""
+
+    def halt(self, spec: StreamSpec, reason: str) -> None:
+        """Stop a stream until someone looks."""
+
+
+class NoJudge:
+    """For an engine without a node: rows are checked for structure only."""
+
+    def witness(self, spec: StreamSpec, block_range: BlockRange) -> Witness | None:
+        """Nobody."""
+        del spec, block_range
+        return None
+
+    def settle(self, conflict: ForkConflict, pool: RpcPool, used: list[str]) -> TraceError:
+        """It stays a conflict."""
+        del pool, used
+        return conflict
+
+    def halt(self, spec: StreamSpec, reason: str) -> None:
+        """The range fails, that is all."""
+
+
 class Ingest:
     """Claims, extracts, verifies and commits ranges; safe to use from many threads."""
 
@@ -82,16 +121,18 @@ class Ingest:
         tasks: Tasks,
         publications: Publications,
         committer: Committer,
-        engine: Engine,
+        pieces: Pieces,
         heart: Heart,
         pool: Callable[[str, int], RpcPool],
+        judge: Judge | None = None,
     ) -> None:
         self._tasks = tasks
         self._publications = publications
         self._committer = committer
-        self._engine = engine
+        self._pieces = pieces
         self._heart = heart
         self._pool = pool
+        self._judge: Judge = judge or NoJudge()
 
     def claim(
         self,
@@ -144,9 +185,23 @@ class Ingest:
 
     def commit(self, work: Work) -> Publication:
         """Extract, verify and commit a claimed range; a failure ends the attempt with its reason."""
-        with self.holding(work.lease) as lost:
+        with self.holding(work.lease) as lost, self._stopping(work.spec):
             pool = self._pool(work.spec.rpc_pool, work.spec.chain_id)
-            return self._committer.commit(work.lease, self._target(work), self._rows(work, pool, lost))
+            ledger = _Ledger(work.spec.verify, pool.quorum)
+            try:
+                return self._committer.commit(work.lease, self._target(work), self._rows(work, pool, ledger, lost))
+            except ForkConflict as conflict:
+                raise self._judge.settle(conflict, pool, sorted(ledger.endpoints)) from None
+
+    @contextmanager
+    def _stopping(self, spec: StreamSpec) -> Iterator[None]:
+        """What this version does not know stops the whole stream, not only the range that met it."""
+        try:
+            yield
+        except UnknownFormat as error:
+            again = "`trace-lite resume` once it is settled, then `trace-lite retry`"
+            self._judge.halt(spec, f"{error}; the stream stands still: {again}")
+            raise
 
     def commit_whole(self, dataset: UUID, identity: UUID, target: Target, rows: Rows, run_id: str) -> Publication:
         """Commit a derived dataset: it replaces whatever was visible of it. Raises Unavailable when it is leased."""
@@ -187,31 +242,72 @@ class Ingest:
             schema=spec.dataset.schema(spec.columns),
         )
 
-    def _rows(self, work: Work, pool: RpcPool, lost: Any) -> Rows:
+    def _rows(self, work: Work, pool: RpcPool, ledger: _Ledger, lost: Any) -> Rows:
         spec = work.spec
-        check = StructuralCheck(spec.dataset, work.block_range, spec.chain_id, asked=spec.verify)
-        extracted = spec.dataset.stored_columns([*spec.columns, *spec.dataset.checked_columns])
-        request = ExtractRequest(
-            dataset=spec.cryo_dataset_name,
+        order = Order(
+            dataset=spec.dataset,
             block_range=work.block_range,
             chain_id=spec.chain_id,
-            schema=spec.dataset.schema(extracted),
+            stored=spec.columns,
+            extracted=spec.dataset.stored_columns([*spec.columns, *columns(spec.dataset, spec.verify)]),
+            verify=spec.verify,
             pool=pool,
-            subrange_blocks=SUBRANGE_BLOCKS,
-            **spec.options,
+            witness=self._judge.witness(spec, work.block_range) if spec.verify == "full" else None,
+            options=spec.options,
         )
+        metrics: dict[str, Any] = {"blocks": len(work.block_range)}
         return Rows(
-            tables=self._checked(request, check, spec.columns, lost),
-            evidence=check.finish,
-            engine={"name": self._engine.name, "version": self._engine.version},
-            metrics={"blocks": len(work.block_range)},
+            tables=self._tables(order, ledger, metrics, lost),
+            evidence=ledger.summary,
+            engine=self._pieces.engine,
+            metrics=metrics,
         )
 
-    def _checked(
-        self, request: ExtractRequest, check: StructuralCheck, columns: tuple[str, ...], lost: Any
-    ) -> Iterator[pa.Table]:
-        for table in self._engine.extract(request):
+    def _tables(self, order: Order, ledger: _Ledger, metrics: dict[str, Any], lost: Any) -> Iterator[pa.Table]:
+        for piece in self._pieces.of(order, lost):
             if lost.is_set():
-                raise LeaseLost("the lease of this range lapsed and was taken over", range=request.block_range)
-            check.feed(table)
-            yield table.select(list(columns))
+                raise LeaseLost("the lease of this range lapsed and was taken over", range=order.block_range)
+            ledger.add(piece)
+            metrics["verification_seconds"] = round(ledger.seconds, 3)
+            yield piece.table
+
+
+@dataclass(slots=True)
+class _Ledger:
+    """What was proven of a range so far, for its manifest."""
+
+    asked: str
+    quorum: int
+    proofs: list[Proof] = field(default_factory=list)
+    endpoints: Counter[str] = field(default_factory=Counter)
+    evidence: dict[str, Counter[str]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def add(self, piece: Piece) -> None:
+        """The next piece, in block order."""
+        if piece.proof is not None:
+            self.proofs.append(piece.proof)
+        for name in piece.endpoints:
+            self.endpoints[name] += len(piece.block_range)
+        for part, source in piece.source.items():
+            self.evidence.setdefault(part, Counter())[source] += len(piece.block_range)
+        self.seconds += piece.evidence_seconds
+
+    def summary(self) -> dict[str, Any]:
+        """For the manifest. Raises VerificationFailed when two pieces do not fit together."""
+        if not self.proofs:
+            return {"asked": self.asked, "level": "off", "checks": [], "unproven": ["everything"]}
+        proof = merge(self.proofs)
+        boundary = {"first_parent_hash": proof.first_parent_hash, "last_block_hash": proof.last_block_hash}
+        return {
+            "asked": self.asked,
+            "level": proof.level,
+            "checks": list(proof.checks),
+            "unproven": list(proof.unproven),
+            "blocks": proof.blocks,
+            "boundary": {name: f"0x{value.hex()}" for name, value in boundary.items() if value is not None},
+            "evidence": {part: dict(sources) for part, sources in self.evidence.items()},
+            "endpoints": dict(self.endpoints),
+            "quorum": self.quorum,
+            "seconds": round(self.seconds, 3),
+        }

@@ -61,6 +61,13 @@ class Manifest(BaseModel):
             raise ValueError("rows must be the sum over files")
         return self
 
+    @property
+    def boundary(self) -> tuple[bytes, bytes] | None:
+        """(parent hash of the first block, hash of the last) where the verification shows them."""
+        shown = self.verification.get("boundary") or {}
+        first, last = shown.get("first_parent_hash"), shown.get("last_block_hash")
+        return (_hash(first), _hash(last)) if first and last else None
+
     def encode(self) -> bytes:
         """Canonical bytes: what the registry's digest is taken over."""
         return canonical_json(self.model_dump(mode="json")).encode()
@@ -76,6 +83,16 @@ def decode(data: bytes, *, sha256: str | None = None) -> Manifest:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise Corrupt("a manifest on the object store cannot be read", key=where, reason=first["msg"]) from None
+
+
+def _hash(text: object) -> bytes:
+    try:
+        found = bytes.fromhex(str(text).removeprefix("0x"))
+    except ValueError:
+        found = b""
+    if len(found) != 32:
+        raise Corrupt("a manifest's boundary is not a block hash", got=str(text)[:80])
+    return found
 
 
 def schema_fingerprint(schema: pa.Schema) -> str:

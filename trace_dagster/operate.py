@@ -16,6 +16,7 @@ from trace_dagster.query.relations import relations
 from trace_dagster.query.session import QueryResult, Session
 from trace_dagster.registry.jobs import Applied, Bounds
 from trace_dagster.registry.migrations import is_current
+from trace_dagster.registry.standings import Standing
 from trace_dagster.registry.status import JobStatus, failed_ranges, job_statuses
 from trace_dagster.rpc.client import block_number
 from trace_dagster.runtime import Runtime
@@ -93,6 +94,12 @@ def read_status(environment: Mapping[str, str], wanted: str | None) -> list[JobS
         known = ", ".join(job.name for job in found) or "none yet"
         raise InvalidInput(f"no job is called {wanted!r}; known: {known}")
     return named
+
+
+def read_standings(environment: Mapping[str, str]) -> list[Standing]:
+    """Every rpc endpoint that lied, and how it stands now."""
+    with opened(environment) as runtime:
+        return runtime.standings.all()
 
 
 def set_paused(wanted: str, environment: Mapping[str, str], say: Say, *, paused: bool) -> None:

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from trace_dagster.blocks import BlockRange
 from trace_dagster.commit import Committer
+from trace_dagster.committed import Committed
 from trace_dagster.dispatch import Dispatcher
 from trace_dagster.engine.base import Engine
 from trace_dagster.engine.select import engine_from
+from trace_dagster.errors import ForkConflict, TraceError
+from trace_dagster.evidence import SOURCES, Witness
 from trace_dagster.heads import Heads
 from trace_dagster.heart import Heart
-from trace_dagster.ingest import Ingest
+from trace_dagster.ingest import Ingest, StreamSpec
+from trace_dagster.pieces import Pieces
 from trace_dagster.planner import Planner
 from trace_dagster.registry.connection import Database
+from trace_dagster.registry.forks import Forks
 from trace_dagster.registry.jobs import Jobs, StreamRow
 from trace_dagster.registry.outbox import Outbox
 from trace_dagster.registry.publications import Publications
 from trace_dagster.registry.queue import PgQueueDriver
 from trace_dagster.registry.reading import Reading
+from trace_dagster.registry.standings import Standings
 from trace_dagster.registry.tasks import Tasks
 from trace_dagster.rpc.client import block_number, require_chain
 from trace_dagster.rpc.pools import RpcPool, pool_named
 from trace_dagster.settings import Settings
+from trace_dagster.settle import settle
 from trace_dagster.store.objects import ObjectStore
 from trace_dagster.wakeups.driver import QueueDriver
 
@@ -131,10 +139,39 @@ class Runtime:
             tasks=self.tasks,
             publications=self.publications,
             committer=self.committer,
-            engine=self.engine,
+            pieces=self.pieces,
             heart=self.heart,
             pool=self.pool,
+            judge=self if self.needs_rpc else None,
         )
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        """Extraction and proof."""
+        return Pieces(self.engine, self.standings.best_first, self.standings.lied)
+
+    @cached_property
+    def standings(self) -> Standings:
+        """Which endpoints lied."""
+        return Standings(self.database)
+
+    @cached_property
+    def forks(self) -> Forks:
+        """Invalidation of committed versions."""
+        return Forks(self.database)
+
+    def witness(self, spec: StreamSpec, block_range: BlockRange) -> Witness:
+        """Measures a range's rows against what is committed, else against the node."""
+        committed = Committed(self.database, self.store, spec.dataset_uuid, block_range, SOURCES)
+        return Witness(spec.cryo_dataset_name, spec.chain_id, committed)
+
+    def settle(self, conflict: ForkConflict, pool: RpcPool, used: list[str]) -> TraceError:
+        """See :func:`trace_dagster.settle.settle`."""
+        return settle(conflict, pool, used, self.forks, self.standings.lied)
+
+    def halt(self, spec: StreamSpec, reason: str) -> None:
+        """Stop a stream until its job is resumed."""
+        self.jobs.halt(spec.dataset_uuid, reason)
 
     def pool(self, name: str, chain_id: int) -> RpcPool:
         """A pool whose endpoints serve ``chain_id``: asked once per process.
@@ -142,7 +179,7 @@ class Runtime:
         Raises InvalidInput for an unknown pool or another chain, Unavailable when it does not answer.
         """
         if not self.needs_rpc:
-            return RpcPool(name, ())
+            return RpcPool(name, ("made up",))
         pool = pool_named(name, self.settings.environment)
         if (name, chain_id) not in self._checked_pools:
             require_chain(pool, chain_id)

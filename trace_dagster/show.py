@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from trace_dagster.audit import Report
 from trace_dagster.query.render import to_json, value
 from trace_dagster.query.session import QueryResult
+from trace_dagster.registry.standings import Standing
 from trace_dagster.registry.status import JobStatus, StreamStatus
 
 _LOG_STEP_PERCENT = 10
@@ -62,6 +64,53 @@ def status_table(jobs: list[JobStatus]) -> None:
                 console.print(f"{stream.dataset_key}: {reason}", markup=False)
 
 
+def standings_table(standings: list[Standing]) -> None:
+    """Endpoints that gave rows the chain contradicts; nothing where none did."""
+    if not standings:
+        return
+    table = Table("endpoint", "lies", "score", "last", "reason", title="endpoints that lied", title_justify="left")
+    for each in standings:
+        last = f"{human_seconds(each.last_lie_seconds)} ago"
+        table.add_row(each.endpoint, f"{each.lies:,}", f"{each.score:.2f}", last, each.reason)
+    Console().print(table)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int], Callable[[], None]]]:
+    """A bar over a known number of things; silent where stderr is no terminal."""
+    console = Console(stderr=True)
+    bars = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
+        disable=not console.is_terminal,
+    )  # fmt: skip
+    with bars:
+
+        def begin(total: int) -> Callable[[], None]:
+            task = bars.add_task(what, total=total)
+            return lambda: bars.advance(task)
+
+        yield begin
+
+
+def verified_lines(report: Report, repaired: int) -> Iterator[str]:
+    """A verification in words."""
+    levels = ", ".join(f"{count:,} {level}" for level, count in sorted(report.levels.items()))
+    yield (
+        f"{report.ranges:,} ranges, {report.rows:,} rows, {human_bytes(report.bytes)} checked"
+        f" ({levels or 'none proven'})"
+    )
+    for found in report.findings:
+        yield f"{found}"
+    for text in report.unchecked:
+        yield f"not checked: {text}"
+    if repaired:
+        yield f"{repaired:,} ranges are fetched again"
+    elif report.findings:
+        yield "`trace-lite verify --repair` takes back what is broken and fetches exactly that again"
+    else:
+        yield "nothing is missing, nothing was altered" if report.passed else "what was checked is as committed"
+
+
 def jobs_table(jobs: list[JobStatus]) -> None:
     """One row per job."""
     table = Table("job", "id", "chain", "mode", "state", "streams")
@@ -103,8 +152,15 @@ def _cells(stream: StreamStatus) -> list[str]:
         f"{stream.blocks_per_second:,.0f}" if stream.blocks_per_second else "-",
         "done" if stream.done else human_seconds(stream.seconds_left) if stream.seconds_left is not None else "-",
         f"{human_seconds(stream.head_age_seconds)} ago" if stream.head_age_seconds is not None else "-",
-        stream.verification,
+        _verified(stream),
     ]
+
+
+def _verified(stream: StreamStatus) -> str:
+    """How far committed ranges are proven; loud where nobody asked for proof."""
+    reached = ", ".join(f"{level} {ranges:,}" for level, ranges in sorted(stream.verified.items()))
+    loud = {"off": "NOT VERIFIED", "structural": "STRUCTURE ONLY"}.get(stream.verify)
+    return " · ".join(filter(None, (loud, reached))) or stream.verify
 
 
 def _bars(console: Console) -> Progress:

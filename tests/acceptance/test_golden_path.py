@@ -172,7 +172,7 @@ def test_every_range_is_a_materialized_partition_with_its_facts(stack, synced, m
         assert len(instance.get_materialized_partitions(AssetKey(["20143", dataset]))) == 10
     record = instance.get_latest_materialization_event(AssetKey(["20143", "logs"]))
     metadata = record.asset_materialization.metadata
-    assert metadata["verification_level"].value == "structural"
+    assert metadata["verification_level"].value == "full"
     assert {"rows", "bytes", "generation", "dataset_version", "manifest"} <= set(metadata)
 
 
@@ -247,7 +247,7 @@ def test_real_mainnet_blocks_come_through_whole(stack, real_blocks, tmp_path):
             {"pool": "nowhere", "chain": 20143},
             "rpc pool 'nowhere' has no URL: set TRACE_RPC_POOL_NOWHERE_URL and restart",
         ),
-        ({"pool": "devchain", "chain": 143}, "rpc pool devchain serves chain 20143, the job wants chain 143"),
+        ({"pool": "devchain", "chain": 143}, "rpc endpoint devchain#1 serves chain 20143, the job wants chain 143"),
         ({"pool": "dead", "chain": 143}, "rpc pool dead does not answer: check TRACE_RPC_POOL_DEAD_URL"),
     ],
 )

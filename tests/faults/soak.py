@@ -28,9 +28,9 @@ from typing import Any
 import psycopg
 
 from tests.support.chaos import Chaos, connected
-from tests.support.faulty_rpc import FaultyRpc, faulty_rpc
 from tests.support.lake_truth import COLUMNS, differences
 from tests.support.registry import assert_registry_sound
+from trace_dagster.chaos_rpc.proxy import ChaosRpc, chaos_rpc
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.constants import CHAIN_ID, FINAL_BEHIND
 from trace_dagster.lite.devchain import SEED as CHAIN_SEED
@@ -45,6 +45,8 @@ JOB = "soak"
 POOL = "faulty"
 CHUNK_BLOCKS = 10
 FAULT_RATE = 0.03
+FAULTS = ("http_500", "http_429_text", "reset", "null_result", "malformed_json", "delay")
+"""What an engine or a structural check can notice; lists that are silently too short only proof finds."""
 LEASE_TTL_SECONDS = 5
 
 MATERIALIZATIONS_REQUIRED = True
@@ -419,15 +421,14 @@ def run_soak(options: Options) -> Report:
     """A stack of its own, the soak over it, and everything ended after it."""
     clock = Clock()
     with ExitStack() as stack:
-        proxy = stack.enter_context(faulty_rpc(seed=options.seed, rate=FAULT_RATE))
+        proxy = stack.enter_context(chaos_rpc(None, faults=FAULTS, rate=FAULT_RATE, seed=options.seed))
         home = options.home or Path(mkdtemp(prefix="trace-soak-")) / "home"
         home.parent.chmod(0o755)  # as root, Postgres is another user, who must get there
         environment = soak_environment(home, options, proxy)
         state = stack.enter_context(_running(home, environment, clock.say))
-        host, _, port = state.devchain_address.partition(":")
-        proxy.upstream = host, int(port)
+        proxy.upstream_url = f"http://{state.devchain_address}"
         report = Soak(options, state, environment, home, clock).run()
-        report.rpc_requests, report.rpc_faults = proxy.requests, dict(proxy.faults)
+        report.rpc_requests, report.rpc_faults = proxy.requests, dict(proxy.injected)
     if not report.ok:
         clock.say(f"kept to look at: {home}")
     elif options.home is None:
@@ -435,7 +436,7 @@ def run_soak(options: Options) -> Report:
     return report
 
 
-def soak_environment(home: Path, options: Options, proxy: FaultyRpc) -> dict[str, str]:
+def soak_environment(home: Path, options: Options, proxy: ChaosRpc) -> dict[str, str]:
     """What the stack runs with: nothing of the shell's own settings, short leases, many tries."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TRACE_", "AWS_"))}
     return kept | {

@@ -134,7 +134,7 @@ def test_the_points_are_all_there(points):
         *(f"before sql {name}" for name in ("ack_messages", "close_batch")),
         *(f"{when} {name}" for when in ("before", "after") for name in ("finish", "put_if_absent", "commit")),
         "before extract",
-        "after a table",
+        "after extract",
     }
     assert expected <= set(points)
 

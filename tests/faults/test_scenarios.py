@@ -473,7 +473,7 @@ class TestByHand:
         class Counting(FakeCryo):
             def extract(self, request):
                 extracted.append(request.block_range)
-                yield from super().extract(request)
+                return super().extract(request)
 
         def person(number):
             with ingesting(database, store, engine=Counting()) as ingest:

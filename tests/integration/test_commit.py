@@ -165,7 +165,7 @@ def test_heartbeats_keep_a_range_longer_than_its_lease(database, store):
     class Slow(FakeCryo):
         def extract(self, request):
             assert beaten.wait(20)
-            yield from super().extract(request)
+            return super().extract(request)
 
     with ingesting(database, store, engine=Slow(), ttl=1.5) as ingest:
         real = Tasks.heartbeat
@@ -215,13 +215,14 @@ def test_a_commit_that_did_not_land_is_an_error_and_is_tried_again(database, sto
 
 
 class Broken(FakeCryo):
-    """Gives the first sub-range and then fails as told."""
+    """Gives the first piece and then fails as told."""
 
     def __init__(self, error):
         self.error = error
 
     def extract(self, request):
-        yield next(iter(super().extract(request))).slice(0, 10)
+        if request.block_range.start == 0 and len(request.block_range) == 50:
+            return super().extract(request)
         raise self.error
 
 
@@ -231,7 +232,7 @@ class Broken(FakeCryo):
 )
 def test_a_range_that_fails_half_way_leaves_nothing_visible_and_can_be_tried_again(database, store, error):
     blocks = apply(database)["blocks"]
-    with ingesting(database, store, engine=Broken(error)) as ingest, pytest.raises(type(error)):
+    with ingesting(database, store, engine=Broken(error), piece_blocks=50) as ingest, pytest.raises(type(error)):
         commit(ingest, blocks)
     assert Reading(database).coverage(blocks.dataset_uuid) == []
     assert list(store.keys("")) == []
@@ -315,8 +316,7 @@ def test_rows_are_the_same_however_a_range_is_cut(database, store):
             database,
             job_text(name=f"j{chunk}", chunk=100, streams=f"b{chunk}: {{cryo_dataset_name: blocks}}"),
         )
-        with ingesting(database, store) as ingest, pytest.MonkeyPatch.context() as patch:
-            patch.setattr("trace_dagster.ingest.SUBRANGE_BLOCKS", chunk // 3)
+        with ingesting(database, store, piece_blocks=chunk // 3) as ingest:
             digests.add(commit(ingest, streams[f"b{chunk}"]).content_digest)
     assert len(digests) == 1
 
@@ -326,7 +326,7 @@ def test_tables_with_another_schema_never_reach_the_store(database, store):
 
     class Other(FakeCryo):
         def extract(self, request):
-            yield pa.table({"block_number": pa.array([1], pa.uint32()), "chain_id": pa.array([99], pa.uint64())})
+            return pa.table({"block_number": pa.array([1], pa.uint32()), "chain_id": pa.array([99], pa.uint64())})
 
     with ingesting(database, store, engine=Other()) as ingest, pytest.raises(Exception):  # noqa: B017, PT011
         commit(ingest, blocks)
@@ -356,10 +356,9 @@ def test_a_store_killed_half_way_leaves_nothing_visible_and_the_range_commits_on
 
     class Kills(FakeCryo):
         def extract(self, request):
-            for number, table in enumerate(super().extract(request)):
-                if number == 1:
-                    os.kill(child.pid, signal.SIGKILL)
-                yield table
+            if request.block_range.start:
+                os.kill(child.pid, signal.SIGKILL)
+            return super().extract(request)
 
     blocks = apply(database, job_text(chunk=1000))["blocks"]
     whole = BlockRange(0, 1000)

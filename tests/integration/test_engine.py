@@ -26,6 +26,7 @@ from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.engine.select import engine_from
 from trace_dagster.engine.workers import CallFailed
 from trace_dagster.errors import ExtractionFailed, InvalidInput, Unavailable
+from trace_dagster.pieces import Order, Pieces
 from trace_dagster.rpc.client import require_chain
 from trace_dagster.rpc.pools import RpcPool
 
@@ -58,48 +59,56 @@ def engine():
     opened.close()
 
 
-def request(name, pool, start=0, end=200, **more):
+def request(name, pool, start=0, end=200, columns=None):
     known = dataset(name)
-    more = {"subrange_blocks": 64, "timeout_seconds": 60.0, **more}
-    return ExtractRequest(name, BlockRange(start, end), 20143, known.schema(known.stored_columns()), pool, **more)
+    schema = known.schema(columns or known.stored_columns())
+    return ExtractRequest(name, BlockRange(start, end), 20143, schema, pool.endpoints[0], timeout_seconds=60.0)
 
 
-def rows(engine, wanted):
-    return sum(table.num_rows for table in engine.extract(wanted))
+def order(name, pool, start=0, end=200):
+    known = dataset(name)
+    stored = known.stored_columns()
+    return Order(
+        known, BlockRange(start, end), 20143, stored, stored, "structural", pool, None, {"timeout_seconds": 60}
+    )
+
+
+def rows(engine, name, pool, start=0, end=200, piece_blocks=64):
+    """Rows of a range, with the retries that every range has."""
+    pieces = Pieces(engine, piece_blocks=piece_blocks).of(order(name, pool, start, end))
+    return sum(piece.table.num_rows for piece in pieces)
 
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_counts_and_schema_are_the_chains(engine, pool, chain, name):
-    wanted = request(name, pool)
-    tables = list(engine.extract(wanted))
-    assert len(tables) == 4
-    assert all(table.schema == wanted.schema for table in tables)
-    assert sum(table.num_rows for table in tables) == chain.rows(name, 0, 200)
+    pieces = list(Pieces(engine, piece_blocks=64).of(order(name, pool)))
+    assert [piece.block_range.start for piece in pieces] == [0, 64, 128, 192]
+    assert all(piece.table.schema == request(name, pool).schema for piece in pieces)
+    assert sum(piece.table.num_rows for piece in pieces) == chain.rows(name, 0, 200)
 
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_every_known_column_can_be_asked_for(engine, pool, name):
-    known = dataset(name)
-    wanted = ExtractRequest(name, BlockRange(5, 9), 20143, known.schema(tuple(known.all_columns)), pool)
-    assert next(iter(engine.extract(wanted))).schema == wanted.schema
+    wanted = request(name, pool, 5, 9, tuple(dataset(name).all_columns))
+    assert engine.extract(wanted).schema == wanted.schema
 
 
 def test_eight_ranges_at_once(engine, pool, chain):
     with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(lambda n: rows(engine, request(DATASETS[n % 4], pool, 0, 100)), range(8)))
+        found = list(threads.map(lambda n: rows(engine, DATASETS[n % 4], pool, 0, 100), range(8)))
     assert found == [chain.rows(DATASETS[n % 4], 0, 100) for n in range(8)]
 
 
 def test_a_range_past_the_head_says_so(engine, pool):
     with pytest.raises(
-        ExtractionFailed, match=f"past the end of the chain: rpc pool devchain is at block {BLOCKS - 1}"
+        ExtractionFailed, match=f"past the end of the chain: rpc endpoint devchain#1 is at block {BLOCKS - 1}"
     ):
-        rows(engine, request("blocks", pool, 290, 400))
+        rows(engine, "blocks", pool, 290, 400)
 
 
 def test_a_method_the_node_lacks_says_so(engine, pool):
     with pytest.raises(ExtractionFailed, match="does not support what dataset traces needs"):
-        rows(engine, request("traces", pool, 0, 10))
+        rows(engine, "traces", pool, 0, 10)
 
 
 SECRET = "http://alice:hunter2secret@127.0.0.1:{port}/v1/KEY4f3a2b1c?token=abcdef123456"
@@ -142,7 +151,7 @@ def listening(answer):
 )
 def test_a_broken_endpoint_is_one_redacted_line(engine, answer):
     with listening(answer) as port, pytest.raises((Unavailable, InvalidInput)) as caught:
-        rows(engine, request("blocks", RpcPool("broken", (SECRET.format(port=port),)), 0, 3))
+        rows(engine, "blocks", RpcPool("broken", (SECRET.format(port=port),)), 0, 3)
     for secret in ("hunter2", "KEY4f3a2b1c", "abcdef123456", "alice"):
         assert secret not in str(caught.value)
 
@@ -150,7 +159,7 @@ def test_a_broken_endpoint_is_one_redacted_line(engine, answer):
 def test_the_next_endpoint_of_the_pool_takes_over(engine, pool, chain):
     with listening(b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n") as port:
         both = RpcPool("both", (f"http://127.0.0.1:{port}", pool.urls[0]))
-        assert rows(engine, request("blocks", both, 0, 10)) == 10
+        assert rows(engine, "blocks", both, 0, 10) == 10
 
 
 def test_an_endpoint_without_the_method_is_passed_over(engine, pool):
@@ -158,19 +167,16 @@ def test_an_endpoint_without_the_method_is_passed_over(engine, pool):
     answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
     with listening(answer) as port:
         both = RpcPool("both", (f"http://127.0.0.1:{port}", pool.urls[0]))
-        assert rows(engine, request("blocks", both, 0, 10)) == 10
+        assert rows(engine, "blocks", both, 0, 10) == 10
 
 
 def test_what_an_earlier_range_printed_does_not_decide_a_later_failure(pool):
     opened = EmbeddedCryo(workers=1)
     try:
         with pytest.raises(ExtractionFailed, match="does not support"):
-            rows(opened, request("traces", pool, 0, 10))
-        with listening(b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n") as port:
-            broken = RpcPool("broken", (pool.urls[0], f"http://127.0.0.1:{port}"))
-            piece = opened._start(request("blocks", broken, 0, 10), BlockRange(0, 10), 1)
-            with pytest.raises(CallFailed) as caught:
-                piece.future.result(30)
+            rows(opened, "traces", pool, 0, 10)
+        with listening(b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n") as port, pytest.raises(CallFailed) as caught:
+            opened._start(request("blocks", RpcPool("broken", (f"http://127.0.0.1:{port}",)), 0, 10))[1].result(30)
         assert "-32601" not in str(caught.value)
         assert "not supported" not in str(caught.value)
     finally:
@@ -184,9 +190,9 @@ def test_an_endpoint_that_never_answers_is_given_up_and_its_worker_replaced(pool
             dead = RpcPool("dead", (f"http://127.0.0.1:{port}",))
             started = time.monotonic()
             with pytest.raises(Unavailable, match=r"stalled|does not answer"):
-                rows(opened, request("blocks", dead, 0, 3))
+                rows(opened, "blocks", dead, 0, 3)
         assert time.monotonic() - started < 30
-        assert rows(opened, request("blocks", pool, 0, 10)) == 10
+        assert rows(opened, "blocks", pool, 0, 10) == 10
     finally:
         opened.close()
 
@@ -194,16 +200,16 @@ def test_an_endpoint_that_never_answers_is_given_up_and_its_worker_replaced(pool
 def test_a_killed_worker_loses_nothing(pool, chain):
     opened = EmbeddedCryo(workers=1)
     try:
-        tables = opened.extract(request("transactions", pool, 0, 200, subrange_blocks=20))
-        found = next(tables).num_rows
+        pieces = Pieces(opened, piece_blocks=20).of(order("transactions", pool))
+        found = next(pieces).table.num_rows
         os.kill(opened.pids()[0], signal.SIGKILL)
-        assert found + sum(table.num_rows for table in tables) == chain.rows("transactions", 0, 200)
+        assert found + sum(piece.table.num_rows for piece in pieces) == chain.rows("transactions", 0, 200)
     finally:
         opened.close()
 
 
 def test_the_url_is_in_no_argv_and_no_environment(engine, pool):
-    rows(engine, request("blocks", pool, 0, 2))
+    rows(engine, "blocks", pool, 0, 2)
     for pid in engine.pids():
         process = psutil.Process(pid)
         shown = " ".join(process.cmdline()) + " ".join(process.environ().values())
@@ -212,9 +218,9 @@ def test_the_url_is_in_no_argv_and_no_environment(engine, pool):
 
 def test_closing_ends_every_process_and_closing_early_is_fine(pool):
     opened = EmbeddedCryo()
-    tables = opened.extract(request("logs", pool))
-    next(tables)
-    tables.close()
+    pieces = Pieces(opened, piece_blocks=64).of(order("logs", pool))
+    next(pieces)
+    pieces.close()
     pids = opened.pids()
     assert pids
     opened.close()
@@ -262,8 +268,8 @@ def binary(tmp_path) -> Path:
 @pytest.mark.parametrize("name", ["blocks", "logs"])
 def test_a_binary_gives_the_same_rows_as_the_embedded_engine(engine, pool, binary, tmp_path, name):
     opened = CryoBinary(binary, tmp_path / "staging")
-    wanted = request(name, pool, 0, 60, subrange_blocks=30)
-    assert list(opened.extract(wanted)) == list(engine.extract(wanted))
+    wanted = request(name, pool, 0, 60)
+    assert opened.extract(wanted) == engine.extract(wanted)
     assert opened.version == "0.3.2"
     assert list((tmp_path / "staging").iterdir()) == []
 
@@ -279,19 +285,15 @@ def test_staging_left_by_a_crash_is_swept(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(catalogue()))
 def test_the_fake_has_the_engines_schema(pool, name):
-    known = dataset(name)
-    wanted = ExtractRequest(name, BlockRange(0, 30), 1, known.schema(tuple(known.all_columns)), pool, subrange_blocks=7)
-    tables = list(FakeCryo().extract(wanted))
-    assert len(tables) == 5
-    assert all(table.schema == wanted.schema for table in tables)
+    wanted = request(name, pool, 0, 30, tuple(dataset(name).all_columns))
+    assert FakeCryo().extract(wanted).schema == wanted.schema
 
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_the_catalogues_schema_is_the_engines_own(engine, pool, name):
     """What the engine gives for the default columns is what the table says: asked of Cryo, not of us."""
-    known = dataset(name)
-    wanted = ExtractRequest(name, BlockRange(3, 6), 20143, known.schema(known.default_columns), pool)
-    assert next(iter(engine.extract(wanted))).schema == wanted.schema
+    wanted = request(name, pool, 3, 6, dataset(name).default_columns)
+    assert engine.extract(wanted).schema == wanted.schema
 
 
 def test_the_mode_must_be_known_and_a_binary_must_exist(tmp_path):

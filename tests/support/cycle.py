@@ -17,6 +17,7 @@ from trace_dagster.errors import TraceError
 from trace_dagster.heads import Heads
 from trace_dagster.heart import Heart
 from trace_dagster.ingest import Ingest, Work
+from trace_dagster.pieces import Pieces
 from trace_dagster.planner import Planner
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.jobs import Jobs
@@ -48,9 +49,9 @@ class Cycle:
             tasks=self.tasks,
             publications=self.publications,
             committer=Committer(store, self.publications),
-            engine=FakeCryo(),
+            pieces=Pieces(FakeCryo()),
             heart=self.heart,
-            pool=lambda name, _: RpcPool(name, ()),
+            pool=lambda name, _: RpcPool(name, ("made up",)),
         )
         self.runs: dict[UUID, bool] = {}
         """Batches with a run, and whether that run is over."""

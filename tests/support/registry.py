@@ -14,6 +14,7 @@ from trace_dagster.defs.streams import spec_of
 from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.heart import Heart
 from trace_dagster.ingest import Ingest
+from trace_dagster.pieces import Pieces
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.jobs import Bounds, Jobs
 from trace_dagster.registry.publications import Publications
@@ -47,7 +48,9 @@ def apply(database: Database, text: str | None = None):
 
 
 @contextmanager
-def ingesting(database: Database, store: ObjectStore, *, engine=None, ttl=60.0, caps=None, max_attempts=3):
+def ingesting(
+    database: Database, store: ObjectStore, *, engine=None, ttl=60.0, caps=None, max_attempts=3, piece_blocks=250
+):
     """An ingest path over real Postgres and S3."""
     tasks = Tasks(database, lease_ttl_seconds=ttl, max_attempts=max_attempts)
     publications = Publications(database)
@@ -57,9 +60,9 @@ def ingesting(database: Database, store: ObjectStore, *, engine=None, ttl=60.0, 
             tasks=tasks,
             publications=publications,
             committer=Committer(store, publications, caps or Caps()),
-            engine=engine or FakeCryo(),
+            pieces=Pieces(engine or FakeCryo(), piece_blocks=piece_blocks),
             heart=heart,
-            pool=lambda name, _: RpcPool(name, ()),
+            pool=lambda name, _: RpcPool(name, ("made up",)),
         )
     finally:
         heart.stop()

@@ -95,11 +95,11 @@ class Tripwire:
     def _extract(self) -> Any:
         real = FakeCryo.extract
 
-        def extract(engine: Any, request: Any) -> Iterator[Any]:
+        def extract(engine: Any, request: Any) -> Any:
             self.point("before extract", Unavailable)
-            for table in real(engine, request):
-                yield table
-                self.point("after a table", Unavailable)
+            table = real(engine, request)
+            self.point("after extract", Unavailable)
+            return table
 
         return extract
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dagster import (
+    AssetChecksDefinition,
     AssetsDefinition,
     AssetSelection,
     Definitions,
@@ -17,6 +18,7 @@ from dagster import (
 from trace_dagster.defs.analytics import analytics_assets, analytics_job_name
 from trace_dagster.defs.executor import thread_executor
 from trace_dagster.defs.io_manager import commit_io_manager
+from trace_dagster.defs.proofs import verification_check
 from trace_dagster.defs.reconcile import coverage_check
 from trace_dagster.defs.sensors import sensors
 from trace_dagster.defs.streams import IO_MANAGER, RUNTIME, asset_key, stream_asset
@@ -45,7 +47,7 @@ def build_definitions(environment: Mapping[str, str]) -> Definitions:
 
 def definitions_of(streams: list[StreamRow], environment: Mapping[str, str]) -> Definitions:
     """Definitions of given streams; the registry is not asked."""
-    assets = _stream_assets(streams)
+    assets = [stream_asset(stream, _grid(stream)) for stream in streams]
     derived = list(analytics_assets(streams))
     lane_jobs = [_lane_job(lane) for lane in lanes_of_any(streams)]
     chains = sorted({stream.chain_id for stream in streams})
@@ -54,7 +56,7 @@ def definitions_of(streams: list[StreamRow], environment: Mapping[str, str]) -> 
     return Definitions(
         assets=[*assets, *derived],
         jobs=[*lane_jobs, *analytics_jobs],
-        asset_checks=[coverage_check(stream) for stream in streams],
+        asset_checks=list(_checks(streams)),
         sensors=sensors(holder.get, streams, lane_jobs) if lane_jobs else [],
         resources={RUNTIME: runtime_resource(environment), IO_MANAGER: commit_io_manager},
         executor=thread_executor,
@@ -89,14 +91,15 @@ class _RuntimeHolder:
         return self._runtime
 
 
-def _stream_assets(streams: list[StreamRow]) -> list[AssetsDefinition]:
-    grids: dict[str, DynamicPartitionsDefinition] = {}
-    assets = []
+def _checks(streams: list[StreamRow]) -> Iterator[AssetChecksDefinition]:
     for stream in streams:
-        name = partitions_name(stream)
-        grid = grids.setdefault(name, DynamicPartitionsDefinition(name=name))
-        assets.append(stream_asset(stream, grid))
-    return assets
+        yield coverage_check(stream)
+        yield verification_check(stream, _grid(stream))
+
+
+def _grid(stream: StreamRow) -> DynamicPartitionsDefinition:
+    """Streams on one grid share their partitions, by name."""
+    return DynamicPartitionsDefinition(name=partitions_name(stream))
 
 
 def _lane_job(lane: Lane) -> Any:

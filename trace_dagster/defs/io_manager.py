@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +10,7 @@ import pyarrow.dataset as ds
 from dagster import (
     AssetKey,
     AssetMaterialization,
+    DagsterEvent,
     InitResourceContext,
     InputContext,
     IOManager,
@@ -20,6 +21,7 @@ from dagster import (
 
 from trace_dagster.analytics.derive import Derived
 from trace_dagster.blocks import BlockRange
+from trace_dagster.defs.proofs import verification_evaluation
 from trace_dagster.defs.streams import RUNTIME, asset_key
 from trace_dagster.errors import InvalidInput
 from trace_dagster.ingest import Work
@@ -35,8 +37,10 @@ class CommitIOManager(IOManager):
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
-    def handle_output(self, context: OutputContext, obj: Work | Derived | tuple[AssetKey, Publication] | None) -> None:
-        """Commit one range and report its materialization; a range committed before is only reported.
+    def handle_output(  # type: ignore[override]  # a generator of events, which Dagster takes as well
+        self, context: OutputContext, obj: Work | Derived | tuple[AssetKey, Publication] | None
+    ) -> Iterator[DagsterEvent]:
+        """Commit one range and report its materialization and proof; a range committed before is only reported.
 
         A derived dataset's materialization is Dagster's own, we add what was committed.
         """
@@ -46,8 +50,10 @@ class CommitIOManager(IOManager):
             published = self._runtime.ingest.commit(obj)
             key = asset_key(obj.spec.chain_id, obj.spec.dataset_key)
             context.log_event(materialization(key, published, lease=obj.lease))
+            yield DagsterEvent.asset_check_evaluation(context.step_context, verification_evaluation(key, published))
         elif obj is not None:
             context.log_event(materialization(*obj))
+            yield DagsterEvent.asset_check_evaluation(context.step_context, verification_evaluation(*obj))
 
     def _commit_derived(self, derived: Derived, run_id: str) -> Publication:
         self._runtime.jobs.add_derived(

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import pyarrow as pa
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.rpc.pools import RpcPool
+from trace_dagster.rpc.pools import Endpoint
+
+_MOST_REQUESTS_PER_BLOCK = 3
+"""Two for the hungriest datasets, and room for Cryo's own retries."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractRequest:
-    """What to extract. ``schema`` names the columns and their types, in order; batches match it exactly."""
+    """One call of an engine. ``schema`` names the columns and their types, in order; the table matches it exactly."""
 
     dataset: str
     block_range: BlockRange
     chain_id: int
     schema: pa.Schema
-    pool: RpcPool = field(repr=False)
+    endpoint: Endpoint
     timeout_seconds: float = 3600.0
-    subrange_blocks: int = 500
     inner_request_blocks: int = 1
     requests_per_second: int | None = None
     max_concurrent_requests: int | None = None
+
+    def patience(self, stall_seconds: float) -> float:
+        """Seconds to wait for the call: ``stall_seconds``, and longer where the stream slows its requests down."""
+        slow = (
+            _MOST_REQUESTS_PER_BLOCK * len(self.block_range) / self.requests_per_second
+            if self.requests_per_second
+            else 0
+        )
+        return min(stall_seconds + slow, self.timeout_seconds)
 
 
 class Engine(Protocol):
@@ -37,12 +47,11 @@ class Engine(Protocol):
     @property
     def version(self) -> str: ...
 
-    def extract(self, request: ExtractRequest) -> Iterator[pa.Table]:
-        """Yield one table per sub-range, in block order, with exactly ``request.schema``.
+    def extract(self, request: ExtractRequest) -> pa.Table:
+        """All rows of a few hundred blocks from one endpoint, in the stored order, with exactly ``request.schema``.
 
-        Memory is bounded by a few sub-ranges: nothing is extracted further ahead than that.
-        Raises ExtractionFailed (not cured by waiting), Unavailable (try again) or InvalidInput;
-        no error text carries a URL. Closing the iterator early stops the extraction.
+        Raises Unavailable (ask again or elsewhere; NoAnswer when the endpoint is silent), ExtractionFailed (not
+        cured by asking the same endpoint again), UnknownFormat or InvalidInput; no error text carries a URL.
         """
         ...
 

@@ -7,53 +7,55 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.columns import cryo_column, row_order
 from trace_dagster.engine.failures import failure
-from trace_dagster.errors import ExtractionFailed, Unavailable
+from trace_dagster.errors import ExtractionFailed, NoAnswer, UnknownFormat
 from trace_dagster.rpc.redact import redact
+
+STALL_SECONDS = 120.0
+"""A call that takes longer is given up: Cryo has no timeout of its own."""
 
 _OUTPUT_CHARACTERS = 4000
 
 
 class CryoBinary:
-    """Runs the binary once per sub-range. Thread-safe: each call has its own folder and process."""
+    """Runs the binary once per call. Thread-safe: each call has its own folder and process."""
 
     name = "cryo-binary"
 
-    def __init__(self, path: Path, staging: Path, ttl_hours: float = 24.0) -> None:
+    def __init__(
+        self, path: Path, staging: Path, ttl_hours: float = 24.0, stall_seconds: float = STALL_SECONDS
+    ) -> None:
         self._path = path
         self._staging = staging
+        self._stall_seconds = stall_seconds
         self.version = _version(path)
         sweep(staging, older_than_seconds=ttl_hours * 3600)
 
-    def extract(self, request: ExtractRequest) -> Iterator[pa.Table]:
-        """One table per sub-range, in order."""
-        deadline = time.monotonic() + request.timeout_seconds
-        for piece in request.block_range.split(request.subrange_blocks):
-            folder = self._staging / uuid4().hex
-            folder.mkdir(parents=True, mode=0o700)
-            self._run(request, piece, folder, deadline)
-            table = _read(request, piece, folder)
-            shutil.rmtree(folder, ignore_errors=True)
-            yield table
+    def extract(self, request: ExtractRequest) -> pa.Table:
+        """One call, one process; see :class:`~trace_dagster.engine.base.Engine`."""
+        folder = self._staging / uuid4().hex
+        folder.mkdir(parents=True, mode=0o700)
+        self._run(request, folder)
+        table = _read(request, folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        return table
 
     def close(self) -> None:
         """Processes end with their calls."""
 
-    def _run(self, request: ExtractRequest, piece: BlockRange, folder: Path, deadline: float) -> None:
-        url = request.pool.urls[0]
+    def _run(self, request: ExtractRequest, folder: Path) -> None:
+        url = request.endpoint.url
         process = subprocess.Popen(
-            [str(self._path), *_arguments(request, piece, folder)],
+            [str(self._path), *_arguments(request, folder)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -62,16 +64,15 @@ class CryoBinary:
             start_new_session=True,
         )
         try:
-            output, _ = process.communicate(timeout=max(0.1, deadline - time.monotonic()))
+            output, _ = process.communicate(timeout=request.patience(self._stall_seconds))
         except subprocess.TimeoutExpired:
-            raise Unavailable(
-                f"the range took longer than timeout_seconds={request.timeout_seconds:.0f}", range=piece
-            ) from None
+            name = request.endpoint.name
+            raise NoAnswer(f"rpc endpoint {name} stalled: no answer in time", range=request.block_range) from None
         finally:
             _end(process)
         if process.returncode:
-            text = redact(output.decode(errors="replace")[-_OUTPUT_CHARACTERS:], request.pool.urls)
-            raise failure(text, request, piece)
+            text = redact(output.decode(errors="replace")[-_OUTPUT_CHARACTERS:], [url])
+            raise failure(text, request)
 
 
 def sweep(staging: Path, *, older_than_seconds: float) -> None:
@@ -84,15 +85,15 @@ def sweep(staging: Path, *, older_than_seconds: float) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _arguments(request: ExtractRequest, piece: BlockRange, folder: Path) -> list[str]:
+def _arguments(request: ExtractRequest, folder: Path) -> list[str]:
     known = dataset(request.dataset)
     extra = sorted({cryo_column(name) for name in request.schema.names if name not in known.default_columns})
     arguments = [
         request.dataset,
         "--blocks",
-        f"{piece.start}:{piece.end}",
+        f"{request.block_range.start}:{request.block_range.end}",
         "--chunk-size",
-        str(len(piece)),
+        str(len(request.block_range)),
         "--output-dir",
         str(folder),
         "--overwrite",
@@ -110,20 +111,20 @@ def _arguments(request: ExtractRequest, piece: BlockRange, folder: Path) -> list
     return arguments
 
 
-def _read(request: ExtractRequest, piece: BlockRange, folder: Path) -> pa.Table:
+def _read(request: ExtractRequest, folder: Path) -> pa.Table:
     files = sorted(path for path in folder.glob("*.parquet") if path.is_file())
     if len(files) != 1:
-        raise ExtractionFailed("the cryo binary did not write the one file asked for", files=len(files), range=piece)
+        raise ExtractionFailed(
+            "the cryo binary did not write the one file asked for", files=len(files), range=request.block_range
+        )
     table = pq.read_table(files[0])
     missing = [name for name in request.schema.names if name not in table.column_names]
     if missing:
-        raise ExtractionFailed(f"the engine gave no column {', '.join(missing)}", dataset=request.dataset)
+        raise UnknownFormat(f"the engine gave no column {', '.join(missing)}", dataset=request.dataset)
     try:
         table = table.select(request.schema.names).cast(request.schema)
     except pa.ArrowInvalid:
-        raise ExtractionFailed(
-            "the engine's columns are not those this version knows", dataset=request.dataset
-        ) from None
+        raise UnknownFormat("the engine's columns are not those this version knows", dataset=request.dataset) from None
     order = [(key, "ascending") for key in row_order(request.dataset) if key in request.schema.names]
     return table.sort_by(order).replace_schema_metadata(None)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 
-from trace_dagster.blocks import BlockRange
 from trace_dagster.engine.base import ExtractRequest
-from trace_dagster.errors import ExtractionFailed, TraceError, Unavailable
-from trace_dagster.rpc.client import block_number
+from trace_dagster.errors import EndpointLacks, NoAnswer, TraceError, Unavailable, UnknownFormat
+from trace_dagster.rpc.client import block_number_of
 from trace_dagster.rpc.pools import variable_of
 
 _UNSUPPORTED = re.compile(r"-32601|method not (found|supported)|not whitelisted|unsupported method", re.IGNORECASE)
@@ -17,30 +16,31 @@ _NOISE = re.compile(r"RustPanic: rust future panicked: unknown error|note: run w
 _MAX_CAUSE = 200
 
 
-class EndpointLacks(ExtractionFailed):
-    """One endpoint cannot serve the call; another of the pool may."""
-
-
-def failure(text: str, request: ExtractRequest, block_range: BlockRange) -> TraceError:
+def failure(text: str, request: ExtractRequest) -> TraceError:
     """The error to raise for a failed call. ``text`` must be redacted already."""
-    pool = request.pool.name
+    endpoint, block_range = request.endpoint, request.block_range
     try:
-        head = block_number(request.pool)
+        head = block_number_of(endpoint)
+    except NoAnswer as error:
+        return NoAnswer(error.message, **error.facts, range=block_range)
     except TraceError as error:
         return error if not isinstance(error, Unavailable) else Unavailable(error.message, range=block_range)
-    if head < request.block_range.end - 1:
-        return ExtractionFailed(
-            f"the range goes past the end of the chain: rpc pool {pool} is at block {head}",
-            range=request.block_range,
+    if head < block_range.end - 1:
+        return EndpointLacks(
+            f"the range goes past the end of the chain: rpc endpoint {endpoint.name} is at block {head}",
+            range=block_range,
         )
     if missing := _MISSING_COLUMN.search(text):
-        return ExtractionFailed(f"the engine gave no column {missing[1]}", dataset=request.dataset)
+        return UnknownFormat(f"the engine gave no column {missing[1]}", dataset=request.dataset)
     if _UNSUPPORTED.search(text):
         return EndpointLacks(
-            f"rpc pool {pool} does not support what dataset {request.dataset} needs: use a node with its methods",
+            f"rpc endpoint {endpoint.name} does not support what dataset {request.dataset} needs: use a node with"
+            " its methods",
             range=block_range,
         )
     if _REFUSED_KEY.search(text):
-        return EndpointLacks(f"rpc pool {pool} refuses its key: check {variable_of(pool)}", range=block_range)
+        return EndpointLacks(
+            f"rpc endpoint {endpoint.name} refuses its key: check {variable_of(endpoint.pool)}", range=block_range
+        )
     cause = " ".join(_NOISE.sub(" ", text).split())[:_MAX_CAUSE] or "no reason given"
-    return Unavailable(f"the engine failed a request to rpc pool {pool}: {cause}", range=block_range)
+    return Unavailable(f"the engine failed a request to rpc endpoint {endpoint.name}: {cause}", range=block_range)

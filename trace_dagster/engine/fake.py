@@ -26,10 +26,9 @@ class FakeCryo:
     name = "fake"
     version = "fake-1"
 
-    def extract(self, request: ExtractRequest) -> Iterator[pa.Table]:
-        """One table per sub-range, in order."""
-        for piece in request.block_range.split(request.subrange_blocks):
-            yield _table(request, piece)
+    def extract(self, request: ExtractRequest) -> pa.Table:
+        """The rows of one call."""
+        return _table(request, request.block_range)
 
     def close(self) -> None:
         """Nothing was started."""
@@ -87,6 +86,12 @@ _KEYS: dict[str, Callable[[int, BlockRange], Iterator[_Key]]] = {
     "native_transfers": _transactions,
 }
 
+_COUNTS: dict[str, Callable[[bytes], int]] = {
+    "n_input_bytes": len,
+    "n_input_zero_bytes": lambda data: data.count(0),
+    "n_input_nonzero_bytes": lambda data: len(data) - data.count(0),
+}
+
 
 def _value(chain_id: int, dataset: str, field: pa.Field, key: _Key) -> object:
     block = key[0]
@@ -113,6 +118,8 @@ def _value(chain_id: int, dataset: str, field: pa.Field, key: _Key) -> object:
 
 
 def _filler(chain_id: int, dataset: str, field: pa.Field, key: _Key) -> object:
+    if field.name in _COUNTS:
+        return _COUNTS[field.name](_bytes(32, chain_id, dataset, "input", *key))
     base = field.name.removesuffix("_binary").removesuffix("_string").removesuffix("_f64")
     number = _number(chain_id, dataset, base, *key)
     if base != field.name:  # the three faces of one uint256

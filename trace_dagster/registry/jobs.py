@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 from trace_dagster.chain_sync import ChainSync, FollowHead, Stream
 from trace_dagster.errors import InvalidInput
 from trace_dagster.identity import DEFAULT_ORG, config_hash, dataset_uuid, job_id
-from trace_dagster.registry.connection import Database, Row, Session
+from trace_dagster.registry.connection import Database, Row, Session, storable
 from trace_dagster.registry.wakes import wake
 
 WOKEN_ON_RESUME = 4096
@@ -67,6 +67,8 @@ class StreamRow:
     next_block: int
     enabled: bool
     blocked_reason: str | None
+    halted_reason: str | None
+    """Why it was stopped until someone looks; None when it was not."""
 
 
 class Jobs:
@@ -125,12 +127,25 @@ class Jobs:
         """Pause or resume a job; returns whether that changed anything. Raises InvalidInput for an unknown one."""
         self.find(name)
         with self._database.transaction() as session:
+            job = job_id(self._org_id, name)
             changed = session.run("set_job_enabled", org_id=self._org_id, name=name, enabled=enabled)
+            if enabled:
+                changed += session.run("clear_halts", job_id=job)
             if changed and enabled:
-                job = job_id(self._org_id, name)
                 waiting = session.all("waiting_tasks", job_id=job, limit=WOKEN_ON_RESUME)
                 wake(session, [row["task_id"] for row in waiting])
         return bool(changed)
+
+    def plan_again(self, dataset: UUID) -> None:
+        """Have the planner look at a stream's whole span once more: what the ledger lacks is planned."""
+        with self._database.transaction() as session:
+            session.run("lock_plan", dataset_uuid=dataset)
+            session.run("rewind_stream", dataset_uuid=dataset)
+
+    def halt(self, dataset: UUID, reason: str) -> None:
+        """Stop one stream until its job is resumed by hand."""
+        with self._database.transaction() as session:
+            session.run("halt_stream", dataset_uuid=dataset, reason=storable(reason))
 
     def find(self, wanted: str) -> UUID:
         """The id of a job, by its name or id. Raises InvalidInput that lists the known ones."""

@@ -13,6 +13,7 @@ from trace_dagster.errors import LeaseLost, OutcomeUnknown, Refused, Unavailable
 from trace_dagster.identity import committed_event_id, dataset_version
 from trace_dagster.manifest import Manifest
 from trace_dagster.registry.connection import Database, Row, Session
+from trace_dagster.registry.forks import require_one_chain
 from trace_dagster.registry.tasks import Lease
 
 
@@ -66,7 +67,7 @@ class Publications:
         whole: bool = False,
     ) -> None:
         """Make a manifest visible. Raises LeaseLost, Refused when the manifest is not of the leased task,
-        or OutcomeUnknown when the answer was lost.
+        ForkConflict when a neighbour shows another hash where they meet, or OutcomeUnknown when the answer was lost.
 
         ``whole`` hides every older version of the dataset (derived datasets), else only this range's.
         """
@@ -75,6 +76,7 @@ class Publications:
         try:
             with self._database.transaction() as session:
                 _require_same(manifest, _require(session, lease))
+                _require_one_chain(session, manifest)
                 session.run("hide_versions", whole=whole, **_span(manifest))
                 session.run("insert_version", **values)
                 session.many("insert_file", _file_rows(manifest))
@@ -135,6 +137,20 @@ def _require_same(manifest: Manifest, task: Row) -> None:
             raise Refused(f"the publication's {name} is not that of the leased task", expected=value)
 
 
+def _require_one_chain(session: Session, manifest: Manifest) -> None:
+    if manifest.boundary is not None:
+        first, last = manifest.boundary
+        span = BlockRange(manifest.range_start, manifest.range_end)
+        require_one_chain(
+            session,
+            dataset_uuid=manifest.dataset_uuid,
+            chain_id=manifest.chain_id,
+            block_range=span,
+            first=first,
+            last=last,
+        )
+
+
 def _finish(session: Session, lease: Lease, generation: int, state: str) -> None:
     session.run("finish_task", task_id=lease.task_id, generation=generation)
     session.run("end_attempt", task_id=lease.task_id, attempt=lease.attempt, state=state, error=None)
@@ -165,6 +181,8 @@ def _version_values(
         "row_count": manifest.rows,
         "byte_count": sum(file.bytes for file in manifest.files),
         "verification": Jsonb(manifest.verification),
+        "first_parent_hash": manifest.boundary[0] if manifest.boundary else None,
+        "last_block_hash": manifest.boundary[1] if manifest.boundary else None,
     }
 
 

@@ -32,7 +32,10 @@ class StreamStatus:
     failed: int
     blocked_reason: str | None
     last_error: str | None
-    verification: str
+    verify: str
+    """The level asked for: full, structural or off."""
+    verified: dict[str, int]
+    """Committed ranges by the level they reached."""
     head_age_seconds: float | None
     """Since the stream's pool last showed its head."""
     total_blocks: int | None
@@ -191,9 +194,10 @@ def _stream(stream: StreamRow, counts: Row) -> StreamStatus:
         queued=counts["queued"],
         backing_off=counts["backing_off"],
         failed=counts["failed"],
-        blocked_reason=stream.blocked_reason,
+        blocked_reason=stream.halted_reason or stream.blocked_reason,
         last_error=counts["last_error"],
-        verification="structural" if stream.verify == "full" else stream.verify,
+        verify=stream.verify,
+        verified=dict(counts["verified"]),
         head_age_seconds=round(counts["head_age_seconds"], 1) if counts["head_age_seconds"] is not None else None,
         total_blocks=total,
         blocks_per_second=round(rate, 1) if rate else None,

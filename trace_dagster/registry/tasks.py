@@ -111,6 +111,8 @@ class Tasks:
                 )
             if unclaimed := _unclaimed(task, refresh=refresh, by_hand=by_hand):
                 return unclaimed
+            if stream and stream["halted_reason"]:
+                raise Refused(f"its stream was stopped: {stream['halted_reason']}", range=block_range)
             if stream and not stream["enabled"]:
                 raise Refused(
                     "its job is paused (`trace-lite resume`), or its stream was taken out of the file",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,11 +16,37 @@ FALLBACK_VARIABLE = "TRACE_CRYO_RPC_URL"
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One node of a pool. Its URL carries a key: people see its name, ``standard#1``."""
+
+    pool: str
+    position: int
+    url: str = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Pool and place in the pool's list, counted from 1."""
+        return f"{self.pool}#{self.position}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the URL across restarts and reorderings, without telling it."""
+        return hashlib.sha256(self.url.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
 class RpcPool:
     """A named set of endpoints. URLs carry keys: they never show in repr, logs or errors."""
 
     name: str
     urls: tuple[str, ...] = field(repr=False)
+    quorum: int = 1
+    """How many endpoints must give the same rows before they are committed."""
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Every node, in the order written."""
+        return tuple(Endpoint(self.name, position, url) for position, url in enumerate(self.urls, 1))
 
 
 def variable_of(name: str) -> str:
@@ -34,7 +61,7 @@ def pools_from(environment: Mapping[str, str]) -> dict[str, RpcPool]:
         match = _VARIABLE.fullmatch(variable)
         if match and value.strip():
             name = match[1].lower()
-            pools[name] = RpcPool(name, _urls(variable, value))
+            pools[name] = _pool(name, _urls(variable, value), environment)
     return pools
 
 
@@ -48,11 +75,19 @@ def pool_named(name: str, environment: Mapping[str, str]) -> RpcPool:
         return pools[name]
     fallback = environment.get(FALLBACK_VARIABLE, "").strip()
     if fallback:
-        return RpcPool(name, _urls(FALLBACK_VARIABLE, fallback))
+        return _pool(name, _urls(FALLBACK_VARIABLE, fallback), environment)
     raise InvalidInput(
         f"rpc pool {name!r} has no URL: set {variable_of(name)} and restart `trace-lite up` with it",
         known=",".join(sorted(pools)) or "none",
     )
+
+
+def _pool(name: str, urls: tuple[str, ...], environment: Mapping[str, str]) -> RpcPool:
+    variable = f"TRACE_RPC_POOL_{name.upper()}_QUORUM"
+    written = environment.get(variable, "").strip() or "1"
+    if not (written.isascii() and written.isdecimal() and 1 <= int(written) <= len(set(urls))):
+        raise InvalidInput(f"{variable} must be a number from 1 to the pool's {len(set(urls))} endpoints")
+    return RpcPool(name, urls, int(written))
 
 
 def _urls(variable: str, value: str) -> tuple[str, ...]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -67,14 +68,28 @@ class ObjectStore:
 
     def sha256(self, key: str) -> str | None:
         """The object's SHA-256 in hex, read in pieces; None when there is no such object."""
+        return self._each_part(key, lambda part: None)
+
+    def download(self, key: str, path: Path) -> str | None:
+        """Copy the object into a file; its SHA-256 in hex, or None when there is no such object."""
+        with path.open("wb") as file:
+            return self._each_part(key, file.write)
+
+    def read(self, key: str) -> bytes | None:
+        """The bytes of a small object, or None when there is none."""
+        data = bytearray()
+        return bytes(data) if self._each_part(key, data.extend) is not None else None
+
+    def _each_part(self, key: str, take: Callable[[bytes], object]) -> str | None:
         digest = hashlib.sha256()
         with _mapped(key):
             try:
                 body = self._client.get_object(Bucket=self.access.bucket, Key=key)["Body"]
             except self._client.exceptions.NoSuchKey:
                 return None
-            for piece in body.iter_chunks(PART_BYTES):
-                digest.update(piece)
+            for part in body.iter_chunks(PART_BYTES):
+                digest.update(part)
+                take(part)
         return digest.hexdigest()
 
     def keys(self, prefix: str) -> Iterator[str]:

@@ -103,6 +103,10 @@ select s.dataset_uuid,
         where v.dataset_uuid = s.dataset_uuid and v.visible) as committed_blocks,
        extract(epoch from (select max(v.committed_at) - min(v.committed_at) from trace.dataset_versions v
         where v.dataset_uuid = s.dataset_uuid))::float8 as committing_seconds,
+       (select coalesce(jsonb_object_agg(level, ranges), '{}')
+        from (select coalesce(v.verification ->> 'level', 'off') as level, count(*) as ranges
+              from trace.dataset_versions v where v.dataset_uuid = s.dataset_uuid and v.visible
+              group by 1) levels) as verified,
        (select t2.error from trace.tasks t2
         where t2.dataset_uuid = s.dataset_uuid and t2.error is not null
         order by (t2.state in ('failed', 'dead')) desc, t2.updated_at desc limit 1) as last_error,

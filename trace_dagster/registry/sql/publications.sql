@@ -17,11 +17,13 @@ where dataset_uuid = %(dataset_uuid)s and visible
 -- name: insert_version
 insert into trace.dataset_versions (
     dataset_version, dataset_uuid, block_range, generation, task_id, attempt, config_hash, storage_ref,
-    manifest_key, manifest_sha256, content_digest, row_count, byte_count, schema_json, verification, metrics)
+    manifest_key, manifest_sha256, content_digest, row_count, byte_count, schema_json, verification, metrics,
+    first_parent_hash, last_block_hash)
 values (
     %(dataset_version)s, %(dataset_uuid)s, int8range(%(range_start)s, %(range_end)s), %(generation)s, %(task_id)s,
     %(attempt)s, %(config_hash)s, %(storage_ref)s, %(manifest_key)s, %(manifest_sha256)s, %(content_digest)s,
-    %(row_count)s, %(byte_count)s, %(schema_json)s, %(verification)s, %(metrics)s);
+    %(row_count)s, %(byte_count)s, %(schema_json)s, %(verification)s, %(metrics)s,
+    %(first_parent_hash)s, %(last_block_hash)s);
 
 -- name: insert_file
 insert into trace.files (file_key, bytes, sha256, row_count, min_block, max_block)

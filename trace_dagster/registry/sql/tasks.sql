@@ -21,7 +21,7 @@ set state = 'queued', batch_id = null, failures = 0, expiries = 0, not_before = 
 where trace.tasks.state = 'superseded';
 
 -- name: lock_stream
-select s.max_inflight, s.enabled and j.enabled as enabled
+select s.max_inflight, s.enabled and j.enabled as enabled, s.halted_reason
 from trace.streams s join trace.jobs j on j.job_id = s.job_id
 where s.dataset_uuid = %(dataset_uuid)s for no key update of s;
 

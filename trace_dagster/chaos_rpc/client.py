@@ -1,0 +1,163 @@
+"""One client of the proxy: its requests, one after the other, and what becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from trace_dagster.chaos_rpc import wire
+from trace_dagster.chaos_rpc.shapes import Answer, Context, Request
+from trace_dagster.chaos_rpc.state import ChaosRpc, Drawn
+from trace_dagster.chaos_rpc.transport import Reply
+from trace_dagster.chaos_rpc.upstream import Upstream
+
+_LOOK_SECONDS = 0.5
+"""How soon a held answer notices that nobody waits for it any more."""
+
+
+class Client:
+    """One client's connection, with connections of its own to the node and its fork."""
+
+    def __init__(self, state: ChaosRpc, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._state = state
+        self._reader = reader
+        self._writer = writer
+        self._nodes: dict[bool, Upstream] = {}
+
+    async def serve(self) -> None:
+        """The whole connection, kept alive until either side has enough."""
+        try:
+            while await self._serve_one():
+                pass
+        except wire.TooLarge:
+            self._writer.write(wire.answer(413, b"too large", "text/plain", keep_open=False))
+        except (OSError, asyncio.IncompleteReadError, ValueError):
+            pass  # the client went away, or does not speak HTTP
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        for node in self._nodes.values():
+            node.close()
+        self._writer.close()
+
+    async def _serve_one(self) -> bool:
+        """Answers one HTTP request; whether another may follow."""
+        head = await wire.read_head(self._reader)
+        if head is None:
+            return False
+        if head.headers.get("expect", "").lower() == "100-continue":
+            self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = await wire.read_body(self._reader, head)
+        reply = await self._reply(body) if head.verb == "POST" else Reply(405, b"POST JSON-RPC here", "text/plain")
+        if reply is None:
+            _reset(self._writer)
+            return False
+        keep_open = head.keeps_open
+        self._writer.write(wire.answer(reply.status, reply.body, reply.content_type, keep_open=keep_open))
+        await self._writer.drain()
+        return keep_open
+
+    async def _reply(self, body: bytes) -> Reply | None:
+        """What to answer; None for a reset."""
+        asked = _parsed(body)
+        requests = [each for each in (asked if isinstance(asked, list) else [asked]) if isinstance(each, dict)]
+        drawn = [(request, draw) for request in requests if (draw := self._state.draw(request))]
+        for _, draw in drawn:
+            if draw.fault.kind == "transport" and draw.fault.change is None:
+                return await self._transported(draw, asked, body)
+        honest = await self._node().ask(body)
+        if not drawn or honest.status != 200:
+            return honest
+        try:
+            return await self._falsified(honest, drawn)
+        except RecursionError:  # a trace nested deeper than Python recurses
+            return honest
+
+    async def _transported(self, draw: Drawn, asked: Any, body: bytes) -> Reply | None:
+        """A fault of the whole HTTP answer: it hits every request of a batch."""
+        fault, state = draw.fault, self._state
+        if fault.name == "reset" or fault.refuse is not None:
+            state.injected[fault.name] += 1
+            return None if fault.refuse is None else fault.refuse(asked, draw.rng)
+        if fault.name in state.held_seconds:
+            state.injected[fault.name] += 1
+            await self._hold(state.held_seconds[fault.name])
+        honest = await self._node().ask(body)
+        spoilt = honest if fault.spoil is None or honest.status != 200 else fault.spoil(honest, draw.rng)
+        state.injected[fault.name] += spoilt != honest
+        return spoilt
+
+    async def _falsified(self, honest: Reply, drawn: Sequence[tuple[Request, Drawn]]) -> Reply:
+        """The node's answer with the drawn ones of its objects replaced; its very bytes when none can be."""
+        said = _parsed(honest.body)
+        answers = said if isinstance(said, list) else [said]
+        places = {_identity(answer): i for i, answer in enumerate(answers) if isinstance(answer, dict)}
+        told: Counter[str] = Counter()
+        for request, draw in drawn:
+            place = places.get(_identity(request))
+            if place is None:
+                continue
+            false = await self._told(request, answers[place], draw)
+            if false != answers[place]:
+                answers[place] = false
+                told[draw.fault.name] += 1
+        if not told:
+            return honest
+        body = json.dumps(answers if isinstance(said, list) else answers[0], separators=(",", ":"))
+        self._state.injected += told
+        return Reply(200, body.encode(), honest.content_type)
+
+    async def _told(self, request: Request, answer: Answer, draw: Drawn) -> Answer:
+        return draw.fault.tell(request, answer, draw.rng, await self._context(request, draw))
+
+    async def _context(self, request: Request, draw: Drawn) -> Context:
+        """What a fault needs to know of another block, or of the fork."""
+        fault = draw.fault
+        if fault.question is None or (fault.of_fork and self._state.fork is None):
+            return Context()
+        other = fault.question(request, draw.rng)
+        if other is None:
+            return Context()
+        reply = await self._node(of_fork=fault.of_fork).ask(json.dumps(other).encode())
+        said = _parsed(reply.body)
+        return Context(other, said if isinstance(said, dict) else {})
+
+    def _node(self, *, of_fork: bool = False) -> Upstream:
+        """The connection to the node, or to its fork; another one after the URL was changed."""
+        address = self._state.fork if of_fork else self._state.upstream
+        node = self._nodes.get(of_fork)
+        if node is None or node.address is not address:
+            if node is not None:
+                node.close()
+            node = self._nodes[of_fork] = Upstream(address)
+        return node
+
+    async def _hold(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + seconds
+        while (left := ends - loop.time()) > 0 and not self._reader.at_eof():
+            await asyncio.sleep(min(left, _LOOK_SECONDS))
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _identity(message: dict[str, Any]) -> str:
+    return json.dumps(message.get("id"))
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """RST instead of FIN: the client sees a connection reset, not an empty answer."""
+    connection = writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

@@ -1,0 +1,187 @@
+"""The table of faults: what each is called, what it does, which methods it applies to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Literal
+
+from trace_dagster.chaos_rpc import blocks, rows, transport, values
+from trace_dagster.chaos_rpc.shapes import (
+    BLOCKS,
+    BY_NUMBER,
+    LISTS,
+    OBJECTS,
+    WITH_LOGS,
+    WITH_ROWS,
+    Answer,
+    Change,
+    Context,
+    Request,
+)
+from trace_dagster.chaos_rpc.transport import Reply
+from trace_dagster.errors import InvalidInput
+
+_Methods = frozenset[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One way to answer wrongly. At most one of ``change``, ``refuse`` and ``spoil``; with none of them, the name."""
+
+    name: str
+    kind: Literal["transport", "answer", "error"]
+    description: str
+    methods: _Methods = None
+    """The methods it applies to; None for every one."""
+    change: Change | None = None
+    """The false answer object."""
+    refuse: Callable[[Any, Random], Reply] | None = None
+    """The HTTP answer given without asking the node."""
+    spoil: Callable[[Reply, Random], Reply] | None = None
+    """What becomes of the node's HTTP answer."""
+    question: Callable[[Request, Random], Request | None] | None = None
+    """What else must be asked first; its answer is the change's context."""
+    of_fork: bool = False
+    """Whether that is asked of the fork, where there is one."""
+
+    def applies_to(self, method: object) -> bool:
+        """Whether requests of this method can be hit."""
+        return self.methods is None or method in self.methods
+
+    def tell(self, request: Request, answer: Answer, rng: Random, context: Context) -> Answer:
+        """The false answer; the honest one where this fault cannot change it."""
+        if self.change is None:
+            return answer
+        try:
+            return self.change(request, answer, rng, context)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
+            return answer  # of a shape we do not know: leave it
+
+
+def _error(code: int, message: str) -> Change:
+    def change(_request: Request, answer: Answer, _rng: Random, _context: Context) -> Answer:
+        kept = {key: value for key, value in answer.items() if key not in {"result", "error"}}
+        return {**kept, "error": {"code": code, "message": message}}
+
+    return change
+
+
+_TRANSPORT = (
+    Fault("http_429", "transport", "Status 429 with a JSON-RPC error 429.", refuse=transport.http_429),
+    Fault("http_429_text", "transport", "Status 429 with plain text.", refuse=transport.http_429_text),
+    Fault("http_500", "transport", "Status 500 with plain text.", refuse=transport.http_500),
+    Fault(
+        "http_500_valid_body",
+        "transport",
+        "Status 500 with the right answer as its body.",
+        spoil=transport.http_500_valid_body,
+    ),
+    Fault("reset", "transport", "The connection is reset instead of an answer."),
+    Fault("stall", "transport", "The answer is held for an hour (--stall-seconds)."),
+    Fault("delay", "transport", "The answer comes 2 s late (--delay-seconds)."),
+    Fault("malformed_json", "transport", "The body is cut short: no JSON.", spoil=transport.malformed_json),
+    Fault("wrong_id", "transport", "The right answer under another JSON-RPC id.", change=values.wrong_id),
+)
+
+_ANSWERS = (
+    Fault("null_result", "answer", "The result is null.", change=values.null_result),
+    Fault("empty_list", "answer", "No rows; of a block, no transactions.", WITH_ROWS, rows.empty_list),
+    Fault("truncate_head", "answer", "The first rows are missing.", WITH_ROWS, rows.truncate_head),
+    Fault(
+        "truncate_middle", "answer", "Rows between the first and the last are missing.", WITH_ROWS, rows.truncate_middle
+    ),
+    Fault("truncate_tail", "answer", "The last rows are missing.", WITH_ROWS, rows.truncate_tail),
+    Fault("duplicate_rows", "answer", "Some rows come twice.", WITH_ROWS, rows.duplicate_rows),
+    Fault("reorder_rows", "answer", "The rows are in another order.", WITH_ROWS, rows.reorder_rows),
+    Fault(
+        "neighbour_rows",
+        "answer",
+        "The answer about the block before or after.",
+        BY_NUMBER,
+        blocks.neighbour_rows,
+        question=blocks.neighbour,
+    ),
+    Fault(
+        "neighbour_rows_relabelled",
+        "answer",
+        "The same, under the block number that was asked for.",
+        BY_NUMBER - {"debug_traceBlockByNumber", "trace_replayBlockTransactions"},
+        blocks.neighbour_rows_relabelled,
+        question=blocks.neighbour,
+    ),
+    Fault(
+        "stale_fork",
+        "answer",
+        "The answer of a fork: --fork-upstream's, or a made-up one without the first transaction.",
+        WITH_ROWS,
+        blocks.stale_fork,
+        question=lambda request, _: request,
+        of_fork=True,
+    ),
+    Fault(
+        "flip_byte",
+        "answer",
+        "One byte of a hash, address, topic, bloom or data is another.",
+        OBJECTS | {"eth_call", "eth_getCode", "eth_getStorageAt"},
+        values.flip_byte,
+    ),
+    Fault(
+        "flip_digit",
+        "answer",
+        "One quantity is one more or one less: gas, value, status, index, nonce, timestamp, ...",
+        OBJECTS | {"eth_blockNumber", "eth_getBalance", "eth_getTransactionCount"},
+        values.flip_digit,
+    ),
+    Fault("removed_logs", "answer", "Some logs say removed: true.", WITH_LOGS, values.removed_logs),
+    Fault("null_hashes", "answer", "Some logs have neither block nor transaction hash.", WITH_LOGS, values.null_hashes),
+    Fault("drop_field", "answer", "One key is missing somewhere.", OBJECTS, values.drop_field),
+    Fault(
+        "wrong_chain_id",
+        "answer",
+        "Another chain's id.",
+        frozenset({"eth_chainId", "net_version"}),
+        values.wrong_chain_id,
+    ),
+)
+
+_NAMES_A_BLOCK = WITH_ROWS | {
+    "eth_call",
+    "eth_getBalance",
+    "eth_getCode",
+    "eth_getStorageAt",
+    "eth_getTransactionCount",
+}
+
+
+def _errors() -> tuple[Fault, ...]:
+    told: tuple[tuple[str, int, str, _Methods], ...] = (
+        ("error_32000_header_not_found", -32000, "header not found", _NAMES_A_BLOCK),
+        ("error_32005_limit", -32005, "limit exceeded", None),
+        ("error_32601", -32601, "Method not supported", None),
+        ("error_32602_block_range_too_large", -32602, "block range too large", frozenset({"eth_getLogs"})),
+        ("error_32602_not_found", -32602, "Block requested not found", _NAMES_A_BLOCK),
+        ("error_32603_overloaded", -32603, "overloaded, try again later", None),
+        ("error_32603_response_too_large", -32603, "response exceeds size limit", LISTS | BLOCKS),
+    )
+    return tuple(
+        Fault(name, "error", f'JSON-RPC error {code} "{message}".', methods, _error(code, message))
+        for name, code, message, methods in told
+    )
+
+
+FAULTS: Mapping[str, Fault] = {fault.name: fault for fault in (*_TRANSPORT, *_ANSWERS, *_errors())}
+
+USUAL = tuple(name for name in FAULTS if name != "stall")
+"""What is drawn from when nothing is chosen: a stall outlasts most tests."""
+
+
+def chosen(names: Sequence[str]) -> tuple[Fault, ...]:
+    """The faults of these names. Raises InvalidInput for one there is not."""
+    unknown = sorted(set(names) - set(FAULTS))
+    if unknown:
+        raise InvalidInput(
+            "there is no such fault: `trace-lite chaos-rpc --list` shows them", unknown=",".join(unknown)
+        )
+    return tuple(FAULTS[name] for name in dict.fromkeys(names))

@@ -1,0 +1,109 @@
+"""What a proxy is told, what it draws, and what it has done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from trace_dagster.chaos_rpc.draws import Draws
+from trace_dagster.chaos_rpc.faults import USUAL, Fault, chosen
+from trace_dagster.chaos_rpc.shapes import Request
+from trace_dagster.chaos_rpc.upstream import Address
+from trace_dagster.errors import InvalidInput
+
+HOST = "127.0.0.1"
+STALL_SECONDS = 3600.0
+DELAY_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A request's fault and its chance."""
+
+    fault: Fault
+    rng: Random
+
+
+class ChaosRpc:
+    """The proxy's state: where it forwards to, how often and how it lies, what it has done.
+
+    ``upstream_url``, ``faults`` and ``rate`` may be set while it runs. Raises InvalidInput for values that cannot be.
+    """
+
+    def __init__(
+        self,
+        upstream_url: str | None,
+        faults: Sequence[str] = USUAL,
+        rate: float = 0.01,
+        seed: int = 1,
+        fork_url: str | None = None,
+        methods: Sequence[str] | None = None,
+        stall_seconds: float = STALL_SECONDS,
+        delay_seconds: float = DELAY_SECONDS,
+    ) -> None:
+        self.upstream_url = upstream_url
+        self.faults = faults
+        self.rate = rate
+        self.fork = None if fork_url is None else Address.of(fork_url)
+        self.held_seconds = {"stall": stall_seconds, "delay": delay_seconds}
+        self.port = 0
+        self.requests = 0
+        """Request objects; a batch has several."""
+        self.injected: Counter[str] = Counter()
+        """False answers by fault's name."""
+        self._methods = frozenset(methods) if methods else None
+        self._draws = Draws(seed)
+
+    @property
+    def url(self) -> str:
+        """What a pool's variable holds."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def upstream_url(self) -> str | None:
+        """The node's URL. It may hold a key: never print it."""
+        return self._upstream_url
+
+    @upstream_url.setter
+    def upstream_url(self, url: str | None) -> None:
+        self.upstream = None if url is None else Address.of(url)
+        self._upstream_url = url
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """The names of the faults that are drawn from."""
+        return tuple(fault.name for fault in self._faults)
+
+    @faults.setter
+    def faults(self, names: Sequence[str]) -> None:
+        self._faults = chosen(names)
+
+    @property
+    def rate(self) -> float:
+        """The share of requests that get a fault, where one applies: 0 to 1."""
+        return self._rate
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
+        if not 0 <= rate <= 1:
+            raise InvalidInput("a rate lies between 0 and 1", rate=rate)
+        self._rate = rate
+
+    def draw(self, request: Request) -> Drawn | None:
+        """The next request's fault, or None for an honest answer."""
+        self.requests += 1
+        method = request.get("method")
+        if self._methods is not None and method not in self._methods:
+            return None
+        rng = self._draws.next(request)
+        if rng.random() >= self._rate:
+            return None
+        applicable = [fault for fault in self._faults if fault.applies_to(method)]
+        return Drawn(rng.choice(applicable), rng) if applicable else None
+
+    def summary(self) -> str:
+        """One line: how many requests, which faults."""
+        parts = [f"{count} {name}" for name, count in self.injected.most_common()]
+        return f"{self.requests} requests, {self.injected.total()} faults" + (f": {', '.join(parts)}" if parts else "")

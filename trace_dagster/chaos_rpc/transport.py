@@ -1,0 +1,51 @@
+"""Faults of a whole HTTP answer: refusals in the node's place, and honest answers spoilt on the way."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One HTTP answer."""
+
+    status: int
+    body: bytes
+    content_type: str = JSON
+
+
+def http_429(request: Any, _rng: Random) -> Reply:
+    """As providers that speak JSON-RPC say it; engines may take the code in the body for a reason to wait."""
+    return Reply(429, json.dumps(_refused(request, 429, "Too Many Requests")).encode())
+
+
+def http_429_text(_request: Any, _rng: Random) -> Reply:
+    return Reply(429, b"rate limit exceeded", "text/plain")
+
+
+def http_500(_request: Any, _rng: Random) -> Reply:
+    return Reply(500, b"internal server error", "text/plain")
+
+
+def http_500_valid_body(honest: Reply, _rng: Random) -> Reply:
+    return Reply(500, honest.body, honest.content_type)
+
+
+def malformed_json(honest: Reply, rng: Random) -> Reply:
+    """Cut short: no proper part of a JSON object or list is JSON."""
+    body = honest.body.strip()
+    if body[:1] not in {b"{", b"["}:
+        return honest
+    return Reply(honest.status, body[: rng.randint(1, len(body) - 1)], honest.content_type)
+
+
+def _refused(request: Any, code: int, message: str) -> Any:
+    if isinstance(request, list):
+        return [_refused(each, code, message) for each in request]
+    identity = request.get("id") if isinstance(request, dict) else None
+    return {"jsonrpc": "2.0", "id": identity, "error": {"code": code, "message": message}}

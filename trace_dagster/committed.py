@@ -1,0 +1,89 @@
+"""Rows that are committed and proven already, as evidence for other datasets of the same chain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from trace_dagster.blocks import BlockRange, holes
+from trace_dagster.registry.connection import Database
+from trace_dagster.store.objects import ObjectStore
+
+_READ_ERRORS = (OSError, pa.ArrowException)
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    identity: UUID
+    block_range: BlockRange
+    columns: frozenset[str]
+    file_keys: tuple[str, ...]
+
+
+class Committed:
+    """The proven versions of a chain's own datasets that touch one range, looked up once."""
+
+    def __init__(
+        self, database: Database, store: ObjectStore, dataset: UUID, block_range: BlockRange, sources: Sequence[str]
+    ) -> None:
+        self._store = store
+        self._versions: dict[tuple[str, UUID], list[_Version]] = {}
+        self._opened: dict[UUID, ds.Dataset] = {}
+        with database.snapshot() as session:
+            rows = session.all(
+                "evidence_files",
+                dataset_uuid=dataset,
+                sources=list(sources),
+                range_start=block_range.start,
+                range_end=block_range.end,
+            )
+        for row in rows:
+            version = _Version(
+                row["dataset_version"],
+                BlockRange(row["range_start"], row["range_end"]),
+                frozenset(name for name, _ in row["schema_json"]),
+                tuple(row["file_keys"]),
+            )
+            self._versions.setdefault((row["source"], row["dataset_uuid"]), []).append(version)
+
+    def versions(self, source: str, piece: BlockRange, columns: Sequence[str]) -> list[UUID]:
+        """The versions that hold all of ``columns`` for every block of ``piece``; empty when some are missing."""
+        return [version.identity for version in self._covering(source, piece, columns)]
+
+    def table(self, source: str, piece: BlockRange, columns: Sequence[str]) -> pa.Table | None:
+        """Their rows of ``piece``, in block order; None when they do not cover it or cannot be read."""
+        found = self._covering(source, piece, columns)
+        field = ds.field("block_number")
+        wanted = (field >= piece.start) & (field < piece.end)
+        try:
+            tables = [self._open(version).to_table(columns=list(columns), filter=wanted) for version in found]
+        except _READ_ERRORS:
+            return None
+        return pa.concat_tables(tables) if tables else None
+
+    def _covering(self, source: str, piece: BlockRange, columns: Sequence[str]) -> list[_Version]:
+        for (name, _), versions in self._versions.items():
+            if name != source:
+                continue
+            touching = [
+                version
+                for version in versions
+                if version.block_range.start < piece.end
+                and piece.start < version.block_range.end
+                and version.columns.issuperset(columns)
+            ]
+            if not any(holes(piece, (version.block_range for version in touching))):
+                return touching
+        return []
+
+    def _open(self, version: _Version) -> ds.Dataset:
+        opened = self._opened.get(version.identity)
+        if opened is None:
+            paths = [f"{self._store.access.bucket}/{key}" for key in version.file_keys]
+            opened = ds.dataset(paths, format="parquet", filesystem=self._store.filesystem())
+            self._opened[version.identity] = opened
+        return opened

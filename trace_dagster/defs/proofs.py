@@ -1,0 +1,90 @@
+"""The verification of each range as an asset check of its partition."""
+
+from typing import Any
+
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckExecutionContext,
+    AssetCheckResult,
+    AssetChecksDefinition,
+    AssetCheckSeverity,
+    AssetKey,
+    DynamicPartitionsDefinition,
+    MetadataValue,
+    asset_check,
+)
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.defs.streams import RUNTIME, asset_key
+from trace_dagster.errors import InvalidInput
+from trace_dagster.registry.jobs import StreamRow
+from trace_dagster.registry.publications import Publication
+from trace_dagster.runtime import Runtime
+
+CHECK_NAME = "verification"
+_PROVEN = ("full", "crosschecked")
+
+
+def verification_check(stream: StreamRow, partitions: DynamicPartitionsDefinition) -> AssetChecksDefinition:
+    """The check as Dagster lists it; running it by hand shows again what the commit proved."""
+
+    @asset_check(
+        asset=asset_key(stream.chain_id, stream.dataset_key),
+        name=CHECK_NAME,
+        partitions_def=partitions,
+        required_resource_keys={RUNTIME},
+        description="What was proven of each range before it was committed, and what no commitment covers.",
+    )
+    def verification(context: AssetCheckExecutionContext) -> AssetCheckResult:
+        runtime: Runtime = getattr(context.resources, RUNTIME)
+        key = context.partition_key
+        published = runtime.publications.visible(stream.dataset_uuid, BlockRange.from_key(key))
+        if published is None:
+            raise InvalidInput(f"partition {key} is not committed yet")
+        return AssetCheckResult(**_answer(published.verification))
+
+    return verification
+
+
+def verification_evaluation(key: AssetKey, published: Publication) -> AssetCheckEvaluation:
+    """The check of one partition, from what its commit put on record."""
+    return AssetCheckEvaluation(
+        asset_key=key,
+        check_name=CHECK_NAME,
+        partition=published.block_range.key,
+        **_answer(published.verification),
+    )
+
+
+def _answer(verification: dict[str, Any]) -> dict[str, Any]:
+    """What the check says, whoever evaluates it."""
+    level = str(verification.get("level"))
+    unproven = [str(each) for each in verification.get("unproven", ())]
+    boundary = verification.get("boundary") or {}
+    return {
+        "passed": level in _PROVEN,
+        "severity": AssetCheckSeverity.WARN,
+        "description": _sentence(level, unproven),
+        "metadata": {
+            "level": MetadataValue.text(level),
+            "blocks": MetadataValue.int(int(verification.get("blocks") or 0)),
+            "checks": MetadataValue.md("\n".join(f"- {each}" for each in verification.get("checks", ())) or "none"),
+            "unproven": MetadataValue.md("\n".join(f"- {each}" for each in unproven) or "nothing"),
+            "evidence": MetadataValue.json(verification.get("evidence") or {}),
+            "endpoints": MetadataValue.json(verification.get("endpoints") or {}),
+            "seconds": MetadataValue.float(float(verification.get("seconds") or 0.0)),
+            **{name: MetadataValue.text(str(value)) for name, value in boundary.items()},
+        },
+    }
+
+
+def _sentence(level: str, unproven: list[str]) -> str:
+    match level:
+        case "full":
+            said = "every row is proven against the chain's commitments"
+            return f"{said}, but for {', '.join(unproven)}" if unproven else said
+        case "crosschecked":
+            return f"no commitment covers all of it; compared with proven transactions; unproven: {', '.join(unproven)}"
+        case "structural":
+            return "STRUCTURE ONLY: rows that a node left out are not noticed"
+    return "NOTHING WAS CHECKED (verify: off)"

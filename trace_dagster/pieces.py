@@ -1,0 +1,274 @@
+"""One range, piece by piece: extracted ahead, proven against the chain, in block order.
+
+A piece that fails is tried on every endpoint of its pool, the best first, then in halves. Endpoints whose
+rows the chain contradicts are put on record. Retries end here: what comes out as an error ends the attempt.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from typing import Any
+
+import pyarrow as pa
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.datasets.catalogue import Dataset
+from trace_dagster.digest import ContentDigest
+from trace_dagster.engine.base import Engine, ExtractRequest
+from trace_dagster.errors import (
+    EndpointLacks,
+    ForkConflict,
+    NoAnswer,
+    TraceError,
+    Unavailable,
+    UnknownFormat,
+    VerificationFailed,
+)
+from trace_dagster.evidence import Witness
+from trace_dagster.rpc.pools import Endpoint, RpcPool
+from trace_dagster.verify.check import Proof, check
+
+PIECE_BLOCKS = 250
+LOOK_AHEAD = 2
+"""Pieces of one range under way at once; this many tables are the most a range holds in memory."""
+
+TRIES = 2
+"""Calls for a piece before it is halved, and at least one per endpoint."""
+
+TRIES_ALONE = 6
+"""Calls for a single block: it cannot be halved any further."""
+
+_THREADS = 64
+_PASSED_OVER = (VerificationFailed, Unavailable, EndpointLacks, UnknownFormat, ForkConflict)
+
+BestFirst = Callable[[RpcPool], list[Endpoint]]
+Lied = Callable[[Endpoint, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to extract and prove. ``stored`` columns are kept, ``extracted`` ones are there for the proof too."""
+
+    dataset: Dataset
+    block_range: BlockRange
+    chain_id: int
+    stored: tuple[str, ...]
+    extracted: tuple[str, ...]
+    verify: str
+    pool: RpcPool
+    witness: Witness | None
+    """None where rows are not measured against the chain."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Engine options of the stream: rates, and ``timeout_seconds`` for the whole range."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows of some blocks with the stored columns, and what was proven of them."""
+
+    block_range: BlockRange
+    table: pa.Table
+    proof: Proof | None
+    source: dict[str, str]
+    """Where each part of the evidence came from."""
+    endpoints: tuple[str, ...]
+    """Who gave the rows; more than one under a quorum."""
+    evidence_seconds: float
+    """Waiting for evidence after the rows had come, and comparing."""
+
+
+class Pieces:
+    """Extracts and proves; safe to use from many threads."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        best_first: BestFirst = lambda pool: list(pool.endpoints),
+        lied: Lied = lambda endpoint, reason: None,
+        *,
+        piece_blocks: int = PIECE_BLOCKS,
+    ) -> None:
+        self._engine = engine
+        self._best_first = best_first
+        self._lied = lied
+        self._piece_blocks = piece_blocks
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="pieces")
+        self._gathering = ThreadPoolExecutor(_THREADS, thread_name_prefix="evidence")
+
+    @property
+    def engine(self) -> dict[str, str]:
+        """What extracts: its name and version."""
+        return {"name": self._engine.name, "version": self._engine.version}
+
+    def of(self, order: Order, stopped: threading.Event | None = None) -> Iterator[Piece]:
+        """Every piece of the range, in order; at most LOOK_AHEAD are under way. Raises what its last try raised.
+
+        Once ``stopped`` is set no further call is begun.
+        """
+        deadline = time.monotonic() + float(order.options.get("timeout_seconds", 3600))
+        ended = threading.Event()
+        todo = order.block_range.split(self._piece_blocks)
+        ahead: deque[Future[list[Piece]]] = deque()
+
+        def begin() -> None:
+            if (block_range := next(todo, None)) is not None:
+                job = _Job(order, deadline, ended, stopped)
+                ahead.append(self._threads.submit(self._proven, job, block_range))
+
+        try:
+            for _ in range(LOOK_AHEAD):
+                begin()
+            while ahead:
+                pieces = ahead.popleft().result()
+                begin()
+                yield from pieces
+        finally:
+            ended.set()
+            for future in ahead:
+                future.cancel()
+
+    def _proven(self, job: _Job, block_range: BlockRange) -> list[Piece]:
+        endpoints = self._best_first(job.order.pool)
+        tries = TRIES_ALONE if len(block_range) == 1 else TRIES
+        error: TraceError | None = None
+        for endpoint in islice(cycle(endpoints), max(tries, len(endpoints))):
+            job.require_going(block_range, error)
+            try:
+                return [self._once(job, block_range, endpoint, endpoints)]
+            except _PASSED_OVER as failed:
+                error = self._noted(failed, endpoint)
+        assert error is not None
+        if len(block_range) == 1 or not _worth_halving(error):
+            raise error
+        middle = block_range.start + len(block_range) // 2
+        first, second = BlockRange(block_range.start, middle), BlockRange(middle, block_range.end)
+        return [*self._proven(job, first), *self._proven(job, second)]
+
+    def _once(self, job: _Job, block_range: BlockRange, endpoint: Endpoint, endpoints: list[Endpoint]) -> Piece:
+        order = job.order
+        gathered = None
+        if order.witness is not None:
+            gathered = self._gathering.submit(order.witness.gather, block_range, endpoint)
+        table = self._extract(job, block_range, endpoint)
+        started = time.monotonic()
+        proof: Proof | None = None
+        source: dict[str, str] = {}
+        if order.verify != "off":
+            evidence = gathered.result() if gathered is not None else None
+            proof, source = self._check(order, table, block_range, endpoint, evidence)
+        table = table.select(list(order.stored))
+        seconds = time.monotonic() - started
+        agreeing = self._quorum(job, block_range, table, endpoint, endpoints)
+        return Piece(block_range, table, proof, source, (endpoint.name, *agreeing), seconds)
+
+    def _check(
+        self, order: Order, table: pa.Table, block_range: BlockRange, endpoint: Endpoint, evidence: Any
+    ) -> tuple[Proof, dict[str, str]]:
+        """Compare rows with the evidence; where committed rows gave it and contradict, ask the node for all of it."""
+        try:
+            return check(
+                order.dataset, table, block_range, order.chain_id, evidence
+            ), evidence.source if evidence else {}
+        except VerificationFailed:
+            if evidence is None or "committed rows" not in evidence.source.values():
+                raise
+            assert order.witness is not None
+            fresh = order.witness.gather(block_range, endpoint, fresh=True)
+            proof = check(order.dataset, table, block_range, order.chain_id, fresh)
+            order.witness.conflict(block_range, fresh)
+            return proof, fresh.source
+
+    def _quorum(
+        self, job: _Job, block_range: BlockRange, table: pa.Table, first: Endpoint, endpoints: list[Endpoint]
+    ) -> list[str]:
+        """Names of other endpoints that give the same rows, as many as the pool asks for."""
+        wanted = job.order.pool.quorum - 1
+        agreeing: list[str] = []
+        disagreeing: list[str] = []
+        for endpoint in endpoints:
+            if len(agreeing) >= wanted:
+                break
+            if endpoint == first:
+                continue
+            try:
+                other = self._extract(job, block_range, endpoint).select(list(job.order.stored))
+            except _PASSED_OVER as failed:
+                disagreeing.append(str(self._noted(failed, endpoint)))
+                continue
+            if _digest(other) == _digest(table):
+                agreeing.append(endpoint.name)
+            else:
+                disagreeing.append(f"{endpoint.name} gives other rows, first at {_first_difference(table, other)}")
+        if len(agreeing) < wanted:
+            raise VerificationFailed(
+                f"no quorum of {job.order.pool.quorum} for what rpc endpoint {first.name} gives:"
+                f" {'; '.join(disagreeing)}",
+                range=block_range,
+            )
+        return agreeing
+
+    def _extract(self, job: _Job, block_range: BlockRange, endpoint: Endpoint) -> pa.Table:
+        order = job.order
+        return self._engine.extract(
+            ExtractRequest(
+                dataset=order.dataset.name,
+                block_range=block_range,
+                chain_id=order.chain_id,
+                schema=order.dataset.schema(order.extracted),
+                endpoint=endpoint,
+                **{**order.options, "timeout_seconds": max(1.0, job.deadline - time.monotonic())},
+            )
+        )
+
+    def _noted(self, error: TraceError, endpoint: Endpoint) -> TraceError:
+        """The error with the endpoint's name in it; a lie goes on record."""
+        if isinstance(error, VerificationFailed):
+            named = VerificationFailed(error.message, **{**error.facts, "endpoint": endpoint.name})
+            self._lied(endpoint, str(named))
+            return named
+        return error
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    order: Order
+    deadline: float
+    ended: threading.Event
+    stopped: threading.Event | None
+
+    def require_going(self, block_range: BlockRange, last: TraceError | None) -> None:
+        """Raises Unavailable once nobody waits for the rows any more, or the range's time is up."""
+        if self.ended.is_set() or (self.stopped is not None and self.stopped.is_set()):
+            raise Unavailable("extraction was stopped", range=block_range)
+        if time.monotonic() >= self.deadline:
+            if last is not None:
+                raise last
+            seconds = self.order.options.get("timeout_seconds", 3600)
+            raise Unavailable(f"the range took longer than timeout_seconds={seconds:.0f}", range=block_range)
+
+
+def _worth_halving(error: TraceError) -> bool:
+    """Smaller calls help where one bad answer spoils many; not where nobody answers or nobody can."""
+    return isinstance(error, VerificationFailed | Unavailable) and not isinstance(error, NoAnswer)
+
+
+def _digest(table: pa.Table) -> str:
+    digest = ContentDigest(table.schema)
+    digest.update(table)
+    return digest.hexdigest()
+
+
+def _first_difference(one: pa.Table, other: pa.Table) -> str:
+    """Block and column of the first row that differs."""
+    for row in range(min(one.num_rows, other.num_rows)):
+        for name in one.column_names:
+            if one[name][row] != other[name][row]:
+                return f"block {one['block_number'][row]}, {name}"
+    longer = one if one.num_rows > other.num_rows else other
+    return f"block {longer['block_number'][min(one.num_rows, other.num_rows)]}, which has more rows"

@@ -1,0 +1,79 @@
+"""Which fork each committed version lies on: conflicts at block boundaries, and taking back what lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.errors import ForkConflict
+from trace_dagster.registry.connection import Database, Row, Session, storable
+from trace_dagster.registry.wakes import wake
+
+
+def require_one_chain(
+    session: Session, *, dataset_uuid: UUID, chain_id: int, block_range: BlockRange, first: bytes, last: bytes
+) -> None:
+    """Raises ForkConflict when a visible neighbour shows another hash at a boundary that this range shares with it.
+
+    Holds a lock on both boundaries until the transaction ends: two neighbours cannot both pass unseen.
+    """
+    for block in (block_range.start, block_range.end):
+        session.run("lock_border", chain_id=chain_id, block=block)
+    found = session.all(
+        "fork_conflicts",
+        dataset_uuid=dataset_uuid,
+        range_start=block_range.start,
+        range_end=block_range.end,
+        first_parent_hash=first,
+        last_block_hash=last,
+    )
+    if found:
+        raise _conflict(found)
+
+
+def _conflict(found: list[Row]) -> ForkConflict:
+    first = found[0]
+    same = [row for row in found if (row["block"], row["committed"]) == (first["block"], first["committed"])]
+    span = BlockRange(first["range_start"], first["range_end"])
+    return ForkConflict(
+        f"the committed range {span} of {first['dataset_key']} lies on another fork than this one",
+        block=first["block"],
+        committed=bytes(first["committed"]),
+        found=bytes(first["found"]),
+        versions=tuple(sorted({row["dataset_version"] for row in same})),
+    )
+
+
+class Forks:
+    """Takes committed versions back, or has them compared with the chain again."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def invalidate(self, versions: Iterable[UUID], reason: str) -> int:
+        """Hide versions and plan their ranges anew; returns how many were visible."""
+        count = 0
+        for version in versions:
+            with self._database.transaction() as session:
+                for task in session.all("tasks_of_versions", versions=[version]):
+                    session.one("lock_task", task_id=task["task_id"])  # task before version, as a commit does
+                    if not session.run("hide_version", dataset_version=version):
+                        continue
+                    count += 1
+                    session.run("record_invalidation", dataset_version=version, reason=storable(reason))
+                    _requeue(session, task["task_id"], reason)
+        return count
+
+    def compare_again(self, versions: Iterable[UUID], reason: str) -> int:
+        """Fetch the ranges of versions again, which stay visible meanwhile; returns how many are queued."""
+        with self._database.transaction() as session:
+            rows = session.all("tasks_of_versions", versions=list(versions))
+            return sum(_requeue(session, row["task_id"], reason) for row in rows)
+
+
+def _requeue(session: Session, task_id: UUID, reason: str) -> bool:
+    queued = session.one("requeue_task", task_id=task_id, reason=storable(reason))
+    if queued is not None:
+        wake(session, [task_id])
+    return queued is not None

@@ -1,0 +1,102 @@
+-- name: lock_border
+-- Whoever commits next to a block boundary does it one after the other: start before end, so nobody waits in a circle.
+select pg_advisory_xact_lock(hashtextextended('trace:border:' || %(chain_id)s::text || ':' || %(block)s::text, 0));
+
+-- name: fork_conflicts
+-- Visible versions of the chain that meet this range at a block boundary and show another hash there.
+with mine as (
+    select d.dataset_uuid, d.dataset_key from trace.datasets d
+    join trace.datasets own on own.dataset_uuid = %(dataset_uuid)s
+    where d.org_id = own.org_id and d.chain_id = own.chain_id and d.kind = 'stream'),
+met as (
+    select v.dataset_version, v.dataset_uuid, v.block_range, %(range_start)s - 1 as block,
+           v.last_block_hash as committed, %(first_parent_hash)s::bytea as found
+    from mine m join trace.dataset_versions v on v.dataset_uuid = m.dataset_uuid
+    where v.visible and upper(v.block_range) = %(range_start)s
+    union all
+    select v.dataset_version, v.dataset_uuid, v.block_range, %(range_start)s - 1, v.first_parent_hash,
+           %(first_parent_hash)s::bytea
+    from mine m join trace.dataset_versions v on v.dataset_uuid = m.dataset_uuid
+    where v.visible and lower(v.block_range) = %(range_start)s
+    union all
+    select v.dataset_version, v.dataset_uuid, v.block_range, %(range_end)s - 1, v.first_parent_hash,
+           %(last_block_hash)s::bytea
+    from mine m join trace.dataset_versions v on v.dataset_uuid = m.dataset_uuid
+    where v.visible and lower(v.block_range) = %(range_end)s
+    union all
+    select v.dataset_version, v.dataset_uuid, v.block_range, %(range_end)s - 1, v.last_block_hash,
+           %(last_block_hash)s::bytea
+    from mine m join trace.dataset_versions v on v.dataset_uuid = m.dataset_uuid
+    where v.visible and upper(v.block_range) = %(range_end)s)
+select met.*, m.dataset_key, lower(block_range) as range_start, upper(block_range) as range_end
+from met join mine m on m.dataset_uuid = met.dataset_uuid
+where committed <> found
+  and not (met.dataset_uuid = %(dataset_uuid)s and block_range = int8range(%(range_start)s, %(range_end)s))
+order by block, dataset_key;
+
+-- name: hide_version
+-- What turned out not to be the chain's (or not to be there any more) is seen by no reader from now on.
+update trace.dataset_versions set visible = false, hidden_at = now()
+where dataset_version = %(dataset_version)s and visible;
+
+-- name: record_invalidation
+insert into trace.invalidations (dataset_version, reason) values (%(dataset_version)s, %(reason)s);
+
+-- name: requeue_task
+update trace.tasks
+set state = 'queued', failures = 0, expiries = 0, not_before = now(), batch_id = null, error = %(reason)s,
+    updated_at = now()
+where task_id = %(task_id)s and state = 'committed'
+returning task_id;
+
+-- name: tasks_of_versions
+select task_id from trace.dataset_versions where dataset_version = any(%(versions)s) and visible order by task_id;
+
+-- name: lie
+-- A lie weighs one, and half as much every ten minutes.
+insert into trace.endpoints (rpc_pool, fingerprint, name, lies, score, lied_at, reason)
+values (%(rpc_pool)s, %(fingerprint)s, %(name)s, 1, 1, now(), %(reason)s)
+on conflict (rpc_pool, fingerprint) do update set
+    name = excluded.name, lies = trace.endpoints.lies + 1, lied_at = now(), reason = excluded.reason,
+    score = 1 + trace.endpoints.score
+        * 0.5 ^ (extract(epoch from now() - trace.endpoints.lied_at)::float8 / %(half_life_seconds)s);
+
+-- name: standings
+select rpc_pool, fingerprint, name, lies, reason,
+       coalesce(score * 0.5 ^ (extract(epoch from now() - lied_at)::float8 / %(half_life_seconds)s), 0)::float8 as score,
+       extract(epoch from now() - lied_at)::float8 as lied_seconds
+from trace.endpoints order by rpc_pool, name;
+
+-- name: halt_stream
+update trace.streams set halted_reason = %(reason)s where dataset_uuid = %(dataset_uuid)s;
+
+-- name: clear_halts
+update trace.streams set halted_reason = null where job_id = %(job_id)s and halted_reason is not null;
+
+-- name: evidence_files
+-- Committed and fully proven rows of the chain's own datasets that touch a range.
+select d.source, d.dataset_uuid, v.dataset_version, lower(v.block_range) as range_start, upper(v.block_range) as range_end,
+       v.schema_json, array_agg(l.file_key order by l.file_key) as file_keys
+from trace.datasets own
+join trace.datasets d on d.org_id = own.org_id and d.chain_id = own.chain_id and d.kind = 'stream'
+join trace.dataset_versions v on v.dataset_uuid = d.dataset_uuid and v.visible
+join trace.version_files l on l.dataset_version = v.dataset_version
+where own.dataset_uuid = %(dataset_uuid)s and d.source = any(%(sources)s) and d.dataset_uuid <> own.dataset_uuid
+  and v.verification ->> 'level' = 'full' and v.block_range && int8range(%(range_start)s, %(range_end)s)
+group by d.dataset_uuid, v.dataset_version
+order by d.dataset_uuid, lower(v.block_range);
+
+-- name: versions_of_job
+-- Everything visible of a job's streams that touches a range, with the objects behind it.
+select d.dataset_key, d.source, d.dataset_uuid, d.chain_id, v.dataset_version, lower(v.block_range) as range_start,
+       upper(v.block_range) as range_end, v.generation, v.storage_ref, v.manifest_key, v.manifest_sha256,
+       v.content_digest, v.row_count, v.schema_json, v.verification, v.first_parent_hash, v.last_block_hash,
+       (select jsonb_agg(jsonb_build_object('key', f.file_key, 'bytes', f.bytes, 'sha256', f.sha256, 'rows', f.row_count)
+                         order by f.file_key)
+        from trace.version_files l join trace.files f on f.file_key = l.file_key
+        where l.dataset_version = v.dataset_version) as files
+from trace.streams s
+join trace.datasets d on d.dataset_uuid = s.dataset_uuid
+join trace.dataset_versions v on v.dataset_uuid = s.dataset_uuid and v.visible
+where s.job_id = %(job_id)s and v.block_range && int8range(%(range_start)s, %(range_end)s)
+order by d.dataset_key, lower(v.block_range);

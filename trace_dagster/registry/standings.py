@@ -1,0 +1,82 @@
+"""How often each rpc endpoint lied: shared by all processes, so that one process's finding serves the others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+from trace_dagster.registry.connection import Database, storable
+from trace_dagster.rpc.pools import Endpoint, RpcPool
+
+HALF_LIFE_SECONDS = 600.0
+"""A lie counts half after this long: a node that was repaired is asked first again."""
+
+FRESH_SECONDS = 5.0
+_FORGIVEN = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One endpoint that lied at least once."""
+
+    endpoint: str
+    lies: int
+    score: float
+    """Lies with their age taken into account; above 0.25 it is asked last."""
+    last_lie_seconds: float
+    reason: str
+
+
+class Standings:
+    """Puts the endpoints of a pool in the order they deserve. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._scores: dict[tuple[str, str], float] = {}
+        self._read_at = float("-inf")
+
+    def best_first(self, pool: RpcPool) -> list[Endpoint]:
+        """As written, but those that lied lately last, the worst one at the end."""
+        if len(pool.urls) == 1:
+            return list(pool.endpoints)
+        scores = self._current()
+
+        def weight(endpoint: Endpoint) -> float:
+            score = scores.get((endpoint.pool, endpoint.fingerprint), 0.0)
+            return score if score > _FORGIVEN else 0.0
+
+        return sorted(pool.endpoints, key=weight)
+
+    def lied(self, endpoint: Endpoint, reason: str) -> None:
+        """Put one lie on record."""
+        with self._database.transaction() as session:
+            session.run(
+                "lie",
+                rpc_pool=endpoint.pool,
+                fingerprint=endpoint.fingerprint,
+                name=endpoint.name,
+                reason=storable(reason),
+                half_life_seconds=HALF_LIFE_SECONDS,
+            )
+        with self._lock:
+            self._read_at = float("-inf")
+
+    def all(self) -> list[Standing]:
+        """Every endpoint that lied, by name."""
+        with self._database.snapshot() as session:
+            rows = session.all("standings", half_life_seconds=HALF_LIFE_SECONDS)
+        return [
+            Standing(row["name"], row["lies"], round(row["score"], 3), row["lied_seconds"], row["reason"])
+            for row in rows
+        ]
+
+    def _current(self) -> dict[tuple[str, str], float]:
+        with self._lock:
+            if time.monotonic() - self._read_at > FRESH_SECONDS:
+                with self._database.snapshot() as session:
+                    rows = session.all("standings", half_life_seconds=HALF_LIFE_SECONDS)
+                self._scores = {(row["rpc_pool"], row["fingerprint"]): row["score"] for row in rows}
+                self._read_at = time.monotonic()
+            return self._scores

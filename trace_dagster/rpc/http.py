@@ -1,0 +1,71 @@
+"""JSON-RPC over HTTP: one place where requests leave this program, with a time limit and a size limit."""
+
+from __future__ import annotations
+
+import base64
+from functools import cache
+from urllib.parse import unquote, urlsplit
+
+import urllib3
+
+from trace_dagster.errors import InvalidInput, NoAnswer
+from trace_dagster.rpc.pools import Endpoint, variable_of
+
+CONNECT_SECONDS = 10.0
+READ_SECONDS = 30.0
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+
+
+def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS) -> tuple[int, bytes]:
+    """(status, body) of the answer.
+
+    Raises NoAnswer when none comes or it is larger than MAX_ANSWER_BYTES, InvalidInput for a refused key.
+    """
+    timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=read_seconds)
+    try:
+        answer = _connections().request(
+            "POST", _target(endpoint.url), body=body, headers=_headers(endpoint.url), timeout=timeout,
+            preload_content=False,
+        )  # fmt: skip
+        try:
+            data = answer.read(MAX_ANSWER_BYTES + 1)
+            if len(data) > MAX_ANSWER_BYTES:
+                answer.close()
+                raise NoAnswer(f"rpc endpoint {endpoint.name} answered with more than {MAX_ANSWER_BYTES} bytes")
+        finally:
+            answer.release_conn()
+    except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        raise NoAnswer(
+            f"rpc endpoint {endpoint.name} does not answer: check {variable_of(endpoint.pool)} and the node",
+            reason=type(error).__name__,
+        ) from None
+    if answer.status in {401, 403}:
+        raise InvalidInput(
+            f"rpc endpoint {endpoint.name} refuses its key: check {variable_of(endpoint.pool)}", http=answer.status
+        )
+    return answer.status, data
+
+
+@cache
+def _connections() -> urllib3.PoolManager:
+    return urllib3.PoolManager(num_pools=32, maxsize=16, retries=False)
+
+
+@cache
+def _target(url: str) -> str:
+    """The URL without its user: that goes into a header."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else str(parts.hostname)
+    port = f":{parts.port}" if parts.port else ""
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.scheme}://{host}{port}{parts.path or '/'}{query}"
+
+
+@cache
+def _headers(url: str) -> dict[str, str]:
+    headers = {"content-type": "application/json", "user-agent": "trace-dagster"}
+    parts = urlsplit(url)
+    if parts.username:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+    return headers

@@ -1,0 +1,56 @@
+"""Two ranges that show different hashes where they meet: what the pool's nodes say decides which one goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from trace_dagster.errors import ForkConflict, TraceError, Unavailable, VerificationFailed
+from trace_dagster.registry.forks import Forks
+from trace_dagster.rpc.client import call_all
+from trace_dagster.rpc.pools import Endpoint, RpcPool
+from trace_dagster.verify import prove, raw
+
+Lied = Callable[[Endpoint, str], None]
+
+
+def settle(conflict: ForkConflict, pool: RpcPool, used: Iterable[str], forks: Forks, lied: Lied) -> TraceError:
+    """Ask every endpoint which of two blocks is the chain's, and act on it; returns what ends the attempt.
+
+    All say the new one: the committed versions were reorganised away, they are invalidated and fetched again. All
+    say the committed one: the endpoints ``used`` for the new rows lied. Else both sides are fetched again.
+    """
+    shown = _shown(conflict.block, pool)
+    if shown == {conflict.found}:
+        reason = f"reorganised: block {conflict.block} is 0x{conflict.found.hex()} now"
+        count = forks.invalidate(conflict.versions, reason)
+        return Unavailable(
+            f"{conflict.message}: {count} committed ranges were invalidated and are fetched again, then this one",
+            block=conflict.block,
+        )
+    if shown == {conflict.committed}:
+        error = VerificationFailed(
+            "these rows are of a fork: their block is not the chain's",
+            block=conflict.block,
+            expected=f"0x{conflict.committed.hex()}",
+            got=f"0x{conflict.found.hex()}",
+            endpoint=",".join(used),
+        )
+        names = set(used)
+        for endpoint in pool.endpoints:
+            if endpoint.name in names:
+                lied(endpoint, str(error))
+        return error
+    forks.compare_again(conflict.versions, f"another range shows another hash for block {conflict.block}")
+    return Unavailable(f"{conflict.message}, and the pool's endpoints do not agree: both are fetched again")
+
+
+def _shown(block: int, pool: RpcPool) -> set[bytes]:
+    """The proven hashes the endpoints show for a block; those that do not answer do not count."""
+    found = set()
+    for endpoint in pool.endpoints if block >= 0 else ():
+        try:
+            (answer,) = call_all(endpoint, [("eth_getBlockByNumber", [hex(block), False])])
+            found.add(prove.prove_header(raw.decode_block(answer, full=False), block).hash)
+        except TraceError:
+            continue
+    return found

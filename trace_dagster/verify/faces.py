@@ -1,0 +1,91 @@
+"""Columns that say one thing in several ways: the three faces of a uint256, the byte counts of an input."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from trace_dagster.errors import VerificationFailed
+from trace_dagster.verify.facts import disagrees
+from trace_dagster.verify.tables import column, plain
+
+FACES = ("_binary", "_string", "_f64")
+_COUNTS = ("n_input_bytes", "n_input_zero_bytes", "n_input_nonzero_bytes")
+
+
+def numbers_with_faces(table: pa.Table) -> list[str]:
+    """Names of the uint256 values that have at least two of their faces in the table, sorted."""
+    bases = {name.removesuffix(face) for name in table.column_names for face in FACES if name.endswith(face)}
+    return sorted(base for base in bases if sum(base + face in table.column_names for face in FACES) > 1)
+
+
+def check_faces(table: pa.Table) -> list[str]:
+    """The faces of each uint256 must agree; returns the names of those checked."""
+    found = numbers_with_faces(table)
+    for base in found:
+        _check_faces(table, base)
+    return found
+
+
+def faces(base: str, values: list[int | None]) -> dict[str, list[object]]:
+    """What each face of a uint256 column holds: 32 bytes big-endian, decimal text, the nearest double."""
+    return {
+        f"{base}_binary": [None if value is None else value.to_bytes(32, "big") for value in values],
+        f"{base}_string": [None if value is None else str(value) for value in values],
+        f"{base}_f64": [None if value is None else float(value) for value in values],
+    }
+
+
+def input_counts(inputs: list[bytes]) -> dict[str, list[int]]:
+    """The byte counts Cryo derives from a transaction's input."""
+    zeros = [data.count(0) for data in inputs]
+    sizes = [len(data) for data in inputs]
+    return dict(
+        zip(_COUNTS, (sizes, zeros, [size - zero for size, zero in zip(sizes, zeros, strict=True)]), strict=True)
+    )
+
+
+def check_input_counts(table: pa.Table) -> bool:
+    """The n_input_* columns must count the input; False when there is nothing to compare."""
+    inputs = column(table, "input")
+    present = [name for name in _COUNTS if name in table.column_names]
+    if inputs is None or not present:
+        return False
+    blocks = plain(table, "block_number").to_pylist()
+    if None in inputs:
+        raise VerificationFailed("a transaction has no input", block=blocks[inputs.index(None)])
+    for name, expected in input_counts(inputs).items():
+        if name in present:
+            _agree(f"{name} does not count the input", blocks, expected, plain(table, name).to_pylist())
+    return True
+
+
+def _check_faces(table: pa.Table, base: str) -> None:
+    blocks = plain(table, "block_number").to_pylist()
+    given = {face: column(table, base + face) for face in FACES}
+    values = _numbers(base, given["_binary"], given["_string"], blocks)
+    for name, expected in faces(base, values).items():
+        if name in table.column_names:
+            _agree(f"{name} does not agree with the value's other columns", blocks, expected, column(table, name) or [])
+
+
+def _numbers(
+    base: str, binary: list[bytes | None] | None, string: list[str | None] | None, blocks: list[int]
+) -> list[int | None]:
+    """The exact numbers, from whichever exact face is there: two faces always include one."""
+    if binary is not None:
+        return [None if value is None else int.from_bytes(value[:33], "big") % 2**256 for value in binary]
+    assert string is not None
+    found: list[int | None] = []
+    for value, block in zip(string, blocks, strict=True):
+        if value is not None and not (value.isascii() and value.isdigit() and len(value) <= 78 and int(value) < 2**256):
+            raise VerificationFailed(f"{base}_string is no uint256", block=block)
+        found.append(None if value is None else int(value))
+    return found
+
+
+def _agree(sentence: str, blocks: list[int], expected: list[object] | list[int], got: list[object]) -> None:
+    if expected == got:
+        return
+    for block, want, have in zip(blocks, expected, got, strict=True):
+        if want != have:
+            raise disagrees(sentence, block, want, have)

@@ -1,0 +1,59 @@
+"""Receipts as the chain hashes them: yellow paper 4.3.1, EIP-658 (status), EIP-2718 (types)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from trace_dagster.verify.bloom import as_bytes, mask
+from trace_dagster.verify.evidence import Header, Log
+from trace_dagster.verify.facts import disagrees
+from trace_dagster.verify.rlp import EMPTY_LIST, EMPTY_TEXT, sequence, text, uint
+from trace_dagster.verify.trie import list_root
+
+FAILED, SUCCEEDED = EMPTY_TEXT, b"\x01"
+"""The first field from Byzantium on; before, the state root stands there."""
+
+MOST_TOPICS = 4
+Outcome = tuple[int, bytes, int, Sequence[Log]]
+"""(type, encoded first field, cumulative gas, logs)."""
+
+_NO_LOGS = text(bytes(256)) + EMPTY_LIST
+_BLOOM = text(bytes(256))[:3]
+
+
+def prove_receipts(outcomes: Iterable[Outcome], header: Header) -> None:
+    """Raises VerificationFailed unless these receipts give the header's receipts root and bloom."""
+    encoded, bloom = [], 0
+    for kind, first, cumulative, logs in outcomes:
+        bits = _bits(logs)
+        bloom |= bits
+        encoded.append(_encoded(kind, first, cumulative, bits, logs))
+    root = list_root(encoded)
+    if root != header.receipts_root:
+        raise disagrees("the receipts root does not come out", header.number, header.receipts_root, root)
+    if as_bytes(bloom) != header.logs_bloom:
+        raise disagrees("the logs bloom does not come out", header.number, header.logs_bloom, as_bytes(bloom))
+
+
+def status(succeeded: bool) -> bytes:
+    """The encoded first field from Byzantium on."""
+    return SUCCEEDED if succeeded else FAILED
+
+
+def _encoded(kind: int, first: bytes, cumulative: int, bits: int, logs: Sequence[Log]) -> bytes:
+    tail = _BLOOM + as_bytes(bits) + sequence(*[_log(*log) for log in logs]) if logs else _NO_LOGS
+    payload = sequence(first, uint(cumulative), tail)
+    return bytes([kind]) + payload if kind else payload
+
+
+def _log(address: bytes, topics: tuple[bytes, ...], data: bytes) -> bytes:
+    return sequence(b"\x94", address, sequence(*[b"\xa0" + topic for topic in topics]), text(data))
+
+
+def _bits(logs: Sequence[Log]) -> int:
+    bits = 0
+    for address, topics, _ in logs:
+        bits |= mask(address)
+        for topic in topics:
+            bits |= mask(topic)
+    return bits

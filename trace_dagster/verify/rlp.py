@@ -1,0 +1,37 @@
+"""RLP, encoding only (yellow paper, appendix B). Sized for speed: most fields are short."""
+
+from __future__ import annotations
+
+_SHORT_TEXT = [bytes([0x80 + size]) for size in range(56)]
+_SHORT_LIST = [bytes([0xC0 + size]) for size in range(56)]
+_SMALL = [b"\x80", *(bytes([value]) for value in range(1, 128))]
+
+EMPTY_TEXT = b"\x80"
+EMPTY_LIST = b"\xc0"
+
+
+def text(data: bytes) -> bytes:
+    """A byte string."""
+    size = len(data)
+    if size < 56:
+        return data if size == 1 and data < b"\x80" else _SHORT_TEXT[size] + data
+    return _long(0xB7, size) + data
+
+
+def uint(value: int) -> bytes:
+    """A number, big-endian without leading zeros. OverflowError when negative."""
+    if 0 <= value < 128:
+        return _SMALL[value]
+    return text(value.to_bytes((value.bit_length() + 7) // 8, "big"))
+
+
+def sequence(*pieces: bytes) -> bytes:
+    """A list of items that are encoded already."""
+    payload = b"".join(pieces)
+    size = len(payload)
+    return (_SHORT_LIST[size] if size < 56 else _long(0xF7, size)) + payload
+
+
+def _long(base: int, size: int) -> bytes:
+    width = (size.bit_length() + 7) // 8
+    return bytes([base + width]) + size.to_bytes(width, "big")

@@ -1,0 +1,90 @@
+"""Structural verification: rules any correct answer obeys. It proves form, not truth."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.datasets.catalogue import Dataset
+from trace_dagster.errors import VerificationFailed
+from trace_dagster.verify.calltree import SEPARATORS, check_shape, frames_of
+from trace_dagster.verify.faces import check_faces, check_input_counts
+from trace_dagster.verify.facts import disagrees
+from trace_dagster.verify.tables import dense, required, spans
+
+DENSE_INDEX = {"transactions": "transaction_index", "logs": "log_index"}
+"""Datasets that hold every item of a block, so that the index counts 0, 1, 2, ..."""
+
+
+def check_structure(dataset: Dataset, table: pa.Table, piece: BlockRange, chain_id: int) -> list[str]:
+    """Check one piece; returns the names of the checks done, the same for the same columns whatever the rows.
+
+    Raises VerificationFailed with the first block that is wrong.
+    """
+    done = ["block_number in range", "rows in block order"]
+    slices = spans(table, piece, one_each=dataset.name == "blocks")
+    if "chain_id" in table.column_names:
+        _check_chain(table, chain_id)
+        done.append("chain_id")
+    if dataset.name == "blocks":
+        done.append("one row per block")
+        done += _check_links(table)
+    elif dataset.natural_key:
+        done += _check_key(dataset, table, piece, slices)
+    if dataset.name in SEPARATORS and "trace_address" in table.column_names:
+        check_shape(frames_of(table), SEPARATORS[dataset.name])
+        done.append("call frames form one tree per transaction")
+    if dataset.name == "transactions" and "transaction_hash" in table.column_names:
+        _check_unique(table, ["transaction_hash"])
+        done.append("transaction_hash unique")
+    return sorted([*done, *_check_values(table)])
+
+
+def _check_values(table: pa.Table) -> list[str]:
+    done = [f"faces of {base} agree" for base in check_faces(table)]
+    if check_input_counts(table):
+        done.append("n_input counts the input")
+    return done
+
+
+def _check_chain(table: pa.Table, chain_id: int) -> None:
+    for block, found in zip(required(table, "block_number"), required(table, "chain_id"), strict=True):
+        if found != chain_id:
+            raise disagrees("rows are of another chain", block, chain_id, found)
+
+
+def _check_links(table: pa.Table) -> list[str]:
+    if not {"parent_hash", "block_hash"} <= set(table.column_names):
+        return []
+    numbers, parents = required(table, "block_number"), required(table, "parent_hash")
+    hashes = required(table, "block_hash")
+    for block, parent, before in zip(numbers[1:], parents[1:], hashes, strict=False):
+        if parent != before:
+            raise disagrees("parent_hash is not the hash of the block before", block, before, parent)
+    return ["parent_hash links rows"]
+
+
+def _check_key(dataset: Dataset, table: pa.Table, piece: BlockRange, slices: list[slice]) -> list[str]:
+    if dataset.name in DENSE_INDEX:
+        dense(table, piece, DENSE_INDEX[dataset.name])
+        return ["unique natural key", f"{DENSE_INDEX[dataset.name]} contiguous per block"]
+    if len(dataset.natural_key) != 2:
+        _check_unique(table, list(dataset.natural_key))
+        return ["unique natural key"]
+    index = dataset.natural_key[1]
+    positions = required(table, index)
+    for block, span in enumerate(slices, piece.start):
+        for before, after in zip(positions[span], positions[span][1:], strict=False):
+            if after <= before:
+                raise disagrees(f"rows are not in order of block_number, {index}", block, f"above {before}", after)
+    return ["unique natural key"]
+
+
+def _check_unique(table: pa.Table, key: list[str]) -> None:
+    seen: set[tuple[object, ...]] = set()
+    for block, values in zip(
+        required(table, "block_number"), zip(*[required(table, name) for name in key], strict=True), strict=True
+    ):
+        if values in seen:
+            raise VerificationFailed("a key stands twice", block=block, key=",".join(key))
+        seen.add(values)
