@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from trace_dagster.blocks import MAX_BLOCK
 from trace_dagster.datasets.catalogue import Dataset, dataset
@@ -69,6 +69,12 @@ class Stream(_Strict):
     max_concurrent_requests: Annotated[int, Field(ge=1, le=10_000)] | None = None
     inner_request_blocks: Annotated[int, Field(ge=1, le=1000)] = 1
     timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 3600
+
+    @field_validator("verify", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        """YAML 1.1 reads a bare ``off`` as false."""
+        return "off" if value is False else value
 
     @model_validator(mode="after")
     def _known_to_the_engine(self) -> Stream:

@@ -81,7 +81,12 @@ class Witness:
             return None
         return Evidence(known.headers, known.transactions, known.receipts)
 
-    def conflict(self, piece: BlockRange, fresh: Evidence) -> None:
+    def knows(self, piece: BlockRange) -> bool:
+        """Whether committed rows tell anything about ``piece``."""
+        known = self._known(piece)
+        return any(getattr(known, name) is not None for name in _Parts.__slots__)
+
+    def require_one_chain(self, piece: BlockRange, fresh: Evidence) -> None:
         """Raises ForkConflict when the committed headers of ``piece`` are not these."""
         known = self._known(piece)
         if known.headers is not None:

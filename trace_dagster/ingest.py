@@ -303,7 +303,7 @@ class _Ledger:
             "asked": self.asked,
             "level": proof.level,
             "checks": list(proof.checks),
-            "unproven": list(proof.unproven),
+            "unproven": ["everything but the rows' structure"] if proof.level == "structural" else list(proof.unproven),
             "blocks": proof.blocks,
             "boundary": {name: f"0x{value.hex()}" for name, value in boundary.items() if value is not None},
             "evidence": {part: dict(sources) for part, sources in self.evidence.items()},

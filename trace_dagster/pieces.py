@@ -33,6 +33,7 @@ from trace_dagster.errors import (
 from trace_dagster.evidence import Witness
 from trace_dagster.rpc.pools import Endpoint, RpcPool
 from trace_dagster.verify.check import Proof, check
+from trace_dagster.verify.evidence import Evidence
 
 PIECE_BLOCKS = 250
 LOOK_AHEAD = 2
@@ -152,37 +153,21 @@ class Pieces:
 
     def _once(self, job: _Job, block_range: BlockRange, endpoint: Endpoint, endpoints: list[Endpoint]) -> Piece:
         order = job.order
-        gathered = None
+        gathered: Future[Evidence] | None = None
         if order.witness is not None:
             gathered = self._gathering.submit(order.witness.gather, block_range, endpoint)
         table = self._extract(job, block_range, endpoint)
         started = time.monotonic()
         proof: Proof | None = None
         source: dict[str, str] = {}
-        if order.verify != "off":
-            evidence = gathered.result() if gathered is not None else None
-            proof, source = self._check(order, table, block_range, endpoint, evidence)
+        if order.witness is not None and gathered is not None:
+            proof, source = _proof(order, order.witness, table, block_range, endpoint, gathered)
+        elif order.verify != "off":
+            proof = check(order.dataset, table, block_range, order.chain_id, None)
         table = table.select(list(order.stored))
         seconds = time.monotonic() - started
         agreeing = self._quorum(job, block_range, table, endpoint, endpoints)
         return Piece(block_range, table, proof, source, (endpoint.name, *agreeing), seconds)
-
-    def _check(
-        self, order: Order, table: pa.Table, block_range: BlockRange, endpoint: Endpoint, evidence: Any
-    ) -> tuple[Proof, dict[str, str]]:
-        """Compare rows with the evidence; where committed rows gave it and contradict, ask the node for all of it."""
-        try:
-            return check(
-                order.dataset, table, block_range, order.chain_id, evidence
-            ), evidence.source if evidence else {}
-        except VerificationFailed:
-            if evidence is None or "committed rows" not in evidence.source.values():
-                raise
-            assert order.witness is not None
-            fresh = order.witness.gather(block_range, endpoint, fresh=True)
-            proof = check(order.dataset, table, block_range, order.chain_id, fresh)
-            order.witness.conflict(block_range, fresh)
-            return proof, fresh.source
 
     def _quorum(
         self, job: _Job, block_range: BlockRange, table: pa.Table, first: Endpoint, endpoints: list[Endpoint]
@@ -233,6 +218,30 @@ class Pieces:
             self._lied(endpoint, str(named))
             return named
         return error
+
+
+def _proof(
+    order: Order,
+    witness: Witness,
+    table: pa.Table,
+    block_range: BlockRange,
+    endpoint: Endpoint,
+    gathered: Future[Evidence],
+) -> tuple[Proof, dict[str, str]]:
+    """Compare rows with the evidence; where committed rows gave part of it and contradict, ask the node for all of it.
+
+    Raises ForkConflict when the node then proves its rows: they and the committed ones are of different forks.
+    """
+    try:
+        evidence = gathered.result()
+        return check(order.dataset, table, block_range, order.chain_id, evidence), evidence.source
+    except VerificationFailed:
+        if not witness.knows(block_range):
+            raise
+    fresh = witness.gather(block_range, endpoint, fresh=True)
+    proof = check(order.dataset, table, block_range, order.chain_id, fresh)
+    witness.require_one_chain(block_range, fresh)
+    return proof, fresh.source
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,404 @@
+"""Proof before commit over real Postgres, a real S3 server and the real engine: evidence, forks, liars, repair."""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support.nodes import environment, forked, running, serving
+from trace_dagster.blocks import BlockRange
+from trace_dagster.certificate import check_files, read
+from trace_dagster.chain_sync import parse
+from trace_dagster.chaos_rpc.proxy import chaos_rpc
+from trace_dagster.defs.streams import spec_of
+from trace_dagster.devchain.chain import DevChain
+from trace_dagster.devchain.constants import CHAIN_ID
+from trace_dagster.errors import InvalidInput, Refused, Unavailable, UnknownFormat, VerificationFailed
+from trace_dagster.ingest import Work
+from trace_dagster.manifest import decode
+from trace_dagster.proofs import certify_job, verify_job
+from trace_dagster.registry.jobs import Bounds
+
+pytestmark = pytest.mark.integration
+SEED, BLOCKS = 7, 320
+FOUR = ("blocks", "transactions", "logs", "geth_calls")
+JOB = """
+kind: chain_sync
+name: {name}
+chain_id: {chain}
+mode: {{kind: fixed_target, from_block: 0, to_block: {end}}}
+defaults: {{rpc_pool: dev, chunk_size: 100, verify: {verify}}}
+streams:
+{streams}
+"""
+
+
+@pytest.fixture(scope="module")
+def chain():
+    return DevChain(SEED, BLOCKS)
+
+
+@pytest.fixture(scope="module")
+def honest(chain):
+    with serving(chain) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def forking():
+    """The same chain up to block 150, another one from there on."""
+    with serving(forked(SEED, 150, BLOCKS)) as url:
+        yield url
+
+
+def apply(runtime, *, end=300, streams=FOUR, verify="full", name="proofs"):
+    """Register a job; its streams by dataset key."""
+    text = "\n".join(f"  {key}: {{cryo_dataset_name: {key}}}" for key in streams)
+    job = parse(JOB.format(name=name, chain=CHAIN_ID, end=end, verify=verify, streams=text))
+    runtime.jobs.apply(job, Bounds(0, end))
+    return {stream.dataset_key: stream for stream in runtime.jobs.streams()}
+
+
+def commit(runtime, stream, start, *, refresh=False):
+    """Bring one range in, as a run does."""
+    work = runtime.ingest.claim(spec_of(stream), BlockRange(start, start + 100), "run", wait_seconds=0, refresh=refresh)
+    assert isinstance(work, Work), work
+    return runtime.ingest.commit(work)
+
+
+def commit_all(runtime, streams, end=300):
+    return {
+        (key, start): commit(runtime, stream, start) for key, stream in streams.items() for start in range(0, end, 100)
+    }
+
+
+def hash_of(chain, block):
+    return f"0x{chain.blocks[block].hash.hex()}"
+
+
+def rows(database, sql):
+    with database.transaction() as session:
+        return session._connection.execute(sql).fetchall()
+
+
+class TestEvidence:
+    def test_every_level_source_and_boundary_stands_in_manifest_and_registry(self, postgres_url, s3, honest, chain):
+        with running(postgres_url, s3, dev=honest) as runtime:
+            streams = apply(runtime)
+            published = commit_all(runtime, {key: streams[key] for key in FOUR})
+            levels = {key: found.verification["level"] for (key, _), found in published.items()}
+            assert levels == {"blocks": "full", "transactions": "full", "logs": "full", "geth_calls": "crosschecked"}
+            for (key, start), found in published.items():
+                data, _ = runtime.store.get(found.manifest_key)
+                proof = decode(data).verification
+                assert proof == found.verification
+                assert proof["blocks"] == 100
+                assert proof["boundary"]["last_block_hash"] == hash_of(chain, start + 99)
+                if start:
+                    assert proof["boundary"]["first_parent_hash"] == hash_of(chain, start - 1)
+                assert proof["endpoints"] == {"dev#1": 100}
+                assert proof["seconds"] > 0
+                assert proof["unproven"] or key == "none"
+            sources = {key: found.verification["evidence"] for (key, _), found in published.items()}
+            assert sources["blocks"] == {"headers": {"rpc": 100}}
+            assert sources["logs"] == {"headers": {"committed rows": 100}, "receipts": {"committed rows": 100}}
+            assert set(sources["geth_calls"]) == {"headers", "transactions", "receipts"}
+            assert all(source == {"committed rows": 100} for source in sources["geth_calls"].values())
+
+    @pytest.mark.parametrize(("verify", "level"), [("structural", "structural"), ("off", "off")])
+    def test_less_than_full_says_so(self, postgres_url, s3, honest, verify, level):
+        with running(postgres_url, s3, dev=honest) as runtime:
+            streams = apply(runtime, streams=("logs",), verify=verify)
+            proof = commit(runtime, streams["logs"], 0).verification
+            assert (proof["asked"], proof["level"]) == (verify, level)
+            assert proof["unproven"]
+
+    def test_structural_rows_are_nobodys_evidence(self, postgres_url, s3, honest):
+        with running(postgres_url, s3, dev=honest) as runtime:
+            commit(runtime, apply(runtime, streams=("blocks",), verify="structural", name="one")["blocks"], 0)
+            logs = apply(runtime, streams=("logs",), name="two")["logs"]
+            assert commit(runtime, logs, 0).verification["evidence"]["headers"] == {"rpc": 100}
+
+
+class TestLiars:
+    @pytest.mark.parametrize("dataset", FOUR)
+    def test_a_liar_is_passed_over_named_and_put_last(self, postgres_url, s3, honest, dataset):
+        with chaos_rpc(honest, faults=["truncate_tail", "empty_list"], rate=1.0, seed=3) as liar:
+            liar.faults = ("neighbour_rows",) if dataset == "blocks" else liar.faults
+            with running(postgres_url, s3, dev=f"{liar.url},{honest}") as runtime:
+                streams = apply(runtime, streams=(dataset,))
+                proof = commit(runtime, streams[dataset], 0).verification
+                assert proof["endpoints"] == {"dev#2": 100}
+                (standing,) = runtime.standings.all()
+                assert standing.endpoint == "dev#1"
+                assert standing.lies >= 1
+                assert "block=" in standing.reason
+                pool = runtime.pool("dev", CHAIN_ID)
+                assert [endpoint.name for endpoint in runtime.standings.best_first(pool)] == ["dev#2", "dev#1"]
+                before = liar.requests
+                commit(runtime, streams[dataset], 100)
+                assert liar.requests == before  # asked last, and there was no need
+
+    def test_only_liars_fail_the_range_with_block_expected_got_and_endpoint(self, postgres_url, s3, honest):
+        with (
+            chaos_rpc(honest, faults=["truncate_tail"], rate=1.0, seed=3, methods=["eth_getLogs"]) as liar,
+            running(postgres_url, s3, dev=liar.url) as runtime,
+        ):
+            streams = apply(runtime, streams=("logs",))
+            with pytest.raises(VerificationFailed) as caught:
+                commit(runtime, streams["logs"], 0)
+            assert {"block", "expected", "got", "endpoint"} <= set(caught.value.facts)
+            (task,) = rows(runtime.database, "select state, error from trace.tasks where lower(block_range) = 0")
+            assert task["state"] == "queued"
+            assert "endpoint=dev#1" in task["error"]
+            assert rows(runtime.database, "select 1 from trace.dataset_versions") == []
+
+    def test_a_quorum_needs_two_endpoints_that_agree(self, postgres_url, s3, honest):
+        """A lie in what no commitment covers: only another node can tell."""
+        with (
+            chaos_rpc(honest, faults=["flip_byte"], rate=1.0, seed=5, methods=["debug_traceBlockByNumber"]) as liar,
+            running(postgres_url, s3, quorum=2, dev=f"{honest},{liar.url}") as runtime,
+        ):
+            streams = apply(runtime, streams=("geth_calls",))
+            with pytest.raises(VerificationFailed, match=r"no quorum of 2|root frame|call"):
+                commit(runtime, streams["geth_calls"], 0)
+        with running(postgres_url, s3, quorum=2, dev=f"{honest},{honest}?second") as runtime:
+            proof = commit(runtime, streams["geth_calls"], 0).verification
+            assert proof["quorum"] == 2
+            assert proof["endpoints"] == {"dev#1": 100, "dev#2": 100}
+
+    def test_a_quorum_of_more_endpoints_than_there_are_is_refused(self, postgres_url, s3, honest):
+        with (
+            running(postgres_url, s3, quorum=2, dev=honest) as runtime,
+            pytest.raises(InvalidInput, match="TRACE_RPC_POOL_DEV_QUORUM must be a number from 1 to the pool's 1"),
+        ):
+            runtime.pool("dev", CHAIN_ID)
+
+
+class TestForks:
+    def test_a_reorganised_neighbour_is_invalidated_and_fetched_again(self, postgres_url, s3, honest, forking, chain):
+        with running(postgres_url, s3, dev=forking) as runtime:
+            streams = apply(runtime, streams=("blocks", "logs"))
+            commit(runtime, streams["blocks"], 100)  # the stale fork's
+            commit(runtime, streams["logs"], 100)
+        with running(postgres_url, s3, dev=honest) as runtime:
+            with pytest.raises(Unavailable, match="2 committed ranges were invalidated"):
+                commit(runtime, streams["blocks"], 200)
+            assert {
+                row["reason"].split(":")[0] for row in rows(runtime.database, "select * from trace.invalidations")
+            } == {"reorganised"}
+            assert rows(runtime.database, "select 1 from trace.dataset_versions where visible") == []
+            for start in (100, 200):
+                assert commit(runtime, streams["blocks"], start).created
+            assert commit(runtime, streams["logs"], 100).generation == 1
+            shown = rows(
+                runtime.database, "select last_block_hash from trace.dataset_versions where visible order by 1"
+            )
+            assert {bytes(row["last_block_hash"]).hex() for row in shown} == {
+                chain.blocks[199].hash.hex(), chain.blocks[299].hash.hex(),
+            }  # fmt: skip
+            assert rows(runtime.database, "select 1 from trace.endpoints") == []  # a reorg is nobody's lie
+
+    def test_rows_of_a_stale_fork_do_not_take_committed_ones_with_them(self, postgres_url, s3, honest, forking):
+        with running(postgres_url, s3, dev=honest) as runtime:
+            streams = apply(runtime, streams=("blocks",))
+            commit(runtime, streams["blocks"], 100)
+        with running(postgres_url, s3, dev=f"{forking},{honest}") as runtime:
+            with pytest.raises(Unavailable, match="do not agree"):
+                commit(runtime, streams["blocks"], 200)
+            assert len(rows(runtime.database, "select 1 from trace.dataset_versions where visible")) == 1
+        with running(postgres_url, s3, dev=honest) as runtime:
+            assert not commit(runtime, streams["blocks"], 100).created  # compared, and confirmed
+            assert commit(runtime, streams["blocks"], 200).created
+
+    def test_logs_of_another_fork_than_the_committed_blocks(self, postgres_url, s3, honest, forking):
+        with running(postgres_url, s3, dev=honest) as runtime:
+            streams = apply(runtime, streams=("blocks", "logs"))
+            commit(runtime, streams["blocks"], 200)
+        with running(postgres_url, s3, dev=f"{forking},{honest}") as runtime:
+            found = commit(runtime, streams["logs"], 200)
+            assert found.verification["endpoints"] == {"dev#2": 100}
+        with running(postgres_url, s3, dev=forking) as runtime, pytest.raises(Unavailable, match="invalidated"):
+            commit(runtime, streams["logs"], 200, refresh=True)
+
+
+class TestSentinels:
+    def test_another_chain_stops_the_stream_until_it_is_resumed(self, postgres_url, s3, honest):
+        with (
+            chaos_rpc(honest, faults=["wrong_chain_id"], rate=0.0, seed=1) as node,
+            running(postgres_url, s3, dev=node.url) as runtime,
+        ):
+            streams = apply(runtime, streams=("logs",))
+            commit(runtime, streams["logs"], 0)
+            node.rate = 1.0
+            with pytest.raises(UnknownFormat, match=r"dev#1 serves chain \d+ now") as caught:
+                commit(runtime, streams["logs"], 100)
+            assert "TRACE_RPC_POOL_DEV_URL" in str(caught.value)
+            with pytest.raises(Refused, match=r"its stream was stopped: .*resume"):
+                commit(runtime, streams["logs"], 200)
+            node.rate = 0.0
+            runtime.jobs.set_enabled("proofs", True)
+            assert commit(runtime, streams["logs"], 200).created
+
+    def test_an_unknown_transaction_type_stops_the_stream(self, postgres_url, s3):
+        strange = DevChain(SEED, 120)
+        block = next(block for block in strange.blocks[20:] if len(block.transactions) > 1)
+        object.__setattr__(block.transactions[1], "kind", 0x7E)
+        with serving(strange) as url, running(postgres_url, s3, dev=url) as runtime:
+            streams = apply(runtime, streams=("transactions",))
+            with pytest.raises(UnknownFormat, match=f"block={block.number}"):
+                commit(runtime, streams["transactions"], 0)
+            (stream,) = runtime.jobs.streams()
+            assert "stands still" in (stream.halted_reason or "")
+
+
+def silent(total):
+    del total
+    return lambda: None
+
+
+class TestAudit:
+    @pytest.fixture
+    def lake(self, postgres_url, s3, honest):
+        with running(postgres_url, s3, dev=honest) as runtime:
+            streams = apply(runtime)
+            commit_all(runtime, {key: streams[key] for key in FOUR})
+            yield runtime, streams, environment(postgres_url, s3, dev=honest)
+
+    def verify(self, lake, *, deep=False, repair=False, span=None):
+        return verify_job("proofs", lake[2], span, deep=deep, repair=repair, progress=silent)
+
+    @pytest.mark.parametrize("deep", [False, True])
+    def test_a_whole_lake_passes(self, lake, deep):
+        report = self.verify(lake, deep=deep).report
+        assert report.passed, report
+        assert report.ranges == 12
+        assert report.levels.get("full", 0) >= (9 if deep else 3)  # offline: logs against blocks and transactions
+
+    def test_every_kind_of_damage_is_found_and_exactly_that_is_fetched_again(self, lake, chain):
+        runtime, streams, _ = lake
+        files = {
+            (row["dataset_key"], row["start"]): row
+            for row in rows(
+                runtime.database,
+                "select d.dataset_key, lower(v.block_range) as start, v.manifest_key, f.file_key, v.dataset_version"
+                " from trace.dataset_versions v join trace.datasets d using (dataset_uuid)"
+                " join trace.version_files using (dataset_version) join trace.files f using (file_key)",
+            )
+        }
+        store = runtime.store
+        store.delete([files["logs", 0]["file_key"]])
+        _overwrite(store, files["transactions", 100]["file_key"], lambda data: data[:-20] + b"\0" * 20)
+        _overwrite(store, files["blocks", 200]["manifest_key"], lambda data: data.replace(b"full", b"Full"))
+        store.delete([files["geth_calls", 200]["manifest_key"]])
+        found = {(each.dataset_key, each.range_start): each.kind for each in self.verify(lake).report.findings}
+        assert found == {
+            ("logs", 0): "missing_object",
+            ("transactions", 100): "altered_object",
+            ("blocks", 200): "bad_manifest",
+            ("geth_calls", 200): "missing_object",
+        }
+        assert self.verify(lake, repair=True).repaired == 4
+        state = rows(runtime.database, "select state, count(*) from trace.tasks group by 1 order by 1")
+        assert {row["state"]: row["count"] for row in state} == {"committed": 8, "queued": 4}
+        holes = self.verify(lake).report
+        assert {each.kind for each in holes.findings} == {"hole"}
+        for key, start in found:
+            assert commit(runtime, streams[key], start).created
+        assert self.verify(lake, deep=True).report.passed
+        assert self.verify(lake, span=BlockRange(100, 200)).report.ranges == 4
+
+    def test_rows_that_were_swapped_for_others_with_the_right_digest_in_the_registry_are_found_by_the_node(self, lake):
+        """Whoever may write to the registry as well is found out by the chain's commitments."""
+        runtime, *_ = lake
+        (row,) = rows(
+            runtime.database,
+            "select f.file_key from trace.dataset_versions v join trace.datasets d using (dataset_uuid)"
+            " join trace.version_files using (dataset_version) join trace.files f using (file_key)"
+            " where d.dataset_key = 'logs' and lower(v.block_range) = 100",
+        )
+        forged = _forge(runtime, row["file_key"])
+        assert forged
+        (finding,) = self.verify(lake).report.findings
+        assert (finding.dataset_key, finding.kind) == ("logs", "bad_rows")
+        assert "receipts root" in finding.reason
+
+    def test_a_certificate_is_checked_with_nothing_but_the_parquet(self, lake, tmp_path, chain):
+        runtime, _, variables = lake
+        statement = tmp_path / "statement.json"
+        statement.write_text(certify_job("proofs", variables, None).model_dump_json())
+        folder = _downloaded(runtime, tmp_path / "data")
+        trusted = (299, chain.blocks[299].hash)
+        wrong, checked = check_files(read(statement), folder, trusted)
+        assert wrong == []
+        assert checked == {"rows": 1200, "receipts roots": 300}
+        assert check_files(read(statement), folder, (299, bytes(32)))[0]
+        assert check_files(read(statement), folder, (10_000, bytes(32)))[0]
+        victim = next(folder.rglob("logs_*.parquet"))
+        victim.write_bytes(victim.read_bytes()[:-1] + b"x")
+        assert "not the certified one" in check_files(read(statement), folder, trusted)[0][0]
+        changed = json.loads(statement.read_text())
+        changed["ranges"][0]["rows"] += 1
+        statement.write_text(json.dumps(changed))
+        with pytest.raises(InvalidInput, match="changed after it was made"):
+            read(statement)
+
+    def test_an_incomplete_job_gets_no_certificate(self, lake):
+        runtime, streams, variables = lake
+        runtime.forks.invalidate([commit(runtime, streams["blocks"], 0, refresh=True).dataset_version], "a test")
+        with pytest.raises(InvalidInput, match=r"blocks is not complete: \[0, 100\) is not committed"):
+            certify_job("proofs", variables, None)
+
+
+def _overwrite(store, key, change):
+    data, etag = store.get(key)
+    store.replace(key, change(data), etag)
+
+
+def _forge(runtime, key):
+    """Replace a logs file by one with a changed row, and the registry's digests to match."""
+    import io
+    from hashlib import sha256
+
+    import pyarrow as pa
+
+    from trace_dagster.digest import ContentDigest
+
+    data, etag = runtime.store.get(key)
+    table = pq.read_table(io.BytesIO(data))
+    values = table["data"].to_pylist()
+    values[0] = bytes(len(values[0]))
+    table = table.set_column(table.column_names.index("data"), "data", pa.array(values, pa.large_binary()))
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    runtime.store.replace(key, sink.getvalue(), etag)
+    digest = ContentDigest(table.schema.remove_metadata())
+    digest.update(table.replace_schema_metadata(None))
+    new = {"content_digest": digest.hexdigest(), "rows": table.num_rows}
+    with runtime.database.transaction() as session:
+        execute = session._connection.execute
+        execute("update trace.files set sha256 = %s where file_key = %s", (sha256(sink.getvalue()).hexdigest(), key))
+        version = execute("select * from trace.version_files where file_key = %s", (key,)).fetchone()["dataset_version"]
+        found = execute("select * from trace.dataset_versions where dataset_version = %s", (version,)).fetchone()
+        manifest, etag = runtime.store.get(found["manifest_key"])
+        changed = json.dumps({**json.loads(manifest), "content_digest": new["content_digest"]}).encode()
+        runtime.store.replace(found["manifest_key"], changed, etag)
+        execute(
+            "update trace.dataset_versions set content_digest = %s, manifest_sha256 = %s where dataset_version = %s",
+            (new["content_digest"], sha256(changed).hexdigest(), version),
+        )
+    return True
+
+
+def _downloaded(runtime, folder: Path) -> Path:
+    folder.mkdir()
+    keys = sorted(runtime.store.keys(""))
+    for name, group in groupby(keys, key=lambda key: key.rpartition("/")[2]):
+        for number, key in enumerate(group):
+            if name.endswith(".parquet"):
+                runtime.store.download(key, folder / (name if not number else f"{number}-{name}"))
+    return folder
