@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
   if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then echo $$p; break; fi; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev node demo up down test check format faults soak schema bench screenshots lock clean
+.PHONY: help install install-dev node demo up down test check format faults soak mutants schema bench screenshots lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,11 @@ faults: install-dev ## Crashes, zombies and lost replies, more of them than `mak
 
 soak: install-dev ## The real stack under a chaos loop, 2,000 ranges (SOAK="--ranges 400 --minutes 10" for less)
 	$(BIN)/python -m tests.faults.soak $(SOAK)
+
+mutants: install-dev ## Mutation testing of trace_dagster/verify, a quarter of an hour (docs/mutation.md)
+	test -x .cache/mutants/bin/mutmut || { $(BIN)/python -m venv .cache/mutants && .cache/mutants/bin/pip install -q mutmut==3.8.1; }
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > $$(.cache/mutants/bin/python -c "import site; print(site.getsitepackages()[0])")/parent.pth
+	TRACE_VERIFY_EXAMPLES=2 .cache/mutants/bin/mutmut run --max-children 2
 
 schema: install-dev ## Write docs/schema.sql from the migrations
 	$(BIN)/python -m tests.support.schema

@@ -65,6 +65,9 @@ def _none_left(found: Frames, headers: Sequence[Header]) -> None:
 
 def _check_roots(table: pa.Table, roots: list[_Root], name: str) -> None:
     columns = _geth_columns(roots) if name == "geth_calls" else _trace_columns(roots)
+    senders = [each.sender for _, each, _ in roots]
+    if None not in senders:
+        columns["from_address" if name == "geth_calls" else "action_from"] = senders
     compare(table, columns, [block for block, _, _ in roots])
     _check_created(table, "to_address" if name == "geth_calls" else "result_address", roots)
     _check_errors(table, roots)
@@ -73,7 +76,6 @@ def _check_roots(table: pa.Table, roots: list[_Root], name: str) -> None:
 def _geth_columns(roots: list[_Root]) -> dict[str, Sequence[object]]:
     return {
         "typ": ["CREATE" if each.to is None else "CALL" for _, each, _ in roots],
-        "from_address": [each.sender for _, each, _ in roots],
         "input": [each.input for _, each, _ in roots],
         **faces("value", [each.value for _, each, _ in roots]),
     }
@@ -83,7 +85,6 @@ def _trace_columns(roots: list[_Root]) -> dict[str, Sequence[object]]:
     return {
         "action_type": ["create" if each.to is None else "call" for _, each, _ in roots],
         "action_call_type": [None if each.to is None else "call" for _, each, _ in roots],
-        "action_from": [each.sender for _, each, _ in roots],
         "action_to": [each.to for _, each, _ in roots],
         "action_value": [str(each.value) for _, each, _ in roots],
         "action_input": [None if each.to is None else each.input for _, each, _ in roots],
@@ -97,10 +98,10 @@ def _check_created(table: pa.Table, name: str, roots: list[_Root]) -> None:
     for (block, each, receipt), got in zip(roots, column(table, name) or [], strict=False):
         if each.to is not None:
             expected = each.to if name == "to_address" else None
-        elif receipt.succeeded is False or (receipt.succeeded is None and got is None):
+        elif each.sender is None or receipt.succeeded is False or (receipt.succeeded is None and got is None):
             continue
         else:
-            expected = None if each.sender is None else created_address(each.sender, each.nonce)
+            expected = created_address(each.sender, each.nonce)
         if got != expected:
             raise disagrees(f"{name} is not what the chain says", block, expected, got)
 

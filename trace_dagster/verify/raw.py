@@ -85,11 +85,11 @@ class RawHeader(msgspec.Struct, rename="camel"):
     excess_blob_gas: str | None = None
     parent_beacon_block_root: str | None = None
     requests_hash: str | None = None
-    source: Any = msgspec.field(name=" source", default=b"null")
+    source: Any = msgspec.field(name=" source", default=b"{}")
 
     def unknown_members(self) -> list[str]:
         """Members of the answer that are neither header fields nor known to be none, sorted."""
-        return sorted({shown(name) for name in msgspec.json.decode(self.source, type=dict[str, msgspec.Raw])} - _KNOWN)
+        return sorted(map(shown, set(_decoded(_MEMBERS, self.source, "a block")) - _KNOWN))
 
 
 class RawBlock(RawHeader, rename="camel", kw_only=True):
@@ -139,6 +139,7 @@ _KNOWN = _NOT_HEADER | set(RawHeader.__struct_encode_fields__)
 
 _BLOCK = msgspec.json.Decoder(RawBlock)
 _FULL_BLOCK = msgspec.json.Decoder(RawFullBlock)
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _RECEIPTS = msgspec.json.Decoder(list[RawReceipt])
 
 
@@ -151,7 +152,7 @@ def decode_block(data: Json, *, full: bool) -> RawBlock | RawFullBlock:
 
     Raises VerificationFailed for null and for anything of another form.
     """
-    found = _decoded(_FULL_BLOCK if full else _BLOCK, data, "block")
+    found = _decoded(_FULL_BLOCK if full else _BLOCK, data, "a block")
     found.source = data
     return found  # type: ignore[no-any-return]
 
@@ -166,4 +167,4 @@ def _decoded(decoder: msgspec.json.Decoder[Any], data: Json, what: str) -> Any:
         return decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         # msgspec names the place and the type it met, never the value
-        raise VerificationFailed(f"the node's answer is not of the form of a {what}", reason=shown(error)) from None
+        raise VerificationFailed(f"the node's answer is not of the form of {what}", reason=shown(error)) from None

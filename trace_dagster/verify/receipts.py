@@ -18,6 +18,9 @@ Outcome = tuple[int, bytes, int, Sequence[Log]]
 """(type, encoded first field, cumulative gas, logs)."""
 
 _NO_LOGS = text(bytes(256)) + EMPTY_LIST
+_TOPIC_HEADS = (EMPTY_LIST, b"\xe1", b"\xf8\x42", b"\xf8\x63", b"\xf8\x84")
+"""Before 0 to 4 topics of 33 encoded bytes each."""
+
 _BLOOM = text(bytes(256))[:3]
 
 
@@ -47,7 +50,7 @@ def _encoded(kind: int, first: bytes, cumulative: int, bits: int, logs: Sequence
 
 
 def _log(address: bytes, topics: tuple[bytes, ...], data: bytes) -> bytes:
-    return sequence(b"\x94", address, sequence(*[b"\xa0" + topic for topic in topics]), text(data))
+    return sequence(b"\x94", address, _TOPIC_HEADS[len(topics)], b"\xa0".join((b"", *topics)), text(data))
 
 
 def _bits(logs: Sequence[Log]) -> int:

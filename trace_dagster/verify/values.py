@@ -13,29 +13,31 @@ _LONGEST_NUMBER = 2 + 64
 
 def data(text: str | None, block: int) -> bytes:
     """Bytes of any length. Raises VerificationFailed for what is missing or no hex."""
-    if text is not None and text[:2] == "0x":
-        try:
+    try:
+        if text is not None and text[:2] == "0x":
             return bytes.fromhex(text[2:])
-        except ValueError:
-            pass
+    except ValueError:
+        pass
     raise VerificationFailed("a member of the answer is missing or no hex", block=block, got=shown(text))
 
 
 def fixed(text: str | None, size: int, block: int) -> bytes:
     """Exactly ``size`` bytes: another length could move bytes between fields under the same hash."""
-    found = data(text, block)
-    if len(found) != size:
-        raise disagrees("a member of the answer has the wrong length", block, f"{size} bytes", found)
-    return found
+    try:
+        if text is not None and text[:2] == "0x" and len(found := bytes.fromhex(text[2:])) == size:
+            return found
+    except ValueError:
+        pass
+    raise disagrees("a member of the answer is missing or not of its length", block, f"{size} bytes of hex", text)
 
 
 def number(text: str | None, block: int) -> int:
     """A number of at most 256 bits. Raises VerificationFailed."""
-    if text is not None and text[:2] == "0x" and len(text) <= _LONGEST_NUMBER:
-        try:
+    try:
+        if text is not None and text[:2] == "0x" and len(text) <= _LONGEST_NUMBER:
             return int(text, 16)
-        except ValueError:
-            pass
+    except ValueError:
+        pass
     raise VerificationFailed("a member of the answer is missing or no number", block=block, got=shown(text))
 
 

@@ -1,0 +1,86 @@
+"""Pieces of chain with their answers, tables and proven evidence: devchain blocks, and real ones where they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from tests.support.cryo_tables import NAMES, cryo_table
+from tests.support.recorded_blocks import RecordedChain
+from trace_dagster.blocks import BlockRange
+from trace_dagster.devchain.chain import DevChain
+from trace_dagster.devchain.encode import block_json, receipts_json, traces_json
+from trace_dagster.verify.evidence import Evidence
+from trace_dagster.verify.prove import prove_header, prove_transactions, receipts_of
+from trace_dagster.verify.raw import decode_block, decode_receipts
+
+DEVCHAIN = BlockRange(20, 32)
+REAL = (4404763, 11098450, 16899757, 17053184)
+
+
+@dataclass(frozen=True)
+class Proven:
+    """A piece: answers per block, a table per dataset, and the evidence proven from the answers."""
+
+    piece: BlockRange
+    chain_id: int
+    answers: list[tuple[dict[str, Any], list[dict[str, Any]]]]
+    tables: dict[str, pa.Table]
+    evidence: Evidence
+
+
+def real_folder() -> Path | None:
+    """Where TRACE_REAL_BLOCKS points."""
+    folder = os.environ.get("TRACE_REAL_BLOCKS", "")
+    return Path(folder) if folder else None
+
+
+@cache
+def devchain() -> Proven:
+    """Twelve devchain blocks; one of them is empty, and all types of transactions but blobs are there."""
+    chain = DevChain(7, DEVCHAIN.end)
+    blocks = [chain.blocks[number] for number in range(DEVCHAIN.start, DEVCHAIN.end)]
+    answers = [(block_json(block, full=True), receipts_json(block)) for block in blocks]
+    traces = [[each["result"] for each in traces_json(block)] for block in blocks]
+    return _proven(DEVCHAIN, 20143, answers, traces)
+
+
+@cache
+def real(number: int) -> Proven:
+    """One mainnet block of TRACE_REAL_BLOCKS."""
+    folder = real_folder()
+    assert folder is not None
+    block = _chain(folder).blocks[number]
+    return _proven(BlockRange(number, number + 1), 1, [(block.block, block.receipts)], [block.call_traces])
+
+
+@cache
+def _chain(folder: Path) -> RecordedChain:
+    return RecordedChain(folder)
+
+
+def evidence_of(piece: BlockRange, answers: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> Evidence:
+    """What the answers prove, senders recovered."""
+    headers, transactions, receipts = [], [], []
+    for number, (block, found) in zip(range(piece.start, piece.end), answers, strict=True):
+        raw = decode_block(json.dumps(block).encode(), full=True)
+        headers.append(prove_header(raw, number))
+        transactions.append(prove_transactions(raw, headers[-1], deep=True))
+        receipts.append(receipts_of(decode_receipts(json.dumps(found).encode()), headers[-1]))
+    return Evidence(headers, transactions, receipts, {"all": "raw"})
+
+
+def _proven(piece: BlockRange, chain_id: int, answers: Any, traces: Any) -> Proven:
+    tables = {
+        name: pa.concat_tables(
+            [cryo_table(name, *answer, trace, chain_id) for answer, trace in zip(answers, traces, strict=True)]
+        )
+        for name in NAMES
+    }
+    return Proven(piece, chain_id, answers, tables, evidence_of(piece, answers))
