@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 
-import pyarrow as pa
 import pytest
 
 from tests.support.anvil import find_anvil, running_chain
@@ -15,7 +14,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.embedded import EmbeddedCryo
-from trace_dagster.rpc.pools import RpcPool
+from trace_dagster.rpc.pools import Endpoint
 from trace_dagster.verify.calls import check_calls
 from trace_dagster.verify.check import check
 from trace_dagster.verify.evidence import Evidence
@@ -46,10 +45,8 @@ def mainnet():
 
 def extracted(engine, url, name, span, chain_id):
     known = dataset(name)
-    pool = RpcPool("node", (url,))
-    return pa.concat_tables(
-        engine.extract(ExtractRequest(name, span, chain_id, known.schema(tuple(known.all_columns)), pool))
-    )
+    schema = known.schema(tuple(known.all_columns))
+    return engine.extract(ExtractRequest(name, span, chain_id, schema, Endpoint("node", 1, url)))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,6 +8,7 @@ from trace_dagster.datasets.catalogue import catalogue, dataset
 from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.errors import VerificationFailed
+from trace_dagster.rpc.pools import Endpoint
 from trace_dagster.verify.structure import check_structure
 
 SPAN = BlockRange(10, 14)
@@ -255,6 +256,6 @@ def test_input_counts():
 def test_the_fake_engine_has_the_form_of_a_right_answer(name):
     known = dataset(name)
     span = BlockRange(5, 60)
-    request = ExtractRequest(name, span, 7, known.schema(tuple(known.all_columns)), None, subrange_blocks=100)
-    [found] = FakeCryo().extract(request)
+    request = ExtractRequest(name, span, 7, known.schema(tuple(known.all_columns)), Endpoint("none", 1, ""))
+    found = FakeCryo().extract(request)
     assert "chain_id" in check_structure(known, found, span, 7)
