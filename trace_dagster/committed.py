@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from trace_dagster.blocks import BlockRange, holes
 from trace_dagster.registry.connection import Database
 from trace_dagster.store.objects import ObjectStore
 
+WINDOW_BLOCKS = 1000
+NARROW_BLOCKS = 250
+"""Blocks read at once: fewer where the columns are wide."""
+
+_WIDE = frozenset({"input", "data"})
 _READ_ERRORS = (OSError, pa.ArrowException)
 
 
@@ -24,6 +31,22 @@ class _Version:
     file_keys: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Rows of some blocks, read at once."""
+
+    span: BlockRange
+    rows: pa.Table
+
+    def holds(self, piece: BlockRange) -> bool:
+        return self.span.start <= piece.start and piece.end <= self.span.end
+
+    def rows_of(self, piece: BlockRange) -> pa.Table:
+        numbers = self.rows["block_number"]
+        inside = pc.and_(pc.greater_equal(numbers, piece.start), pc.less(numbers, piece.end))
+        return self.rows.filter(inside)
+
+
 class Committed:
     """The proven versions of a chain's own datasets that touch one range, looked up once."""
 
@@ -31,6 +54,9 @@ class Committed:
         self, database: Database, store: ObjectStore, dataset: UUID, block_range: BlockRange, sources: Sequence[str]
     ) -> None:
         self._store = store
+        self._block_range = block_range
+        self._lock = threading.Lock()
+        self._windows: dict[tuple[str, tuple[str, ...]], _Window] = {}
         self._versions: dict[tuple[str, UUID], list[_Version]] = {}
         self._opened: dict[UUID, ds.Dataset] = {}
         with database.snapshot() as session:
@@ -55,15 +81,32 @@ class Committed:
         return [version.identity for version in self._covering(source, piece, columns)]
 
     def table(self, source: str, piece: BlockRange, columns: Sequence[str]) -> pa.Table | None:
-        """Their rows of ``piece``, in block order; None when they do not cover it or cannot be read."""
-        found = self._covering(source, piece, columns)
+        """Their rows of ``piece``, in block order; None when they do not cover it or cannot be read.
+
+        Pieces come in order, so rows are read some pieces ahead: a read costs far more than what it brings.
+        """
+        key = (source, tuple(columns))
+        with self._lock:
+            window = self._windows.get(key)
+            if window is None or not window.holds(piece):
+                ahead = NARROW_BLOCKS if _WIDE.intersection(columns) else WINDOW_BLOCKS
+                end = min(piece.start + ahead, self._block_range.end)
+                window = self._read(source, BlockRange(piece.start, max(end, piece.end)), columns)
+                window = window or self._read(source, piece, columns)
+                if window is None:
+                    return None
+                self._windows[key] = window
+        return window.rows_of(piece)
+
+    def _read(self, source: str, span: BlockRange, columns: Sequence[str]) -> _Window | None:
+        found = self._covering(source, span, columns)
         field = ds.field("block_number")
-        wanted = (field >= piece.start) & (field < piece.end)
+        wanted = (field >= span.start) & (field < span.end)
         try:
             tables = [self._open(version).to_table(columns=list(columns), filter=wanted) for version in found]
         except _READ_ERRORS:
             return None
-        return pa.concat_tables(tables) if tables else None
+        return _Window(span, pa.concat_tables(tables)) if tables else None
 
     def _covering(self, source: str, piece: BlockRange, columns: Sequence[str]) -> list[_Version]:
         for (name, _), versions in self._versions.items():

@@ -18,6 +18,7 @@ from trace_dagster.registry.standings import Standing
 from trace_dagster.registry.status import JobStatus, StreamStatus
 
 _LOG_STEP_PERCENT = 10
+_WIDTH_IN_A_LOG = 180
 _NUMBERS = {"BIGINT", "INTEGER", "UBIGINT", "UINTEGER", "HUGEINT", "UHUGEINT", "DOUBLE", "BIGNUM", "SMALLINT"}
 
 
@@ -36,7 +37,7 @@ def progress() -> Iterator[Callable[[JobStatus], None]]:
 
 def status_table(jobs: list[JobStatus]) -> None:
     """One table per job."""
-    console = Console()
+    console = _console()
     if not jobs:
         console.print("no job is applied yet: `trace-lite apply --file examples/devchain.yaml`")
     for job in jobs:
@@ -72,7 +73,7 @@ def standings_table(standings: list[Standing]) -> None:
     for each in standings:
         last = f"{human_seconds(each.last_lie_seconds)} ago"
         table.add_row(each.endpoint, f"{each.lies:,}", f"{each.score:.2f}", last, each.reason)
-    Console().print(table)
+    _console().print(table)
 
 
 @contextmanager
@@ -117,7 +118,7 @@ def jobs_table(jobs: list[JobStatus]) -> None:
     for job in jobs:
         streams = ", ".join(stream.dataset_key for stream in job.streams)
         table.add_row(job.name, job.job_id, str(job.chain_id), job.mode, job.state, streams)
-    Console().print(table if jobs else "no job is applied yet: `trace-lite apply --file examples/devchain.yaml`")
+    _console().print(table if jobs else "no job is applied yet: `trace-lite apply --file examples/devchain.yaml`")
 
 
 def human_seconds(seconds: float) -> str:
@@ -136,6 +137,12 @@ def human_bytes(count: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"
+
+
+def _console() -> Console:
+    """Stdout; in a pipe or a log wide enough that no cell is broken."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDTH_IN_A_LOG)
 
 
 def _cells(stream: StreamStatus) -> list[str]:
@@ -213,7 +220,7 @@ def print_result(result: QueryResult, *, as_json: bool) -> None:
         table.add_column(name, justify="right" if kind in _NUMBERS else "left", overflow="fold")
     for row in result.rows:
         table.add_row(*[_text(value(item, kind)) for item, (_, kind) in zip(row, result.columns, strict=True)])
-    Console().print(table)
+    _console().print(table)
     if result.truncated:
         Console(stderr=True).print(f"only the first {len(result.rows):,} rows: see --limit", markup=False)
 

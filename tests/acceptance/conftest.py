@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.replay import replaying
+from trace_dagster.chaos_rpc.proxy import chaos_rpc
+from trace_dagster.chaos_rpc.state import ChaosRpc
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.lite.home import StackState
 from trace_dagster.lite.stack import Stack
@@ -97,8 +99,18 @@ def growing() -> Iterator[object | None]:
 
 
 @pytest.fixture(scope="session")
-def stack(open_folder, real_blocks, node, growing) -> Iterator[Running]:
-    """A running stack; its pools are devchain, node, growing, replay and dead."""
+def lines() -> Iterator[tuple[ChaosRpc, ChaosRpc]]:
+    """Two lines to the devchain: over the first, lists come too short; the other one is honest."""
+    with (
+        chaos_rpc(None, faults=["truncate_tail", "empty_list"], rate=1.0, seed=1) as lying,
+        chaos_rpc(None, faults=["delay"], rate=0.0, seed=1) as honest,
+    ):
+        yield lying, honest
+
+
+@pytest.fixture(scope="session")
+def stack(open_folder, real_blocks, node, growing, lines) -> Iterator[Running]:
+    """A running stack; its pools are devchain, lying (with an honest second endpoint), node, growing, replay, dead."""
     home = open_folder / "home with space"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TRACE_", "AWS_"))}
     environment |= {
@@ -106,6 +118,7 @@ def stack(open_folder, real_blocks, node, growing) -> Iterator[Running]:
         "TRACE_DEVCHAIN_BLOCKS": str(BLOCKS),
         "TRACE_LEASE_TTL_SECONDS": "10",
         "TRACE_RPC_POOL_DEAD_URL": "http://user:hunter2secret@127.0.0.1:9/v1/KEY4f3a2b1c",
+        "TRACE_RPC_POOL_LYING_URL": ",".join(line.url for line in lines),
     }
     if real_blocks is not None:
         environment["TRACE_RPC_POOL_REPLAY_URL"] = real_blocks.url
@@ -113,6 +126,8 @@ def stack(open_folder, real_blocks, node, growing) -> Iterator[Running]:
         environment["TRACE_RPC_POOL_NODE_URL"] = node.url
     if growing is not None:
         environment["TRACE_RPC_POOL_GROWING_URL"] = growing.url
-    lines: list[str] = []
-    with Stack(home, environment).running(lines.append) as state:
+    said: list[str] = []
+    with Stack(home, environment).running(said.append) as state:
+        for line in lines:
+            line.upstream_url = state.environment()["TRACE_RPC_POOL_DEVCHAIN_URL"]
         yield Running(home, state, environment)

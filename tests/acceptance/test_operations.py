@@ -52,9 +52,9 @@ def until(what, seconds=90):
 def check(stack, dataset_key):
     """The coverage check of an asset as the UI shows it."""
     (node,) = DagsterWeb(stack.state.web_url)._client._execute(CHECKS % dataset_key)["assetNodes"]
-    (found,) = node["assetChecksOrError"]["checks"]
-    assert found["name"] == "coverage"
-    return found["executionForLatestMaterialization"]
+    found = {each["name"]: each["executionForLatestMaterialization"] for each in node["assetChecksOrError"]["checks"]}
+    assert set(found) == {"coverage", "verification"}
+    return found["coverage"]
 
 
 def test_jobs_lists_it(stack, operated):

@@ -33,6 +33,7 @@ class ObjectStore:
 
     def __init__(self, access: S3Access, *, max_connections: int = 32) -> None:
         self.access = access
+        self._filesystem: fs.S3FileSystem | None = None
         self._client: Any = boto3.client(
             "s3",
             endpoint_url=access.endpoint,
@@ -131,7 +132,12 @@ class ObjectStore:
         return Upload(self._client, self.access.bucket, key)
 
     def filesystem(self) -> fs.S3FileSystem:
-        """The same store for Arrow readers."""
+        """The same store for Arrow readers; one for all of them, it keeps its connections."""
+        if self._filesystem is None:
+            self._filesystem = self._new_filesystem()
+        return self._filesystem
+
+    def _new_filesystem(self) -> fs.S3FileSystem:
         return fs.S3FileSystem(
             access_key=self.access.access_key,
             secret_key=self.access.secret_key,

@@ -112,15 +112,20 @@ class RawLog(msgspec.Struct, gc=False):
     data: str
 
 
-class RawReceipt(msgspec.Struct, rename="camel", gc=False):
-    """A receipt; ``root`` instead of ``status`` before Byzantium (EIP-658)."""
+class RawOutcome(msgspec.Struct, rename="camel", gc=False):
+    """A receipt without its logs; ``root`` instead of ``status`` before Byzantium (EIP-658)."""
 
     cumulative_gas_used: str
-    logs: list[RawLog]
     status: str | None = None
     root: str | None = None
     type: str | None = None
     transaction_hash: str | None = None
+
+
+class RawReceipt(RawOutcome, rename="camel", gc=False, kw_only=True):
+    """A receipt."""
+
+    logs: list[RawLog]
 
 
 _NOT_HEADER = frozenset(
@@ -141,6 +146,7 @@ _BLOCK = msgspec.json.Decoder(RawBlock)
 _FULL_BLOCK = msgspec.json.Decoder(RawFullBlock)
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _RECEIPTS = msgspec.json.Decoder(list[RawReceipt])
+_OUTCOMES = msgspec.json.Decoder(list[RawOutcome])
 
 
 @overload
@@ -160,6 +166,11 @@ def decode_block(data: Json, *, full: bool) -> RawBlock | RawFullBlock:
 def decode_receipts(data: Json) -> list[RawReceipt]:
     """``eth_getBlockReceipts``. Raises VerificationFailed as :func:`decode_block` does."""
     return _decoded(_RECEIPTS, data, "receipts")  # type: ignore[no-any-return]
+
+
+def decode_outcomes(data: Json) -> list[RawOutcome]:
+    """The same answer for who brings the logs."""
+    return _decoded(_OUTCOMES, data, "receipts")  # type: ignore[no-any-return]
 
 
 def _decoded(decoder: msgspec.json.Decoder[Any], data: Json, what: str) -> Any:

@@ -1,0 +1,200 @@
+"""What proof costs: the same ranges with verify off, structural and full, one run, ratios to off last.
+
+    .venv/bin/python bench/verification.py [--blocks 2000] [--rounds 5] [--latency 0.05]
+
+Ranges go through claim, Cryo, proof, Parquet on a real S3 server and the fenced commit in a real Postgres, without
+Dagster. Node, S3 server and Postgres share the machine with them, so a proof competes with what it checks for the
+cores. With --latency every request to the node takes that many seconds longer, as it does at a provider.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.chain_sync import parse
+from trace_dagster.defs.streams import spec_of
+from trace_dagster.devchain.constants import CHAIN_ID
+from trace_dagster.errors import TraceError
+from trace_dagster.ingest import StreamSpec, Work
+from trace_dagster.lite.home import Home
+from trace_dagster.lite.ports import HOST, Ports
+from trace_dagster.lite.postgres import dsn, postgres_service
+from trace_dagster.lite.processes import Child, Service
+from trace_dagster.lite.s3 import s3_service
+from trace_dagster.registry.jobs import Bounds
+from trace_dagster.registry.migrations import migrate
+from trace_dagster.runtime import Runtime
+from trace_dagster.settings import settings_from
+from trace_dagster.store.access import S3Access
+from trace_dagster.store.objects import ensure_bucket
+
+DATASETS = ("blocks", "transactions", "logs", "geth_calls")
+LEVELS = ("off", "structural", "full")
+RANGES_AT_ONCE = 2
+JOB = """kind: chain_sync
+name: {name}
+chain_id: {chain}
+mode: {{kind: fixed_target, from_block: 0, to_block: {blocks}}}
+defaults: {{rpc_pool: node, chunk_size: {chunk}, max_inflight: 8, verify: {verify}}}
+streams:
+{streams}
+"""
+
+
+@contextmanager
+def services(folder: Path) -> Iterator[dict[str, str]]:
+    """A Postgres with our schema and an S3 server; what a process needs to know of them."""
+    folder.chmod(0o755)
+    home = Home(folder / "home")
+    home.prepare()
+    ports, secrets = Ports({}), home.secrets()
+    postgres_port, s3_port = ports.take(), ports.take(with_grpc=True)
+    access = S3Access("bench", secrets.s3_access_key, secrets.s3_secret_key, f"http://{HOST}:{s3_port}")
+    with ExitStack() as stack:
+        stack.enter_context(_running(postgres_service(folder / "postgres", postgres_port, "bench"), folder / "pg.log"))
+        stack.enter_context(_running(s3_service(folder / "s3", ports, secrets, access, s3_port), folder / "s3.log"))
+        ensure_bucket(access)
+        url = dsn(postgres_port, "bench", "postgres")
+        migrate(url)
+        yield {
+            "TRACE_POSTGRES_URL": url,
+            "TRACE_S3_ENDPOINT": access.endpoint or "",
+            "TRACE_S3_BUCKET": access.bucket,
+            "AWS_ACCESS_KEY_ID": access.access_key,
+            "AWS_SECRET_ACCESS_KEY": access.secret_key,
+        }
+
+
+@contextmanager
+def _running(service: Service, log: Path) -> Iterator[None]:
+    child = Child(service, log)
+    try:
+        child.wait_healthy()
+        yield
+    finally:
+        child.signal_stop()
+        child.wait_stopped(10)
+
+
+@contextmanager
+def node(blocks: int, latency: float) -> Iterator[str]:
+    """The URL of a devchain in a process of its own, behind a slow line when ``latency`` is not 0 seconds."""
+    ports = Ports({})
+    port, slow = ports.take(), ports.take()
+    commands = [["-m", "trace_dagster.devchain", "--port", str(port), "--seed", "7", "--blocks", str(blocks)]]
+    if latency:
+        line = ["--upstream", f"http://{HOST}:{port}", "--port", str(slow), "--rate", "1", "--fault", "delay"]
+        commands.append(["-m", "trace_dagster.cli", "chaos-rpc", *line, "--delay-seconds", str(latency)])
+    processes = [subprocess.Popen([sys.executable, *each], stderr=subprocess.DEVNULL) for each in commands]
+    try:
+        yield f"http://{HOST}:{slow if latency else port}"
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def round_of(runtime: Runtime, number: int, verify: str, blocks: int, chunk: int) -> dict[str, float]:
+    """Seconds until everything is committed, by dataset, one after the other."""
+    name = f"{verify}_{number}"
+    streams = "\n".join(f"  {dataset}_{name}: {{cryo_dataset_name: {dataset}}}" for dataset in DATASETS)
+    job = parse(JOB.format(name=name, chain=CHAIN_ID, blocks=blocks, chunk=chunk, verify=verify, streams=streams))
+    runtime.jobs.apply(job, Bounds(0, blocks))
+    found = {stream.dataset_key: stream for stream in runtime.jobs.streams() if stream.job_name == name}
+    spans = list(BlockRange(0, blocks).split(chunk))
+    seconds = {}
+    for dataset in DATASETS:
+        spec = spec_of(found[f"{dataset}_{name}"])
+
+        def bring_in(span: BlockRange, spec: StreamSpec = spec) -> None:
+            work = runtime.ingest.claim(spec, span, "bench", wait_seconds=0)
+            assert isinstance(work, Work)
+            runtime.ingest.commit(work)
+
+        started = time.perf_counter()
+        with ThreadPoolExecutor(RANGES_AT_ONCE) as threads:
+            list(threads.map(bring_in, spans))
+        seconds[dataset] = time.perf_counter() - started
+    return seconds
+
+
+def hide(runtime: Runtime) -> None:
+    """Take a round's versions out of sight: they must not be the next round's evidence."""
+    with runtime.database.transaction() as session:
+        session._connection.execute(
+            "update trace.dataset_versions set visible = false, hidden_at = now() where visible"
+        )
+
+
+def wait_for(url: str, runtime: Runtime) -> None:
+    """Until the node answers."""
+    for _ in range(300):
+        try:
+            runtime.pool("node", CHAIN_ID)
+            return
+        except TraceError:
+            time.sleep(0.2)
+    sys.exit(f"error: no node at {url}")
+
+
+def main() -> None:
+    """Run the rounds and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--blocks", type=int, default=2000)
+    parser.add_argument("--chunk", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds added to each request")
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="trace-bench-", ignore_cleanup_errors=True))
+        )
+        variables = stack.enter_context(services(folder))
+        url = stack.enter_context(node(options.blocks + 10, options.latency))
+        runtime = Runtime(settings_from({**variables, "TRACE_RPC_POOL_NODE_URL": url}))
+        stack.callback(runtime.close)
+        wait_for(url, runtime)
+        round_of(runtime, 0, "off", options.blocks, options.chunk)  # the node encodes each answer once; not counted
+        hide(runtime)
+        rounds: list[dict[str, dict[str, float]]] = []
+        for number in range(1, options.rounds + 1):
+            rounds.append({})
+            for verify in LEVELS:
+                rounds[-1][verify] = round_of(runtime, number, verify, options.blocks, options.chunk)
+                hide(runtime)
+            print(f"round {number}: {rounds[-1]}", file=sys.stderr)
+    report(options, rounds)
+
+
+def report(options: argparse.Namespace, rounds: list[dict[str, dict[str, float]]]) -> None:
+    """Medians, and the median of the paired ratios."""
+    print(f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, medians of {len(rounds)}")
+    print(f"{options.blocks} blocks, ranges of {options.chunk}, {options.latency * 1000:.0f} ms added per request\n")
+    print("| dataset | off, s | structural, s | full, s | structural / off | full / off |")
+    print("|---|---|---|---|---|---|")
+    for dataset in (*DATASETS, "all four"):
+        names = DATASETS if dataset == "all four" else (dataset,)
+        taken = {level: [sum(each[level][name] for name in names) for each in rounds] for level in LEVELS}
+        median = {level: statistics.median(taken[level]) for level in LEVELS}
+        ratios = [
+            statistics.median(one / off for one, off in zip(taken[level], taken["off"], strict=True))
+            for level in LEVELS[1:]
+        ]
+        cells = [f"{median[level]:.2f}" for level in LEVELS] + [f"{ratio:.2f}" for ratio in ratios]
+        print(f"| {dataset} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
