@@ -86,12 +86,13 @@ def audit(
     wanted: dict[str, BlockRange],
     store: ObjectStore,
     witness_of: WitnessOf,
-    endpoints: Sequence[Endpoint] = (),
+    endpoints: dict[str, list[Endpoint]],
     done: Callable[[], None] = lambda: None,
 ) -> Report:
     """Check every version, then how they fit together; ``wanted`` is what each dataset key must cover.
 
-    With ``endpoints`` rows are compared with what those nodes show: they are right when one of them proves them.
+    A dataset key with ``endpoints`` is compared with what those nodes show: rows are right when one of them proves
+    them.
     ``done`` is called after each version.
     """
     report = Report()
@@ -120,7 +121,7 @@ def _count(report: Report, version: StoredVersion, outcome: Proof | Finding | st
 
 
 def _look(
-    version: StoredVersion, store: ObjectStore, witness_of: WitnessOf, endpoints: Sequence[Endpoint]
+    version: StoredVersion, store: ObjectStore, witness_of: WitnessOf, endpoints: dict[str, list[Endpoint]]
 ) -> Proof | Finding | str:
     """What was proven of one version, or what is wrong with it, or why nobody knows."""
     try:
@@ -137,7 +138,7 @@ def _look(
                         version, kind, f"{file.key} is {'gone' if digest is None else 'not what was committed'}"
                     )
                 paths.append(path)
-            return _prove(version, paths, witness_of(version), endpoints)
+            return _prove(version, paths, witness_of(version), endpoints.get(version.dataset_key, ()))
     except (VerificationFailed, Corrupt) as error:
         return _finding(version, "bad_rows", str(error))
     except TraceError as error:

@@ -14,6 +14,7 @@ from trace_dagster.evidence import SOURCES, Witness
 from trace_dagster.operate import opened
 from trace_dagster.registry.jobs import StreamRow
 from trace_dagster.registry.versions import StoredVersion, versions_of_job
+from trace_dagster.rpc.pools import Endpoint
 from trace_dagster.runtime import Runtime
 
 Progress = Callable[[int], Callable[[], None]]
@@ -46,13 +47,12 @@ def verify_job(
         streams = _streams(runtime, wanted)
         whole = span or BlockRange(0, MAX_BLOCK)
         versions = versions_of_job(runtime.database, streams[0].job_id, whole)
-        endpoints = runtime.standings.best_first(runtime.pool(streams[0].rpc_pool, streams[0].chain_id)) if deep else []
         report = audit(
             versions,
             _spans(streams, whole),
             runtime.store,
             lambda version: _witness(runtime, version, deep=deep),
-            endpoints,
+            {stream.dataset_key: _endpoints(runtime, stream) for stream in streams} if deep else {},
             progress(len(versions)),
         )
         return Verified(report, _repair(runtime, streams, report) if repair else 0)
@@ -85,6 +85,10 @@ def _spans(streams: list[StreamRow], whole: BlockRange) -> dict[str, BlockRange]
         if start < end:
             spans[stream.dataset_key] = BlockRange(start, end)
     return spans
+
+
+def _endpoints(runtime: Runtime, stream: StreamRow) -> list[Endpoint]:
+    return runtime.standings.best_first(runtime.pool(stream.rpc_pool, stream.chain_id))
 
 
 def _witness(runtime: Runtime, version: StoredVersion, *, deep: bool) -> Witness | None:

@@ -9,9 +9,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
 import pytest
 import uvicorn
 
@@ -25,7 +27,7 @@ from trace_dagster.engine.embedded import EmbeddedCryo
 from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.engine.select import engine_from
 from trace_dagster.engine.workers import CallFailed
-from trace_dagster.errors import ExtractionFailed, InvalidInput, Unavailable
+from trace_dagster.errors import ExtractionFailed, InvalidInput, Unavailable, UnknownFormat
 from trace_dagster.pieces import Order, Pieces
 from trace_dagster.rpc.client import require_chain
 from trace_dagster.rpc.pools import RpcPool
@@ -91,6 +93,17 @@ def test_counts_and_schema_are_the_chains(engine, pool, chain, name):
 def test_every_known_column_can_be_asked_for(engine, pool, name):
     wanted = request(name, pool, 5, 9, tuple(dataset(name).all_columns))
     assert engine.extract(wanted).schema == wanted.schema
+
+
+def test_columns_of_another_type_are_a_form_this_version_does_not_know(engine, pool):
+    """What a newer Cryo would do: it stops the stream, it is not written."""
+    wanted = request("blocks", pool, 5, 9)
+    newer = wanted.schema.set(wanted.schema.get_field_index("block_number"), pa.field("block_number", pa.uint64()))
+    with pytest.raises(UnknownFormat, match="columns are not those this version knows"):
+        engine.extract(replace(wanted, schema=newer))
+    renamed = pa.schema([*wanted.schema, pa.field("withdrawals_root", pa.large_binary())])
+    with pytest.raises(UnknownFormat, match="gave no column"):
+        engine.extract(replace(wanted, schema=renamed))
 
 
 def test_eight_ranges_at_once(engine, pool, chain):

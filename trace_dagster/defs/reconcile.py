@@ -19,6 +19,7 @@ from dagster import (
 )
 
 from trace_dagster.defs.io_manager import materialization
+from trace_dagster.defs.proofs import verification_evaluation
 from trace_dagster.defs.streams import RUNTIME, asset_key
 from trace_dagster.registry.jobs import StreamRow
 from trace_dagster.registry.outbox import Commit
@@ -33,8 +34,8 @@ COMMITS_PER_TICK = 500
 _SHOWN_GAPS = 10
 
 
-def lost_materializations(runtime: Runtime, instance: DagsterInstance) -> list[AssetMaterialization]:
-    """Events for commits that Dagster does not show; those it shows are marked as told.
+def lost_events(runtime: Runtime, instance: DagsterInstance) -> list[AssetMaterialization | AssetCheckEvaluation]:
+    """Materialization and proof of commits that Dagster does not show; those it shows are marked as told.
 
     A range whose run was killed between commit and event is reported here, and marked at the next
     tick, when Dagster shows it.
@@ -47,7 +48,12 @@ def lost_materializations(runtime: Runtime, instance: DagsterInstance) -> list[A
         known = commit.derived or str(commit.publication.dataset_version) in shown
         (told if known else lost).append(commit)
     runtime.outbox.mark_told([commit.outbox_id for commit in told])
-    return [materialization(asset_key(commit.chain_id, commit.dataset_key), commit.publication) for commit in lost]
+    return [event for commit in lost for event in _events(commit)]
+
+
+def _events(commit: Commit) -> tuple[AssetMaterialization, AssetCheckEvaluation]:
+    key = asset_key(commit.chain_id, commit.dataset_key)
+    return materialization(key, commit.publication), verification_evaluation(key, commit.publication)
 
 
 def check_evaluations(runtime: Runtime, cursor: str | None) -> tuple[list[AssetCheckEvaluation], str]:

@@ -20,7 +20,7 @@ from dagster import (
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from trace_dagster.blocks import BlockRange, cells
-from trace_dagster.defs.reconcile import check_evaluations, lost_materializations
+from trace_dagster.defs.reconcile import check_evaluations, lost_events
 from trace_dagster.defs.streams import asset_key
 from trace_dagster.dispatch import BATCH_TAG, Batch, loaded_as
 from trace_dagster.lanes import Lane, lanes
@@ -119,7 +119,7 @@ def reconciler_sensor(runtime_of: RuntimeOf) -> SensorDefinition:
     )
     def trace_reconciler(context: SensorEvaluationContext) -> SensorResult | SkipReason:
         runtime = runtime_of()
-        lost = lost_materializations(runtime, context.instance)
+        lost = lost_events(runtime, context.instance)
         checks, cursor = check_evaluations(runtime, context.cursor)
         if not lost and not checks:
             return SkipReason("Dagster shows every commit")

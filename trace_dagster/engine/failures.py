@@ -11,7 +11,7 @@ from trace_dagster.rpc.pools import variable_of
 
 _UNSUPPORTED = re.compile(r"-32601|method not (found|supported)|not whitelisted|unsupported method", re.IGNORECASE)
 _REFUSED_KEY = re.compile(r"(status|code)\W{0,4}40[13]\b|unauthorized|forbidden|invalid api key", re.IGNORECASE)
-_MISSING_COLUMN = re.compile(r"columns missing: ([\w, ]+)")
+_MISSING_COLUMN = re.compile(r"(?:columns missing|do not support these columns): \W*(\w+)")
 _NOISE = re.compile(r"RustPanic: rust future panicked: unknown error|note: run with.*|thread '[^']*' panicked at \S+")
 _MAX_CAUSE = 200
 
