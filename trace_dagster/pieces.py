@@ -143,7 +143,9 @@ class Pieces:
             try:
                 return [self._once(job, block_range, endpoint, endpoints)]
             except _PASSED_OVER as failed:
-                error = self._noted(failed, endpoint)
+                noted = self._noted(failed, endpoint)
+                # one garbled answer can look like a new format: only when every try does, the stream is stopped
+                error = noted if error is None or not isinstance(noted, UnknownFormat) else error
         assert error is not None
         if len(block_range) == 1 or not _worth_halving(error):
             raise error
@@ -264,7 +266,7 @@ class _Job:
 
 def _worth_halving(error: TraceError) -> bool:
     """Smaller calls help where one bad answer spoils many; not where nobody answers or nobody can."""
-    return isinstance(error, VerificationFailed | Unavailable) and not isinstance(error, NoAnswer)
+    return isinstance(error, VerificationFailed | Unavailable | UnknownFormat) and not isinstance(error, NoAnswer)
 
 
 def _digest(table: pa.Table) -> str:

@@ -14,7 +14,7 @@ from trace_dagster.verify.check import check
 from trace_dagster.verify.compare import Compared, compare
 from trace_dagster.verify.evidence import Evidence
 from trace_dagster.verify.faces import faces
-from trace_dagster.verify.rows import check_token_transfers, check_transactions
+from trace_dagster.verify.rows import check_logs, check_token_transfers, check_transactions
 from trace_dagster.verify.tables import headers_of, receipts_of_tables, transactions_of
 
 FORM = {"block_number in range", "rows in block order", "chain_id"}
@@ -220,3 +220,17 @@ def test_a_piece_of_blocks_without_transactions():
     for name in ("transactions", "logs"):
         with pytest.raises(VerificationFailed):
             check(dataset(name), found.tables[name].slice(0, 0), BlockRange(number, number + 1), 20143, given)
+
+
+def test_a_log_beyond_the_receipts_of_a_block_that_would_prove_without_it():
+    """The receipts root comes out; the row is of no receipt."""
+    found = devchain()
+    at = next(n for n, inside in enumerate(found.evidence.receipts) if any(each.logs for each in inside))
+    header, receipts = found.evidence.headers[at], found.evidence.receipts[at]
+    rows = [row for row in found.tables["logs"].to_pylist() if row["block_number"] == header.number]
+    extra = {**rows[-1], "log_index": len(rows), "transaction_index": len(receipts)}
+    table = pa.Table.from_pylist([*rows, extra], schema=found.tables["logs"].schema)
+    count = len(receipts)
+    said = f"^a log belongs to no transaction of its block block={header.number} expected=below {count} got={count}$"
+    with pytest.raises(VerificationFailed, match=said):
+        check_logs(table, [header], [receipts])

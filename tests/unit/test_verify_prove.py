@@ -116,14 +116,20 @@ def test_a_member_that_is_no_header_field_is_harmless():
 
 
 def test_a_header_field_this_version_does_not_know_is_an_unknown_format():
-    fields = {**HEADER, "blockAccessListHash": b"\x0d" * 32}
-    with pytest.raises(UnknownFormat, match=r"block=7 members=blockAccessListHash$"):
+    fields = {**HEADER, "blockAccessListHash": b"\x0d" * 32, "a": 1}
+    with pytest.raises(
+        UnknownFormat,
+        match=r"^the header has members this version does not know block=7 members=a,blockAccessListHash$",
+    ):
         prove_header(block(header_answer(fields, size="0x1", author="0x", sealFields=[], totalDifficulty="0x0")), 7)
 
 
 def test_a_wrong_hash_with_known_members_names_both():
     answer = header_answer(HEADER, withdrawals=[], uncles=[])
-    with pytest.raises(VerificationFailed, match=f"block=7 expected=0x{'11' * 32} got={answer['hash']}"):
+    with pytest.raises(
+        VerificationFailed,
+        match=f"^the header does not give the block's hash block=7 expected=0x{'11' * 32} got={answer['hash']}$",
+    ):
         prove_header(block({**answer, "hash": "0x" + "11" * 32}), 7)
 
 
@@ -218,7 +224,7 @@ def test_a_sender_is_hearsay_until_deep():
     lied = full_block({**answer, "from": said(TO)})
     assert prove_transactions(lied, header)[0].sender == TO
     assert prove_transactions(full_block({k: v for k, v in answer.items() if k != "from"}), header)[0].sender is None
-    with pytest.raises(VerificationFailed, match="signed by another than its sender block=9 expected=0x"):
+    with pytest.raises(VerificationFailed, match=r"signed by another than its sender block=9 expected=0x.* got=0x0001"):
         prove_transactions(lied, header, deep=True)
 
 
@@ -242,7 +248,9 @@ def test_a_fee_cap_without_base_fee():
 @pytest.mark.parametrize("kind", ["0x5", "0x7e", "0x" + "f" * 64])
 def test_a_type_not_known_is_an_unknown_format(kind):
     _, answer = signed(2)
-    with pytest.raises(UnknownFormat, match=f"block=9 type={int(kind, 16)}"):
+    with pytest.raises(
+        UnknownFormat, match=f"^a transaction has a type this version does not know block=9 type={int(kind, 16)}$"
+    ):
         prove_transactions(full_block({**answer, "type": kind}), header_with())
     with pytest.raises(UnknownFormat, match="block=9 type="):
         receipts_of(receipts([{"type": kind, "status": "0x1", "cumulativeGasUsed": "0x1", "logs": []}]), header_with())
@@ -260,15 +268,20 @@ def test_a_transaction_that_lacks_a_member(name):
         with pytest.raises(VerificationFailed):
             prove_transactions(full_block(broken), header)
     _, other = signed(4)
-    with pytest.raises(VerificationFailed, match="lacks a list its type has"):
+    with pytest.raises(VerificationFailed, match=r"^a transaction lacks a list its type has block=9$"):
         prove_transactions(full_block({**other, "authorizationList": None}), header)
 
 
 def test_a_wrong_hash_or_root_is_named():
     encoded, answer = signed(2)
-    with pytest.raises(VerificationFailed, match="a transaction does not give its hash block=9 expected=0x11"):
+    with pytest.raises(
+        VerificationFailed,
+        match=f"a transaction does not give its hash block=9 expected=0x{'11' * 32} got={answer['hash']}",
+    ):
         prove_transactions(full_block({**answer, "hash": "0x" + "11" * 32}), header_with())
-    with pytest.raises(VerificationFailed, match="the transactions root does not come out block=9 expected=0x00"):
+    with pytest.raises(
+        VerificationFailed, match=r"the transactions root does not come out block=9 expected=0x00.* got=0x"
+    ):
         prove_transactions(full_block(answer), header_with())
     assert encoded
 
@@ -362,3 +375,74 @@ def test_an_account_of_the_devchain_recovers():
 def test_evidence_of_a_wrong_block_does_not_prove():
     with pytest.raises(VerificationFailed, match="another block block=21"):
         evidence_of(BlockRange(21, 22), devchain().answers[:1])
+
+
+def broken_anywhere(answer, wrong="0xzz"):
+    """The answer with each of its texts replaced, one at a time."""
+    for key in answer if isinstance(answer, dict) else range(len(answer)):
+        value = answer[key]
+        given = [wrong] if isinstance(value, str) else broken_anywhere(value, wrong) if value else []
+        for each in given:
+            found = copy.copy(answer)
+            found[key] = each
+            yield found
+
+
+MALFORMED = (
+    r"^a member of the answer is missing or (no hex|no number|not of its length) "
+    r"block={}( expected=\d+ bytes of hex)? got=0xzz$"
+)
+
+
+@pytest.mark.parametrize("kind", range(5))
+def test_every_malformed_member_of_a_transaction_names_block_and_text(kind):
+    encoded, answer = signed(kind)
+    header = header_with(transactions_root=list_root([encoded]))
+    unread = {"from", "gasPrice"} if kind >= 2 else {"from"}
+    for broken in broken_anywhere({name: value for name, value in answer.items() if name not in unread}):
+        with pytest.raises(VerificationFailed, match=MALFORMED.format(9)):
+            prove_transactions(full_block(broken), header)
+    with pytest.raises(VerificationFailed, match=MALFORMED.format(9)):
+        prove_transactions(full_block({**answer, "from": "0xzz"}), header)
+    [raw] = full_block({**answer, "v": "0xzz"}).transactions
+    with pytest.raises(VerificationFailed, match=MALFORMED.format(9)):
+        recover_sender(raw, 9)
+
+
+def test_every_malformed_member_of_a_header_or_receipt_names_block_and_text():
+    for broken in broken_anywhere(header_answer(HEADER)):
+        with pytest.raises(VerificationFailed, match=MALFORMED.format(7)):
+            prove_header(block(broken), 7)
+    answer = receipt_json(transactionHash="0x" + "33" * 32)
+    for broken in broken_anywhere(answer):
+        with pytest.raises(VerificationFailed, match=MALFORMED.format(9)):
+            receipts_of(receipts([broken]), receipts_header((2, 1, 100)))
+
+
+@pytest.mark.parametrize("chain", [0, 1, 5])
+def test_signatures_of_both_parities(chain):
+    """Legacy v holds parity and chain (EIP-155); a yParity beside it counts for typed transactions only."""
+    seen = set()
+    for nonce in range(8):
+        for kind, protected in ((0, True), (0, False), (1, True), (2, True)):
+            _, answer = signed(kind, chain=chain, nonce=nonce, protected=protected)
+            seen.add((kind, protected, int(answer["v"], 16) % 2))
+            odd = {**answer, "yParity": "0x7"} if kind == 0 else {**answer, "yParity": answer["v"], "v": "0x9"}
+            for given in (answer, odd):
+                [raw] = full_block(given).transactions
+                assert said(recover_sender(raw, 9)) == answer["from"]
+                encoded = signed(kind, chain=chain, nonce=nonce, protected=protected)[0]
+                header = header_with(transactions_root=list_root([encoded]))
+                assert prove_transactions(full_block(given), header)[0].nonce == nonce
+    assert len(seen) == 8
+
+
+def test_roots_that_do_not_come_out_name_both():
+    header = receipts_header((2, 1, 100))
+    with pytest.raises(VerificationFailed, match=f"block=9 expected=0x{'11' * 32} got={said(header.receipts_root)}$"):
+        receipts_of(receipts([receipt_json()]), replace(header, receipts_root=b"\x11" * 32))
+    bloom = said(header.logs_bloom)[:18]
+    with pytest.raises(
+        VerificationFailed, match=rf"block=9 expected=0x0000.*\(256 bytes\) got={bloom}\.\.\(256 bytes\)$"
+    ):
+        receipts_of(receipts([receipt_json()]), replace(header, logs_bloom=bytes(256)))

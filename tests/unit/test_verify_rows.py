@@ -217,7 +217,9 @@ def test_logs_may_not_trade_places():
     )  # fmt: skip
     one, two = rows[at], rows[at + 1]
     rows[at], rows[at + 1] = {**two, "log_index": one["log_index"]}, {**one, "log_index": two["log_index"]}
-    with pytest.raises(VerificationFailed, match="logs are not in order of their transactions"):
+    places = "block={block_number} expected={transaction_index}".format(**two)
+    said = f"^logs are not in order of their transactions {places} got={one['transaction_index']}$"
+    with pytest.raises(VerificationFailed, match=said):
         check_logs(with_rows(found.tables["logs"], rows), found.evidence.headers, found.evidence.receipts)
 
 
@@ -225,7 +227,9 @@ def test_a_topic_after_a_missing_one():
     found = devchain()
     rows = found.tables["logs"].to_pylist()
     rows[0] = {**rows[0], "topic0": None}
-    with pytest.raises(VerificationFailed, match="a topic after a missing one block="):
+    with pytest.raises(
+        VerificationFailed, match=f"^a log has a topic after a missing one block={rows[0]['block_number']}$"
+    ):
         check_logs(with_rows(found.tables["logs"], rows), found.evidence.headers, found.evidence.receipts)
 
 
@@ -288,9 +292,12 @@ def test_a_log_of_no_transaction_among_stored_rows():
 def test_lengths_are_checked_before_hashing(column, size, longer):
     found = devchain()
     rows = found.tables["logs"].to_pylist()
-    value = rows[2][column]
-    rows[2] = {**rows[2], column: value + b"\x00" if longer else value[:-1]}
-    with pytest.raises(VerificationFailed, match=f"{column} has the wrong length block=.* expected={size} bytes"):
+    value = rows[-1][column]
+    wrong = value + b"\x00" if longer else value[:-1]
+    rows[-1] = {**rows[-1], column: wrong}
+    shown = f"0x{wrong.hex()}" if len(wrong) <= 32 else f"0x{wrong[:8].hex()}"
+    said = f"^{column} has the wrong length block={rows[-1]['block_number']} expected={size} bytes got={shown}"
+    with pytest.raises(VerificationFailed, match=said):
         check_logs(with_rows(found.tables["logs"], rows), found.evidence.headers, found.evidence.receipts)
 
 
@@ -407,7 +414,12 @@ def test_pairs_of_any_dataset():
     assert "transaction_hash" in check_transaction_hashes(table, headers, transactions, None).covered
     assert check_transaction_hashes(table, headers, None, receipts).covered == set()
     assert check_transaction_hashes(table, headers, None, None).checks == []
-    with pytest.raises(VerificationFailed, match="lies outside the range block="):
+    for column in ("transaction_hash", "transaction_index"):
+        assert check_transaction_hashes(table.drop_columns([column]), headers, transactions, None).checks == []
+    first = next(each for each in table["block_number"].to_pylist() if each != headers[0].number)
+    with pytest.raises(
+        VerificationFailed, match=f"lies outside the range block={first} expected=20 to 20 got={first}$"
+    ):
         check_block_hashes(table, headers[:1])
     with pytest.raises(VerificationFailed, match="belongs to no transaction of its block"):
         check_transaction_hashes(table, headers[:1], transactions[:1], None)
@@ -416,5 +428,8 @@ def test_pairs_of_any_dataset():
     with pytest.raises(VerificationFailed, match="transaction_hash is not what the chain says"):
         check_transaction_hashes(with_rows(table, rows), headers, transactions, None)
     assert check_transaction_hashes(with_rows(table, rows), headers, transactions, None, nulls=True).covered == set()
+    late = [*rows[:-1], {**rows[-1], "transaction_hash": bytes(32)}]
+    with pytest.raises(VerificationFailed, match="transaction_hash is not what the chain says"):
+        check_transaction_hashes(with_rows(table, late), headers, transactions, None, nulls=True)
     rows[1] = {**rows[1], "transaction_index": None}
     assert check_transaction_hashes(with_rows(table, rows), headers, transactions, None).covered == set()

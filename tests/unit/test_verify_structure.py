@@ -112,7 +112,8 @@ def test_sparse_indices_only_rise(name, index):
     run(name, indexed(name, [(10, 3), (10, 7), (11, 2)], index))
     for pairs in ([(10, 3), (10, 3)], [(10, 3), (10, 2)]):
         with pytest.raises(
-            VerificationFailed, match=f"not in order of block_number, {index} block=10 expected=above 3 got="
+            VerificationFailed,
+            match=f"not in order of block_number, {index} block=10 expected=above 3 got={pairs[1][1]}",
         ):
             run(name, indexed(name, pairs, index))
 
@@ -204,6 +205,7 @@ def test_faces_that_agree():
             "native_transfers", valued(number.to_bytes(32, "big"), str(number), float(number))
         )
     assert "faces of value agree" in run("native_transfers", valued(None, None, None))
+    assert "faces of value agree" in run("native_transfers", valued(None, None, None, [*FACES[:2], *FACES[3:]]))
     assert "faces of value agree" in run("native_transfers", valued(None, "5", 5.0, [*FACES[:2], *FACES[3:]]))
     assert "faces of value agree" not in run(
         "native_transfers", valued(None, "5", 5.0, [*FACES[:4:3], "transfer_index"])
