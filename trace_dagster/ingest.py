@@ -199,7 +199,7 @@ class Ingest:
         try:
             yield
         except UnknownFormat as error:
-            again = "`trace-lite resume` once it is settled, then `trace-lite retry`"
+            again = "once it is settled, or `verify: structural` is applied, `trace-lite resume` and `trace-lite retry`"
             self._judge.halt(spec, f"{error}; the stream stands still: {again}")
             raise
 

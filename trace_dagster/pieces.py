@@ -24,6 +24,7 @@ from trace_dagster.engine.base import Engine, ExtractRequest
 from trace_dagster.errors import (
     EndpointLacks,
     ForkConflict,
+    InvalidInput,
     NoAnswer,
     TraceError,
     Unavailable,
@@ -46,7 +47,8 @@ TRIES_ALONE = 6
 """Calls for a single block: it cannot be halved any further."""
 
 _THREADS = 64
-_PASSED_OVER = (VerificationFailed, Unavailable, EndpointLacks, UnknownFormat, ForkConflict)
+_PASSED_OVER = (VerificationFailed, Unavailable, EndpointLacks, InvalidInput, UnknownFormat, ForkConflict)
+"""What another endpoint may do better."""
 
 BestFirst = Callable[[RpcPool], list[Endpoint]]
 Lied = Callable[[Endpoint, str], None]
@@ -133,6 +135,11 @@ class Pieces:
             ended.set()
             for future in ahead:
                 future.cancel()
+
+    def close(self) -> None:
+        """Begin nothing more; calls under way end with their engine."""
+        for threads in (self._threads, self._gathering):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _proven(self, job: _Job, block_range: BlockRange) -> list[Piece]:
         endpoints = self._best_first(job.order.pool)

@@ -205,7 +205,7 @@ class Runtime:
 
     def close(self) -> None:
         """End worker processes, threads and connections that were started."""
-        for name in ("engine", "database"):
+        for name in ("pieces", "engine", "database"):
             if name in self.__dict__:
                 self.__dict__[name].close()
         if "heart" in self.__dict__:

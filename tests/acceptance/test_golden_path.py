@@ -248,7 +248,7 @@ def test_real_mainnet_blocks_come_through_whole(stack, real_blocks, tmp_path):
             "rpc pool 'nowhere' has no URL: set TRACE_RPC_POOL_NOWHERE_URL and restart",
         ),
         ({"pool": "devchain", "chain": 143}, "rpc endpoint devchain#1 serves chain 20143, the job wants chain 143"),
-        ({"pool": "dead", "chain": 143}, "rpc pool dead does not answer: check TRACE_RPC_POOL_DEAD_URL"),
+        ({"pool": "dead", "chain": 143}, "rpc endpoint dead#1 does not answer: check TRACE_RPC_POOL_DEAD_URL"),
     ],
 )
 def test_a_pool_that_cannot_serve_the_job_is_one_clear_line(stack, tmp_path, arguments, said):

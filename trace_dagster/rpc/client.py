@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from trace_dagster.blocks import MAX_BLOCK
-from trace_dagster.errors import InvalidInput, TraceError, Unavailable
+from trace_dagster.errors import EndpointLacks, InvalidInput, TraceError, Unavailable
 from trace_dagster.rpc.http import post
 from trace_dagster.rpc.pools import Endpoint, RpcPool, variable_of
 
@@ -23,6 +23,7 @@ BATCH_CALLS = 50
 """Calls per HTTP request: providers take at least 100, and 50 blocks of a busy chain stay below 25 MB."""
 
 BATCHES_AT_ONCE = 16
+_METHOD_NOT_FOUND = -32601
 
 Tag = Literal["latest", "safe", "finalized"]
 Call = tuple[str, list[Any]]
@@ -71,7 +72,7 @@ def require_chain(pool: RpcPool, wanted: int) -> None:
     for endpoint in pool.endpoints:
         try:
             found = chain_id_of(endpoint)
-        except (Unavailable, InvalidInput) as error:
+        except TraceError as error:
             last = error
             continue
         answered += 1
@@ -101,7 +102,8 @@ def call(endpoint: Endpoint, method: str, parameters: list[Any]) -> Any:
 def call_all(endpoint: Endpoint, calls: Sequence[Call]) -> list[msgspec.Raw]:
     """Many requests, batched; the ``result`` of each as JSON bytes, in order.
 
-    A batch the endpoint does not serve is tried again in halves, a single call that fails raises Unavailable.
+    A batch the endpoint does not serve is tried again in halves, a single call that fails raises Unavailable, or
+    EndpointLacks for a method the endpoint does not have.
     """
     batches = [calls[start : start + BATCH_CALLS] for start in range(0, len(calls), BATCH_CALLS)]
     if len(batches) == 1:
@@ -142,6 +144,10 @@ def _result(answer: _Answer, endpoint: Endpoint, method: str) -> msgspec.Raw:
     if answer.error is not None:
         error = answer.error
         code = error.get("code") if isinstance(error, dict) and type(error.get("code")) is int else None
+        if code == _METHOD_NOT_FOUND:
+            raise EndpointLacks(
+                f"rpc endpoint {endpoint.name} does not support {method}: use a node that does, or verify: structural"
+            )
         raise Unavailable(f"rpc endpoint {endpoint.name} answered {method} with an error", code=code)
     if not bytes(answer.result):
         raise Unavailable(f"rpc endpoint {endpoint.name} answered {method} with neither result nor error")
@@ -163,7 +169,7 @@ def _first_answer(pool: RpcPool, ask: Callable[[Endpoint], int]) -> int:
     for endpoint in pool.endpoints:
         try:
             return ask(endpoint)
-        except (Unavailable, InvalidInput) as error:
+        except TraceError as error:
             last = error
     raise last
 

@@ -32,7 +32,7 @@ values (
 on conflict (dataset_uuid) do update set
     rpc_pool = excluded.rpc_pool, chunk_size = excluded.chunk_size, max_inflight = excluded.max_inflight,
     verify = excluded.verify, options = excluded.options, to_block = excluded.to_block, enabled = true,
-    from_block = excluded.from_block;
+    from_block = excluded.from_block, halted_reason = null;
 
 -- name: disable_other_streams
 update trace.streams set enabled = false
