@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
   if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then echo $$p; break; fi; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev node demo up down test check format faults soak mutants schema bench screenshots lock clean
+.PHONY: help install install-dev node demo up down test check format faults soak mutants schema bench silent-loss screenshots lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ schema: install-dev ## Write docs/schema.sql from the migrations
 
 bench: install ## What this costs beside bare Cryo, as ratios
 	$(BIN)/python bench/overhead.py
+
+silent-loss: install-dev ## What bare Cryo loses before a node that lies: a table, and docs/images/silent_loss.svg
+	$(BIN)/python -m bench.silent_loss
 
 screenshots: install-dev ## Take the pictures in docs/images with a real browser (needs chromium)
 	$(BIN)/python docs/screenshot.py

@@ -66,6 +66,10 @@ class VerificationFailed(TraceError):
     """Rows do not agree with the chain's own rules: nothing was committed, try another endpoint."""
 
 
+class NoQuorum(VerificationFailed):
+    """Endpoints disagree on what no commitment covers: nobody can tell which of them is wrong."""
+
+
 class CapExceeded(TraceError):
     """A range would outgrow the configured file or byte caps: use a smaller chunk_size."""
 

@@ -26,6 +26,7 @@ from trace_dagster.errors import (
     ForkConflict,
     InvalidInput,
     NoAnswer,
+    NoQuorum,
     TraceError,
     Unavailable,
     UnknownFormat,
@@ -181,10 +182,14 @@ class Pieces:
     def _quorum(
         self, job: _Job, block_range: BlockRange, table: pa.Table, first: Endpoint, endpoints: list[Endpoint]
     ) -> list[str]:
-        """Names of other endpoints that give the same rows, as many as the pool asks for."""
+        """Names of other endpoints that give the same rows, as many as the pool asks for.
+
+        Raises NoQuorum where others give other rows, Unavailable where too few give any.
+        """
         wanted = job.order.pool.quorum - 1
         agreeing: list[str] = []
         disagreeing: list[str] = []
+        contradicted = False
         for endpoint in endpoints:
             if len(agreeing) >= wanted:
                 break
@@ -198,9 +203,11 @@ class Pieces:
             if _digest(other) == _digest(table):
                 agreeing.append(endpoint.name)
             else:
+                contradicted = True
                 disagreeing.append(f"{endpoint.name} gives other rows, first at {_first_difference(table, other)}")
         if len(agreeing) < wanted:
-            raise VerificationFailed(
+            error = NoQuorum if contradicted else Unavailable
+            raise error(
                 f"no quorum of {job.order.pool.quorum} for what rpc endpoint {first.name} gives:"
                 f" {'; '.join(disagreeing)}",
                 range=block_range,
@@ -221,8 +228,8 @@ class Pieces:
         )
 
     def _noted(self, error: TraceError, endpoint: Endpoint) -> TraceError:
-        """The error with the endpoint's name in it; a lie goes on record."""
-        if isinstance(error, VerificationFailed):
+        """The error with the endpoint's name in it; a lie goes on record, a disagreement does not: who lied?"""
+        if isinstance(error, VerificationFailed) and not isinstance(error, NoQuorum):
             named = VerificationFailed(error.message, **{**error.facts, "endpoint": endpoint.name})
             self._lied(endpoint, str(named))
             return named

@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypedDict, Unpack
 
 from trace_dagster.chaos_rpc import wire
@@ -105,7 +105,8 @@ def _listen(proxy: ChaosRpc, port: int) -> socket.socket:
 @asynccontextmanager
 async def _serving(proxy: ChaosRpc, listener: socket.socket) -> AsyncIterator[None]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await Client(proxy, reader, writer).serve()
+        with suppress(asyncio.CancelledError):  # the proxy ends; Python 3.11 would print each such connection
+            await Client(proxy, reader, writer).serve()
 
     server = await asyncio.start_server(serve, sock=listener, backlog=BACKLOG, limit=wire.READ_AHEAD_BYTES)
     try:

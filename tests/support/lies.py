@@ -1,0 +1,291 @@
+"""One range through a node that lies, and whether what came out is the truth.
+
+A cell is ``committed`` when rows came out (what Pieces yields is what gets committed), else ``refused``. Rows that
+differ from the honest node's are ``false``, unless they differ only where the proof says that nothing was proven.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.chaos_rpc.faults import FAULTS
+from trace_dagster.chaos_rpc.proxy import chaos_rpc
+from trace_dagster.datasets.catalogue import dataset
+from trace_dagster.devchain.constants import CHAIN_ID
+from trace_dagster.engine.base import Engine, ExtractRequest
+from trace_dagster.errors import TraceError, VerificationFailed
+from trace_dagster.evidence import Witness
+from trace_dagster.pieces import Order, Piece, Pieces
+from trace_dagster.rpc.pools import RpcPool
+from trace_dagster.verify.check import columns, merge
+
+DATASETS = ("blocks", "transactions", "logs", "geth_calls", "erc20_transfers")
+"""Not geth_balance_diffs: the devchain has no prestateTracer."""
+
+START = 20
+CHAIN_BLOCKS = 90
+TIMEOUT_SECONDS = 20
+STALL_SECONDS = {"embedded": 1.0, "binary": 2.0, "patient": 5.0}
+"""An engine's patience where the node stalls; the proxy stalls longer."""
+
+_DEVCHAIN = [sys.executable, "-m", "trace_dagster.devchain", "--port", "0"]
+_ROOT_OPEN = {"from_address", "output"}
+"""Columns of geth_calls' roots that are in no commitment, beside gas and the error's text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One range, one way to lie."""
+
+    fault: str
+    dataset: str
+    rate: float = 1.0
+    engine: str = "embedded"
+    blocks: int = 8
+    wide: bool = False
+    """Every column the engine knows, not only those a stream stores unasked."""
+    methods: tuple[str, ...] | None = None
+    start: int = field(default=START, repr=False)
+
+    @property
+    def seed(self) -> int:
+        """The same lies each time."""
+        return zlib.crc32(repr(self).encode())
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a cell."""
+
+    cell: Cell
+    injected: int = 0
+    calls: int = 0
+    lies: Counter[str] = field(default_factory=Counter)
+    """By the endpoint that is on record for them."""
+    errors: Counter[str] = field(default_factory=Counter)
+    """Failed calls and unanswered questions, by class."""
+    refused: str | None = None
+    false: str | None = None
+    """How committed rows differ from the truth in what is said to be proven."""
+    unproven: bool = False
+    """Whether committed rows differ where nothing is said to be proven."""
+
+    @property
+    def detected(self) -> int:
+        """Lies put on record, and errors."""
+        return self.lies.total() + self.errors.total()
+
+
+class Watched:
+    """An engine whose calls and failures are counted."""
+
+    def __init__(self, engine: Engine, outcome: Outcome) -> None:
+        self.name, self.version = engine.name, engine.version
+        self._engine = engine
+        self._outcome = outcome
+        self._lock = threading.Lock()
+
+    def extract(self, request: ExtractRequest) -> pa.Table:
+        """The engine's own."""
+        with self._lock:
+            self._outcome.calls += 1
+        with _counting(self._outcome):
+            return self._engine.extract(request)
+
+    def close(self) -> None:
+        """Whoever opened the engine closes it."""
+
+
+class WatchedWitness(Witness):
+    """A witness whose unanswered questions are counted; what it finds false goes on record as a lie."""
+
+    def __init__(self, name: str, outcome: Outcome) -> None:
+        super().__init__(name, CHAIN_ID, None)
+        self._outcome = outcome
+
+    def gather(self, *args, **kwargs):
+        """The witness's own."""
+        with _counting(self._outcome):
+            return super().gather(*args, **kwargs)
+
+
+@contextmanager
+def _counting(outcome: Outcome) -> Iterator[None]:
+    try:
+        yield
+    except VerificationFailed:
+        raise
+    except TraceError as error:
+        outcome.errors[type(error).__name__] += 1
+        raise
+
+
+@contextmanager
+def honest_node(blocks: int = CHAIN_BLOCKS) -> Iterator[str]:
+    """The URL of a devchain in a process of its own."""
+    process = subprocess.Popen([*_DEVCHAIN, "--blocks", str(blocks)], stdout=subprocess.PIPE, text=True)
+    try:
+        ready = process.stdout.readline()
+        yield f"http://127.0.0.1:{ready.strip().rpartition('=')[2]}"
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+class Lab:
+    """The honest node, the engines and the truth. Safe to use from several threads."""
+
+    def __init__(
+        self, node: str, engine_of: Callable[[Cell], Engine], honest: Engine, blocks: int = CHAIN_BLOCKS
+    ) -> None:
+        self._node = node
+        self._engine_of = engine_of
+        self._honest = honest
+        self._blocks = blocks
+        self._truths: dict[str, pa.Table] = {}
+        self._lock = threading.Lock()
+
+    def run(self, cell: Cell, places: str = "L", quorum: int = 1) -> Outcome:
+        """The range from a pool with the liar at each ``L`` and the honest node at each ``H``.
+
+        Honest nodes are proxies that do not lie: a pool names each URL once.
+        """
+        outcome = Outcome(cell)
+        with ExitStack() as open_ones:
+            proxies = [open_ones.enter_context(self._proxy(cell, 0 if place == "H" else cell.rate)) for place in places]
+            self._extract(outcome, RpcPool("pool", tuple(proxy.url for proxy in proxies), quorum))
+            outcome.injected = sum(proxy.injected.total() for proxy in proxies)
+        return outcome
+
+    def _extract(self, outcome: Outcome, pool: RpcPool) -> None:
+        cell = outcome.cell
+        pieces = Pieces(
+            Watched(self._engine_of(cell), outcome),
+            lied=lambda endpoint, _: outcome.lies.update([endpoint.name]),
+        )
+        try:
+            found = list(pieces.of(_order(cell, pool, WatchedWitness(cell.dataset, outcome))))
+            merge([piece.proof for piece in found])
+        except TraceError as error:
+            outcome.refused = type(error).__name__
+            return
+        for piece in found:
+            false, unproven = _judged(cell.dataset, piece, self._truth(cell.dataset))
+            outcome.false = outcome.false or false
+            outcome.unproven = outcome.unproven or unproven
+
+    def _truth(self, name: str) -> pa.Table:
+        """Every column of every block, from the honest node."""
+        with self._lock:
+            if name not in self._truths:
+                whole = Cell("", name, start=0, blocks=self._blocks, wide=True)
+                pieces = Pieces(self._honest).of(_order(whole, RpcPool("honest", (self._node,)), None))
+                self._truths[name] = pa.concat_tables(piece.table for piece in pieces)
+            return self._truths[name]
+
+    def _proxy(self, cell: Cell, rate: float):
+        return chaos_rpc(
+            self._node,
+            faults=[cell.fault],
+            rate=rate,
+            seed=cell.seed,
+            methods=cell.methods,
+            stall_seconds=2 * STALL_SECONDS[cell.engine],
+            delay_seconds=0.05,
+        )
+
+
+def _order(cell: Cell, pool: RpcPool, witness: Witness | None) -> Order:
+    """As ingest orders it."""
+    known = dataset(cell.dataset)
+    stored = tuple(known.all_columns) if cell.wide else known.stored_columns()
+    return Order(
+        dataset=known,
+        block_range=BlockRange(cell.start, cell.start + cell.blocks),
+        chain_id=CHAIN_ID,
+        stored=stored,
+        extracted=known.stored_columns([*stored, *columns(known, "full")]),
+        verify="full" if witness else "structural",
+        pool=pool,
+        witness=witness,
+        options={"timeout_seconds": TIMEOUT_SECONDS},
+    )
+
+
+def _judged(name: str, piece: Piece, truth: pa.Table) -> tuple[str | None, bool]:
+    """(how the rows are false where they are said to be proven, whether they differ elsewhere)."""
+    numbers = truth["block_number"]
+    inside = pc.and_(pc.greater_equal(numbers, piece.block_range.start), pc.less(numbers, piece.block_range.end))
+    truth = truth.filter(inside).select(piece.table.column_names)
+    if name == "geth_calls":
+        return _judged_calls(piece.table, truth)
+    if piece.table.num_rows != truth.num_rows:
+        return f"{piece.table.num_rows} rows of {truth.num_rows} in {piece.block_range}", False
+    differing = _differing(piece.table, truth)
+    proven = differing - set(piece.proof.unproven)
+    return (f"{sorted(proven)} in {piece.block_range}" if proven else None), bool(differing)
+
+
+def _judged_calls(table: pa.Table, truth: pa.Table) -> tuple[str | None, bool]:
+    """What stands open: frames below the roots, the roots' gas, output, senders and the words of their errors."""
+    roots, true_roots = _roots(table), _roots(truth)
+    if roots.num_rows != true_roots.num_rows:
+        return f"{roots.num_rows} roots of {true_roots.num_rows}", False
+    opened = {key for key in table.column_names if key in _ROOT_OPEN or key.startswith("gas_")}
+    false = _differing(roots, true_roots) - opened
+    if pc.is_null(roots["error"]).equals(pc.is_null(true_roots["error"])):
+        false -= {"error"}
+    places = ["block_number", "transaction_index", "transaction_hash", "chain_id"]
+    strangers = _rows(table.select(places)) - _rows(truth.select(places))
+    if strangers:
+        false |= {"frames of no transaction"}
+    return (str(sorted(false)) if false else None), not table.equals(truth)
+
+
+def _roots(table: pa.Table) -> pa.Table:
+    return table.filter(pc.equal(table["trace_address"], ""))
+
+
+def _rows(table: pa.Table) -> set[tuple[object, ...]]:
+    return set(zip(*[column.to_pylist() for column in table.columns], strict=True))
+
+
+def _differing(table: pa.Table, truth: pa.Table) -> set[str]:
+    return {name for name in table.column_names if not table[name].equals(truth[name])}
+
+
+COUNTS = ("cells", "injected", "detected", "retried", "committed", "refused", "false", "unproven")
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """A Markdown table: what was done and noticed, by fault. ``unproven`` cells are among the committed ones."""
+    lines = [f"| fault | {' | '.join(COUNTS)} |", f"|---|{'--:|' * len(COUNTS)}"]
+    for name in FAULTS:
+        lines.append(_line(f"`{name}`", [outcome for outcome in outcomes if outcome.cell.fault == name]))
+    return "\n".join([*lines, _line("all", outcomes)])
+
+
+def _line(title: str, outcomes: Sequence[Outcome]) -> str:
+    counts = (
+        len(outcomes),
+        sum(outcome.injected for outcome in outcomes),
+        sum(outcome.detected for outcome in outcomes),
+        sum(outcome.calls - 1 for outcome in outcomes),
+        sum(outcome.refused is None for outcome in outcomes),
+        sum(outcome.refused is not None for outcome in outcomes),
+        sum(outcome.false is not None for outcome in outcomes),
+        sum(outcome.unproven for outcome in outcomes),
+    )
+    return f"| {title} | {' | '.join(f'{count:,}' for count in counts)} |"
