@@ -164,7 +164,7 @@ def test_what_no_proof_covers_is_not_committed_without_a_quorum(lab, fault, plac
     assert outcome.injected
     assert (outcome.false, outcome.unproven) == (None, False)
     if fault == "flip_digit":  # a byte may be one that no row shows: then both give the same rows
-        assert outcome.refused == "VerificationFailed"
+        assert outcome.refused == "NoQuorum"
 
 
 @pytest.mark.parametrize("fault", ["flip_digit", "flip_byte"])
