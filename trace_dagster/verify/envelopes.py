@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import coincurve
 
@@ -16,23 +16,51 @@ from trace_dagster.verify.values import data, fixed, kind, number
 _Item = TypeVar("_Item")
 
 
-def envelope(raw: RawTransaction, block: int) -> bytes:
-    """The bytes whose keccak is the transaction's hash.
+class Members(NamedTuple):
+    """The members that hash and row have in common, read once; amounts in wei."""
 
-    Raises UnknownFormat for a type not known here, VerificationFailed for members of the wrong form.
-    """
+    kind: int
+    nonce: int
+    gas: int
+    to: bytes | None
+    value: int
+    input: bytes
+    price: int | None
+    """Types 0 and 1; the others name ``cap`` and ``tip``."""
+    cap: int | None
+    tip: int | None
+
+
+def members(raw: RawTransaction, block: int) -> Members:
+    """Raises UnknownFormat for a type not known here, VerificationFailed for members of the wrong form."""
     of = kind(raw.type, block)
-    fields = _fields(raw, of, block)
-    v = raw.v if of == 0 or raw.y_parity is None else raw.y_parity
+    return Members(
+        of,
+        number(raw.nonce, block),
+        number(raw.gas, block),
+        None if raw.to is None else fixed(raw.to, 20, block),
+        number(raw.value, block),
+        data(raw.input, block),
+        number(raw.gas_price, block) if of < 2 else None,
+        number(raw.max_fee_per_gas, block) if of >= 2 else None,
+        number(raw.max_priority_fee_per_gas, block) if of >= 2 else None,
+    )
+
+
+def envelope(raw: RawTransaction, read: Members, block: int) -> bytes:
+    """The bytes whose keccak is the transaction's hash. Raises VerificationFailed for members of the wrong form."""
+    fields = _fields(raw, read, block)
+    v = raw.v if read.kind == 0 or raw.y_parity is None else raw.y_parity
     fields += [uint(number(v, block)), uint(number(raw.r, block)), uint(number(raw.s, block))]
-    return _typed(of, fields)
+    return _typed(read.kind, fields)
 
 
 def recover_sender(raw: RawTransaction, block: int) -> bytes:
     """The address whose key signed: 20 bytes. Raises VerificationFailed when no key can have."""
-    of = kind(raw.type, block)
+    read = members(raw, block)
+    of = read.kind
     v = number(raw.v if of == 0 or raw.y_parity is None else raw.y_parity, block)
-    fields = _fields(raw, of, block)
+    fields = _fields(raw, read, block)
     if of == 0 and v >= 35:  # EIP-155: v carries the chain, and the signed fields end in (chain id, 0, 0)
         fields += [uint((v - 35) // 2), EMPTY_TEXT, EMPTY_TEXT]
     parity = v if of else (v - 35) % 2 if v >= 35 else v - 27
@@ -52,22 +80,18 @@ def _typed(of: int, fields: list[bytes]) -> bytes:
     return bytes([of]) + payload if of else payload
 
 
-def _fields(raw: RawTransaction, of: int, block: int) -> list[bytes]:
+def _fields(raw: RawTransaction, read: Members, block: int) -> list[bytes]:
     """All but the signature, encoded, in the order of the type's EIP."""
-    body = [
-        uint(number(raw.gas, block)),
-        EMPTY_TEXT if raw.to is None else text(fixed(raw.to, 20, block)),
-        uint(number(raw.value, block)),
-        text(data(raw.input, block)),
-    ]
-    nonce = uint(number(raw.nonce, block))
-    if of == 0:
-        return [nonce, uint(number(raw.gas_price, block)), *body]
+    to = EMPTY_TEXT if read.to is None else text(read.to)
+    body = [uint(read.gas), to, uint(read.value), text(read.input)]
+    nonce = uint(read.nonce)
+    if read.kind == 0:
+        return [nonce, uint(read.price or 0), *body]
     head, access = uint(number(raw.chain_id, block)), _access_list(raw.access_list, block)
-    if of == 1:
-        return [head, nonce, uint(number(raw.gas_price, block)), *body, access]
-    fees = [uint(number(raw.max_priority_fee_per_gas, block)), uint(number(raw.max_fee_per_gas, block))]
-    return [head, nonce, *fees, *body, access, *_tail(raw, of, block)]
+    if read.kind == 1:
+        return [head, nonce, uint(read.price or 0), *body, access]
+    fees = [uint(read.tip or 0), uint(read.cap or 0)]
+    return [head, nonce, *fees, *body, access, *_tail(raw, read.kind, block)]
 
 
 def _tail(raw: RawTransaction, of: int, block: int) -> list[bytes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from trace_dagster.errors import UnknownFormat, VerificationFailed
-from trace_dagster.verify.envelopes import envelope, recover_sender
+from trace_dagster.verify.envelopes import Members, envelope, members, recover_sender
 from trace_dagster.verify.evidence import Header, Log, Receipt, Transaction
 from trace_dagster.verify.facts import disagrees
 from trace_dagster.verify.keccak import keccak
@@ -46,8 +46,9 @@ def prove_transactions(raw: RawFullBlock, header: Header, *, deep: bool = False)
     """
     found, envelopes = [], []
     for each in raw.transactions:
-        encoded = envelope(each, header.number)
-        found.append(_transaction(each, keccak(encoded), header))
+        read = members(each, header.number)
+        encoded = envelope(each, read, header.number)
+        found.append(_transaction(each, read, keccak(encoded), header))
         envelopes.append(encoded)
         if deep:
             _check_sender(each, found[-1], header.number)
@@ -177,35 +178,33 @@ def _uint(value: str, block: int) -> bytes:
     return uint(number(value, block))
 
 
-def _transaction(raw: RawTransaction, found: bytes, header: Header) -> Transaction:
+def _transaction(raw: RawTransaction, read: Members, found: bytes, header: Header) -> Transaction:
     block = header.number
-    if fixed(raw.hash, 32, block) != found:
-        raise disagrees("a transaction does not give its hash", block, fixed(raw.hash, 32, block), found)
-    of = kind(raw.type, block)
-    cap = tip = None
-    if of >= 2:
-        cap, tip = number(raw.max_fee_per_gas, block), number(raw.max_priority_fee_per_gas, block)
+    said = fixed(raw.hash, 32, block)
+    if said != found:
+        raise disagrees("a transaction does not give its hash", block, said, found)
     return Transaction(
         hash=found,
-        kind=of,
+        kind=read.kind,
         sender=None if raw.sender is None else fixed(raw.sender, 20, block),
-        to=None if raw.to is None else fixed(raw.to, 20, block),
-        value=number(raw.value, block),
-        nonce=number(raw.nonce, block),
-        gas_limit=number(raw.gas, block),
-        gas_price=_price(raw, cap, tip, header),
-        max_fee_per_gas=cap,
-        max_priority_fee_per_gas=tip,
-        input=data(raw.input, block),
+        to=read.to,
+        value=read.value,
+        nonce=read.nonce,
+        gas_limit=read.gas,
+        gas_price=_price(read, header),
+        max_fee_per_gas=read.cap,
+        max_priority_fee_per_gas=read.tip,
+        input=read.input,
     )
 
 
-def _price(raw: RawTransaction, cap: int | None, tip: int | None, header: Header) -> int:
-    if cap is None or tip is None:
-        return number(raw.gas_price, header.number)
+def _price(read: Members, header: Header) -> int:
+    """What one unit of gas costs the sender (EIP-1559)."""
+    if read.price is not None:
+        return read.price
     if header.base_fee_per_gas is None:
         raise VerificationFailed("a transaction names a fee cap in a block without base fee", block=header.number)
-    return min(cap, header.base_fee_per_gas + tip)
+    return min(read.cap or 0, header.base_fee_per_gas + (read.tip or 0))
 
 
 def _check_sender(raw: RawTransaction, transaction: Transaction, block: int) -> None:

@@ -6,6 +6,9 @@ _SHORT_TEXT = [bytes([0x80 + size]) for size in range(56)]
 _SHORT_LIST = [bytes([0xC0 + size]) for size in range(56)]
 _SMALL = [b"\x80", *(bytes([value]) for value in range(1, 128))]
 
+_LONGEST_KEPT = 1024
+"""Most receipts, trie nodes and inputs are shorter: their prefixes are looked up, not made."""
+
 EMPTY_TEXT = b"\x80"
 EMPTY_LIST = b"\xc0"
 
@@ -15,7 +18,7 @@ def text(data: bytes) -> bytes:
     size = len(data)
     if size < 56:
         return data if size == 1 and data < b"\x80" else _SHORT_TEXT[size] + data
-    return _long(0xB7, size) + data
+    return (_LONG_TEXT[size] if size < _LONGEST_KEPT else _long(0xB7, size)) + data
 
 
 def uint(value: int) -> bytes:
@@ -29,9 +32,13 @@ def sequence(*pieces: bytes) -> bytes:
     """A list of items that are encoded already."""
     payload = b"".join(pieces)
     size = len(payload)
-    return (_SHORT_LIST[size] if size < 56 else _long(0xF7, size)) + payload
+    return (_LISTS[size] if size < _LONGEST_KEPT else _long(0xF7, size)) + payload
 
 
 def _long(base: int, size: int) -> bytes:
     width = (size.bit_length() + 7) // 8
     return bytes([base + width]) + size.to_bytes(width, "big")
+
+
+_LONG_TEXT = [_long(0xB7, size) for size in range(_LONGEST_KEPT)]
+_LISTS = [_SHORT_LIST[size] if size < 56 else _long(0xF7, size) for size in range(_LONGEST_KEPT)]
