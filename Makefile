@@ -74,8 +74,10 @@ mutants: install-dev ## Mutation testing of trace_dagster/verify, a quarter of a
 schema: install-dev ## Write docs/schema.sql from the migrations
 	$(BIN)/python -m tests.support.schema
 
-bench: install ## What this costs beside bare Cryo, as ratios
+bench: install ## What this costs beside bare Cryo, and what proof costs, as ratios
 	$(BIN)/python bench/overhead.py
+	$(BIN)/python bench/verification.py
+	$(BIN)/python bench/verification.py --rounds 3 --latency 0.05
 
 silent-loss: install-dev ## What bare Cryo loses before a node that lies: a table, and docs/images/silent_loss.svg
 	$(BIN)/python -m bench.silent_loss
