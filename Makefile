@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
   if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then echo $$p; break; fi; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev node demo up down test check format faults soak mutants schema bench silent-loss screenshots lock clean
+.PHONY: help install install-dev node demo up down test lint check format faults soak mutants schema bench silent-loss screenshots lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,11 +49,13 @@ down: ## End the stack
 test: install-dev node ## All tests, on real services they start themselves
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-check: install-dev ## Format, lint, types, import contracts, unit tests
+lint: install-dev ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: lint ## The same, and the unit tests
 	$(BIN)/python -m pytest -q tests/unit
 
 format: install-dev ## Format and fix what can be fixed

@@ -190,15 +190,21 @@ def _piece(
     if not endpoints or witness is None:
         evidence = witness.stored(piece) if witness is not None else None
         return check(version.dataset, table, piece, version.chain_id, evidence)
-    error: TraceError | None = None
+    wrong: VerificationFailed | None = None
+    silent: TraceError | None = None
     for endpoint in endpoints:
         try:
             evidence = witness.gather(piece, endpoint, fresh=True, deep=True)
+        except TraceError as error:  # what is wrong with a node's own evidence says nothing about the rows
+            silent = error
+            continue
+        try:
             return check(version.dataset, table, piece, version.chain_id, evidence, deep=True)
-        except (VerificationFailed, Unavailable) as failed:
-            error = failed if error is None or isinstance(failed, VerificationFailed) else error
-    assert error is not None
-    raise error
+        except VerificationFailed as error:
+            wrong = error
+    if wrong is not None and silent is None:
+        raise wrong
+    raise Unavailable(f"no node could settle it: {silent}" + (f"; another says: {wrong}" if wrong else ""))
 
 
 def _open(paths: Sequence[Path], schema: pa.Schema) -> ds.Dataset:

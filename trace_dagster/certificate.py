@@ -14,7 +14,7 @@ from typing import Literal
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trace_dagster.blocks import BlockRange, holes
 from trace_dagster.datasets.catalogue import dataset
@@ -23,12 +23,27 @@ from trace_dagster.errors import InvalidInput, TraceError, VerificationFailed
 from trace_dagster.identity import canonical_json, sha256_hex
 from trace_dagster.verify.check import Proof, check, merge
 from trace_dagster.verify.evidence import Evidence
+from trace_dagster.verify.receipts import has_status
 from trace_dagster.verify.tables import headers_of, receipts_of_tables
 
 _HEX = r"^[0-9a-f]{64}$"
 _HASH = r"^0x[0-9a-f]{64}$"
 _PIECE_BLOCKS = 250
 _READ_ERRORS = (OSError, pa.ArrowException)
+_MOST_BLOCKS = 1_000_000
+"""The largest chunk_size there is: what claims more was not made by us."""
+
+_ROOT_COLUMNS = {
+    "blocks": ["block_number", "block_hash", "parent_hash", "transactions_root", "receipts_root", "logs_bloom"],
+    "transactions": [
+        "block_number", "transaction_index", "transaction_hash", "transaction_type", "success", "gas_used",
+    ],
+    "logs": [
+        "block_number", "block_hash", "transaction_index", "log_index", "transaction_hash", "address", "topic0",
+        "topic1", "topic2", "topic3", "data",
+    ],
+}  # fmt: skip
+"""What computing a receipts root takes of each dataset."""
 
 
 class _Strict(BaseModel):
@@ -62,6 +77,18 @@ class CertifiedRange(_Strict):
     last_block_hash: str | None = Field(default=None, pattern=_HASH)
     files: list[CertifiedFile]
 
+    @model_validator(mode="after")
+    def _can_be(self) -> CertifiedRange:
+        if not 0 < self.range_end - self.range_start <= _MOST_BLOCKS:
+            raise ValueError("range_end must lie after range_start, by a chunk_size at the most")
+        try:
+            known = dataset(self.cryo_dataset_name).all_columns
+        except InvalidInput as error:
+            raise ValueError(error.message) from None
+        if unknown := [name for name, _ in self.columns if name not in known]:
+            raise ValueError(f"the dataset has no column {unknown[0][:80]}")
+        return self
+
     @property
     def span(self) -> BlockRange:
         """Its blocks."""
@@ -86,6 +113,8 @@ def certificate(
     job: str, chain_id: int, wanted: dict[str, BlockRange], ranges: Sequence[CertifiedRange]
 ) -> Certificate:
     """State what is committed. Raises InvalidInput when a wanted block is in no range."""
+    if not wanted:
+        raise InvalidInput(f"job {job} wants none of these blocks: there is nothing to state")
     for key, gap in _gaps(wanted, ranges):
         raise InvalidInput(f"{key} is not complete: {gap} is not committed; `trace-lite status --job {job}` says why")
     content = {
@@ -139,7 +168,12 @@ def check_files(
     ``trusted`` is a block number and its hash from a source the checker believes.
     """
     wrong = [f"{key}: no range covers {gap}" for key, gap in _gaps(_wanted(statement), statement.ranges)]
+    wrong += [
+        f"{each.dataset_key} {each.span}: another range covers some of its blocks" for each in _doubled(statement)
+    ]
     wrong += _boundaries(statement)
+    if not statement.wanted or not statement.ranges:
+        wrong.append("the statement states nothing")
     paths = {path.name: path for path in sorted(folder.rglob("*.parquet"))}
     checked = {"rows": 0, "receipts roots": 0}
     trusted_seen = trusted is None
@@ -161,6 +195,12 @@ def check_files(
     return wrong, checked
 
 
+def unanchored(statement: Certificate, trusted: tuple[int, bytes]) -> int:
+    """How many blocks of the statement come after the trusted one: no hash that is believed depends on them."""
+    ends = [each.range_end for each in statement.ranges if each.cryo_dataset_name == "blocks"]
+    return max(0, max(ends, default=0) - trusted[0] - 1)
+
+
 def _digest(statement: Certificate) -> str:
     content = statement.model_dump(mode="json", exclude={"digest"})
     return sha256_hex(canonical_json(content).encode())
@@ -174,6 +214,13 @@ def _gaps(wanted: dict[str, BlockRange], ranges: Sequence[CertifiedRange]) -> It
     for key, span in wanted.items():
         for gap in holes(span, (each.span for each in ranges if each.dataset_key == key)):
             yield key, gap
+
+
+def _doubled(statement: Certificate) -> Iterator[CertifiedRange]:
+    ordered = sorted(statement.ranges, key=lambda each: (each.dataset_key, each.range_start))
+    for before, after in pairwise(ordered):
+        if before.dataset_key == after.dataset_key and after.range_start < before.range_end:
+            yield after
 
 
 def _boundaries(statement: Certificate) -> list[str]:
@@ -225,7 +272,7 @@ def _check_rows(each: CertifiedRange, opened: ds.Dataset, chain_id: int) -> None
     if digest.hexdigest() != each.content_digest:
         raise VerificationFailed("the rows are not the certified ones")
     proof = merge(proofs)
-    if each.cryo_dataset_name == "blocks":
+    if each.cryo_dataset_name == "blocks" and each.last_block_hash is not None:
         found = [
             None if value is None else f"0x{value.hex()}" for value in (proof.first_parent_hash, proof.last_block_hash)
         ]
@@ -248,34 +295,58 @@ def _check_trusted(opened: ds.Dataset, block: int, wanted: bytes) -> None:
 
 
 def _check_roots(statement: Certificate, paths: dict[str, Path]) -> tuple[list[str], int]:
-    """Receipts roots and blooms from blocks, transactions and logs, where all three cover the same blocks."""
-    by_name: dict[str, list[CertifiedRange]] = {}
-    for each in statement.ranges:
-        by_name.setdefault(each.cryo_dataset_name, []).append(each)
+    """Receipts roots and blooms, where blocks, transactions and logs of the same blocks hold what it takes."""
+    lake = _Lake(statement, paths)
     wrong, count = [], 0
-    for each in by_name.get("logs", ()):
+    for each in lake.of("logs"):
         for piece in each.span.split(_PIECE_BLOCKS):
-            blocks, transactions = (
-                _covering(by_name.get(name, ()), piece, paths) for name in ("blocks", "transactions")
-            )
-            if blocks is None or transactions is None:
-                continue
             try:
-                evidence = Evidence(headers_of(blocks, piece), None, receipts_of_tables(transactions, None, piece))
-                check(dataset("logs"), _rows(_open(each, paths), piece), piece, statement.chain_id, evidence)
-                count += len(piece)
+                count += len(piece) if lake.proves(each, piece) else 0
             except TraceError as error:
                 wrong.append(f"{each.dataset_key} {piece}: {error}")
     return wrong, count
 
 
-def _covering(ranges: Sequence[CertifiedRange], piece: BlockRange, paths: dict[str, Path]) -> pa.Table | None:
-    touching = sorted(
-        (each for each in ranges if each.range_start < piece.end and piece.start < each.range_end),
-        key=lambda each: each.range_start,
-    )
-    if any(holes(piece, (each.span for each in touching))) or any(
-        after.range_start < before.range_end for before, after in pairwise(touching)
-    ):
-        return None
-    return pa.concat_tables([_rows(_open(each, paths), piece) for each in touching])
+class _Lake:
+    """The certified ranges by dataset, each opened once: their files were checked before."""
+
+    def __init__(self, statement: Certificate, paths: dict[str, Path]) -> None:
+        self._statement = statement
+        self._paths = paths
+        self._opened: dict[str, ds.Dataset] = {}
+
+    def of(self, name: str) -> list[CertifiedRange]:
+        """The ranges of a dataset that hold every column a root takes."""
+        needed = set(_ROOT_COLUMNS[name])
+        return [
+            each
+            for each in self._statement.ranges
+            if each.cryo_dataset_name == name and needed <= {column for column, _ in each.columns}
+        ]
+
+    def proves(self, logs: CertifiedRange, piece: BlockRange) -> bool:
+        """Whether the receipts root of each block was computed; False where the rows do not suffice.
+
+        Raises VerificationFailed when one does not come out.
+        """
+        blocks, transactions = self._rows("blocks", piece), self._rows("transactions", piece)
+        if blocks is None or transactions is None or not has_status(self._statement.chain_id, piece):
+            return False
+        evidence = Evidence(headers_of(blocks, piece), None, receipts_of_tables(transactions, None, piece))
+        check(dataset("logs"), _rows(self._open(logs), piece), piece, self._statement.chain_id, evidence)
+        return True
+
+    def _rows(self, name: str, piece: BlockRange) -> pa.Table | None:
+        touching = [each for each in self.of(name) if each.range_start < piece.end and piece.start < each.range_end]
+        if any(holes(piece, (each.span for each in touching))):
+            return None
+        touching.sort(key=lambda each: each.range_start)
+        tables = [_rows(self._open(each), piece).select(_ROOT_COLUMNS[name]) for each in touching]
+        return pa.concat_tables(tables)
+
+    def _open(self, each: CertifiedRange) -> ds.Dataset:
+        if each.dataset_version not in self._opened:
+            schema = dataset(each.cryo_dataset_name).schema([name for name, _ in each.columns])
+            files = [str(self._paths[file.name]) for file in each.files]
+            self._opened[each.dataset_version] = ds.dataset(files, format="parquet", schema=schema)
+        return self._opened[each.dataset_version]

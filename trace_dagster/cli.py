@@ -291,7 +291,7 @@ def certify(
 
 
 def _check_statement(path: Path, data: Path | None, trusted: tuple[int, bytes] | None) -> int:
-    from trace_dagster.certificate import check_files, read
+    from trace_dagster.certificate import check_files, read, unanchored
     from trace_dagster.show import counting
 
     if data is None:
@@ -306,6 +306,8 @@ def _check_statement(path: Path, data: Path | None, trusted: tuple[int, bytes] |
         say(f"{found.job} of chain {found.chain_id} is complete and as stated: {counts}")
         if trusted is None:
             say("note: no trusted block was named (--trusted N:0xHASH): the rows agree with one another, that is all")
+        elif after := unanchored(found, trusted):
+            say(f"note: {after:,} blocks come after the trusted one: no hash you believe depends on them")
     return 1 if wrong else 0
 
 

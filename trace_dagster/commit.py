@@ -24,6 +24,7 @@ from trace_dagster.registry.tasks import Lease
 from trace_dagster.store.objects import ObjectStore, PreconditionFailed
 from trace_dagster.store.parquet import Caps, RangeWriter
 
+LEVELS = ("off", "structural", "crosschecked", "full")
 _SETTLE_TRIES = 5
 _SETTLE_PAUSE_SECONDS = 0.2
 
@@ -79,7 +80,7 @@ class Committer:
         self._caps = caps or Caps()
 
     def commit(self, lease: Lease, target: Target, rows: Rows) -> Publication:
-        """Write, publish and register. Identical rows already visible are confirmed instead.
+        """Write, publish and register. Identical rows already visible are confirmed instead, unless more is proven now.
 
         Raises LeaseLost (nothing became visible through this attempt), CapExceeded, Unavailable,
         OutcomeUnknown when even the look-up of a lost answer failed, and whatever ``rows`` raises.
@@ -88,7 +89,7 @@ class Committer:
         files, digest, evidence = self._write(lease, target, rows)
         visible = self._publications.visible(target.dataset_uuid, target.block_range)
         same = visible and visible.content_digest == digest and visible.config_hash == target.config_hash
-        if visible and same and self._intact(visible):
+        if visible and same and not _proves_more(evidence, visible.verification) and self._intact(visible):
             self._publications.confirm(lease, visible)
             self._store.delete(file.key for file in files)
             return visible
@@ -205,6 +206,12 @@ class Committer:
             verification=evidence,
             engine=engine,
         )
+
+
+def _proves_more(fresh: dict[str, Any], known: dict[str, Any]) -> bool:
+    """Whether the same rows are worth a new version: proven to a higher level, or found on another fork."""
+    levels = [LEVELS.index(str(each.get("level"))) if each.get("level") in LEVELS else 0 for each in (fresh, known)]
+    return levels[0] > levels[1] or bool(fresh.get("boundary") and fresh["boundary"] != known.get("boundary"))
 
 
 def _is_lower(found: bytes, manifest: Manifest) -> bool:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.committed import Committed
-from trace_dagster.errors import ForkConflict, VerificationFailed, WrongChain
+from trace_dagster.errors import ForkConflict, Unavailable, UnknownFormat, VerificationFailed, WrongChain
 from trace_dagster.rpc.client import Call, call_all, quantity
 from trace_dagster.rpc.pools import Endpoint, variable_of
 from trace_dagster.verify import prove, raw, tables
 from trace_dagster.verify.check import needs
 from trace_dagster.verify.evidence import Evidence, Header, Receipt, Transaction
+from trace_dagster.verify.receipts import has_status
 
 SOURCES = ("blocks", "transactions")
 """Datasets whose committed rows serve as evidence."""
@@ -40,6 +42,12 @@ class _Parts:
     headers: Sequence[Header] | None = None
     transactions: Sequence[Sequence[Transaction]] | None = None
     receipts: Sequence[Sequence[Receipt]] | None = None
+
+
+def is_provable(dataset: str) -> bool:
+    """Whether anything of the chain can be held against the rows of a dataset."""
+    wanted = needs(dataset)
+    return wanted.headers or wanted.transactions or wanted.receipts
 
 
 class Witness:
@@ -93,22 +101,25 @@ class Witness:
             self._require_same(piece, known.headers, fresh.headers)
 
     def _known(self, piece: BlockRange) -> _Parts:
-        """What committed rows tell."""
+        """What committed rows tell; nothing where somebody altered them: the node is asked then."""
         parts = _Parts()
-        if self._committed is None:
-            return parts
+        if self._committed is not None:
+            with suppress(VerificationFailed, UnknownFormat):
+                self._fill(parts, piece, self._committed)
+        return parts
+
+    def _fill(self, parts: _Parts, piece: BlockRange, committed: Committed) -> None:
         if self._needs.headers and self._dataset != "blocks":
-            rows = self._committed.table("blocks", piece, HEADER_COLUMNS)
+            rows = committed.table("blocks", piece, HEADER_COLUMNS)
             parts.headers = tables.headers_of(rows, piece) if rows is not None else None
         if self._dataset == "transactions":
-            return parts
-        if self._needs.receipts and self._dataset not in _TOKEN_TRANSFERS:
-            rows = self._committed.table("transactions", piece, RECEIPT_COLUMNS)
+            return
+        if self._needs.receipts and self._dataset not in _TOKEN_TRANSFERS and has_status(self._chain_id, piece):
+            rows = committed.table("transactions", piece, RECEIPT_COLUMNS)
             parts.receipts = tables.receipts_of_tables(rows, None, piece) if rows is not None else None
         if self._needs.transactions:
-            rows = self._committed.table("transactions", piece, TRANSACTION_COLUMNS)
+            rows = committed.table("transactions", piece, TRANSACTION_COLUMNS)
             parts.transactions = tables.transactions_of(rows, piece) if rows is not None else None
-        return parts
 
     def _ask(self, piece: BlockRange, endpoint: Endpoint, known: _Parts, *, deep: bool) -> _Parts:
         """Ask the node for what is not known, batched, and prove it."""
@@ -122,6 +133,8 @@ class Witness:
             return _Parts()
         chain, *answers = call_all(endpoint, [("eth_chainId", []), *blocks, *receipts])
         self._require_chain(endpoint, chain)
+        if any(bytes(answer) == b"null" for answer in answers):
+            raise Unavailable(f"rpc endpoint {endpoint.name} does not have a block of this range", range=piece)
         parts = _Parts()
         if blocks:
             _read_blocks(parts, answers[: len(blocks)], piece, full=full, deep=deep)

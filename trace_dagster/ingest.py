@@ -24,7 +24,7 @@ from trace_dagster.errors import (
     Unavailable,
     UnknownFormat,
 )
-from trace_dagster.evidence import Witness
+from trace_dagster.evidence import Witness, is_provable
 from trace_dagster.heart import Heart
 from trace_dagster.identity import task_id
 from trace_dagster.pieces import Order, Piece, Pieces
@@ -252,7 +252,7 @@ class Ingest:
             extracted=spec.dataset.stored_columns([*spec.columns, *columns(spec.dataset, spec.verify)]),
             verify=spec.verify,
             pool=pool,
-            witness=self._judge.witness(spec, work.block_range) if spec.verify == "full" else None,
+            witness=self._witness(spec, work.block_range),
             options=spec.options,
         )
         metrics: dict[str, Any] = {"blocks": len(work.block_range)}
@@ -262,6 +262,10 @@ class Ingest:
             engine=self._pieces.engine,
             metrics=metrics,
         )
+
+    def _witness(self, spec: StreamSpec, block_range: BlockRange) -> Witness | None:
+        wanted = spec.verify == "full" and is_provable(spec.cryo_dataset_name)
+        return self._judge.witness(spec, block_range) if wanted else None
 
     def _tables(self, order: Order, ledger: _Ledger, metrics: dict[str, Any], lost: Any) -> Iterator[pa.Table]:
         for piece in self._pieces.of(order, lost):

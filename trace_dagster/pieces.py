@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from typing import Any
@@ -46,6 +47,9 @@ TRIES = 2
 
 TRIES_ALONE = 6
 """Calls for a single block: it cannot be halved any further."""
+
+EVIDENCE_SECONDS = 300.0
+"""Longest wait for evidence once the rows are there."""
 
 _THREADS = 64
 _PASSED_OVER = (VerificationFailed, Unavailable, EndpointLacks, InvalidInput, UnknownFormat, ForkConflict)
@@ -152,8 +156,7 @@ class Pieces:
                 return [self._once(job, block_range, endpoint, endpoints)]
             except _PASSED_OVER as failed:
                 noted = self._noted(failed, endpoint)
-                # one garbled answer can look like a new format: only when every try does, the stream is stopped
-                error = noted if error is None or not isinstance(noted, UnknownFormat) else error
+                error = noted if error is None or _weight(noted) <= _weight(error) else error
         assert error is not None
         if len(block_range) == 1 or not _worth_halving(error):
             raise error
@@ -249,8 +252,12 @@ def _proof(
     Raises ForkConflict when the node then proves its rows: they and the committed ones are of different forks.
     """
     try:
-        evidence = gathered.result()
+        evidence = gathered.result(timeout=EVIDENCE_SECONDS)
         return check(order.dataset, table, block_range, order.chain_id, evidence), evidence.source
+    except FutureTimeout:
+        raise NoAnswer(
+            f"rpc endpoint {endpoint.name} does not come to an end with its evidence", range=block_range
+        ) from None
     except VerificationFailed:
         if not witness.knows(block_range):
             raise
@@ -276,6 +283,16 @@ class _Job:
                 raise last
             seconds = self.order.options.get("timeout_seconds", 3600)
             raise Unavailable(f"the range took longer than timeout_seconds={seconds:.0f}", range=block_range)
+
+
+def _weight(error: TraceError) -> int:
+    """Which error of several tries decides, the lowest: what may be cured before what a bad endpoint alone caused.
+
+    One garbled answer can look like a new format, so that decides only when nothing else was said.
+    """
+    order = (ForkConflict, NoAnswer, VerificationFailed, Unavailable, UnknownFormat)
+    places = {ForkConflict: 0, VerificationFailed: 1, Unavailable: 1, UnknownFormat: 2, NoAnswer: 3}
+    return next((places[kind] for kind in order if isinstance(error, kind)), 4)
 
 
 def _worth_halving(error: TraceError) -> bool:

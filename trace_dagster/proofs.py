@@ -10,7 +10,7 @@ from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.certificate import Certificate, CertifiedFile, CertifiedRange, certificate
 from trace_dagster.committed import Committed
 from trace_dagster.errors import InvalidInput
-from trace_dagster.evidence import SOURCES, Witness
+from trace_dagster.evidence import SOURCES, Witness, is_provable
 from trace_dagster.operate import opened
 from trace_dagster.registry.jobs import StreamRow
 from trace_dagster.registry.versions import StoredVersion, versions_of_job
@@ -46,10 +46,13 @@ def verify_job(
     with opened(environment) as runtime:
         streams = _streams(runtime, wanted)
         whole = span or BlockRange(0, MAX_BLOCK)
+        wanted_blocks = _spans(streams, whole)
+        if not wanted_blocks:
+            raise InvalidInput(f"job {wanted} wants none of these blocks: there is nothing to verify")
         versions = versions_of_job(runtime.database, streams[0].job_id, whole)
         report = audit(
             versions,
-            _spans(streams, whole),
+            wanted_blocks,
             runtime.store,
             lambda version: _witness(runtime, version, deep=deep),
             {stream.dataset_key: _endpoints(runtime, stream) for stream in streams} if deep else {},
@@ -92,6 +95,8 @@ def _endpoints(runtime: Runtime, stream: StreamRow) -> list[Endpoint]:
 
 
 def _witness(runtime: Runtime, version: StoredVersion, *, deep: bool) -> Witness | None:
+    if not is_provable(version.source):
+        return None
     if deep:
         return Witness(version.source, version.chain_id, None)
     committed = Committed(runtime.database, runtime.store, version.dataset_uuid, version.block_range, SOURCES)

@@ -167,7 +167,9 @@ class Runtime:
 
     def settle(self, conflict: ForkConflict, pool: RpcPool, used: list[str]) -> TraceError:
         """See :func:`trace_dagster.settle.settle`."""
-        return settle(conflict, pool, used, self.forks, self.standings.lied)
+        environment = self.settings.environment
+        others = [pool_named(name, environment) for name in self.forks.pools_of(conflict.versions) if name != pool.name]
+        return settle(conflict, [pool, *others], used, self.forks, self.standings.lied)
 
     def halt(self, spec: StreamSpec, reason: str) -> None:
         """Stop a stream until its job is resumed."""

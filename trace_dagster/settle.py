@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from trace_dagster.errors import ForkConflict, TraceError, Unavailable, VerificationFailed
 from trace_dagster.registry.forks import Forks
@@ -13,13 +13,20 @@ from trace_dagster.verify import prove, raw
 Lied = Callable[[Endpoint, str], None]
 
 
-def settle(conflict: ForkConflict, pool: RpcPool, used: Iterable[str], forks: Forks, lied: Lied) -> TraceError:
-    """Ask every endpoint which of two blocks is the chain's, and act on it; returns what ends the attempt.
+def settle(
+    conflict: ForkConflict, pools: Sequence[RpcPool], used: Iterable[str], forks: Forks, lied: Lied
+) -> TraceError:
+    """Ask every endpoint of both sides' pools which block is the chain's, and act on it; returns what ends the attempt.
 
     All say the new one: the committed versions were reorganised away, they are invalidated and fetched again. All
-    say the committed one: the endpoints ``used`` for the new rows lied. Else both sides are fetched again.
+    say the committed one: the endpoints ``used`` for the new rows lied. They differ: both sides are fetched again.
+    One is silent: nothing is done, for it may be the one that knows.
     """
-    shown = _shown(conflict.block, pool)
+    shown = _shown(conflict.block, pools)
+    if None in shown:
+        return Unavailable(
+            f"{conflict.message}, and not every endpoint answers which block is the chain's: tried again"
+        )
     if shown == {conflict.found}:
         reason = f"reorganised: block {conflict.block} is 0x{conflict.found.hex()} now"
         count = forks.invalidate(conflict.versions, reason)
@@ -36,7 +43,7 @@ def settle(conflict: ForkConflict, pool: RpcPool, used: Iterable[str], forks: Fo
             endpoint=",".join(used),
         )
         names = set(used)
-        for endpoint in pool.endpoints:
+        for endpoint in _endpoints(pools):
             if endpoint.name in names:
                 lied(endpoint, str(error))
         return error
@@ -44,13 +51,17 @@ def settle(conflict: ForkConflict, pool: RpcPool, used: Iterable[str], forks: Fo
     return Unavailable(f"{conflict.message}, and the pool's endpoints do not agree: both are fetched again")
 
 
-def _shown(block: int, pool: RpcPool) -> set[bytes]:
-    """The proven hashes the endpoints show for a block; those that do not answer do not count."""
-    found = set()
-    for endpoint in pool.endpoints if block >= 0 else ():
+def _shown(block: int, pools: Sequence[RpcPool]) -> set[bytes | None]:
+    """The proven hashes the endpoints show for a block; None stands for one that shows none."""
+    found: set[bytes | None] = set()
+    for endpoint in _endpoints(pools) if block >= 0 else ():
         try:
             (answer,) = call_all(endpoint, [("eth_getBlockByNumber", [hex(block), False])])
             found.add(prove.prove_header(raw.decode_block(answer, full=False), block).hash)
         except TraceError:
-            continue
+            found.add(None)
     return found
+
+
+def _endpoints(pools: Sequence[RpcPool]) -> list[Endpoint]:
+    return list({endpoint.url: endpoint for pool in pools for endpoint in pool.endpoints}.values())

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from trace_dagster.audit import Report
 from trace_dagster.query.render import to_json, value
@@ -72,7 +73,7 @@ def standings_table(standings: list[Standing]) -> None:
     table = Table("endpoint", "lies", "score", "last", "reason", title="endpoints that lied", title_justify="left")
     for each in standings:
         last = f"{human_seconds(each.last_lie_seconds)} ago"
-        table.add_row(each.endpoint, f"{each.lies:,}", f"{each.score:.2f}", last, each.reason)
+        table.add_row(each.endpoint, f"{each.lies:,}", f"{each.score:.2f}", last, Text(each.reason))
     _console().print(table)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.nodes import environment, forked, running, serving
 from trace_dagster.blocks import BlockRange
-from trace_dagster.certificate import check_files, read
+from trace_dagster.certificate import check_files, read, unanchored
 from trace_dagster.chain_sync import parse
 from trace_dagster.chaos_rpc.proxy import chaos_rpc
 from trace_dagster.defs.streams import spec_of
@@ -22,6 +22,9 @@ from trace_dagster.ingest import Work
 from trace_dagster.manifest import decode
 from trace_dagster.proofs import certify_job, verify_job
 from trace_dagster.registry.jobs import Bounds
+from trace_dagster.rpc.pools import pool_named
+from trace_dagster.show import standings_table
+from trace_dagster.store.parquet import Caps
 
 pytestmark = pytest.mark.integration
 SEED, BLOCKS = 7, 320
@@ -117,6 +120,25 @@ class TestEvidence:
             assert (proof["asked"], proof["level"]) == (verify, level)
             assert proof["unproven"]
 
+    def test_altered_evidence_is_not_the_nodes_lie(self, postgres_url, s3, honest):
+        """Committed blocks that somebody bent: the node is asked instead, and nobody is accused."""
+        with running(postgres_url, s3, dev=honest) as runtime:
+            streams = apply(runtime, streams=("blocks", "logs"))
+            commit(runtime, streams["blocks"], 0)
+            (row,) = rows(runtime.database, "select file_key from trace.files")
+            for change in (_without_rows, lambda data: b"no parquet at all"):
+                _overwrite(runtime.store, row["file_key"], change)
+                proof = commit(runtime, streams["logs"], 0, refresh=True).verification
+                assert (proof["level"], proof["evidence"]["headers"]) == ("full", {"rpc": 100})
+            assert runtime.standings.all() == []
+
+    def test_a_dataset_nothing_covers_is_checked_for_structure(self):
+        from trace_dagster.evidence import is_provable
+
+        assert is_provable("contracts")
+        assert not is_provable("geth_storage_diffs")
+        assert not is_provable("four_byte_counts")
+
     def test_structural_rows_are_nobodys_evidence(self, postgres_url, s3, honest):
         with running(postgres_url, s3, dev=honest) as runtime:
             commit(runtime, apply(runtime, streams=("blocks",), verify="structural", name="one")["blocks"], 0)
@@ -178,8 +200,63 @@ class TestLiars:
         ):
             runtime.pool("dev", CHAIN_ID)
 
+    def test_an_old_lie_is_forgotten_and_breaks_nothing(self, postgres_url, s3, honest):
+        with running(postgres_url, s3, dev=f"{honest},{honest}?second") as runtime:
+            pool = runtime.pool("dev", CHAIN_ID)
+            for _ in range(2):
+                runtime.standings.lied(pool.endpoints[0], "a test")
+            assert [each.name for each in runtime.standings.best_first(pool)] == ["dev#2", "dev#1"]
+            with runtime.database.transaction() as session:
+                session._connection.execute("update trace.endpoints set lied_at = now() - interval '10 years'")
+            runtime.standings._read_at = float("-inf")
+            assert [each.name for each in runtime.standings.best_first(pool)] == ["dev#1", "dev#2"]
+            runtime.standings.lied(pool.endpoints[0], "again [/b]")
+            (standing,) = runtime.standings.all()
+            assert (standing.lies, standing.score) == (3, 1.0)
+            standings_table([standing])  # text of a node is shown, not interpreted
+
+    def test_the_same_url_twice_is_one_endpoint(self, postgres_url, s3, honest):
+        with (
+            running(postgres_url, s3, quorum=2, dev=f"{honest},{honest}") as runtime,
+            pytest.raises(InvalidInput, match="from 1 to the pool's 1 endpoints"),
+        ):
+            runtime.pool("dev", CHAIN_ID)
+
+    def test_a_silent_or_lame_second_endpoint_decides_nothing(self, postgres_url, s3, honest):
+        """The first fails in a way that passes, the second for good: the range is tried again."""
+        with (
+            chaos_rpc(honest, faults=["http_500"], rate=1.0, seed=1) as busy,
+            chaos_rpc(honest, faults=["error_32601"], rate=1.0, seed=1) as lame,
+            running(postgres_url, s3, dev=f"{busy.url},{lame.url}") as runtime,
+        ):
+            runtime.pool = lambda name, chain_id: pool_named(name, runtime.settings.environment)
+            streams = apply(runtime, streams=("logs",))
+            with pytest.raises(Unavailable):
+                commit(runtime, streams["logs"], 0)
+            (task,) = rows(runtime.database, "select state from trace.tasks where lower(block_range) = 0")
+            assert task["state"] == "queued"
+
 
 class TestForks:
+    def test_nothing_is_taken_back_while_an_endpoint_is_silent(self, postgres_url, s3, honest, forking):
+        """It may be the one that knows."""
+        with running(postgres_url, s3, dev=honest) as runtime:
+            streams = apply(runtime, streams=("blocks",))
+            commit(runtime, streams["blocks"], 100)
+        with running(postgres_url, s3, dev=f"{forking},http://127.0.0.1:9/") as runtime:
+            with pytest.raises(Unavailable, match="not every endpoint answers"):
+                commit(runtime, streams["blocks"], 200)
+            assert len(rows(runtime.database, "select 1 from trace.dataset_versions where visible")) == 1
+
+    def test_what_is_proven_better_replaces_the_same_rows(self, postgres_url, s3, honest):
+        with running(postgres_url, s3, dev=honest) as runtime:
+            streams = apply(runtime, streams=("logs",), verify="structural")
+            assert commit(runtime, streams["logs"], 0).verification["level"] == "structural"
+            streams = apply(runtime, streams=("logs",))
+            better = commit(runtime, streams["logs"], 0, refresh=True)
+            assert (better.created, better.generation, better.verification["level"]) == (True, 1, "full")
+            assert not commit(runtime, streams["logs"], 0, refresh=True).created
+
     def test_a_reorganised_neighbour_is_invalidated_and_fetched_again(self, postgres_url, s3, honest, forking, chain):
         with running(postgres_url, s3, dev=forking) as runtime:
             streams = apply(runtime, streams=("blocks", "logs"))
@@ -338,6 +415,10 @@ class TestAudit:
         assert checked == {"rows": 1200, "receipts roots": 300}
         assert check_files(read(statement), folder, (299, bytes(32)))[0]
         assert check_files(read(statement), folder, (10_000, bytes(32)))[0]
+        assert unanchored(read(statement), (199, bytes(32))) == 100
+        doubled = read(statement)
+        doubled.ranges.append(doubled.ranges[0])
+        assert "another range covers" in check_files(doubled, folder, trusted)[0][0]
         victim = next(folder.rglob("logs_*.parquet"))
         victim.write_bytes(victim.read_bytes()[:-1] + b"x")
         assert "not the certified one" in check_files(read(statement), folder, trusted)[0][0]
@@ -346,6 +427,25 @@ class TestAudit:
         statement.write_text(json.dumps(changed))
         with pytest.raises(InvalidInput, match="changed after it was made"):
             read(statement)
+
+    def test_a_range_of_many_files_is_read_in_its_order(self, postgres_url, s3, honest, monkeypatch, tmp_path):
+        """Part 10 comes after part 9, and part 0 has no number in its name."""
+        monkeypatch.setattr("trace_dagster.store.parquet.ROW_GROUP_BYTES", 20_000)
+        with running(postgres_url, s3, dev=honest) as runtime:
+            runtime.committer._caps = Caps(bytes_per_file=24_000)
+            streams = apply(runtime, end=100)
+            found = commit_all(runtime, {key: streams[key] for key in FOUR}, end=100)
+            (most,) = rows(
+                runtime.database,
+                "select count(*) as files from trace.version_files group by dataset_version order by 1 desc limit 1",
+            )
+            assert most["files"] > 11
+            assert found["logs", 0].verification["evidence"]["receipts"] == {"committed rows": 100}
+            variables = environment(postgres_url, s3, dev=honest)
+            assert verify_job("proofs", variables, None, deep=False, repair=False, progress=silent).report.passed
+            statement = tmp_path / "statement.json"
+            statement.write_text(certify_job("proofs", variables, None).model_dump_json())
+            assert check_files(read(statement), _downloaded(runtime, tmp_path / "data"), None)[0] == []
 
     def test_an_incomplete_job_gets_no_certificate(self, lake):
         runtime, streams, variables = lake
@@ -357,6 +457,15 @@ class TestAudit:
 def _overwrite(store, key, change):
     data, etag = store.get(key)
     store.replace(key, change(data), etag)
+
+
+def _without_rows(data):
+    import io
+
+    table = pq.read_table(io.BytesIO(data))
+    sink = io.BytesIO()
+    pq.write_table(table.slice(0, 40), sink)
+    return sink.getvalue()
 
 
 def _forge(runtime, key):

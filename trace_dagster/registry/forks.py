@@ -52,7 +52,7 @@ class Forks:
         self._database = database
 
     def invalidate(self, versions: Iterable[UUID], reason: str) -> int:
-        """Hide versions and plan their ranges anew; returns how many were visible."""
+        """Hide versions and plan their ranges anew, also where a refresh had failed; returns how many were hidden."""
         count = 0
         for version in versions:
             with self._database.transaction() as session:
@@ -62,18 +62,23 @@ class Forks:
                         continue
                     count += 1
                     session.run("record_invalidation", dataset_version=version, reason=storable(reason))
-                    _requeue(session, task["task_id"], reason)
+                    _requeue(session, task["task_id"], reason, ("committed", "failed", "dead"))
         return count
+
+    def pools_of(self, versions: Iterable[UUID]) -> list[str]:
+        """The rpc pools that versions are fetched from."""
+        with self._database.snapshot() as session:
+            return sorted({row["rpc_pool"] for row in session.all("pools_of_versions", versions=list(versions))})
 
     def compare_again(self, versions: Iterable[UUID], reason: str) -> int:
         """Fetch the ranges of versions again, which stay visible meanwhile; returns how many are queued."""
         with self._database.transaction() as session:
             rows = session.all("tasks_of_versions", versions=list(versions))
-            return sum(_requeue(session, row["task_id"], reason) for row in rows)
+            return sum(_requeue(session, row["task_id"], reason, ("committed",)) for row in rows)
 
 
-def _requeue(session: Session, task_id: UUID, reason: str) -> bool:
-    queued = session.one("requeue_task", task_id=task_id, reason=storable(reason))
+def _requeue(session: Session, task_id: UUID, reason: str, states: tuple[str, ...]) -> bool:
+    queued = session.one("requeue_task", task_id=task_id, reason=storable(reason), states=list(states))
     if queued is not None:
         wake(session, [task_id])
     return queued is not None

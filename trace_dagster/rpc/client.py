@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from trace_dagster.blocks import MAX_BLOCK
-from trace_dagster.errors import EndpointLacks, InvalidInput, TraceError, Unavailable
+from trace_dagster.errors import EndpointLacks, InvalidInput, NoAnswer, TraceError, Unavailable
 from trace_dagster.rpc.http import post
 from trace_dagster.rpc.pools import Endpoint, RpcPool, variable_of
 
@@ -114,6 +114,8 @@ def call_all(endpoint: Endpoint, calls: Sequence[Call]) -> list[msgspec.Raw]:
 def _batch(endpoint: Endpoint, calls: Sequence[Call]) -> list[msgspec.Raw]:
     try:
         return _ask(endpoint, calls)
+    except NoAnswer:
+        raise  # less would not help
     except Unavailable:
         if len(calls) == 1:
             raise

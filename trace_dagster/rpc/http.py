@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import base64
+import time
 from functools import cache
 from urllib.parse import unquote, urlsplit
 
 import urllib3
 
-from trace_dagster.errors import InvalidInput, NoAnswer
+from trace_dagster.errors import InvalidInput, NoAnswer, Unavailable
 from trace_dagster.rpc.pools import Endpoint, variable_of
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
+WHOLE_SECONDS = 60.0
+"""An answer must be there, to its end, after this long."""
+
+_PART_BYTES = 65536
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
 def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS) -> tuple[int, bytes]:
     """(status, body) of the answer.
 
-    Raises NoAnswer when none comes or it is larger than MAX_ANSWER_BYTES, InvalidInput for a refused key.
+    Raises NoAnswer when none comes within WHOLE_SECONDS, Unavailable when it is larger than MAX_ANSWER_BYTES,
+    InvalidInput for a refused key.
     """
     timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=read_seconds)
     try:
@@ -28,10 +34,7 @@ def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS)
             preload_content=False,
         )  # fmt: skip
         try:
-            data = answer.read(MAX_ANSWER_BYTES + 1)
-            if len(data) > MAX_ANSWER_BYTES:
-                answer.close()
-                raise NoAnswer(f"rpc endpoint {endpoint.name} answered with more than {MAX_ANSWER_BYTES} bytes")
+            data = _read(answer, endpoint)
         finally:
             answer.release_conn()
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
@@ -44,6 +47,21 @@ def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS)
             f"rpc endpoint {endpoint.name} refuses its key: check {variable_of(endpoint.pool)}", http=answer.status
         )
     return answer.status, data
+
+
+def _read(answer: urllib3.BaseHTTPResponse, endpoint: Endpoint) -> bytes:
+    """The body, within a time and a size: an endpoint that drips must not hold us."""
+    deadline = time.monotonic() + WHOLE_SECONDS
+    data = bytearray()
+    for part in answer.stream(_PART_BYTES, decode_content=True):
+        data += part
+        if len(data) > MAX_ANSWER_BYTES:
+            answer.close()
+            raise Unavailable(f"rpc endpoint {endpoint.name} answered with more than {MAX_ANSWER_BYTES} bytes")
+        if time.monotonic() > deadline:
+            answer.close()
+            raise NoAnswer(f"rpc endpoint {endpoint.name} did not end its answer in {WHOLE_SECONDS:.0f} s")
+    return bytes(data)
 
 
 @cache

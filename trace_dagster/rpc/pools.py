@@ -85,13 +85,13 @@ def pool_named(name: str, environment: Mapping[str, str]) -> RpcPool:
 def _pool(name: str, urls: tuple[str, ...], environment: Mapping[str, str]) -> RpcPool:
     variable = f"TRACE_RPC_POOL_{name.upper()}_QUORUM"
     written = environment.get(variable, "").strip() or "1"
-    if not (written.isascii() and written.isdecimal() and 1 <= int(written) <= len(set(urls))):
-        raise InvalidInput(f"{variable} must be a number from 1 to the pool's {len(set(urls))} endpoints")
+    if not (written.isascii() and written.isdecimal() and 1 <= int(written) <= len(urls)):
+        raise InvalidInput(f"{variable} must be a number from 1 to the pool's {len(urls)} endpoints")
     return RpcPool(name, urls, int(written))
 
 
 def _urls(variable: str, value: str) -> tuple[str, ...]:
-    urls = tuple(part.strip() for part in value.split(",") if part.strip())
+    urls = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
     for url in urls:
         try:
             parts = urlsplit(url)

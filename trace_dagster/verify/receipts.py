@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from trace_dagster.blocks import BlockRange
 from trace_dagster.verify.bloom import as_bytes, mask
 from trace_dagster.verify.evidence import Header, Log
 from trace_dagster.verify.facts import disagrees
@@ -16,6 +17,9 @@ FAILED, SUCCEEDED = EMPTY_TEXT, b"\x01"
 MOST_TOPICS = 4
 Outcome = tuple[int, bytes, int, Sequence[Log]]
 """(type, encoded first field, cumulative gas, logs)."""
+
+BYZANTIUM = {1: 4_370_000, 3: 1_700_000, 61: 8_772_000}
+"""First block with status receipts (EIP-658), for chains that began before it; elsewhere it is the first of all."""
 
 _NO_LOGS = text(bytes(256)) + EMPTY_LIST
 _TOPIC_HEADS = (EMPTY_LIST, b"\xe1", b"\xf8\x42", b"\xf8\x63", b"\xf8\x84")
@@ -36,6 +40,11 @@ def prove_receipts(outcomes: Iterable[Outcome], header: Header) -> None:
         raise disagrees("the receipts root does not come out", header.number, header.receipts_root, root)
     if as_bytes(bloom) != header.logs_bloom:
         raise disagrees("the logs bloom does not come out", header.number, header.logs_bloom, as_bytes(bloom))
+
+
+def has_status(chain_id: int, piece: BlockRange) -> bool:
+    """Whether receipts of these blocks hold a status, as rows do; before Byzantium it is a state root."""
+    return piece.start >= BYZANTIUM.get(chain_id, 0)
 
 
 def status(succeeded: bool) -> bytes:

@@ -46,8 +46,13 @@ insert into trace.invalidations (dataset_version, reason) values (%(dataset_vers
 update trace.tasks
 set state = 'queued', failures = 0, expiries = 0, not_before = now(), batch_id = null, error = %(reason)s,
     updated_at = now()
-where task_id = %(task_id)s and state = 'committed'
+where task_id = %(task_id)s and state = any(%(states)s)
 returning task_id;
+
+-- name: pools_of_versions
+select distinct s.rpc_pool
+from trace.dataset_versions v join trace.streams s on s.dataset_uuid = v.dataset_uuid
+where v.dataset_version = any(%(versions)s);
 
 -- name: tasks_of_versions
 select task_id from trace.dataset_versions where dataset_version = any(%(versions)s) and visible order by task_id;
@@ -59,11 +64,12 @@ values (%(rpc_pool)s, %(fingerprint)s, %(name)s, 1, 1, now(), %(reason)s)
 on conflict (rpc_pool, fingerprint) do update set
     name = excluded.name, lies = trace.endpoints.lies + 1, lied_at = now(), reason = excluded.reason,
     score = 1 + trace.endpoints.score
-        * 0.5 ^ (extract(epoch from now() - trace.endpoints.lied_at)::float8 / %(half_life_seconds)s);
+        * 0.5 ^ least(extract(epoch from now() - trace.endpoints.lied_at)::float8 / %(half_life_seconds)s, 100);
 
 -- name: standings
 select rpc_pool, fingerprint, name, lies, reason,
-       coalesce(score * 0.5 ^ (extract(epoch from now() - lied_at)::float8 / %(half_life_seconds)s), 0)::float8 as score,
+       coalesce(score * 0.5 ^ least(extract(epoch from now() - lied_at)::float8 / %(half_life_seconds)s, 100), 0)::float8
+           as score,
        extract(epoch from now() - lied_at)::float8 as lied_seconds
 from trace.endpoints order by rpc_pool, name;
 
@@ -76,7 +82,7 @@ update trace.streams set halted_reason = null where job_id = %(job_id)s and halt
 -- name: evidence_files
 -- Committed and fully proven rows of the chain's own datasets that touch a range.
 select d.source, d.dataset_uuid, v.dataset_version, lower(v.block_range) as range_start, upper(v.block_range) as range_end,
-       v.schema_json, array_agg(l.file_key order by l.file_key) as file_keys
+       v.schema_json, array_agg(l.file_key order by coalesce(substring(l.file_key from '-p([0-9]+)\.parquet$')::int, 0)) as file_keys
 from trace.datasets own
 join trace.datasets d on d.org_id = own.org_id and d.chain_id = own.chain_id and d.kind = 'stream'
 join trace.dataset_versions v on v.dataset_uuid = d.dataset_uuid and v.visible
@@ -92,7 +98,7 @@ select d.dataset_key, d.source, d.dataset_uuid, d.chain_id, v.dataset_version, l
        upper(v.block_range) as range_end, v.generation, v.storage_ref, v.manifest_key, v.manifest_sha256,
        v.content_digest, v.row_count, v.schema_json, v.verification, v.first_parent_hash, v.last_block_hash,
        (select jsonb_agg(jsonb_build_object('key', f.file_key, 'bytes', f.bytes, 'sha256', f.sha256, 'rows', f.row_count)
-                         order by f.file_key)
+                         order by coalesce(substring(f.file_key from '-p([0-9]+)\.parquet$')::int, 0))
         from trace.version_files l join trace.files f on f.file_key = l.file_key
         where l.dataset_version = v.dataset_version) as files
 from trace.streams s
