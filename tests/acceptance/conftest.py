@@ -21,6 +21,8 @@ from trace_dagster.lite.stack import Stack
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = 1002
+GROWING_CHAIN_ID = 31338
+"""Not the other node's: two chains of one id would be two forks of one chain."""
 SEED = 7
 
 
@@ -94,7 +96,7 @@ def growing() -> Iterator[object | None]:
     if binary is None:
         yield None
         return
-    with running_anvil(binary) as chain:
+    with running_anvil(binary, chain_id=GROWING_CHAIN_ID) as chain:
         yield chain
 
 

@@ -132,7 +132,7 @@ def test_a_commit_dagster_never_heard_of_is_reported_by_reconciliation(stack, op
 FOLLOW = """
 kind: chain_sync
 name: following
-chain_id: 31337
+chain_id: 31338
 mode: {kind: follow_head, from_block: 0, head_poll_interval_seconds: 1}
 streams:
   blocks_following: {cryo_dataset_name: blocks, rpc_pool: growing, chunk_size: 10}

@@ -65,12 +65,12 @@ class Anvil:
 
 
 @contextmanager
-def running_anvil(binary: Path) -> Iterator[Anvil]:
+def running_anvil(binary: Path, chain_id: int = CHAIN_ID) -> Iterator[Anvil]:
     """A fresh node on a free loopback port, ended with the block."""
     with tempfile.TemporaryDirectory(prefix="anvil-") as home:
         command = [
             str(binary), "--host", "127.0.0.1", "--port", "0", "--no-mining", "--order", "fifo",
-            "--slots-in-an-epoch", "1", "--chain-id", str(CHAIN_ID), "--timestamp", str(GENESIS_TIMESTAMP),
+            "--slots-in-an-epoch", "1", "--chain-id", str(chain_id), "--timestamp", str(GENESIS_TIMESTAMP),
         ]  # fmt: skip
         process = subprocess.Popen(
             command, env={"HOME": home}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
