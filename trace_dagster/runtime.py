@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 
 from trace_dagster.blocks import BlockRange
@@ -10,7 +11,7 @@ from trace_dagster.committed import Committed
 from trace_dagster.dispatch import Dispatcher
 from trace_dagster.engine.base import Engine
 from trace_dagster.engine.select import engine_from
-from trace_dagster.errors import ForkConflict, TraceError
+from trace_dagster.errors import ForkConflict, InvalidInput, TraceError
 from trace_dagster.evidence import SOURCES, Witness
 from trace_dagster.heads import Heads
 from trace_dagster.heart import Heart
@@ -167,9 +168,11 @@ class Runtime:
 
     def settle(self, conflict: ForkConflict, pool: RpcPool, used: list[str]) -> TraceError:
         """See :func:`trace_dagster.settle.settle`."""
-        environment = self.settings.environment
-        others = [pool_named(name, environment) for name in self.forks.pools_of(conflict.versions) if name != pool.name]
-        return settle(conflict, [pool, *others], used, self.forks, self.standings.lied)
+        pools = {pool.name: pool}
+        for name in self.forks.pools_of(conflict.versions):
+            with suppress(InvalidInput):  # a pool that has no URL any more cannot be asked
+                pools.setdefault(name, pool_named(name, self.settings.environment))
+        return settle(conflict, list(pools.values()), used, self.forks, self.standings.lied)
 
     def halt(self, spec: StreamSpec, reason: str) -> None:
         """Stop a stream until its job is resumed."""
