@@ -53,6 +53,9 @@ def pictures(chain: str, dataset: str, job: str) -> list[Picture]:
     return [
         Picture("partitions.png", f"/assets/{chain}/{dataset}?view=partitions", "Materialized", PARTITION_KEY),
         Picture("asset_graph.png", "/asset-groups", dataset),
+        Picture(
+            "verification.png", f"/assets/{chain}/{dataset}?view=checks", "verification", re.compile("^verification$")
+        ),
         Picture("job.png", f"/locations/trace_dagster/jobs/{job}/partitions", "Partition"),
     ]
 
