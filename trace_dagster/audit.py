@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import groupby, pairwise
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,14 +24,13 @@ from trace_dagster.digest import ContentDigest
 from trace_dagster.errors import Corrupt, TraceError, Unavailable, VerificationFailed
 from trace_dagster.evidence import Witness
 from trace_dagster.manifest import decode
-from trace_dagster.pieces import PIECE_BLOCKS
 from trace_dagster.registry.versions import StoredVersion
 from trace_dagster.rpc.pools import Endpoint
 from trace_dagster.store.objects import ObjectStore
-from trace_dagster.verify.check import Proof, check, columns, merge
+from trace_dagster.store.scan import READ_ERRORS, rows_of
+from trace_dagster.verify.check import PIECE_BLOCKS, Proof, check, columns, merge
 
 _THREADS = 2
-_READ_ERRORS = (OSError, pa.ArrowException)
 
 WitnessOf = Callable[[StoredVersion], Witness | None]
 """Who measures the rows of a version; None where nothing is there to measure them against."""
@@ -168,8 +167,7 @@ def _prove(
         witness = None  # what the commitments cover was not stored
     proofs = []
     for piece in version.block_range.split(PIECE_BLOCKS):
-        field = ds.field("block_number")
-        table = rows.to_table(filter=(field >= piece.start) & (field < piece.end)).replace_schema_metadata(None)
+        table = rows_of(rows, piece)
         digest.update(table)
         proofs.append(_piece(version, table, piece, witness, endpoints))
     if digest.hexdigest() != version.content_digest:
@@ -214,7 +212,7 @@ def _open(paths: Sequence[Path], schema: pa.Schema) -> ds.Dataset:
             if not found.equals(schema):
                 raise VerificationFailed("the columns are not those that were committed")
         return ds.dataset([str(path) for path in paths], format="parquet", schema=schema)
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         raise VerificationFailed("a Parquet object cannot be read", reason=type(error).__name__) from None
 
 
@@ -232,22 +230,21 @@ def _chain(versions: Iterable[StoredVersion]) -> Iterator[Finding]:
     ordered = sorted(
         versions, key=lambda version: (version.source != "blocks", version.dataset_key, version.block_range)
     )
-    for _, group in groupby(ordered, key=lambda version: version.dataset_key):
-        for version in group:
-            for block, shown in (
-                (version.block_range.start - 1, version.first_parent_hash),
-                (version.block_range.end - 1, version.last_block_hash),
-            ):
-                if shown is None:
-                    continue
-                known, owner = seen.setdefault(block, (shown, version))
-                if known != shown:
-                    yield _finding(
-                        version,
-                        "broken_chain",
-                        f"block {block} is 0x{shown.hex()} here and 0x{known.hex()} in {owner.dataset_key}"
-                        f" {owner.block_range}",
-                    )
+    for version in ordered:
+        for block, shown in (
+            (version.block_range.start - 1, version.first_parent_hash),
+            (version.block_range.end - 1, version.last_block_hash),
+        ):
+            if shown is None:
+                continue
+            known, owner = seen.setdefault(block, (shown, version))
+            if known != shown:
+                yield _finding(
+                    version,
+                    "broken_chain",
+                    f"block {block} is 0x{shown.hex()} here and 0x{known.hex()} in {owner.dataset_key}"
+                    f" {owner.block_range}",
+                )
 
 
 def _finding(version: StoredVersion, kind: str, reason: str) -> Finding:

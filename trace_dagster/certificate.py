@@ -21,29 +21,30 @@ from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.digest import ContentDigest
 from trace_dagster.errors import InvalidInput, TraceError, VerificationFailed
 from trace_dagster.identity import canonical_json, sha256_hex
-from trace_dagster.verify.check import Proof, check, merge
+from trace_dagster.store.scan import READ_ERRORS, rows_of
+from trace_dagster.verify.check import PIECE_BLOCKS, Proof, check, merge
 from trace_dagster.verify.evidence import Evidence
 from trace_dagster.verify.receipts import has_status
-from trace_dagster.verify.tables import headers_of, receipts_of_tables
+from trace_dagster.verify.tables import HEADER_COLUMNS, RECEIPT_COLUMNS, headers_of, receipts_of_tables
 
 _HEX = r"^[0-9a-f]{64}$"
 _HASH = r"^0x[0-9a-f]{64}$"
-_PIECE_BLOCKS = 250
-_READ_ERRORS = (OSError, pa.ArrowException)
 _MOST_BLOCKS = 1_000_000
 """The largest chunk_size there is: what claims more was not made by us."""
 
 _ROOT_COLUMNS = {
-    "blocks": ["block_number", "block_hash", "parent_hash", "transactions_root", "receipts_root", "logs_bloom"],
-    "transactions": [
-        "block_number", "transaction_index", "transaction_hash", "transaction_type", "success", "gas_used",
-    ],
-    "logs": [
+    "blocks": HEADER_COLUMNS,
+    "transactions": RECEIPT_COLUMNS,
+    "logs": (
         "block_number", "block_hash", "transaction_index", "log_index", "transaction_hash", "address", "topic0",
         "topic1", "topic2", "topic3", "data",
-    ],
+    ),
 }  # fmt: skip
 """What computing a receipts root takes of each dataset."""
+
+
+_Place = tuple[str, int]
+"""Dataset key and first block: one range, where none covers another."""
 
 
 class _Strict(BaseModel):
@@ -177,13 +178,14 @@ def check_files(
     paths = {path.name: path for path in sorted(folder.rglob("*.parquet"))}
     checked = {"rows": 0, "receipts roots": 0}
     trusted_seen = trusted is None
+    opened: dict[_Place, ds.Dataset] = {}
     for each in statement.ranges:
         try:
-            opened = _open(each, paths)
-            _check_rows(each, opened, statement.chain_id)
+            rows = opened[_place(each)] = _open(each, paths)
+            _check_rows(each, rows, statement.chain_id)
             checked["rows"] += len(each.span)
             if each.cryo_dataset_name == "blocks" and trusted is not None and trusted[0] in each.span:
-                _check_trusted(opened, *trusted)
+                _check_trusted(rows, *trusted)
                 trusted_seen = True
         except TraceError as error:
             wrong.append(f"{each.dataset_key} {each.span}: {error}")
@@ -191,7 +193,7 @@ def check_files(
     if not trusted_seen:
         wrong.append("the trusted block is in no range of blocks")
     if not wrong:
-        wrong, checked["receipts roots"] = _check_roots(statement, paths)
+        wrong, checked["receipts roots"] = _check_roots(statement, opened)
     return wrong, checked
 
 
@@ -199,6 +201,10 @@ def unanchored(statement: Certificate, trusted: tuple[int, bytes]) -> int:
     """How many blocks of the statement come after the trusted one: no hash that is believed depends on them."""
     ends = [each.range_end for each in statement.ranges if each.cryo_dataset_name == "blocks"]
     return max(0, max(ends, default=0) - trusted[0] - 1)
+
+
+def _place(each: CertifiedRange) -> _Place:
+    return each.dataset_key, each.range_start
 
 
 def _digest(statement: Certificate) -> str:
@@ -254,10 +260,9 @@ def _open(each: CertifiedRange, paths: dict[str, Path]) -> ds.Dataset:
 
 
 def _rows(opened: ds.Dataset, piece: BlockRange) -> pa.Table:
-    field = ds.field("block_number")
     try:
-        return opened.to_table(filter=(field >= piece.start) & (field < piece.end)).replace_schema_metadata(None)
-    except _READ_ERRORS as error:
+        return rows_of(opened, piece)
+    except READ_ERRORS as error:
         raise VerificationFailed("a file cannot be read", reason=type(error).__name__) from None
 
 
@@ -265,7 +270,7 @@ def _check_rows(each: CertifiedRange, opened: ds.Dataset, chain_id: int) -> None
     known = dataset(each.cryo_dataset_name)
     digest = ContentDigest(opened.schema)
     proofs: list[Proof] = []
-    for piece in each.span.split(_PIECE_BLOCKS):
+    for piece in each.span.split(PIECE_BLOCKS):
         table = _rows(opened, piece)
         digest.update(table)
         proofs.append(check(known, table, piece, chain_id, None))
@@ -294,12 +299,12 @@ def _check_trusted(opened: ds.Dataset, block: int, wanted: bytes) -> None:
         )
 
 
-def _check_roots(statement: Certificate, paths: dict[str, Path]) -> tuple[list[str], int]:
+def _check_roots(statement: Certificate, opened: dict[_Place, ds.Dataset]) -> tuple[list[str], int]:
     """Receipts roots and blooms, where blocks, transactions and logs of the same blocks hold what it takes."""
-    lake = _Lake(statement, paths)
+    lake = _Lake(statement, opened)
     wrong, count = [], 0
     for each in lake.of("logs"):
-        for piece in each.span.split(_PIECE_BLOCKS):
+        for piece in each.span.split(PIECE_BLOCKS):
             try:
                 count += len(piece) if lake.proves(each, piece) else 0
             except TraceError as error:
@@ -308,12 +313,11 @@ def _check_roots(statement: Certificate, paths: dict[str, Path]) -> tuple[list[s
 
 
 class _Lake:
-    """The certified ranges by dataset, each opened once: their files were checked before."""
+    """The certified ranges by dataset, their files open and checked."""
 
-    def __init__(self, statement: Certificate, paths: dict[str, Path]) -> None:
+    def __init__(self, statement: Certificate, opened: dict[_Place, ds.Dataset]) -> None:
         self._statement = statement
-        self._paths = paths
-        self._opened: dict[str, ds.Dataset] = {}
+        self._opened = opened
 
     def of(self, name: str) -> list[CertifiedRange]:
         """The ranges of a dataset that hold every column a root takes."""
@@ -333,7 +337,7 @@ class _Lake:
         if blocks is None or transactions is None or not has_status(self._statement.chain_id, piece):
             return False
         evidence = Evidence(headers_of(blocks, piece), None, receipts_of_tables(transactions, None, piece))
-        check(dataset("logs"), _rows(self._open(logs), piece), piece, self._statement.chain_id, evidence)
+        check(dataset("logs"), _rows(self._opened[_place(logs)], piece), piece, self._statement.chain_id, evidence)
         return True
 
     def _rows(self, name: str, piece: BlockRange) -> pa.Table | None:
@@ -341,12 +345,5 @@ class _Lake:
         if any(holes(piece, (each.span for each in touching))):
             return None
         touching.sort(key=lambda each: each.range_start)
-        tables = [_rows(self._open(each), piece).select(_ROOT_COLUMNS[name]) for each in touching]
+        tables = [_rows(self._opened[_place(each)], piece).select(_ROOT_COLUMNS[name]) for each in touching]
         return pa.concat_tables(tables)
-
-    def _open(self, each: CertifiedRange) -> ds.Dataset:
-        if each.dataset_version not in self._opened:
-            schema = dataset(each.cryo_dataset_name).schema([name for name, _ in each.columns])
-            files = [str(self._paths[file.name]) for file in each.files]
-            self._opened[each.dataset_version] = ds.dataset(files, format="parquet", schema=schema)
-        return self._opened[each.dataset_version]

@@ -23,8 +23,8 @@ from trace_dagster.registry.publications import Publication, Publications
 from trace_dagster.registry.tasks import Lease
 from trace_dagster.store.objects import ObjectStore, PreconditionFailed
 from trace_dagster.store.parquet import Caps, RangeWriter
+from trace_dagster.verify.check import LEVELS
 
-LEVELS = ("off", "structural", "crosschecked", "full")
 _SETTLE_TRIES = 5
 _SETTLE_PAUSE_SECONDS = 0.2
 

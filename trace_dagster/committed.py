@@ -14,13 +14,13 @@ import pyarrow.dataset as ds
 from trace_dagster.blocks import BlockRange, holes
 from trace_dagster.registry.connection import Database
 from trace_dagster.store.objects import ObjectStore
+from trace_dagster.store.scan import READ_ERRORS, rows_of
+from trace_dagster.verify.check import PIECE_BLOCKS
 
 WINDOW_BLOCKS = 1000
-NARROW_BLOCKS = 250
-"""Blocks read at once: fewer where the columns are wide."""
+"""Blocks read at once; one piece where the columns are wide."""
 
 _WIDE = frozenset({"input", "data"})
-_READ_ERRORS = (OSError, pa.ArrowException)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Committed:
         with self._lock:
             window = self._windows.get(key)
             if window is None or not window.holds(piece):
-                ahead = NARROW_BLOCKS if _WIDE.intersection(columns) else WINDOW_BLOCKS
+                ahead = PIECE_BLOCKS if _WIDE.intersection(columns) else WINDOW_BLOCKS
                 end = min(piece.start + ahead, self._block_range.end)
                 window = self._read(source, BlockRange(piece.start, max(end, piece.end)), columns)
                 window = window or self._read(source, piece, columns)
@@ -100,11 +100,9 @@ class Committed:
 
     def _read(self, source: str, span: BlockRange, columns: Sequence[str]) -> _Window | None:
         found = self._covering(source, span, columns)
-        field = ds.field("block_number")
-        wanted = (field >= span.start) & (field < span.end)
         try:
-            tables = [self._open(version).to_table(columns=list(columns), filter=wanted) for version in found]
-        except _READ_ERRORS:
+            tables = [rows_of(self._open(version), span, columns) for version in found]
+        except READ_ERRORS:
             return None
         return _Window(span, pa.concat_tables(tables)) if tables else None
 

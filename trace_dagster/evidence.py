@@ -17,19 +17,10 @@ from trace_dagster.verify import prove, raw, tables
 from trace_dagster.verify.check import needs
 from trace_dagster.verify.evidence import Evidence, Header, Receipt, Transaction
 from trace_dagster.verify.receipts import has_status
+from trace_dagster.verify.tables import HEADER_COLUMNS, RECEIPT_COLUMNS, TRANSACTION_COLUMNS
 
 SOURCES = ("blocks", "transactions")
 """Datasets whose committed rows serve as evidence."""
-
-HEADER_COLUMNS = ("block_number", "block_hash", "parent_hash", "transactions_root", "receipts_root", "logs_bloom")
-RECEIPT_COLUMNS = (
-    "block_number", "transaction_index", "transaction_hash", "transaction_type", "success", "gas_used",
-)  # fmt: skip
-TRANSACTION_COLUMNS = (
-    *RECEIPT_COLUMNS, "from_address", "to_address", "value_binary", "nonce", "gas_limit", "gas_price",
-    "max_fee_per_gas", "max_priority_fee_per_gas", "input",
-)  # fmt: skip
-"""What stored rows must have to stand in for a node's answer."""
 
 _TOKEN_TRANSFERS = ("erc20_transfers", "erc721_transfers")
 """They are read out of the receipts' logs; other datasets bring logs or need none."""

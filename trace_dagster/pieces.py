@@ -35,10 +35,9 @@ from trace_dagster.errors import (
 )
 from trace_dagster.evidence import Witness
 from trace_dagster.rpc.pools import Endpoint, RpcPool
-from trace_dagster.verify.check import Proof, check
+from trace_dagster.verify.check import PIECE_BLOCKS, Proof, check
 from trace_dagster.verify.evidence import Evidence
 
-PIECE_BLOCKS = 250
 LOOK_AHEAD = 2
 """Pieces of one range under way at once; this many tables are the most a range holds in memory."""
 
@@ -190,6 +189,9 @@ class Pieces:
         Raises NoQuorum where others give other rows, Unavailable where too few give any.
         """
         wanted = job.order.pool.quorum - 1
+        if not wanted:
+            return []
+        mine = _digest(table)
         agreeing: list[str] = []
         disagreeing: list[str] = []
         contradicted = False
@@ -203,7 +205,7 @@ class Pieces:
             except _PASSED_OVER as failed:
                 disagreeing.append(str(self._noted(failed, endpoint)))
                 continue
-            if _digest(other) == _digest(table):
+            if _digest(other) == mine:
                 agreeing.append(endpoint.name)
             else:
                 contradicted = True
@@ -290,9 +292,16 @@ def _weight(error: TraceError) -> int:
 
     One garbled answer can look like a new format, so that decides only when nothing else was said.
     """
-    order = (ForkConflict, NoAnswer, VerificationFailed, Unavailable, UnknownFormat)
-    places = {ForkConflict: 0, VerificationFailed: 1, Unavailable: 1, UnknownFormat: 2, NoAnswer: 3}
-    return next((places[kind] for kind in order if isinstance(error, kind)), 4)
+    match error:
+        case ForkConflict():
+            return 0
+        case NoAnswer():  # also Unavailable, but less than it: hence before it
+            return 3
+        case VerificationFailed() | Unavailable():
+            return 1
+        case UnknownFormat():
+            return 2
+    return 4
 
 
 def _worth_halving(error: TraceError) -> bool:

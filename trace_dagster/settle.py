@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from trace_dagster.errors import ForkConflict, TraceError, Unavailable, VerificationFailed
+from trace_dagster.pieces import Lied
 from trace_dagster.registry.forks import Forks
 from trace_dagster.rpc.client import call_all
 from trace_dagster.rpc.pools import Endpoint, RpcPool
 from trace_dagster.verify import prove, raw
-
-Lied = Callable[[Endpoint, str], None]
 
 
 def settle(

@@ -15,12 +15,11 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 import pytest
-import uvicorn
 
+from tests.support.nodes import serving
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import catalogue, dataset
 from trace_dagster.devchain.chain import DevChain
-from trace_dagster.devchain.server import application
 from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.binary import CryoBinary, sweep
 from trace_dagster.engine.embedded import EmbeddedCryo
@@ -44,14 +43,8 @@ def chain():
 
 @pytest.fixture(scope="module")
 def pool(chain):
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(application(chain), log_level="error"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    yield RpcPool("devchain", (f"http://127.0.0.1:{listener.getsockname()[1]}",))
-    server.should_exit = True
-    thread.join(10)
+    with serving(chain) as url:
+        yield RpcPool("devchain", (url,))
 
 
 @pytest.fixture(scope="module")

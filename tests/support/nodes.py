@@ -27,9 +27,8 @@ def forked(seed: int, at: int, blocks: int) -> DevChain:
 @contextmanager
 def serving(chain: DevChain) -> Iterator[str]:
     """The URL of a node that serves a chain."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(application(chain), log_level="error"))
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(application(chain), log_level="error", access_log=False, lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:
@@ -37,6 +36,7 @@ def serving(chain: DevChain) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(10)
+        listener.close()
 
 
 def environment(postgres_url: str, s3: S3Access, **pools: str) -> dict[str, str]:

@@ -21,12 +21,12 @@ from pathlib import Path
 from random import Random
 
 import pytest
-import uvicorn
 from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.support.nodes import serving
 from tests.support.replay import replaying
 from tests.unit.test_support_nodes import recorded, write
 from trace_dagster import cli
@@ -38,7 +38,7 @@ from trace_dagster.chaos_rpc.proxy import ChaosRpc, chaos_rpc
 from trace_dagster.chaos_rpc.shapes import BLOCKS, LISTS, WITH_ROWS, Context, rows_of
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.constants import CHAIN_ID
-from trace_dagster.devchain.server import Methods, application
+from trace_dagster.devchain.server import Methods
 from trace_dagster.errors import InvalidInput
 
 BLOCK_COUNT = 60
@@ -266,22 +266,8 @@ def test_every_method_of_the_table_has_an_example(chain, node):
 @pytest.fixture(scope="module")
 def devchain(chain):
     """The devchain's URL, served by this process."""
-    with served(chain) as url:
+    with serving(chain) as url:
         yield url
-
-
-@contextmanager
-def served(chain):
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(application(chain), log_level="error", access_log=False, lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        listener.close()
 
 
 def post(url, message):
@@ -479,7 +465,7 @@ def test_an_unreachable_node_is_a_502_that_says_nothing_of_it():
 
 def test_a_fork_answers_in_the_nodes_place(chain, devchain):
     with (
-        served(DevChain(8, BLOCK_COUNT)) as fork,
+        serving(DevChain(8, BLOCK_COUNT)) as fork,
         chaos_rpc(devchain, faults=["stale_fork"], rate=1.0, fork_url=fork) as proxy,
     ):
         for method in ("eth_getLogs", "eth_getBlockReceipts", "debug_traceBlockByNumber"):

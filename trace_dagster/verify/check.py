@@ -22,7 +22,12 @@ from trace_dagster.verify.structure import check_structure
 from trace_dagster.verify.tables import required
 
 Level = Literal["structural", "crosschecked", "full"]
-_LEVELS: tuple[Level, ...] = ("structural", "crosschecked", "full")
+LEVELS = ("off", "structural", "crosschecked", "full")
+"""From nothing known to everything the chain commits to."""
+
+PIECE_BLOCKS = 250
+"""Blocks proven at once: a table costs half a millisecond whatever it holds, and must fit into memory."""
+
 _PROVABLE = frozenset({"blocks", "transactions", "logs", "erc20_transfers", "erc721_transfers"})
 
 _ALL_COLUMNS: dict[str, tuple[str, ...]] = {
@@ -149,7 +154,7 @@ def merge(proofs: Sequence[Proof]) -> Proof:
                 after.first_parent_hash,
             )
     return Proof(
-        level=min((proof.level for proof in proofs), key=_LEVELS.index),
+        level=min((proof.level for proof in proofs), key=LEVELS.index),
         checks=tuple(sorted(set.intersection(*[set(proof.checks) for proof in proofs]))),
         unproven=tuple(sorted(set().union(*[proof.unproven for proof in proofs]))),
         first_block=proofs[0].first_block,

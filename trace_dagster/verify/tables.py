@@ -24,6 +24,17 @@ from trace_dagster.verify.values import KINDS, unknown_kind
 _TOPICS = [f"topic{index}" for index in range(MOST_TOPICS)]
 
 
+HEADER_COLUMNS = ("block_number", "block_hash", "parent_hash", "transactions_root", "receipts_root", "logs_bloom")
+RECEIPT_COLUMNS = (
+    "block_number", "transaction_index", "transaction_hash", "transaction_type", "success", "gas_used",
+)  # fmt: skip
+TRANSACTION_COLUMNS = (
+    *RECEIPT_COLUMNS, "from_address", "to_address", "value_binary", "nonce", "gas_limit", "gas_price",
+    "max_fee_per_gas", "max_priority_fee_per_gas", "input",
+)  # fmt: skip
+"""What stored rows must have to stand in for a node's answer."""
+
+
 def headers_of(blocks: pa.Table, piece: BlockRange) -> list[Header]:
     """One header per block of the piece, from rows of dataset blocks."""
     spans(blocks, piece, one_each=True)
