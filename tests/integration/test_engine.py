@@ -190,7 +190,7 @@ def test_what_an_earlier_range_printed_does_not_decide_a_later_failure(pool):
 
 
 def test_an_endpoint_that_never_answers_is_given_up_and_its_worker_replaced(pool):
-    opened = EmbeddedCryo(workers=1, stall_seconds=1.0)
+    opened = EmbeddedCryo(workers=1, stall_seconds=4.0)
     try:
         with listening(None) as port:
             dead = RpcPool("dead", (f"http://127.0.0.1:{port}",))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from importlib.metadata import version
@@ -36,11 +35,10 @@ class EmbeddedCryo:
 
     def extract(self, request: ExtractRequest) -> pa.Table:
         """One call; see :class:`~trace_dagster.engine.base.Engine`. A call whose worker died moves to another."""
-        deadline = time.monotonic() + request.patience(self._stall_seconds)
         for _ in range(WORKER_RETRIES):
             worker, future = self._start(request)
             try:
-                return _checked(future.result(timeout=max(0.0, deadline - time.monotonic())), request)
+                return _checked(future.result(timeout=request.patience(self._stall_seconds)), request)
             except FutureTimeout:
                 worker.kill()
                 name = request.endpoint.name
@@ -63,6 +61,7 @@ class EmbeddedCryo:
         order = [key for key in row_order(request.dataset) if key in request.schema.names]
         try:
             worker = self._workers.get()
+            worker.await_start()
         except WorkerGone as error:
             raise Unavailable("extraction was stopped", range=request.block_range) from error
         return worker, worker.submit(request.dataset, request.schema.names, order, _arguments(request))

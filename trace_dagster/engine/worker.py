@@ -22,6 +22,9 @@ from typing import IO, Any
 HEADER = struct.Struct(">I")
 MAX_FRAME_BYTES = 1 << 31
 FOLDER_PREFIX = "trace-engine-"
+READY = b"ready"
+"""The first frame: calls are served from now on."""
+
 END_OF_CALL = b"\x1eend of call "
 """On stderr before a failure's answer: what Cryo printed about it came before."""
 
@@ -46,6 +49,10 @@ def main() -> None:
     """Serve until stdin closes."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever Cryo prints must not become a frame
+    import cryo  # noqa: F401  (a call's time is the node's, not that of starting Cryo)
+
+    write_frame(answers, READY)
+    answers.flush()
     loop = asyncio.new_event_loop()
     threading.Thread(target=_read_requests, args=(loop, answers), daemon=True).start()
     loop.run_forever()

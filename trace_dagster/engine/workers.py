@@ -16,8 +16,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from trace_dagster.engine.worker import END_OF_CALL, FOLDER_PREFIX, read_frame, write_frame
+from trace_dagster.engine.worker import END_OF_CALL, FOLDER_PREFIX, READY, read_frame, write_frame
 from trace_dagster.rpc.redact import redact
+
+START_SECONDS = 60.0
+"""A process that does not serve calls after this long is given up; importing Cryo takes half a second."""
 
 _STDERR_LINES = 40
 _STDERR_SECONDS = 2.0
@@ -56,6 +59,7 @@ class Worker:
             env=_environment(),
             start_new_session=True,
         )
+        self._started = threading.Event()
         self._ids = itertools.count()
         self._lock = threading.Lock()
         self._calls: dict[int, tuple[float, Future[pa.Table]]] = {}
@@ -81,6 +85,11 @@ class Worker:
         """Calls under way."""
         with self._lock:
             return len(self._calls)
+
+    def await_start(self) -> None:
+        """Until the process serves calls, or is given up after START_SECONDS: the next submit tells."""
+        if not self._started.wait(START_SECONDS):
+            self.kill()
 
     def submit(self, dataset: str, columns: list[str], order: list[str], arguments: dict[str, Any]) -> Future[pa.Table]:
         """Start a call. The future raises CallFailed or WorkerGone."""
@@ -108,7 +117,9 @@ class Worker:
     def _read_answers(self) -> None:
         source = self._process.stdout
         assert source is not None
-        while (header := read_frame(source)) is not None and (payload := read_frame(source)) is not None:
+        ready = read_frame(source) == READY
+        self._started.set()
+        while ready and (header := read_frame(source)) is not None and (payload := read_frame(source)) is not None:
             self._settle(json.loads(header), payload)
         self._process.wait()
         with self._lock:
