@@ -16,12 +16,9 @@ import msgspec
 from trace_dagster.blocks import MAX_BLOCK
 from trace_dagster.errors import EndpointLacks, InvalidInput, NoAnswer, TraceError, Unavailable
 from trace_dagster.rpc.http import post
-from trace_dagster.rpc.pools import Endpoint, RpcPool, variable_of
+from trace_dagster.rpc.pools import BATCH_CALLS, Endpoint, RpcPool, variable_of
 
 TIMEOUT_SECONDS = 10.0
-BATCH_CALLS = 50
-"""Calls per HTTP request: providers take at least 100, and 50 blocks of a busy chain stay below 25 MB."""
-
 BATCHES_AT_ONCE = 16
 _METHOD_NOT_FOUND = -32601
 

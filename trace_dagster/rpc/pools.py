@@ -14,6 +14,9 @@ POOL_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _VARIABLE = re.compile(r"TRACE_RPC_POOL_([A-Z][A-Z0-9_]{0,63})_URL")
 FALLBACK_VARIABLE = "TRACE_CRYO_RPC_URL"
 
+BATCH_CALLS = 50
+"""JSON-RPC calls per HTTP request: providers take at least 100, and 50 blocks of a busy chain stay below 25 MB."""
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -35,6 +38,18 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What one endpoint of a pool may be asked, by all processes together; None where nobody said."""
+
+    requests_per_second: float | None = None
+    """JSON-RPC calls, however many of them share an HTTP request: it is how providers count."""
+    concurrency: int | None = None
+    """HTTP requests under way at once."""
+    batch: int = BATCH_CALLS
+    """JSON-RPC calls in one HTTP request at most; 1 where the endpoint takes no batches."""
+
+
+@dataclass(frozen=True, slots=True)
 class RpcPool:
     """A named set of endpoints. URLs carry keys: they never show in repr, logs or errors."""
 
@@ -42,6 +57,8 @@ class RpcPool:
     urls: tuple[str, ...] = field(repr=False)
     quorum: int = 1
     """How many endpoints must give the same rows before they are committed."""
+    limits: Limits = Limits()
+    """The same for each of its endpoints."""
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -83,11 +100,24 @@ def pool_named(name: str, environment: Mapping[str, str]) -> RpcPool:
 
 
 def _pool(name: str, urls: tuple[str, ...], environment: Mapping[str, str]) -> RpcPool:
-    variable = f"TRACE_RPC_POOL_{name.upper()}_QUORUM"
-    written = environment.get(variable, "").strip() or "1"
-    if not (written.isascii() and written.isdecimal() and 1 <= int(written) <= len(urls)):
-        raise InvalidInput(f"{variable} must be a number from 1 to the pool's {len(urls)} endpoints")
-    return RpcPool(name, urls, int(written))
+    quorum = _number(name, "QUORUM", environment, most=len(urls), of=f"the pool's {len(urls)} endpoints")
+    limits = Limits(
+        requests_per_second=_number(name, "RPS", environment, most=1_000_000),
+        concurrency=_number(name, "CONCURRENCY", environment, most=10_000),
+        batch=_number(name, "BATCH", environment, most=1000) or BATCH_CALLS,
+    )
+    return RpcPool(name, urls, quorum or 1, limits)
+
+
+def _number(name: str, setting: str, environment: Mapping[str, str], *, most: int, of: str = "") -> int | None:
+    """``TRACE_RPC_POOL_<NAME>_<SETTING>``, from 1 to ``most``; None where it is not set."""
+    variable = f"TRACE_RPC_POOL_{name.upper()}_{setting}"
+    written = environment.get(variable, "").strip()
+    if not written:
+        return None
+    if not (written.isascii() and written.isdecimal() and len(written) < 9 and 1 <= int(written) <= most):
+        raise InvalidInput(f"{variable} must be a number from 1 to {of or most}")
+    return int(written)
 
 
 def _urls(variable: str, value: str) -> tuple[str, ...]:

@@ -1,0 +1,32 @@
+"""Pools from the environment: their URLs, and what their endpoints may be asked."""
+
+import pytest
+
+from trace_dagster.errors import InvalidInput
+from trace_dagster.rpc.pools import BATCH_CALLS, Limits, pool_named
+
+URL = {"TRACE_RPC_POOL_STANDARD_URL": "http://a.example/key1,http://b.example/key2"}
+
+
+def test_limits_are_none_where_nobody_said():
+    assert pool_named("standard", URL).limits == Limits(None, None, BATCH_CALLS)
+
+
+def test_limits_hold_for_each_endpoint():
+    said = {"RPS": "25", "CONCURRENCY": "8", "BATCH": "1"}
+    found = pool_named("standard", URL | {f"TRACE_RPC_POOL_STANDARD_{name}": value for name, value in said.items()})
+    assert found.limits == Limits(25, 8, 1)
+    assert len(found.endpoints) == 2
+
+
+@pytest.mark.parametrize("setting", ["RPS", "CONCURRENCY", "BATCH", "QUORUM"])
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", "٢", "9" * 12, "1e3"])
+def test_a_limit_that_is_no_number_names_its_variable(setting, value):
+    with pytest.raises(InvalidInput, match=f"TRACE_RPC_POOL_STANDARD_{setting} must be a number from 1 to"):
+        pool_named("standard", URL | {f"TRACE_RPC_POOL_STANDARD_{setting}": value})
+
+
+def test_no_error_shows_a_key():
+    with pytest.raises(InvalidInput) as caught:
+        pool_named("standard", URL | {"TRACE_RPC_POOL_STANDARD_RPS": "fast"})
+    assert "key1" not in str(caught.value)
