@@ -7,8 +7,11 @@ worker processes.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import os
 import queue
+import re
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +26,7 @@ from dagster._core.execution.context.system import PlanExecutionContext, PlanOrc
 from dagster._core.execution.context_creation_job import PlanExecutionContextManager
 from dagster._core.execution.plan.active import ActiveExecution
 from dagster._core.execution.plan.execute_plan import dagster_event_sequence_for_step
+from dagster._core.execution.plan.handle import ResolvedFromDynamicStepHandle
 from dagster._core.execution.plan.objects import StepFailureData
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.plan.step import ExecutionStep
@@ -67,56 +71,106 @@ class ThreadExecutor(Executor):
         )
 
     def _run(self, job_context: PlanExecutionContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
-        with (
-            execution_plan.start(retry_mode=self.retries, max_concurrent=self._threads) as active,
-            ExitStack() as stack,
-        ):
+        with execution_plan.start(retry_mode=self.retries) as active, ExitStack() as stack:
             yield _capture_logs(job_context, execution_plan, stack)
+            _let_threads_log(job_context)
             pool = ThreadPoolExecutor(self._threads, thread_name_prefix="step")
             stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-            yield from _drain(job_context, active, pool)
+            yield from _Steps(job_context, active, pool, self._threads).run()
             pool.shutdown(wait=True)
 
 
-def _drain(context: PlanExecutionContext, active: ActiveExecution, pool: ThreadPoolExecutor) -> Iterator[DagsterEvent]:
-    """Start steps as they become ready and hand their events on, one at a time, in this thread."""
-    events: queue.SimpleQueue[tuple[str, DagsterEvent | None]] = queue.SimpleQueue()
-    futures: dict[str, Future[None]] = {}
-    while True:
-        # asking for ready steps also resolves mapped ones: only then does is_complete tell the truth
-        for step in active.get_steps_to_execute():
-            futures[step.key] = pool.submit(_run_step, context, active, step, events)
-        yield from active.plan_events_iterator(context)
-        if not futures and active.is_complete:
-            return
-        try:
-            step_key, event = events.get(timeout=_WAKE_SECONDS)
-        except queue.Empty:
-            continue
-        if event is not None:
-            yield event
-            active.handle_event(event)
+class _Steps:
+    """The steps of a run: ready ones wait here, the lowest block first, whichever stream it is of.
+
+    So the streams of a run are over the same blocks at the same time, and can share what they fetch of them.
+    """
+
+    def __init__(
+        self, context: PlanExecutionContext, active: ActiveExecution, pool: ThreadPoolExecutor, threads: int
+    ) -> None:
+        self._context = context
+        self._active = active
+        self._pool = pool
+        self._threads = threads
+        self._ready: list[tuple[int, int, ExecutionStep]] = []
+        self._arrivals = itertools.count()
+        self._running: dict[str, Future[None]] = {}
+        self._events: queue.SimpleQueue[tuple[ExecutionStep, DagsterEvent | None]] = queue.SimpleQueue()
+
+    def run(self) -> Iterator[DagsterEvent]:
+        """Start steps as they become ready and hand their events on, one at a time, in this thread."""
+        yield from self._look()
+        while self._running or not self._active.is_complete:
+            try:
+                step, event = self._events.get(timeout=_WAKE_SECONDS)
+            except queue.Empty:
+                yield from self._look()
+                continue
+            if event is not None:
+                yield event
+                self._active.handle_event(event)
+            else:
+                yield from self._ended(step)
+
+    def _ended(self, step: ExecutionStep) -> Iterator[DagsterEvent]:
+        self._running.pop(step.key).result()
+        self._active.verify_complete(self._context, step.key)
+        if self._ready and _is_of_range(step):
+            self._start()  # nothing waits for one range alone: no need to look at every step of the run
         else:
-            futures.pop(step_key).result()
-            active.verify_complete(context, step_key)
+            yield from self._look()
+
+    def _look(self) -> Iterator[DagsterEvent]:
+        """Ask which steps became ready; that resolves mapped ones too, only then does is_complete tell the truth."""
+        for step in self._active.get_steps_to_execute():
+            heapq.heappush(self._ready, (_block(step), next(self._arrivals), step))
+        self._start()
+        yield from self._active.plan_events_iterator(self._context)
+
+    def _start(self) -> None:
+        while self._ready and len(self._running) < self._threads:
+            _, _, step = heapq.heappop(self._ready)
+            self._running[step.key] = self._pool.submit(_run_step, self._context, self._active, step, self._events)
+
+
+def _is_of_range(step: ExecutionStep) -> bool:
+    return isinstance(step.handle, ResolvedFromDynamicStepHandle)
+
+
+def _block(step: ExecutionStep) -> int:
+    """The first block of a range's step, see ``streams.py`` for its mapping key; -1 for what is of no range."""
+    if not isinstance(step.handle, ResolvedFromDynamicStepHandle):
+        return -1
+    found = re.match(r"b(\d+)_", step.handle.mapping_key)
+    return int(found[1]) if found else -1
+
+
+def _let_threads_log(context: PlanExecutionContext) -> None:
+    """Take the lock off the handlers that store events: under it one thread at a time waits for the database.
+
+    The storage is thread-safe, and can store what several threads bring together (``event_log.py``).
+    """
+    for handler in context.log._dagster_handler._handlers:
+        handler.lock = None
 
 
 def _run_step(
     context: PlanExecutionContext,
     active: ActiveExecution,
     step: ExecutionStep,
-    events: queue.SimpleQueue[tuple[str, DagsterEvent | None]],
+    events: queue.SimpleQueue[tuple[ExecutionStep, DagsterEvent | None]],
 ) -> None:
     step_context = context.for_step(step, active.get_known_state())
     try:
         for event in dagster_event_sequence_for_step(step_context):
-            events.put((step.key, event))
+            events.put((step, event))
     except Exception:
         error = serializable_error_info_from_exc_info(sys.exc_info())
         failure = StepFailureData(error=error, user_failure_data=None)
-        events.put((step.key, DagsterEvent.step_failure_event(step_context, failure)))
+        events.put((step, DagsterEvent.step_failure_event(step_context, failure)))
     finally:
-        events.put((step.key, None))
+        events.put((step, None))
 
 
 def _capture_logs(context: PlanExecutionContext, plan: ExecutionPlan, stack: ExitStack) -> DagsterEvent:

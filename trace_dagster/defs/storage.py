@@ -16,6 +16,7 @@ from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from sqlalchemy import create_engine, make_url
 
+from trace_dagster.defs.event_log import GroupedEventLog
 from trace_dagster.lite.attach import environment_with_stack, home_of
 
 POOL_SIZE = 4
@@ -30,6 +31,8 @@ class TraceDagsterStorage(DagsterPostgresStorage):
         url = make_url(postgres_url).set(drivername="postgresql+psycopg2")
         scoped = url.update_query_dict({"options": f"-csearch_path={SCHEMA}"}).render_as_string(hide_password=False)
         super().__init__(scoped, should_autocreate_tables=True, inst_data=inst_data)
+        self._event_log_storage.dispose()
+        self._event_log_storage = GroupedEventLog(scoped, should_autocreate_tables=False)
         engine = create_engine(
             scoped,
             isolation_level="AUTOCOMMIT",

@@ -1,0 +1,178 @@
+"""Dagster's event log in groups: the rows that Dagster's own storage would have written, whoever stores at once."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+from dagster import AssetCheckEvaluation, AssetKey, AssetMaterialization, EventLogEntry
+from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
+from dagster._core.execution.plan.objects import StepSuccessData
+from dagster_postgres import DagsterPostgresStorage
+
+from trace_dagster.defs.storage import SCHEMA, TraceDagsterStorage
+
+THREADS = 12
+PARTITIONS = 40
+EVENTS = (
+    "select run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition from {}.event_logs order by 2"
+)
+CHECKS = """
+select c.asset_key, c.check_name, c.partition, c.run_id, c.execution_status, c.evaluation_event,
+  c.evaluation_event_timestamp, c.materialization_event_storage_id, e.event
+from {0}.asset_check_executions c join {0}.event_logs e on e.id = c.evaluation_event_storage_id order by 1, 2, 3
+"""
+ASSETS = "select asset_key, last_run_id, last_materialization is not null from {}.asset_keys order by 1"
+
+
+@pytest.fixture
+def grouped(postgres_url):
+    storage = TraceDagsterStorage(postgres_url)
+    yield storage.event_log_storage
+    storage.event_log_storage.dispose()
+
+
+@pytest.fixture
+def stock(postgres_url):
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("create schema stock")
+    url = f"{postgres_url}?options=-csearch_path%3Dstock".replace("postgres://", "postgresql://")
+    storage = DagsterPostgresStorage(url)
+    yield storage.event_log_storage
+    storage.event_log_storage.dispose()
+
+
+def of_partition(run_id: str, number: int) -> list[EventLogEntry]:
+    """What one range leaves in the log, in order: all kinds of events that a run stores."""
+    key, partition = AssetKey(["143", f"d{number % 3}"]), f"b{number:06}"
+    made = AssetMaterialization(key, partition=partition, metadata={"rows": number})
+    checked = AssetCheckEvaluation(
+        asset_key=key, check_name="verification", passed=number % 7 > 0, metadata={}, partition=partition
+    )
+    known: list[tuple[DagsterEventType, object]] = [
+        (DagsterEventType.STEP_START, None),
+        (DagsterEventType.ASSET_MATERIALIZATION, StepMaterializationData(made)),
+        (DagsterEventType.ASSET_CHECK_EVALUATION, checked),
+        (DagsterEventType.STEP_SUCCESS, StepSuccessData(duration_ms=1.0)),
+    ]
+    return [
+        entry(
+            run_id,
+            f"step[{partition}]",
+            f"{partition} {place}",
+            DagsterEvent(kind.value, "job", step_key=f"step[{partition}]", event_specific_data=data),
+        )
+        for place, (kind, data) in enumerate(known)
+    ] + [entry(run_id, None, f"{partition} said", None)]
+
+
+def entry(run_id: str, step_key: str | None, message: str, event: DagsterEvent | None) -> EventLogEntry:
+    return EventLogEntry(
+        error_info=None,
+        level=20,
+        user_message=message,
+        run_id=run_id,
+        timestamp=1_700_000_000.0 + hash(message) % 1000,
+        step_key=step_key,
+        job_name="job",
+        dagster_event=event,
+    )
+
+
+def stored_at_once(storage, batches: list[list[EventLogEntry]]) -> None:
+    """Every batch in order, THREADS of them at a time."""
+    together = threading.Barrier(THREADS, timeout=10)
+
+    def store(batch: list[EventLogEntry]) -> None:
+        for event in batch:
+            storage.store_event(event)
+
+    def first(batch: list[EventLogEntry]) -> None:
+        together.wait()
+        store(batch)
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        list(threads.map(first, batches[:THREADS]))
+        list(threads.map(store, batches[THREADS:]))
+
+
+def rows(postgres_url: str, query: str, schema: str) -> list[tuple]:
+    with psycopg.connect(postgres_url) as connection:
+        return connection.execute(query.format(schema)).fetchall()
+
+
+def test_groups_leave_the_rows_that_dagster_leaves(grouped, stock, postgres_url, monkeypatch):
+    sizes = []
+    together = grouped._stored_together
+    monkeypatch.setattr(grouped, "_stored_together", lambda events: sizes.append(len(events)) or together(events))
+    batches = [of_partition("r1", number) for number in range(PARTITIONS)]
+    stored_at_once(grouped, batches)
+    for batch in batches:
+        for event in batch:
+            stock.store_event(event)
+    assert max(sizes) > THREADS / 2, "nothing was stored in groups: this test shows nothing"
+    for query in (EVENTS, CHECKS, ASSETS):
+        assert rows(postgres_url, query, SCHEMA) == rows(postgres_url, query, "stock"), query
+    assert len(rows(postgres_url, EVENTS, SCHEMA)) == 5 * PARTITIONS
+
+
+def test_events_of_one_thread_keep_their_order(grouped):
+    batches = [of_partition("r1", number) for number in range(PARTITIONS)]
+    stored_at_once(grouped, batches)
+    places = {event.user_message: place for place, event in enumerate(grouped.get_logs_for_run("r1"))}
+    for batch in batches:
+        order = [places[event.user_message] for event in batch]
+        assert order == sorted(order)
+
+
+def test_an_event_that_cannot_be_stored_fails_its_own_thread_only(grouped, postgres_url):
+    batches = [of_partition("r1", number) for number in range(THREADS)]
+    batches[3] = [entry("r1\x00", None, "refused by Postgres", None)]
+    failed = []
+
+    def store(batch: list[EventLogEntry]) -> None:
+        try:
+            grouped.store_event(batch[0])
+        except ValueError as error:
+            failed.append((batch[0].user_message, str(error)))
+
+    with grouped._writing:  # everyone waits: what follows is one group
+        threads = [threading.Thread(target=store, args=(batch,)) for batch in batches]
+        for thread in threads:
+            thread.start()
+        while len(grouped._waiting) < THREADS:
+            pass
+    for thread in threads:
+        thread.join()
+    assert [message for message, _ in failed] == ["refused by Postgres"]
+    assert len(rows(postgres_url, EVENTS, SCHEMA)) == THREADS - 1
+
+
+def test_a_writer_that_is_told_to_stop_takes_no_event_with_it(grouped, postgres_url, monkeypatch):
+    together = grouped._stored_together
+    stops = iter([True])
+
+    def stopped_once(events):
+        if next(stops, False):
+            raise KeyboardInterrupt
+        return together(events)
+
+    monkeypatch.setattr(grouped, "_stored_together", stopped_once)
+    interrupted = []
+
+    def store(event: EventLogEntry) -> None:
+        try:
+            grouped.store_event(event)
+        except KeyboardInterrupt:
+            interrupted.append(event.user_message)
+
+    with grouped._writing:
+        threads = [threading.Thread(target=store, args=(of_partition("r1", n)[0],)) for n in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        while len(grouped._waiting) < THREADS:
+            pass
+    for thread in threads:
+        thread.join()
+    assert len(interrupted) == 1
+    assert len(rows(postgres_url, EVENTS, SCHEMA)) == THREADS
