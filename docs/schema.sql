@@ -295,6 +295,7 @@ CREATE INDEX tasks_by_start ON trace.tasks USING btree (dataset_uuid, lower(bloc
 CREATE INDEX tasks_queued ON trace.tasks USING btree (dataset_uuid, lower(block_range)) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text]));
 CREATE INDEX tasks_unfinished ON trace.tasks USING btree (woken_at) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text]));
 CREATE INDEX version_files_by_file ON trace.version_files USING btree (file_key);
+CREATE INDEX versions_by_commit ON trace.dataset_versions USING btree (dataset_uuid, committed_at) WHERE visible;
 CREATE INDEX versions_by_end ON trace.dataset_versions USING btree (dataset_uuid, upper(block_range)) WHERE visible;
 CREATE INDEX versions_by_start ON trace.dataset_versions USING btree (dataset_uuid, lower(block_range));
 CREATE INDEX versions_visible ON trace.dataset_versions USING btree (dataset_uuid, lower(block_range)) WHERE visible;

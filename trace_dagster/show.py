@@ -42,7 +42,9 @@ def status_table(jobs: list[JobStatus]) -> None:
     if not jobs:
         console.print("no job is applied yet: `trace-lite apply --file examples/devchain.yaml`")
     for job in jobs:
-        table = Table(title=f"{job.name} · chain {job.chain_id} · {job.mode} · {job.state}", title_justify="left")
+        left = f" · {_left(job.seconds_left)}" if job.seconds_left else ""
+        title = f"{job.name} · chain {job.chain_id} · {job.mode} · {job.state}{left}"
+        table = Table(title=title, title_justify="left")
         for heading in (
             "stream",
             "ranges",
@@ -148,6 +150,7 @@ def _console() -> Console:
 
 def _cells(stream: StreamStatus) -> list[str]:
     total = f"/{stream.total_blocks:,}" if stream.total_blocks is not None else ""
+    rate = stream.recent_blocks_per_second or stream.blocks_per_second
     return [
         stream.dataset_key + ("" if stream.enabled else " (disabled)"),
         f"{stream.committed_ranges:,}",
@@ -157,11 +160,18 @@ def _cells(stream: StreamStatus) -> list[str]:
         str(stream.inflight),
         str(stream.failed),
         f"{stream.queued:,}" + (f" ({stream.backing_off} wait)" if stream.backing_off else ""),
-        f"{stream.blocks_per_second:,.0f}" if stream.blocks_per_second else "-",
-        "done" if stream.done else human_seconds(stream.seconds_left) if stream.seconds_left is not None else "-",
+        f"{rate:,.0f}" if rate else "-",
+        "done" if stream.done else _left(stream.seconds_left),
         f"{human_seconds(stream.head_age_seconds)} ago" if stream.head_age_seconds is not None else "-",
         _verified(stream),
     ]
+
+
+def _left(seconds: float | None) -> str:
+    """``~2 h 10 min left``; a stream that follows the head and has none left is there."""
+    if seconds is None:
+        return "-"
+    return f"~{human_seconds(seconds)} left" if seconds else "at the head"
 
 
 def _verified(stream: StreamStatus) -> str:
@@ -178,7 +188,6 @@ def _bars(console: Console) -> Progress:
         MofNCompleteColumn(),
         TextColumn("blocks"),
         TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
         console=console,
     )
 
@@ -208,6 +217,8 @@ def _note(stream: StreamStatus) -> str:
         parts.append(f"{stream.failed} failed")
     if stream.blocked_reason:
         parts.append(stream.blocked_reason)
+    if stream.seconds_left:
+        parts.append(_left(stream.seconds_left))
     return ", ".join(parts)
 
 

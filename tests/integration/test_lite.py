@@ -79,7 +79,12 @@ def test_a_newer_schema_is_refused_and_an_older_one_is_migrated(postgres_url):
             migrate(postgres_url)
         connection.execute("drop schema trace cascade")
     assert not is_current(postgres_url)
-    assert migrate(postgres_url) == ["0001_registry.sql", "0002_wakeups.sql", "0003_verification.sql"]
+    assert migrate(postgres_url) == [
+        "0001_registry.sql",
+        "0002_wakeups.sql",
+        "0003_verification.sql",
+        "0004_recent_commits.sql",
+    ]
 
 
 def test_secrets_are_made_once_and_closed(tmp_path):

@@ -1,4 +1,4 @@
-"""What Dagster should show, compared with what the registry knows: lost materializations, coverage."""
+"""What Dagster should show, compared with what the registry knows: lost materializations, coverage, progress."""
 
 import json
 from collections import defaultdict
@@ -12,6 +12,7 @@ from dagster import (
     AssetChecksDefinition,
     AssetCheckSeverity,
     AssetMaterialization,
+    AssetObservation,
     AssetRecordsFilter,
     DagsterInstance,
     MetadataValue,
@@ -19,6 +20,7 @@ from dagster import (
 )
 
 from trace_dagster.defs.io_manager import materialization
+from trace_dagster.defs.progress import progress_observations
 from trace_dagster.defs.proofs import verification_evaluation
 from trace_dagster.defs.streams import RUNTIME, asset_key
 from trace_dagster.registry.jobs import StreamRow
@@ -56,13 +58,18 @@ def _events(commit: Commit) -> tuple[AssetMaterialization, AssetCheckEvaluation]
     return materialization(key, commit.publication), verification_evaluation(key, commit.publication)
 
 
-def check_evaluations(runtime: Runtime, cursor: str | None) -> tuple[list[AssetCheckEvaluation], str]:
-    """The coverage check of every stream whose answer differs from the last one reported, and the new cursor."""
-    before: dict[str, Any] = json.loads(cursor) if cursor else {}
-    found = {str(coverage.stream.dataset_uuid): coverage for coverage in coverages(runtime.database, runtime.jobs)}
-    after = {key: coverage.summary() for key, coverage in found.items()}
-    changed = [coverage for key, coverage in found.items() if before.get(key) != after[key]]
-    return [_evaluation(coverage) for coverage in changed], json.dumps(after)
+def stream_events(
+    runtime: Runtime, cursor: str | None, now: float
+) -> tuple[list[AssetCheckEvaluation | AssetObservation], str]:
+    """Coverage checks and progress of every stream where they differ from what was reported, and the new cursor."""
+    told: dict[str, Any] = json.loads(cursor) if cursor else {}
+    covered = coverages(runtime.database, runtime.jobs)
+    before = told.get("checks", {})
+    after = {str(coverage.stream.dataset_uuid): coverage.summary() for coverage in covered}
+    changed = [each for each in covered if before.get(key := str(each.stream.dataset_uuid)) != after[key]]
+    observations, progress = progress_observations(runtime.database, covered, told.get("progress", {}), now)
+    events: list[AssetCheckEvaluation | AssetObservation] = [*map(_evaluation, changed), *observations]
+    return events, json.dumps({"checks": after, "progress": progress})
 
 
 def coverage_check(stream: StreamRow) -> AssetChecksDefinition:

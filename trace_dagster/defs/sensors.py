@@ -1,5 +1,6 @@
 """The sensors that keep applied jobs moving: heads, planner, wake-ups to runs, reconciliation."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from dagster import (
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from trace_dagster.blocks import BlockRange, cells
-from trace_dagster.defs.reconcile import check_evaluations, lost_events
+from trace_dagster.defs.reconcile import lost_events, stream_events
 from trace_dagster.defs.streams import asset_key
 from trace_dagster.dispatch import BATCH_TAG, Batch, loaded_as
 from trace_dagster.lanes import Lane, lanes
@@ -115,15 +116,15 @@ def reconciler_sensor(runtime_of: RuntimeOf) -> SensorDefinition:
 
     @_running_sensor(
         name="trace_reconciler",
-        description="Reports commits whose materialization Dagster lost, and each stream's coverage.",
+        description="Reports commits whose materialization Dagster lost, and each stream's coverage and progress.",
     )
     def trace_reconciler(context: SensorEvaluationContext) -> SensorResult | SkipReason:
         runtime = runtime_of()
         lost = lost_events(runtime, context.instance)
-        checks, cursor = check_evaluations(runtime, context.cursor)
-        if not lost and not checks:
+        events, cursor = stream_events(runtime, context.cursor, time.time())
+        if not lost and not events:
             return SkipReason("Dagster shows every commit")
-        return SensorResult(asset_events=[*lost, *checks], cursor=cursor)
+        return SensorResult(asset_events=[*lost, *events], cursor=cursor)
 
     return trace_reconciler
 

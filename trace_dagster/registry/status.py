@@ -8,8 +8,9 @@ from typing import Any
 from uuid import UUID
 
 from trace_dagster.blocks import BlockRange, holes
-from trace_dagster.registry.connection import Database, Row
+from trace_dagster.registry.connection import Database, Row, Session
 from trace_dagster.registry.jobs import Jobs, StreamRow
+from trace_dagster.registry.progress import recent_rates, seconds_left
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,11 @@ class StreamStatus:
     """Since the stream's pool last showed its head."""
     total_blocks: int | None
     blocks_per_second: float | None
+    """From the first commit to the last."""
+    recent_blocks_per_second: float | None
+    """Of the last commits; see :func:`~trace_dagster.registry.progress.recent_rates`."""
     seconds_left: float | None
-    """At that rate; None when nothing tells."""
+    """At the recent rate, until every wanted block is committed or the head is reached; None when nothing tells."""
     done: bool
     """Every wanted block is committed."""
 
@@ -56,6 +60,8 @@ class JobStatus:
     mode: str
     enabled: bool
     state: str
+    seconds_left: float | None
+    """Of the stream that takes longest; None when nothing tells for one of them."""
     streams: tuple[StreamStatus, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -74,7 +80,9 @@ def job_statuses(database: Database, jobs: Jobs) -> list[JobStatus]:
         members = list(group)
         with database.snapshot() as session:
             counts = {row["dataset_uuid"]: row for row in session.all("stream_counts", job_id=members[0].job_id)}
-        found.append(_job(members, [_stream(stream, counts[stream.dataset_uuid]) for stream in members]))
+            rates = recent_rates(session, list(counts))
+        streams = [_stream(each, counts[each.dataset_uuid], rates.get(each.dataset_uuid)) for each in members]
+        found.append(_job(members, streams))
     return found
 
 
@@ -131,10 +139,9 @@ def coverage_of(database: Database, jobs: Jobs, dataset: UUID) -> Coverage:
 
 def _coverage(database: Database, stream: StreamRow) -> Coverage:
     with database.snapshot() as session:
-        rows = session.all("covered_ranges", dataset_uuid=stream.dataset_uuid)
+        committed = _covered(session, stream.dataset_uuid)
         working = session.all("working_ranges", dataset_uuid=stream.dataset_uuid)
         failed = session.all("failed_ranges", dataset_uuid=stream.dataset_uuid, limit=100)
-    committed = [BlockRange(row["range_start"], row["range_end"]) for row in rows]
     under_way = [BlockRange(row["range_start"], row["range_end"]) for row in working]
     planned = BlockRange(stream.from_block, stream.next_block) if stream.next_block > stream.from_block else None
     return Coverage(
@@ -148,15 +155,29 @@ def _coverage(database: Database, stream: StreamRow) -> Coverage:
     )
 
 
+def committed_ranges(database: Database, dataset: UUID) -> list[BlockRange]:
+    """Every committed block of a dataset, as few ranges as possible."""
+    with database.snapshot() as session:
+        return _covered(session, dataset)
+
+
+def _covered(session: Session, dataset: UUID) -> list[BlockRange]:
+    rows = session.all("covered_ranges", dataset_uuid=dataset)
+    return [BlockRange(row["range_start"], row["range_end"]) for row in rows]
+
+
 def _job(members: list[StreamRow], streams: list[StreamStatus]) -> JobStatus:
     first = members[0]
+    enabled = [stream for stream in streams if stream.enabled]
+    left = [stream.seconds_left for stream in enabled]
     return JobStatus(
         name=first.job_name,
         job_id=str(first.job_id),
         chain_id=first.chain_id,
         mode=first.mode,
         enabled=first.job_enabled,
-        state=_state(first, [stream for stream in streams if stream.enabled]),
+        state=_state(first, enabled),
+        seconds_left=max((each for each in left if each is not None), default=None) if None not in left else None,
         streams=tuple(streams),
     )
 
@@ -175,11 +196,12 @@ def _state(first: StreamRow, streams: list[StreamStatus]) -> str:
     return "following" if first.mode == "follow_head" else "planning"
 
 
-def _stream(stream: StreamRow, counts: Row) -> StreamStatus:
+def _stream(stream: StreamRow, counts: Row, recent: float | None) -> StreamStatus:
     seconds = counts["committing_seconds"]
     blocks = counts["committed_blocks"]
     rate = blocks / seconds if seconds else None
     total = stream.to_block - stream.from_block if stream.to_block is not None else None
+    left = seconds_left(stream, blocks, recent)
     return StreamStatus(
         dataset_key=stream.dataset_key,
         dataset_uuid=str(stream.dataset_uuid),
@@ -201,6 +223,7 @@ def _stream(stream: StreamRow, counts: Row) -> StreamStatus:
         head_age_seconds=round(counts["head_age_seconds"], 1) if counts["head_age_seconds"] is not None else None,
         total_blocks=total,
         blocks_per_second=round(rate, 1) if rate else None,
-        seconds_left=round(max(0, total - blocks) / rate, 1) if rate and total is not None else None,
+        recent_blocks_per_second=round(recent, 3) if recent else None,
+        seconds_left=round(left, 1) if left is not None else None,
         done=total is not None and blocks >= total,
     )

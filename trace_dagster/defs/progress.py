@@ -1,0 +1,63 @@
+"""How far each stream is, as observations of its asset: their numbers are plots in the UI."""
+
+from collections.abc import Mapping, Sequence
+
+from dagster import AssetObservation, MetadataValue
+
+from trace_dagster.defs.streams import asset_key
+from trace_dagster.registry.connection import Database
+from trace_dagster.registry.progress import recent_rates, seconds_left, wanted_blocks
+from trace_dagster.registry.status import Coverage
+
+OBSERVED_SECONDS = 60.0
+"""A stream is observed at most this often."""
+
+Told = Mapping[str, tuple[int, int | None, float]]
+"""By dataset: committed and wanted blocks as last observed, and when, in seconds since 1970."""
+
+
+def progress_observations(
+    database: Database, covered: Sequence[Coverage], told: Told, now: float
+) -> tuple[list[AssetObservation], Told]:
+    """An observation of every stream that moved since its last one, and what has been told then.
+
+    Costs one query, and none while nothing moves.
+    """
+    due = [each for each in covered if _is_due(each, told, now)]
+    if not due:
+        return [], told
+    with database.snapshot() as session:
+        rates = recent_rates(session, [each.stream.dataset_uuid for each in due])
+    observations = [_observation(each, rates.get(each.stream.dataset_uuid)) for each in due]
+    return observations, {**told, **{_key(each): (*_standing(each), now) for each in due}}
+
+
+def _is_due(coverage: Coverage, told: Told, now: float) -> bool:
+    *standing, at = told.get(_key(coverage), (0, None, 0.0))
+    return (*standing,) != _standing(coverage) and now - at >= OBSERVED_SECONDS
+
+
+def _observation(coverage: Coverage, rate: float | None) -> AssetObservation:
+    committed, wanted = _standing(coverage)
+    left = seconds_left(coverage.stream, committed, rate)
+    blocks = {"committed_blocks": committed, "total_blocks": wanted}
+    figures = {
+        "percent": round(100 * min(1.0, committed / wanted), 2) if wanted else None,
+        "blocks_per_second": round(rate, 3) if rate else None,
+        "seconds_left": round(left, 1) if left is not None else None,
+    }
+    return AssetObservation(
+        asset_key=asset_key(coverage.stream.chain_id, coverage.stream.dataset_key),
+        metadata={
+            **{name: MetadataValue.int(value) for name, value in blocks.items() if value is not None},
+            **{name: MetadataValue.float(value) for name, value in figures.items() if value is not None},
+        },
+    )
+
+
+def _standing(coverage: Coverage) -> tuple[int, int | None]:
+    return coverage.committed_blocks, wanted_blocks(coverage.stream)
+
+
+def _key(coverage: Coverage) -> str:
+    return str(coverage.stream.dataset_uuid)
