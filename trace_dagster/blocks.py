@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -63,6 +64,15 @@ def cells(wanted: BlockRange, chunk_size: int) -> Iterator[BlockRange]:
         end = min((start // chunk_size + 1) * chunk_size, wanted.end)
         yield BlockRange(start, end)
         start = end
+
+
+def cell_sizes(wanted: BlockRange, chunk_size: int) -> Counter[int]:
+    """How many cells of how many blocks :func:`cells` cuts ``wanted`` into, without cutting it."""
+    first = min(wanted.end, -(-wanted.start // chunk_size) * chunk_size)
+    last = max(first, wanted.end // chunk_size * chunk_size)
+    sizes = Counter([first - wanted.start, wanted.end - last])
+    sizes[chunk_size] += (last - first) // chunk_size
+    return Counter({size: count for size, count in sizes.items() if size and count})
 
 
 def holes(wanted: BlockRange, covered: Iterable[BlockRange]) -> Iterator[BlockRange]:

@@ -106,6 +106,35 @@ def apply(path: Path, wait: bool) -> None:
 
 
 @main.command()
+@click.option("--file", "-f", "path", required=True, type=click.Path(path_type=Path), help="A chain_sync YAML.")
+@click.option(
+    "--sample",
+    "sample_blocks",
+    type=click.IntRange(1, 10_000),
+    default=20,
+    show_default=True,
+    help="Blocks to extract of each stream, at the start, middle and end of its span.",
+)
+@click.option("--no-sample", is_flag=True, help="Only count: no rows, bytes and measured hours.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
+def plan(path: Path, sample_blocks: int, no_sample: bool, as_json: bool) -> None:
+    """What a chain_sync job will cost: ranges, runs, RPC calls, rows, bytes, hours. Changes nothing.
+
+    Needs the pools' variables, no running stack; with one, what is committed already is left out. Hours "as sampled"
+    are those of one piece of few blocks after the other, "at the limit" those of TRACE_RPC_POOL_<NAME>_RPS.
+    """
+    from trace_dagster.estimate import estimate
+    from trace_dagster.show import plan_lines
+
+    found = estimate(path, _environment(), say, sample_blocks=0 if no_sample else sample_blocks)
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        for line in plan_lines(found):
+            click.echo(line)
+
+
+@main.command()
 @click.option("--job", help="Only this job: its name or id.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
 def status(job: str | None, as_json: bool) -> None:

@@ -41,6 +41,13 @@ def is_provable(dataset: str) -> bool:
     return wanted.headers or wanted.transactions or wanted.receipts
 
 
+def most_calls(dataset: str, blocks: int) -> int:
+    """JSON-RPC calls for the evidence of one piece where committed rows tell none of it, and nothing fails."""
+    wanted = needs(dataset)
+    per_block = (wanted.headers or wanted.transactions) + wanted.receipts
+    return 1 + per_block * blocks if per_block else 0
+
+
 class Witness:
     """Gathers the evidence for pieces of one dataset of one chain. Safe to use from several threads."""
 

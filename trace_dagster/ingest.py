@@ -31,7 +31,7 @@ from trace_dagster.pieces import Order, Piece, Pieces
 from trace_dagster.registry.publications import Publication, Publications
 from trace_dagster.registry.tasks import Lease, Tasks, Unclaimed
 from trace_dagster.rpc.pools import RpcPool
-from trace_dagster.verify.check import Proof, columns, merge
+from trace_dagster.verify.check import Proof, merge
 
 _POLL_SECONDS = 0.25
 
@@ -249,7 +249,6 @@ class Ingest:
             block_range=work.block_range,
             chain_id=spec.chain_id,
             stored=spec.columns,
-            extracted=spec.dataset.stored_columns([*spec.columns, *columns(spec.dataset, spec.verify)]),
             verify=spec.verify,
             pool=pool,
             witness=self._witness(spec, work.block_range),

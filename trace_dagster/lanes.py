@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -33,10 +33,19 @@ def lanes_of_any(streams: Sequence[StreamRow]) -> Iterator[Lane]:
     """Every lane, paused or not: ``chain_sync__{job}`` for a job's main grid, one more per stream off it."""
     enabled = sorted((s for s in streams if s.enabled), key=lambda s: (s.job_name, s.dataset_key))
     for job_name, group in groupby(enabled, key=lambda stream: stream.job_name):
-        members = list(group)
-        main = Counter(stream.chunk_size for stream in members).most_common(1)[0][0]
-        on_grid = tuple(stream for stream in members if stream.chunk_size == main)
+        members = {stream.dataset_key: stream for stream in group}
+        main, *others = sharing({key: stream.chunk_size for key, stream in members.items()})
+        on_grid = tuple(members[key] for key in main)
         yield Lane(f"chain_sync__{job_name}", partitions_name(on_grid[0]), on_grid)
-        for stream in members:
-            if stream.chunk_size != main:
-                yield Lane(f"chain_sync__{job_name}__{stream.dataset_key}", partitions_name(stream), (stream,))
+        for (key,) in others:
+            yield Lane(f"chain_sync__{job_name}__{key}", partitions_name(members[key]), (members[key],))
+
+
+def sharing(chunk_sizes: Mapping[str, int]) -> list[tuple[str, ...]]:
+    """Which streams of one job share a lane, by dataset key: those on its main grid, then each other one alone."""
+    sizes = dict(sorted(chunk_sizes.items()))
+    main = Counter(sizes.values()).most_common(1)[0][0]
+    return [
+        tuple(key for key, size in sizes.items() if size == main),
+        *((key,) for key, size in sizes.items() if size != main),
+    ]

@@ -150,8 +150,8 @@ def _bounds(job: ChainSync, runtime: Runtime, say: Say) -> Bounds:
             raise InvalidInput("the fake engine has no head: write from_block and to_block as numbers")
         return block_number(runtime.pool(first, job.chain_id), "finalized")
 
-    known = runtime.jobs.known(job.name) if is_symbolic(job) else None
-    if known is not None and _same_bounds(job, runtime):
+    known = runtime.jobs.resolved(job) if is_symbolic(job) else None
+    if known is not None:
         return known
     bounds = resolve(job, finalized)
     if is_symbolic(job):
@@ -161,12 +161,6 @@ def _bounds(job: ChainSync, runtime: Runtime, say: Say) -> Bounds:
         if bounds.to_block > final + 1:
             say(f"note: the chain is final up to block {final}; ranges beyond it wait until it gets there")
     return bounds
-
-
-def _same_bounds(job: ChainSync, runtime: Runtime) -> bool:
-    """Whether the file still asks for the same symbolic bounds as when they were resolved."""
-    before = runtime.jobs.known_text(job.name) or {}
-    return bool(before.get("mode") == job.mode.model_dump(mode="json"))
 
 
 def _reload(environment: Mapping[str, str], names: list[str], say: Say) -> None:

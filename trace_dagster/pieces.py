@@ -35,7 +35,7 @@ from trace_dagster.errors import (
 )
 from trace_dagster.evidence import Witness
 from trace_dagster.rpc.pools import Endpoint, RpcPool
-from trace_dagster.verify.check import PIECE_BLOCKS, Proof, check
+from trace_dagster.verify.check import PIECE_BLOCKS, Proof, check, columns
 from trace_dagster.verify.evidence import Evidence
 
 LOOK_AHEAD = 2
@@ -60,19 +60,23 @@ Lied = Callable[[Endpoint, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to extract and prove. ``stored`` columns are kept, ``extracted`` ones are there for the proof too."""
+    """What to extract and prove. ``stored`` columns are kept, others are extracted for the proof alone."""
 
     dataset: Dataset
     block_range: BlockRange
     chain_id: int
     stored: tuple[str, ...]
-    extracted: tuple[str, ...]
     verify: str
     pool: RpcPool
     witness: Witness | None
     """None where rows are not measured against the chain."""
     options: dict[str, Any] = field(default_factory=dict)
     """Engine options of the stream: rates, and ``timeout_seconds`` for the whole range."""
+
+    @property
+    def extracted(self) -> tuple[str, ...]:
+        """Every column to ask the engine for, in schema order."""
+        return self.dataset.stored_columns([*self.stored, *columns(self.dataset, self.verify)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from trace_dagster.blocks import BlockRange, cells, holes
+from trace_dagster.chain_sync import FollowHead
 from trace_dagster.errors import TraceError
 from trace_dagster.heads import Head, is_open, observed, pool_of
 from trace_dagster.identity import task_id
@@ -78,12 +79,15 @@ class Planner:
 
 def eligible_end(stream: StreamRow, head: Head) -> int:
     """The end of what may be planned: wanted, lagged, and final."""
-    final_end = head.finalized + 1
     following = follow(stream.job)
     if following is None:
-        return min(stream.to_block or 0, final_end)
-    lagged = head.latest + 1 - following.tail_lag
-    return max(stream.from_block, min(lagged, final_end))
+        return min(stream.to_block or 0, head.finalized + 1)
+    return followed_end(following, stream.from_block, head.latest, head.finalized)
+
+
+def followed_end(following: FollowHead, from_block: int, latest: int, finalized: int) -> int:
+    """How far a job that follows the head gets while the chain shows these two blocks."""
+    return max(from_block, min(latest + 1 - following.tail_lag, finalized + 1))
 
 
 def blocked_reason(stream: StreamRow, head: Head | None, error: str | None) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trace_dagster.audit import Report
+from trace_dagster.costs import Plan, StreamPlan
 from trace_dagster.query.render import to_json, value
 from trace_dagster.query.session import QueryResult
 from trace_dagster.registry.standings import Standing
@@ -20,6 +21,7 @@ from trace_dagster.registry.status import JobStatus, StreamStatus
 
 _LOG_STEP_PERCENT = 10
 _WIDTH_IN_A_LOG = 180
+_PLAN_HEADINGS = ("stream", "blocks", "ranges", "runs", "calls", "rows", "size", "as sampled", "at the limit")
 _NUMBERS = {"BIGINT", "INTEGER", "UBIGINT", "UINTEGER", "HUGEINT", "UHUGEINT", "DOUBLE", "BIGNUM", "SMALLINT"}
 
 
@@ -66,6 +68,61 @@ def status_table(jobs: list[JobStatus]) -> None:
         for stream in job.streams:
             for reason in filter(None, (stream.blocked_reason, stream.last_error)):
                 console.print(f"{stream.dataset_key}: {reason}", markup=False)
+
+
+def plan_lines(plan: Plan) -> Iterator[str]:
+    """A line per stream, what could not be found out, and what the figures rest on."""
+    yield f"{plan.job} · chain {plan.chain_id} · {plan.mode}"
+    yield from aligned([_PLAN_HEADINGS, *(_plan_cells(each) for each in plan.streams), _plan_sum(plan)])
+    yield from (f"{each.dataset_key}: {each.error}" for each in plan.streams if each.error)
+    yield from (f"note: {note}" for note in plan.notes)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Columns of one width each; the first to the left, figures to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    for name, *figures in rows:
+        cells = [figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=True)]
+        yield "  ".join([name.ljust(widths[0]), *cells])
+
+
+def _plan_cells(plan: StreamPlan) -> list[str]:
+    counts = plan.counts
+    return [
+        plan.dataset_key,
+        _count(counts.blocks if counts else None),
+        _count(counts.ranges if counts else None),
+        _count(plan.runs),
+        _count(counts.rpc_calls if counts else None),
+        _count(plan.rows),
+        human_bytes(plan.bytes) if plan.bytes is not None else "-",
+        _hours(plan.hours_measured),
+        _hours(plan.hours_at_limit) if plan.counts is None or plan.calls_per_second else "no limit",
+    ]
+
+
+def _plan_sum(plan: Plan) -> list[str]:
+    counts = [each.counts for each in plan.streams if each.counts]
+    measured = [each for each in plan.streams if each.sample]
+    return [
+        "all that is known" if any(each.error for each in plan.streams) else "all",
+        "",
+        _count(sum(each.ranges for each in counts)),
+        _count(plan.runs),
+        _count(sum(each.rpc_calls for each in counts)),
+        _count(sum(each.rows or 0 for each in measured) if measured else None),
+        human_bytes(sum(each.bytes or 0 for each in measured)) if measured else "-",
+        _hours(sum(each.hours_measured or 0 for each in measured) if measured else None),
+        _hours(plan.hours_at_limit),
+    ]
+
+
+def _count(count: int | None) -> str:
+    return f"{count:,}" if count is not None else "-"
+
+
+def _hours(hours: float | None) -> str:
+    return human_seconds(hours * 3600) if hours is not None else "-"
 
 
 def standings_table(standings: list[Standing]) -> None:

@@ -63,9 +63,7 @@ def request(name, pool, start=0, end=200, columns=None):
 def order(name, pool, start=0, end=200):
     known = dataset(name)
     stored = known.stored_columns()
-    return Order(
-        known, BlockRange(start, end), 20143, stored, stored, "structural", pool, None, {"timeout_seconds": 60}
-    )
+    return Order(known, BlockRange(start, end), 20143, stored, "structural", pool, None, {"timeout_seconds": 60})
 
 
 def rows(engine, name, pool, start=0, end=200, piece_blocks=64):

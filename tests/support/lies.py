@@ -28,7 +28,7 @@ from trace_dagster.errors import TraceError, VerificationFailed
 from trace_dagster.evidence import Witness
 from trace_dagster.pieces import Order, Piece, Pieces
 from trace_dagster.rpc.pools import RpcPool
-from trace_dagster.verify.check import columns, merge
+from trace_dagster.verify.check import merge
 
 DATASETS = ("blocks", "transactions", "logs", "geth_calls", "erc20_transfers")
 """Not geth_balance_diffs: the devchain has no prestateTracer."""
@@ -216,7 +216,6 @@ def _order(cell: Cell, pool: RpcPool, witness: Witness | None) -> Order:
         block_range=BlockRange(cell.start, cell.start + cell.blocks),
         chain_id=CHAIN_ID,
         stored=stored,
-        extracted=known.stored_columns([*stored, *columns(known, "full")]),
         verify="full" if witness else "structural",
         pool=pool,
         witness=witness,

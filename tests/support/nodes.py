@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
+import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,8 +30,51 @@ def forked(seed: int, at: int, blocks: int) -> DevChain:
 @contextmanager
 def serving(chain: DevChain) -> Iterator[str]:
     """The URL of a node that serves a chain."""
+    with _served(application(chain)) as url:
+        yield url
+
+
+def forwarding(url: str):
+    """An ASGI application that hands everything to the node behind ``url``."""
+
+    async def app(scope, receive, send):
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        request = urllib.request.Request(url, body, {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            await send({"type": "http.response.start", "status": answer.status, "headers": []})
+            await send({"type": "http.response.body", "body": answer.read()})
+
+    return app
+
+
+@contextmanager
+def counting(node) -> Iterator[tuple[str, Counter[str]]]:
+    """The URL of an ASGI node, and how many JSON-RPC calls of each method it has answered."""
+    calls: Counter[str] = Counter()
+
+    async def app(scope, receive, send):
+        body = []
+
+        async def heard():
+            message = await receive()
+            body.append(message.get("body", b""))
+            return message
+
+        await node(scope, heard, send)
+        asked = json.loads(b"".join(body))
+        calls.update(each["method"] for each in (asked if isinstance(asked, list) else [asked]))
+
+    with _served(app) as url:
+        yield url, calls
+
+
+@contextmanager
+def _served(app) -> Iterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(application(chain), log_level="error", access_log=False, lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

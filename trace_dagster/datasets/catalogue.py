@@ -51,6 +51,18 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
 }
 """Stored whatever ``columns`` says: neighbours are checked against them."""
 
+_BY_LOG_QUERY = frozenset({"logs", "erc20_transfers", "erc721_transfers"})
+"""Read with eth_getLogs over several blocks at once; every other dataset asks block by block."""
+
+_CALLS_PER_BLOCK: dict[str, int] = {
+    "blocks": 1,  # eth_getBlockByNumber
+    "transactions": 2,  # and eth_getBlockReceipts
+    "address_appearances": 3,  # a block, its logs, its traces
+    **dict.fromkeys(("contracts", "native_transfers", "traces", "vm_traces"), 1),
+}
+_MOST_CALLS_PER_BLOCK = 2
+"""Every other dataset: a trace of the block, and the block for its transactions' hashes; counted at a node."""
+
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
@@ -92,6 +104,12 @@ class Dataset:
                     )
             wanted = {*asked, "block_number", *self.natural_key, *_REQUIRED.get(self.name, ())}
         return tuple(name for name in self.all_columns if name in wanted)
+
+    def most_calls(self, blocks: int, inner_request_blocks: int) -> int:
+        """JSON-RPC calls Cryo makes for rows of so many consecutive blocks, at most, where nothing fails."""
+        if self.name in _BY_LOG_QUERY:
+            return -(-blocks // inner_request_blocks)
+        return _CALLS_PER_BLOCK.get(self.name, _MOST_CALLS_PER_BLOCK) * blocks
 
     def schema(self, columns: Sequence[str]) -> pa.Schema:
         """The Arrow schema of ``columns`` as stored: Cryo's own names and types."""

@@ -78,17 +78,13 @@ class Jobs:
         self._database = database
         self._org_id = org_id
 
-    def known(self, name: str) -> Bounds | None:
-        """The bounds a job was applied with before: symbolic ones are resolved once."""
+    def resolved(self, job: ChainSync) -> Bounds | None:
+        """The bounds this job was applied with before; None when it never was, or asks for others now."""
         with self._database.transaction() as session:
-            row = session.one("job_by_name", org_id=self._org_id, name=name)
-        return Bounds(**row["spec"]["bounds"]) if row else None
-
-    def known_text(self, name: str) -> dict[str, Any] | None:
-        """The specification a job was last applied with."""
-        with self._database.transaction() as session:
-            row = session.one("job_by_name", org_id=self._org_id, name=name)
-        return dict(row["spec"]["chain_sync"]) if row else None
+            row = session.one("job_by_name", org_id=self._org_id, name=job.name)
+        if row is None or row["spec"]["chain_sync"]["mode"] != job.mode.model_dump(mode="json"):
+            return None
+        return Bounds(**row["spec"]["bounds"])
 
     def apply(self, job: ChainSync, bounds: Bounds) -> Applied:
         """Register a job in one transaction; applying the same file again changes nothing.
@@ -99,10 +95,7 @@ class Jobs:
         with self._database.transaction() as session:
             session.one("lock_apply")
             before = session.one("job_by_name", org_id=self._org_id, name=job.name)
-            if before and before["chain_id"] != job.chain_id:
-                raise InvalidInput(
-                    f"job {job.name} is of chain {before['chain_id']}: a job's chain_id cannot change; use another name"
-                )
+            _refuse_another_chain(before, job)
             session.run(
                 "upsert_job",
                 job_id=identity,
@@ -122,6 +115,16 @@ class Jobs:
             ]
             session.run("disable_other_streams", job_id=identity, kept=kept)
         return Applied(identity, job.name, before is None, list(job.streams), disabled)
+
+    def check(self, job: ChainSync) -> None:
+        """Raises InvalidInput where :meth:`apply` would; changes nothing."""
+        identity = job_id(self._org_id, job.name)
+        with self._database.snapshot() as session:
+            _refuse_another_chain(session.one("job_by_name", org_id=self._org_id, name=job.name), job)
+            for key, stream in job.streams.items():
+                dataset = dataset_uuid(self._org_id, job.chain_id, key)
+                owner = session.one("dataset_owner", dataset_uuid=dataset)
+                _refuse_changes(owner, identity, job, key, stream)
 
     def set_enabled(self, name: str, enabled: bool) -> bool:
         """Pause or resume a job; returns whether that changed anything. Raises InvalidInput for an unknown one."""
@@ -187,12 +190,9 @@ class Jobs:
         self, session: Session, identity: UUID, job: ChainSync, key: str, stream: Stream, bounds: Bounds
     ) -> UUID:
         dataset = dataset_uuid(self._org_id, job.chain_id, key)
-        columns = stream.dataset.stored_columns(stream.columns)
-        config = config_hash(stream.cryo_dataset_name, columns, ENGINE_VERSION)
         session.one("lock_plan", dataset_uuid=dataset)
         owner = session.one("dataset_owner", dataset_uuid=dataset)
-        if owner:
-            _refuse_changes(owner, identity, job, key, stream, config)
+        _refuse_changes(owner, identity, job, key, stream)
         session.run(
             "insert_dataset",
             dataset_uuid=dataset,
@@ -203,7 +203,7 @@ class Jobs:
             source=stream.cryo_dataset_name,
             parameters=Jsonb({}),
         )
-        from_block = _stream_start(job, stream, bounds)
+        from_block = stream_start(job, stream, bounds)
         session.run(
             "upsert_stream",
             dataset_uuid=dataset,
@@ -211,10 +211,10 @@ class Jobs:
             rpc_pool=stream.rpc_pool,
             chunk_size=stream.chunk_size,
             max_inflight=stream.max_inflight,
-            columns=list(columns),
-            config_hash=config,
+            columns=list(stream.dataset.stored_columns(stream.columns)),
+            config_hash=_config_hash(stream),
             verify=stream.verify,
-            options=Jsonb(_engine_options(stream)),
+            options=Jsonb(engine_options(stream)),
             from_block=from_block,
             to_block=bounds.to_block,
         )
@@ -225,7 +225,20 @@ class Jobs:
         return dataset
 
 
-def _refuse_changes(owner: Row, identity: UUID, job: ChainSync, key: str, stream: Stream, config: str) -> None:
+def _config_hash(stream: Stream) -> str:
+    return config_hash(stream.cryo_dataset_name, stream.dataset.stored_columns(stream.columns), ENGINE_VERSION)
+
+
+def _refuse_another_chain(before: Row | None, job: ChainSync) -> None:
+    if before and before["chain_id"] != job.chain_id:
+        raise InvalidInput(
+            f"job {job.name} is of chain {before['chain_id']}: a job's chain_id cannot change; use another name"
+        )
+
+
+def _refuse_changes(owner: Row | None, identity: UUID, job: ChainSync, key: str, stream: Stream) -> None:
+    if owner is None:
+        return
     where = f"streams.{key}"
     if owner["source"] != stream.cryo_dataset_name:
         raise InvalidInput(
@@ -236,18 +249,19 @@ def _refuse_changes(owner: Row, identity: UUID, job: ChainSync, key: str, stream
             f"{where}: job {owner['job_name']} already syncs dataset {key!r} of chain {job.chain_id}:"
             " one owner per dataset"
         )
-    if owner["config_hash"] not in (None, config):
+    if owner["config_hash"] not in (None, _config_hash(stream)):
         raise InvalidInput(f"{where}: columns of an applied stream cannot change: use another dataset_key")
 
 
-def _stream_start(job: ChainSync, stream: Stream, bounds: Bounds) -> int:
+def stream_start(job: ChainSync, stream: Stream, bounds: Bounds) -> int:
     """A symbolic start is rounded down to the stream's grid; a written one is taken as it stands."""
     if isinstance(job.mode.from_block, str):
         return bounds.from_block // stream.chunk_size * stream.chunk_size
     return bounds.from_block
 
 
-def _engine_options(stream: Stream) -> dict[str, Any]:
+def engine_options(stream: Stream) -> dict[str, Any]:
+    """What a stream says about the engine's calls, as fields of an ExtractRequest."""
     return {
         "requests_per_second": stream.requests_per_second,
         "max_concurrent_requests": stream.max_concurrent_requests,

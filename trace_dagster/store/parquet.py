@@ -98,14 +98,7 @@ class RangeWriter:
             )
         key = self._key_of(part)
         upload = self._store.upload(key)
-        writer = pq.ParquetWriter(
-            pa.PythonFile(upload, mode="w"),
-            self._schema,
-            compression="zstd",
-            compression_level=3,
-            version="2.6",
-        )
-        return _OpenFile(key, upload, writer)
+        return _OpenFile(key, upload, _writer(pa.PythonFile(upload, mode="w"), self._schema))
 
     def _close_file(self) -> None:
         file = self._open
@@ -141,6 +134,18 @@ class RangeWriter:
         span = pc.min_max(group["block_number"]).as_py()
         file.min_block = span["min"] if file.min_block is None else min(file.min_block, span["min"])
         file.max_block = span["max"] if file.max_block is None else max(file.max_block, span["max"])
+
+
+def encoded_bytes(table: pa.Table) -> int:
+    """The size of a table as one file of a range, written to nowhere but memory."""
+    sink = pa.BufferOutputStream()
+    with _writer(sink, table.schema) as writer:
+        writer.write_table(table, row_group_size=max(1, table.num_rows))
+    return int(sink.tell())
+
+
+def _writer(sink: pa.NativeFile, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(sink, schema, compression="zstd", compression_level=3, version="2.6")
 
 
 def _pieces(group: pa.Table) -> list[pa.Table]:

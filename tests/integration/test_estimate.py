@@ -1,0 +1,284 @@
+"""`trace-lite plan` against a served devchain and the real engine, and against what a sync of the same blocks does."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+
+import pytest
+from click.testing import CliRunner
+
+from tests.support.anvil import find_anvil, running_chain
+from tests.support.anvil_node import CHAIN_ID as ANVIL_CHAIN_ID
+from tests.support.nodes import counting, forwarding, running, serving
+from trace_dagster import cli
+from trace_dagster.blocks import BlockRange, cells
+from trace_dagster.chain_sync import read
+from trace_dagster.costs import places
+from trace_dagster.datasets.catalogue import catalogue
+from trace_dagster.defs.streams import spec_of
+from trace_dagster.devchain.chain import DevChain
+from trace_dagster.devchain.constants import CHAIN_ID, FINAL_BEHIND
+from trace_dagster.devchain.server import application
+from trace_dagster.engine.base import ExtractRequest
+from trace_dagster.engine.embedded import EmbeddedCryo
+from trace_dagster.estimate import estimate
+from trace_dagster.registry.jobs import Bounds
+from trace_dagster.rpc.pools import Endpoint
+
+pytestmark = pytest.mark.integration
+SEED, BLOCKS, END, SAMPLE = 7, 320, 120, 20
+DATASETS = ("logs", "geth_calls", "transactions", "blocks")
+"""In an order in which no committed rows spare another dataset its evidence."""
+
+JOB = """
+kind: chain_sync
+name: job
+chain_id: {chain_id}
+mode: {mode}
+defaults: {{rpc_pool: dev, chunk_size: 60, verify: {verify}}}
+streams:
+{streams}
+"""
+FIXED = "{{kind: fixed_target, from_block: {start}, to_block: {end}}}"
+
+
+@pytest.fixture(scope="module")
+def chain():
+    return DevChain(SEED, BLOCKS)
+
+
+@pytest.fixture(scope="module")
+def node(chain):
+    with serving(chain) as url:
+        yield url
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Writes a chain_sync file."""
+
+    def write(start=0, end=END, verify="full", streams=DATASETS, chain_id=CHAIN_ID, mode=None):
+        path = tmp_path / "job.yaml"
+        lines = [f"  {name}: {{cryo_dataset_name: {name}}}" for name in streams]
+        mode = mode or FIXED.format(start=start, end=end)
+        path.write_text(JOB.format(chain_id=chain_id, mode=mode, verify=verify, streams="\n".join(lines)))
+        return path
+
+    return write
+
+
+def pool(url, **settings):
+    return {"TRACE_RPC_POOL_DEV_URL": url, **{f"TRACE_RPC_POOL_DEV_{key}": value for key, value in settings.items()}}
+
+
+def planned(path, variables, blocks=SAMPLE):
+    found = estimate(path, variables, lambda _: None, sample_blocks=blocks)
+    return {each.dataset_key: each for each in found.streams}
+
+
+def run(*arguments, monkeypatch, tmp_path, variables=()):
+    """The command as a user types it, in a folder without a stack."""
+    monkeypatch.setenv("TRACE_HOME", str(tmp_path / "home"))
+    for name, value in dict(variables).items():
+        monkeypatch.setenv(name, value)
+    return CliRunner().invoke(cli.main, ["plan", *arguments])
+
+
+def test_a_sample_counts_the_chains_own_rows(chain, node, job):
+    spots = places(BlockRange(0, END), SAMPLE)
+    for name, found in planned(job(), pool(node)).items():
+        assert found.error is None
+        assert (found.sample.blocks, len(spots)) == (SAMPLE, 3)
+        assert found.sample.rows == sum(chain.rows(name, spot.start, spot.end) for spot in spots)
+
+
+def test_a_sample_of_every_block_is_no_estimate(chain, node, job):
+    for name, found in planned(job(end=30), pool(node), blocks=30).items():
+        assert found.rows == chain.rows(name, 0, 30)
+
+
+@contextmanager
+def applied(path, postgres_url, s3, url):
+    """A runtime with the job of a file, its streams by key."""
+    with running(postgres_url, s3, dev=url) as runtime:
+        runtime.jobs.apply(read(path), Bounds(0, END))
+        runtime.pool("dev", CHAIN_ID)  # asks for the chain's id, once per process
+        yield runtime, {stream.dataset_key: spec_of(stream) for stream in runtime.jobs.streams()}
+
+
+def sync(runtime, spec):
+    """Commit every range of a stream; returns the publications."""
+    works = [
+        runtime.ingest.claim(spec, cell, "run", wait_seconds=5) for cell in cells(BlockRange(0, END), spec.chunk_size)
+    ]
+    return [runtime.ingest.commit(work) for work in works]
+
+
+@pytest.mark.parametrize("verify", ["off", "structural", "full"])
+def test_a_sync_takes_no_more_calls_and_about_the_bytes_that_were_planned(chain, job, postgres_url, s3, verify):
+    path = job(verify=verify)
+    with counting(application(chain)) as (url, calls):
+        plan = planned(path, pool(url))
+        with applied(path, postgres_url, s3, url) as (runtime, specs):
+            for name in DATASETS:
+                calls.clear()
+                publications = sync(runtime, specs[name])
+                asked, bound = calls.total(), plan[name].counts.rpc_calls
+                assert asked <= bound <= 2 * asked, (name, dict(calls))
+                size = sum(each.bytes for each in publications)
+                assert size / 2 <= plan[name].bytes <= 2 * size, name
+                assert plan[name].counts.ranges == len(publications)
+
+
+@pytest.mark.skipif(find_anvil() is None, reason="no EVM node here (npm fetches it)")
+def test_every_datasets_calls_are_those_cryo_makes():
+    engine = EmbeddedCryo()
+    try:
+        with running_chain() as node, counting(forwarding(node.url)) as (url, calls):
+            span = BlockRange(1, 11)
+            for name, known in catalogue().items():
+                calls.clear()
+                endpoint = Endpoint("node", 1, url)
+                engine.extract(
+                    ExtractRequest(name, span, ANVIL_CHAIN_ID, known.schema(tuple(known.all_columns)), endpoint)
+                )
+                assert calls.total() == 1 + known.most_calls(len(span), 1), (name, dict(calls))
+    finally:
+        engine.close()
+
+
+def stored(database):
+    """Every row of the registry."""
+    with database._pool.connection() as connection:
+        tables = connection.execute("select tablename from pg_tables where schemaname = 'trace'").fetchall()
+        return {
+            row["tablename"]: sorted(map(str, connection.execute(f"table trace.{row['tablename']}").fetchall()))
+            for row in tables
+        }
+
+
+def test_what_is_committed_is_left_out_and_nothing_is_changed(node, job, postgres_url, s3):
+    path = job(streams=("blocks", "logs"), verify="structural")
+    variables = {**pool(node), "TRACE_POSTGRES_URL": postgres_url}
+    with applied(path, postgres_url, s3, node) as (runtime, specs):
+        before = estimate(path, variables, lambda _: None, sample_blocks=0)
+        assert before.notes[0] == "nothing is committed yet"
+        assert [each.counts.ranges for each in before.streams] == [2, 2]
+        sync(runtime, specs["blocks"])
+        rows = stored(runtime.database)
+        after = estimate(path, variables, lambda _: None, sample_blocks=SAMPLE)
+        assert stored(runtime.database) == rows
+    blocks, logs = after.streams
+    assert (blocks.counts.ranges, blocks.committed_blocks, blocks.sample) == (0, END, None)
+    assert (logs.counts.ranges, logs.committed_blocks, after.runs) == (2, 0, 1)
+    assert after.notes[0] == "what is committed already is left out"
+
+
+def test_the_registry_refuses_what_it_would_refuse_to_apply(job, node, postgres_url, s3, monkeypatch, tmp_path):
+    with applied(job(), postgres_url, s3, node):
+        pass
+    taken = job()
+    taken.write_text(taken.read_text().replace("name: job", "name: other"))
+    variables = {**pool(node), "TRACE_POSTGRES_URL": postgres_url}
+    done = run("-f", str(taken), "--no-sample", monkeypatch=monkeypatch, tmp_path=tmp_path, variables=variables)
+    assert done.exit_code == 2
+    assert "job job already syncs dataset 'logs'" in done.stderr
+
+
+def test_a_registry_that_is_away_is_said_and_the_plan_is_made(job, node):
+    away = "postgresql://nobody@127.0.0.1:9/none?connect_timeout=2"
+    found = estimate(job(), {**pool(node), "TRACE_POSTGRES_URL": away}, lambda _: None, sample_blocks=0)
+    assert found.notes[0].startswith("postgres does not answer")
+    assert found.notes[0].endswith("nothing is taken as committed")
+    assert [each.counts.blocks for each in found.streams] == [END] * 4
+
+
+def test_symbolic_bounds_are_resolved_on_the_pool(job, node):
+    mode = "{kind: fixed_target, from_block: latest-100, to_block: finalized}"
+    end = BLOCKS - FINAL_BEHIND
+    for found in planned(job(mode=mode), pool(node), blocks=0).values():
+        start = (end - 100) // 60 * 60
+        assert found.todo == (BlockRange(start, end),)
+
+
+def test_a_job_that_follows_is_planned_up_to_the_last_full_cell_of_the_head(job, node):
+    path = job(mode="{kind: follow_head, from_block: 10, tail_lag: 30}", streams=("blocks",))
+    found = estimate(path, pool(node), lambda _: None, sample_blocks=0)
+    lagged = min(BLOCKS - 30, BLOCKS - FINAL_BEHIND)
+    assert found.streams[0].todo == (BlockRange(10, lagged // 60 * 60),)
+    assert any("from there the job follows the head" in note for note in found.notes)
+
+
+def test_the_command_prints_a_table_and_says_what_it_samples(job, node, monkeypatch, tmp_path):
+    variables = pool(node, RPS="100")
+    done = run("--file", str(job()), monkeypatch=monkeypatch, tmp_path=tmp_path, variables=variables)
+    assert done.exit_code == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:7]] == ["stream", *DATASETS, "all"]
+    assert "no limit" not in done.stdout
+    assert "sampling logs: blocks [0, 7), [57, 64), [114, 120)" in done.stderr
+
+
+def test_json_names_units_and_limits_add_up_over_endpoints(job, node, monkeypatch, tmp_path):
+    variables = pool(f"{node},{node}/second", RPS="50")
+    done = run(
+        "-f", str(job()), "--json", "--sample", "3", monkeypatch=monkeypatch, tmp_path=tmp_path, variables=variables
+    )
+    found = json.loads(done.stdout)
+    for stream in found["streams"]:
+        assert stream["pool_rpc_calls_per_second"] == 100
+        assert stream["hours_at_pool_limit"] == pytest.approx(stream["rpc_calls_at_most"] / 100 / 3600)
+        assert stream["sampled_blocks"] == 3
+        assert stream["estimated_bytes"] > 0
+    assert found["hours_at_pool_limit"] == pytest.approx(sum(s["hours_at_pool_limit"] for s in found["streams"]))
+
+
+def test_one_stream_the_node_cannot_serve_leaves_the_others_planned(job, node, monkeypatch, tmp_path):
+    path = job(streams=("blocks", "traces"))
+    path.write_text(path.read_text() + "  more: {cryo_dataset_name: logs, rpc_pool: nowhere}\n")
+    done = run("-f", str(path), "--sample", "3", monkeypatch=monkeypatch, tmp_path=tmp_path, variables=pool(node))
+    assert done.exit_code == 0
+    blocks, traces, more = (line.split() for line in done.stdout.splitlines()[2:5])
+    assert blocks[5] == "120"
+    assert (traces[4], traces[5]) == ("364", "-")
+    assert (more[4], more[5]) == ("364", "-")
+    assert "traces: rpc endpoint dev#1 does not support what dataset traces needs" in done.stdout
+    assert "more: rpc pool 'nowhere' has no URL: set TRACE_RPC_POOL_NOWHERE_URL" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"start": 5000, "end": 6000}, "nothing to sample: the chain is final up to block"),
+        ({"chain_id": 5}, "rpc endpoint dev#1 serves chain 20143, the job wants chain 5"),
+        ({"mode": "{kind: follow_head, from_block: 0}", "chain_id": 5}, "the job wants chain 5"),
+        ({"mode": "{kind: fixed_target, from_block: 0, to_block: finalized}", "chain_id": 5}, "the job wants chain 5"),
+    ],
+)
+def test_what_a_chain_cannot_give_is_one_line_a_stream(job, node, change, said, monkeypatch, tmp_path):
+    path = job(streams=("blocks", "logs"), **change)
+    done = run("-f", str(path), monkeypatch=monkeypatch, tmp_path=tmp_path, variables=pool(node))
+    assert done.exit_code == 0
+    for name in ("blocks", "logs"):
+        assert sum(line.startswith(f"{name}: ") and said in line for line in done.stdout.splitlines()) == 1
+
+
+def test_blocks_that_are_not_final_yet_are_counted_but_not_sampled(job, node):
+    found = planned(job(end=5000, streams=("blocks",)), pool(node))["blocks"]
+    assert (found.counts.blocks, found.sample.rows, found.error) == (5000, SAMPLE, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"start": 9, "end": 9}, "to_block: must be greater"), ({"streams": ("block",)}, "did you mean 'blocks'")],
+)
+def test_a_file_that_is_wrong_is_an_error(job, node, change, said, monkeypatch, tmp_path):
+    done = run("-f", str(job(**change)), monkeypatch=monkeypatch, tmp_path=tmp_path, variables=pool(node))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert said in done.stderr
+
+
+def test_the_fake_engine_is_planned_without_a_node(job):
+    found = planned(job(), {"TRACE_CRYO_MODE": "fake"})
+    assert found["blocks"].rows == END
+    assert all(each.error is None for each in found.values())

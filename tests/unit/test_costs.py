@@ -1,0 +1,129 @@
+"""The counting behind a plan, against what planner, engine and evidence do piece by piece."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.test_blocks import ranges
+from trace_dagster.blocks import BlockRange, cell_sizes, cells, holes
+from trace_dagster.chain_sync import Stream
+from trace_dagster.costs import Plan, Sample, StreamPlan, counted, places
+from trace_dagster.datasets.catalogue import catalogue
+from trace_dagster.dispatch import RANGES_PER_RUN
+from trace_dagster.evidence import most_calls
+from trace_dagster.show import aligned, plan_lines
+from trace_dagster.verify.check import PIECE_BLOCKS
+
+chunks = st.integers(1, 700)
+levels = st.sampled_from(("off", "structural", "full"))
+
+
+def stream(name="blocks", **keys):
+    return Stream.model_validate({"cryo_dataset_name": name, "rpc_pool": "dev", **keys})
+
+
+def planned(key, todo, sample=None, error=None, rate=None, **keys):
+    each = stream(**keys)
+    return StreamPlan(key, each, tuple(todo), 0, counted(todo, each), rate, sample, error)
+
+
+def plan(*streams):
+    return Plan("job", 1, "fixed_target", streams, ("nothing is committed yet",))
+
+
+@given(ranges, chunks)
+def test_sizes_are_those_of_the_cells(span, chunk):
+    assert cell_sizes(span, chunk) == Counter(len(cell) for cell in cells(span, chunk))
+
+
+def test_a_chains_whole_history_is_counted_without_being_cut():
+    assert cell_sizes(BlockRange(7, 2**62), 1).total() == 2**62 - 7
+
+
+@given(
+    ranges,
+    st.lists(ranges, max_size=4),
+    chunks,
+    levels,
+    st.sampled_from(sorted(catalogue())),
+    st.integers(1, 120),
+    st.integers(1, 3),
+)
+def test_counts_are_those_of_every_cell_and_piece(span, committed, chunk, level, name, inner, quorum):
+    each = stream(name, chunk_size=chunk, verify=level, inner_request_blocks=inner)
+    todo = list(holes(span, committed))
+    found = counted(todo, each, quorum)
+    cut = [cell for gap in todo for cell in cells(gap, chunk)]
+    pieces = [len(piece) for cell in cut for piece in cell.split(PIECE_BLOCKS)]
+    assert (found.blocks, found.ranges) == (sum(map(len, cut)), len(cut))
+    assert found.extraction_calls == quorum * sum(1 + each.dataset.most_calls(size, inner) for size in pieces)
+    assert found.evidence_calls == (sum(most_calls(name, size) for size in pieces) if level == "full" else 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "cryo", "evidence"),
+    [
+        ("blocks", 10, 11),
+        ("transactions", 20, 21),
+        ("logs", 4, 21),
+        ("erc20_transfers", 4, 21),
+        ("geth_calls", 20, 21),
+        ("traces", 10, 21),
+        ("address_appearances", 30, 0),
+    ],
+)
+def test_calls_for_ten_blocks_asked_three_at_a_time(name, cryo, evidence):
+    assert catalogue()[name].most_calls(10, 3) == cryo
+    if evidence:
+        assert most_calls(name, 10) == evidence
+
+
+@given(ranges, st.integers(1, 60))
+def test_places_are_apart_inside_the_span_and_as_many_blocks_as_asked_for(span, blocks):
+    found = places(span, blocks)
+    assert sum(map(len, found)) == min(blocks, len(span))
+    assert all(before.end <= after.start for before, after in zip(found, found[1:], strict=False))
+    assert found[0].start == span.start
+    assert found[-1].end == span.end or blocks < 3
+    assert found[-1].end <= span.end
+
+
+@given(ranges, st.lists(ranges, max_size=3), st.sampled_from((1, 2, 5)))
+def test_streams_on_one_grid_share_their_runs_and_others_have_their_own(span, committed, chunk):
+    left = list(holes(span, committed))
+    found = plan(
+        planned("a", [span], chunk_size=chunk),
+        planned("b", left, chunk_size=chunk),
+        planned("c", left, chunk_size=7),
+    )
+    alone = [len([cell for gap in left for cell in cells(gap, 7)]), len(list(cells(span, chunk)))]
+    assert found.runs == sum(-(-count // RANGES_PER_RUN) for count in alone)
+    assert found.streams[2].runs == -(-alone[0] // RANGES_PER_RUN)
+
+
+def test_a_sample_is_drawn_out_over_files_and_rows():
+    sample = Sample(blocks=20, rows=40, seconds=2.0, bytes_per_file=1000, bytes_per_row=10.0)
+    found = planned("a", [BlockRange(0, 36_000)], sample, rate=20, verify="off")
+    assert (found.rows, found.bytes, found.hours_measured) == (72_000, 36 * 1000 + 720_000, 1.0)
+    assert found.counts.rpc_calls == 36 * (4 + 1000)
+    assert found.hours_at_limit == pytest.approx(36 * 1004 / 20 / 3600)
+
+
+def test_streams_share_their_pools_limit_and_one_without_a_limit_leaves_the_whole_open():
+    limited = [planned(key, [BlockRange(0, 1000)], rate=10, verify="off") for key in "ab"]
+    assert plan(*limited).hours_at_limit == pytest.approx(2 * 1004 / 10 / 3600)
+    assert plan(*limited, planned("c", [BlockRange(0, 1000)])).hours_at_limit is None
+
+
+def test_a_plan_reads_as_a_table_with_what_could_not_be_found_out():
+    broken = StreamPlan("b", stream(), (), 0, None, None, error="rpc pool 'dev' has no URL")
+    *table, error, note = plan_lines(plan(planned("a", [BlockRange(0, 1000)]), broken))
+    assert [line.split()[0] for line in table[1:]] == ["stream", "a", "b", "all"]
+    assert len({len(line) for line in table[1:]}) == 1
+    assert (error, note) == ("b: rpc pool 'dev' has no URL", "note: nothing is committed yet")
+
+
+def test_figures_are_aligned_to_the_right():
+    assert list(aligned([("x", "1"), ("yy", "200")])) == ["x     1", "yy  200"]
