@@ -34,8 +34,8 @@ from trace_dagster.devchain.encode import block_json, receipts_json, traces_json
 from trace_dagster.verify.keccak import keccak
 
 HOST = "127.0.0.1"
-TEMPLATES = 330
-"""Devchain blocks that are repeated: a multiple of 11, every 11th is empty."""
+TEMPLATES = 1100
+"""Devchain blocks that are repeated: a multiple of 11, for every 11th is empty, and more than are proven at once."""
 
 MAX_LOG_BLOCKS = 1000
 _NUMBER, _TIME = 0xB10C_0000_0001, 0x7173_0000_0001

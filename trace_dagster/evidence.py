@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import msgspec
 
@@ -13,9 +12,10 @@ from trace_dagster.committed import Committed
 from trace_dagster.errors import ForkConflict, Unavailable, UnknownFormat, VerificationFailed, WrongChain
 from trace_dagster.rpc.client import Call, call_all, quantity
 from trace_dagster.rpc.pools import Endpoint, variable_of
+from trace_dagster.shared import PARTS, Batch, Parts, Shared, batches_of, joined, runs
 from trace_dagster.verify import prove, raw, tables
-from trace_dagster.verify.check import needs
-from trace_dagster.verify.evidence import Evidence, Header, Receipt, Transaction
+from trace_dagster.verify.check import Needs, needs
+from trace_dagster.verify.evidence import Evidence, Header, Receipt
 from trace_dagster.verify.receipts import has_status
 from trace_dagster.verify.tables import HEADER_COLUMNS, RECEIPT_COLUMNS, TRANSACTION_COLUMNS
 
@@ -26,13 +26,7 @@ _TOKEN_TRANSFERS = ("erc20_transfers", "erc721_transfers")
 """They are read out of the receipts' logs; other datasets bring logs or need none."""
 
 
-@dataclass(slots=True)
-class _Parts:
-    """The parts of an evidence, None where they are not known (yet)."""
-
-    headers: Sequence[Header] | None = None
-    transactions: Sequence[Sequence[Transaction]] | None = None
-    receipts: Sequence[Sequence[Receipt]] | None = None
+_NOTHING = Needs(headers=False, transactions=False, receipts=False)
 
 
 def is_provable(dataset: str) -> bool:
@@ -49,13 +43,27 @@ def most_calls(dataset: str, blocks: int) -> int:
 
 
 class Witness:
-    """Gathers the evidence for pieces of one dataset of one chain. Safe to use from several threads."""
+    """Gathers the evidence for pieces of one dataset of one chain. Safe to use from several threads.
 
-    def __init__(self, dataset: str, chain_id: int, committed: Committed | None) -> None:
+    ``within`` is the range whose blocks are known to be final: shared evidence is fetched for no other.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        chain_id: int,
+        committed: Committed | None,
+        shared: Shared | None = None,
+        within: BlockRange | None = None,
+    ) -> None:
         self._dataset = dataset
         self._chain_id = chain_id
         self._committed = committed
         self._needs = needs(dataset)
+        self._shared = shared
+        self._within = within
+        if shared is not None:
+            shared.expect(chain_id, dataset)
 
     def gather(self, piece: BlockRange, endpoint: Endpoint, *, fresh: bool = False, deep: bool = False) -> Evidence:
         """The evidence for every block of ``piece``, each part proven as far as it can be.
@@ -64,21 +72,32 @@ class Witness:
         Raises VerificationFailed, Unavailable, WrongChain, UnknownFormat, or ForkConflict where the endpoint's
         headers are not the committed ones.
         """
-        known = _Parts() if fresh else self._known(piece)
-        asked = self._ask(piece, endpoint, known, deep=deep)
+        known = Parts() if fresh else self._known(piece)
+        lacking = self._lacking(known)
+        wanted = self._shared.wanted(self._chain_id) if self._shared is not None else None
+        if wanted is None or fresh or deep or lacking == _NOTHING:
+            asked = self._ask(piece, endpoint, lacking, known.headers, deep=deep)
+        else:
+            asked = self._among(self._joint(piece, endpoint, wanted), lacking)
         if known.headers is not None and asked.headers is not None:
             self._require_same(piece, known.headers, asked.headers)
-        parts = {name: getattr(asked, name) or getattr(known, name) for name in _Parts.__slots__}
+        parts = {name: getattr(asked, name) or getattr(known, name) for name in PARTS}
         return Evidence(
             headers=parts["headers"] or (),
             transactions=parts["transactions"],
             receipts=parts["receipts"],
+            proven=asked.proven,
             source={
                 name: "committed rows" if getattr(asked, name) is None else "rpc"
                 for name, part in parts.items()
                 if part is not None
             },
         )
+
+    def forget(self, piece: BlockRange, endpoint: Endpoint) -> None:
+        """Do not use again what an endpoint said of these blocks."""
+        if self._shared is not None:
+            self._shared.forget(self._batches(piece, endpoint))
 
     def stored(self, piece: BlockRange) -> Evidence | None:
         """The evidence committed rows give alone; None when they do not tell the headers."""
@@ -90,7 +109,7 @@ class Witness:
     def knows(self, piece: BlockRange) -> bool:
         """Whether committed rows tell anything about ``piece``."""
         known = self._known(piece)
-        return any(getattr(known, name) is not None for name in _Parts.__slots__)
+        return any(getattr(known, name) is not None for name in PARTS)
 
     def require_one_chain(self, piece: BlockRange, fresh: Evidence) -> None:
         """Raises ForkConflict when the committed headers of ``piece`` are not these."""
@@ -98,15 +117,15 @@ class Witness:
         if known.headers is not None:
             self._require_same(piece, known.headers, fresh.headers)
 
-    def _known(self, piece: BlockRange) -> _Parts:
+    def _known(self, piece: BlockRange) -> Parts:
         """What committed rows tell; nothing where somebody altered them: the node is asked then."""
-        parts = _Parts()
+        parts = Parts()
         if self._committed is not None:
             with suppress(VerificationFailed, UnknownFormat):
                 self._fill(parts, piece, self._committed)
         return parts
 
-    def _fill(self, parts: _Parts, piece: BlockRange, committed: Committed) -> None:
+    def _fill(self, parts: Parts, piece: BlockRange, committed: Committed) -> None:
         if self._needs.headers and self._dataset != "blocks":
             rows = committed.table("blocks", piece, HEADER_COLUMNS)
             parts.headers = tables.headers_of(rows, piece) if rows is not None else None
@@ -119,28 +138,74 @@ class Witness:
             rows = committed.table("transactions", piece, TRANSACTION_COLUMNS)
             parts.transactions = tables.transactions_of(rows, piece) if rows is not None else None
 
-    def _ask(self, piece: BlockRange, endpoint: Endpoint, known: _Parts, *, deep: bool) -> _Parts:
-        """Ask the node for what is not known, batched, and prove it."""
-        full = self._needs.transactions and known.transactions is None
-        wants_blocks = full or (self._needs.headers and known.headers is None)
-        wants_receipts = self._needs.receipts and known.receipts is None
+    def _lacking(self, known: Parts) -> Needs:
+        """What has to be asked of the node."""
+        transactions = self._needs.transactions and known.transactions is None
+        return Needs(
+            headers=transactions or (self._needs.headers and known.headers is None),
+            transactions=transactions,
+            receipts=self._needs.receipts and known.receipts is None,
+        )
+
+    def _ask(
+        self,
+        piece: BlockRange,
+        endpoint: Endpoint,
+        wanted: Needs,
+        headers: Sequence[Header] | None = None,
+        *,
+        deep: bool = False,
+        prove_receipts: bool = False,
+    ) -> Parts:
+        """Ask the node for what is wanted, batched, and prove it; ``headers`` are those of the piece, where known."""
         numbers = range(piece.start, piece.end)
-        blocks: list[Call] = [("eth_getBlockByNumber", [hex(n), full]) for n in numbers] if wants_blocks else []
-        receipts: list[Call] = [("eth_getBlockReceipts", [hex(n)]) for n in numbers] if wants_receipts else []
+        full = wanted.transactions
+        blocks: list[Call] = [("eth_getBlockByNumber", [hex(n), full]) for n in numbers] if wanted.headers else []
+        receipts: list[Call] = [("eth_getBlockReceipts", [hex(n)]) for n in numbers] if wanted.receipts else []
         if not blocks and not receipts:
-            return _Parts()
-        chain, *answers = call_all(endpoint, [("eth_chainId", []), *blocks, *receipts])
-        self._require_chain(endpoint, chain)
+            return Parts()
+        chain_id, *answers = call_all(endpoint, [("eth_chainId", []), *blocks, *receipts])
+        self._require_chain(endpoint, chain_id)
         if any(bytes(answer) == b"null" for answer in answers):
             raise Unavailable(f"rpc endpoint {endpoint.name} does not have a block of this range", range=piece)
-        parts = _Parts()
+        parts = Parts(weight=sum(len(bytes(answer)) for answer in answers))
         if blocks:
             _read_blocks(parts, answers[: len(blocks)], piece, full=full, deep=deep)
-        headers = parts.headers or known.headers or ()
-        if receipts:
-            pairs = zip(answers[len(blocks) :], headers, strict=True)
+        pairs = list(zip(answers[len(blocks) :], parts.headers or headers or (), strict=True)) if receipts else []
+        if prove_receipts:
+            parts.receipts = [prove.receipts_of(raw.decode_receipts(answer), header) for answer, header in pairs]
+            parts.proven = [list(prove.outcomes(inside)) for inside in parts.receipts]
+        elif receipts:
             parts.receipts = [self._receipts(answer, header) for answer, header in pairs]
         return parts
+
+    def _joint(self, piece: BlockRange, endpoint: Endpoint, wanted: Needs) -> Parts:
+        """What all datasets of the chain want of these blocks."""
+        assert self._shared is not None
+
+        def work(batches: list[Batch]) -> Iterator[tuple[Parts, int]]:
+            for run in runs(batches):
+                span = BlockRange(run[0].start, run[-1].end)
+                found = self._ask(span, endpoint, wanted, prove_receipts=True)
+                for batch in run:
+                    yield found.of(batch.start - span.start, batch.end - span.start), found.weight // len(run)
+
+        batches = self._batches(piece, endpoint)
+        found = self._shared.get(batches, work)
+        return joined(found).of(piece.start - batches[0].start, piece.end - batches[0].start)
+
+    def _batches(self, piece: BlockRange, endpoint: Endpoint) -> list[Batch]:
+        return batches_of(piece, self._within or piece, endpoint.fingerprint, self._chain_id)
+
+    @staticmethod
+    def _among(found: Parts, wanted: Needs) -> Parts:
+        """The wanted parts of what was found."""
+        return Parts(
+            headers=found.headers,
+            transactions=found.transactions if wanted.transactions else None,
+            receipts=found.receipts if wanted.receipts else None,
+            proven=found.proven if wanted.receipts else None,
+        )
 
     def _receipts(self, answer: msgspec.Raw, header: Header) -> list[Receipt]:
         """Proven here, unless the rows themselves are part of what gives the root: then that is proven once."""
@@ -175,7 +240,7 @@ class Witness:
                 )
 
 
-def _read_blocks(parts: _Parts, answers: Sequence[msgspec.Raw], piece: BlockRange, *, full: bool, deep: bool) -> None:
+def _read_blocks(parts: Parts, answers: Sequence[msgspec.Raw], piece: BlockRange, *, full: bool, deep: bool) -> None:
     """Headers, linked to one another, and transactions where whole blocks were asked for."""
     numbers = range(piece.start, piece.end)
     if full:

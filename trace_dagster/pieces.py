@@ -41,6 +41,12 @@ from trace_dagster.verify.evidence import Evidence
 LOOK_AHEAD = 2
 """Pieces of one range under way at once; this many tables are the most a range holds in memory."""
 
+PIECE_BYTES = 32 * 1024 * 1024
+"""Of a piece's table: memory must not grow with what a block holds."""
+
+FIRST_BLOCKS = 100
+"""Blocks of a piece while nothing is known of the stream."""
+
 TRIES = 2
 """Calls for a piece before it is halved, and at least one per endpoint."""
 
@@ -108,7 +114,7 @@ class Pieces:
         self._engine = engine
         self._best_first = best_first
         self._lied = lied
-        self._piece_blocks = piece_blocks
+        self._sizes = _Sizes(piece_blocks)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="pieces")
         self._gathering = ThreadPoolExecutor(_THREADS, thread_name_prefix="evidence")
 
@@ -124,7 +130,7 @@ class Pieces:
         """
         deadline = time.monotonic() + float(order.options.get("timeout_seconds", 3600))
         ended = threading.Event()
-        todo = order.block_range.split(self._piece_blocks)
+        todo = self._sizes.cut(order)
         ahead: deque[Future[list[Piece]]] = deque()
 
         def begin() -> None:
@@ -137,6 +143,7 @@ class Pieces:
                 begin()
             while ahead:
                 pieces = ahead.popleft().result()
+                self._sizes.note(order, pieces)
                 begin()
                 yield from pieces
         finally:
@@ -159,6 +166,8 @@ class Pieces:
                 return [self._once(job, block_range, endpoint, endpoints)]
             except _PASSED_OVER as failed:
                 noted = self._noted(failed, endpoint)
+                if job.order.witness is not None:
+                    job.order.witness.forget(block_range, endpoint)
                 error = noted if error is None or _weight(noted) <= _weight(error) else error
         assert error is not None
         if len(block_range) == 1 or not _worth_halving(error):
@@ -271,6 +280,33 @@ def _proof(
     proof = check(order.dataset, table, block_range, order.chain_id, fresh)
     witness.require_one_chain(block_range, fresh)
     return proof, fresh.source
+
+
+class _Sizes:
+    """How many blocks a piece has: as many as fit into PIECE_BYTES, by what the stream's last pieces held."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._bytes_per_block: dict[tuple[int, str], float] = {}
+
+    def cut(self, order: Order) -> Iterator[BlockRange]:
+        """The pieces of a range; each is as large as is known to be right when it is begun."""
+        start = order.block_range.start
+        while start < order.block_range.end:
+            end = min(start + self._blocks(order), order.block_range.end)
+            yield BlockRange(start, end)
+            start = end
+
+    def note(self, order: Order, pieces: list[Piece]) -> None:
+        """Learn from pieces that came. Chains get busier, so the densest of the last ones counts."""
+        dense = max(piece.table.nbytes / len(piece.block_range) for piece in pieces)
+        key = (order.chain_id, order.dataset.name)
+        self._bytes_per_block[key] = max(dense, 0.9 * self._bytes_per_block.get(key, 0.0))
+
+    def _blocks(self, order: Order) -> int:
+        found = self._bytes_per_block.get((order.chain_id, order.dataset.name))
+        wanted = FIRST_BLOCKS if found is None else int(PIECE_BYTES / max(found, 1.0))
+        return max(1, min(wanted, self._most))
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from trace_dagster.rpc.client import block_number, require_chain
 from trace_dagster.rpc.pools import RpcPool, pool_named
 from trace_dagster.settings import Settings
 from trace_dagster.settle import settle
+from trace_dagster.shared import Shared
 from trace_dagster.store.objects import ObjectStore
 from trace_dagster.wakeups.driver import QueueDriver
 
@@ -152,6 +153,11 @@ class Runtime:
         return Pieces(self.engine, self.standings.best_first, self.standings.lied)
 
     @cached_property
+    def shared(self) -> Shared:
+        """Evidence that several streams need."""
+        return Shared()
+
+    @cached_property
     def standings(self) -> Standings:
         """Which endpoints lied."""
         return Standings(self.database)
@@ -164,7 +170,7 @@ class Runtime:
     def witness(self, spec: StreamSpec, block_range: BlockRange) -> Witness:
         """Measures a range's rows against what is committed, else against the node."""
         committed = Committed(self.database, self.store, spec.dataset_uuid, block_range, SOURCES)
-        return Witness(spec.cryo_dataset_name, spec.chain_id, committed)
+        return Witness(spec.cryo_dataset_name, spec.chain_id, committed, self.shared, block_range)
 
     def settle(self, conflict: ForkConflict, pool: RpcPool, used: list[str]) -> TraceError:
         """See :func:`trace_dagster.settle.settle`."""

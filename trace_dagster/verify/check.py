@@ -25,7 +25,7 @@ Level = Literal["structural", "crosschecked", "full"]
 LEVELS = ("off", "structural", "crosschecked", "full")
 """From nothing known to everything the chain commits to."""
 
-PIECE_BLOCKS = 250
+PIECE_BLOCKS = 500
 """Blocks proven at once: a table costs half a millisecond whatever it holds, and must fit into memory."""
 
 _PROVABLE = frozenset({"blocks", "transactions", "logs", "erc20_transfers", "erc721_transfers"})
@@ -170,8 +170,10 @@ def _compared(dataset: Dataset, table: pa.Table, evidence: Evidence, deep: bool)
         return _pairs(table, evidence)
     specific: dict[str, Callable[[], Compared]] = {
         "blocks": lambda: rows.check_blocks(table, headers),
-        "transactions": lambda: rows.check_transactions(table, headers, transactions or (), receipts, deep=deep),
-        "logs": lambda: rows.check_logs(table, headers, receipts or (), transactions),
+        "transactions": lambda: rows.check_transactions(
+            table, headers, transactions or (), receipts, proven=evidence.proven, deep=deep
+        ),
+        "logs": lambda: rows.check_logs(table, headers, receipts or (), transactions, proven=evidence.proven),
         "erc20_transfers": lambda: _transfers(dataset, table, evidence),
         "erc721_transfers": lambda: _transfers(dataset, table, evidence),
         "geth_calls": lambda: rows.check_calls(table, headers, transactions or (), receipts or (), name=dataset.name),

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 Log = tuple[bytes, tuple[bytes, ...], bytes]
 """(address, topics, data): 20 bytes, up to four times 32 bytes, any number of bytes."""
 
+Outcome = tuple[int, bytes, int, Sequence[Log]]
+"""What a receipts root is made of: (type, encoded first field, cumulative gas, logs)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
@@ -74,3 +77,5 @@ class Evidence:
     transactions: Sequence[Sequence[Transaction]] | None = None
     receipts: Sequence[Sequence[Receipt]] | None = None
     source: dict[str, str] = field(default_factory=dict)
+    proven: Sequence[Sequence[Outcome]] | None = None
+    """The receipts once more, where they are known to give their headers' roots: for rows that say the same."""

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 
 from trace_dagster.errors import UnknownFormat, VerificationFailed
 from trace_dagster.verify.envelopes import Members, envelope, members, recover_sender
-from trace_dagster.verify.evidence import Header, Log, Receipt, Transaction
+from trace_dagster.verify.evidence import Header, Log, Outcome, Receipt, Transaction
 from trace_dagster.verify.facts import disagrees
 from trace_dagster.verify.keccak import keccak
 from trace_dagster.verify.raw import RawFullBlock, RawHeader, RawLog, RawOutcome, RawReceipt, RawTransaction
-from trace_dagster.verify.receipts import MOST_TOPICS, Outcome, prove_receipts, status
+from trace_dagster.verify.receipts import MOST_TOPICS, prove_receipts, status
 from trace_dagster.verify.rlp import sequence, text, uint
 from trace_dagster.verify.trie import list_root
 from trace_dagster.verify.values import data, fixed, kind, number
@@ -61,7 +61,7 @@ def prove_transactions(raw: RawFullBlock, header: Header, *, deep: bool = False)
 def receipts_of(raw: Sequence[RawReceipt], header: Header) -> list[Receipt]:
     """The block's receipts, once their root and bloom are the header's."""
     receipts = claimed_receipts(raw, header.number)
-    prove_receipts(outcomes(receipts), header)
+    prove_receipts(list(outcomes(receipts)), header)
     return receipts
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.verify.bloom import as_bytes, mask
-from trace_dagster.verify.evidence import Header, Log
+from trace_dagster.verify.evidence import Header, Log, Outcome
 from trace_dagster.verify.facts import disagrees
 from trace_dagster.verify.rlp import EMPTY_LIST, EMPTY_TEXT, sequence, text, uint
 from trace_dagster.verify.trie import list_root
@@ -15,9 +15,6 @@ FAILED, SUCCEEDED = EMPTY_TEXT, b"\x01"
 """The first field from Byzantium on; before, the state root stands there."""
 
 MOST_TOPICS = 4
-Outcome = tuple[int, bytes, int, Sequence[Log]]
-"""(type, encoded first field, cumulative gas, logs)."""
-
 BYZANTIUM = {1: 4_370_000, 3: 1_700_000, 61: 8_772_000}
 """First block with status receipts (EIP-658), for chains that began before it; elsewhere it is the first of all."""
 
@@ -28,8 +25,13 @@ _TOPIC_HEADS = (EMPTY_LIST, b"\xe1", b"\xf8\x42", b"\xf8\x63", b"\xf8\x84")
 _BLOOM = text(bytes(256))[:3]
 
 
-def prove_receipts(outcomes: Iterable[Outcome], header: Header) -> None:
-    """Raises VerificationFailed unless these receipts give the header's receipts root and bloom."""
+def prove_receipts(outcomes: Sequence[Outcome], header: Header, proven: Sequence[Outcome] | None = None) -> None:
+    """Raises VerificationFailed unless these receipts give the header's receipts root and bloom.
+
+    ``proven`` are receipts that do: the same ones need no second proof.
+    """
+    if proven is not None and outcomes == proven:
+        return
     encoded, bloom = [], 0
     for kind, first, cumulative, logs in outcomes:
         bits = _bits(logs)

@@ -6,18 +6,19 @@ which columns the evidence covers. Columns a stream does not store are not compa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 
 import pyarrow as pa
 
 from trace_dagster.verify.calls import check_calls
 from trace_dagster.verify.compare import Compared, compare, counted, piece_of
 from trace_dagster.verify.diffs import check_balance_diffs
-from trace_dagster.verify.evidence import Header, Receipt, Transaction
+from trace_dagster.verify.evidence import Header, Outcome, Receipt, Transaction
 from trace_dagster.verify.faces import faces, input_counts
 from trace_dagster.verify.pairs import check_block_hashes, check_transaction_hashes
 from trace_dagster.verify.prove import first_field
-from trace_dagster.verify.receipts import Outcome, prove_receipts, status
+from trace_dagster.verify.receipts import prove_receipts, status
 from trace_dagster.verify.tables import cumulative, dense, kinds, logs_of, no_more, required, spans
 from trace_dagster.verify.tokens import check_token_transfers
 
@@ -34,6 +35,8 @@ __all__ = [
 
 Transactions = Sequence[Sequence[Transaction]]
 Receipts = Sequence[Sequence[Receipt]]
+Proven = Sequence[Sequence[Outcome]]
+"""See :class:`~trace_dagster.verify.evidence.Evidence`."""
 
 
 def check_blocks(table: pa.Table, headers: Sequence[Header]) -> Compared:
@@ -63,6 +66,7 @@ def check_transactions(
     transactions: Transactions,
     receipts: Receipts | None,
     *,
+    proven: Proven | None = None,
     deep: bool = False,
 ) -> Compared:
     """Every column is the proven transaction's; type, success and gas used give the receipts root.
@@ -79,13 +83,18 @@ def check_transactions(
     senders = compare(table, _sender_column([each.sender for _, each in flat]), blocks)
     checks = ["transactions root", "rows equal the transactions"]
     if receipts is not None:
-        covered |= _check_outcomes(table, headers, slices, receipts)
+        covered |= _check_outcomes(table, headers, slices, receipts, proven)
         checks.append("receipts root from rows")
     return Compared(checks, covered | senders if deep else covered)
 
 
 def check_logs(
-    table: pa.Table, headers: Sequence[Header], receipts: Receipts, transactions: Transactions | None = None
+    table: pa.Table,
+    headers: Sequence[Header],
+    receipts: Receipts,
+    transactions: Transactions | None = None,
+    *,
+    proven: Proven | None = None,
 ) -> Compared:
     """The rows' logs, put into the receipts, give the receipts root and the bloom.
 
@@ -93,13 +102,15 @@ def check_logs(
     not covered.
     """
     piece = piece_of(headers)
-    for header, logs, inside in zip(headers, logs_of(table, piece), receipts, strict=True):
+    known: Iterable[Sequence[Outcome] | None] = repeat(None, len(headers)) if proven is None else proven
+    for header, logs, inside, same in zip(headers, logs_of(table, piece), receipts, known, strict=True):
         prove_receipts(
             [
                 (each.kind, first_field(each), each.cumulative_gas, logs.pop(index, ()))
                 for index, each in enumerate(inside)
             ],
             header,
+            same,
         )
         no_more(logs, len(inside), header.number)
     columns = {"block_number", "log_index", "transaction_index", "address", "data"}
@@ -147,15 +158,16 @@ def _positions(flat: Sequence[tuple[Header, Transaction]]) -> Iterator[int]:
 
 
 def _check_outcomes(
-    table: pa.Table, headers: Sequence[Header], slices: Sequence[slice], receipts: Receipts
+    table: pa.Table, headers: Sequence[Header], slices: Sequence[slice], receipts: Receipts, proven: Proven | None
 ) -> set[str]:
     """type, success and gas_used of the rows, with the receipts' logs, must give the receipts root."""
     of = kinds(table, required(table, "block_number"))
     success, gas = required(table, "success"), required(table, "gas_used")
-    for header, span, inside in zip(headers, slices, receipts, strict=True):
+    known: Iterable[Sequence[Outcome] | None] = repeat(None, len(headers)) if proven is None else proven
+    for header, span, inside, same in zip(headers, slices, receipts, known, strict=True):
         counted(span.stop - span.start, len(inside), "receipts", header.number)
         rows = zip(of[span], success[span], cumulative(gas[span]), inside, strict=True)
-        prove_receipts([_outcome(*row) for row in rows], header)
+        prove_receipts([_outcome(*row) for row in rows], header, same)
     covered = {"transaction_type", "gas_used"}
     before_status = any(each.post_state is not None for inside in receipts for each in inside)
     return covered if before_status else covered | {"success"}

@@ -1,0 +1,72 @@
+"""Work that several threads want the result of: done by the first that asks, kept while there is room."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class Once(Generic[Key, Value]):
+    """Results by key, the least recently asked for go first once they weigh more than ``room``. Thread-safe.
+
+    A failure is told to everyone who waits for it and kept for nobody.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._lock = threading.Lock()
+        self._futures: OrderedDict[Key, Future[Value]] = OrderedDict()
+        self._weights: dict[Key, int] = {}
+
+    def get(
+        self, keys: Sequence[Key], work: Callable[[list[Key]], Iterable[tuple[Value, int]]], seconds: float
+    ) -> list[Value]:
+        """The value of each key; ``work`` makes (value, weight) of those that nobody has asked for, in order.
+
+        Waits up to ``seconds`` for each value another thread is at work on, then raises TimeoutError.
+        """
+        with self._lock:
+            mine: dict[Key, Future[Value]] = {key: Future() for key in keys if key not in self._futures}
+            self._futures |= mine
+            futures = [self._futures[key] for key in keys]
+            for key in keys:
+                self._futures.move_to_end(key)
+        if mine:
+            self._work(mine, work)
+        return [future.result(seconds) for future in futures]
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Do the work anew for whoever asks next; what is under way ends for those who wait for it."""
+        with self._lock:
+            for key in keys:
+                self._futures.pop(key, None)
+                self._weights.pop(key, None)
+
+    def _work(self, mine: dict[Key, Future[Value]], work: Callable[[list[Key]], Iterable[tuple[Value, int]]]) -> None:
+        try:
+            for (key, future), (value, weight) in zip(mine.items(), work(list(mine)), strict=True):
+                future.set_result(value)
+                self._note(key, future, weight)
+        except BaseException as error:
+            left = {key: future for key, future in mine.items() if not future.done()}
+            with self._lock:
+                for key, future in left.items():
+                    if self._futures.get(key) is future:
+                        del self._futures[key]
+            for future in left.values():
+                future.set_exception(error)
+            raise
+
+    def _note(self, key: Key, future: Future[Value], weight: int) -> None:
+        with self._lock:
+            if self._futures.get(key) is future:  # else it was told to be forgotten meanwhile
+                self._weights[key] = weight
+            while sum(self._weights.values()) > self._room and len(self._weights) > 1:
+                oldest = next(each for each in self._futures if each in self._weights)
+                del self._futures[oldest], self._weights[oldest]

@@ -1,0 +1,119 @@
+"""Evidence that several datasets of a chain need: fetched and proven once per process, whoever asks first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.once import Once
+from trace_dagster.verify.check import Needs, needs
+from trace_dagster.verify.evidence import Header, Outcome, Receipt, Transaction
+
+BATCH_BLOCKS = 50
+"""Blocks of shared evidence that are kept, and fetched, together."""
+
+SHARED_BYTES = 256 * 1024 * 1024
+"""Room for shared evidence, in bytes of the answers it was read from."""
+
+SHARED_SECONDS = 300.0
+"""Longest wait for evidence another thread is fetching."""
+
+PARTS = ("headers", "transactions", "receipts")
+
+
+@dataclass(slots=True)
+class Parts:
+    """The parts of an evidence, None where they are not known (yet)."""
+
+    headers: Sequence[Header] | None = None
+    transactions: Sequence[Sequence[Transaction]] | None = None
+    receipts: Sequence[Sequence[Receipt]] | None = None
+    proven: Sequence[Sequence[Outcome]] | None = None
+    weight: int = 0
+    """Bytes of the answers it was read from."""
+
+    def of(self, start: int, end: int) -> Parts:
+        """The parts of some of the blocks, counted from the first."""
+        some = Parts()
+        for name in (*PARTS, "proven"):
+            if (part := getattr(self, name)) is not None:
+                setattr(some, name, part[start:end])
+        return some
+
+
+def joined(found: Sequence[Parts]) -> Parts:
+    """Consecutive blocks' parts as one."""
+    whole = Parts()
+    for name in (*PARTS, "proven"):
+        if getattr(found[0], name) is not None:
+            setattr(whole, name, list(chain.from_iterable(getattr(each, name) for each in found)))
+    return whole
+
+
+class Batch(NamedTuple):
+    """Blocks that are fetched together, of one endpoint."""
+
+    endpoint: str
+    chain_id: int
+    start: int
+    end: int
+
+
+def batches_of(piece: BlockRange, whole: BlockRange, endpoint: str, chain_id: int) -> list[Batch]:
+    """The batches of ``whole`` that hold ``piece``: on one grid, so that different pieces share them."""
+    first, last = piece.start // BATCH_BLOCKS, (piece.end - 1) // BATCH_BLOCKS
+    return [
+        Batch(
+            endpoint,
+            chain_id,
+            max(place * BATCH_BLOCKS, whole.start),
+            min((place + 1) * BATCH_BLOCKS, whole.end),
+        )
+        for place in range(first, last + 1)
+    ]
+
+
+def runs(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
+    """Batches that follow one another, together."""
+    run: list[Batch] = []
+    for batch in batches:
+        if run and run[-1].end != batch.start:
+            yield run
+            run = []
+        run.append(batch)
+    if run:
+        yield run
+
+
+class Shared:
+    """Evidence of one process's ranges: where several datasets of a chain need it, it is fetched and proven once.
+
+    Which do is learned from who asks: the streams of a run begin together and are over the same blocks at the
+    same time (``defs/executor.py``).
+    """
+
+    def __init__(self, room: int = SHARED_BYTES) -> None:
+        self._kept: Once[Batch, Parts] = Once(room)
+        self._datasets: dict[int, set[str]] = {}
+
+    def expect(self, chain_id: int, dataset: str) -> None:
+        """A dataset of a chain whose rows will be proven."""
+        self._datasets.setdefault(chain_id, set()).add(dataset)
+
+    def wanted(self, chain_id: int) -> Needs | None:
+        """What all datasets of a chain need together; None while there is but one."""
+        found = [needs(dataset) for dataset in self._datasets.get(chain_id, ())]
+        if len(found) < 2:
+            return None
+        return Needs(*(any(getattr(each, name) for each in found) for name in Needs.__slots__))
+
+    def get(self, batches: list[Batch], work: Callable[[list[Batch]], Iterable[tuple[Parts, int]]]) -> list[Parts]:
+        """The evidence of each batch."""
+        return self._kept.get(batches, work, SHARED_SECONDS)
+
+    def forget(self, batches: Iterable[Batch]) -> None:
+        """Ask anew for these."""
+        self._kept.forget(batches)
