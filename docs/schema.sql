@@ -1,6 +1,34 @@
 -- Schema trace, as the migrations make it. Written by `make schema`; do not edit.
 
 CREATE SCHEMA trace;
+CREATE FUNCTION trace.keep_visible_totals() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if not exists (select from after) then
+        return null;
+    end if;
+    -- The dataset's row first: two commits that move ranges between the same two levels never wait in a circle.
+    perform from trace.datasets where dataset_uuid in (select dataset_uuid from after)
+    order by dataset_uuid for no key update;
+    if tg_op = 'UPDATE' then
+        update trace.visible_totals t
+        set ranges = t.ranges - b.ranges, row_count = t.row_count - b.row_count,
+            byte_count = t.byte_count - b.byte_count, blocks = t.blocks - b.blocks
+        from (select dataset_uuid, coalesce(verification ->> 'level', 'off') as level, count(*) as ranges,
+                     sum(row_count) as row_count, sum(byte_count) as byte_count, range_agg(block_range) as blocks
+              from before where visible group by 1, 2) b
+        where t.dataset_uuid = b.dataset_uuid and t.level = b.level;
+    end if;
+    insert into trace.visible_totals as t (dataset_uuid, level, ranges, row_count, byte_count, blocks)
+    select dataset_uuid, coalesce(verification ->> 'level', 'off'), count(*), sum(row_count), sum(byte_count),
+           range_agg(block_range)
+    from after where visible group by 1, 2
+    on conflict (dataset_uuid, level) do update
+    set ranges = t.ranges + excluded.ranges, row_count = t.row_count + excluded.row_count,
+        byte_count = t.byte_count + excluded.byte_count, blocks = t.blocks + excluded.blocks;
+    return null;
+end $$;
 CREATE FUNCTION trace.require_publication() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -239,6 +267,17 @@ CREATE TABLE trace.version_files (
     dataset_version uuid NOT NULL,
     file_key text NOT NULL
 );
+CREATE TABLE trace.visible_totals (
+    dataset_uuid uuid NOT NULL,
+    level text NOT NULL,
+    ranges bigint NOT NULL,
+    row_count bigint NOT NULL,
+    byte_count bigint NOT NULL,
+    blocks int8multirange NOT NULL,
+    CONSTRAINT visible_totals_byte_count_check CHECK ((byte_count >= 0)),
+    CONSTRAINT visible_totals_ranges_check CHECK ((ranges >= 0)),
+    CONSTRAINT visible_totals_row_count_check CHECK ((row_count >= 0))
+);
 ALTER TABLE ONLY trace.attempts
     ADD CONSTRAINT attempts_lease_token_key UNIQUE (lease_token);
 ALTER TABLE ONLY trace.attempts
@@ -283,9 +322,13 @@ ALTER TABLE ONLY trace.tasks
     ADD CONSTRAINT tasks_pkey PRIMARY KEY (task_id);
 ALTER TABLE ONLY trace.version_files
     ADD CONSTRAINT version_files_pkey PRIMARY KEY (dataset_version, file_key);
+ALTER TABLE ONLY trace.visible_totals
+    ADD CONSTRAINT visible_totals_pkey PRIMARY KEY (dataset_uuid, level);
+CREATE INDEX attempts_ended ON trace.attempts USING btree (ended_at) WHERE (state = ANY (ARRAY['failed'::text, 'expired'::text]));
 CREATE INDEX batches_open ON trace.batches USING btree (created_at) WHERE (closed_at IS NULL);
 CREATE UNIQUE INDEX datasets_one_stream_per_key ON trace.datasets USING btree (org_id, chain_id, dataset_key) WHERE (kind = 'stream'::text);
 CREATE INDEX invalidations_by_version ON trace.invalidations USING btree (dataset_version);
+CREATE INDEX outbox_sent ON trace.outbox USING btree (sent_at) WHERE (kind = 'task_wakeup'::text);
 CREATE INDEX outbox_unsent ON trace.outbox USING btree (kind, available_at) WHERE (sent_at IS NULL);
 CREATE INDEX queue_messages_visible ON trace.queue_messages USING btree (visible_at, message_id);
 CREATE INDEX streams_by_job ON trace.streams USING btree (job_id);
@@ -294,12 +337,20 @@ CREATE INDEX tasks_by_dataset_state ON trace.tasks USING btree (dataset_uuid, st
 CREATE INDEX tasks_by_start ON trace.tasks USING btree (dataset_uuid, lower(block_range));
 CREATE INDEX tasks_queued ON trace.tasks USING btree (dataset_uuid, lower(block_range)) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text]));
 CREATE INDEX tasks_unfinished ON trace.tasks USING btree (woken_at) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text]));
+CREATE INDEX tasks_with_error ON trace.tasks USING btree (dataset_uuid) WHERE (error IS NOT NULL);
 CREATE INDEX version_files_by_file ON trace.version_files USING btree (file_key);
+<<<<<<< HEAD
 CREATE INDEX versions_by_commit ON trace.dataset_versions USING btree (dataset_uuid, committed_at) WHERE visible;
+=======
+CREATE INDEX versions_by_commit ON trace.dataset_versions USING btree (dataset_uuid, committed_at);
+>>>>>>> What is committed is summed up as it happens: status, coverage and sweeps read what is left, plans guarded by EXPLAIN
 CREATE INDEX versions_by_end ON trace.dataset_versions USING btree (dataset_uuid, upper(block_range)) WHERE visible;
 CREATE INDEX versions_by_start ON trace.dataset_versions USING btree (dataset_uuid, lower(block_range));
+CREATE INDEX versions_replaced ON trace.dataset_versions USING btree (hidden_at) WHERE ((NOT visible) AND (swept_at IS NULL));
 CREATE INDEX versions_visible ON trace.dataset_versions USING btree (dataset_uuid, lower(block_range)) WHERE visible;
 CREATE CONSTRAINT TRIGGER attempts_committed_with_publication AFTER INSERT OR UPDATE OF state ON trace.attempts DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.state = 'committed'::text)) EXECUTE FUNCTION trace.require_publication();
+CREATE TRIGGER versions_changed AFTER UPDATE ON trace.dataset_versions REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION trace.keep_visible_totals();
+CREATE TRIGGER versions_shown AFTER INSERT ON trace.dataset_versions REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION trace.keep_visible_totals();
 ALTER TABLE ONLY trace.attempts
     ADD CONSTRAINT attempts_task_id_fkey FOREIGN KEY (task_id) REFERENCES trace.tasks(task_id);
 ALTER TABLE ONLY trace.batches
@@ -324,3 +375,5 @@ ALTER TABLE ONLY trace.version_files
     ADD CONSTRAINT version_files_dataset_version_fkey FOREIGN KEY (dataset_version) REFERENCES trace.dataset_versions(dataset_version);
 ALTER TABLE ONLY trace.version_files
     ADD CONSTRAINT version_files_file_key_fkey FOREIGN KEY (file_key) REFERENCES trace.files(file_key);
+ALTER TABLE ONLY trace.visible_totals
+    ADD CONSTRAINT visible_totals_dataset_uuid_fkey FOREIGN KEY (dataset_uuid) REFERENCES trace.datasets(dataset_uuid);

@@ -23,6 +23,7 @@ class StreamStatus:
     next_block: int
     eligible_end: int | None
     committed_ranges: int
+    """With visible rows, also while they are fetched again to be compared."""
     committed_blocks: int
     committed_rows: int
     committed_bytes: int

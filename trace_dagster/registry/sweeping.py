@@ -65,10 +65,11 @@ class Sweeping:
         with self._database.transaction() as session:
             if dry_run:
                 return _count(session, "replaced_versions", grace_seconds)
-            retired = _count(session, "retire_versions", grace_seconds)
-            if retired:
-                session.run("drop_unlinked_files")
-        return retired
+            retired = session.one("retire_versions", grace_seconds=grace_seconds)
+            if retired is None or not retired["n"]:
+                return 0
+            session.run("drop_unlinked_files", file_keys=retired["file_keys"])
+        return int(retired["n"])
 
     def known_datasets(self) -> set[UUID]:
         """Datasets of this registry: what lies below others is not ours to remove."""

@@ -88,35 +88,33 @@ join trace.jobs j on j.job_id = s.job_id
 order by j.name, d.dataset_key;
 
 -- name: stream_counts
-select s.dataset_uuid,
-       count(t.task_id) filter (where t.state = 'committed') as committed_ranges,
-       count(t.task_id) filter (where t.state = 'running' and t.lease_expires_at >= now()) as inflight,
-       count(t.task_id) filter (where t.state in ('failed', 'dead')) as failed,
-       count(t.task_id) filter (where t.state = 'queued' or (t.state = 'running' and t.lease_expires_at < now()))
-           as queued,
-       count(t.task_id) filter (where t.state = 'queued' and t.not_before > now()) as backing_off,
-       (select coalesce(sum(v.row_count), 0)::bigint from trace.dataset_versions v
-        where v.dataset_uuid = s.dataset_uuid and v.visible) as committed_rows,
-       (select coalesce(sum(v.byte_count), 0)::bigint from trace.dataset_versions v
-        where v.dataset_uuid = s.dataset_uuid and v.visible) as committed_bytes,
-       (select coalesce(sum(upper(v.block_range) - lower(v.block_range)), 0)::bigint from trace.dataset_versions v
-        where v.dataset_uuid = s.dataset_uuid and v.visible) as committed_blocks,
+-- What is committed is summed up already; only what is not is counted.
+select s.dataset_uuid, done.*, left_over.*,
        extract(epoch from (select max(v.committed_at) - min(v.committed_at) from trace.dataset_versions v
         where v.dataset_uuid = s.dataset_uuid))::float8 as committing_seconds,
-       (select coalesce(jsonb_object_agg(level, ranges), '{}')
-        from (select coalesce(v.verification ->> 'level', 'off') as level, count(*) as ranges
-              from trace.dataset_versions v where v.dataset_uuid = s.dataset_uuid and v.visible
-              group by 1) levels) as verified,
-       (select t2.error from trace.tasks t2
-        where t2.dataset_uuid = s.dataset_uuid and t2.error is not null
-        order by (t2.state in ('failed', 'dead')) desc, t2.updated_at desc limit 1) as last_error,
+       (select t.error from trace.tasks t
+        where t.dataset_uuid = s.dataset_uuid and t.error is not null
+        order by (t.state in ('failed', 'dead')) desc, t.updated_at desc limit 1) as last_error,
        (select extract(epoch from now() - h.observed_at)::float8 from trace.head_observations h
         join trace.datasets d on d.org_id = h.org_id and d.chain_id = h.chain_id
         where d.dataset_uuid = s.dataset_uuid and h.rpc_pool = s.rpc_pool) as head_age_seconds
 from trace.streams s
-left join trace.tasks t on t.dataset_uuid = s.dataset_uuid and t.state <> 'superseded'
-where s.job_id = %(job_id)s
-group by s.dataset_uuid;
+cross join lateral (
+    select coalesce(sum(v.ranges), 0)::bigint as committed_ranges,
+           coalesce(sum(v.row_count), 0)::bigint as committed_rows,
+           coalesce(sum(v.byte_count), 0)::bigint as committed_bytes,
+           coalesce(sum((select sum(upper(r) - lower(r)) from unnest(v.blocks) r)), 0)::bigint as committed_blocks,
+           coalesce(jsonb_object_agg(v.level, v.ranges) filter (where v.ranges > 0), '{}') as verified
+    from trace.visible_totals v where v.dataset_uuid = s.dataset_uuid) done
+cross join lateral (
+    select count(*) filter (where t.state = 'running' and t.lease_expires_at >= now()) as inflight,
+           count(*) filter (where t.state in ('failed', 'dead')) as failed,
+           count(*) filter (where t.state = 'queued' or (t.state = 'running' and t.lease_expires_at < now()))
+               as queued,
+           count(*) filter (where t.state = 'queued' and t.not_before > now()) as backing_off
+    from trace.tasks t
+    where t.dataset_uuid = s.dataset_uuid and t.state in ('queued', 'running', 'failed', 'dead')) left_over
+where s.job_id = %(job_id)s;
 
 -- name: failed_tasks
 select d.dataset_key, lower(t.block_range) as range_start, upper(t.block_range) as range_end, t.state, t.error

@@ -39,18 +39,17 @@ where l.dataset_version = %(dataset_version)s;
 
 -- name: visible_datasets
 -- Everything a query can name, one row per dataset, streams and derived alike.
-select d.dataset_uuid, d.chain_id, d.dataset_key, d.kind, d.source, d.created_at,
-       coalesce(sum(v.row_count), 0)::bigint as row_count,
-       coalesce(sum(v.byte_count), 0)::bigint as byte_count,
-       count(v.dataset_version) as ranges,
-       (array_agg(v.schema_json order by v.committed_at desc) filter (where v.dataset_version is not null))[1]
-           as schema_json,
+select d.dataset_uuid, d.chain_id, d.dataset_key, d.kind, d.source, d.created_at, done.*,
+       (select v.schema_json from trace.dataset_versions v where v.dataset_uuid = d.dataset_uuid and v.visible
+        order by v.committed_at desc limit 1) as schema_json,
        s.columns
 from trace.datasets d
-left join trace.dataset_versions v on v.dataset_uuid = d.dataset_uuid and v.visible
 left join trace.streams s on s.dataset_uuid = d.dataset_uuid
+cross join lateral (
+    select coalesce(sum(v.ranges), 0)::bigint as ranges, coalesce(sum(v.row_count), 0)::bigint as row_count,
+           coalesce(sum(v.byte_count), 0)::bigint as byte_count
+    from trace.visible_totals v where v.dataset_uuid = d.dataset_uuid) done
 where d.org_id = %(org_id)s
-group by d.dataset_uuid, s.columns
 order by d.chain_id, d.kind desc, d.dataset_key, d.created_at;
 
 -- name: visible_files
@@ -64,8 +63,7 @@ order by lower(v.block_range), f.file_key;
 
 -- name: covered_ranges
 select lower(r) as range_start, upper(r) as range_end
-from (select unnest(range_agg(block_range)) as r from trace.dataset_versions
-      where dataset_uuid = %(dataset_uuid)s and visible) merged
+from (select unnest(range_agg(blocks)) as r from trace.visible_totals where dataset_uuid = %(dataset_uuid)s) merged
 order by 1;
 
 -- name: next_generation

@@ -28,11 +28,14 @@ with retired as (
     where not visible and swept_at is null and hidden_at < now() - make_interval(secs => %(grace_seconds)s)
     returning dataset_version),
 unlinked as (
-    delete from trace.version_files l using retired r where l.dataset_version = r.dataset_version)
-select count(*) as n from retired;
+    delete from trace.version_files l using retired r where l.dataset_version = r.dataset_version
+    returning l.file_key)
+select (select count(*) from retired) as n, array(select file_key from unlinked) as file_keys;
 
 -- name: drop_unlinked_files
-delete from trace.files f where not exists (select 1 from trace.version_files l where l.file_key = f.file_key);
+delete from trace.files f
+where f.file_key = any(%(file_keys)s)
+  and not exists (select 1 from trace.version_files l where l.file_key = f.file_key);
 
 -- name: known_datasets
 select dataset_uuid from trace.datasets;

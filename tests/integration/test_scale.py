@@ -1,0 +1,212 @@
+"""What runs often reads what is left to do, never what is committed: the plans of the statements say so."""
+
+from __future__ import annotations
+
+import json
+
+import psycopg
+import pytest
+
+from tests.support.filled import CHUNK, commit_range, fill, show_head, streams_of, vacuum
+from trace_dagster.blocks import BlockRange
+from trace_dagster.lite.postgres import dsn
+from trace_dagster.planner import Planner
+from trace_dagster.registry.connection import Database
+from trace_dagster.registry.forks import Forks
+from trace_dagster.registry.jobs import Jobs
+from trace_dagster.registry.queries import query
+from trace_dagster.registry.reading import Reading
+
+pytestmark = pytest.mark.integration
+
+RANGES = 1000
+WAITING = 3
+"""Ranges per stream that are planned and not committed."""
+
+ROWS_READ = 100
+"""More than the uncommitted ranges of all streams, far less than the committed ones of one."""
+
+MASS = {"tasks", "attempts", "dataset_versions", "files", "version_files", "outbox"}
+"""Tables with a row or more per committed range."""
+
+HOT = (
+    "active_ranges",
+    "queued_count",
+    "unsent_wakeups",
+    "overdue_tasks",
+    "launchable_tasks",
+    "woken_tasks",
+    "tasks_left",
+    "waiting_tasks",
+    "lock_task",
+    "count_leased",
+    "next_generation",
+    "expire_attempt",
+    "lease_task",
+    "heartbeat",
+    "fence",
+    "fork_conflicts",
+    "visible_version",
+    "hide_versions",
+    "finish_task",
+    "end_attempt",
+    "version_of_attempt",
+    "files_of_version",
+    "evidence_files",
+    "visible_datasets",
+    "visible_files",
+    "covered_ranges",
+    "working_ranges",
+    "failed_ranges",
+    "failed_tasks",
+    "stream_counts",
+    "untold_commits",
+    "mark_sent",
+    "abandon_attempts",
+    "silent_attempts",
+    "replaced_versions",
+    "retire_versions",
+    "drop_unlinked_files",
+    "tasks_of_range",
+    "retired_manifests",
+    "ended_attempts",
+    "referenced_objects",
+    "delete_old_attempts",
+    "delete_old_outbox",
+)
+"""Every statement of a tick, a claim, a beat, a commit, a status, a snapshot of one range and a sweep."""
+
+
+@pytest.fixture(scope="module")
+def filled(postgres, template_database):
+    """A registry with 5 x RANGES committed ranges and a few that wait; statements in it are explained, then undone."""
+    port, password = postgres
+    with psycopg.connect(dsn(port, password, "postgres"), autocommit=True) as connection:
+        connection.execute(f"create database scale template {template_database}")
+    database = Database(dsn(port, password, "scale"))
+    streams = fill(database, RANGES)
+    show_head(database, streams[0], (RANGES + WAITING) * CHUNK)
+    Planner(database, Jobs(database)).plan()
+    vacuum(database)
+    yield database, streams_of(Jobs(database), "filled")
+    database.close()
+
+
+def values_for(database, stream) -> dict[str, object]:
+    """A value for every parameter of the hot statements: the last committed range of a stream, its task and files."""
+    with database._pool.connection() as connection:
+        found = connection.execute(
+            "select v.task_id, v.dataset_version, a.lease_token, l.file_key from trace.dataset_versions v"
+            " join trace.attempts a using (task_id, attempt) join trace.version_files l using (dataset_version)"
+            " where v.dataset_uuid = %s and lower(v.block_range) = %s",
+            [stream.dataset_uuid, (RANGES - 1) * CHUNK],
+        ).fetchone()
+        outbox = connection.execute("select outbox_id from trace.outbox limit 1").fetchone()
+    return {
+        **found,
+        "dataset_uuid": stream.dataset_uuid,
+        "dataset_uuids": [stream.dataset_uuid],
+        "job_id": stream.job_id,
+        "org_id": stream.org_id,
+        "batch_id": found["task_id"],
+        "task_ids": [found["task_id"]],
+        "file_keys": [found["file_key"]],
+        "outbox_ids": [outbox["outbox_id"]],
+        "attempt": 1,
+        "generation": 0,
+        "state": "committed",
+        "error": None,
+        "range_start": (RANGES - 1) * CHUNK,
+        "range_end": RANGES * CHUNK,
+        "first_parent_hash": b"\xab" * 32,
+        "last_block_hash": b"\xab" * 32,
+        "sources": ["blocks", "transactions"],
+        "whole": False,
+        "dry_run": False,
+        "limit": 10,
+        "ttl_seconds": 60,
+        "patience_seconds": 60,
+        "older_than_seconds": 0,
+        "grace_seconds": 86_400,
+    }
+
+
+def explained(database, name, values) -> dict:
+    """The plan of a statement as it ran; what it changed is rolled back."""
+    with database._pool.connection() as connection, connection.transaction(force_rollback=True):
+        row = connection.execute(f"explain (analyze, format json) {query(name)}", values).fetchone()
+    plan = row["QUERY PLAN"]
+    return (plan if isinstance(plan, list) else json.loads(plan))[0]["Plan"]
+
+
+def nodes(plan):
+    """Every node of a plan."""
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+def rows_read(node) -> float:
+    """Rows of a scan: what it passed on and what it looked at in vain."""
+    removed = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
+    return (node["Actual Rows"] + removed) * node["Actual Loops"]
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_a_hot_statement_does_not_read_what_is_committed(filled, name):
+    database, streams = filled
+    found = list(nodes(explained(database, name, values_for(database, streams[-1]))))
+    scans = [node for node in found if node.get("Relation Name") in MASS and "Scan" in node["Node Type"]]
+    assert [node["Relation Name"] for node in scans if node["Node Type"] == "Seq Scan"] == []
+    assert max((rows_read(node) for node in found if "Scan" in node["Node Type"]), default=0) <= ROWS_READ
+
+
+def test_the_guard_sees_a_missing_index(filled):
+    database, streams = filled
+    values = values_for(database, streams[0])
+    with database._pool.connection() as connection, connection.transaction(force_rollback=True):
+        connection.execute("drop index trace.tasks_unfinished, trace.tasks_queued, trace.tasks_by_dataset_state")
+        plan = connection.execute(f"explain (format json) {query('overdue_tasks')}", values).fetchone()["QUERY PLAN"]
+    assert any(node["Node Type"] == "Seq Scan" and node["Relation Name"] == "tasks" for node in nodes(plan[0]["Plan"]))
+
+
+TOTALS = """
+select dataset_uuid, coalesce(verification ->> 'level', 'off') as level, count(*) as ranges,
+       sum(row_count)::bigint as row_count, sum(byte_count)::bigint as byte_count,
+       range_agg(block_range)::text as blocks
+from trace.dataset_versions where visible group by 1, 2 order by 1, 2
+"""
+KEPT = """
+select dataset_uuid, level, ranges, row_count, byte_count, blocks::text as blocks
+from trace.visible_totals where ranges > 0 order by 1, 2
+"""
+
+
+def test_kept_totals_are_what_counting_gives(database):
+    streams = fill(database, 10)
+    _same_totals(database)
+    show_head(database, streams[0], 12 * CHUNK)
+    Planner(database, Jobs(database)).plan()
+    commit_range(database, streams[0], BlockRange(11 * CHUNK, 12 * CHUNK))
+    _same_totals(database)
+    with database._pool.connection() as connection:
+        hidden = connection.execute(
+            "select dataset_version from trace.dataset_versions where lower(block_range) = %s", [11 * CHUNK]
+        ).fetchone()
+    assert Forks(database).invalidate([hidden["dataset_version"]], "another fork") == 1
+    _same_totals(database)
+    with database._pool.connection() as connection:  # proven less: the sums move from one level to the other
+        connection.execute(
+            "update trace.dataset_versions set verification = jsonb_build_object('level', 'structural')"
+            " where lower(block_range) < %s",
+            [5 * CHUNK],
+        )
+    _same_totals(database)
+    assert Reading(database).coverage(streams[0].dataset_uuid) == [BlockRange(0, 10 * CHUNK)]
+
+
+def _same_totals(database) -> None:
+    with database._pool.connection() as connection:
+        counted = connection.execute(TOTALS).fetchall()
+        assert connection.execute(KEPT).fetchall() == counted
+        assert counted
