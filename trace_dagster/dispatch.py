@@ -40,7 +40,7 @@ FRUITLESS_SECONDS = 30.0
 """How long ranges wait after a run that began none of them."""
 
 Register = Callable[[Lane, Sequence[str]], Mapping[str, int]]
-"""Makes partition keys known to Dagster and returns the position of every key of the lane."""
+"""Makes partition keys known to Dagster and returns the position of each in its order."""
 
 LoadedAs = tuple[str, str]
 """Names of a stream's Dagster job and of its partitions."""

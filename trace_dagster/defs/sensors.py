@@ -30,6 +30,9 @@ from trace_dagster.runtime import WAKEUPS_AT_ONCE, Runtime
 
 INTERVAL_SECONDS = 5
 SHOWN_AHEAD = 100_000
+KEYS_AT_ONCE = 1000
+"""Partition keys asked for or added by one statement."""
+
 REWAKE_SECONDS = 120.0
 """A task that is due and in no run for this long is woken again, whatever happened to its message."""
 
@@ -158,17 +161,36 @@ def register_span(lane: Lane, instance: DagsterInstance) -> None:
         if full > stream.from_block:
             last = BlockRange(max(stream.from_block, (full - 1) // stream.chunk_size * stream.chunk_size), full)
             if not instance.has_dynamic_partition(lane.partitions_name, last.key):
-                keys = [cell.key for cell in cells(BlockRange(stream.from_block, full), stream.chunk_size)]
-                _add(lane.partitions_name, keys, instance)
+                _register_end(lane.partitions_name, BlockRange(stream.from_block, full), stream.chunk_size, instance)
+
+
+def _register_end(name: str, span: BlockRange, chunk_size: int, instance: DagsterInstance) -> None:
+    """Add what the end of a grid lacks, in block order: from the last page on that is known whole."""
+    missing: list[list[str]] = []
+    for page in reversed(list(cells(span, chunk_size * KEYS_AT_ONCE))):
+        unknown = _unknown(name, [cell.key for cell in cells(page, chunk_size)], instance)
+        if not unknown:
+            break
+        missing.append(unknown)
+    for keys in reversed(missing):
+        instance.add_dynamic_partitions(name, keys)
 
 
 def register_keys(name: str, keys: Sequence[str], instance: DagsterInstance) -> Mapping[str, int]:
-    """Add missing keys; returns the position of every key in Dagster's own (insertion) order."""
-    known = instance.get_dynamic_partitions(name)
-    if not set(keys) <= set(known):
-        _add(name, keys, instance)
-        known = instance.get_dynamic_partitions(name)
-    return {key: position for position, key in enumerate(known)}
+    """Add missing keys; returns their positions in Dagster's own (insertion) order, and those of all newer keys.
+
+    Positions count back from the newest key, -1, so that a new range is found without reading all before it.
+    """
+    instance.add_dynamic_partitions(name, _unknown(name, keys, instance))
+    positions: dict[str, int] = {}
+    cursor, limit = None, KEYS_AT_ONCE
+    while not positions.keys() >= set(keys):
+        page = instance.get_paginated_dynamic_partitions(name, limit, ascending=False, cursor=cursor)
+        positions |= {key: -1 - number for number, key in enumerate(page.results, start=len(positions))}
+        if not page.has_more:
+            break
+        cursor, limit = page.cursor, 4 * limit  # far back: soon in few large pages
+    return positions
 
 
 def run_states(batch_ids: Sequence[UUID], instance: DagsterInstance) -> dict[UUID, bool]:
@@ -178,6 +200,7 @@ def run_states(batch_ids: Sequence[UUID], instance: DagsterInstance) -> dict[UUI
     return {UUID(record.dagster_run.tags[BATCH_TAG]): record.dagster_run.status in _OVER for record in records}
 
 
-def _add(name: str, keys: Sequence[str], instance: DagsterInstance) -> None:
-    known = set(instance.get_dynamic_partitions(name))
-    instance.add_dynamic_partitions(name, [key for key in keys if key not in known])
+def _unknown(name: str, keys: Sequence[str], instance: DagsterInstance) -> list[str]:
+    """Those of the keys that Dagster does not know, in the given order."""
+    known = instance.get_existing_dynamic_partitions(name, keys)
+    return [key for key in keys if key not in known]
