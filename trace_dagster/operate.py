@@ -202,6 +202,6 @@ def _outcome(job: JobStatus, runtime: Runtime, *, stalled: bool) -> tuple[int, l
 def run_query(sql: str, environment: Mapping[str, str], limit: int) -> QueryResult:
     """Answer one SELECT over everything visible."""
     with opened(environment) as runtime:
-        found = list(relations(runtime.reading.datasets(), runtime.settings.s3))
+        found = list(relations(runtime.reading.lake(), runtime.settings.s3))
     with Session(found, runtime.settings.s3) as session:
         return session.query(sql, limit)

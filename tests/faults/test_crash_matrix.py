@@ -74,8 +74,8 @@ def recover(database: Database, store: ObjectStore) -> None:
     finally:
         cycle.close()
     assert_registry_sound(database, store)
-    found = next(entry for entry in Reading(database).datasets() if entry.dataset_key == "blocks")
-    assert sorted(rows_of(store, found.file_keys)["block_number"].to_pylist()) == list(range(CHUNK * RANGES))
+    keys = next(keys for entry, keys in Reading(database).lake() if entry.dataset_key == "blocks")
+    assert sorted(rows_of(store, keys)["block_number"].to_pylist()) == list(range(CHUNK * RANGES))
     assert not any(left_over(database).values()), left_over(database)
 
 

@@ -45,8 +45,8 @@ def test_a_range_is_visible_with_its_rows_manifest_and_digest(database, store):
     assert manifest.parquet_keys[0].startswith(
         f"cryo/99/{blocks.dataset_uuid}/0_100/{published.dataset_version}/blocks_0_100-"
     )
-    found = next(d for d in Reading(database).datasets() if d.dataset_key == "blocks")
-    assert rows_of(store, found.file_keys)["block_number"].to_pylist() == list(range(100))
+    keys = next(keys for entry, keys in Reading(database).lake() if entry.dataset_key == "blocks")
+    assert rows_of(store, keys)["block_number"].to_pylist() == list(range(100))
     assert_registry_sound(database, store)
 
 

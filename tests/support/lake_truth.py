@@ -29,12 +29,12 @@ COLUMNS = {
 def differences(database: Database, store: ObjectStore, chain: DevChain, end: int) -> dict[str, str]:
     """What is wrong, by dataset; empty when all datasets of ``COLUMNS`` equal blocks ``[0, end)`` of the chain."""
     wrong = {}
-    visible = {found.source: found for found in Reading(database).datasets() if found.kind == "stream"}
+    visible = {found.source: keys for found, keys in Reading(database).lake() if found.kind == "stream"}
     for dataset, columns in COLUMNS.items():
         if dataset not in visible:
             wrong[dataset] = "nothing of it is visible"
             continue
-        found = Counter(_rows(store, visible[dataset].file_keys, columns))
+        found = Counter(_rows(store, visible[dataset], columns))
         expected = Counter(row for block in chain.blocks[:end] for row in EXPECTED[dataset](block))
         if found != expected:
             wrong[dataset] = _difference(found, expected)

@@ -26,7 +26,7 @@ from trace_dagster.defs.streams import RUNTIME, asset_key
 from trace_dagster.errors import InvalidInput
 from trace_dagster.ingest import Work
 from trace_dagster.registry.publications import Publication
-from trace_dagster.registry.reading import VisibleDataset
+from trace_dagster.registry.reading import EVERYTHING, VisibleDataset
 from trace_dagster.registry.tasks import Lease
 from trace_dagster.runtime import Runtime
 
@@ -83,7 +83,7 @@ class CommitIOManager(IOManager):
 
     def _file_keys(self, found: VisibleDataset, context: InputContext) -> Iterable[str]:
         if not context.has_asset_partitions:
-            return found.file_keys
+            return [key for _, key in self._runtime.reading.files(found.dataset_uuid, EVERYTHING)]
         wanted = [BlockRange.from_key(key) for key in context.asset_partition_keys]
         span = BlockRange(min(r.start for r in wanted), max(r.end for r in wanted)) if wanted else BlockRange(0, 1)
         stored = self._runtime.reading.files(found.dataset_uuid, span)

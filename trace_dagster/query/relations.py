@@ -13,12 +13,12 @@ from trace_dagster.registry.reading import VisibleDataset
 from trace_dagster.store.access import S3Access
 
 
-def relations(found: Sequence[VisibleDataset], access: S3Access) -> Iterator[Relation]:
+def relations(found: Sequence[tuple[VisibleDataset, Sequence[str]]], access: S3Access) -> Iterator[Relation]:
     """``chain_<id>.<dataset_key>`` for each dataset, and the bare key where only one chain has it."""
-    current = {(entry.chain_id, entry.dataset_key): entry for entry in found if _has_columns(entry)}
+    current = {(entry.chain_id, entry.dataset_key): (entry, keys) for entry, keys in found if _has_columns(entry)}
     chains = Counter(key for _, key in current)
-    for (chain_id, key), entry in current.items():
-        uris = tuple(access.uri(file_key) for file_key in entry.file_keys)
+    for (chain_id, key), (entry, file_keys) in current.items():
+        uris = tuple(access.uri(file_key) for file_key in file_keys)
         schema = _schema(entry)
         yield Relation(f"chain_{chain_id}.{key}", schema, uris)
         if chains[key] == 1:

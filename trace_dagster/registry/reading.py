@@ -7,12 +7,14 @@ from uuid import UUID
 
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.identity import DEFAULT_ORG
-from trace_dagster.registry.connection import Database
+from trace_dagster.registry.connection import Database, Row, Session
+
+EVERYTHING = BlockRange(0, MAX_BLOCK)
 
 
 @dataclass(frozen=True, slots=True)
 class VisibleDataset:
-    """One dataset and the object keys of all its visible rows, in block order."""
+    """One dataset and the sums over its visible rows."""
 
     dataset_uuid: UUID
     chain_id: int
@@ -26,7 +28,6 @@ class VisibleDataset:
     """What a stream stores; None for a derived dataset."""
     schema: tuple[tuple[str, str], ...] | None
     """``(name, type)`` pairs of the newest visible version; None while nothing is committed."""
-    file_keys: tuple[str, ...]
 
 
 class Reading:
@@ -37,42 +38,22 @@ class Reading:
         self._org_id = org_id
 
     def datasets(self) -> list[VisibleDataset]:
-        """Everything that can be queried, as of one moment."""
+        """Everything that can be queried, as of one moment; costs the same however much is committed."""
+        with self._database.snapshot() as session:
+            return self._datasets(session)
+
+    def lake(self) -> list[tuple[VisibleDataset, tuple[str, ...]]]:
+        """Every dataset with the object keys of all its visible rows, in block order, as of one moment."""
         with self._database.snapshot() as session:
             return [
-                VisibleDataset(
-                    dataset_uuid=row["dataset_uuid"],
-                    chain_id=row["chain_id"],
-                    dataset_key=row["dataset_key"],
-                    kind=row["kind"],
-                    source=row["source"],
-                    ranges=row["ranges"],
-                    rows=row["row_count"],
-                    bytes=row["byte_count"],
-                    columns=tuple(row["columns"]) if row["columns"] is not None else None,
-                    schema=tuple((name, kind) for name, kind in row["schema_json"]) if row["schema_json"] else None,
-                    file_keys=tuple(
-                        entry["file_key"]
-                        for entry in session.all(
-                            "visible_files",
-                            dataset_uuid=row["dataset_uuid"],
-                            range_start=0,
-                            range_end=MAX_BLOCK,
-                        )
-                    ),
-                )
-                for row in session.all("visible_datasets", org_id=self._org_id)
+                (found, tuple(row["file_key"] for row in _files(session, found.dataset_uuid, EVERYTHING)))
+                for found in self._datasets(session)
             ]
 
     def files(self, dataset_uuid: UUID, block_range: BlockRange) -> list[tuple[BlockRange, str]]:
         """``(range, object key)`` of every visible file that touches ``block_range``, in block order."""
         with self._database.snapshot() as session:
-            rows = session.all(
-                "visible_files",
-                dataset_uuid=dataset_uuid,
-                range_start=block_range.start,
-                range_end=block_range.end,
-            )
+            rows = _files(session, dataset_uuid, block_range)
         return [(BlockRange(row["range_start"], row["range_end"]), row["file_key"]) for row in rows]
 
     def coverage(self, dataset_uuid: UUID) -> list[BlockRange]:
@@ -80,3 +61,26 @@ class Reading:
         with self._database.snapshot() as session:
             rows = session.all("covered_ranges", dataset_uuid=dataset_uuid)
         return [BlockRange(row["range_start"], row["range_end"]) for row in rows]
+
+    def _datasets(self, session: Session) -> list[VisibleDataset]:
+        return [
+            VisibleDataset(
+                dataset_uuid=row["dataset_uuid"],
+                chain_id=row["chain_id"],
+                dataset_key=row["dataset_key"],
+                kind=row["kind"],
+                source=row["source"],
+                ranges=row["ranges"],
+                rows=row["row_count"],
+                bytes=row["byte_count"],
+                columns=tuple(row["columns"]) if row["columns"] is not None else None,
+                schema=tuple((name, kind) for name, kind in row["schema_json"]) if row["schema_json"] else None,
+            )
+            for row in session.all("visible_datasets", org_id=self._org_id)
+        ]
+
+
+def _files(session: Session, dataset_uuid: UUID, block_range: BlockRange) -> list[Row]:
+    return session.all(
+        "visible_files", dataset_uuid=dataset_uuid, range_start=block_range.start, range_end=block_range.end
+    )
