@@ -1,0 +1,291 @@
+"""What the control plane's steps cost with many committed ranges behind them, and the ratio to few.
+
+    .venv/bin/python -m bench.control_plane [--ranges 1000 100000] [--streams 5] [--rounds 30] [--json FILE]
+
+Two registries in one real Postgres, filled through the real schema, take turns: each round plans, publishes, cuts,
+claims, beats, commits and reads in both. Dagster's storage is in the same databases and knows every range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+import psycopg
+from dagster import DagsterInstance
+
+from bench.partitions_page import materialize_all, ratios
+from tests.support.filled import CHUNK, claim, fill, publish, show_head, streams_of
+from trace_dagster.blocks import BlockRange
+from trace_dagster.defs.sensors import register_keys, register_span
+from trace_dagster.dispatch import Batch, Dispatcher, loaded_as
+from trace_dagster.lanes import lanes, partitions_name
+from trace_dagster.lite.ports import Ports
+from trace_dagster.lite.postgres import dsn, postgres_service
+from trace_dagster.lite.processes import Child
+from trace_dagster.planner import Planner
+from trace_dagster.registry.connection import Database
+from trace_dagster.registry.jobs import Jobs
+from trace_dagster.registry.migrations import migrate
+from trace_dagster.registry.outbox import Outbox
+from trace_dagster.registry.publications import Publications
+from trace_dagster.registry.queue import PgQueueDriver
+from trace_dagster.registry.reading import Reading
+from trace_dagster.registry.status import coverages, job_statuses
+from trace_dagster.registry.sweeping import RangeFolder, Sweeping
+from trace_dagster.registry.tasks import Tasks
+
+JOB = "filled"
+GRACE_SECONDS = 86_400.0
+PASSWORD = "bench"
+STORAGE = """
+storage:
+  custom: {module: trace_dagster.defs.storage, class: TraceDagsterStorage, config: {}}
+telemetry: {enabled: false}
+"""
+
+NO_STORE = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
+PAGE_ROUNDS = 6
+"""Even: each side goes first as often as the other, and whoever goes second waits longer."""
+
+Timed = Callable[[str, Callable[[], object]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Median seconds of one step, by the number of committed ranges per stream."""
+
+    step: str
+    seconds: dict[int, float]
+
+    @property
+    def ratio(self) -> float:
+        """The most ranges over the fewest."""
+        return self.seconds[max(self.seconds)] / self.seconds[min(self.seconds)]
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Median seconds of one step of ours and of stock Dagster, at the most ranges."""
+
+    step: str
+    ours: float
+    stock: float
+
+    @property
+    def ratio(self) -> float:
+        """Ours over stock's."""
+        return self.ours / self.stock
+
+
+class Plane:
+    """One filled registry and everything that works on it, as in one process."""
+
+    def __init__(self, url: str, ranges: int, streams: int, instance: DagsterInstance) -> None:
+        self.database = Database(url)
+        self.instance = instance
+        self._streams = fill(self.database, ranges, name=JOB, streams=streams)
+        self._blocks = ranges * CHUNK
+        self._jobs, self._tasks = Jobs(self.database), Tasks(self.database)
+        self._outbox, self._queue = Outbox(self.database), PgQueueDriver(self.database)
+        self._planner = Planner(self.database, self._jobs)
+        self._dispatcher = Dispatcher(self.database, self._jobs, self._queue)
+        self._reading, self._sweeping = Reading(self.database), Sweeping(self.database)
+
+    def register(self) -> None:
+        """Make every range known to Dagster, as the planner's sensor does it."""
+        for lane in lanes(streams_of(self._jobs, JOB)):
+            register_span(lane, self.instance)
+
+    def turn(self, timed: Timed) -> None:
+        """One new range in every stream goes from the head to its commit; then everything is read."""
+        timed("plan, nothing to do", self._planner.plan)
+        new = BlockRange(self._blocks, self._blocks + CHUNK)
+        self._blocks = new.end
+        show_head(self.database, self._streams[0], new.end)
+        timed("plan, one new range per stream", self._planner.plan)
+        timed("register the new range in Dagster", self.register)
+        timed("publish wake-ups", lambda: self._outbox.publish(self._queue, limit=1000))
+        timed("dispatch, one batch", self._cut)
+        for stream in self._streams:
+            leases = []
+            timed("claim", lambda stream=stream, leases=leases: leases.append(claim(self.database, stream, new)))
+            timed("heartbeat", lambda leases=leases: self._tasks.heartbeat(leases[0]))
+            timed("commit", lambda stream=stream, leases=leases: publish(self.database, leases[0], stream, new))
+        self._tick()  # settles the batch
+        timed("dispatch, nothing to do", self._tick)
+        timed("wake what was forgotten", lambda: self._outbox.rewake(patience_seconds=60, limit=1000))
+        timed("commits Dagster was not told", self._tell)
+        timed("status", lambda: job_statuses(self.database, self._jobs))
+        timed("coverage of every stream", lambda: coverages(self.database, self._jobs))
+        timed("snapshot, every dataset's schema and sums", self._reading.datasets)
+        timed("snapshot, the files of one range", lambda: self._reading.files(self._streams[0].dataset_uuid, new))
+        timed("sweep: fence, retire, prune", self._sweep)
+        timed("sweep: the objects of one range", lambda: self._folder(new))
+
+    def list_files(self, timed: Timed) -> None:
+        """What grows by its nature: its answer does."""
+        timed("snapshot, every file of every dataset (grows by nature)", self._reading.lake)
+
+    def beside_stock(self, home: Path, url: str, rounds: int) -> list[Beside]:
+        """Loading the location and the partitions page, with every range materialized."""
+        stream, partitions = self._streams[0], partitions_name(self._streams[0])
+        first = Publications(self.database).visible(stream.dataset_uuid, BlockRange(0, CHUNK))
+        if first is None:
+            raise AssertionError("the first range is not committed")
+        materialize_all(url, self.instance, stream, partitions, first)
+        environment = {"TRACE_POSTGRES_URL": url, **NO_STORE}
+        found = ratios(home, environment, stream, partitions, len(self._streams), rounds)
+        return [Beside(*each) for each in found]
+
+    def close(self) -> None:
+        """End connections."""
+        self.database.close()
+        self.instance.dispose()
+
+    def _cut(self) -> None:
+        if len(self._tick()) != 1:
+            raise AssertionError("the new ranges are not cut into one batch")
+
+    def _tick(self) -> list[Batch]:
+        return self._dispatcher.tick(
+            lambda lane, keys: register_keys(lane.partitions_name, keys, self.instance),
+            lambda batches: dict.fromkeys(batches, True),
+            loaded_as(self._streams),
+        )
+
+    def _tell(self) -> None:
+        commits = self._outbox.untold_commits(older_than_seconds=-1, limit=500)
+        self._outbox.mark_told([commit.outbox_id for commit in commits])
+
+    def _sweep(self) -> None:
+        self._sweeping.abandon(GRACE_SECONDS, dry_run=False)
+        self._sweeping.retire(GRACE_SECONDS, dry_run=False)
+        self._sweeping.prune(GRACE_SECONDS)
+
+    def _folder(self, block_range: BlockRange) -> None:
+        folder = RangeFolder(self._streams[0].dataset_uuid, block_range)
+        with self._sweeping.locked(folder, GRACE_SECONDS, dry_run=True):
+            pass
+
+
+def measure(ranges: list[int], streams: int, rounds: int) -> tuple[list[Measured], list[Beside]]:
+    """Every step's median over ``rounds`` turns for each number of ranges, and the page with the most of them."""
+    found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    with ExitStack() as stack:
+        port = stack.enter_context(postgres())
+        homes = {
+            count: Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trace-bench-"))) for count in ranges
+        }
+        urls = {count: database_for(port, f"ranges_{count}") for count in ranges}
+        planes = {count: stack.enter_context(plane(homes[count], urls[count], count, streams)) for count in ranges}
+
+        def timed_in(count: int) -> Timed:
+            def timed(step: str, action: Callable[[], object]) -> None:
+                started = time.perf_counter()
+                action()
+                found[step][count].append(time.perf_counter() - started)
+
+            return timed
+
+        for count, each in planes.items():
+            timed_in(count)("register every range of a new job in Dagster", each.register)
+            each.turn(lambda _, action: action())  # connections and caches; not counted
+        for number in range(rounds):
+            for count, each in planes.items():
+                each.turn(timed_in(count))
+                if number < 3:
+                    each.list_files(timed_in(count))
+        most = max(ranges)
+        beside = planes[most].beside_stock(homes[most], urls[most], PAGE_ROUNDS)
+    measured = [
+        Measured(step, {count: statistics.median(times) for count, times in by_count.items()})
+        for step, by_count in found.items()
+    ]
+    return measured, beside
+
+
+@contextmanager
+def postgres() -> Iterator[int]:
+    """The port of a server of our own."""
+    with tempfile.TemporaryDirectory(prefix="trace-bench-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        port = Ports({}).take()
+        child = Child(postgres_service(folder / "postgres", port, PASSWORD), folder / "postgres.log")
+        try:
+            child.wait_healthy()
+            yield port
+        finally:
+            child.signal_stop()
+            child.wait_stopped(10)
+
+
+def database_for(port: int, name: str) -> str:
+    """The URL of a new, migrated database."""
+    with psycopg.connect(dsn(port, PASSWORD, "postgres"), autocommit=True) as connection:
+        connection.execute(f"create database {name}")
+    url = dsn(port, PASSWORD, name)
+    migrate(url)
+    return url
+
+
+@contextmanager
+def plane(home: Path, url: str, ranges: int, streams: int) -> Iterator[Plane]:
+    """A filled registry, and a Dagster instance at ``home`` over the same database."""
+    (home / "dagster.yaml").write_text(STORAGE)
+    with patch.dict(os.environ, TRACE_POSTGRES_URL=url):
+        instance = DagsterInstance.from_config(str(home))
+    started = time.perf_counter()
+    made = Plane(url, ranges, streams, instance)
+    print(f"{ranges} ranges x {streams} filled in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def report(measured: list[Measured], beside: list[Beside]) -> str:
+    """Two markdown tables, milliseconds."""
+    counts = sorted(measured[0].seconds)
+    lines = [f"| step, ms | {' | '.join(f'{count:,}' for count in counts)} | ratio |", "|---" * (len(counts) + 2) + "|"]
+    for each in measured:
+        cells = " | ".join(f"{each.seconds[count] * 1000:,.1f}" for count in counts)
+        lines.append(f"| {each.step} | {cells} | {each.ratio:.2f} |")
+    lines += ["", f"| {counts[-1]:,} partitions, ms | trace_dagster | stock | ratio |", "|---|---|---|---|"]
+    lines += [
+        f"| {each.step} | {each.ours * 1000:,.0f} | {each.stock * 1000:,.0f} | {each.ratio:.2f} |" for each in beside
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ranges", type=int, nargs="+", default=[1_000, 100_000], help="committed ranges per stream")
+    parser.add_argument("--streams", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    measured, beside = measure(options.ranges, options.streams, options.rounds)
+    print(f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {options.rounds} rounds\n")
+    print(report(measured, beside))
+    if options.json:
+        entries = [{**asdict(each), "ratio": each.ratio} for each in (*measured, *beside)]
+        options.json.write_text(json.dumps(entries, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
