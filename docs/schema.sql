@@ -339,11 +339,7 @@ CREATE INDEX tasks_queued ON trace.tasks USING btree (dataset_uuid, lower(block_
 CREATE INDEX tasks_unfinished ON trace.tasks USING btree (woken_at) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text]));
 CREATE INDEX tasks_with_error ON trace.tasks USING btree (dataset_uuid) WHERE (error IS NOT NULL);
 CREATE INDEX version_files_by_file ON trace.version_files USING btree (file_key);
-<<<<<<< HEAD
-CREATE INDEX versions_by_commit ON trace.dataset_versions USING btree (dataset_uuid, committed_at) WHERE visible;
-=======
 CREATE INDEX versions_by_commit ON trace.dataset_versions USING btree (dataset_uuid, committed_at);
->>>>>>> What is committed is summed up as it happens: status, coverage and sweeps read what is left, plans guarded by EXPLAIN
 CREATE INDEX versions_by_end ON trace.dataset_versions USING btree (dataset_uuid, upper(block_range)) WHERE visible;
 CREATE INDEX versions_by_start ON trace.dataset_versions USING btree (dataset_uuid, lower(block_range));
 CREATE INDEX versions_replaced ON trace.dataset_versions USING btree (hidden_at) WHERE ((NOT visible) AND (swept_at IS NULL));

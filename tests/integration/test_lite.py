@@ -83,7 +83,7 @@ def test_a_newer_schema_is_refused_and_an_older_one_is_migrated(postgres_url):
         "0001_registry.sql",
         "0002_wakeups.sql",
         "0003_verification.sql",
-        "0004_recent_commits.sql",
+        "0004_scale.sql",
     ]
 
 

@@ -49,7 +49,7 @@ select dataset_uuid, coalesce(verification ->> 'level', 'off'), count(*), sum(ro
        range_agg(block_range)
 from trace.dataset_versions where visible group by 1, 2;
 
--- First and last commit of a dataset, and the schema of its newest version.
+-- First, last and recent commits of a dataset, and the schema of its newest version.
 create index versions_by_commit on trace.dataset_versions (dataset_uuid, committed_at);
 -- What a sweep looks for.
 create index versions_replaced on trace.dataset_versions (hidden_at) where not visible and swept_at is null;
