@@ -67,7 +67,7 @@ class Stream(_Strict):
     verify: Literal["full", "structural", "off"] = "full"
     requests_per_second: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     max_concurrent_requests: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    inner_request_blocks: Annotated[int, Field(ge=1, le=1000)] = 1
+    inner_request_blocks: Annotated[int, Field(ge=1, le=1000)] = 100
     timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 3600
 
     @field_validator("verify", mode="before")

@@ -24,6 +24,7 @@ from trace_dagster.digest import ContentDigest
 from trace_dagster.engine.base import Engine, ExtractRequest
 from trace_dagster.errors import (
     EndpointLacks,
+    ExtractionFailed,
     ForkConflict,
     InvalidInput,
     NoAnswer,
@@ -34,6 +35,7 @@ from trace_dagster.errors import (
     VerificationFailed,
 )
 from trace_dagster.evidence import Witness
+from trace_dagster.rpc.pace import LogSpans
 from trace_dagster.rpc.pools import Endpoint, RpcPool
 from trace_dagster.verify.check import PIECE_BLOCKS, Proof, check, columns
 from trace_dagster.verify.evidence import Evidence
@@ -109,12 +111,15 @@ class Pieces:
         best_first: BestFirst = lambda pool: list(pool.endpoints),
         lied: Lied = lambda endpoint, reason: None,
         *,
+        requests_at_once: Callable[[Endpoint], int | None] = lambda endpoint: None,
         piece_blocks: int = PIECE_BLOCKS,
     ) -> None:
         self._engine = engine
         self._best_first = best_first
         self._lied = lied
+        self._requests_at_once = requests_at_once
         self._sizes = _Sizes(piece_blocks)
+        self._spans = LogSpans()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="pieces")
         self._gathering = ThreadPoolExecutor(_THREADS, thread_name_prefix="evidence")
 
@@ -233,16 +238,31 @@ class Pieces:
         return agreeing
 
     def _extract(self, job: _Job, block_range: BlockRange, endpoint: Endpoint) -> pa.Table:
+        """One call of the engine; where logs of many blocks were asked for at once and it failed, with fewer."""
+        most = job.order.options.get("inner_request_blocks", 1) if job.order.dataset.is_queried_by_span else 1
+        while True:
+            blocks = min(self._spans.of(endpoint, most), len(block_range))
+            try:
+                return self._engine.extract(self._request(job, block_range, endpoint, blocks))
+            except (Unavailable, ExtractionFailed) as error:
+                if blocks == 1 or isinstance(error, NoAnswer):
+                    raise
+                self._spans.refused(endpoint, blocks)
+            job.require_going(block_range, None)
+
+    def _request(self, job: _Job, block_range: BlockRange, endpoint: Endpoint, blocks: int) -> ExtractRequest:
         order = job.order
-        return self._engine.extract(
-            ExtractRequest(
-                dataset=order.dataset.name,
-                block_range=block_range,
-                chain_id=order.chain_id,
-                schema=order.dataset.schema(order.extracted),
-                endpoint=endpoint,
-                **{**order.options, "timeout_seconds": max(1.0, job.deadline - time.monotonic())},
-            )
+        at_once = order.options.get("max_concurrent_requests") or self._requests_at_once(endpoint)
+        return ExtractRequest(
+            dataset=order.dataset.name,
+            block_range=block_range,
+            chain_id=order.chain_id,
+            schema=order.dataset.schema(order.extracted),
+            endpoint=endpoint,
+            timeout_seconds=max(1.0, job.deadline - time.monotonic()),
+            inner_request_blocks=blocks,
+            requests_per_second=order.options.get("requests_per_second"),
+            max_concurrent_requests=at_once,
         )
 
     def _noted(self, error: TraceError, endpoint: Endpoint) -> TraceError:

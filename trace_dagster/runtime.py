@@ -28,6 +28,7 @@ from trace_dagster.registry.reading import Reading
 from trace_dagster.registry.standings import Standings
 from trace_dagster.registry.tasks import Tasks
 from trace_dagster.rpc.client import block_number, require_chain
+from trace_dagster.rpc.pace import requests_at_once
 from trace_dagster.rpc.pools import RpcPool, pool_named
 from trace_dagster.settings import Settings
 from trace_dagster.settle import settle
@@ -150,7 +151,9 @@ class Runtime:
     @cached_property
     def pieces(self) -> Pieces:
         """Extraction and proof."""
-        return Pieces(self.engine, self.standings.best_first, self.standings.lied)
+        if not self.needs_rpc:
+            return Pieces(self.engine)
+        return Pieces(self.engine, self.standings.best_first, self.standings.lied, requests_at_once=requests_at_once)
 
     @cached_property
     def shared(self) -> Shared:

@@ -105,9 +105,14 @@ class Dataset:
             wanted = {*asked, "block_number", *self.natural_key, *_REQUIRED.get(self.name, ())}
         return tuple(name for name in self.all_columns if name in wanted)
 
+    @property
+    def is_queried_by_span(self) -> bool:
+        """Whether one request can bring the rows of many blocks: eth_getLogs."""
+        return self.name in _BY_LOG_QUERY
+
     def most_calls(self, blocks: int, inner_request_blocks: int) -> int:
         """JSON-RPC calls Cryo makes for rows of so many consecutive blocks, at most, where nothing fails."""
-        if self.name in _BY_LOG_QUERY:
+        if self.is_queried_by_span:
             return -(-blocks // inner_request_blocks)
         return _CALLS_PER_BLOCK.get(self.name, _MOST_CALLS_PER_BLOCK) * blocks
 
