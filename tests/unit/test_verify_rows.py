@@ -14,6 +14,7 @@ from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.errors import UnknownFormat, VerificationFailed
 from trace_dagster.verify.check import check
 from trace_dagster.verify.evidence import Evidence
+from trace_dagster.verify.prove import outcomes
 from trace_dagster.verify.rows import (
     check_block_hashes,
     check_blocks,
@@ -53,10 +54,29 @@ def proof(found, name, table, *, evidence=None, deep=True):
     return check(dataset(name), table, found.piece, found.chain_id, evidence or found.evidence, deep=deep)
 
 
+def proven_before(found):
+    """The same evidence, as streams share it: its receipts are known to give the roots."""
+    return replace(found.evidence, proven=[list(outcomes(inside)) for inside in found.evidence.receipts])
+
+
 def refused(found, name, table):
-    with pytest.raises(VerificationFailed) as caught:
-        proof(found, name, table)
-    assert "block" in caught.value.facts
+    for evidence in (found.evidence, proven_before(found)):
+        with pytest.raises(VerificationFailed) as caught:
+            proof(found, name, table, evidence=evidence)
+        assert "block" in caught.value.facts
+
+
+@pytest.mark.parametrize("which", CASES)
+@pytest.mark.parametrize("name", NAMES)
+def test_receipts_proven_before_say_the_same_and_are_not_proven_again(which, name, monkeypatch):
+    found = case(which)
+    expected = proof(found, name, found.tables[name])
+
+    def never(items):
+        pytest.fail("a root was computed once more")
+
+    monkeypatch.setattr("trace_dagster.verify.receipts.list_root", never)
+    assert proof(found, name, found.tables[name], evidence=proven_before(found)) == expected
 
 
 @pytest.mark.parametrize("which", CASES)

@@ -106,7 +106,7 @@ def check_logs(
     for header, logs, inside, same in zip(headers, logs_of(table, piece), receipts, known, strict=True):
         prove_receipts(
             [
-                (each.kind, first_field(each), each.cumulative_gas, logs.pop(index, ()))
+                (each.kind, first_field(each), each.cumulative_gas, tuple(logs.pop(index, ())))
                 for index, each in enumerate(inside)
             ],
             header,

@@ -1,0 +1,105 @@
+"""What streams share and endpoints are spared: counted at the node, over real Postgres, S3 and Cryo."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.integration.test_proofs import FOUR, SEED, apply, commit
+from tests.support.nodes import counting, running
+from trace_dagster.blocks import BlockRange
+from trace_dagster.chaos_rpc.proxy import chaos_rpc
+from trace_dagster.devchain import server
+from trace_dagster.devchain.chain import DevChain
+from trace_dagster.rpc.pace import LogSpans, is_near, latency_seconds
+from trace_dagster.rpc.pools import Endpoint
+
+pytestmark = pytest.mark.integration
+BLOCKS = 200
+
+
+@pytest.fixture(scope="module")
+def chain():
+    return DevChain(SEED, BLOCKS + 20)
+
+
+def bring_in(runtime, streams, starts=(0, 100)):
+    """All ranges of all streams at once, block by block, as a run begins them."""
+    work = [(streams[key], start) for start in starts for key in FOUR]
+    with ThreadPoolExecutor(len(work)) as threads:
+        return list(threads.map(lambda each: commit(runtime, *each), work))
+
+
+def test_four_streams_fetch_each_blocks_evidence_once(postgres_url, s3, chain):
+    with counting(server.application(chain)) as (node, calls), running(postgres_url, s3, dev=node) as runtime:
+        streams = apply(runtime, end=BLOCKS)
+        for stream in streams.values():
+            runtime.shared.expect(stream.chain_id, stream.cryo_dataset_name)
+        published = bring_in(runtime, streams)
+        assert {each.verification["level"] for each in published} == {"full", "crosschecked"}
+        cryo = {"eth_getBlockByNumber": 3 * BLOCKS, "eth_getBlockReceipts": BLOCKS}  # blocks, transactions, geth_calls
+        evidence = {method: calls[method] - asked for method, asked in cryo.items()}
+        # the pool's head and each checked commit ask for a block now and then; without sharing it is 4 x and 3 x
+        assert BLOCKS <= evidence["eth_getBlockByNumber"] <= BLOCKS + 20
+        assert evidence["eth_getBlockReceipts"] == BLOCKS
+
+
+def test_the_rows_are_those_that_streams_alone_bring(postgres_url, s3, chain):
+    with counting(server.application(chain)) as (node, _), running(postgres_url, s3, dev=node) as runtime:
+        together = {each.manifest_key.split("/")[2]: each for each in bring_in(runtime, apply(runtime), (0,))}
+    digests = {}
+    for key in FOUR:
+        with counting(server.application(chain)) as (node, _), running(postgres_url, s3, dev=node) as runtime:
+            stream = apply(runtime)[key]
+            alone = commit(runtime, stream, 0, refresh=True)
+            digests[str(stream.dataset_uuid)] = alone.content_digest
+    assert digests == {uuid: each.content_digest for uuid, each in together.items()}
+
+
+def test_evidence_that_contradicts_rows_is_asked_for_anew(postgres_url, s3, chain):
+    """A node that lies in half of its block receipts: nothing of what it said before decides for the next try."""
+    with (
+        counting(server.application(chain)) as (node, _),
+        chaos_rpc(node, faults=["flip_digit"], rate=0.05, seed=3) as liar,
+        running(postgres_url, s3, dev=f"{liar.url},{node}") as runtime,
+    ):
+        published = bring_in(runtime, apply(runtime, end=BLOCKS))
+        rows = {key: sum(each.rows for each in published[place::4]) for place, key in enumerate(FOUR)}
+        assert rows == {key: chain.rows(key, 0, BLOCKS) for key in FOUR}
+
+
+@pytest.mark.parametrize(("allowed", "least", "most"), [(1000, 2, 4), (50, 4, 24), (5, 200, 230)])
+def test_logs_are_asked_for_in_spans_the_node_gives(postgres_url, s3, chain, monkeypatch, allowed, least, most):
+    monkeypatch.setattr(server, "MAX_LOG_BLOCKS", allowed)
+    with counting(server.application(chain)) as (node, calls), running(postgres_url, s3, dev=node) as runtime:
+        stream = apply(runtime, streams=("logs",), verify="structural")["logs"]
+        found = [commit(runtime, stream, start) for start in (0, 100)]
+        assert sum(each.rows for each in found) == chain.rows("logs", 0, BLOCKS)
+        assert least <= calls["eth_getLogs"] <= most
+
+
+def test_a_span_is_narrowed_by_tens_down_to_one_block():
+    spans, endpoint = LogSpans(), Endpoint("dev", 1, "http://a.example")
+    assert spans.of(endpoint, 100) == 100
+    for narrower in (10, 1, 1):
+        spans.refused(endpoint, spans.of(endpoint, 100))
+        assert spans.of(endpoint, 100) == narrower
+    assert spans.of(Endpoint("dev", 2, "http://b.example"), 100) == 100
+
+
+def test_a_node_on_this_machine_is_near_and_one_behind_a_slow_line_is_not(chain):
+    with counting(server.application(chain)) as (node, _):
+        assert latency_seconds(Endpoint("dev", 1, node)) < 0.5
+        with chaos_rpc(node, faults=["delay"], rate=1.0, delay_seconds=0.05) as slow:
+            assert not is_near(Endpoint("slow", 1, slow.url))
+
+
+def test_blocks_past_a_range_are_not_asked_for(postgres_url, s3, chain):
+    """Shared batches are whole ones of the grid, but never beyond the range: those blocks may not be final."""
+    with running(postgres_url, s3, dev="http://127.0.0.1:9") as runtime:
+        runtime.shared.expect(20143, "blocks")
+        stream = apply(runtime)["logs"]
+        witness = runtime.witness(stream, BlockRange(30, 70))
+        spans = [(each.start, each.end) for each in witness._batches(BlockRange(40, 60), Endpoint("dev", 1, "x"))]
+        assert spans == [(30, 50), (50, 70)]
