@@ -11,7 +11,6 @@ import heapq
 import itertools
 import os
 import queue
-import re
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +31,8 @@ from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.plan.step import ExecutionStep
 from dagster._core.execution.retries import RetryMode
 from dagster._utils.error import serializable_error_info_from_exc_info
+
+from trace_dagster.defs.mapping import range_of
 
 DEFAULT_THREADS = 16
 _WAKE_SECONDS = 1.0
@@ -139,11 +140,9 @@ def _is_of_range(step: ExecutionStep) -> bool:
 
 
 def _block(step: ExecutionStep) -> int:
-    """The first block of a range's step, see ``streams.py`` for its mapping key; -1 for what is of no range."""
-    if not isinstance(step.handle, ResolvedFromDynamicStepHandle):
-        return -1
-    found = re.match(r"b(\d+)_", step.handle.mapping_key)
-    return int(found[1]) if found else -1
+    """The first block of a range's step; -1 for what is of no range and comes first."""
+    handle = step.handle
+    return range_of(handle.mapping_key).start if isinstance(handle, ResolvedFromDynamicStepHandle) else -1
 
 
 def _let_threads_log(context: PlanExecutionContext) -> None:

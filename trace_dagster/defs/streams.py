@@ -26,6 +26,7 @@ from dagster import (
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import Dataset
+from trace_dagster.defs.mapping import mapping_key, range_of
 from trace_dagster.dispatch import BATCH_TAG, RANGES_PER_RUN
 from trace_dagster.ingest import StreamSpec, Work
 from trace_dagster.registry.jobs import StreamRow
@@ -95,13 +96,12 @@ def _description(stream: StreamRow, dataset: Dataset) -> str:
 def _plan_op(prefix: str) -> OpDefinition:
     @op(
         name=f"{prefix}__plan",
-        out=DynamicOut(str, is_required=False),
+        out=DynamicOut(Nothing, is_required=False),
         description="One output per partition of this run.",
     )
-    def plan(context: OpExecutionContext) -> Iterator[DynamicOutput[str]]:
+    def plan(context: OpExecutionContext) -> Iterator[DynamicOutput[None]]:
         for key in context.partition_keys:
-            block_range = BlockRange.from_key(key)
-            yield DynamicOutput(key, mapping_key=f"b{block_range.start}_{block_range.end}")
+            yield DynamicOutput(None, mapping_key=mapping_key(BlockRange.from_key(key)))
 
     return plan
 
@@ -111,15 +111,17 @@ def _range_op(prefix: str, stream: StreamRow) -> OpDefinition:
 
     @op(
         name=f"{prefix}__cryo_range",
+        ins={"planned": In(Nothing)},  # the mapping key says all: a value would be stored, loaded and logged
         out=Out(object, io_manager_key=IO_MANAGER),
         required_resource_keys={RUNTIME},
         description="Claim one block range; the IO manager streams Cryo's rows for it into a commit.",
     )
-    def cryo_range(context: OpExecutionContext, key: str) -> Work | tuple[AssetKey, Publication] | None:
+    def cryo_range(context: OpExecutionContext) -> Work | tuple[AssetKey, Publication] | None:
         runtime: Runtime = getattr(context.resources, RUNTIME)
+        block_range = range_of(str(context.get_mapping_key()))
         claimed = runtime.ingest.claim(
             spec,
-            BlockRange.from_key(key),
+            block_range,
             context.run_id,
             wait_seconds=CLAIM_WAIT_SECONDS,
             refresh=context.run.tags.get(REFRESH_TAG) == "true",
@@ -128,9 +130,9 @@ def _range_op(prefix: str, stream: StreamRow) -> OpDefinition:
         if isinstance(claimed, Work):
             return claimed
         if claimed is None:
-            context.log.info(f"{key} is not this run's to do: held elsewhere, waiting, or failed before")
+            context.log.info(f"{block_range.key} is not this run's to do: held elsewhere, waiting, or failed before")
             return None
-        context.log.info(f"{key} is committed already, nothing to do")
+        context.log.info(f"{block_range.key} is committed already, nothing to do")
         return asset_key(spec.chain_id, spec.dataset_key), claimed
 
     return cryo_range
