@@ -7,8 +7,9 @@ import socket
 import threading
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import uvicorn
 
@@ -17,6 +18,8 @@ from trace_dagster.devchain.server import application
 from trace_dagster.runtime import Runtime
 from trace_dagster.settings import settings_from
 from trace_dagster.store.access import S3Access
+
+Application = Callable[..., Awaitable[Any]]
 
 
 def forked(seed: int, at: int, blocks: int) -> DevChain:
@@ -27,11 +30,9 @@ def forked(seed: int, at: int, blocks: int) -> DevChain:
     return chain
 
 
-@contextmanager
-def serving(chain: DevChain) -> Iterator[str]:
+def serving(chain: DevChain) -> AbstractContextManager[str]:
     """The URL of a node that serves a chain."""
-    with _served(application(chain)) as url:
-        yield url
+    return serving_application(application(chain))
 
 
 def forwarding(url: str):
@@ -67,12 +68,13 @@ def counting(node) -> Iterator[tuple[str, Counter[str]]]:
         asked = json.loads(b"".join(body))
         calls.update(each["method"] for each in (asked if isinstance(asked, list) else [asked]))
 
-    with _served(app) as url:
+    with serving_application(app) as url:
         yield url, calls
 
 
 @contextmanager
-def _served(app) -> Iterator[str]:
+def serving_application(app: Application) -> Iterator[str]:
+    """The URL of what answers in a node's place."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

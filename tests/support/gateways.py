@@ -1,0 +1,141 @@
+"""A real gateway process, and a node that tells what it was asked and answers as badly as it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.support.nodes import serving_application
+from trace_dagster.devchain.chain import DevChain
+from trace_dagster.devchain.server import Methods
+
+Said = tuple[int, bytes]
+"""HTTP status and body."""
+
+
+@dataclass
+class WatchedNode:
+    """A devchain that notes each HTTP request; ``manner`` may answer in its place, and take its time for it."""
+
+    methods: Methods
+    url: str = ""
+    requests: list[tuple[float, list[dict[str, Any]]]] = field(default_factory=list)
+    """When, and the calls of it."""
+    manner: Callable[[list[dict[str, Any]]], Said | None] = lambda calls: None
+    delay: Callable[[list[dict[str, Any]]], float] = lambda calls: 0.0
+    most_at_once: int = 0
+    _at_once: int = 0
+
+    @property
+    def calls(self) -> Counter[str]:
+        """Calls by method."""
+        return Counter(call["method"] for _, calls in self.requests for call in calls)
+
+    async def __call__(self, scope, receive, send) -> None:
+        body = b""
+        more = True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        asked = json.loads(body)
+        calls = asked if isinstance(asked, list) else [asked]
+        self.requests.append((time.monotonic(), calls))
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        await asyncio.sleep(self.delay(calls))
+        self._at_once -= 1
+        answers = [self.methods.answer(call) for call in calls]
+        honest = b"[" + b",".join(answers) + b"]" if isinstance(asked, list) else answers[0]
+        status, said = self.manner(calls) or (200, honest)
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(said)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": said})
+
+
+@contextmanager
+def watched(chain: DevChain) -> Iterator[WatchedNode]:
+    """A node that is served, and watched."""
+    node = WatchedNode(Methods(chain))
+    with serving_application(node) as node.url:
+        yield node
+
+
+class GatewayProcess:
+    """A gateway as its owner sees it."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("TRACE_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "trace_dagster.gateway", "--owned"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**kept, **environment},
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        self.said = self.process.stdout.readline().decode()
+        self.url = json.loads(self.said)["url"] if self.said else ""
+
+    def ask(self, method: str, *params: Any, at: str = "dev/1") -> Any:
+        """One call; its result. An error answer raises."""
+        answer = self.post({"jsonrpc": "2.0", "id": 7, "method": method, "params": list(params)}, at)
+        assert answer["id"] == 7
+        if "error" in answer:
+            raise RpcFailed(answer["error"])
+        return answer["result"]
+
+    def post(self, body: Any, at: str = "dev/1") -> Any:
+        """What comes back for a request or a batch."""
+        return json.loads(fetch(f"{self.url}/{at}", json.dumps(body).encode())[1])
+
+    def counts(self, endpoint: str = "dev#1") -> dict[str, Any]:
+        """What the gateway says of an endpoint."""
+        return json.loads(fetch(f"{self.url}/status")[1])["endpoints"][endpoint]
+
+    def end(self) -> str:
+        """Let go of it; all it ever printed."""
+        out, errors = self.process.communicate(timeout=10)
+        return self.said + out.decode() + errors.decode()
+
+
+class RpcFailed(Exception):
+    """An error answer."""
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(str(error))
+        self.code = error["code"]
+        self.message = error["message"]
+
+
+@contextmanager
+def gateway(**environment: str) -> Iterator[GatewayProcess]:
+    """A gateway with this environment; the pool ``dev`` as ``dev=url``."""
+    variables = {name: value for name, value in environment.items() if name.isupper()}
+    variables |= {f"TRACE_RPC_POOL_{name.upper()}_URL": url for name, url in environment.items() if name.islower()}
+    started = GatewayProcess(variables)
+    try:
+        yield started
+    finally:
+        if started.process.poll() is None:
+            started.process.kill()
+            started.process.communicate()
+
+
+def fetch(url: str, body: bytes | None = None) -> tuple[int, bytes]:
+    """(status, body) of a GET, or of a POST of JSON."""
+    request = urllib.request.Request(url, body, {"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()

@@ -1,0 +1,123 @@
+"""``python -m trace_dagster.gateway``: serve the environment's pools on loopback until told to stop.
+
+One line of JSON on stdout says where, ``{"url": "http://127.0.0.1:PORT/TOKEN"}``. The token comes from
+TRACE_GATEWAY_TOKEN or is made up; URLs of endpoints come from the environment and go nowhere but to the endpoints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+import click
+import uvloop
+
+from trace_dagster.errors import InvalidInput
+from trace_dagster.gateway.gateway import KEPT_BYTES, Gateway
+from trace_dagster.gateway.server import BACKLOG, Asker
+from trace_dagster.gateway.shares import ASKED_SECONDS, Shares
+from trace_dagster.rpc.redact import redact
+
+HOST = "127.0.0.1"
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,128}")
+
+
+@click.command()
+@click.option("--port", default=0, show_default=True, help="0 takes a free one.")
+@click.option("--owned", is_flag=True, help="End when stdin closes: the gateway of the process that started it.")
+def main(port: int, owned: bool) -> None:
+    """Serve the rpc pools of the environment on loopback: shared budgets, shared fetches, retries."""
+    try:
+        token, gateway = _gateway(os.environ)
+        listener = _listening(port)
+    except InvalidInput as error:
+        raise click.ClickException(str(error)) from None
+    url = f"http://{HOST}:{listener.getsockname()[1]}/{token}"
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(gateway, listener, url, owned=owned))
+
+
+def _gateway(environment: Mapping[str, str]) -> tuple[str, Gateway]:
+    token = environment.get("TRACE_GATEWAY_TOKEN", "").strip() or secrets.token_urlsafe(24)
+    if not _TOKEN.fullmatch(token):
+        raise InvalidInput("TRACE_GATEWAY_TOKEN must be 16 to 128 letters, digits, - or _ (value not shown)")
+    written = environment.get("TRACE_GATEWAY_CACHE_BYTES", "").strip() or str(KEPT_BYTES)
+    if not (written.isascii() and written.isdecimal() and len(written) < 13):
+        raise InvalidInput("TRACE_GATEWAY_CACHE_BYTES must be a number of bytes, 0 to keep nothing")
+    return token, Gateway(environment, token, kept_bytes=int(written))
+
+
+def _listening(port: int) -> socket.socket:
+    # IPPROTO_TCP by name: asyncio turns Nagle's delay off only then
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except OSError:
+        listener.close()
+        raise InvalidInput("the port is taken: end what uses it, or take another --port", port=port) from None
+    listener.listen(BACKLOG)
+    return listener
+
+
+async def _serve(gateway: Gateway, listener: socket.socket, url: str, *, owned: bool) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_say_without_urls)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    if owned:
+        threading.Thread(target=_when_stdin_closes, args=(loop, stop), daemon=True).start()
+    shares = _shares(gateway, os.environ.get("TRACE_POSTGRES_URL", "").strip(), loop)
+    server = await loop.create_server(lambda: Asker(gateway.answer), sock=listener, backlog=BACKLOG)
+    click.echo(json.dumps({"url": url}))
+    await stop.wait()
+    server.close()
+    await gateway.close()
+    if shares is not None:
+        await asyncio.to_thread(shares.close)
+
+
+def _shares(gateway: Gateway, dsn: str, loop: asyncio.AbstractEventLoop) -> Shares | None:
+    """Share budgets with other gateways, where there is a registry to meet them in."""
+    if not dsn:
+        return None
+
+    def asked() -> list[str]:
+        since = time.monotonic() - ASKED_SECONDS
+        return [upstream.fingerprint for upstream in gateway.upstreams if upstream.asked_at >= since]
+
+    def shared(gateways: Mapping[str, int]) -> None:
+        with suppress(RuntimeError):  # the loop ended meanwhile
+            loop.call_soon_threadsafe(gateway.share, gateways)
+
+    shares = Shares(dsn, asked, shared)
+    shares.start()
+    return shares
+
+
+def _when_stdin_closes(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(stop.set)
+
+
+def _say_without_urls(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """What went wrong in the loop: the kind of error only, for its text may hold anything."""
+    error = context.get("exception")
+    click.echo(redact(f"gateway: {context.get('message')} {type(error).__name__}"), err=True)
+
+
+if __name__ == "__main__":
+    main()

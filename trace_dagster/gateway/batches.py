@@ -1,0 +1,62 @@
+"""How many calls go into one HTTP request: as many as the endpoint takes, and as its answers stay bounded."""
+
+from __future__ import annotations
+
+from trace_dagster.gateway.pace import Clock
+
+TARGET_BYTES = 8 * 1024 * 1024
+PROBE_SECONDS = 60.0
+_HEAVY_PREFIXES = ("debug_", "trace_")
+_HEAVY = frozenset({"eth_getBlockReceipts"})
+_FIRST_GUESS_BYTES = 256 * 1024
+_LIGHT_GUESS_BYTES = 1024
+_FALL = 0.2
+"""How fast an estimate follows smaller answers; larger ones it takes on at once."""
+
+
+def is_heavy(method: str) -> bool:
+    """Whether answers may be so large that they do not share an HTTP answer with others."""
+    return method in _HEAVY or method.startswith(_HEAVY_PREFIXES)
+
+
+class BatchSize:
+    """The largest batch one endpoint takes, as far as it is known; halved when refused, probed up again later."""
+
+    def __init__(self, most: int, clock: Clock) -> None:
+        self._most = most
+        self._size = most
+        self._clock = clock
+        self._probe_at = 0.0
+
+    @property
+    def size(self) -> int:
+        """Calls in one HTTP request now."""
+        if self._size < self._most and self._clock() >= self._probe_at:
+            self._size = min(self._most, self._size * 2)
+            self._probe_at = self._clock() + PROBE_SECONDS
+        return self._size
+
+    def refused(self, calls: int) -> None:
+        """A batch of so many was not served as one."""
+        self._size = max(1, min(self._size, calls // 2))
+        self._probe_at = self._clock() + PROBE_SECONDS
+
+
+class AnswerSizes:
+    """Bytes that an answer to each method takes, learnt from those that came."""
+
+    def __init__(self) -> None:
+        self._estimates: dict[str, float] = {}
+
+    def learn(self, method: str, size: int) -> None:
+        """An answer to ``method`` had so many bytes."""
+        known = self._estimates.get(method)
+        if known is None or size > known:
+            self._estimates[method] = size
+        else:
+            self._estimates[method] = known + (size - known) * _FALL
+
+    def calls_within_target(self, method: str) -> int:
+        """How many answers to ``method`` fit into TARGET_BYTES, at least one."""
+        guess = _FIRST_GUESS_BYTES if is_heavy(method) else _LIGHT_GUESS_BYTES
+        return max(1, int(TARGET_BYTES / max(1.0, self._estimates.get(method, guess))))

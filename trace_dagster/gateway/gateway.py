@@ -1,0 +1,151 @@
+"""What a gateway serves: the endpoints of its environment's pools, each under ``/TOKEN/pool/position``.
+
+    POST /TOKEN/{pool}/{position}[/{wanted}][?try=K]    one JSON-RPC request, or a batch
+    GET  /TOKEN/status                                  JSON
+    GET  /TOKEN/metrics                                 Prometheus text
+
+``wanted`` is ``blocks``, ``receipts`` or ``blocks+receipts``: what others fetch of the same blocks anyway. A header is
+then read out of the full block, a block's logs out of its receipts. ``try=K`` with K of 1 and more says that earlier
+answers turned out wrong: what is kept is neither used nor replaced, the call goes to the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+import time
+from collections.abc import Mapping, Sequence
+from urllib.parse import parse_qs
+
+import msgspec
+
+from trace_dagster.errors import InvalidInput
+from trace_dagster.gateway.kept import Kept
+from trace_dagster.gateway.measures import metrics_of, status_of
+from trace_dagster.gateway.messages import Answer, Call, calls_in, failed
+from trace_dagster.gateway.pace import Clock
+from trace_dagster.gateway.server import HttpAnswer, HttpRequest
+from trace_dagster.gateway.sharing import WANTED, Sharing
+from trace_dagster.gateway.upstream import Upstream
+from trace_dagster.rpc.pools import Endpoint, RpcPool, pool_named, pools_from
+
+KEPT_BYTES = 256 * 1024 * 1024
+_TRY = re.compile(r"\d{1,6}")
+_PARSE_ERROR = -32700
+_INVALID_REQUEST = -32600
+_NULL = msgspec.Raw(b"null")
+_NOT_FOUND = HttpAnswer(404, b"not found", b"text/plain")
+
+
+class Gateway:
+    """All endpoints, asked through one door. Belongs to one event loop.
+
+    Raises InvalidInput for an environment whose pools are none.
+    """
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        token: str,
+        *,
+        kept_bytes: int = KEPT_BYTES,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._environment = environment
+        self._token = token
+        self._clock = clock
+        self._kept = Kept(kept_bytes, clock)
+        self._by_fingerprint: dict[str, Sharing] = {}
+        self._routes: dict[str, _Route] = {}
+        for pool in pools_from(environment).values():
+            for endpoint in pool.endpoints:
+                self._sharing(pool, endpoint)
+
+    @property
+    def upstreams(self) -> list[Upstream]:
+        """Every endpoint there is so far; a URL that two pools name is one."""
+        return [sharing.upstream for sharing in self._by_fingerprint.values()]
+
+    async def answer(self, request: HttpRequest) -> HttpAnswer:
+        """The one handler."""
+        target = request.target.decode("latin-1")
+        token, _, rest = target.removeprefix("/").partition("/")
+        if not hmac.compare_digest(token.encode(), self._token.encode()):
+            return _NOT_FOUND
+        if request.verb == b"POST":
+            return HttpAnswer(200, await self._rpc(rest, request.body))
+        if request.verb == b"GET" and rest == "status":
+            return HttpAnswer(200, msgspec.json.encode(status_of(self.upstreams, self._kept.bytes)))
+        if request.verb == b"GET" and rest == "metrics":
+            text = metrics_of(self.upstreams, self._kept.bytes)
+            return HttpAnswer(200, text.encode(), b"text/plain; version=0.0.4")
+        return _NOT_FOUND
+
+    def share(self, gateways: Mapping[str, int]) -> None:
+        """Divide limits by how many gateways ask an endpoint, by fingerprint; the others stay as they are."""
+        for fingerprint, count in gateways.items():
+            self._by_fingerprint[fingerprint].upstream.share(count)
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await asyncio.gather(*(upstream.close() for upstream in self.upstreams))
+
+    async def _rpc(self, target: str, body: bytes) -> bytes:
+        try:
+            calls = calls_in(body)
+        except (msgspec.DecodeError, RecursionError):
+            return failed("this is no JSON-RPC request", _PARSE_ERROR).to(_NULL)
+        try:
+            route = self._routes.get(target) or self._add_route(target)
+        except InvalidInput as error:
+            return _to_all(calls, failed(str(error)))
+        if isinstance(calls, Call):
+            return await route.answer(calls)
+        if not calls:
+            return failed("a batch holds at least one request", _INVALID_REQUEST).to(_NULL)
+        return b"[" + b",".join(await asyncio.gather(*map(route.answer, calls))) + b"]"
+
+    def _add_route(self, target: str) -> _Route:
+        """Where calls to ``pool/position[/wanted][?try=K]`` go. Raises InvalidInput."""
+        path, _, query = target.partition("?")
+        name, position, wanted, *more = [*path.split("/"), "", ""][:4]
+        attempt = parse_qs(query).get("try", ["0"])[-1]
+        words = set(filter(None, wanted.split("+")))
+        if any(more) or not words <= set(WANTED) or not _TRY.fullmatch(attempt):
+            raise InvalidInput("ask the gateway at /{pool}/{position}[/blocks+receipts][?try=K]")
+        pool = pool_named(name, self._environment)
+        found = [endpoint for endpoint in pool.endpoints if str(endpoint.position) == position]
+        if not found:
+            raise InvalidInput(f"rpc pool {name} has endpoints 1 to {len(pool.urls)}, not this one")
+        methods = frozenset(WANTED[word] for word in words)
+        route = _Route(self._sharing(pool, found[0]), methods, int(attempt))
+        if not route.attempt:  # tries are few and their numbers any: routes to them are not worth keeping
+            self._routes[target] = route
+        return route
+
+    def _sharing(self, pool: RpcPool, endpoint: Endpoint) -> Sharing:
+        known = self._by_fingerprint.get(endpoint.fingerprint)
+        if known is None:
+            known = Sharing(Upstream(endpoint, pool.limits, self._clock), self._kept)
+            self._by_fingerprint[endpoint.fingerprint] = known
+        return known
+
+
+class _Route:
+    """One endpoint, asked in one way."""
+
+    def __init__(self, sharing: Sharing, wanted: frozenset[str], attempt: int) -> None:
+        self.attempt = attempt
+        self._sharing = sharing
+        self._wanted = wanted
+
+    async def answer(self, call: Call) -> bytes:
+        """The answer object for one call."""
+        return (await self._sharing.answer(call.method, call.params, self._wanted, self.attempt)).to(call.id)
+
+
+def _to_all(calls: Call | Sequence[Call], answer: Answer) -> bytes:
+    if isinstance(calls, Call):
+        return answer.to(calls.id)
+    return b"[" + b",".join(answer.to(call.id) for call in calls) + b"]"

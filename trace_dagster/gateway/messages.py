@@ -1,0 +1,117 @@
+"""JSON-RPC as bytes: what askers send, what endpoints answer, spliced without being taken apart."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+FAILED = -32000
+"""The code of errors the gateway itself gives: engines pass it on at once, other codes make them wait and retry."""
+
+_REFUSALS = frozenset({429, -32005})
+_MAY_REFUSE = frozenset({-32000, -32603, -32016})
+_REFUSED = re.compile(
+    r"too many requests|rate.?limit|overloaded|try again later|compute units per second", re.IGNORECASE
+)
+_ABOUT_THE_QUESTION = re.compile(r"results|block range|size", re.IGNORECASE)
+_TOO_LARGE = re.compile(r"(response|batch|content).{0,20}(too large|size limit|limit exceeded)", re.IGNORECASE)
+_BATCH_CODES = frozenset({-32600, -32003})
+
+
+class Call(msgspec.Struct):
+    """One request of an asker; ``id`` and ``params`` stay the bytes they came as."""
+
+    method: str
+    id: msgspec.Raw = msgspec.Raw(b"null")
+    params: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+class Told(msgspec.Struct):
+    """One answer object of an endpoint."""
+
+    id: int | str | None = None
+    result: msgspec.Raw = msgspec.Raw(b"")
+    error: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Error(msgspec.Struct):
+    code: int
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a call comes to: JSON bytes of a result, or of an error; exactly one of them."""
+
+    result: bytes | None = None
+    error: bytes | None = None
+    is_ours: bool = False
+    """The error is the gateway's, not the node's."""
+
+    def to(self, identity: msgspec.Raw) -> bytes:
+        """The answer object for the asker with this id."""
+        name, value = (b"result", self.result) if self.error is None else (b"error", self.error)
+        return b'{"jsonrpc":"2.0","id":%b,"%b":%b}' % (bytes(identity) or b"null", name, value or b"null")
+
+
+_CALL = msgspec.json.Decoder(Call)
+_CALLS = msgspec.json.Decoder(list[Call])
+_TOLD = msgspec.json.Decoder(Told)
+_TOLDS = msgspec.json.Decoder(list[Told])
+_ERROR = msgspec.json.Decoder(_Error)
+_encode = msgspec.json.encode
+
+
+def calls_in(body: bytes) -> Call | list[Call]:
+    """A request or a batch. Raises msgspec.DecodeError, RecursionError."""
+    return _CALLS.decode(body) if body.lstrip()[:1] == b"[" else _CALL.decode(body)
+
+
+def told_in(body: bytes) -> Told | list[Told]:
+    """An answer or a batch of them. Raises msgspec.DecodeError, RecursionError."""
+    return _TOLDS.decode(body) if body.lstrip()[:1] == b"[" else _TOLD.decode(body)
+
+
+def request(identity: int, method: str, params: bytes) -> bytes:
+    """One encoded request."""
+    return b'{"jsonrpc":"2.0","id":%d,"method":%b,"params":%b}' % (identity, _encode(method), params)
+
+
+def failed(message: str, code: int = FAILED) -> Answer:
+    """An error of the gateway's own."""
+    return Answer(error=_encode({"code": code, "message": message}), is_ours=True)
+
+
+def _code_and_text(error: bytes) -> tuple[int | None, str]:
+    try:
+        found = _ERROR.decode(error)
+    except (msgspec.DecodeError, RecursionError):
+        return None, ""
+    return found.code, found.message
+
+
+def is_refusal(error: bytes) -> bool:
+    """Whether the node says that it is asked too much, now."""
+    code, text = _code_and_text(error)
+    if code in _REFUSALS:
+        return not _ABOUT_THE_QUESTION.search(text)
+    return code in _MAY_REFUSE and bool(_REFUSED.search(text))
+
+
+def is_about_the_batch(error: bytes) -> bool:
+    """Whether a call in a batch failed for the company it was in."""
+    code, text = _code_and_text(error)
+    return code in _BATCH_CODES or bool(_TOO_LARGE.search(text))
+
+
+def lacks_method(error: bytes | None) -> bool:
+    """Whether the node does not have the method."""
+    return error is not None and _code_and_text(error)[0] == -32601
+
+
+def decoded(value: msgspec.Raw) -> Any:
+    """Plain values. Raises msgspec.DecodeError, RecursionError."""
+    return msgspec.json.decode(value)

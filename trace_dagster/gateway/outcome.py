@@ -1,0 +1,95 @@
+"""What an HTTP answer says about the calls that were sent with it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from trace_dagster.gateway.connections import Fault, Reply
+from trace_dagster.gateway.messages import Answer, Told, is_about_the_batch, is_refusal, told_in
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Calls by their ids; one that is in neither ``answers`` nor ``refused`` failed for ``reason``."""
+
+    answers: dict[int, Answer] = field(default_factory=dict)
+    """Results, and errors that are the node's last word."""
+    refused: set[int] = field(default_factory=set)
+    """Asked too much: to be sent again, later."""
+    reason: str = ""
+    splits: bool = False
+    """The endpoint does not take such a batch: its calls are to be asked in smaller ones."""
+    is_final: bool = False
+    """No other try helps: the key is refused."""
+    is_silent: bool = False
+    retry_after: float | None = None
+
+
+def of_fault(fault: Fault) -> Outcome:
+    """No answer at all."""
+    return Outcome(reason=str(fault), is_silent=fault.is_silent)
+
+
+def of_reply(reply: Reply, ids: Sequence[int]) -> Outcome:
+    """An answer, as hostile as it may be."""
+    is_batch = len(ids) > 1
+    if reply.status in {401, 403}:
+        return Outcome(reason=f"it refuses its key (HTTP {reply.status})", is_final=True)
+    if reply.status == 429:
+        return Outcome(refused=set(ids), reason="it keeps refusing calls (HTTP 429)", retry_after=reply.retry_after)
+    if reply.status in {400, 413} and is_batch:
+        return Outcome(reason=f"HTTP {reply.status} for a batch", splits=True)
+    if reply.status != 200 and (is_batch or not 400 <= reply.status < 500):
+        return Outcome(reason=f"HTTP {reply.status}")
+    try:
+        told = told_in(reply.body)
+    except (msgspec.DecodeError, RecursionError):
+        reason = "the answer is not JSON-RPC" if reply.status == 200 else f"HTTP {reply.status}"
+        return Outcome(reason=reason)
+    if isinstance(told, list):
+        return _of_list(told, ids)
+    if is_batch:
+        if is_refusal(bytes(told.error)):
+            return Outcome(refused=set(ids), reason="it keeps refusing calls")
+        return Outcome(reason="it answers batches with one object", splits=True)
+    return _of_list([told], ids)
+
+
+def _of_list(told: Sequence[Told], ids: Sequence[int]) -> Outcome:
+    outcome = Outcome(reason="it answers another call than the one asked")
+    seen = Counter(each.id for each in told)
+    is_batch = len(ids) > 1
+    wanted = set(ids)
+    is_foreign = False
+    for each in told:
+        if not isinstance(each.id, int) or each.id not in wanted or seen[each.id] > 1:
+            if not is_batch and is_refusal(bytes(each.error)):  # said without an id
+                outcome.refused = wanted
+                outcome.reason = "it keeps refusing calls"
+            is_foreign = True
+            continue
+        _note(outcome, each.id, each, is_batch=is_batch)
+    unanswered = len(ids) > len(outcome.answers) + len(outcome.refused)
+    if is_batch and unanswered and not is_foreign and not outcome.splits:
+        outcome.reason = "it answers batches in part"
+        outcome.splits = True
+    return outcome
+
+
+def _note(outcome: Outcome, identity: int, told: Told, *, is_batch: bool) -> None:
+    error = bytes(told.error)
+    if error not in {b"", b"null"}:
+        if is_refusal(error):
+            outcome.refused.add(identity)
+            outcome.reason = "it keeps refusing calls"
+        elif is_batch and is_about_the_batch(error):
+            outcome.reason = "it refuses such batches"
+            outcome.splits = True
+        else:
+            outcome.answers[identity] = Answer(error=error)
+    elif result := bytes(told.result):
+        outcome.answers[identity] = Answer(result=result)

@@ -1,0 +1,107 @@
+"""HTTP/1.1 as askers speak it, on loopback: small, one request of a connection at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import NamedTuple, cast
+
+import httptools
+
+MAX_BODY_BYTES = 8 * 1024 * 1024
+BACKLOG = 2048
+
+
+class HttpRequest(NamedTuple):
+    """What an asker wants."""
+
+    verb: bytes
+    target: bytes
+    body: bytes
+
+
+class HttpAnswer(NamedTuple):
+    """What it gets."""
+
+    status: int
+    body: bytes
+    content_type: bytes = b"application/json"
+
+
+Handler = Callable[[HttpRequest], Awaitable[HttpAnswer]]
+
+
+class Asker(asyncio.Protocol):
+    """One connection of an asker. What it waits for is given up when it goes away."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._target = b""
+        self._body = bytearray()
+        self._waiting: deque[tuple[HttpRequest, bool]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by name
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:  # also what our own callbacks raise
+            self._abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self._task is not None:
+            self._task.cancel()
+
+    def on_message_begin(self) -> None:
+        self._target = b""
+        self._body = bytearray()
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"expect" and self._transport is not None:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+        if len(self._body) > MAX_BODY_BYTES:
+            self._abort()
+
+    def on_message_complete(self) -> None:
+        request = HttpRequest(self._parser.get_method(), self._target, bytes(self._body))
+        self._waiting.append((request, self._parser.should_keep_alive()))
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._serve())
+
+    async def _serve(self) -> None:
+        while self._waiting and self._transport is not None:
+            request, keeps_open = self._waiting.popleft()
+            answer = await self._handler(request)
+            self._transport.write(_encoded(answer, keeps_open=keeps_open))
+            if not keeps_open:
+                self._transport.close()
+                return
+        self._task = None
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _encoded(answer: HttpAnswer, *, keeps_open: bool) -> bytes:
+    return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b" % (
+        answer.status,
+        HTTPStatus(answer.status).phrase.encode(),
+        answer.content_type,
+        len(answer.body),
+        b"" if keeps_open else b"connection: close\r\n",
+        answer.body,
+    )
