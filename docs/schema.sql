@@ -132,6 +132,12 @@ CREATE TABLE trace.files (
     CONSTRAINT files_row_count_check CHECK ((row_count >= 0)),
     CONSTRAINT files_sha256_check CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text))
 );
+CREATE TABLE trace.gateway_beats (
+    gateway uuid NOT NULL,
+    fingerprint text NOT NULL,
+    beat_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT gateway_beats_fingerprint_check CHECK ((fingerprint ~ '^[0-9a-f]{16}$'::text))
+);
 CREATE TABLE trace.head_observations (
     chain_id bigint NOT NULL,
     rpc_pool text NOT NULL,
@@ -296,6 +302,8 @@ ALTER TABLE ONLY trace.endpoints
     ADD CONSTRAINT endpoints_pkey PRIMARY KEY (rpc_pool, fingerprint);
 ALTER TABLE ONLY trace.files
     ADD CONSTRAINT files_pkey PRIMARY KEY (file_key);
+ALTER TABLE ONLY trace.gateway_beats
+    ADD CONSTRAINT gateway_beats_pkey PRIMARY KEY (gateway, fingerprint);
 ALTER TABLE ONLY trace.head_observations
     ADD CONSTRAINT head_observations_pkey PRIMARY KEY (org_id, chain_id, rpc_pool);
 ALTER TABLE ONLY trace.invalidations
@@ -327,6 +335,7 @@ ALTER TABLE ONLY trace.visible_totals
 CREATE INDEX attempts_ended ON trace.attempts USING btree (ended_at) WHERE (state = ANY (ARRAY['failed'::text, 'expired'::text]));
 CREATE INDEX batches_open ON trace.batches USING btree (created_at) WHERE (closed_at IS NULL);
 CREATE UNIQUE INDEX datasets_one_stream_per_key ON trace.datasets USING btree (org_id, chain_id, dataset_key) WHERE (kind = 'stream'::text);
+CREATE INDEX gateway_beats_by_endpoint ON trace.gateway_beats USING btree (fingerprint, beat_at);
 CREATE INDEX invalidations_by_version ON trace.invalidations USING btree (dataset_version);
 CREATE INDEX outbox_sent ON trace.outbox USING btree (sent_at) WHERE (kind = 'task_wakeup'::text);
 CREATE INDEX outbox_unsent ON trace.outbox USING btree (kind, available_at) WHERE (sent_at IS NULL);

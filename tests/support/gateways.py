@@ -1,4 +1,4 @@
-"""A real gateway process, and a node that tells what it was asked and answers as badly as it is told to."""
+"""A gateway, as a process or in a thread, and a node that tells what it was asked and misbehaves as it is told."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import uvloop
+
 from tests.support.nodes import serving_application
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.server import Methods
+from trace_dagster.gateway.gateway import Gateway
+from trace_dagster.gateway.server import Asker
 
 Said = tuple[int, bytes]
 """HTTP status and body."""
@@ -72,19 +78,11 @@ def watched(chain: DevChain) -> Iterator[WatchedNode]:
         yield node
 
 
-class GatewayProcess:
-    """A gateway as its owner sees it."""
+class Door:
+    """A gateway as its askers see it."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("TRACE_")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "trace_dagster.gateway", "--owned"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env={**kept, **environment},
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        self.said = self.process.stdout.readline().decode()
-        self.url = json.loads(self.said)["url"] if self.said else ""
+    def __init__(self, url: str) -> None:
+        self.url = url
 
     def ask(self, method: str, *params: Any, at: str = "dev/1") -> Any:
         """One call; its result. An error answer raises."""
@@ -102,6 +100,21 @@ class GatewayProcess:
         """What the gateway says of an endpoint."""
         return json.loads(fetch(f"{self.url}/status")[1])["endpoints"][endpoint]
 
+
+class GatewayProcess(Door):
+    """A gateway as its owner sees it."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("TRACE_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "trace_dagster.gateway", "--owned"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**kept, **environment},
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        self.said = self.process.stdout.readline().decode()
+        super().__init__(json.loads(self.said)["url"] if self.said else "")
+
     def end(self) -> str:
         """Let go of it; all it ever printed."""
         out, errors = self.process.communicate(timeout=10)
@@ -118,17 +131,54 @@ class RpcFailed(Exception):
 
 
 @contextmanager
-def gateway(**environment: str) -> Iterator[GatewayProcess]:
+def gateway_process(**environment: str) -> Iterator[GatewayProcess]:
     """A gateway with this environment; the pool ``dev`` as ``dev=url``."""
-    variables = {name: value for name, value in environment.items() if name.isupper()}
-    variables |= {f"TRACE_RPC_POOL_{name.upper()}_URL": url for name, url in environment.items() if name.islower()}
-    started = GatewayProcess(variables)
+    started = GatewayProcess(_variables(environment))
     try:
         yield started
     finally:
         if started.process.poll() is None:
             started.process.kill()
             started.process.communicate()
+
+
+@contextmanager
+def gateway(**environment: str) -> Iterator[Door]:
+    """The same in a thread: it starts at once."""
+    token = "token-of-this-test"
+    loop = uvloop.new_event_loop()
+    started: Future[int] = Future()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        served = Gateway(_variables(environment), token)
+        server = await loop.create_server(lambda: Asker(served.answer), "127.0.0.1", 0)
+        started.set_result(server.sockets[0].getsockname()[1])
+        await stop.wait()
+        server.close()
+        await served.close()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+    thread.start()
+    try:
+        yield Door(f"http://127.0.0.1:{started.result(10)}/{token}")
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+
+
+def _variables(environment: dict[str, str]) -> dict[str, str]:
+    variables = {name: value for name, value in environment.items() if name.isupper()}
+    return variables | {
+        f"TRACE_RPC_POOL_{name.upper()}_URL": url for name, url in environment.items() if name.islower()
+    }
+
+
+def ask_heads(url: str, times: int) -> int:
+    """Ask for the head so often, 16 at once; how many answers came. To be run in a process of its own."""
+    door = Door(url)
+    with ThreadPoolExecutor(16) as threads:
+        return len(list(threads.map(lambda _: door.ask("eth_blockNumber"), range(times))))
 
 
 def fetch(url: str, body: bytes | None = None) -> tuple[int, bytes]:
