@@ -42,6 +42,14 @@ def most_calls(dataset: str, blocks: int) -> int:
     return 1 + per_block * blocks if per_block else 0
 
 
+def fetched(dataset: str, verify: str) -> frozenset[str]:
+    """What a stream fetches of every block, by Cryo or as evidence: whole ``blocks``, ``receipts``."""
+    wanted = needs(dataset) if verify == "full" else None
+    whole = dataset == "transactions" or (wanted is not None and wanted.transactions)
+    receipts = dataset == "transactions" or (wanted is not None and wanted.receipts)
+    return frozenset([*["blocks"] * whole, *["receipts"] * receipts])
+
+
 class Witness:
     """Gathers the evidence for pieces of one dataset of one chain. Safe to use from several threads.
 

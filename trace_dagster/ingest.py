@@ -123,7 +123,7 @@ class Ingest:
         committer: Committer,
         pieces: Pieces,
         heart: Heart,
-        pool: Callable[[str, int], RpcPool],
+        pool: Callable[[StreamSpec], RpcPool],
         judge: Judge | None = None,
     ) -> None:
         self._tasks = tasks
@@ -186,7 +186,7 @@ class Ingest:
     def commit(self, work: Work) -> Publication:
         """Extract, verify and commit a claimed range; a failure ends the attempt with its reason."""
         with self.holding(work.lease) as lost, self._stopping(work.spec):
-            pool = self._pool(work.spec.rpc_pool, work.spec.chain_id)
+            pool = self._pool(work.spec)
             ledger = _Ledger(work.spec.verify, pool.quorum)
             try:
                 return self._committer.commit(work.lease, self._target(work), self._rows(work, pool, ledger, lost))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from typing import Any
@@ -35,8 +36,8 @@ from trace_dagster.errors import (
     VerificationFailed,
 )
 from trace_dagster.evidence import Witness
-from trace_dagster.rpc.pace import LogSpans
 from trace_dagster.rpc.pools import Endpoint, RpcPool
+from trace_dagster.rpc.reach import LogSpans
 from trace_dagster.verify.check import PIECE_BLOCKS, Proof, check, columns
 from trace_dagster.verify.evidence import Evidence
 
@@ -55,14 +56,16 @@ TRIES = 2
 TRIES_ALONE = 6
 """Calls for a single block: it cannot be halved any further."""
 
-EVIDENCE_SECONDS = 300.0
-"""Longest wait for evidence once the rows are there."""
+SILENT_SECONDS = 30.0
+"""How long an endpoint that did not answer is asked last."""
 
+_SILENT_PLACE = 1_000_000
 _THREADS = 64
 _PASSED_OVER = (VerificationFailed, Unavailable, EndpointLacks, InvalidInput, UnknownFormat, ForkConflict)
 """What another endpoint may do better."""
 
-BestFirst = Callable[[RpcPool], list[Endpoint]]
+BestFirst = Callable[[RpcPool, Callable[[Endpoint], int]], list[Endpoint]]
+"""The endpoints of a pool; the function orders those that are equally good."""
 Lied = Callable[[Endpoint, str], None]
 
 
@@ -108,7 +111,7 @@ class Pieces:
     def __init__(
         self,
         engine: Engine,
-        best_first: BestFirst = lambda pool: list(pool.endpoints),
+        best_first: BestFirst = lambda pool, among: sorted(pool.endpoints, key=among),
         lied: Lied = lambda endpoint, reason: None,
         *,
         requests_at_once: Callable[[Endpoint], int | None] = lambda endpoint: None,
@@ -116,6 +119,7 @@ class Pieces:
     ) -> None:
         self._engine = engine
         self._best_first = best_first
+        self._turns = _Turns()
         self._lied = lied
         self._requests_at_once = requests_at_once
         self._sizes = _Sizes(piece_blocks)
@@ -162,13 +166,14 @@ class Pieces:
             threads.shutdown(wait=False, cancel_futures=True)
 
     def _proven(self, job: _Job, block_range: BlockRange) -> list[Piece]:
-        endpoints = self._best_first(job.order.pool)
+        endpoints = self._best_first(job.order.pool, self._turns.place)
         tries = TRIES_ALONE if len(block_range) == 1 else TRIES
         error: TraceError | None = None
-        for endpoint in islice(cycle(endpoints), max(tries, len(endpoints))):
+        for attempt, endpoint in enumerate(islice(cycle(endpoints), max(tries, len(endpoints)))):
             job.require_going(block_range, error)
             try:
-                return [self._once(job, block_range, endpoint, endpoints)]
+                with self._turns.taking(endpoint):
+                    return [self._once(job, block_range, endpoint.again(attempt), endpoints)]
             except _PASSED_OVER as failed:
                 noted = self._noted(failed, endpoint)
                 if job.order.witness is not None:
@@ -191,7 +196,7 @@ class Pieces:
         proof: Proof | None = None
         source: dict[str, str] = {}
         if order.witness is not None and gathered is not None:
-            proof, source = _proof(order, order.witness, table, block_range, endpoint, gathered)
+            proof, source = _proof(order, order.witness, table, block_range, endpoint, gathered, job.deadline)
         elif order.verify != "off":
             proof = check(order.dataset, table, block_range, order.chain_id, None)
         table = table.select(list(order.stored))
@@ -216,7 +221,7 @@ class Pieces:
         for endpoint in endpoints:
             if len(agreeing) >= wanted:
                 break
-            if endpoint == first:
+            if endpoint.name == first.name:
                 continue
             try:
                 other = self._extract(job, block_range, endpoint).select(list(job.order.stored))
@@ -281,13 +286,14 @@ def _proof(
     block_range: BlockRange,
     endpoint: Endpoint,
     gathered: Future[Evidence],
+    deadline: float,
 ) -> tuple[Proof, dict[str, str]]:
     """Compare rows with the evidence; where committed rows gave part of it and contradict, ask the node for all of it.
 
     Raises ForkConflict when the node then proves its rows: they and the committed ones are of different forks.
     """
     try:
-        evidence = gathered.result(timeout=EVIDENCE_SECONDS)
+        evidence = gathered.result(timeout=max(1.0, deadline - time.monotonic()))
         return check(order.dataset, table, block_range, order.chain_id, evidence), evidence.source
     except FutureTimeout:
         raise NoAnswer(
@@ -300,6 +306,39 @@ def _proof(
     proof = check(order.dataset, table, block_range, order.chain_id, fresh)
     witness.require_one_chain(block_range, fresh)
     return proof, fresh.source
+
+
+class _Turns:
+    """Whose turn it is among the endpoints of a pool: who has least to do, so that their budgets add up.
+
+    One that did not answer comes last for a while. Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._busy: Counter[str] = Counter()
+        self._silent_until: dict[str, float] = {}
+
+    def place(self, endpoint: Endpoint) -> int:
+        """Lowest first."""
+        with self._lock:
+            silent = time.monotonic() < self._silent_until.get(endpoint.url, 0.0)
+            return self._busy[endpoint.url] + (_SILENT_PLACE if silent else 0)
+
+    @contextmanager
+    def taking(self, endpoint: Endpoint) -> Iterator[None]:
+        """Inside the block the endpoint works on one piece more."""
+        with self._lock:
+            self._busy[endpoint.url] += 1
+        try:
+            yield
+        except NoAnswer:
+            with self._lock:
+                self._silent_until[endpoint.url] = time.monotonic() + SILENT_SECONDS
+            raise
+        finally:
+            with self._lock:
+                self._busy[endpoint.url] -= 1
 
 
 class _Sizes:

@@ -12,7 +12,8 @@ from trace_dagster.dispatch import Dispatcher
 from trace_dagster.engine.base import Engine
 from trace_dagster.engine.select import engine_from
 from trace_dagster.errors import ForkConflict, InvalidInput, TraceError
-from trace_dagster.evidence import SOURCES, Witness
+from trace_dagster.evidence import SOURCES, Witness, fetched
+from trace_dagster.gateway.doors import Doors
 from trace_dagster.heads import Heads
 from trace_dagster.heart import Heart
 from trace_dagster.ingest import Ingest, StreamSpec
@@ -28,8 +29,8 @@ from trace_dagster.registry.reading import Reading
 from trace_dagster.registry.standings import Standings
 from trace_dagster.registry.tasks import Tasks
 from trace_dagster.rpc.client import block_number, require_chain
-from trace_dagster.rpc.pace import requests_at_once
 from trace_dagster.rpc.pools import RpcPool, pool_named
+from trace_dagster.rpc.reach import requests_at_once
 from trace_dagster.settings import Settings
 from trace_dagster.settle import settle
 from trace_dagster.shared import Shared
@@ -46,6 +47,7 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._checked_pools: set[tuple[str, int]] = set()
+        self._wanted: dict[tuple[str, int], frozenset[str]] = {}
 
     @cached_property
     def database(self) -> Database:
@@ -144,7 +146,7 @@ class Runtime:
             committer=self.committer,
             pieces=self.pieces,
             heart=self.heart,
-            pool=self.pool,
+            pool=self.stream_pool,
             judge=self if self.needs_rpc else None,
         )
 
@@ -154,6 +156,11 @@ class Runtime:
         if not self.needs_rpc:
             return Pieces(self.engine)
         return Pieces(self.engine, self.standings.best_first, self.standings.lied, requests_at_once=requests_at_once)
+
+    @cached_property
+    def doors(self) -> Doors:
+        """Which endpoints are asked through a gateway."""
+        return Doors(self.settings.environment)
 
     @cached_property
     def shared(self) -> Shared:
@@ -194,11 +201,18 @@ class Runtime:
         """
         if not self.needs_rpc:
             return RpcPool(name, ("made up",))
-        pool = pool_named(name, self.settings.environment)
+        wanted = self._wanted.get((name, chain_id), frozenset())
+        pool = self.doors.through(pool_named(name, self.settings.environment), wanted)
         if (name, chain_id) not in self._checked_pools:
             require_chain(pool, chain_id)
             self._checked_pools.add((name, chain_id))
         return pool
+
+    def stream_pool(self, spec: StreamSpec) -> RpcPool:
+        """The pool of a stream; its doors know what the streams asked for so far fetch of each block anyway."""
+        key = (spec.rpc_pool, spec.chain_id)
+        self._wanted[key] = self._wanted.get(key, frozenset()) | fetched(spec.cryo_dataset_name, spec.verify)
+        return self.pool(*key)
 
     def publish(self) -> int:
         """Hand due wake-ups to the queue, up to WAKEUPS_AT_ONCE; returns how many."""
@@ -219,7 +233,7 @@ class Runtime:
 
     def close(self) -> None:
         """End worker processes, threads and connections that were started."""
-        for name in ("pieces", "engine", "database"):
+        for name in ("pieces", "engine", "doors", "database"):
             if name in self.__dict__:
                 self.__dict__[name].close()
         if "heart" in self.__dict__:

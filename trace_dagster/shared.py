@@ -18,7 +18,7 @@ BATCH_BLOCKS = 50
 SHARED_BYTES = 256 * 1024 * 1024
 """Room for shared evidence, in bytes of the answers it was read from."""
 
-SHARED_SECONDS = 300.0
+SHARED_SECONDS = 3600.0
 """Longest wait for evidence another thread is fetching."""
 
 PARTS = ("headers", "transactions", "receipts")

@@ -12,8 +12,8 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.chaos_rpc.proxy import chaos_rpc
 from trace_dagster.devchain import server
 from trace_dagster.devchain.chain import DevChain
-from trace_dagster.rpc.pace import LogSpans, is_near, latency_seconds
 from trace_dagster.rpc.pools import Endpoint
+from trace_dagster.rpc.reach import LogSpans, is_near, latency_seconds
 
 pytestmark = pytest.mark.integration
 BLOCKS = 200

@@ -51,7 +51,7 @@ class Cycle:
             committer=Committer(store, self.publications),
             pieces=Pieces(FakeCryo()),
             heart=self.heart,
-            pool=lambda name, _: RpcPool(name, ("made up",)),
+            pool=lambda spec: RpcPool(spec.rpc_pool, ("made up",)),
         )
         self.runs: dict[UUID, bool] = {}
         """Batches with a run, and whether that run is over."""

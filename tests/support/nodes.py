@@ -7,7 +7,7 @@ import socket
 import threading
 import urllib.request
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -100,9 +100,11 @@ def environment(postgres_url: str, s3: S3Access, **pools: str) -> dict[str, str]
 
 
 @contextmanager
-def running(postgres_url: str, s3: S3Access, quorum: int = 1, **pools: str) -> Iterator[Runtime]:
-    """One process's parts over these pools, without Dagster."""
-    variables = environment(postgres_url, s3, **pools)
+def running(
+    postgres_url: str, s3: S3Access, quorum: int = 1, more: Mapping[str, str] | None = None, **pools: str
+) -> Iterator[Runtime]:
+    """One process's parts over these pools, without Dagster; ``more`` variables beside the pools'."""
+    variables = environment(postgres_url, s3, **pools) | dict(more or {})
     variables |= {f"TRACE_RPC_POOL_{name.upper()}_QUORUM": str(quorum) for name in pools}
     runtime = Runtime(settings_from(variables))
     try:

@@ -62,7 +62,7 @@ def ingesting(
             committer=Committer(store, publications, caps or Caps()),
             pieces=Pieces(engine or FakeCryo(), piece_blocks=piece_blocks),
             heart=heart,
-            pool=lambda name, _: RpcPool(name, ("made up",)),
+            pool=lambda spec: RpcPool(spec.rpc_pool, ("made up",)),
         )
     finally:
         heart.stop()

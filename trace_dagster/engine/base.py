@@ -29,7 +29,12 @@ class ExtractRequest:
     max_concurrent_requests: int | None = None
 
     def patience(self, stall_seconds: float) -> float:
-        """Seconds to wait for the call: ``stall_seconds``, and longer where the stream slows its requests down."""
+        """Seconds to wait for the call: ``stall_seconds``, and longer where the stream slows its requests down.
+
+        A gateway lets no request hang, but some wait for the endpoint's budget: through it the range's time counts.
+        """
+        if self.endpoint.door:
+            return self.timeout_seconds
         slow = (
             _MOST_REQUESTS_PER_BLOCK * len(self.block_range) / self.requests_per_second
             if self.requests_per_second

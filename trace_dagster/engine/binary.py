@@ -53,7 +53,7 @@ class CryoBinary:
         """Processes end with their calls."""
 
     def _run(self, request: ExtractRequest, folder: Path) -> None:
-        url = request.endpoint.url
+        url = request.endpoint.address
         process = subprocess.Popen(
             [str(self._path), *_arguments(request, folder)],
             stdin=subprocess.DEVNULL,

@@ -73,7 +73,7 @@ def _arguments(request: ExtractRequest) -> dict[str, object]:
     arguments: dict[str, object] = {
         "start_block": request.block_range.start,
         "end_block": request.block_range.end,
-        "rpc": request.endpoint.url,
+        "rpc": request.endpoint.address,
         "verbose": False,
         "no_report": True,
         "max_retries": 1,

@@ -14,14 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from secrets import token_urlsafe
 from uuid import uuid4
 
 import psutil
 import psycopg
 
 from trace_dagster.errors import InvalidInput, Unavailable
+from trace_dagster.gateway.doors import URL_VARIABLE
 from trace_dagster.lite.dagster_services import dagster_services, prepare_dagster
 from trace_dagster.lite.devchain import devchain_service
+from trace_dagster.lite.gateway import gateway_service
 from trace_dagster.lite.home import Home, StackState, load_state, write_private
 from trace_dagster.lite.ports import HOST, Ports
 from trace_dagster.lite.postgres import dsn, ensure_database, folder_for, postgres_service
@@ -35,7 +38,7 @@ Say = Callable[[str], None]
 
 STOP_SECONDS = 15.0
 _SHARED = (
-    "TRACE_RPC_POOL_",
+    "TRACE_RPC_",
     "TRACE_CRYO_",
     "TRACE_SQS_",
     "TRACE_LEASE_TTL_SECONDS",
@@ -155,7 +158,8 @@ class Stack:
         variables["DAGSTER_HOME"] = str(folder)
         say("starting dagster")
         prepare_dagster(folder, code_port, {**self._given, **variables, STACK_VARIABLE: self._stack_id})
-        self._launch(dagster_services(folder, code_port, web_port, self._child_environment(variables)))
+        gateway = self._gateway(variables)
+        self._launch([*gateway, *dagster_services(folder, code_port, web_port, self._child_environment(variables))])
         return self._publish(variables, devchain_port)
 
     def _service_variables(self) -> dict[str, str]:
@@ -205,6 +209,14 @@ class Stack:
         services.append(devchain_service(port, self._given, self._home.path))
         variables["TRACE_RPC_POOL_DEVCHAIN_URL"] = f"http://{HOST}:{port}"
         return port
+
+    def _gateway(self, variables: dict[str, str]) -> list[Service]:
+        """The door to remote and limited rpc endpoints, unless one is named; its token is new with every start."""
+        if variables.get(URL_VARIABLE):
+            return []
+        port, token = self._ports.take("TRACE_PORT_GATEWAY"), token_urlsafe(24)
+        variables[URL_VARIABLE] = f"http://{HOST}:{port}/{token}"
+        return [gateway_service(port, token, self._child_environment(variables), self._home.path)]
 
     def _child_environment(self, variables: dict[str, str]) -> dict[str, str]:
         return {**self._given, **variables, STACK_VARIABLE: self._stack_id}
@@ -286,7 +298,7 @@ def down(path: Path) -> bool:
 
 def _stop_order(children: list[Child]) -> list[list[Child]]:
     """Dagster first, so that runs end while their registry and store still answer."""
-    servers = {"postgres", "s3", "devchain"}
+    servers = {"postgres", "s3", "devchain", "gateway"}
     dagster = [child for child in children if child.service.name not in servers]
     return [dagster, [child for child in children if child.service.name in servers]]
 

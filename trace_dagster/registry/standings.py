@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from trace_dagster.registry.connection import Database, storable
@@ -37,15 +38,15 @@ class Standings:
         self._scores: dict[tuple[str, str], float] = {}
         self._read_at = float("-inf")
 
-    def best_first(self, pool: RpcPool) -> list[Endpoint]:
-        """As written, but those that lied lately last, the worst one at the end."""
+    def best_first(self, pool: RpcPool, among: Callable[[Endpoint], int] = lambda endpoint: 0) -> list[Endpoint]:
+        """Those that lied lately last, the worst one at the end; ``among`` orders those that are equally good."""
         if len(pool.urls) == 1:
             return list(pool.endpoints)
         scores = self._current()
 
-        def weight(endpoint: Endpoint) -> float:
+        def weight(endpoint: Endpoint) -> tuple[float, int]:
             score = scores.get((endpoint.pool, endpoint.fingerprint), 0.0)
-            return score if score > _FORGIVEN else 0.0
+            return score if score > _FORGIVEN else 0.0, among(endpoint)
 
         return sorted(pool.endpoints, key=weight)
 

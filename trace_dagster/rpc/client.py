@@ -16,7 +16,7 @@ import msgspec
 from trace_dagster.blocks import MAX_BLOCK
 from trace_dagster.errors import EndpointLacks, InvalidInput, NoAnswer, TraceError, Unavailable
 from trace_dagster.rpc.http import post
-from trace_dagster.rpc.pools import BATCH_CALLS, Endpoint, RpcPool, variable_of
+from trace_dagster.rpc.pools import Endpoint, RpcPool, variable_of
 
 TIMEOUT_SECONDS = 10.0
 BATCHES_AT_ONCE = 16
@@ -102,7 +102,7 @@ def call_all(endpoint: Endpoint, calls: Sequence[Call]) -> list[msgspec.Raw]:
     A batch the endpoint does not serve is tried again in halves, a single call that fails raises Unavailable, or
     EndpointLacks for a method the endpoint does not have.
     """
-    batches = [calls[start : start + BATCH_CALLS] for start in range(0, len(calls), BATCH_CALLS)]
+    batches = [calls[start : start + endpoint.batch] for start in range(0, len(calls), endpoint.batch)]
     if len(batches) == 1:
         return _batch(endpoint, batches[0])
     return list(chain.from_iterable(_threads().map(lambda batch: _batch(endpoint, batch), batches)))

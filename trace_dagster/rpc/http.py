@@ -17,6 +17,9 @@ READ_SECONDS = 30.0
 WHOLE_SECONDS = 60.0
 """An answer must be there, to its end, after this long."""
 
+DOOR_SECONDS = 3600.0
+"""The same through a gateway: requests wait there for the endpoint's budget, and each has its time from then on."""
+
 _PART_BYTES = 65536
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
@@ -27,14 +30,14 @@ def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS)
     Raises NoAnswer when none comes within WHOLE_SECONDS, Unavailable when it is larger than MAX_ANSWER_BYTES,
     InvalidInput for a refused key.
     """
-    timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=read_seconds)
+    timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=DOOR_SECONDS if endpoint.door else read_seconds)
     try:
         answer = _connections().request(
-            "POST", _target(endpoint.url), body=body, headers=_headers(endpoint.url), timeout=timeout,
+            "POST", _target(endpoint.address), body=body, headers=_headers(endpoint.address), timeout=timeout,
             preload_content=False,
         )  # fmt: skip
         try:
-            data = _read(answer, endpoint)
+            data = _read(answer, endpoint, DOOR_SECONDS if endpoint.door else WHOLE_SECONDS)
         finally:
             answer.release_conn()
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
@@ -49,9 +52,9 @@ def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS)
     return answer.status, data
 
 
-def _read(answer: urllib3.BaseHTTPResponse, endpoint: Endpoint) -> bytes:
+def _read(answer: urllib3.BaseHTTPResponse, endpoint: Endpoint, seconds: float) -> bytes:
     """The body, within a time and a size: an endpoint that drips must not hold us."""
-    deadline = time.monotonic() + WHOLE_SECONDS
+    deadline = time.monotonic() + seconds
     data = bytearray()
     for part in answer.stream(_PART_BYTES, decode_content=True):
         data += part
@@ -60,7 +63,7 @@ def _read(answer: urllib3.BaseHTTPResponse, endpoint: Endpoint) -> bytes:
             raise Unavailable(f"rpc endpoint {endpoint.name} answered with more than {MAX_ANSWER_BYTES} bytes")
         if time.monotonic() > deadline:
             answer.close()
-            raise NoAnswer(f"rpc endpoint {endpoint.name} did not end its answer in {WHOLE_SECONDS:.0f} s")
+            raise NoAnswer(f"rpc endpoint {endpoint.name} did not end its answer in {seconds:.0f} s")
     return bytes(data)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from trace_dagster.errors import InvalidInput
@@ -25,11 +25,24 @@ class Endpoint:
     pool: str
     position: int
     url: str = field(repr=False)
+    door: str = field(default="", repr=False)
+    """A gateway's URL for this endpoint; empty where it is asked directly."""
+    batch: int = BATCH_CALLS
+    """JSON-RPC calls it takes in one HTTP request."""
 
     @property
     def name(self) -> str:
         """Pool and place in the pool's list, counted from 1."""
         return f"{self.pool}#{self.position}"
+
+    @property
+    def address(self) -> str:
+        """Where requests go."""
+        return self.door or self.url
+
+    def again(self, attempt: int) -> Endpoint:
+        """The endpoint for another try: a gateway then gives nothing it kept from the tries before."""
+        return replace(self, door=f"{self.door}?try={attempt}") if self.door and attempt else self
 
     @property
     def fingerprint(self) -> str:
@@ -48,6 +61,11 @@ class Limits:
     batch: int = BATCH_CALLS
     """JSON-RPC calls in one HTTP request at most; 1 where the endpoint takes no batches."""
 
+    @property
+    def are_set(self) -> bool:
+        """Whether somebody has to count what is asked."""
+        return self.requests_per_second is not None or self.concurrency is not None
+
 
 @dataclass(frozen=True, slots=True)
 class RpcPool:
@@ -59,11 +77,17 @@ class RpcPool:
     """How many endpoints must give the same rows before they are committed."""
     limits: Limits = Limits()
     """The same for each of its endpoints."""
+    doors: tuple[str, ...] = field(default=(), repr=False)
+    """Of its endpoints, in order; none where all are asked directly."""
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Every node, in the order written."""
-        return tuple(Endpoint(self.name, position, url) for position, url in enumerate(self.urls, 1))
+        doors = self.doors or ("",) * len(self.urls)
+        return tuple(
+            Endpoint(self.name, position, url, door, self.limits.batch)
+            for position, (url, door) in enumerate(zip(self.urls, doors, strict=True), 1)
+        )
 
 
 def variable_of(name: str) -> str:

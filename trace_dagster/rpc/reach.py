@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-from functools import cache
 
 from trace_dagster.errors import TraceError
 from trace_dagster.rpc.client import chain_id_of
@@ -19,29 +18,31 @@ NEAR_REQUESTS = 16
 
 _PROBES = 3
 _REMEMBERED_SECONDS = 600.0
+_near: dict[str, bool] = {}
 _NARROWER = 10
 
 
 def requests_at_once(endpoint: Endpoint) -> int | None:
     """How many requests Cryo should keep under way in one call; None for Cryo's own default, 100."""
-    return NEAR_REQUESTS if is_near(endpoint) else None
+    return NEAR_REQUESTS if not endpoint.door and is_near(endpoint) else None
 
 
-@cache
 def is_near(endpoint: Endpoint) -> bool:
-    """Whether an endpoint answers within NEAR_SECONDS; asked once per process."""
-    return latency_seconds(endpoint) < NEAR_SECONDS
+    """Whether an endpoint answers within NEAR_SECONDS; asked until it answers, and then never again."""
+    if endpoint.url not in _near and (seconds := latency_seconds(endpoint)) is not None:
+        _near[endpoint.url] = seconds < NEAR_SECONDS
+    return _near.get(endpoint.url, False)
 
 
-def latency_seconds(endpoint: Endpoint) -> float:
-    """The shortest of some requests; infinite where one fails."""
+def latency_seconds(endpoint: Endpoint) -> float | None:
+    """The shortest of some requests, None where one fails."""
     shortest = math.inf
     for _ in range(_PROBES):
         started = time.monotonic()
         try:
             chain_id_of(endpoint)
         except TraceError:
-            return math.inf
+            return None
         shortest = min(shortest, time.monotonic() - started)
     return shortest
 
@@ -54,15 +55,15 @@ class LogSpans:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: dict[Endpoint, tuple[int, float]] = {}
+        self._known: dict[str, tuple[int, float]] = {}
 
     def of(self, endpoint: Endpoint, most: int) -> int:
         """Blocks to ask for at once, up to ``most``."""
         with self._lock:
-            blocks, until = self._known.get(endpoint, (most, math.inf))
+            blocks, until = self._known.get(endpoint.url, (most, math.inf))
         return min(blocks, most) if time.monotonic() < until else most
 
     def refused(self, endpoint: Endpoint, blocks: int) -> None:
         """So many were too many."""
         with self._lock:
-            self._known[endpoint] = (max(1, blocks // _NARROWER), time.monotonic() + _REMEMBERED_SECONDS)
+            self._known[endpoint.url] = (max(1, blocks // _NARROWER), time.monotonic() + _REMEMBERED_SECONDS)

@@ -1,0 +1,120 @@
+"""Through the gateway: the same rows, one budget whoever asks, every endpoint of a pool at work."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.integration.test_proofs import FOUR, SEED, apply, commit
+from tests.integration.test_sharing import bring_in
+from tests.support.gateways import gateway_process, watched
+from tests.support.nodes import running
+from trace_dagster.devchain.chain import DevChain
+from trace_dagster.errors import InvalidInput
+from trace_dagster.gateway.doors import Doors
+from trace_dagster.rpc.pools import pool_named
+
+pytestmark = pytest.mark.integration
+BLOCKS = 200
+
+
+@pytest.fixture(scope="module")
+def chain():
+    return DevChain(SEED, BLOCKS + 20)
+
+
+def test_a_node_next_door_without_limits_is_asked_directly(chain):
+    with watched(chain) as node:
+        doors = Doors({"TRACE_RPC_POOL_DEV_URL": node.url})
+        pool = doors.through(pool_named("dev", {"TRACE_RPC_POOL_DEV_URL": node.url}))
+        assert [endpoint.address for endpoint in pool.endpoints] == [node.url]
+        assert doors._owned is None
+
+
+@pytest.mark.parametrize("variables", [{"TRACE_RPC_GATEWAY": "always"}, {"TRACE_RPC_POOL_DEV_RPS": "500"}, {}])
+def test_a_limited_or_far_endpoint_is_asked_through_the_gateway(chain, variables):
+    with watched(chain) as node:
+        node.delay = lambda calls: 0.0 if variables else 0.05
+        environment = {"TRACE_RPC_POOL_DEV_URL": node.url, "TRACE_RPC_GATEWAY_URL": "http://127.0.0.1:9/token"}
+        pool = Doors(environment | variables).through(
+            pool_named("dev", environment | variables), frozenset({"receipts", "blocks"})
+        )
+        (endpoint,) = pool.endpoints
+        assert endpoint.address == "http://127.0.0.1:9/token/dev/1/blocks+receipts"
+        assert endpoint.again(2).address == f"{endpoint.address}?try=2"
+        assert endpoint.fingerprint == pool_named("dev", environment).endpoints[0].fingerprint
+
+
+def test_never_means_never_and_nonsense_is_refused(chain):
+    with watched(chain) as node:
+        variables = {"TRACE_RPC_POOL_DEV_URL": node.url, "TRACE_RPC_POOL_DEV_RPS": "5", "TRACE_RPC_GATEWAY": "never"}
+        assert Doors(variables).through(pool_named("dev", variables)).endpoints[0].address == node.url
+    with pytest.raises(InvalidInput, match="TRACE_RPC_GATEWAY must be one of auto, always, never"):
+        Doors({"TRACE_RPC_GATEWAY": "sometimes"})
+
+
+def test_rows_through_the_gateway_are_the_chains_and_blocks_are_fetched_once(postgres_url, s3, chain):
+    more = {"TRACE_RPC_GATEWAY": "always"}
+    with watched(chain) as node, running(postgres_url, s3, more=more, dev=node.url) as runtime:
+        streams = apply(runtime, end=BLOCKS)
+        for stream in streams.values():
+            runtime.shared.expect(stream.chain_id, stream.cryo_dataset_name)
+            runtime.stream_pool(stream)
+        published = bring_in(runtime, streams)
+        rows = {key: sum(each.rows for each in published[place::4]) for place, key in enumerate(FOUR)}
+        assert rows == {key: chain.rows(key, 0, BLOCKS) for key in FOUR}
+        assert {each.verification["level"] for each in published} == {"full", "crosschecked"}
+        # six fetches of Cryo and five of evidence come down to a block, its receipts and its traces
+        assert node.calls["debug_traceBlockByNumber"] == BLOCKS
+        assert BLOCKS <= node.calls["eth_getBlockByNumber"] <= 1.2 * BLOCKS
+        assert BLOCKS <= node.calls["eth_getBlockReceipts"] <= 1.2 * BLOCKS
+        assert len(node.requests) < sum(node.calls.values()) / 3, "calls travel in batches"
+        assert {name for each in published for name in each.verification["endpoints"]} == {"dev#1"}
+
+
+def test_a_limit_holds_for_all_processes_of_a_gateway(postgres_url, s3, chain):
+    limit = 60
+    with watched(chain) as node, gateway_process(dev=node.url, TRACE_RPC_POOL_DEV_RPS=str(limit)) as gateway:
+        more = {"TRACE_RPC_GATEWAY_URL": gateway.url, "TRACE_RPC_POOL_DEV_RPS": str(limit)}
+        with (
+            running(postgres_url, s3, more=more, dev=node.url) as one,
+            running(postgres_url, s3, more=more, dev=node.url) as other,
+        ):
+            streams = apply(one, end=BLOCKS, verify="structural", streams=("blocks", "geth_calls"))
+            commit(one, streams["blocks"], 0)
+            commit(other, streams["geth_calls"], 0)
+        sent = [at for at, calls in node.requests for _ in calls]
+        assert max(sum(1 for at in sent if start <= at < start + 1.0) for start in sent) <= limit
+        assert len(sent) / (sent[-1] - sent[0]) > 0.8 * limit
+
+
+def test_endpoints_of_a_pool_add_up(postgres_url, s3, chain):
+    limit = 40
+    more = {"TRACE_RPC_POOL_DEV_RPS": str(limit)}
+    with (
+        watched(chain) as first,
+        watched(chain) as second,
+        running(postgres_url, s3, more=more, dev=f"{first.url},{second.url}") as runtime,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        calls = apply(runtime, end=BLOCKS, verify="structural", streams=("geth_calls",))["geth_calls"]
+        started = time.monotonic()
+        published = list(threads.map(lambda start: commit(runtime, calls, start), (0, 100)))
+        seconds = time.monotonic() - started
+        endpoints = sum((Counter(each.verification["endpoints"]) for each in published), Counter())
+        assert set(endpoints) == {"dev#1", "dev#2"}
+        asked = sum(first.calls.values()) + sum(second.calls.values())
+        assert asked / seconds > 1.2 * limit, "more than one endpoint alone may be asked"
+
+
+def test_an_endpoint_that_is_silent_is_asked_last_for_a_while(postgres_url, s3, chain):
+    with watched(chain) as node, running(postgres_url, s3, dev=f"http://127.0.0.1:9,{node.url}") as runtime:
+        streams = apply(runtime, end=BLOCKS, verify="structural", streams=("blocks",))
+        published = [commit(runtime, streams["blocks"], start) for start in (0, 100)]
+        assert [each.rows for each in published] == [100, 100]
+        assert [set(each.verification["endpoints"]) for each in published] == [{"dev#2"}] * 2
+        (down, up) = runtime.stream_pool(streams["blocks"]).endpoints
+        assert runtime.pieces._turns.place(down) > runtime.pieces._turns.place(up)

@@ -1,0 +1,47 @@
+"""A gateway of one process's own: where no shared one runs, its budgets are still those of all, by the registry."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from trace_dagster.errors import Unavailable
+
+_STOP_SECONDS = 5.0
+
+
+class OwnedGateway:
+    """A child process that ends with its owner, by the pipe between them. Raises Unavailable when it does not start."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "trace_dagster.gateway", "--owned"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        said = self._process.stdout.readline()
+        if not said:
+            self.close()
+            raise Unavailable("the rpc gateway did not start: its reason is in this process's log")
+        self.url = str(json.loads(said)["url"])
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
