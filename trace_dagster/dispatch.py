@@ -16,6 +16,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.lanes import Lane, lanes, lanes_of_any
 from trace_dagster.registry.connection import Database, Row, Session
 from trace_dagster.registry.jobs import Jobs, StreamRow
+from trace_dagster.registry.progress import recent_rates
 from trace_dagster.registry.wakes import wake
 from trace_dagster.wakeups.driver import MAX_DELIVERIES, Delivery, QueueDriver, decode
 
@@ -23,6 +24,15 @@ BATCH_TAG = "trace/batch"
 """Marks the runs that came from a batch, with its id."""
 
 RANGES_PER_RUN = 256
+"""While nothing tells how long a range of a lane takes."""
+
+MOST_RANGES_PER_RUN = 1000
+"""A start costs as much as a hundred tiny ranges, so runs are long; of a backfill too."""
+
+LEAST_RANGES_PER_RUN = 32
+RUN_SECONDS = 600.0
+"""What a run should take: other jobs wait for its slot."""
+
 SKIPPED_AT_ONCE = 64
 """Ranges between two due ones that one run rather skips than two runs start: a start costs as much as a hundred."""
 
@@ -62,10 +72,13 @@ class Batch:
 class Dispatcher:
     """Turns wake-ups into batches. Any number may tick at once, one of them cuts."""
 
-    def __init__(self, database: Database, jobs: Jobs, queue: QueueDriver) -> None:
+    def __init__(
+        self, database: Database, jobs: Jobs, queue: QueueDriver, *, ranges_per_run: int | None = None
+    ) -> None:
         self._database = database
         self._jobs = jobs
         self._queue = queue
+        self._ranges_per_run = ranges_per_run
 
     def tick(self, register: Register, run_states: RunStates, loaded: Mapping[UUID, LoadedAs]) -> list[Batch]:
         """Settle what was launched, receive wake-ups, and cut batches for the lanes they point at.
@@ -140,7 +153,8 @@ class Dispatcher:
             lock = session.one("try_lock_dispatch")
             if not lock or not lock["locked"]:
                 return []
-            return list(islice(_batches(session, lane, register, receipts), BATCHES_PER_TICK))
+            most = self._ranges_per_run or ranges_per_run(lane, session)
+            return list(islice(_batches(session, lane, most, register, receipts), BATCHES_PER_TICK))
 
 
 def loaded_as(streams: Sequence[StreamRow]) -> dict[UUID, LoadedAs]:
@@ -172,22 +186,33 @@ def _decoded(deliveries: Iterable[Delivery]) -> tuple[dict[UUID, list[str]], lis
     return known, poison
 
 
-def _batches(session: Session, lane: Lane, register: Register, receipts: Mapping[UUID, list[str]]) -> Iterator[Batch]:
+def ranges_per_run(lane: Lane, session: Session) -> int:
+    """As many ranges as the lane's slowest stream commits in RUN_SECONDS, by its recent commits."""
+    rates = recent_rates(session, [stream.dataset_uuid for stream in lane.streams])
+    if not rates:
+        return RANGES_PER_RUN
+    ranges = int(RUN_SECONDS * min(rates.values()) / lane.streams[0].chunk_size)
+    return max(LEAST_RANGES_PER_RUN, min(ranges, MOST_RANGES_PER_RUN))
+
+
+def _batches(
+    session: Session, lane: Lane, most: int, register: Register, receipts: Mapping[UUID, list[str]]
+) -> Iterator[Batch]:
     datasets = [stream.dataset_uuid for stream in lane.streams]
     rows = session.all("launchable_tasks", dataset_uuids=datasets, limit=TASKS_PER_TICK)
     if rows:
         order = register(lane, sorted({_key(row) for row in rows}))
-        for window in _windows(rows, order):
+        for window in _windows(rows, order, most):
             yield _store(session, lane, window, receipts)
 
 
-def _windows(rows: list[Row], order: Mapping[str, int]) -> Iterator[list[Row]]:
-    """Tasks over at most RANGES_PER_RUN ranges, near each other in ``order``: a run names first and last."""
+def _windows(rows: list[Row], order: Mapping[str, int], most: int) -> Iterator[list[Row]]:
+    """Tasks over at most ``most`` ranges, near each other in ``order``: a run names first and last."""
     window: list[Row] = []
     first = last = -1
     for row in sorted(rows, key=lambda row: order[_key(row)]):
         position = order[_key(row)]
-        if window and (position > last + 1 + SKIPPED_AT_ONCE or position - first >= RANGES_PER_RUN):
+        if window and (position > last + 1 + SKIPPED_AT_ONCE or position - first >= most):
             yield window
             window = []
         if not window:

@@ -105,7 +105,7 @@ class Runtime:
     @cached_property
     def dispatcher(self) -> Dispatcher:
         """Wake-ups to batches."""
-        return Dispatcher(self.database, self.jobs, self.queue)
+        return Dispatcher(self.database, self.jobs, self.queue, ranges_per_run=self.settings.ranges_per_run)
 
     @cached_property
     def publications(self) -> Publications:

@@ -27,7 +27,7 @@ from dagster import (
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import Dataset
 from trace_dagster.defs.mapping import mapping_key, range_of
-from trace_dagster.dispatch import BATCH_TAG, RANGES_PER_RUN
+from trace_dagster.dispatch import BATCH_TAG, MOST_RANGES_PER_RUN
 from trace_dagster.ingest import StreamSpec, Work
 from trace_dagster.registry.jobs import StreamRow
 from trace_dagster.registry.publications import Publication
@@ -50,8 +50,10 @@ def spec_of(stream: StreamRow) -> StreamSpec:
     return StreamSpec(**{name: getattr(stream, name) for name in StreamSpec.__slots__})
 
 
-def stream_asset(stream: StreamRow, partitions: DynamicPartitionsDefinition) -> AssetsDefinition:
-    """The asset of one stream."""
+def stream_asset(
+    stream: StreamRow, partitions: DynamicPartitionsDefinition, ranges_per_run: int | None = None
+) -> AssetsDefinition:
+    """The asset of one stream; a backfill of it starts a run per ``ranges_per_run`` partitions."""
     prefix = f"{stream.job_name}__{stream.dataset_key}"
     plan, cryo_range, seal = _plan_op(prefix), _range_op(prefix, stream), _seal_op(prefix)
 
@@ -60,7 +62,7 @@ def stream_asset(stream: StreamRow, partitions: DynamicPartitionsDefinition) -> 
         key_prefix=str(stream.chain_id),
         group_name=stream.job_name,
         partitions_def=partitions,
-        backfill_policy=BackfillPolicy.multi_run(RANGES_PER_RUN),
+        backfill_policy=BackfillPolicy.multi_run(ranges_per_run or MOST_RANGES_PER_RUN),
         description=_description(stream, stream_dataset(stream)),
         kinds={"cryo", "parquet", "s3"},
         tags={"trace/job": stream.job_name, "trace/dataset": stream.cryo_dataset_name},
