@@ -21,7 +21,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 from urllib.request import urlopen
 
@@ -53,7 +53,8 @@ class Template:
     block: Block
     thin: bytes
     full: bytes
-    receipts: bytes
+    receipts: tuple[bytes, ...]
+    """By transaction."""
     logs: bytes
     traces: bytes
     rows: dict[str, int]
@@ -80,6 +81,26 @@ class Chain:
         """How many rows ``[start, end)`` has."""
         return sum(self.template(number).rows[dataset] for number in range(start, end))
 
+    def receipt(self, transaction_hash: str) -> bytes:
+        """A transaction's receipt, ``null`` where there is none.
+
+        Blocks repeat every ``TEMPLATES`` or so, and their transactions with them: it is that of the first such block.
+        """
+        if transaction_hash not in self._mined:
+            return b"null"
+        number, index = self._mined[transaction_hash]
+        return self.fill(self.template(number).receipts[index], number)
+
+    @cached_property
+    def _mined(self) -> dict[str, tuple[int, int]]:
+        """(block, index) of every transaction, by its hash in hex."""
+        blocks = range(1, min(self.length, len(self._templates) + 1))
+        return {
+            f"0x{transaction.hash.hex()}": (number, index)
+            for number in blocks
+            for index, transaction in enumerate(self.template(number).block.transactions)
+        }
+
     def fill(self, template: bytes, number: int) -> bytes:
         """An answer for block ``number``."""
         if b"%" not in template:
@@ -100,7 +121,7 @@ def _template(block: Block) -> Template:
         block=block,
         thin=_mark(block_json(marked, full=False)),
         full=_mark(block_json(marked, full=True)),
-        receipts=_mark(receipts),
+        receipts=tuple(map(_mark, receipts)),
         logs=_mark([log for receipt in receipts for log in receipt["logs"]])[1:-1],
         traces=_mark(traces),
         rows={
@@ -210,6 +231,8 @@ class Node:
             first, last = int(params[0]["fromBlock"], 16), int(params[0]["toBlock"], 16)
             parts = [self._logs(n) for n in range(first, min(last, chain.length - 1) + 1)]
             return b"[" + b",".join(filter(None, parts)) + b"]"
+        if method == "eth_getTransactionReceipt":
+            return chain.receipt(params[0])
         number = chain.length - 1 if not params[0].startswith("0x") else int(params[0], 16)
         if number >= chain.length:
             return b"null"
@@ -217,7 +240,7 @@ class Node:
         if method == "eth_getBlockByNumber":
             return chain.fill(template.full if params[1] else template.thin, number)
         if method == "eth_getBlockReceipts":
-            return chain.fill(template.receipts, number)
+            return b"[" + chain.fill(b",".join(template.receipts), number) + b"]"
         if method == "debug_traceBlockByNumber":
             return chain.fill(template.traces, number)
         raise LookupError(method)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import psycopg
 
+from bench import node
+from bench.usage import Usage
 from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.lite.processes import STACK_VARIABLE
 from trace_dagster.lite.stack import Stack
@@ -21,6 +21,9 @@ from trace_dagster.operate import apply_file, watch
 
 DATASETS = ("blocks", "transactions", "logs", "geth_calls")
 POOL = "node"
+CLOCK_SECONDS = 1.0
+"""Between two looks at the processes: a look costs about 10 ms of CPU time."""
+
 _JOB = """kind: chain_sync
 name: {name}
 chain_id: {chain}
@@ -30,10 +33,52 @@ streams:
 {streams}
 """
 _COMMITS = """
-select extract(epoch from min(a.started_at)), extract(epoch from max(a.ended_at)), count(*)
-from trace.attempts a join trace.tasks t using (task_id) join trace.streams s using (dataset_uuid)
-join trace.jobs j using (job_id) where j.name = %s and a.state = 'committed'
+select extract(epoch from min(a.started_at)), extract(epoch from max(a.ended_at)), count(*), sum(v.row_count)
+from trace.attempts a join trace.dataset_versions v using (task_id, attempt)
+join trace.streams s on s.dataset_uuid = v.dataset_uuid join trace.jobs j using (job_id)
+where j.name = %s and a.state = 'committed'
 """
+_HIDE = "update trace.dataset_versions set visible = false, hidden_at = now() where visible"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A node at some distance, and the pool it is known by."""
+
+    pool: str
+    url: str
+    latency: float
+    """Seconds added to each request."""
+
+    @property
+    def name(self) -> str:
+        """For a table."""
+        return f"{self.latency * 1000:.0f} ms"
+
+
+@contextmanager
+def lines(blocks: int, latencies: Sequence[float]) -> Iterator[list[Line]]:
+    """A node per latency, each with the same chain of ``blocks``."""
+    with ExitStack() as nodes:
+        yield [
+            Line(f"node_{round(each * 1000)}", nodes.enter_context(node.running(blocks, latency=each)), each)
+            for each in latencies
+        ]
+
+
+@contextmanager
+def place(blocks: int, latencies: Sequence[float]) -> Iterator[tuple[dict[str, str], list[Line]]]:
+    """A stack with a pool per latency: what commands need to know of it, and the pools."""
+    with lines(blocks, latencies) as found, stack_at(found) as environment:
+        yield environment, found
+
+
+@contextmanager
+def stack_at(found: Sequence[Line]) -> Iterator[dict[str, str]]:
+    """A stack with a pool per line."""
+    pools = {f"TRACE_RPC_POOL_{line.pool.upper()}_URL": line.url for line in found}
+    with stack(found[0].url, **pools) as environment:
+        yield environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +90,9 @@ class Synced:
     starting: float
     """Of these, until the first range was claimed."""
     ranges: int
+    rows: int
     cpu: dict[str, float]
-    """CPU seconds by process: run, engine, dagster, postgres, s3."""
+    """CPU seconds by part, see :mod:`bench.usage`."""
 
     @property
     def working(self) -> float:
@@ -79,51 +125,49 @@ def sync(
     chunk: int,
     verify: str,
     datasets: Sequence[str] = DATASETS,
+    pool: str = POOL,
 ) -> Synced:
-    """Apply a job over ``[0, blocks)`` and wait for its end. Exits when a range failed."""
-    streams = "\n".join(f"  {each}_{name}: {{cryo_dataset_name: {each}}}" for each in datasets)
-    text = _JOB.format(name=name, chain=CHAIN_ID, blocks=blocks, chunk=chunk, verify=verify, streams=streams, pool=POOL)
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        file.write(text)
-        file.flush()
-        before = cpu_seconds(environment[STACK_VARIABLE])
+    """Apply a job over ``[0, blocks)`` and wait for its end. Exits when a range failed.
+
+    Nothing that was committed before helps it: versions of other jobs over the same chain are hidden, for they
+    would be evidence.
+    """
+    hide(environment)
+    with Usage(environment[STACK_VARIABLE], CLOCK_SECONDS) as usage:
         started = time.time()
-        apply_file(Path(file.name), environment, lambda _: None)
+        apply(name, environment, blocks=blocks, chunk=chunk, verify=verify, datasets=datasets, pool=pool)
         if watch(name, environment, _say):
             sys.exit(f"error: {name} did not commit everything")
-        after = cpu_seconds(environment[STACK_VARIABLE])
     with psycopg.connect(environment["TRACE_POSTGRES_URL"]) as connection:
         row = connection.execute(_COMMITS, [name]).fetchone()
     assert row is not None
-    first, last, ranges = float(row[0]), float(row[1]), int(row[2])
-    spent = {part: round(after[part] - before[part], 2) for part in after}
-    return Synced(last - started, first - started, ranges, spent)
+    first, last, ranges, rows = float(row[0]), float(row[1]), int(row[2]), int(row[3])
+    return Synced(last - started, first - started, ranges, rows, usage.cpu())
 
 
-def cpu_seconds(stack_id: str) -> Counter[str]:
-    """CPU seconds so far of a stack, by part. Those of a process that ended count with its parent's part."""
-    found: Counter[str] = Counter()
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.environ().get(STACK_VARIABLE) == stack_id:
-                found[_part(" ".join(process.cmdline()))] += sum(process.cpu_times()[:4])
-    return found
+def apply(
+    name: str,
+    environment: Mapping[str, str],
+    *,
+    blocks: int,
+    chunk: int,
+    verify: str,
+    datasets: Sequence[str] = DATASETS,
+    pool: str = POOL,
+) -> None:
+    """Apply a job over ``[0, blocks)`` with a stream ``{dataset}_{name}`` per dataset."""
+    streams = "\n".join(f"  {each}_{name}: {{cryo_dataset_name: {each}}}" for each in datasets)
+    text = _JOB.format(name=name, chain=CHAIN_ID, blocks=blocks, chunk=chunk, verify=verify, streams=streams, pool=pool)
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(text)
+        file.flush()
+        apply_file(Path(file.name), environment, lambda _: None)
 
 
-_PARTS = {
-    "engine.worker": "engine",
-    "postgres": "postgres",
-    "weed": "s3",
-    "trace_dagster.gateway": "gateway",
-    "devchain": "devchain",
-    "_daemon": "daemon",
-    "webserver": "web server",
-}
-
-
-def _part(command: str) -> str:
-    """The code server starts the runs, a run its engine: what ended counts with them."""
-    return next((part for mark, part in _PARTS.items() if mark in command), "runs and code server")
+def hide(environment: Mapping[str, str]) -> None:
+    """Take what is committed out of sight: it must not be the next job's evidence."""
+    with psycopg.connect(environment["TRACE_POSTGRES_URL"]) as connection:
+        connection.execute(_HIDE)
 
 
 def _outside() -> dict[str, str]:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from trace_dagster.blocks import BlockRange
@@ -108,26 +109,30 @@ def node(blocks: int, latency: float) -> Iterator[str]:
 
 def round_of(runtime: Runtime, number: int, verify: str, blocks: int, chunk: int) -> dict[str, float]:
     """Seconds until everything is committed, by dataset, one after the other."""
-    name = f"{verify}_{number}"
+    spans = list(BlockRange(0, blocks).split(chunk))
+    seconds = {}
+    for dataset, spec in applied(runtime, f"{verify}_{number}", verify, blocks, chunk).items():
+        started = time.perf_counter()
+        with ThreadPoolExecutor(RANGES_AT_ONCE) as threads:
+            list(threads.map(partial(bring_in, runtime, spec), spans))
+        seconds[dataset] = time.perf_counter() - started
+    return seconds
+
+
+def applied(runtime: Runtime, name: str, verify: str, blocks: int, chunk: int) -> dict[str, StreamSpec]:
+    """The streams of a new job over ``[0, blocks)``, by dataset."""
     streams = "\n".join(f"  {dataset}_{name}: {{cryo_dataset_name: {dataset}}}" for dataset in DATASETS)
     job = parse(JOB.format(name=name, chain=CHAIN_ID, blocks=blocks, chunk=chunk, verify=verify, streams=streams))
     runtime.jobs.apply(job, Bounds(0, blocks))
     found = {stream.dataset_key: stream for stream in runtime.jobs.streams() if stream.job_name == name}
-    spans = list(BlockRange(0, blocks).split(chunk))
-    seconds = {}
-    for dataset in DATASETS:
-        spec = spec_of(found[f"{dataset}_{name}"])
+    return {dataset: spec_of(found[f"{dataset}_{name}"]) for dataset in DATASETS}
 
-        def bring_in(span: BlockRange, spec: StreamSpec = spec) -> None:
-            work = runtime.ingest.claim(spec, span, "bench", wait_seconds=0)
-            assert isinstance(work, Work)
-            runtime.ingest.commit(work)
 
-        started = time.perf_counter()
-        with ThreadPoolExecutor(RANGES_AT_ONCE) as threads:
-            list(threads.map(bring_in, spans))
-        seconds[dataset] = time.perf_counter() - started
-    return seconds
+def bring_in(runtime: Runtime, spec: StreamSpec, span: BlockRange) -> None:
+    """Claim a range and commit it."""
+    work = runtime.ingest.claim(spec, span, "bench", wait_seconds=0)
+    assert isinstance(work, Work)
+    runtime.ingest.commit(work)
 
 
 def hide(runtime: Runtime) -> None:

@@ -1,0 +1,93 @@
+"""What the product costs beside bare Cryo: the same blocks of the same node, everything committed on S3.
+
+    .venv/bin/python -m bench.end_to_end [--blocks 20000] [--rounds 5] [--latency 0 0.05]
+
+Bare: `cryo.freeze` of four datasets, one after the other, to local disk in a fresh process, its import not counted.
+Product: from apply to everything committed, through planner, daemon, run and proof, on one stack for all rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from bench.bare import Bare, freeze
+from bench.product import DATASETS, Line, Synced, place, sync
+from bench.table import Compared, cpu_note, in_turn, machine, markdown
+
+CHUNK = 1000
+VERIFY = ("structural", "full")
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Both ways over the same blocks of one node."""
+
+    line: Line
+    verify: str
+    blocks: int
+    bare: Bare
+    product: Synced
+
+
+def measure(
+    environment: Mapping[str, str],
+    line: Line,
+    *,
+    blocks: int,
+    number: int = 0,
+    chunk: int = CHUNK,
+    verify: Sequence[str] = VERIFY,
+) -> list[Round]:
+    """Round ``number`` at one node: a pair for each level of proof."""
+    return [_pair(environment, line, level, blocks, chunk, number) for level in verify]
+
+
+def _pair(environment: Mapping[str, str], line: Line, verify: str, blocks: int, chunk: int, number: int) -> Round:
+    name = f"end_{line.pool}_{verify}_{number}"
+    ours, theirs = in_turn(
+        number,
+        lambda: sync(name, environment, blocks=blocks, chunk=chunk, verify=verify, pool=line.pool),
+        lambda: freeze(line.url, blocks, chunk, DATASETS),
+    )
+    return Round(line, verify, blocks, theirs, ours)
+
+
+def compared(rounds: Sequence[Round]) -> list[Compared]:
+    """For each line and level: claims to commits beside bare, and the whole beside bare."""
+    found = []
+    for line, verify in dict.fromkeys((each.line, each.verify) for each in rounds):
+        mine = [each for each in rounds if (each.line, each.verify) == (line, verify)]
+        last = mine[-1]
+        what = f"end to end, {verify}, {line.name}, {last.blocks:,} blocks x {len(DATASETS)}"
+        starting = f"start-up {last.product.starting:.1f} s of it"
+        cpu = f"{cpu_note(last.product.cpu)}; bare {last.bare.cpu_seconds:.1f}"
+        working = tuple((each.product.working, each.bare.seconds) for each in mine)
+        whole = tuple((each.product.seconds, each.bare.seconds) for each in mine)
+        spent = tuple((sum(each.product.cpu.values()), each.bare.cpu_seconds) for each in mine)
+        found += [
+            Compared(f"{what}: first claim to last commit", "s", working),
+            Compared(f"{what}: apply to last commit", "s", whole, starting),
+            Compared(f"{what}: CPU", "CPU s", spent, cpu),
+        ]
+    return found
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--blocks", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--latency", type=float, nargs="+", default=[0.0, 0.05], help="seconds added to each request")
+    options = parser.parse_args()
+    rounds: list[Round] = []
+    with place(options.blocks, options.latency) as (environment, lines):
+        for number, line in product(range(options.rounds), lines):
+            rounds += measure(environment, line, blocks=options.blocks, number=number)
+    print(f"{machine()}\n\n{markdown(compared(rounds))}")
+
+
+if __name__ == "__main__":
+    main()

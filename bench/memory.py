@@ -1,0 +1,246 @@
+"""How much memory a run needs, by the size of its ranges and along many of them.
+
+    .venv/bin/python -m bench.memory [--blocks 50000] [--small 500] [--ranges 2000] [--verify full]
+
+Every range goes through claim, Cryo, proof, Parquet on a real S3 server and the fenced commit in a real Postgres, in a
+fresh process, without Dagster: that process is the run's, its children are the engine's workers. The same blocks are
+brought in as one range per dataset and as small ranges one after the other; then many ranges of a few blocks, at once
+as many as a run works on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+
+import psutil
+
+from bench import node
+from bench.table import Compared, machine, markdown
+from bench.verification import DATASETS, applied, bring_in, hide, services, wait_for
+from trace_dagster.blocks import BlockRange
+from trace_dagster.ingest import StreamSpec
+from trace_dagster.runtime import Runtime
+from trace_dagster.settings import settings_from
+
+SMALL, SIZE = 500, 10
+"""Blocks of a small range, and of each of many."""
+
+MAX_INFLIGHT = 8
+"""As the job of :mod:`bench.verification` has it."""
+
+_LOOK_SECONDS = 0.1
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a child brings in: every dataset of ``[0, blocks)`` in ranges of ``chunk``, so many ``at_once``.
+
+    The datasets of a range come before the next range, as in a run.
+    """
+
+    name: str
+    blocks: int
+    chunk: int
+    at_once: int
+    verify: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Resident bytes at one time, in seconds since the epoch."""
+
+    at: float
+    run: int
+    engine: int
+    """Of all workers together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """One child from its first range to its last."""
+
+    order: Order
+    commits: tuple[float, ...]
+    """When each range was committed, in seconds since the epoch."""
+    looks: tuple[Look, ...]
+
+    @property
+    def whole(self) -> tuple[Look, ...]:
+        """All looks."""
+        return self.looks
+
+    @property
+    def first(self) -> tuple[Look, ...]:
+        """Looks while the first tenth of the ranges was committed."""
+        return self._between(self.commits[0], self.commits[len(self.commits) // 10])
+
+    @property
+    def last(self) -> tuple[Look, ...]:
+        """Looks while the last tenth was."""
+        return self._between(self.commits[-1 - len(self.commits) // 10], self.commits[-1])
+
+    def _between(self, start: float, end: float) -> tuple[Look, ...]:
+        """At least the last one before the end."""
+        until = tuple(look for look in self.looks if look.at <= end)
+        return tuple(look for look in until if look.at >= start) or until[-1:]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """One round."""
+
+    small: Course
+    large: Course
+    along: Course
+
+
+@contextmanager
+def registry(url: str) -> Iterator[dict[str, str]]:
+    """Postgres and S3: what a child needs to know of them, and of the node at ``url``."""
+    with (
+        tempfile.TemporaryDirectory(prefix="trace-bench-", ignore_cleanup_errors=True) as folder,
+        services(Path(folder)) as variables,
+    ):
+        yield {**variables, "TRACE_RPC_POOL_NODE_URL": url}
+
+
+def measure(
+    variables: Mapping[str, str], *, blocks: int, small: int, ranges: int, size: int, verify: str, number: int = 0
+) -> Memory:
+    """``blocks`` as ranges of ``small`` and as one range; then ``ranges`` ranges of ``size``."""
+    per_dataset = -(-ranges // len(DATASETS))
+    return Memory(
+        small=_course(variables, Order(f"small_{number}", blocks, small, 1, verify)),
+        large=_course(variables, Order(f"large_{number}", blocks, blocks, 1, verify)),
+        along=_course(variables, Order(f"along_{number}", per_dataset * size, size, MAX_INFLIGHT, verify)),
+    )
+
+
+def compared(rounds: Sequence[Memory]) -> list[Compared]:
+    """Peaks of the large beside the small ranges, and of the last tenth beside the first."""
+    one = rounds[-1]
+    what = f"memory, ranges of {one.large.order.chunk:,} blocks beside {one.small.order.chunk:,}"
+    along = f"memory, the last tenth of {len(one.along.commits):,} ranges beside the first"
+    note = f"{one.large.order.verify}, {one.large.order.blocks:,} blocks x {len(DATASETS)}, a range at a time"
+    at_once = f"ranges of {one.along.order.chunk} blocks, {MAX_INFLIGHT} at a time"
+    return [
+        _peaks(f"{what}: run", [(each.large.whole, each.small.whole) for each in rounds], _run, note),
+        _peaks(f"{what}: engine workers", [(each.large.whole, each.small.whole) for each in rounds], _engine, note),
+        _peaks(f"{along}: run", [(each.along.last, each.along.first) for each in rounds], _run, at_once),
+        _peaks(f"{along}: engine workers", [(each.along.last, each.along.first) for each in rounds], _engine, at_once),
+    ]
+
+
+def _peaks(
+    what: str, pairs: Sequence[tuple[Sequence[Look], Sequence[Look]]], part: Callable[[Look], int], note: str
+) -> Compared:
+    peaks = tuple((max(map(part, one)) / _MIB, max(map(part, other)) / _MIB) for one, other in pairs)
+    return Compared(what, "MiB, peak", peaks, note)
+
+
+def _run(look: Look) -> int:
+    return look.run
+
+
+def _engine(look: Look) -> int:
+    return look.engine
+
+
+def _course(variables: Mapping[str, str], order: Order) -> Course:
+    """Run a child and look at it and its children all the while."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "bench.memory", "--child"],
+        env={**os.environ, **variables},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    child.stdin.write(json.dumps(asdict(order)))
+    child.stdin.close()
+    looks: list[Look] = []
+    watch = threading.Thread(target=_watch, args=(psutil.Process(child.pid), looks), daemon=True)
+    watch.start()
+    commits = tuple(sorted(float(line) for line in child.stdout))
+    if child.wait():
+        raise RuntimeError(f"{order.name} was not committed")
+    watch.join()
+    return Course(order, commits, tuple(looks))
+
+
+def _watch(run: psutil.Process, looks: list[Look]) -> None:
+    with suppress(psutil.NoSuchProcess):  # it is over
+        while run.status() != psutil.STATUS_ZOMBIE:
+            workers = [_resident(worker) for worker in run.children(recursive=True)]
+            looks.append(Look(time.time(), _resident(run), sum(workers)))
+            time.sleep(_LOOK_SECONDS)
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:  # it ended meanwhile
+        return 0
+
+
+def _bring_all_in(order: Order) -> None:
+    """In the child: says when each range was committed."""
+    runtime = Runtime(settings_from(os.environ))
+
+    def bring(each: tuple[BlockRange, StreamSpec]) -> float:
+        span, spec = each
+        bring_in(runtime, spec, span)
+        return time.time()
+
+    try:
+        wait_for(os.environ["TRACE_RPC_POOL_NODE_URL"], runtime)
+        hide(runtime)
+        specs = applied(runtime, order.name, order.verify, order.blocks, order.chunk).values()
+        spans = BlockRange(0, order.blocks).split(order.chunk)
+        with ThreadPoolExecutor(order.at_once) as threads:
+            for committed in threads.map(bring, product(spans, specs)):
+                print(committed, flush=True)
+    finally:
+        runtime.close()
+
+
+def main() -> None:
+    """Measure and print the table; in a child, bring in what stdin orders."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--blocks", type=int, default=50_000)
+    parser.add_argument("--small", type=int, default=SMALL, help="blocks of a small range")
+    parser.add_argument("--ranges", type=int, default=2000)
+    parser.add_argument("--size", type=int, default=SIZE, help="blocks of each of the many ranges")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--verify", default="full", choices=["off", "structural", "full"])
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        _bring_all_in(Order(**json.load(sys.stdin)))
+        return
+    sizes = {name: getattr(options, name) for name in ("blocks", "small", "ranges", "size", "verify")}
+    with (
+        node.running(max(options.blocks, options.ranges * options.size)) as url,
+        registry(url) as variables,
+    ):
+        rounds = [measure(variables, **sizes, number=number) for number in range(options.rounds)]
+    print(f"{machine()}\n\n{markdown(compared(rounds))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""What one range costs: thousands of tiny ones in one backfill, launched as Dagster's UI launches it.
+
+    .venv/bin/python -m bench.ranges [--ranges 10000] [--size 1]
+
+One stream of blocks. Before its job is applied the wake-up sensor is stopped, by the mutation behind its switch in the
+UI: heads are observed, ranges planned and their partitions made known as ever, but nobody starts a run, so that the
+backfill does all the work. What extraction costs is measured by bare Cryo, with as many calls as there are ranges.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from dagster_graphql import DagsterGraphQLClient
+
+from bench.bare import Bare, collect_each
+from bench.product import CLOCK_SECONDS, Line, apply, hide, place, sync
+from bench.table import Compared, cpu_note, machine, markdown
+from bench.usage import Usage
+from trace_dagster.blocks import BlockRange
+from trace_dagster.defs.remote import LOCATION
+from trace_dagster.devchain.constants import CHAIN_ID
+from trace_dagster.lite.ports import HOST
+from trace_dagster.lite.processes import STACK_VARIABLE
+
+DATASET = "blocks"
+SENSOR = "trace_wakeups"
+KEYS_SECONDS = 120.0
+STALL_SECONDS = 300.0
+"""Without a commit for this long it has failed; a run takes some ten seconds to start."""
+
+_POLL_SECONDS = 1.0
+_SENSOR = """
+query Sensor($selector: SensorSelector!) {
+  sensorOrError(sensorSelector: $selector) { __typename ... on Sensor { sensorState { id } } }
+}
+"""
+_STOP = """
+mutation Stop($id: String!) {
+  stopSensor(id: $id) { __typename ... on StopSensorMutationResult { instigationState { status } } }
+}
+"""
+_START = """
+mutation Start($selector: SensorSelector!) { startSensor(sensorSelector: $selector) { __typename } }
+"""
+_KEYS = """
+query Keys($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { partitionKeys } } }
+"""
+_BACKFILL = """
+mutation Backfill($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}
+"""
+_COMMITS = """
+select extract(epoch from a.ended_at)::float8, v.row_count
+from trace.attempts a join trace.dataset_versions v using (task_id, attempt)
+join trace.streams s on s.dataset_uuid = v.dataset_uuid join trace.jobs j using (job_id)
+where j.name = %s and a.state = 'committed' order by 1
+"""
+_COUNT = """
+select count(*) from trace.tasks t join trace.streams s using (dataset_uuid) join trace.jobs j using (job_id)
+where j.name = %s and t.state = 'committed'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """One backfill. Times are seconds since the launch."""
+
+    commits: tuple[float, ...]
+    spent: tuple[float, float, float]
+    """CPU seconds of the stack: in all, until a tenth of the commits, in the last tenth."""
+    cpu: dict[str, float]
+    """The same by part."""
+    rows: int
+    bare: Bare
+
+    @property
+    def tenths(self) -> tuple[float, float]:
+        """Seconds the first tenth of the ranges took from the first commit on, and the last tenth."""
+        tenth = len(self.commits) // 10
+        return self.commits[tenth] - self.commits[0], self.commits[-1] - self.commits[-1 - tenth]
+
+
+class Web:
+    """The web server, as the UI talks to it."""
+
+    def __init__(self, port: int) -> None:
+        self._client = DagsterGraphQLClient(HOST, port_number=port)
+        self._sensor = {
+            "repositoryLocationName": LOCATION,
+            "repositoryName": "__repository__",
+            "sensorName": SENSOR,
+        }
+
+    @property
+    def has_wakeups(self) -> bool:
+        """Whether the sensor exists: before the first job there is none."""
+        return bool(self._sensor_now()["__typename"] == "Sensor")
+
+    def stop_wakeups(self) -> None:
+        """Nobody starts runs for what is planned from now on."""
+        answer = self._ask(_STOP, id=self._sensor_now()["sensorState"]["id"])["stopSensor"]
+        if answer.get("instigationState", {}).get("status") != "STOPPED":
+            raise RuntimeError(f"the sensor was not stopped: {answer}")
+
+    def start_wakeups(self) -> None:
+        """As it was."""
+        self._ask(_START, selector=self._sensor)
+
+    def await_keys(self, dataset_key: str, wanted: int) -> None:
+        """Until the asset's page shows all partitions: the planner's sensor makes them known."""
+        deadline = time.monotonic() + KEYS_SECONDS
+        while len(self._ask(_KEYS, key={"path": _path(dataset_key)})["assetNodeOrError"]["partitionKeys"]) < wanted:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the partitions of {dataset_key} are not known to Dagster")
+            time.sleep(_POLL_SECONDS)
+
+    def backfill(self, dataset_key: str, keys: list[str]) -> None:
+        """Launch one over these partitions."""
+        params = {"assetSelection": [{"path": _path(dataset_key)}], "partitionNames": keys}
+        answer = self._ask(_BACKFILL, params=params)["launchPartitionBackfill"]
+        if answer["__typename"] != "LaunchBackfillSuccess":
+            raise RuntimeError(f"the backfill was not launched: {answer}")
+
+    def _sensor_now(self) -> Any:
+        return self._ask(_SENSOR, selector=self._sensor)["sensorOrError"]
+
+    def _ask(self, query: str, **variables: Any) -> Any:
+        return self._client._execute(query, variables)
+
+
+def measure(environment: Mapping[str, str], line: Line, *, ranges: int, size: int = 1, number: int = 0) -> Ranges:
+    """Commit ``ranges`` ranges of ``size`` blocks by one backfill; the node's chain must have the blocks."""
+    name = f"ranges_{number}"
+    dataset_key = f"{DATASET}_{name}"
+    web = Web(int(environment["TRACE_WEB_URL"].rsplit(":", 1)[1]))
+    if not web.has_wakeups:
+        sync("first", environment, blocks=size, chunk=size, verify="structural", datasets=(DATASET,), pool=line.pool)
+    hide(environment)
+    web.stop_wakeups()
+    try:
+        apply(
+            name,
+            environment,
+            blocks=ranges * size,
+            chunk=size,
+            verify="structural",
+            datasets=(DATASET,),
+            pool=line.pool,
+        )
+        web.await_keys(dataset_key, ranges)
+        with Usage(environment[STACK_VARIABLE], CLOCK_SECONDS) as usage:
+            launched = time.time()
+            web.backfill(dataset_key, [each.key for each in BlockRange(0, ranges * size).split(size)])
+            _await_commits(environment, name, ranges)
+    finally:
+        web.start_wakeups()
+    with psycopg.connect(environment["TRACE_POSTGRES_URL"]) as connection:
+        rows = connection.execute(_COMMITS, [name]).fetchall()
+    commits = [float(moment) for moment, _ in rows]
+    tenth = len(commits) // 10
+    at_first, at_tenth, before_last, at_last = (usage.total_at(commits[place]) for place in (0, tenth, -1 - tenth, -1))
+    spent = (sum(usage.cpu().values()), at_tenth - at_first, at_last - before_last)
+    bare = collect_each(line.url, ranges, size, DATASET)
+    relative = tuple(moment - launched for moment in commits)
+    return Ranges(relative, spent, usage.cpu(), sum(count for _, count in rows), bare)
+
+
+def compared(rounds: list[Ranges]) -> list[Compared]:
+    """Rates, CPU time beyond extraction, and the last tenth beside the first."""
+    count, last = len(rounds[-1].commits), rounds[-1]
+    what = f"{count:,} ranges in one backfill"
+    sustained = tuple(
+        ((each.commits[-1] - each.commits[0]) / count * 1e3, each.bare.seconds / count * 1e3) for each in rounds
+    )
+    spent = tuple((each.spent[0] / count * 1e3, each.bare.cpu_seconds / count * 1e3) for each in rounds)
+    beyond = (last.spent[0] - last.bare.cpu_seconds) / count * 1e3
+    rate = count / (last.commits[-1] - last.commits[0])
+    tenth = count // 10
+    slower = tuple((each.tenths[1] / tenth * 1e3, each.tenths[0] / tenth * 1e3) for each in rounds)
+    dearer = tuple((each.spent[2] / tenth * 1e3, each.spent[1] / tenth * 1e3) for each in rounds)
+    note = f"{rate:.1f} ranges/s sustained, first commit {last.commits[0]:.1f} s after the launch"
+    return [
+        Compared(f"{what}: one range, beside one bare call", "ms", sustained, note),
+        Compared(
+            f"{what}: CPU of one range, beside one bare call",
+            "CPU ms",
+            spent,
+            f"{beyond:.1f} CPU ms beyond extraction; {cpu_note(last.cpu)}",
+        ),
+        Compared(f"{what}: a range of the last tenth, beside the first tenth", "ms", slower),
+        Compared(f"{what}: CPU of a range of the last tenth, beside the first tenth", "CPU ms", dearer),
+    ]
+
+
+def _path(dataset_key: str) -> list[str]:
+    return [str(CHAIN_ID), dataset_key]
+
+
+def _await_commits(environment: Mapping[str, str], name: str, ranges: int) -> None:
+    committed, moved = 0, time.monotonic()
+    with psycopg.connect(environment["TRACE_POSTGRES_URL"], autocommit=True) as connection:
+        while committed < ranges:
+            time.sleep(_POLL_SECONDS)
+            row = connection.execute(_COUNT, [name]).fetchone()
+            assert row is not None
+            if row[0] > committed:
+                committed, moved = row[0], time.monotonic()
+            if time.monotonic() - moved > STALL_SECONDS:
+                raise RuntimeError(f"{committed} of {ranges} ranges are committed and no more")
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ranges", type=int, default=10_000)
+    parser.add_argument("--size", type=int, default=1, help="blocks of one range")
+    parser.add_argument("--rounds", type=int, default=1)
+    options = parser.parse_args()
+    with place(options.ranges * options.size, [0.0]) as (environment, (line,)):
+        rounds = [
+            measure(environment, line, ranges=options.ranges, size=options.size, number=number)
+            for number in range(options.rounds)
+        ]
+    print(f"{machine()}\n\n{markdown(compared(rounds))}")
+
+
+if __name__ == "__main__":
+    main()

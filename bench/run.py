@@ -1,0 +1,163 @@
+"""Everything that is measured, in one table of ratios: bench/RESULTS.md.
+
+    make bench            (or: .venv/bin/python -m bench.run [end_to_end ranges rivals memory] [--rounds 5])
+    .venv/bin/python -m bench.run --quick
+
+Medians of paired runs; the pairs alternate in order. The table is written after every round, so that a stop loses
+nothing; a part that fails has a line that says so, and the others go on. ``--quick`` is short chains and one round: it
+tells whether everything still works, not how long it takes, and prints its table only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import end_to_end, memory, node, ranges, rivals
+from bench.bare import blocks_in
+from bench.product import DATASETS, Line, place
+from bench.table import Compared, Failed, machine, markdown
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+BEGIN, END = "<!-- bench.run writes from here -->", "<!-- to here -->"
+LATENCIES = (0.0, 0.05)
+Rows = Sequence[Compared | Failed]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much is measured."""
+
+    rounds: int
+    seconds: float
+    """About how long bare Cryo, and one export of ethereum-etl, takes."""
+    ranges: int
+    memory_blocks: int
+    memory_ranges: int
+
+
+QUICK = Sizes(rounds=1, seconds=0.5, ranges=100, memory_blocks=2000, memory_ranges=100)
+
+
+def end_to_end_part(sizes: Sizes) -> Iterator[Rows]:
+    """The product beside bare Cryo."""
+    blocks = _blocks(sizes, DATASETS, end_to_end.CHUNK)
+    rounds: list[end_to_end.Round] = []
+    with place(max(blocks.values()), LATENCIES) as (environment, lines):
+        for number in range(sizes.rounds):
+            for line in lines:
+                rounds += end_to_end.measure(environment, line, blocks=blocks[line.latency], number=number)
+                yield end_to_end.compared(rounds)
+
+
+def ranges_part(sizes: Sizes) -> Iterator[Rows]:
+    """Many tiny ranges in one backfill."""
+    rounds: list[ranges.Ranges] = []
+    with place(sizes.ranges, LATENCIES[:1]) as (environment, (line,)):
+        for number in range(sizes.rounds):
+            rounds.append(ranges.measure(environment, line, ranges=sizes.ranges, number=number))
+            yield ranges.compared(rounds)
+
+
+def rivals_part(sizes: Sizes) -> Iterator[Rows]:
+    """The product beside ethereum-etl and a raw fetch."""
+    blocks = _blocks(sizes, rivals.DATASETS, rivals.CHUNK)
+    rounds: list[rivals.Round] = []
+    with place(max(blocks.values()), LATENCIES) as (environment, lines):
+        planned: dict[Line, rivals.Setup] = {}
+        for number in range(sizes.rounds):
+            for line in lines:
+                if line not in planned:
+                    planned[line] = rivals.setup(line, blocks[line.latency], sizes.seconds)
+                rounds.append(rivals.measure(environment, line, planned[line], number=number))
+                yield rivals.compared(rounds)
+
+
+def memory_part(sizes: Sizes) -> Iterator[Rows]:
+    """Memory by the size of ranges, and along many."""
+    rounds: list[memory.Memory] = []
+    with node.running(sizes.memory_blocks) as url, memory.registry(url) as variables:
+        for number in range(sizes.rounds):
+            rounds.append(
+                memory.measure(
+                    variables,
+                    blocks=sizes.memory_blocks,
+                    small=memory.SMALL,
+                    ranges=sizes.memory_ranges,
+                    size=memory.SIZE,
+                    verify="full",
+                    number=number,
+                )
+            )
+            yield memory.compared(rounds)
+
+
+PARTS: dict[str, Callable[[Sizes], Iterator[Rows]]] = {
+    "end_to_end": end_to_end_part,
+    "ranges": ranges_part,
+    "rivals": rivals_part,
+    "memory": memory_part,
+}
+"""Each yields its rows as they are after every round."""
+
+
+def run(parts: Sequence[str], sizes: Sizes, write: Callable[[Rows], None]) -> Rows:
+    """Measure the parts one after the other; ``write`` gets all rows there are, again and again."""
+    done: list[Compared | Failed] = []
+    for name in parts:
+        rows: Rows = []
+        try:
+            for rows in PARTS[name](sizes):
+                write([*done, *rows])
+        except (Exception, SystemExit) as error:
+            rows = [*rows, Failed(name, f"{type(error).__name__}: {error}")]
+        done += rows
+        write(done)
+    return done
+
+
+def report(rows: Rows, sizes: Sizes) -> str:
+    """The table, and what it was measured on."""
+    return f"{machine()}; medians of up to {sizes.rounds} paired runs.\n\n{markdown(rows)}"
+
+
+def put(text: str, path: Path) -> None:
+    """Replace what an earlier run wrote; whatever else stands in the file stays."""
+    before, _, rest = path.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+
+
+def _blocks(sizes: Sizes, datasets: Sequence[str], chunk: int) -> dict[float, int]:
+    return {latency: blocks_in(sizes.seconds, latency, chunk, datasets) for latency in LATENCIES}
+
+
+def main() -> None:
+    """Measure, write, print; exits 1 when something failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all of them unless given")
+    parser.add_argument("--quick", action="store_true", help="some minutes; nothing is written")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=60, help="about how long each run takes")
+    parser.add_argument("--ranges", type=int, default=10_000, help="ranges of the one backfill")
+    options = parser.parse_args()
+    unknown = sorted(set(options.parts) - set(PARTS))
+    if unknown:
+        parser.error(f"no part is called {', '.join(unknown)}")
+    long = Sizes(options.rounds, options.seconds, options.ranges, memory_blocks=50_000, memory_ranges=2000)
+    sizes = QUICK if options.quick else long
+
+    def write(rows: Rows) -> None:
+        if not options.quick:
+            put(report(rows, sizes), RESULTS)
+
+    rows = run(options.parts or list(PARTS), sizes, write)
+    print(report(rows, sizes))
+    sys.exit(any(isinstance(row, Failed) for row in rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""CPU time of a stack's processes, by part, looked at again and again while something is measured."""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from trace_dagster.lite.processes import STACK_VARIABLE
+
+ENGINE, RUNS = "engine", "runs and code server"
+_PARTS = {
+    "engine.worker": ENGINE,
+    "postgres": "postgres",
+    "weed": "s3",
+    "devchain": "devchain",
+    "_daemon": "daemon",
+    "webserver": "web server",
+}
+"""By a mark in the command line. Runs are the code server's children and count with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """CPU seconds of each part since it was started, at one time (seconds since the epoch)."""
+
+    at: float
+    cpu: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        """Of all parts."""
+        return sum(self.cpu.values())
+
+
+class Usage:
+    """Looks at a stack's processes every ``interval_seconds`` inside its block."""
+
+    def __init__(self, stack_id: str, interval_seconds: float) -> None:
+        self._stack_id = stack_id
+        self._interval_seconds = interval_seconds
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="usage", daemon=True)
+        self._workers: dict[psutil.Process, float] = {}
+        self.looks: list[Look] = []
+
+    def __enter__(self) -> Usage:
+        self._look()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._over.set()
+        self._thread.join()
+        self._look()
+
+    def cpu(self) -> dict[str, float]:
+        """CPU seconds by part, from the first look to the last."""
+        first, last = self.looks[0].cpu, self.looks[-1].cpu
+        return {part: round(last[part] - first.get(part, 0.0), 2) for part in sorted(last)}
+
+    def total_at(self, moment: float) -> float:
+        """CPU seconds of all parts at a time, between the looks before and after it."""
+        after = min(max(1, bisect_left(self.looks, moment, key=lambda look: look.at)), len(self.looks) - 1)
+        one, two = self.looks[after - 1], self.looks[after]
+        share = min(1.0, max(0.0, (moment - one.at) / (two.at - one.at)))
+        return one.total + share * (two.total - one.total)
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._interval_seconds):
+            self._look()
+
+    def _look(self) -> None:
+        """A process that ended is counted by its parent; an engine worker's share of that is what it last had.
+
+        Between its end and its parent's noticing it is counted nowhere: what was counted once stays.
+        """
+        found: defaultdict[str, float] = defaultdict(float)
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get(STACK_VARIABLE) == self._stack_id:
+                    part = part_of(" ".join(process.cmdline()))
+                    times = process.cpu_times()
+                    found[part] += sum(times[:4])
+                    if part == ENGINE:
+                        self._workers[process] = sum(times[:2])
+        both = found[RUNS] + found[ENGINE]
+        found[ENGINE] = sum(self._workers.values())
+        found[RUNS] = max(both - found[ENGINE], self.looks[-1].cpu[RUNS] if self.looks else 0.0)
+        self.looks.append(Look(time.time(), dict(found)))
+
+
+def part_of(command: str) -> str:
+    """The part of a stack that a command line is of."""
+    return next((part for mark, part in _PARTS.items() if mark in command), RUNS)

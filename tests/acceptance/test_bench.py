@@ -1,0 +1,144 @@
+"""The benchmarks, tiny, on a stack of their own: that they measure what they say. How long it took does not matter."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from bench import bare, end_to_end, etl, memory, node, ranges, raw, rivals, run
+from bench.product import DATASETS, Synced, lines, stack_at
+from bench.table import Compared, Failed, in_turn, markdown
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240)]
+
+BLOCKS, CHUNK, RANGES = 40, 20, 20
+
+
+@pytest.fixture(scope="module")
+def chain():
+    """What the node serves, and how many rows that is."""
+    return node.Chain(BLOCKS, templates=BLOCKS + 11)
+
+
+@pytest.fixture(scope="module")
+def line():
+    with lines(BLOCKS, [0.0]) as (found,):
+        yield found
+
+
+@pytest.fixture(scope="module")
+def measured(line):
+    """One round through Dagster: a job, then a backfill; and meanwhile one of what needs no Dagster."""
+    with stack_at([line]) as environment, memory.registry(line.url) as variables, ThreadPoolExecutor() as threads:
+        beside = threads.submit(
+            memory.measure, variables, blocks=BLOCKS, small=CHUNK, ranges=RANGES, size=2, verify="full"
+        )
+        pairs = end_to_end.measure(environment, line, blocks=BLOCKS, chunk=CHUNK, verify=("full",))
+        yield pairs, ranges.measure(environment, line, ranges=RANGES), beside.result()
+
+
+def rows_of(chain, datasets, blocks):
+    return sum(chain.rows(dataset, 0, blocks) for dataset in datasets)
+
+
+def test_bare_and_product_bring_the_same_rows_from_end_to_end(measured, chain):
+    ((pair,), _, _) = measured
+    assert pair.product.ranges == BLOCKS // CHUNK * len(DATASETS)
+    assert pair.product.rows == pair.bare.rows == rows_of(chain, DATASETS, BLOCKS)
+    assert 0 < pair.product.working < pair.product.seconds
+    assert pair.product.cpu["engine"] > 0
+    assert pair.product.cpu["runs and code server"] > pair.product.cpu["postgres"] > 0
+    assert all(row.ratio > 0 for row in end_to_end.compared([pair]))
+
+
+def test_one_backfill_commits_every_planned_range(measured, chain):
+    _, backfill, _ = measured
+    assert len(backfill.commits) == RANGES
+    assert list(backfill.commits) == sorted(backfill.commits)
+    assert backfill.commits[0] > 0
+    assert backfill.rows == backfill.bare.rows == rows_of(chain, ["blocks"], RANGES)
+    assert sum(backfill.spent[1:]) <= backfill.spent[0]
+    assert len(ranges.compared([backfill])) == 4
+
+
+def test_memory_is_seen_of_the_run_and_of_its_workers(measured):
+    *_, found = measured
+    assert len(found.small.commits) == BLOCKS // CHUNK * len(DATASETS)
+    assert len(found.large.commits) == len(DATASETS)
+    assert len(found.along.commits) == RANGES
+    for row in memory.compared([found]):
+        ours, other = row.pairs[0]
+        assert 50 < ours < 4000
+        assert 50 < other < 4000
+
+
+def test_a_raw_fetch_gets_every_answer_whatever_the_connections(line):
+    one, many = (raw.fetch(line.url, BLOCKS, connections) for connections in (1, 7))
+    assert one.answers == many.answers == BLOCKS * len(raw.METHODS)
+    assert one.bytes == many.bytes > 100 * BLOCKS
+
+
+def test_ethereum_etl_gets_the_same_rows(line, chain):
+    try:
+        etl.install()
+    except RuntimeError as error:
+        pytest.skip(f"pip cannot install ethereum-etl here: {error}")
+    rows = etl.export(line.url, BLOCKS, etl.Setting(10, 2)).rows
+    transactions = rows_of(chain, ["transactions"], BLOCKS)
+    assert rows["blocks"] == BLOCKS
+    assert rows["transactions"] == rows["receipts"] == transactions
+    assert rows["logs"] == rows_of(chain, ["logs"], BLOCKS)
+
+
+def test_a_rival_that_is_missing_has_a_line_that_says_so(line):
+    planned = rivals.Setup(BLOCKS, 0, (), 4, missing="no index")
+    product = Synced(seconds=3.0, starting=1.0, ranges=6, rows=1, cpu={"engine": 1.0})
+    ended = rivals.Round(line, planned, product, (), raw.fetch(line.url, BLOCKS, 4))
+    missing, beside_raw = rivals.compared([ended])
+    assert isinstance(missing, Failed)
+    assert beside_raw.pairs[0][0] == pytest.approx(2.0 / BLOCKS * 1000)
+
+
+def test_bare_cryo_that_fails_is_an_error():
+    with pytest.raises(RuntimeError, match="bare cryo failed"):
+        bare.freeze("http://127.0.0.1:9", 10, 10, ["blocks"])
+
+
+def test_a_run_goes_on_after_a_part_that_fails_and_keeps_what_it_had(monkeypatch):
+    row = Compared("one", "s", ((2.0, 1.0),))
+
+    def failing(_):
+        yield [row]
+        raise SystemExit("no node")
+
+    monkeypatch.setattr(run, "PARTS", {"failing": failing, "fine": lambda _: iter([[row]])})
+    written = []
+    done = run.run(["failing", "fine"], run.QUICK, written.append)
+    assert done == [row, Failed("failing", "SystemExit: no node"), row]
+    assert written[0] == [row]
+    assert written[-1] == done
+
+
+def test_results_replace_only_what_an_earlier_run_wrote(tmp_path):
+    path = tmp_path / "RESULTS.md"
+    path.write_text(f"before\n{run.BEGIN}\nold\n{run.END}\nafter\n")
+    run.put("new", path)
+    assert path.read_text() == f"before\n{run.BEGIN}\n\nnew\n\n{run.END}\nafter\n"
+
+
+def test_the_results_have_a_place_for_the_table():
+    text = run.RESULTS.read_text()
+    assert text.index(run.BEGIN) < text.index(run.END)
+
+
+def test_the_table_has_medians_and_the_median_of_the_ratios():
+    table = markdown([Compared("what", "s", ((1.0, 1.0), (4.0, 2.0), (9.0, 3.0)), "why"), Failed("x", "a\nb | c")])
+    *_, measured, failed = table.splitlines()
+    assert measured == "| what | 4 | 2 | s | 2.00 | 1.00 - 3.00, 3 | why |"
+    assert failed == "| x | | | | | | failed: a b / c |"
+
+
+@pytest.mark.parametrize(("number", "order"), [(0, ["ours", "theirs"]), (1, ["theirs", "ours"])])
+def test_pairs_alternate(number, order):
+    done = []
+    assert in_turn(number, lambda: done.append("ours") or 1, lambda: done.append("theirs") or 2) == (1, 2)
+    assert done == order
