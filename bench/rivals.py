@@ -55,9 +55,9 @@ class Round:
     fetched: raw.Fetched
 
 
-def setup(line: Line, blocks: int, seconds: float) -> Setup:
-    """The others' best settings at a node whose chain has ``blocks``; ethereum-etl goes as far as in ``seconds``."""
-    tried = min(blocks, TRIED_BLOCKS)
+def setup(line: Line, blocks: int, seconds: float, tried: int = TRIED_BLOCKS) -> Setup:
+    """The others' best settings over ``tried`` blocks; ethereum-etl goes as far as in ``seconds``, or ``blocks``."""
+    tried = min(blocks, tried)
     connections = min(CONNECTIONS, key=lambda each: raw.fetch(line.url, tried, each).seconds)
     try:
         etl.install()

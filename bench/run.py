@@ -37,9 +37,11 @@ class Sizes:
     ranges: int
     memory_blocks: int
     memory_ranges: int
+    tried: int = rivals.TRIED_BLOCKS
+    """Blocks over which the rivals' settings are tried."""
 
 
-QUICK = Sizes(rounds=1, seconds=0.5, ranges=100, memory_blocks=2000, memory_ranges=100)
+QUICK = Sizes(rounds=1, seconds=0.5, ranges=100, memory_blocks=2000, memory_ranges=100, tried=100)
 
 
 def end_to_end_part(sizes: Sizes) -> Iterator[Rows]:
@@ -71,7 +73,7 @@ def rivals_part(sizes: Sizes) -> Iterator[Rows]:
         for number in range(sizes.rounds):
             for line in lines:
                 if line not in planned:
-                    planned[line] = rivals.setup(line, blocks[line.latency], sizes.seconds)
+                    planned[line] = rivals.setup(line, blocks[line.latency], sizes.seconds, sizes.tried)
                 rounds.append(rivals.measure(environment, line, planned[line], number=number))
                 yield rivals.compared(rounds)
 
