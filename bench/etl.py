@@ -17,8 +17,7 @@ HOME = Path(__file__).parent.parent / ".cache" / "bench-etl"
 _COMMAND = HOME / "bin" / "ethereumetl"
 _PACKAGE = f"ethereum-etl=={VERSION}"
 _NEWER = "parsimonious==0.9.0"
-"""What it pins does not start on Python 3.11 (inspect.getargspec is gone); this one does, and is used for the
-package's ABI grammar only, by none of the commands measured."""
+"""The version its eth-abi pins does not import on Python 3.11, where inspect.getargspec is gone; this one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,7 @@ class Setting:
 
 DEFAULT = Setting(100, 5)
 CANDIDATES = (DEFAULT, *(Setting(batch, workers) for batch in (20, 500) for workers in (2, 5, 20)))
-"""Tried on a few blocks to find the best: threads beyond the cores help while a node is far, large batches always."""
+"""Tried once each over some blocks; the fastest is compared beside the default."""
 
 
 @dataclass(frozen=True, slots=True)
