@@ -8,7 +8,7 @@ from bench import bare, end_to_end, etl, memory, node, ranges, raw, rivals, run
 from bench.product import DATASETS, Synced, lines, stack_at
 from bench.table import Compared, Failed, in_turn, markdown
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 BLOCKS, CHUNK, RANGES = 40, 20, 20
 
