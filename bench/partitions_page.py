@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 from dagster import AssetKey, AssetMaterialization, DagsterInstance
 
-from trace_dagster.defs.io_manager import materialization
+from trace_dagster.defs.materializations import materialization
 from trace_dagster.defs.streams import asset_key
 from trace_dagster.lite.ports import HOST, Ports
 from trace_dagster.lite.processes import Child, Service

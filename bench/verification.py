@@ -28,7 +28,6 @@ from trace_dagster.chain_sync import parse
 from trace_dagster.defs.streams import spec_of
 from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.errors import TraceError
-from trace_dagster.ingest import StreamSpec, Work
 from trace_dagster.lite.home import Home
 from trace_dagster.lite.ports import HOST, Ports
 from trace_dagster.lite.postgres import dsn, postgres_service
@@ -40,6 +39,7 @@ from trace_dagster.runtime import Runtime
 from trace_dagster.settings import settings_from
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.objects import ensure_bucket
+from trace_dagster.work import StreamSpec, Work
 
 DATASETS = ("blocks", "transactions", "logs", "geth_calls")
 LEVELS = ("off", "structural", "full")

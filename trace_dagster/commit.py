@@ -21,8 +21,9 @@ from trace_dagster.identity import dataset_version, sha256_hex
 from trace_dagster.manifest import FILE_NAME, Manifest, ManifestFile, decode, schema_fingerprint, schema_pairs
 from trace_dagster.registry.publications import Publication, Publications
 from trace_dagster.registry.tasks import Lease
+from trace_dagster.store.caps import Caps
 from trace_dagster.store.objects import ObjectStore, PreconditionFailed
-from trace_dagster.store.parquet import Caps, RangeWriter
+from trace_dagster.store.parquet import RangeWriter
 from trace_dagster.verify.check import LEVELS
 
 _SETTLE_TRIES = 5

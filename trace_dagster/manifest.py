@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trace_dagster.errors import Corrupt
 from trace_dagster.identity import canonical_json, sha256_hex
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FILE_NAME = "_manifest.json"
 

@@ -6,22 +6,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.bounds import is_symbolic, resolve
 from trace_dagster.chain_sync import ChainSync, FixedTarget, read
 from trace_dagster.errors import InvalidInput
 from trace_dagster.lanes import lanes_of_any
-from trace_dagster.query.relations import relations
-from trace_dagster.query.session import QueryResult, Session
 from trace_dagster.registry.jobs import Applied, Bounds
 from trace_dagster.registry.migrations import is_current
 from trace_dagster.registry.standings import Standing
 from trace_dagster.registry.status import JobStatus, failed_ranges, job_statuses
-from trace_dagster.rpc.client import block_number
 from trace_dagster.runtime import Runtime
 from trace_dagster.settings import settings_from
 from trace_dagster.sweep import Swept, sweep
+
+if TYPE_CHECKING:
+    from trace_dagster.query.session import QueryResult
 
 Say = Callable[[str], None]
 
@@ -141,6 +142,8 @@ def _name(runtime: Runtime, wanted: str) -> str:
 
 def _bounds(job: ChainSync, runtime: Runtime, say: Say) -> Bounds:
     """Resolve bounds on the first stream's pool; every pool must serve the job's chain."""
+    from trace_dagster.rpc.client import block_number
+
     for name in sorted({stream.rpc_pool for stream in job.streams.values()}):
         runtime.pool(name, job.chain_id)
     first = next(iter(job.streams.values())).rpc_pool
@@ -201,6 +204,9 @@ def _outcome(job: JobStatus, runtime: Runtime, *, stalled: bool) -> tuple[int, l
 
 def run_query(sql: str, environment: Mapping[str, str], limit: int) -> QueryResult:
     """Answer one SELECT over everything visible."""
+    from trace_dagster.query.relations import relations
+    from trace_dagster.query.session import Session
+
     with opened(environment) as runtime:
         found = list(relations(runtime.reading.lake(), runtime.settings.s3))
     with Session(found, runtime.settings.s3) as session:

@@ -1,23 +1,21 @@
-"""The parts of one process, built on first use from checked settings."""
+"""The parts of one process, built on first use from checked settings.
+
+What needs more than the registry is imported where it is built: whoever describes assets, plans or asks for the
+status pays for no engine, no proof and no object store.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.commit import Committer
-from trace_dagster.committed import Committed
 from trace_dagster.dispatch import Dispatcher
-from trace_dagster.engine.base import Engine
-from trace_dagster.engine.select import engine_from
 from trace_dagster.errors import ForkConflict, InvalidInput, TraceError
-from trace_dagster.evidence import SOURCES, Witness, fetched
-from trace_dagster.gateway.doors import Doors
 from trace_dagster.heads import Heads
 from trace_dagster.heart import Heart
-from trace_dagster.ingest import Ingest, StreamSpec
-from trace_dagster.pieces import Pieces
 from trace_dagster.planner import Planner
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.forks import Forks
@@ -28,14 +26,22 @@ from trace_dagster.registry.queue import PgQueueDriver
 from trace_dagster.registry.reading import Reading
 from trace_dagster.registry.standings import Standings
 from trace_dagster.registry.tasks import Tasks
-from trace_dagster.rpc.client import block_number, require_chain
 from trace_dagster.rpc.pools import RpcPool, pool_named
-from trace_dagster.rpc.reach import requests_at_once
 from trace_dagster.settings import Settings
-from trace_dagster.settle import settle
-from trace_dagster.shared import Shared
-from trace_dagster.store.objects import ObjectStore
 from trace_dagster.wakeups.driver import QueueDriver
+from trace_dagster.work import StreamSpec
+
+if TYPE_CHECKING:
+    from trace_dagster.analytics.derived import Derived
+    from trace_dagster.analytics.templates import Template
+    from trace_dagster.commit import Committer
+    from trace_dagster.engine.base import Engine
+    from trace_dagster.evidence import Witness
+    from trace_dagster.gateway.doors import Doors
+    from trace_dagster.ingest import Ingest
+    from trace_dagster.pieces import Pieces
+    from trace_dagster.shared import Shared
+    from trace_dagster.store.objects import ObjectStore
 
 WAKEUPS_AT_ONCE = 4096
 """A tick's or a command's share; what is beyond it is published by the next tick."""
@@ -120,16 +126,22 @@ class Runtime:
     @cached_property
     def store(self) -> ObjectStore:
         """The object store."""
+        from trace_dagster.store.objects import ObjectStore
+
         return ObjectStore(self.settings.s3)
 
     @cached_property
     def committer(self) -> Committer:
         """The commit protocol."""
+        from trace_dagster.commit import Committer
+
         return Committer(self.store, self.publications, self.settings.caps)
 
     @cached_property
     def engine(self) -> Engine:
         """The extraction engine TRACE_CRYO_MODE names."""
+        from trace_dagster.engine.select import engine_from
+
         return engine_from(self.settings.environment)
 
     @cached_property
@@ -140,6 +152,8 @@ class Runtime:
     @cached_property
     def ingest(self) -> Ingest:
         """The path from claim to commit."""
+        from trace_dagster.ingest import Ingest
+
         return Ingest(
             tasks=self.tasks,
             publications=self.publications,
@@ -153,6 +167,9 @@ class Runtime:
     @cached_property
     def pieces(self) -> Pieces:
         """Extraction and proof."""
+        from trace_dagster.pieces import Pieces
+        from trace_dagster.rpc.reach import requests_at_once
+
         if not self.needs_rpc:
             return Pieces(self.engine)
         return Pieces(self.engine, self.standings.best_first, self.standings.lied, requests_at_once=requests_at_once)
@@ -160,11 +177,15 @@ class Runtime:
     @cached_property
     def doors(self) -> Doors:
         """Which endpoints are asked through a gateway."""
+        from trace_dagster.gateway.doors import Doors
+
         return Doors(self.settings.environment)
 
     @cached_property
     def shared(self) -> Shared:
         """Evidence that several streams need."""
+        from trace_dagster.shared import Shared
+
         return Shared()
 
     @cached_property
@@ -179,16 +200,27 @@ class Runtime:
 
     def witness(self, spec: StreamSpec, block_range: BlockRange) -> Witness:
         """Measures a range's rows against what is committed, else against the node."""
+        from trace_dagster.committed import Committed
+        from trace_dagster.evidence import SOURCES, Witness
+
         committed = Committed(self.database, self.store, spec.dataset_uuid, block_range, SOURCES)
         return Witness(spec.cryo_dataset_name, spec.chain_id, committed, self.shared, block_range)
 
     def settle(self, conflict: ForkConflict, pool: RpcPool, used: list[str]) -> TraceError:
         """See :func:`trace_dagster.settle.settle`."""
+        from trace_dagster.settle import settle
+
         pools = {pool.name: pool}
         for name in self.forks.pools_of(conflict.versions):
             with suppress(InvalidInput):  # a pool that has no URL any more cannot be asked
                 pools.setdefault(name, pool_named(name, self.settings.environment))
         return settle(conflict, list(pools.values()), used, self.forks, self.standings.lied)
+
+    def derive(self, template: Template, chain_id: int, given: Mapping[str, Any]) -> Derived:
+        """See :func:`trace_dagster.analytics.derive.derive`."""
+        from trace_dagster.analytics.derive import derive
+
+        return derive(template, chain_id, given, self.reading, self.settings.s3)
 
     def halt(self, spec: StreamSpec, reason: str) -> None:
         """Stop a stream until its job is resumed."""
@@ -199,6 +231,8 @@ class Runtime:
 
         Raises InvalidInput for an unknown pool or another chain, Unavailable when it does not answer.
         """
+        from trace_dagster.rpc.client import require_chain
+
         if not self.needs_rpc:
             return RpcPool(name, ("made up",))
         wanted = self._wanted.get((name, chain_id), frozenset())
@@ -210,6 +244,8 @@ class Runtime:
 
     def stream_pool(self, spec: StreamSpec) -> RpcPool:
         """The pool of a stream; its doors know what the streams asked for so far fetch of each block anyway."""
+        from trace_dagster.evidence import fetched
+
         key = (spec.rpc_pool, spec.chain_id)
         self._wanted[key] = self._wanted.get(key, frozenset()) | fetched(spec.cryo_dataset_name, spec.verify)
         return self.pool(*key)
@@ -225,6 +261,8 @@ class Runtime:
 
     def read_head(self, stream: StreamRow) -> tuple[int, int]:
         """(latest, finalized) block numbers of the stream's pool."""
+        from trace_dagster.rpc.client import block_number
+
         if not self.needs_rpc:
             end = stream.to_block or 1_000_000
             return end, end

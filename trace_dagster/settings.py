@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from trace_dagster.errors import InvalidInput
 from trace_dagster.store.access import S3Access
-from trace_dagster.store.parquet import Caps
+from trace_dagster.store.caps import Caps
 
 DEFAULT_BUCKET = "trace-lake"
 _SQS_OPTIONAL = ("ENDPOINT", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY")

@@ -6,18 +6,21 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from trace_dagster.audit import Report
-from trace_dagster.costs import Plan, StreamPlan
 from trace_dagster.query.render import to_json, value
-from trace_dagster.query.session import QueryResult
 from trace_dagster.registry.standings import Standing
 from trace_dagster.registry.status import JobStatus, StreamStatus
+
+if TYPE_CHECKING:
+    from trace_dagster.audit import Report
+    from trace_dagster.costs import Plan, StreamPlan
+    from trace_dagster.query.session import QueryResult
 
 _LOG_STEP_PERCENT = 10
 _WIDTH_IN_A_LOG = 180

@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from trace_dagster.blocks import BlockRange
@@ -18,7 +19,9 @@ from trace_dagster.errors import TraceError
 from trace_dagster.manifest import FILE_NAME
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.sweeping import FolderLock, RangeFolder, Sweeping
-from trace_dagster.store.objects import ObjectStore
+
+if TYPE_CHECKING:
+    from trace_dagster.store.objects import ObjectStore
 
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _KEY = re.compile(rf"[a-z]+/\d+/(?P<dataset>{_UUID})/(?P<start>\d{{1,19}})_(?P<end>\d{{1,19}})/{_UUID}/(?P<name>[^/]+)")

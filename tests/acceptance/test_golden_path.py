@@ -185,8 +185,7 @@ def test_downstream_assets_load_one_or_many_committed_partitions(stack, synced, 
     import pyarrow as pa
     from dagster import AssetIn, AssetKey, DynamicPartitionsDefinition, StaticPartitionsDefinition, asset, materialize
 
-    from trace_dagster.defs.build import runtime_resource
-    from trace_dagster.defs.io_manager import commit_io_manager
+    from trace_dagster.defs.resources import commit_io_manager, runtime_resource
     from trace_dagster.defs.streams import IO_MANAGER, RUNTIME
 
     del DynamicPartitionsDefinition

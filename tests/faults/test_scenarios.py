@@ -17,7 +17,6 @@ from trace_dagster.dispatch import loaded_as
 from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.errors import Corrupt, InvalidInput, LeaseLost, Refused, Unavailable
 from trace_dagster.heads import Heads
-from trace_dagster.ingest import Work
 from trace_dagster.registry.outbox import Outbox
 from trace_dagster.registry.publications import Publications
 from trace_dagster.registry.queue import PgQueueDriver
@@ -25,6 +24,7 @@ from trace_dagster.registry.reading import Reading
 from trace_dagster.registry.tasks import MAX_EXPIRIES, Lease, Unclaimed
 from trace_dagster.registry.wakes import wake
 from trace_dagster.wakeups.driver import WakeUp
+from trace_dagster.work import Work
 
 pytestmark = pytest.mark.faults
 

@@ -25,11 +25,11 @@ from tests.support.transitions import DOCUMENTED, log_transitions, seen_transiti
 from trace_dagster.blocks import BlockRange, cells
 from trace_dagster.commit import Rows, Target
 from trace_dagster.errors import LeaseLost, Refused
-from trace_dagster.ingest import Work
 from trace_dagster.manifest import Manifest, ManifestFile
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.sweeping import Sweeping
 from trace_dagster.registry.tasks import Lease, Tasks
+from trace_dagster.work import Work
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 

@@ -14,7 +14,7 @@ from trace_dagster.manifest import decode
 from trace_dagster.registry.publications import Publication, Publications
 from trace_dagster.registry.reading import Reading
 from trace_dagster.registry.tasks import Lease, Tasks, Unclaimed
-from trace_dagster.store.parquet import Caps
+from trace_dagster.store.caps import Caps
 
 pytestmark = pytest.mark.integration
 FIRST = BlockRange(0, 100)

@@ -18,13 +18,13 @@ from trace_dagster.defs.streams import spec_of
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.errors import InvalidInput, Refused, Unavailable, UnknownFormat, VerificationFailed
-from trace_dagster.ingest import Work
 from trace_dagster.manifest import decode
 from trace_dagster.proofs import certify_job, verify_job
 from trace_dagster.registry.jobs import Bounds
 from trace_dagster.rpc.pools import pool_named
 from trace_dagster.show import standings_table
-from trace_dagster.store.parquet import Caps
+from trace_dagster.store.caps import Caps
+from trace_dagster.work import Work
 
 pytestmark = pytest.mark.integration
 SEED, BLOCKS = 7, 320

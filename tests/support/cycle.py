@@ -16,7 +16,7 @@ from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.errors import TraceError
 from trace_dagster.heads import Heads
 from trace_dagster.heart import Heart
-from trace_dagster.ingest import Ingest, Work
+from trace_dagster.ingest import Ingest
 from trace_dagster.pieces import Pieces
 from trace_dagster.planner import Planner
 from trace_dagster.registry.connection import Database
@@ -27,6 +27,7 @@ from trace_dagster.registry.queue import PgQueueDriver
 from trace_dagster.registry.tasks import Tasks
 from trace_dagster.rpc.pools import RpcPool
 from trace_dagster.store.objects import ObjectStore
+from trace_dagster.work import Work
 
 HEAD = 1_000_000
 

@@ -20,8 +20,8 @@ from trace_dagster.registry.jobs import Bounds, Jobs
 from trace_dagster.registry.publications import Publications
 from trace_dagster.registry.tasks import Tasks
 from trace_dagster.rpc.pools import RpcPool
+from trace_dagster.store.caps import Caps
 from trace_dagster.store.objects import ObjectStore
-from trace_dagster.store.parquet import Caps
 
 JOB = """
 kind: chain_sync

@@ -3,51 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 import duckdb
 import pyarrow as pa
 
+from trace_dagster.analytics.derived import Derived
 from trace_dagster.analytics.templates import Template
 from trace_dagster.blocks import BlockRange
 from trace_dagster.commit import Rows, Target
 from trace_dagster.errors import InvalidInput
-from trace_dagster.identity import DEFAULT_ORG, canonical_json, derived_uuid, sha256_hex, task_id
+from trace_dagster.identity import DEFAULT_ORG, canonical_json, derived_uuid, sha256_hex
 from trace_dagster.query.session import Relation, Session
 from trace_dagster.registry.reading import Reading, VisibleDataset
 from trace_dagster.store.access import S3Access
 
 _WINDOW = {"from_block", "to_block"}
 """Parameters that follow the data; they do not name another dataset."""
-
-
-@dataclass(frozen=True, slots=True)
-class Derived:
-    """A template's rows, ready to be committed."""
-
-    dataset_uuid: UUID
-    template: str
-    parameters: dict[str, Any]
-    target: Target
-    table: pa.Table
-    gaps: int
-    """Blocks after the covered range that are committed but lie behind a hole: not counted in."""
-
-    @property
-    def task_id(self) -> UUID:
-        """Identity of the task that commits these rows."""
-        return task_id(self.dataset_uuid, self.template, self.target.block_range)
-
-    def rows(self) -> Rows:
-        """What the commit protocol takes."""
-        return Rows(
-            tables=[self.table],
-            evidence=lambda: {"asked": "off", "level": "derived", "checks": [], "template": self.template},
-            engine={"name": "duckdb", "version": duckdb.__version__},
-            metrics={"blocks": len(self.target.block_range)},
-        )
 
 
 def derive(template: Template, chain_id: int, given: Mapping[str, Any], reading: Reading, access: S3Access) -> Derived:
@@ -60,7 +32,7 @@ def derive(template: Template, chain_id: int, given: Mapping[str, Any], reading:
     parameters = _with_window(template, given, covered)
     relations = [_relation(name, found, covered, reading, access) for name, found in inputs.items()]
     with Session(relations, access) as session:
-        table = session.table(template.sql, template.bind(parameters))
+        table = _stored(session.table(template.sql, template.bind(parameters)))
     identity = {name: value for name, value in parameters.items() if name not in _WINDOW}
     dataset = derived_uuid(DEFAULT_ORG, chain_id, template.name, identity)
     return Derived(
@@ -74,11 +46,12 @@ def derive(template: Template, chain_id: int, given: Mapping[str, Any], reading:
             chain_id=chain_id,
             block_range=covered,
             config_hash=f"derived.{template.name}:{sha256_hex(canonical_json([template.sql, identity]).encode())[:16]}",
-            schema=_stored(table).schema,
+            schema=table.schema,
             prefix="derived",
             whole=True,
         ),
-        table=_stored(table),
+        table=table,
+        rows=_rows(template, table, covered),
         gaps=gaps,
     )
 
@@ -113,6 +86,15 @@ def _with_window(template: Template, given: Mapping[str, Any], covered: BlockRan
 def _relation(name: str, found: VisibleDataset, covered: BlockRange, reading: Reading, access: S3Access) -> Relation:
     keys = [key for _, key in reading.files(found.dataset_uuid, covered)]
     return Relation(name, pa.schema([]), tuple(access.uri(key) for key in keys))
+
+
+def _rows(template: Template, table: pa.Table, covered: BlockRange) -> Rows:
+    return Rows(
+        tables=[table],
+        evidence=lambda: {"asked": "off", "level": "derived", "checks": [], "template": template.name},
+        engine={"name": "duckdb", "version": duckdb.__version__},
+        metrics={"blocks": len(covered)},
+    )
 
 
 def _stored(table: pa.Table) -> pa.Table:

@@ -13,20 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from trace_dagster.errors import InvalidInput
 
-_TYPES = {
-    "bool": pa.bool_(),
-    "double": pa.float64(),
-    "large_binary": pa.large_binary(),
-    "large_string": pa.large_string(),
-    "uint32": pa.uint32(),
-    "uint64": pa.uint64(),
-    "large_list<item: large_string>": pa.large_list(pa.large_string()),
-}
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _NATURAL_KEYS: dict[str, tuple[str, ...]] = {
     "blocks": ("block_number",),
@@ -69,7 +61,8 @@ class Dataset:
     """One kind of rows Cryo knows."""
 
     name: str
-    all_columns: dict[str, pa.DataType]
+    all_columns: dict[str, str]
+    """The Arrow type of each column, as Arrow writes it."""
     default_columns: tuple[str, ...]
 
     @property
@@ -118,7 +111,10 @@ class Dataset:
 
     def schema(self, columns: Sequence[str]) -> pa.Schema:
         """The Arrow schema of ``columns`` as stored: Cryo's own names and types."""
-        return pa.schema([pa.field(name, self.all_columns[name]) for name in columns])
+        import pyarrow as pa  # what a dataset holds is known without Arrow
+
+        types = _arrow_types()
+        return pa.schema([pa.field(name, types[self.all_columns[name]]) for name in columns])
 
 
 def dataset(name: str) -> Dataset:
@@ -136,11 +132,19 @@ def catalogue() -> dict[str, Dataset]:
     return {
         name: Dataset(
             name=name,
-            all_columns={column: _TYPES[kind] for column, kind in entry["columns"].items()},
+            all_columns=entry["columns"],
             default_columns=tuple(entry["default"]),
         )
         for name, entry in sorted(table.items())
     }
+
+
+@cache
+def _arrow_types() -> dict[str, pa.DataType]:
+    import pyarrow as pa
+
+    types = (pa.bool_(), pa.float64(), pa.large_binary(), pa.large_string(), pa.uint32(), pa.uint64())
+    return {str(each): each for each in (*types, pa.large_list(pa.large_string()))}
 
 
 def _nearest(name: str, known: object) -> str:

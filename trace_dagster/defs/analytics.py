@@ -1,17 +1,19 @@
 """Analytics templates as assets downstream of the streams they read."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 from dagster import AssetExecutionContext, AssetsDefinition, Config, MetadataValue, asset
 
 from trace_dagster.analytics.chains import ChainContracts, contracts_of
-from trace_dagster.analytics.derive import Derived, derive
+from trace_dagster.analytics.derived import Derived
 from trace_dagster.analytics.templates import Template, templates
 from trace_dagster.defs.streams import IO_MANAGER, RUNTIME, asset_key
 from trace_dagster.registry.jobs import StreamRow
 from trace_dagster.runtime import Runtime
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SAMPLES = 40
 _DEFAULT_TOP = 10
@@ -110,14 +112,14 @@ def _common(stream: StreamRow, template: Template) -> dict[str, Any]:
 
 def _derive(context: AssetExecutionContext, template: Template, chain_id: int, given: Mapping[str, Any]) -> Derived:
     runtime: Runtime = getattr(context.resources, RUNTIME)
-    found = derive(template, chain_id, given, runtime.reading, runtime.settings.s3)
+    found = runtime.derive(template, chain_id, given)
     if found.gaps:
         context.log.warning(f"{found.gaps} committed blocks lie behind a hole and are not counted in")
     context.add_output_metadata({"preview": _preview(found.table), "parameters": found.parameters})
     return found
 
 
-def _preview(table: pa.Table, rows: int = 10) -> Any:
+def _preview(table: "pa.Table", rows: int = 10) -> Any:
     head = table.slice(0, rows).to_pylist()
     lines = ["| " + " | ".join(table.column_names) + " |", "|" + "---|" * table.num_columns]
     lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in head]

@@ -9,17 +9,14 @@ from dagster import (
     AssetSelection,
     Definitions,
     DynamicPartitionsDefinition,
-    InitResourceContext,
-    ResourceDefinition,
     define_asset_job,
-    resource,
 )
 
 from trace_dagster.defs.analytics import analytics_assets, analytics_job_name
 from trace_dagster.defs.executor import thread_executor
-from trace_dagster.defs.io_manager import commit_io_manager
 from trace_dagster.defs.proofs import verification_check
 from trace_dagster.defs.reconcile import coverage_check
+from trace_dagster.defs.resources import RuntimeHolder, commit_io_manager, runtime_resource
 from trace_dagster.defs.sensors import sensors
 from trace_dagster.defs.streams import IO_MANAGER, RUNTIME, asset_key, stream_asset
 from trace_dagster.errors import TraceError
@@ -53,7 +50,7 @@ def definitions_of(streams: list[StreamRow], environment: Mapping[str, str]) -> 
     lane_jobs = [_lane_job(lane) for lane in lanes_of_any(streams)]
     chains = sorted({stream.chain_id for stream in streams})
     analytics_jobs = [job for chain_id in chains if (job := _analytics_job(chain_id, derived)) is not None]
-    holder = _RuntimeHolder(environment)
+    holder = RuntimeHolder(environment)
     return Definitions(
         assets=[*assets, *derived],
         jobs=[*lane_jobs, *analytics_jobs],
@@ -62,34 +59,6 @@ def definitions_of(streams: list[StreamRow], environment: Mapping[str, str]) -> 
         resources={RUNTIME: runtime_resource(environment), IO_MANAGER: commit_io_manager},
         executor=thread_executor,
     )
-
-
-def runtime_resource(environment: Mapping[str, str]) -> ResourceDefinition:
-    """One runtime per run, closed with it."""
-
-    @resource
-    def trace(context: InitResourceContext) -> Iterator[Runtime]:
-        runtime = Runtime(settings_from(environment))
-        try:
-            with runtime.heart.beating_run(runtime.database, context.run.run_id if context.run else "none"):
-                yield runtime
-        finally:
-            runtime.close()
-
-    return trace
-
-
-class _RuntimeHolder:
-    """The code server's own runtime, for sensor ticks: made on the first tick, kept."""
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
-        self._runtime: Runtime | None = None
-
-    def get(self) -> Runtime:
-        if self._runtime is None:
-            self._runtime = Runtime(settings_from(self._environment))
-        return self._runtime
 
 
 def _checks(streams: list[StreamRow]) -> Iterator[AssetChecksDefinition]:

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from dagster import (
-    AssetKey,
-    AssetMaterialization,
-    DagsterEvent,
-    InitResourceContext,
-    InputContext,
-    IOManager,
-    MetadataValue,
-    OutputContext,
-    io_manager,
-)
+from dagster import AssetKey, DagsterEvent, InputContext, IOManager, OutputContext
 
-from trace_dagster.analytics.derive import Derived
+from trace_dagster.analytics.derived import Derived
 from trace_dagster.blocks import BlockRange
+from trace_dagster.defs.materializations import commit_metadata, materialization
 from trace_dagster.defs.proofs import verification_evaluation
-from trace_dagster.defs.streams import RUNTIME, asset_key
+from trace_dagster.defs.streams import asset_key
 from trace_dagster.errors import InvalidInput
-from trace_dagster.ingest import Work
 from trace_dagster.registry.publications import Publication
 from trace_dagster.registry.reading import EVERYTHING, VisibleDataset
-from trace_dagster.registry.tasks import Lease
 from trace_dagster.runtime import Runtime
+from trace_dagster.work import Work
 
 
 class CommitIOManager(IOManager):
@@ -45,7 +34,7 @@ class CommitIOManager(IOManager):
         A derived dataset's materialization is Dagster's own, we add what was committed.
         """
         if isinstance(obj, Derived):
-            context.add_output_metadata(_metadata(self._commit_derived(obj, context.run_id)))
+            context.add_output_metadata(commit_metadata(self._commit_derived(obj, context.run_id)))
         elif isinstance(obj, Work):
             published = self._runtime.ingest.commit(obj)
             key = asset_key(obj.spec.chain_id, obj.spec.dataset_key)
@@ -60,7 +49,7 @@ class CommitIOManager(IOManager):
             derived.dataset_uuid, derived.target.chain_id, derived.template, derived.parameters
         )
         return self._runtime.ingest.commit_whole(
-            derived.dataset_uuid, derived.task_id, derived.target, derived.rows(), run_id
+            derived.dataset_uuid, derived.task_id, derived.target, derived.rows, run_id
         )
 
     def load_input(self, context: InputContext) -> ds.Dataset | pa.Table:
@@ -98,32 +87,3 @@ class CommitIOManager(IOManager):
         bucket = self._runtime.settings.s3.bucket
         paths = [f"{bucket}/{key}" for key in keys]
         return ds.dataset(paths, format="parquet", filesystem=self._runtime.store.filesystem())
-
-
-def materialization(key: AssetKey, published: Publication, lease: Lease | None = None) -> AssetMaterialization:
-    """The Dagster event of one committed range; numbers become plots in the UI."""
-    metadata = _metadata(published)
-    if lease is not None:
-        metadata |= {"task_id": str(lease.task_id), "attempt": lease.attempt, "lease_id": str(lease.token)}
-    return AssetMaterialization(key, partition=published.block_range.key, metadata=metadata)
-
-
-def _metadata(published: Publication) -> dict[str, Any]:
-    metadata: dict[str, Any] = {
-        "rows": published.rows,
-        "bytes": published.bytes,
-        "generation": published.generation,
-        "dataset_version": str(published.dataset_version),
-        "manifest": MetadataValue.path(f"{published.storage_ref}_manifest.json"),
-        "verification": MetadataValue.json(published.verification),
-        "verification_level": str(published.verification.get("level")),
-        "fresh": published.created,
-    }
-    metadata |= {name: value for name, value in published.metrics.items() if isinstance(value, int | float)}
-    return metadata
-
-
-@io_manager(required_resource_keys={RUNTIME})
-def commit_io_manager(context: InitResourceContext) -> CommitIOManager:
-    """Parquet, ``_manifest.json`` and a fenced commit for every output."""
-    return CommitIOManager(getattr(context.resources, RUNTIME))

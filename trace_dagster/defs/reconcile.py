@@ -19,7 +19,7 @@ from dagster import (
     asset_check,
 )
 
-from trace_dagster.defs.io_manager import materialization
+from trace_dagster.defs.materializations import materialization
 from trace_dagster.defs.progress import progress_observations
 from trace_dagster.defs.proofs import verification_evaluation
 from trace_dagster.defs.streams import RUNTIME, asset_key

@@ -50,6 +50,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever Cryo prints must not become a frame
     import cryo  # noqa: F401  (a call's time is the node's, not that of starting Cryo)
+    import polars  # noqa: F401
+    import pyarrow  # noqa: F401
 
     write_frame(answers, READY)
     answers.flush()

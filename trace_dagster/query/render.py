@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import decimal
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trace_dagster.query.session import QueryResult
+if TYPE_CHECKING:
+    from trace_dagster.query.session import QueryResult
 
 _EXACT_IN_JSON = 2**53
 

@@ -11,18 +11,10 @@ import pyarrow.parquet as pq
 
 from trace_dagster.errors import CapExceeded
 from trace_dagster.manifest import ManifestFile
+from trace_dagster.store.caps import Caps
 from trace_dagster.store.objects import ObjectStore, Upload
 
 ROW_GROUP_BYTES = 16 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Caps:
-    """How large one range may become."""
-
-    files_per_range: int = 256
-    bytes_per_file: int = 512 * 1024 * 1024
-    bytes_per_range: int = 2 * 1024 * 1024 * 1024
 
 
 @dataclass(slots=True)

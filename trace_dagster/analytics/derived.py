@@ -1,0 +1,34 @@
+"""A derived dataset's rows on their way to a commit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from trace_dagster.identity import task_id
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from trace_dagster.commit import Rows, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A template's rows, ready to be committed."""
+
+    dataset_uuid: UUID
+    template: str
+    parameters: dict[str, Any]
+    target: Target
+    table: pa.Table
+    rows: Rows
+    """The table, as the commit protocol takes it."""
+    gaps: int
+    """Blocks after the covered range that are committed but lie behind a hole: not counted in."""
+
+    @property
+    def task_id(self) -> UUID:
+        """Identity of the task that commits these rows."""
+        return task_id(self.dataset_uuid, self.template, self.target.block_range)

@@ -1,0 +1,14 @@
+"""What one range may take up on the object store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """How large one range may become."""
+
+    files_per_range: int = 256
+    bytes_per_file: int = 512 * 1024 * 1024
+    bytes_per_range: int = 2 * 1024 * 1024 * 1024
