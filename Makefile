@@ -76,7 +76,7 @@ mutants: install-dev ## Mutation testing of trace_dagster/verify, a quarter of a
 schema: install-dev ## Write docs/schema.sql from the migrations
 	$(BIN)/python -m tests.support.schema
 
-bench: install ## What this costs beside bare Cryo, ethereum-etl and a raw fetch: hours (BENCH=--quick for minutes)
+bench: install-dev ## What this costs beside bare Cryo, ethereum-etl and a raw fetch: hours (BENCH=--quick for minutes)
 	$(BIN)/python -m bench.run $(BENCH)
 	$(BIN)/python bench/verification.py
 	$(BIN)/python bench/verification.py --rounds 3 --latency 0.05

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ import psycopg
 from dagster import DagsterInstance
 
 from bench.partitions_page import materialize_all, ratios
+from bench.table import Compared
 from tests.support.filled import CHUNK, claim, fill, publish, show_head, streams_of
 from trace_dagster.blocks import BlockRange
 from trace_dagster.defs.sensors import register_keys, register_span
@@ -215,6 +216,22 @@ def measure(ranges: list[int], streams: int, rounds: int) -> tuple[list[Measured
         for step, by_count in found.items()
     ]
     return measured, beside
+
+
+def compared(measured: Sequence[Measured], beside: Sequence[Beside]) -> list[Compared]:
+    """The same for the one table: many ranges beside few, ours beside stock Dagster."""
+    rows = []
+    for each in measured:
+        many, few = max(each.seconds), min(each.seconds)
+        pair = (each.seconds[many] * 1000, each.seconds[few] * 1000)
+        rows.append(
+            Compared(f"{each.step}: {many:,} ranges beside {few:,}", "ms", (pair,), "medians of its own rounds")
+        )
+    rows += [
+        Compared(f"{each.step}, beside stock Dagster", "ms", ((each.ours * 1000, each.stock * 1000),))
+        for each in beside
+    ]
+    return rows
 
 
 @contextmanager

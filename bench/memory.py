@@ -124,9 +124,9 @@ def measure(
     """``blocks`` as ranges of ``small`` and as one range; then ``ranges`` ranges of ``size``."""
     per_dataset = -(-ranges // len(DATASETS))
     return Memory(
-        small=_course(variables, Order(f"small_{number}", blocks, small, 1, verify)),
-        large=_course(variables, Order(f"large_{number}", blocks, blocks, 1, verify)),
-        along=_course(variables, Order(f"along_{number}", per_dataset * size, size, MAX_INFLIGHT, verify)),
+        small=course(variables, Order(f"small_{number}", blocks, small, 1, verify)),
+        large=course(variables, Order(f"large_{number}", blocks, blocks, 1, verify)),
+        along=course(variables, Order(f"along_{number}", per_dataset * size, size, MAX_INFLIGHT, verify)),
     )
 
 
@@ -160,7 +160,7 @@ def _engine(look: Look) -> int:
     return look.engine
 
 
-def _course(variables: Mapping[str, str], order: Order) -> Course:
+def course(variables: Mapping[str, str], order: Order) -> Course:
     """Run a child and look at it and its children all the while."""
     child = subprocess.Popen(
         [sys.executable, "-m", "bench.memory", "--child"],

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import end_to_end, memory, node, ranges, rivals
+from bench import control_plane, end_to_end, limits, memory, node, ranges, rivals
 from bench.bare import blocks_in
 from bench.product import DATASETS, Line, place
 from bench.table import Compared, Failed, machine, markdown
@@ -37,11 +37,26 @@ class Sizes:
     ranges: int
     memory_blocks: int
     memory_ranges: int
+    gateway_blocks: int
+    """Brought in with the gateway and directly."""
+    limited_blocks: int
+    """The same behind a limit."""
+    control_ranges: int
     tried: int = rivals.TRIED_BLOCKS
     """Blocks over which the rivals' settings are tried."""
 
 
-QUICK = Sizes(rounds=1, seconds=0.5, ranges=100, memory_blocks=2000, memory_ranges=100, tried=100)
+QUICK = Sizes(
+    rounds=1,
+    seconds=0.5,
+    ranges=100,
+    memory_blocks=2000,
+    memory_ranges=100,
+    gateway_blocks=200,
+    limited_blocks=100,
+    control_ranges=2000,
+    tried=100,
+)
 
 
 def end_to_end_part(sizes: Sizes) -> Iterator[Rows]:
@@ -97,11 +112,33 @@ def memory_part(sizes: Sizes) -> Iterator[Rows]:
             yield memory.compared(rounds)
 
 
+def limits_part(sizes: Sizes) -> Iterator[Rows]:
+    """Limits, and what the gateway is worth."""
+    rounds: list[limits.Round] = []
+    for number in range(sizes.rounds):
+        rounds.append(
+            limits.measure(
+                seconds=max(5.0, sizes.seconds / 2),
+                blocks=sizes.gateway_blocks,
+                limited_blocks=sizes.limited_blocks,
+                number=number,
+            )
+        )
+        yield limits.compared(rounds)
+
+
+def control_plane_part(sizes: Sizes) -> Iterator[Rows]:
+    """Each step of the control plane behind many committed ranges, and the UI's page beside stock Dagster's."""
+    yield control_plane.compared(*control_plane.measure([1000, sizes.control_ranges], 5, 6 * sizes.rounds))
+
+
 PARTS: dict[str, Callable[[Sizes], Iterator[Rows]]] = {
     "end_to_end": end_to_end_part,
     "ranges": ranges_part,
     "rivals": rivals_part,
     "memory": memory_part,
+    "limits": limits_part,
+    "control_plane": control_plane_part,
 }
 """Each yields its rows as they are after every round."""
 
@@ -149,7 +186,16 @@ def main() -> None:
     unknown = sorted(set(options.parts) - set(PARTS))
     if unknown:
         parser.error(f"no part is called {', '.join(unknown)}")
-    long = Sizes(options.rounds, options.seconds, options.ranges, memory_blocks=50_000, memory_ranges=2000)
+    long = Sizes(
+        options.rounds,
+        options.seconds,
+        options.ranges,
+        memory_blocks=50_000,
+        memory_ranges=2000,
+        gateway_blocks=4000,
+        limited_blocks=300,
+        control_ranges=100_000,
+    )
     sizes = QUICK if options.quick else long
 
     def write(rows: Rows) -> None:

@@ -139,17 +139,20 @@ def plan(path: Path, sample_blocks: int, no_sample: bool, as_json: bool) -> None
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
 def status(job: str | None, as_json: bool) -> None:
     """Where every job stands, and why a stream waits or failed."""
-    from trace_dagster.operate import read_standings, read_status
-    from trace_dagster.show import standings_table, status_table
+    from trace_dagster.operate import read_gateway, read_standings, read_status
+    from trace_dagster.show import gateway_table, standings_table, status_table
 
     found = read_status(_environment(), job)
     standings = read_standings(_environment())
+    asked = read_gateway(_environment(), say)
     if as_json:
         endpoints = [asdict(standing) for standing in standings]
-        click.echo(json.dumps({"jobs": [entry.to_json() for entry in found], "endpoints": endpoints}, indent=2))
+        jobs = [entry.to_json() for entry in found]
+        click.echo(json.dumps({"jobs": jobs, "endpoints": endpoints, "gateway": asked}, indent=2))
     else:
         status_table(found)
         standings_table(standings)
+        gateway_table(asked)
 
 
 @main.command()

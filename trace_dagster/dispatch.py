@@ -189,9 +189,14 @@ def _decoded(deliveries: Iterable[Delivery]) -> tuple[dict[UUID, list[str]], lis
 def ranges_per_run(lane: Lane, session: Session) -> int:
     """As many ranges as the lane's slowest stream commits in RUN_SECONDS, by its recent commits."""
     rates = recent_rates(session, [stream.dataset_uuid for stream in lane.streams])
-    if not rates:
+    return ranges_in_a_run(min(rates.values(), default=None), lane.streams[0].chunk_size)
+
+
+def ranges_in_a_run(blocks_per_second: float | None, chunk_size: int) -> int:
+    """As many as take RUN_SECONDS at this rate; RANGES_PER_RUN where no rate is known."""
+    if blocks_per_second is None:
         return RANGES_PER_RUN
-    ranges = int(RUN_SECONDS * min(rates.values()) / lane.streams[0].chunk_size)
+    ranges = int(RUN_SECONDS * blocks_per_second / chunk_size)
     return max(LEAST_RANGES_PER_RUN, min(ranges, MOST_RANGES_PER_RUN))
 
 

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.bounds import is_symbolic, resolve
 from trace_dagster.chain_sync import ChainSync, FixedTarget, read
-from trace_dagster.errors import InvalidInput
+from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.lanes import lanes_of_any
 from trace_dagster.registry.jobs import Applied, Bounds
 from trace_dagster.registry.migrations import is_current
@@ -101,6 +101,17 @@ def read_standings(environment: Mapping[str, str]) -> list[Standing]:
     """Every rpc endpoint that lied, and how it stands now."""
     with opened(environment) as runtime:
         return runtime.standings.all()
+
+
+def read_gateway(environment: Mapping[str, str], say: Say) -> dict[str, dict[str, Any]]:
+    """What the rpc gateway says of each endpoint it asks; nothing, with a word about it, when it does not answer."""
+    from trace_dagster.gateway.look import endpoints_asked
+
+    try:
+        return endpoints_asked(environment)
+    except Unavailable as error:
+        say(f"warning: {error}")
+        return {}
 
 
 def set_paused(wanted: str, environment: Mapping[str, str], say: Say, *, paused: bool) -> None:

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -136,6 +136,20 @@ def standings_table(standings: list[Standing]) -> None:
     for each in standings:
         last = f"{human_seconds(each.last_lie_seconds)} ago"
         table.add_row(each.endpoint, f"{each.lies:,}", f"{each.score:.2f}", last, Text(each.reason))
+    _console().print(table)
+
+
+def gateway_table(asked: dict[str, dict[str, Any]]) -> None:
+    """Endpoints asked through the gateway; nothing where none is."""
+    if not asked:
+        return
+    table = Table("endpoint", "calls asked", "sent", "in requests", "calls/s allowed", "limit", "429", "faults",
+                  "queued", title="asked through the gateway", title_justify="left")  # fmt: skip
+    for name, each in asked.items():
+        counts = [f"{each[key]:,}" for key in ("calls_asked", "calls_sent", "requests_sent")]
+        rates = ["-" if each[key] is None else f"{each[key]:,.1f}" for key in ("rate", "limit")]
+        trouble = [f"{each[key]:,}" for key in ("refusals", "faults", "queued")]
+        table.add_row(f"{name} (down)" if each["is_down"] else name, *counts, *rates, *trouble)
     _console().print(table)
 
 

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bench import bare, end_to_end, etl, memory, node, ranges, raw, rivals, run
+from bench import bare, end_to_end, etl, limits, memory, node, ranges, raw, rivals, run
 from bench.product import DATASETS, Synced, lines, stack_at
 from bench.table import Compared, Failed, in_turn, markdown
 
@@ -69,6 +69,17 @@ def test_memory_is_seen_of_the_run_and_of_its_workers(measured):
         ours, other = row.pairs[0]
         assert 50 < ours < 4000
         assert 50 < other < 4000
+
+
+def test_limits_are_held_by_two_processes_and_the_gateway_brings_the_same_blocks():
+    found = limits.held(1, 4.0, "held")
+    assert 0.8 * limits.LIMIT < found.calls_per_second <= 1.05 * limits.LIMIT
+    assert found.refused == 0
+    worth = limits.worth(0.0, None, 120, 0)
+    with_gateway, directly = worth.calls
+    assert 0 < with_gateway < directly
+    rows = limits.compared([limits.Round(found, found, (worth,))])
+    assert [row.ratio > 0 for row in rows] == [True] * 3
 
 
 def test_a_raw_fetch_gets_every_answer_whatever_the_connections(line):

@@ -1,0 +1,49 @@
+"""What a running gateway says of the endpoints it asks."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from trace_dagster.errors import Unavailable
+from trace_dagster.gateway.doors import URL_VARIABLE
+
+_TIMEOUT_SECONDS = 3.0
+
+
+class _Endpoint(msgspec.Struct):
+    """One endpoint since the gateway started; rates in calls a second, None where nothing limits them."""
+
+    calls_asked: int
+    calls_sent: int
+    requests_sent: int
+    refusals: int
+    faults: int
+    queued: int
+    is_down: bool
+    rate: float | None = None
+    limit: float | None = None
+
+
+class _Status(msgspec.Struct):
+    endpoints: dict[str, _Endpoint]
+
+
+def endpoints_asked(environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """What the environment's gateway asked of each endpoint, by name; empty where there is no gateway.
+
+    Raises Unavailable when it does not answer.
+    """
+    url = environment.get(URL_VARIABLE, "").strip()
+    if not url:
+        return {}
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach our loopback
+    try:
+        with direct.open(f"{url}/status", timeout=_TIMEOUT_SECONDS) as answer:
+            status = msgspec.json.decode(answer.read(), type=_Status)
+    except (OSError, ValueError, msgspec.DecodeError) as error:
+        raise Unavailable("the rpc gateway does not answer", reason=type(error).__name__) from None
+    return {name: msgspec.to_builtins(each) for name, each in status.endpoints.items() if each.calls_asked}
