@@ -17,6 +17,7 @@ from trace_dagster.registry.jobs import Applied, Bounds
 from trace_dagster.registry.migrations import is_current
 from trace_dagster.registry.standings import Standing
 from trace_dagster.registry.status import JobStatus, failed_ranges, job_statuses
+from trace_dagster.rpc.pools import GATEWAY_VARIABLE
 from trace_dagster.runtime import Runtime
 from trace_dagster.settings import settings_from
 from trace_dagster.sweep import Swept, sweep
@@ -105,10 +106,13 @@ def read_standings(environment: Mapping[str, str]) -> list[Standing]:
 
 def read_gateway(environment: Mapping[str, str], say: Say) -> dict[str, dict[str, Any]]:
     """What the rpc gateway says of each endpoint it asks; nothing, with a word about it, when it does not answer."""
+    url = environment.get(GATEWAY_VARIABLE, "").strip()
+    if not url:
+        return {}
     from trace_dagster.gateway.look import endpoints_asked
 
     try:
-        return endpoints_asked(environment)
+        return endpoints_asked(url)
     except Unavailable as error:
         say(f"warning: {error}")
         return {}

@@ -21,6 +21,8 @@ from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.devchain.server import Methods
 from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.embedded import EmbeddedCryo
+from trace_dagster.errors import Unavailable
+from trace_dagster.gateway.look import endpoints_asked
 from trace_dagster.gateway.shares import Shares
 from trace_dagster.rpc.client import call_all
 from trace_dagster.rpc.pools import Endpoint
@@ -493,3 +495,16 @@ def test_cryo_gives_the_same_tables_through_it(node):
         counts = served.counts()
         assert counts["calls_sent"] < counts["calls_asked"]
         assert counts["requests_sent"] < counts["calls_sent"]
+
+
+def test_status_shows_what_is_asked_through_it(chain):
+    with watched(chain) as node, gateway(dev=node.url, TRACE_RPC_POOL_DEV_RPS="100") as door:
+        assert endpoints_asked(door.url) == {}
+        door.ask("eth_blockNumber")
+        found = endpoints_asked(door.url)
+        assert found["dev#1"] | {"rate": None} == {
+            "calls_asked": 1, "calls_sent": 1, "requests_sent": 1, "refusals": 0, "faults": 0, "queued": 0,
+            "is_down": False, "rate": None, "limit": 100.0,
+        }  # fmt: skip
+    with pytest.raises(Unavailable, match="gateway does not answer"):
+        endpoints_asked("http://127.0.0.1:9/token")

@@ -12,11 +12,10 @@ from dataclasses import replace
 
 from trace_dagster.errors import InvalidInput
 from trace_dagster.gateway.owned import OwnedGateway
-from trace_dagster.rpc.pools import Endpoint, Limits, RpcPool
+from trace_dagster.rpc.pools import GATEWAY_VARIABLE, Endpoint, Limits, RpcPool
 from trace_dagster.rpc.reach import latency_seconds
 
 MODE_VARIABLE = "TRACE_RPC_GATEWAY"
-URL_VARIABLE = "TRACE_RPC_GATEWAY_URL"
 MODES = ("auto", "always", "never")
 
 FAR_SECONDS = 0.02
@@ -31,7 +30,7 @@ class Doors:
         self._mode = environment.get(MODE_VARIABLE, "").strip() or "auto"
         if self._mode not in MODES:
             raise InvalidInput(f"{MODE_VARIABLE} must be one of {', '.join(MODES)}, not {self._mode[:40]!r}")
-        self._url = environment.get(URL_VARIABLE, "").strip()
+        self._url = environment.get(GATEWAY_VARIABLE, "").strip()
         self._lock = threading.Lock()
         self._owned: OwnedGateway | None = None
         self._far: dict[Endpoint, bool] = {}

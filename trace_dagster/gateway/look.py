@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import urllib.request
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from trace_dagster.errors import Unavailable
-from trace_dagster.gateway.doors import URL_VARIABLE
 
 _TIMEOUT_SECONDS = 3.0
 
@@ -32,14 +30,11 @@ class _Status(msgspec.Struct):
     endpoints: dict[str, _Endpoint]
 
 
-def endpoints_asked(environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """What the environment's gateway asked of each endpoint, by name; empty where there is no gateway.
+def endpoints_asked(url: str) -> dict[str, dict[str, Any]]:
+    """What the gateway at ``url`` asked of each endpoint, by name.
 
     Raises Unavailable when it does not answer.
     """
-    url = environment.get(URL_VARIABLE, "").strip()
-    if not url:
-        return {}
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach our loopback
     try:
         with direct.open(f"{url}/status", timeout=_TIMEOUT_SECONDS) as answer:

@@ -21,7 +21,6 @@ import psutil
 import psycopg
 
 from trace_dagster.errors import InvalidInput, Unavailable
-from trace_dagster.gateway.doors import URL_VARIABLE
 from trace_dagster.lite.dagster_services import dagster_services, prepare_dagster
 from trace_dagster.lite.devchain import devchain_service
 from trace_dagster.lite.gateway import gateway_service
@@ -31,6 +30,7 @@ from trace_dagster.lite.postgres import dsn, ensure_database, folder_for, postgr
 from trace_dagster.lite.processes import STACK_VARIABLE, Child, Service, reap
 from trace_dagster.lite.s3 import PORT_VARIABLE, s3_service
 from trace_dagster.registry.migrations import migrate
+from trace_dagster.rpc.pools import GATEWAY_VARIABLE
 from trace_dagster.settings import DEFAULT_BUCKET, s3_access
 from trace_dagster.store.objects import ensure_bucket
 
@@ -213,10 +213,10 @@ class Stack:
 
     def _gateway(self, variables: dict[str, str]) -> list[Service]:
         """The door to remote and limited rpc endpoints, unless one is named; its token is new with every start."""
-        if variables.get(URL_VARIABLE):
+        if variables.get(GATEWAY_VARIABLE):
             return []
         port, token = self._ports.take("TRACE_PORT_GATEWAY"), token_urlsafe(24)
-        variables[URL_VARIABLE] = f"http://{HOST}:{port}/{token}"
+        variables[GATEWAY_VARIABLE] = f"http://{HOST}:{port}/{token}"
         return [gateway_service(port, token, self._child_environment(variables), self._home.path)]
 
     def _child_environment(self, variables: dict[str, str]) -> dict[str, str]:

@@ -13,6 +13,9 @@ from trace_dagster.errors import InvalidInput
 POOL_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _VARIABLE = re.compile(r"TRACE_RPC_POOL_([A-Z][A-Z0-9_]{0,63})_URL")
 FALLBACK_VARIABLE = "TRACE_CRYO_RPC_URL"
+GATEWAY_VARIABLE = "TRACE_RPC_GATEWAY_URL"
+"""Where the gateway is that remote and limited endpoints are asked through."""
+
 
 BATCH_CALLS = 50
 """JSON-RPC calls per HTTP request: providers take at least 100, and 50 blocks of a busy chain stay below 25 MB."""
