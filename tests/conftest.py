@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import psycopg
 import pytest
+from botocore.exceptions import BotoCoreError, ClientError
 
 from trace_dagster.lite.home import Home
 from trace_dagster.lite.ports import HOST, Ports
@@ -105,11 +107,13 @@ def s3_server(tmp_path_factory) -> Iterator[S3Access]:
 
 
 @pytest.fixture
-def s3(s3_server) -> S3Access:
-    """A bucket of its own on the session's server."""
+def s3(s3_server) -> Iterator[S3Access]:
+    """A bucket of its own on the session's server, which has room for some 70 of them at a time."""
     access = S3Access(f"b{uuid4().hex}", s3_server.access_key, s3_server.secret_key, s3_server.endpoint)
     ensure_bucket(access)
-    return access
+    yield access
+    with suppress(ClientError, BotoCoreError):  # a test may have ended the server, or the bucket
+        ObjectStore(access)._client.delete_bucket(Bucket=access.bucket)
 
 
 @pytest.fixture

@@ -33,7 +33,6 @@ class Doors:
         self._url = environment.get(GATEWAY_VARIABLE, "").strip()
         self._lock = threading.Lock()
         self._owned: OwnedGateway | None = None
-        self._far: dict[Endpoint, bool] = {}
 
     def through(self, pool: RpcPool, wanted: frozenset[str] = frozenset()) -> RpcPool:
         """The pool with the doors its endpoints are asked through.
@@ -50,19 +49,10 @@ class Doors:
                 self._owned.close()
 
     def _door(self, endpoint: Endpoint, limits: Limits, wanted: frozenset[str]) -> str:
-        if self._mode == "never" or not (self._mode == "always" or limits.are_set or self._is_far(endpoint)):
+        if self._mode == "never" or not (self._mode == "always" or limits.are_set or _is_far(endpoint)):
             return ""
         path = f"{self._gateway()}/{endpoint.pool}/{endpoint.position}"
         return f"{path}/{'+'.join(sorted(wanted))}" if wanted else path
-
-    def _is_far(self, endpoint: Endpoint) -> bool:
-        """Measured once; an endpoint that does not answer is asked directly, where its error is its own."""
-        if endpoint not in self._far:
-            seconds = latency_seconds(endpoint)
-            if seconds is None:
-                return False
-            self._far[endpoint] = seconds > FAR_SECONDS
-        return self._far[endpoint]
 
     def _gateway(self) -> str:
         if self._url:
@@ -71,3 +61,9 @@ class Doors:
             if self._owned is None or not self._owned.alive:
                 self._owned = OwnedGateway(self._environment)
             return self._owned.url
+
+
+def _is_far(endpoint: Endpoint) -> bool:
+    """An endpoint that does not answer is asked directly, where its error is its own."""
+    seconds = latency_seconds(endpoint)
+    return seconds is not None and seconds > FAR_SECONDS

@@ -18,7 +18,8 @@ NEAR_REQUESTS = 16
 
 _PROBES = 3
 _REMEMBERED_SECONDS = 600.0
-_near: dict[str, bool] = {}
+_latency: dict[str, float] = {}
+"""Of this process's endpoints, by URL."""
 _NARROWER = 10
 
 
@@ -28,14 +29,15 @@ def requests_at_once(endpoint: Endpoint) -> int | None:
 
 
 def is_near(endpoint: Endpoint) -> bool:
-    """Whether an endpoint answers within NEAR_SECONDS; asked until it answers, and then never again."""
-    if endpoint.url not in _near and (seconds := latency_seconds(endpoint)) is not None:
-        _near[endpoint.url] = seconds < NEAR_SECONDS
-    return _near.get(endpoint.url, False)
+    """Whether an endpoint answers within NEAR_SECONDS; not as long as nobody knows."""
+    seconds = latency_seconds(endpoint)
+    return seconds is not None and seconds < NEAR_SECONDS
 
 
 def latency_seconds(endpoint: Endpoint) -> float | None:
-    """The shortest of some requests, None where one fails."""
+    """The shortest of some requests, None where one fails; an endpoint that answered is not asked again."""
+    if endpoint.url in _latency:
+        return _latency[endpoint.url]
     shortest = math.inf
     for _ in range(_PROBES):
         started = time.monotonic()
@@ -44,6 +46,7 @@ def latency_seconds(endpoint: Endpoint) -> float | None:
         except TraceError:
             return None
         shortest = min(shortest, time.monotonic() - started)
+    _latency[endpoint.url] = shortest
     return shortest
 
 
