@@ -47,7 +47,7 @@ down: ## End the stack
 	@$(BIN)/trace-lite down
 
 test: install-dev node ## All tests, on real services they start themselves
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: install-dev ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -29,13 +29,6 @@ for name in [
     del os.environ[name]  # tests start their own services, whatever the shell points at
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two workers: the tests that share one stack stay together, other files go where there is room."""
-    for item in items:
-        shared = "acceptance" in item.path.parts
-        item.add_marker(pytest.mark.xdist_group("stack" if shared else item.path.stem))
-
-
 @pytest.fixture(scope="session")
 def open_folder() -> Iterator[Path]:
     """A folder that any user can pass through: pytest closes its own to others, and Postgres is one as root."""
