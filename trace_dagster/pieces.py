@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from typing import Any
@@ -37,7 +37,7 @@ from trace_dagster.errors import (
 )
 from trace_dagster.evidence import Witness
 from trace_dagster.rpc.pools import Endpoint, RpcPool
-from trace_dagster.rpc.reach import LogSpans
+from trace_dagster.rpc.reach import NEAR_CALLS, LogSpans
 from trace_dagster.verify.check import PIECE_BLOCKS, Proof, check, columns
 from trace_dagster.verify.evidence import Evidence
 
@@ -122,6 +122,7 @@ class Pieces:
         self._turns = _Turns()
         self._lied = lied
         self._requests_at_once = requests_at_once
+        self._near_calls = threading.BoundedSemaphore(NEAR_CALLS)
         self._sizes = _Sizes(piece_blocks)
         self._spans = LogSpans()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="pieces")
@@ -247,8 +248,11 @@ class Pieces:
         most = job.order.options.get("inner_request_blocks", 1) if job.order.dataset.is_queried_by_span else 1
         while True:
             blocks = min(self._spans.of(endpoint, most), len(block_range))
+            request = self._request(job, block_range, endpoint, blocks)
+            near = self._requests_at_once(endpoint) is not None
             try:
-                return self._engine.extract(self._request(job, block_range, endpoint, blocks))
+                with self._near_calls if near else nullcontext():
+                    return self._engine.extract(request)
             except (Unavailable, ExtractionFailed) as error:
                 if blocks == 1 or isinstance(error, NoAnswer):
                     raise

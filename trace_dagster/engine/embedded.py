@@ -15,7 +15,8 @@ from trace_dagster.engine.failures import failure
 from trace_dagster.engine.workers import CallFailed, Worker, WorkerGone, Workers
 from trace_dagster.errors import NoAnswer, Unavailable, UnknownFormat
 
-WORKERS = 2
+WORKERS = 1
+"""Cryo uses every core from one process; a second one costs a tenth of the speed (measured)."""
 STALL_SECONDS = 120.0
 """A call without an answer for this long: its worker is killed, Cryo has no timeout of its own."""
 
