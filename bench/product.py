@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
@@ -105,7 +106,7 @@ def stack(rpc: str, **settings: str) -> Iterator[dict[str, str]]:
     """Postgres, S3 and Dagster in a home of their own; yields what commands need to know of them."""
     with tempfile.TemporaryDirectory(prefix="trace-bench-", ignore_cleanup_errors=True) as home:
         Path(home).chmod(0o755)
-        kept = {name: value for name, value in _outside().items() if not name.startswith("TRACE_")}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("TRACE_")}
         environment = {
             **kept,
             "TRACE_HOME": home,
@@ -168,12 +169,6 @@ def hide(environment: Mapping[str, str]) -> None:
     """Take what is committed out of sight: it must not be the next job's evidence."""
     with psycopg.connect(environment["TRACE_POSTGRES_URL"]) as connection:
         connection.execute(_HIDE)
-
-
-def _outside() -> dict[str, str]:
-    import os
-
-    return dict(os.environ)
 
 
 def _say(text: str) -> None:

@@ -44,10 +44,10 @@ def most_calls(dataset: str, blocks: int) -> int:
 
 def fetched(dataset: str, verify: str) -> frozenset[str]:
     """What a stream fetches of every block, by Cryo or as evidence: whole ``blocks``, ``receipts``."""
-    wanted = needs(dataset) if verify == "full" else None
-    whole = dataset == "transactions" or (wanted is not None and wanted.transactions)
-    receipts = dataset == "transactions" or (wanted is not None and wanted.receipts)
-    return frozenset([*["blocks"] * whole, *["receipts"] * receipts])
+    if dataset == "transactions":
+        return frozenset({"blocks", "receipts"})
+    wanted = needs(dataset) if verify == "full" else _NOTHING
+    return frozenset({"blocks"} if wanted.transactions else ()) | frozenset({"receipts"} if wanted.receipts else ())
 
 
 class Witness:

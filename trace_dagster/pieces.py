@@ -248,10 +248,10 @@ class Pieces:
         most = job.order.options.get("inner_request_blocks", 1) if job.order.dataset.is_queried_by_span else 1
         while True:
             blocks = min(self._spans.of(endpoint, most), len(block_range))
-            request = self._request(job, block_range, endpoint, blocks)
-            near = self._requests_at_once(endpoint) is not None
+            at_once = self._requests_at_once(endpoint)
+            request = self._request(job, block_range, endpoint, blocks, at_once)
             try:
-                with self._near_calls if near else nullcontext():
+                with self._near_calls if at_once is not None else nullcontext():
                     return self._engine.extract(request)
             except (Unavailable, ExtractionFailed) as error:
                 if blocks == 1 or isinstance(error, NoAnswer):
@@ -259,9 +259,11 @@ class Pieces:
                 self._spans.refused(endpoint, blocks)
             job.require_going(block_range, None)
 
-    def _request(self, job: _Job, block_range: BlockRange, endpoint: Endpoint, blocks: int) -> ExtractRequest:
+    @staticmethod
+    def _request(
+        job: _Job, block_range: BlockRange, endpoint: Endpoint, blocks: int, at_once: int | None
+    ) -> ExtractRequest:
         order = job.order
-        at_once = order.options.get("max_concurrent_requests") or self._requests_at_once(endpoint)
         return ExtractRequest(
             dataset=order.dataset.name,
             block_range=block_range,
@@ -271,7 +273,7 @@ class Pieces:
             timeout_seconds=max(1.0, job.deadline - time.monotonic()),
             inner_request_blocks=blocks,
             requests_per_second=order.options.get("requests_per_second"),
-            max_concurrent_requests=at_once,
+            max_concurrent_requests=order.options.get("max_concurrent_requests") or at_once,
         )
 
     def _noted(self, error: TraceError, endpoint: Endpoint) -> TraceError:

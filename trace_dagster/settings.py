@@ -45,21 +45,26 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
     """Read settings. Raises InvalidInput naming the variable that is missing or wrong."""
     usual = Caps()
     caps = Caps(
-        files_per_range=number(environment, "MAX_PARQUET_FILES_PER_RANGE", usual.files_per_range),
-        bytes_per_file=number(environment, "MAX_PARQUET_BYTES_PER_FILE", usual.bytes_per_file),
-        bytes_per_range=number(environment, "MAX_TOTAL_PARQUET_BYTES_PER_RANGE", usual.bytes_per_range),
+        files_per_range=_number(environment, "MAX_PARQUET_FILES_PER_RANGE", usual.files_per_range),
+        bytes_per_file=_number(environment, "MAX_PARQUET_BYTES_PER_FILE", usual.bytes_per_file),
+        bytes_per_range=_number(environment, "MAX_TOTAL_PARQUET_BYTES_PER_RANGE", usual.bytes_per_range),
     )
     return Settings(
         postgres_url=_required(environment, "TRACE_POSTGRES_URL"),
         s3=s3_access(environment),
         environment=environment,
         caps=caps,
-        lease_ttl_seconds=number(environment, "TRACE_LEASE_TTL_SECONDS", 60),
-        max_attempts=number(environment, "TRACE_MAX_ATTEMPTS", 3),
-        retry_base_seconds=number(environment, "TRACE_RETRY_BASE_SECONDS", 5),
+        lease_ttl_seconds=_number(environment, "TRACE_LEASE_TTL_SECONDS", 60),
+        max_attempts=_number(environment, "TRACE_MAX_ATTEMPTS", 3),
+        retry_base_seconds=_number(environment, "TRACE_RETRY_BASE_SECONDS", 5),
         sqs=_sqs(environment),
-        ranges_per_run=number(environment, "TRACE_RANGES_PER_RUN", 0) or None,
+        ranges_per_run=ranges_per_run(environment),
     )
+
+
+def ranges_per_run(environment: Mapping[str, str]) -> int | None:
+    """Block ranges of one Dagster run, where somebody set it."""
+    return _number(environment, "TRACE_RANGES_PER_RUN", 0) or None
 
 
 def s3_access(environment: Mapping[str, str]) -> S3Access:
@@ -90,7 +95,7 @@ def _required(environment: Mapping[str, str], name: str) -> str:
     return value
 
 
-def number(environment: Mapping[str, str], name: str, default: int) -> int:
+def _number(environment: Mapping[str, str], name: str, default: int) -> int:
     """A positive whole number, ``default`` where nothing is set. Raises InvalidInput naming the variable."""
     value = environment.get(name, "").strip()
     if not value:

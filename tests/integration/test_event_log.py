@@ -96,6 +96,18 @@ def stored_at_once(storage, batches: list[list[EventLogEntry]]) -> None:
         list(threads.map(store, batches[THREADS:]))
 
 
+def in_one_group(storage, store, each: list) -> None:
+    """Call ``store`` for each at once, while nobody may write: what waits then is one group."""
+    with storage._writing:
+        threads = [threading.Thread(target=store, args=(one,)) for one in each]
+        for thread in threads:
+            thread.start()
+        while len(storage._waiting) < len(each):
+            pass
+    for thread in threads:
+        thread.join()
+
+
 def rows(postgres_url: str, query: str, schema: str) -> list[tuple]:
     with psycopg.connect(postgres_url) as connection:
         return connection.execute(query.format(schema)).fetchall()
@@ -136,14 +148,7 @@ def test_an_event_that_cannot_be_stored_fails_its_own_thread_only(grouped, postg
         except ValueError as error:
             failed.append((batch[0].user_message, str(error)))
 
-    with grouped._writing:  # everyone waits: what follows is one group
-        threads = [threading.Thread(target=store, args=(batch,)) for batch in batches]
-        for thread in threads:
-            thread.start()
-        while len(grouped._waiting) < THREADS:
-            pass
-    for thread in threads:
-        thread.join()
+    in_one_group(grouped, store, batches)
     assert [message for message, _ in failed] == ["refused by Postgres"]
     assert len(rows(postgres_url, EVENTS, SCHEMA)) == THREADS - 1
 
@@ -166,13 +171,19 @@ def test_a_writer_that_is_told_to_stop_takes_no_event_with_it(grouped, postgres_
         except KeyboardInterrupt:
             interrupted.append(event.user_message)
 
-    with grouped._writing:
-        threads = [threading.Thread(target=store, args=(of_partition("r1", n)[0],)) for n in range(THREADS)]
-        for thread in threads:
-            thread.start()
-        while len(grouped._waiting) < THREADS:
-            pass
-    for thread in threads:
-        thread.join()
+    in_one_group(grouped, store, [of_partition("r1", number)[0] for number in range(THREADS)])
     assert len(interrupted) == 1
     assert len(rows(postgres_url, EVENTS, SCHEMA)) == THREADS
+
+
+def test_checks_without_a_partition_are_stored_as_dagster_stores_them(grouped, stock, postgres_url):
+    events = [of_partition("r1", number)[0] for number in range(THREADS)]
+    checked = AssetCheckEvaluation(asset_key=AssetKey(["143", "d"]), check_name="coverage", passed=True, metadata={})
+    kind = DagsterEventType.ASSET_CHECK_EVALUATION.value
+    events.append(entry("r1", None, "covered", DagsterEvent(kind, "job", event_specific_data=checked)))
+    in_one_group(grouped, grouped.store_event, events)
+    for event in events:
+        stock.store_event(event)
+    for query in (EVENTS, CHECKS, ASSETS):
+        assert rows(postgres_url, query, SCHEMA) == rows(postgres_url, query, "stock"), query
+    assert len(rows(postgres_url, CHECKS, SCHEMA)) == 1

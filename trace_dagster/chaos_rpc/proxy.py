@@ -16,8 +16,8 @@ from typing import TypedDict, Unpack
 
 from trace_dagster.chaos_rpc import wire
 from trace_dagster.chaos_rpc.client import Client
-from trace_dagster.chaos_rpc.state import HOST, ChaosRpc
-from trace_dagster.errors import InvalidInput
+from trace_dagster.chaos_rpc.state import ChaosRpc
+from trace_dagster.loopback import bound
 
 __all__ = ["ChaosRpc", "Options", "chaos_rpc", "run_foreground"]
 
@@ -90,14 +90,7 @@ async def _until_stopped(proxy: ChaosRpc, listener: socket.socket, say: Callable
 
 
 def _listen(proxy: ChaosRpc, port: int) -> socket.socket:
-    # IPPROTO_TCP by name: asyncio turns Nagle's delay off only then
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((HOST, port))
-    except OSError:
-        listener.close()
-        raise InvalidInput("the port is taken: end what uses it, or take another --port", port=port) from None
+    listener = bound(port)
     proxy.port = listener.getsockname()[1]
     return listener
 

@@ -12,8 +12,8 @@ from trace_dagster.chaos_rpc.faults import USUAL, Fault, chosen
 from trace_dagster.chaos_rpc.shapes import Request
 from trace_dagster.chaos_rpc.upstream import Address
 from trace_dagster.errors import InvalidInput
+from trace_dagster.loopback import HOST
 
-HOST = "127.0.0.1"
 STALL_SECONDS = 3600.0
 DELAY_SECONDS = 2.0
 

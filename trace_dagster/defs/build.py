@@ -23,7 +23,7 @@ from trace_dagster.errors import TraceError
 from trace_dagster.lanes import Lane, lanes_of_any, partitions_name
 from trace_dagster.registry.jobs import StreamRow
 from trace_dagster.runtime import Runtime
-from trace_dagster.settings import number, settings_from
+from trace_dagster.settings import ranges_per_run, settings_from
 
 
 def build_definitions(environment: Mapping[str, str]) -> Definitions:
@@ -44,8 +44,7 @@ def build_definitions(environment: Mapping[str, str]) -> Definitions:
 
 def definitions_of(streams: list[StreamRow], environment: Mapping[str, str]) -> Definitions:
     """Definitions of given streams; the registry is not asked."""
-    ranges_per_run = number(environment, "TRACE_RANGES_PER_RUN", 0) or None
-    assets = [stream_asset(stream, _grid(stream), ranges_per_run) for stream in streams]
+    assets = [stream_asset(stream, _grid(stream), ranges_per_run(environment)) for stream in streams]
     derived = list(analytics_assets(streams))
     lane_jobs = [_lane_job(lane) for lane in lanes_of_any(streams)]
     chains = sorted({stream.chain_id for stream in streams})

@@ -75,7 +75,12 @@ class GroupedEventLog(PostgresEventLogStorage):
         return None
 
     def _stored_together(self, events: Sequence[EventLogEntry]) -> bool:
-        """Whether one transaction could store them all; nothing is stored where it could not."""
+        """Whether one transaction could store them all; nothing is stored where it could not.
+
+        Check events without a partition have no unique key to be written by: what comes with one is stored alone.
+        """
+        if any(event.dagster_event_type in ASSET_CHECK_EVENTS and not _is_of_partition(event) for event in events):
+            return False
         insert = SqlEventLogStorageTable.insert().returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True)
         try:
             with self._engine.connect().execution_options(isolation_level="READ COMMITTED") as conn, conn.begin():
@@ -85,9 +90,6 @@ class GroupedEventLog(PostgresEventLogStorage):
                 self._note_checks(conn, [each for each in numbered if _is_of_partition(each[0])])
         except Exception:  # also what the driver cannot encode, a ValueError: told to the thread it belongs to
             return False
-        for event, identity in numbered:
-            if event.dagster_event_type in ASSET_CHECK_EVENTS and not _is_of_partition(event):
-                self.store_asset_check_event(event, identity)
         return True
 
     def _note_assets(self, conn: Connection, numbered: Sequence[tuple[EventLogEntry, int]]) -> None:

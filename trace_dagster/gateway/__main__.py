@@ -26,9 +26,9 @@ from trace_dagster.errors import InvalidInput
 from trace_dagster.gateway.gateway import KEPT_BYTES, Gateway
 from trace_dagster.gateway.server import BACKLOG, Asker
 from trace_dagster.gateway.shares import ASKED_SECONDS, Shares
+from trace_dagster.loopback import HOST, bound
 from trace_dagster.rpc.redact import redact
 
-HOST = "127.0.0.1"
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,128}")
 
 
@@ -39,9 +39,10 @@ def main(port: int, owned: bool) -> None:
     """Serve the rpc pools of the environment on loopback: shared budgets, shared fetches, retries."""
     try:
         token, gateway = _gateway(os.environ)
-        listener = _listening(port)
+        listener = bound(port)
     except InvalidInput as error:
         raise click.ClickException(str(error)) from None
+    listener.listen(BACKLOG)
     url = f"http://{HOST}:{listener.getsockname()[1]}/{token}"
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(gateway, listener, url, owned=owned))
@@ -55,19 +56,6 @@ def _gateway(environment: Mapping[str, str]) -> tuple[str, Gateway]:
     if not (written.isascii() and written.isdecimal() and len(written) < 13):
         raise InvalidInput("TRACE_GATEWAY_CACHE_BYTES must be a number of bytes, 0 to keep nothing")
     return token, Gateway(environment, token, kept_bytes=int(written))
-
-
-def _listening(port: int) -> socket.socket:
-    # IPPROTO_TCP by name: asyncio turns Nagle's delay off only then
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((HOST, port))
-    except OSError:
-        listener.close()
-        raise InvalidInput("the port is taken: end what uses it, or take another --port", port=port) from None
-    listener.listen(BACKLOG)
-    return listener
 
 
 async def _serve(gateway: Gateway, listener: socket.socket, url: str, *, owned: bool) -> None:
