@@ -12,13 +12,24 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 from bench.bare import Bare, freeze
 from bench.product import DATASETS, Line, Synced, place, sync
 from bench.table import Compared, cpu_note, in_turn, machine, markdown
 
-CHUNK = 1000
-VERIFY = ("structural", "full")
+
+class Case(NamedTuple):
+    """A way to ask for the blocks."""
+
+    verify: str
+    chunk: int
+    """Blocks of a range."""
+
+
+CHUNK = 5000
+"""As in examples/monad_mainnet.yaml, for a whole chain."""
+CASES = (Case("structural", CHUNK), Case("full", CHUNK), Case("structural", 1000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,42 +37,34 @@ class Round:
     """Both ways over the same blocks of one node."""
 
     line: Line
-    verify: str
+    case: Case
     blocks: int
     bare: Bare
     product: Synced
 
 
 def measure(
-    environment: Mapping[str, str],
-    line: Line,
-    *,
-    blocks: int,
-    number: int = 0,
-    chunk: int = CHUNK,
-    verify: Sequence[str] = VERIFY,
+    environment: Mapping[str, str], line: Line, *, blocks: int, number: int = 0, cases: Sequence[Case] = CASES
 ) -> list[Round]:
-    """Round ``number`` at one node: a pair for each level of proof."""
-    return [_pair(environment, line, level, blocks, chunk, number) for level in verify]
+    """Round ``number`` at one node: each case beside one bare run, which comes first in every second round."""
 
+    def ours(case: Case) -> Synced:
+        name = f"end_{line.pool}_{case.verify}_{case.chunk}_{number}"
+        return sync(name, environment, blocks=blocks, chunk=case.chunk, verify=case.verify, pool=line.pool)
 
-def _pair(environment: Mapping[str, str], line: Line, verify: str, blocks: int, chunk: int, number: int) -> Round:
-    name = f"end_{line.pool}_{verify}_{number}"
-    ours, theirs = in_turn(
-        number,
-        lambda: sync(name, environment, blocks=blocks, chunk=chunk, verify=verify, pool=line.pool),
-        lambda: freeze(line.url, blocks, chunk, DATASETS),
+    synced, bare = in_turn(
+        number, lambda: [ours(case) for case in cases], lambda: freeze(line.url, blocks, cases[0].chunk, DATASETS)
     )
-    return Round(line, verify, blocks, theirs, ours)
+    return [Round(line, case, blocks, bare, each) for case, each in zip(cases, synced, strict=True)]
 
 
 def compared(rounds: Sequence[Round]) -> list[Compared]:
-    """For each line and level: claims to commits beside bare, and the whole beside bare."""
+    """For each line and case: claims to commits beside bare, and the whole beside bare."""
     found = []
-    for line, verify in dict.fromkeys((each.line, each.verify) for each in rounds):
-        mine = [each for each in rounds if (each.line, each.verify) == (line, verify)]
+    for line, case in dict.fromkeys((each.line, each.case) for each in rounds):
+        mine = [each for each in rounds if (each.line, each.case) == (line, case)]
         last = mine[-1]
-        what = f"end to end, {verify}, {line.name}, {last.blocks:,} blocks x {len(DATASETS)}"
+        what = f"end to end, {case.verify}, {line.name}, {last.blocks:,} blocks x {len(DATASETS)} in {case.chunk:,}s"
         starting = f"start-up {last.product.starting:.1f} s of it"
         cpu = f"{cpu_note(last.product.cpu)}; bare {last.bare.cpu_seconds:.1f}"
         working = tuple((each.product.working, each.bare.seconds) for each in mine)

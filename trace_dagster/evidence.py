@@ -174,9 +174,10 @@ class Witness:
             return Parts()
         chain_id, *answers = call_all(endpoint, [("eth_chainId", []), *blocks, *receipts])
         self._require_chain(endpoint, chain_id)
-        if any(bytes(answer) == b"null" for answer in answers):
+        sizes = [memoryview(answer).nbytes for answer in answers]
+        if any(size == len(b"null") and bytes(answer) == b"null" for size, answer in zip(sizes, answers, strict=True)):
             raise Unavailable(f"rpc endpoint {endpoint.name} does not have a block of this range", range=piece)
-        parts = Parts(weight=sum(len(bytes(answer)) for answer in answers))
+        parts = Parts(weight=sum(sizes))
         if blocks:
             _read_blocks(parts, answers[: len(blocks)], piece, full=full, deep=deep)
         pairs = list(zip(answers[len(blocks) :], parts.headers or headers or (), strict=True)) if receipts else []

@@ -38,6 +38,7 @@ from trace_dagster.errors import (
 from trace_dagster.evidence import Witness
 from trace_dagster.rpc.pools import Endpoint, RpcPool
 from trace_dagster.rpc.reach import NEAR_CALLS, LogSpans
+from trace_dagster.turnstile import Turnstile
 from trace_dagster.verify.check import PIECE_BLOCKS, Proof, check, columns
 from trace_dagster.verify.evidence import Evidence
 
@@ -122,7 +123,7 @@ class Pieces:
         self._turns = _Turns()
         self._lied = lied
         self._requests_at_once = requests_at_once
-        self._near_calls = threading.BoundedSemaphore(NEAR_CALLS)
+        self._near_calls = Turnstile(NEAR_CALLS)
         self._sizes = _Sizes(piece_blocks)
         self._spans = LogSpans()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="pieces")
@@ -251,7 +252,7 @@ class Pieces:
             at_once = self._requests_at_once(endpoint)
             request = self._request(job, block_range, endpoint, blocks, at_once)
             try:
-                with self._near_calls if at_once is not None else nullcontext():
+                with self._near_calls.passing(block_range.start) if at_once is not None else nullcontext():
                     return self._engine.extract(request)
             except (Unavailable, ExtractionFailed) as error:
                 if blocks == 1 or isinstance(error, NoAnswer):

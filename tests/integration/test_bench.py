@@ -32,7 +32,7 @@ def measured(line):
         beside = threads.submit(
             memory.measure, variables, blocks=BLOCKS, small=CHUNK, ranges=RANGES, size=2, verify="full"
         )
-        pairs = end_to_end.measure(environment, line, blocks=BLOCKS, chunk=CHUNK, verify=("full",))
+        pairs = end_to_end.measure(environment, line, blocks=BLOCKS, cases=[end_to_end.Case("full", CHUNK)])
         yield pairs, ranges.measure(environment, line, ranges=RANGES), beside.result()
 
 

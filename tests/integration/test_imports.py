@@ -92,7 +92,7 @@ def test_planning_takes_no_more_than_the_location(variables):
 def test_a_run_imports_no_queries_and_leaves_cryo_to_its_workers(variables):
     printed, found = imports("-c", LOCATION + RUN, variables=variables)
     assert printed.split()[-1] == "Ingest"
-    assert found & (QUERIES | STAND_INS | {"cryo", "polars"}) == set()
+    assert found & (QUERIES | STAND_INS | {"cryo"}) == set()
     assert found >= {"boto3", "coincurve", "pyarrow", "trace_dagster.pieces", "trace_dagster.verify.check"}
 
 

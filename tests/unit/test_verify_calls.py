@@ -1,9 +1,8 @@
 """Root frames against transactions, for both datasets of call frames."""
 
-from dataclasses import replace
-
 import pyarrow as pa
 import pytest
+from msgspec.structs import replace
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import dataset

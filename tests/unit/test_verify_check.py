@@ -1,9 +1,10 @@
 """Levels, needs, columns, merging: what a proof of a piece says."""
 
-from dataclasses import replace
+import dataclasses
 
 import pyarrow as pa
 import pytest
+from msgspec.structs import replace
 
 from tests.support.proven import devchain
 from trace_dagster.blocks import BlockRange
@@ -157,8 +158,13 @@ def test_merging_keeps_what_holds_for_all():
     said = merge([one, two])
     assert (said.level, said.blocks, said.checks) == ("structural", 12, two.checks)
     assert (said.first_parent_hash, said.last_block_hash) == (one.first_parent_hash, None)
-    weak = replace(one, level="crosschecked", unproven=("b", "a"))
-    said = merge([replace(one, unproven=("c",)), replace(weak, first_block=23, first_parent_hash=one.last_block_hash)])
+    weak = dataclasses.replace(one, level="crosschecked", unproven=("b", "a"))
+    said = merge(
+        [
+            dataclasses.replace(one, unproven=("c",)),
+            dataclasses.replace(weak, first_block=23, first_parent_hash=one.last_block_hash),
+        ]
+    )
     assert (said.level, said.unproven) == ("crosschecked", ("a", "b", "c"))
 
 
@@ -169,7 +175,7 @@ def test_pieces_that_do_not_meet():
     with pytest.raises(
         VerificationFailed, match=f"the block before block=23 expected=0x{one.last_block_hash.hex()} got=0x00"
     ):
-        merge([one, replace(two, first_parent_hash=bytes(32)), three])
+        merge([one, dataclasses.replace(two, first_parent_hash=bytes(32)), three])
     with pytest.raises(VerificationFailed, match="the block before block=24 expected=0x"):
-        merge([one, replace(two, last_block_hash=bytes(32)), three])
-    merge([one, replace(two, first_parent_hash=None, last_block_hash=None), three])
+        merge([one, dataclasses.replace(two, last_block_hash=bytes(32)), three])
+    merge([one, dataclasses.replace(two, first_parent_hash=None, last_block_hash=None), three])

@@ -1,9 +1,8 @@
 """What mutation testing asked for: names of checks, blocks in messages, faces changed together, absent columns."""
 
-from dataclasses import replace
-
 import pyarrow as pa
 import pytest
+from msgspec.structs import replace
 
 from tests.support.proven import DEVCHAIN, devchain, evidence_of
 from trace_dagster.blocks import BlockRange

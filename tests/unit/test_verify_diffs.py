@@ -1,9 +1,8 @@
 """Rules between balances and proven transactions: what breaks them, and what they let pass on purpose."""
 
-from dataclasses import replace
-
 import pyarrow as pa
 import pytest
+from msgspec.structs import replace
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import dataset

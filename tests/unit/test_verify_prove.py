@@ -2,11 +2,11 @@
 
 import copy
 import json
-from dataclasses import replace
 
 import coincurve
 import pytest
 import rlp
+from msgspec.structs import replace
 
 from tests.support.proven import REAL, devchain, evidence_of, real, real_folder
 from trace_dagster.blocks import BlockRange

@@ -1,12 +1,12 @@
 """True tables verify; the same tables with any row or any covered value changed do not."""
 
 import os
-from dataclasses import replace
 
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.support.cryo_tables import NAMES
 from tests.support.proven import REAL, devchain, real, real_folder

@@ -2,6 +2,8 @@
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import catalogue, dataset
@@ -9,6 +11,7 @@ from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.errors import VerificationFailed
 from trace_dagster.rpc.pools import Endpoint
+from trace_dagster.verify.faces import check_faces
 from trace_dagster.verify.structure import check_structure
 
 SPAN = BlockRange(10, 14)
@@ -261,3 +264,59 @@ def test_the_fake_engine_has_the_form_of_a_right_answer(name):
     request = ExtractRequest(name, span, 7, known.schema(tuple(known.all_columns)), Endpoint("none", 1, ""))
     found = FakeCryo().extract(request)
     assert "chain_id" in check_structure(known, found, span, 7)
+
+
+NUMBERS = st.one_of(
+    st.integers(0, 2**256 - 1),
+    st.sampled_from([0, 1, 2**53 + 1, 2**63, 2**64 - 1, 2**127 - 1, 2**127, 2**128, 2**256 - 1]),
+)
+WRONG_TEXT = st.sampled_from([None, "", "-1", "-0", "+5", "05", " 5", "5 ", "5.0", "0x5", "\u0665", "1e3", str(2**256)])
+WRONG_DOUBLE = st.sampled_from([None, float("nan"), float("inf"), -1.0, 0.5])
+
+
+@st.composite
+def rows_of_faces(draw):
+    """(binary, string, f64): most of them right, some with one face that is not."""
+    value = draw(NUMBERS)
+    row = [value.to_bytes(32, "big"), str(value), float(value)]
+    match draw(st.integers(0, 7)):
+        case 0:
+            row[0] = draw(st.sampled_from([None, b"", row[0][1:], b"\0" + row[0], row[0][16:], b"\1" + row[0][1:]]))
+        case 1:
+            row[1] = draw(st.one_of(WRONG_TEXT, NUMBERS.map(str)))
+        case 2:
+            row[2] = draw(st.one_of(WRONG_DOUBLE, NUMBERS.map(float)))
+        case 3:
+            row = [None, None, None]
+    return tuple(row)
+
+
+def is_right(binary, string, double):
+    if binary is None:
+        return string is None and double is None
+    value = int.from_bytes(binary, "big")
+    return len(binary) == 32 and string == str(value) and double == float(value)
+
+
+def passes(rule, *arguments):
+    try:
+        rule(*arguments)
+    except VerificationFailed:
+        return False
+    return True
+
+
+@given(st.lists(rows_of_faces(), min_size=1, max_size=8))
+def test_columns_of_faces_are_judged_as_each_value_alone(rows):
+    whole = table("native_transfers", [dict(zip(FACES[2:], row, strict=True)) for row in rows], FACES[2:])
+    whole = whole.append_column("block_number", pa.array([10] * len(rows)))
+    assert passes(check_faces, whole) == all(is_right(*row) for row in rows)
+
+
+def test_a_column_of_another_kind_is_refused():
+    strange = blocks([10, 11, 12, 13]).set_column(2, "block_number", pa.array([10, 11, 12, 13], pa.int64()))
+    assert "rows in block order" in run("blocks", strange), "another width of number is none"
+    for name, values in (("chain_id", ["1"] * 4), ("parent_hash", [1, 2, 3, 4])):
+        place = strange.column_names.index(name)
+        with pytest.raises(VerificationFailed, match="another kind"):
+            run("blocks", strange.set_column(place, name, pa.array(values)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 Log = tuple[bytes, tuple[bytes, ...], bytes]
 """(address, topics, data): 20 bytes, up to four times 32 bytes, any number of bytes."""
@@ -12,8 +13,7 @@ Outcome = tuple[int, bytes, int, Sequence[Log]]
 """What a receipts root is made of: (type, encoded first field, cumulative gas, logs)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(msgspec.Struct, frozen=True, gc=False):
     """A block's header: hashes and roots 32 bytes, bloom 256, author 20; times in seconds, fees in wei.
 
     ``base_fee_per_gas`` is None before London; the other optional fields when a stored table lacks them.
@@ -33,8 +33,7 @@ class Header:
     base_fee_per_gas: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(msgspec.Struct, frozen=True, gc=False):
     """A transaction the transactions root covers, but for ``sender``: that is what the node said.
 
     Amounts in wei. ``gas_price`` is what one unit of gas costs the sender (EIP-1559).
@@ -53,8 +52,7 @@ class Transaction:
     input: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """A receipt the receipts root covers, but for ``transaction_hash``: that is what the node said.
 
     Before Byzantium (EIP-658) ``post_state`` holds 32 bytes and ``succeeded`` is None.
@@ -69,13 +67,12 @@ class Receipt:
     post_state: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(msgspec.Struct, frozen=True):
     """Everything known about a piece; ``source`` says where each part came from."""
 
     headers: Sequence[Header]
     transactions: Sequence[Sequence[Transaction]] | None = None
     receipts: Sequence[Sequence[Receipt]] | None = None
-    source: dict[str, str] = field(default_factory=dict)
+    source: dict[str, str] = msgspec.field(default_factory=dict)
     proven: Sequence[Sequence[Outcome]] | None = None
     """The receipts once more, where they are known to give their headers' roots: for rows that say the same."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import Dataset
@@ -10,7 +11,7 @@ from trace_dagster.errors import VerificationFailed
 from trace_dagster.verify.calltree import SEPARATORS, check_shape, frames_of
 from trace_dagster.verify.faces import check_faces, check_input_counts
 from trace_dagster.verify.facts import disagrees
-from trace_dagster.verify.tables import dense, required, spans
+from trace_dagster.verify.tables import block_at, dense, first, present, spans, unequal
 
 DENSE_INDEX = {"transactions": "transaction_index", "logs": "log_index"}
 """Datasets that hold every item of a block, so that the index counts 0, 1, 2, ..."""
@@ -22,7 +23,7 @@ def check_structure(dataset: Dataset, table: pa.Table, piece: BlockRange, chain_
     Raises VerificationFailed with the first block that is wrong.
     """
     done = ["block_number in range", "rows in block order"]
-    slices = spans(table, piece, one_each=dataset.name == "blocks")
+    spans(table, piece, one_each=dataset.name == "blocks")
     if "chain_id" in table.column_names:
         _check_chain(table, chain_id)
         done.append("chain_id")
@@ -30,7 +31,7 @@ def check_structure(dataset: Dataset, table: pa.Table, piece: BlockRange, chain_
         done.append("one row per block")
         done += _check_links(table)
     elif dataset.natural_key:
-        done += _check_key(dataset, table, piece, slices)
+        done += _check_key(dataset, table, piece)
     if dataset.name in SEPARATORS and "trace_address" in table.column_names:
         check_shape(frames_of(table), SEPARATORS[dataset.name])
         done.append("call frames form one tree per transaction")
@@ -48,23 +49,28 @@ def _check_values(table: pa.Table) -> list[str]:
 
 
 def _check_chain(table: pa.Table, chain_id: int) -> None:
-    for block, found in zip(required(table, "block_number"), required(table, "chain_id"), strict=True):
-        if found != chain_id:
-            raise disagrees("rows are of another chain", block, chain_id, found)
+    found = present(table, "chain_id")
+    row = unequal(found, chain_id)
+    if row is not None:
+        raise disagrees("rows are of another chain", block_at(table, row), chain_id, found[row].as_py())
 
 
 def _check_links(table: pa.Table) -> list[str]:
     if not {"parent_hash", "block_hash"} <= set(table.column_names):
         return []
-    numbers, parents = required(table, "block_number"), required(table, "parent_hash")
-    hashes = required(table, "block_hash")
-    for block, parent, before in zip(numbers[1:], parents[1:], hashes, strict=False):
-        if parent != before:
-            raise disagrees("parent_hash is not the hash of the block before", block, before, parent)
+    parents, hashes = present(table, "parent_hash")[1:], present(table, "block_hash")[:-1]
+    row = unequal(parents, hashes)
+    if row is not None:
+        raise disagrees(
+            "parent_hash is not the hash of the block before",
+            block_at(table, row + 1),
+            hashes[row].as_py(),
+            parents[row].as_py(),
+        )
     return ["parent_hash links rows"]
 
 
-def _check_key(dataset: Dataset, table: pa.Table, piece: BlockRange, slices: list[slice]) -> list[str]:
+def _check_key(dataset: Dataset, table: pa.Table, piece: BlockRange) -> list[str]:
     if dataset.name in DENSE_INDEX:
         dense(table, piece, DENSE_INDEX[dataset.name])
         return ["unique natural key", f"{DENSE_INDEX[dataset.name]} contiguous per block"]
@@ -72,19 +78,25 @@ def _check_key(dataset: Dataset, table: pa.Table, piece: BlockRange, slices: lis
         _check_unique(table, list(dataset.natural_key))
         return ["unique natural key"]
     index = dataset.natural_key[1]
-    positions = required(table, index)
-    for block, span in enumerate(slices, piece.start):
-        for before, after in zip(positions[span], positions[span][1:], strict=False):
-            if after <= before:
-                raise disagrees(f"rows are not in order of block_number, {index}", block, f"above {before}", after)
+    blocks, positions = present(table, "block_number"), present(table, index)
+    in_block = pc.equal(blocks[1:], blocks[:-1])
+    row = first(pc.and_(in_block, pc.less_equal(positions[1:], positions[:-1])))
+    if row is not None:
+        raise disagrees(
+            f"rows are not in order of block_number, {index}",
+            blocks[row].as_py(),
+            f"above {positions[row].as_py()}",
+            positions[row + 1].as_py(),
+        )
     return ["unique natural key"]
 
 
 def _check_unique(table: pa.Table, key: list[str]) -> None:
+    columns = pa.table({name: present(table, name) for name in key})
+    if columns.group_by(key, use_threads=False).aggregate([]).num_rows == table.num_rows:
+        return
     seen: set[tuple[object, ...]] = set()
-    for block, values in zip(
-        required(table, "block_number"), zip(*[required(table, name) for name in key], strict=True), strict=True
-    ):
+    for row, values in enumerate(zip(*[column.to_pylist() for column in columns.columns], strict=True)):
         if values in seen:
-            raise VerificationFailed("a key stands twice", block=block, key=",".join(key))
+            raise VerificationFailed("a key stands twice", block=block_at(table, row), key=",".join(key))
         seen.add(values)

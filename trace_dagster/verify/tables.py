@@ -6,9 +6,8 @@ must be one raises VerificationFailed. Rows are grouped per block of a BlockRang
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -125,15 +124,19 @@ def cumulative(gas: Sequence[int]) -> list[int]:
 
 def spans(table: pa.Table, piece: BlockRange, *, one_each: bool = False) -> list[slice]:
     """The rows of each block of the piece."""
-    numbers = required(table, "block_number")
+    runs = pc.run_end_encode(present(table, "block_number"))
+    numbers, ends = runs.values.to_pylist(), runs.run_ends.to_pylist()
     for before, after in pairwise(numbers):
         if after < before:
             raise VerificationFailed("rows are not in block order", block=after)
     if numbers and (numbers[0] < piece.start or numbers[-1] >= piece.end):
         wrong = numbers[0] if numbers[0] < piece.start else numbers[-1]
         raise VerificationFailed("a row lies outside the range", block=wrong, range=piece)
-    starts = [bisect_left(numbers, block) for block in range(piece.start, piece.end + 1)]
-    found = [slice(start, stop) for start, stop in pairwise(starts)]
+    end_of = dict(zip(numbers, ends, strict=True))
+    found, stop = [], 0
+    for block in range(piece.start, piece.end):
+        start, stop = stop, end_of.get(block, stop)
+        found.append(slice(start, stop))
     for block, span in enumerate(found, piece.start):
         if one_each and span.stop - span.start != 1:
             raise disagrees("a block is missing or doubled", block, "1 row", f"{span.stop - span.start} rows")
@@ -143,12 +146,33 @@ def spans(table: pa.Table, piece: BlockRange, *, one_each: bool = False) -> list
 def dense(table: pa.Table, piece: BlockRange, index: str) -> list[slice]:
     """:func:`spans`, once ``index`` counts 0, 1, 2, ... in each block."""
     found = spans(table, piece)
-    positions = required(table, index)
-    for block, span in enumerate(found, piece.start):
-        if positions[span] != list(range(span.stop - span.start)):
-            at = next(at for at, position in enumerate(positions[span]) if position != at)
-            raise disagrees(f"{index} does not count 0, 1, 2, ...", block, at, positions[span][at])
+    positions = present(table, index)
+    expected = pa.array(chain.from_iterable(range(span.stop - span.start) for span in found), pa.int64())
+    row = unequal(positions, expected)
+    if row is not None:
+        block = block_at(table, row)
+        raise disagrees(f"{index} does not count 0, 1, 2, ...", block, expected[row].as_py(), positions[row].as_py())
     return found
+
+
+def unequal(left: pa.Array, right: pa.Array | int) -> int | None:
+    """The first row where two columns without nulls differ. Raises VerificationFailed when they are of two kinds."""
+    try:
+        return first(pc.not_equal(left, right))
+    except pa.ArrowException as error:
+        raise VerificationFailed("a column holds values of another kind", type=left.type, reason=error) from None
+
+
+def first(wrong: pa.BooleanArray) -> int | None:
+    """The first row where something is wrong."""
+    row: int = pc.index(wrong, True).as_py()
+    return None if row < 0 else row
+
+
+def block_at(table: pa.Table, row: int) -> int:
+    """The block a row is of; -1 where the row does not say."""
+    found: int | None = plain(table, "block_number")[row].as_py()
+    return -1 if found is None else found
 
 
 def kinds(table: pa.Table, numbers: Sequence[int]) -> list[int]:
@@ -180,10 +204,19 @@ def needed(table: pa.Table, name: str) -> list[Any]:
 
 
 def required(table: pa.Table, name: str) -> list[Any]:
-    """A column that must be there without nulls."""
-    found = needed(table, name)
-    if None in found:
-        raise VerificationFailed("a row has a null where none can be", column=name, block=_block_at(table, found))
+    """A column that must be there without nulls, as Python values."""
+    return present(table, name).to_pylist()  # type: ignore[no-any-return]
+
+
+def present(table: pa.Table, name: str) -> pa.Array:
+    """A column that must be there without nulls, without its dictionary."""
+    if name not in table.column_names:
+        raise VerificationFailed("the rows lack a column the proof needs", column=name)
+    found = plain(table, name).combine_chunks()
+    if found.null_count:
+        row = first(found.is_null())
+        assert row is not None
+        raise VerificationFailed("a row has a null where none can be", column=name, block=block_at(table, row))
     return found
 
 
@@ -203,7 +236,7 @@ def _check_size(table: pa.Table, name: str, size: int, found: list[Any]) -> None
     if {span["min"], span["max"]} - {size, None}:
         for row, value in enumerate(found):
             if value is not None and len(value) != size:
-                raise disagrees(f"{name} has the wrong length", _block(table, row), f"{size} bytes", value)
+                raise disagrees(f"{name} has the wrong length", block_at(table, row), f"{size} bytes", value)
 
 
 def _topics(logs: pa.Table, numbers: Sequence[int]) -> list[tuple[bytes, ...]]:
@@ -221,12 +254,3 @@ def _topics(logs: pa.Table, numbers: Sequence[int]) -> list[tuple[bytes, ...]]:
 
 def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
-
-
-def _block_at(table: pa.Table, values: list[Any]) -> object:
-    return _block(table, values.index(None))
-
-
-def _block(table: pa.Table, row: int) -> int:
-    found: int | None = plain(table, "block_number")[row].as_py()
-    return -1 if found is None else found

@@ -1,0 +1,56 @@
+"""A few at once, the lowest block first."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trace_dagster.turnstile import Turnstile
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12))
+@settings(max_examples=30, deadline=None)
+def test_the_lowest_block_is_next_and_the_first_to_come_among_equals(blocks):
+    turnstile, order = Turnstile(1), []
+
+    def one(number):
+        with turnstile.passing(blocks[number]):
+            order.append(number)
+
+    with ThreadPoolExecutor(len(blocks)) as threads, turnstile.passing(0):
+        for number in range(len(blocks)):
+            threads.submit(one, number)
+            while len(turnstile._waiting) <= number:
+                time.sleep(0.0005)
+        assert order == []
+    assert order == sorted(range(len(blocks)), key=lambda number: (blocks[number], number))
+
+
+def test_as_many_as_there_are_places_are_inside_and_no_more():
+    turnstile, full, lock = Turnstile(3), threading.Barrier(3), threading.Lock()
+    inside, most = 0, 0
+
+    def one(number):
+        nonlocal inside, most
+        with turnstile.passing(number):
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            full.wait(10)  # broken unless three are inside together
+            with lock:
+                inside -= 1
+
+    with ThreadPoolExecutor(12) as threads:
+        for done in [threads.submit(one, number) for number in range(12)]:
+            done.result()
+    assert (most, inside) == (3, 0)
+
+
+def test_a_place_is_given_back_by_who_fails():
+    turnstile = Turnstile(1)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), turnstile.passing(1):
+            raise ZeroDivisionError
