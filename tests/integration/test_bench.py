@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bench import bare, end_to_end, etl, limits, memory, node, ranges, raw, rivals, run
+from bench import bare, end_to_end, etl, limits, memory, node, product, ranges, raw, rivals, run
 from bench.product import DATASETS, Synced, lines, stack_at
 from bench.table import Compared, Failed, in_turn, markdown
 
@@ -27,8 +27,17 @@ def line():
 
 @pytest.fixture(scope="module")
 def measured(line):
-    """One round through Dagster: a job, then a backfill; and meanwhile one of what needs no Dagster."""
-    with stack_at([line]) as environment, memory.registry(line.url) as variables, ThreadPoolExecutor() as threads:
+    """One round through Dagster: a job, then a backfill; and meanwhile one of what needs no Dagster.
+
+    Processes are looked at often: an engine worker of so small a job lives for less than a second.
+    """
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        stack_at([line]) as environment,
+        memory.registry(line.url) as variables,
+        ThreadPoolExecutor() as threads,
+    ):
+        patch.setattr(product, "CLOCK_SECONDS", 0.1)
         beside = threads.submit(
             memory.measure, variables, blocks=BLOCKS, small=CHUNK, ranges=RANGES, size=2, verify="full"
         )
