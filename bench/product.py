@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 
 from bench import node
-from bench.usage import Usage
+from bench.usage import Usage, await_idle
 from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.lite.processes import STACK_VARIABLE
 from trace_dagster.lite.stack import Stack
@@ -134,6 +134,7 @@ def sync(
     would be evidence.
     """
     hide(environment)
+    await_idle(environment[STACK_VARIABLE])
     with Usage(environment[STACK_VARIABLE], CLOCK_SECONDS) as usage:
         started = time.time()
         apply(name, environment, blocks=blocks, chunk=chunk, verify=verify, datasets=datasets, pool=pool)

@@ -15,6 +15,7 @@ import psutil
 from trace_dagster.lite.processes import STACK_VARIABLE
 
 ENGINE, RUNS = "engine", "runs and code server"
+IDLE_SECONDS = 60.0
 _PARTS = {
     "engine.worker": ENGINE,
     "postgres": "postgres",
@@ -24,6 +25,10 @@ _PARTS = {
     "webserver": "web server",
 }
 """By a mark in the command line. Runs are the code server's children and count with it."""
+
+
+_PASSING = ("engine.worker", "spawn_main")
+"""Marks of processes that end with a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,25 @@ class Usage:
         found[ENGINE] = sum(self._workers.values())
         found[RUNS] = max(both - found[ENGINE], self.looks[-1].cpu[RUNS] if self.looks else 0.0)
         self.looks.append(Look(time.time(), dict(found)))
+
+
+def await_idle(stack_id: str) -> None:
+    """Until the stack's last run has ended: what it used must not be counted with what comes next.
+
+    Raises RuntimeError when it does not end.
+    """
+    deadline = time.monotonic() + IDLE_SECONDS
+    while any(_is_of_a_run(process, stack_id) for process in psutil.process_iter()):
+        if time.monotonic() > deadline:
+            raise RuntimeError("a run of what was measured before does not end")
+        time.sleep(0.2)
+
+
+def _is_of_a_run(process: psutil.Process, stack_id: str) -> bool:
+    with suppress(psutil.Error):
+        command = " ".join(process.cmdline())
+        return any(mark in command for mark in _PASSING) and process.environ().get(STACK_VARIABLE) == stack_id
+    return False
 
 
 def part_of(command: str) -> str:

@@ -1,12 +1,16 @@
 """The benchmarks, tiny, on a stack of their own: that they measure what they say. How long it took does not matter."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bench import bare, end_to_end, etl, limits, memory, node, product, ranges, raw, rivals, run
+from bench import bare, end_to_end, etl, limits, memory, node, product, ranges, raw, rivals, run, usage
 from bench.product import DATASETS, Synced, lines, stack_at
 from bench.table import Compared, Failed, in_turn, markdown
+from trace_dagster.lite.processes import STACK_VARIABLE
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -160,3 +164,12 @@ def test_pairs_alternate(number, order):
     done = []
     assert in_turn(number, lambda: done.append("ours") or 1, lambda: done.append("theirs") or 2) == (1, 2)
     assert done == order
+
+
+def test_what_ends_with_a_run_is_waited_for():
+    command = [sys.executable, "-c", "import time; time.sleep(1)", "engine.worker"]
+    with subprocess.Popen(command, env={**os.environ, STACK_VARIABLE: "here"}) as process:
+        usage.await_idle("elsewhere")
+        assert process.poll() is None
+        usage.await_idle("here")
+        assert process.wait(0.5) == 0
