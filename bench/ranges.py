@@ -66,6 +66,12 @@ from trace.attempts a join trace.dataset_versions v using (task_id, attempt)
 join trace.streams s on s.dataset_uuid = v.dataset_uuid join trace.jobs j using (job_id)
 where j.name = %s and a.state = 'committed' order by 1
 """
+_LEFT = """
+select lower(t.block_range), t.state, coalesce(a.error, 'no attempt says why') from trace.tasks t
+left join trace.attempts a on (a.task_id, a.attempt) = (t.task_id, t.attempt)
+join trace.streams s using (dataset_uuid) join trace.jobs j using (job_id)
+where j.name = %s and t.state <> 'committed' order by 1 limit 3
+"""
 _COUNT = """
 select count(*) from trace.tasks t join trace.streams s using (dataset_uuid) join trace.jobs j using (job_id)
 where j.name = %s and t.state = 'committed'
@@ -217,7 +223,8 @@ def _await_commits(environment: Mapping[str, str], name: str, ranges: int) -> No
             if row[0] > committed:
                 committed, moved = row[0], time.monotonic()
             if time.monotonic() - moved > STALL_SECONDS:
-                raise RuntimeError(f"{committed} of {ranges} ranges are committed and no more")
+                left = "; ".join(map(str, connection.execute(_LEFT, [name]).fetchall()))
+                raise RuntimeError(f"{committed} of {ranges} ranges are committed and no more: {left}")
 
 
 def main() -> None:

@@ -96,6 +96,11 @@ def test_a_run_imports_no_queries_and_leaves_cryo_to_its_workers(variables):
     assert found >= {"boto3", "coincurve", "pyarrow", "trace_dagster.pieces", "trace_dagster.verify.check"}
 
 
+def test_arrow_takes_the_allocator_that_gives_memory_back():
+    program = "import trace_dagster, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    assert imports("-c", program)[0].split() == ["system"]
+
+
 def test_an_engine_worker_imports_cryo_and_nothing_of_ours():
     printed, found = imports("-m", "trace_dagster.engine.worker")
     assert printed.endswith("ready")
