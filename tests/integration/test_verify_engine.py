@@ -1,9 +1,9 @@
 """The real engine's tables verify: mainnet blocks in full, an EVM node's blocks for every dataset."""
 
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from tests.support.anvil import find_anvil, running_chain
 from tests.support.anvil_node import CHAIN_ID
