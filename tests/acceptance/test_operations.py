@@ -94,6 +94,8 @@ def test_refresh_confirms_and_repairs_and_dagster_learns_of_it(stack, operated, 
         runtime.store.delete([key for key, _ in publications.files(before[0])])
         done = stack.cli("refresh", "--job", "operated", "--stream", "blocks_operated", "--range", "0:200")
         assert "2 ranges are queued again" in done.stderr
+        # A range is not queued any more while it is at work: its new version is what to wait for.
+        until(lambda: publications.visible(stream.dataset_uuid, both[0]) != before[0])
         until(lambda: job(stack)["state"] == "complete" and not job(stack)["streams"][0]["queued"])
         after = [publications.visible(stream.dataset_uuid, block_range) for block_range in both]
         assert after[1] == before[1]
