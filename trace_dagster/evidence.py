@@ -27,6 +27,7 @@ _TOKEN_TRANSFERS = ("erc20_transfers", "erc721_transfers")
 
 
 _NOTHING = Needs(headers=False, transactions=False, receipts=False)
+_NULL = memoryview(b"null")
 
 
 def is_provable(dataset: str) -> bool:
@@ -104,8 +105,9 @@ class Witness:
 
     def forget(self, piece: BlockRange, endpoint: Endpoint) -> None:
         """Do not use again what an endpoint said of these blocks."""
-        if self._shared is not None:
-            self._shared.forget(self._batches(piece, endpoint))
+        wanted = self._shared.wanted(self._chain_id) if self._shared is not None else None
+        if self._shared is not None and wanted is not None:
+            self._shared.forget(self._batches(piece, endpoint, wanted))
 
     def stored(self, piece: BlockRange) -> Evidence | None:
         """The evidence committed rows give alone; None when they do not tell the headers."""
@@ -174,10 +176,10 @@ class Witness:
             return Parts()
         chain_id, *answers = call_all(endpoint, [("eth_chainId", []), *blocks, *receipts])
         self._require_chain(endpoint, chain_id)
-        sizes = [memoryview(answer).nbytes for answer in answers]
-        if any(size == len(b"null") and bytes(answer) == b"null" for size, answer in zip(sizes, answers, strict=True)):
+        views = [memoryview(answer) for answer in answers]  # without a copy of each
+        if any(view == _NULL for view in views):
             raise Unavailable(f"rpc endpoint {endpoint.name} does not have a block of this range", range=piece)
-        parts = Parts(weight=sum(sizes))
+        parts = Parts(weight=sum(view.nbytes for view in views))
         if blocks:
             _read_blocks(parts, answers[: len(blocks)], piece, full=full, deep=deep)
         pairs = list(zip(answers[len(blocks) :], parts.headers or headers or (), strict=True)) if receipts else []
@@ -199,12 +201,12 @@ class Witness:
                 for batch in run:
                     yield found.of(batch.start - span.start, batch.end - span.start), found.weight // len(run)
 
-        batches = self._batches(piece, endpoint)
+        batches = self._batches(piece, endpoint, wanted)
         found = self._shared.get(batches, work)
         return joined(found).of(piece.start - batches[0].start, piece.end - batches[0].start)
 
-    def _batches(self, piece: BlockRange, endpoint: Endpoint) -> list[Batch]:
-        return batches_of(piece, self._within or piece, endpoint.fingerprint, self._chain_id)
+    def _batches(self, piece: BlockRange, endpoint: Endpoint, wanted: Needs) -> list[Batch]:
+        return batches_of(piece, self._within or piece, endpoint.fingerprint, self._chain_id, wanted)
 
     @staticmethod
     def _among(found: Parts, wanted: Needs) -> Parts:

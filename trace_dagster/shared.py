@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -54,21 +56,26 @@ def joined(found: Sequence[Parts]) -> Parts:
 
 
 class Batch(NamedTuple):
-    """Blocks that are fetched together, of one endpoint."""
+    """Blocks of which one endpoint is asked for what is wanted, together.
+
+    What was fetched before another dataset joined lacks what that one wants: it is another batch.
+    """
 
     endpoint: str
     chain_id: int
+    wanted: Needs
     start: int
     end: int
 
 
-def batches_of(piece: BlockRange, whole: BlockRange, endpoint: str, chain_id: int) -> list[Batch]:
+def batches_of(piece: BlockRange, whole: BlockRange, endpoint: str, chain_id: int, wanted: Needs) -> list[Batch]:
     """The batches of ``whole`` that hold ``piece``: on one grid, so that different pieces share them."""
     first, last = piece.start // BATCH_BLOCKS, (piece.end - 1) // BATCH_BLOCKS
     return [
         Batch(
             endpoint,
             chain_id,
+            wanted,
             max(place * BATCH_BLOCKS, whole.start),
             min((place + 1) * BATCH_BLOCKS, whole.end),
         )
@@ -97,15 +104,17 @@ class Shared:
 
     def __init__(self, room: int = SHARED_BYTES) -> None:
         self._kept: Once[Batch, Parts] = Once(room)
-        self._datasets: dict[int, set[str]] = {}
+        self._lock = threading.Lock()
+        self._datasets: defaultdict[int, frozenset[str]] = defaultdict(frozenset)
 
     def expect(self, chain_id: int, dataset: str) -> None:
         """A dataset of a chain whose rows will be proven."""
-        self._datasets.setdefault(chain_id, set()).add(dataset)
+        with self._lock:
+            self._datasets[chain_id] |= {dataset}
 
     def wanted(self, chain_id: int) -> Needs | None:
         """What all datasets of a chain need together; None while there is but one."""
-        found = [needs(dataset) for dataset in self._datasets.get(chain_id, ())]
+        found = [needs(dataset) for dataset in self._datasets[chain_id]]
         if len(found) < 2:
             return None
         return Needs(*(any(getattr(each, name) for each in found) for name in Needs.__slots__))

@@ -12,8 +12,11 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.chaos_rpc.proxy import chaos_rpc
 from trace_dagster.devchain import server
 from trace_dagster.devchain.chain import DevChain
+from trace_dagster.evidence import Witness
 from trace_dagster.rpc.pools import Endpoint
 from trace_dagster.rpc.reach import LogSpans, is_near, latency_seconds
+from trace_dagster.shared import Shared
+from trace_dagster.verify.check import needs
 
 pytestmark = pytest.mark.integration
 BLOCKS = 200
@@ -95,11 +98,23 @@ def test_a_node_on_this_machine_is_near_and_one_behind_a_slow_line_is_not(chain)
             assert not is_near(Endpoint("slow", 1, slow.url))
 
 
+def test_a_stream_that_joins_later_is_not_given_less_than_it_wants(chain):
+    """Two streams that want no transactions have asked for these blocks already."""
+    shared, piece = Shared(), BlockRange(0, 50)
+    with counting(server.application(chain)) as (node, _):
+        endpoint = Endpoint("dev", 1, node)
+        early = [Witness(dataset, 20143, None, shared) for dataset in ("blocks", "logs")]
+        assert all(each.gather(piece, endpoint).transactions is None for each in early)
+        late = Witness("transactions", 20143, None, shared).gather(piece, endpoint)
+        assert late.transactions is not None
+        assert late.receipts is not None
+
+
 def test_blocks_past_a_range_are_not_asked_for(postgres_url, s3, chain):
     """Shared batches are whole ones of the grid, but never beyond the range: those blocks may not be final."""
     with running(postgres_url, s3, dev="http://127.0.0.1:9") as runtime:
         runtime.shared.expect(20143, "blocks")
         stream = apply(runtime)["logs"]
         witness = runtime.witness(stream, BlockRange(30, 70))
-        spans = [(each.start, each.end) for each in witness._batches(BlockRange(40, 60), Endpoint("dev", 1, "x"))]
-        assert spans == [(30, 50), (50, 70)]
+        batches = witness._batches(BlockRange(40, 60), Endpoint("dev", 1, "x"), needs("logs"))
+        assert [(each.start, each.end) for each in batches] == [(30, 50), (50, 70)]
