@@ -6,6 +6,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -87,14 +88,13 @@ class Usage:
         Between its end and its parent's noticing it is counted nowhere: what was counted once stays.
         """
         found: defaultdict[str, float] = defaultdict(float)
-        for process in psutil.process_iter():
+        for process, command in _processes(self._stack_id):
             with suppress(psutil.Error):
-                if process.environ().get(STACK_VARIABLE) == self._stack_id:
-                    part = part_of(" ".join(process.cmdline()))
-                    times = process.cpu_times()
-                    found[part] += sum(times[:4])
-                    if part == ENGINE:
-                        self._workers[process] = sum(times[:2])
+                part = part_of(command)
+                times = process.cpu_times()
+                found[part] += sum(times[:4])
+                if part == ENGINE:
+                    self._workers[process] = sum(times[:2])
         both = found[RUNS] + found[ENGINE]
         found[ENGINE] = sum(self._workers.values())
         found[RUNS] = max(both - found[ENGINE], self.looks[-1].cpu[RUNS] if self.looks else 0.0)
@@ -107,17 +107,19 @@ def await_idle(stack_id: str) -> None:
     Raises RuntimeError when it does not end.
     """
     deadline = time.monotonic() + IDLE_SECONDS
-    while any(_is_of_a_run(process, stack_id) for process in psutil.process_iter()):
+    while any(mark in command for _, command in _processes(stack_id) for mark in _PASSING):
         if time.monotonic() > deadline:
             raise RuntimeError("a run of what was measured before does not end")
         time.sleep(0.2)
 
 
-def _is_of_a_run(process: psutil.Process, stack_id: str) -> bool:
-    with suppress(psutil.Error):
-        command = " ".join(process.cmdline())
-        return any(mark in command for mark in _PASSING) and process.environ().get(STACK_VARIABLE) == stack_id
-    return False
+def _processes(stack_id: str) -> Iterator[tuple[psutil.Process, str]]:
+    """The stack's processes and their command lines; those that end meanwhile are left out."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(STACK_VARIABLE) == stack_id:
+                command = " ".join(process.cmdline())
+                yield process, command
 
 
 def part_of(command: str) -> str:

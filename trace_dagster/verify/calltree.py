@@ -46,7 +46,7 @@ def check_shape(found: Frames, separator: str) -> None:
                 raise disagrees("a transaction has no call frames", block, expected, position)
             if "" not in frames:
                 raise VerificationFailed("a transaction has no root frame", block=block, transaction=position)
-            for address in frames if len(frames) > 1 else ():
+            for address in frames:
                 if address:
                     _check_frame(address, frames, separator, block)
 

@@ -55,13 +55,13 @@ def check_input_counts(table: pa.Table) -> bool:
     if "input" not in table.column_names or not present:
         return False
     inputs = plain(table, "input")
-    if inputs.null_count:
-        row = first(inputs.is_null().combine_chunks())
-        raise VerificationFailed("a transaction has no input", block=block_at(table, row or 0))
+    row = first(inputs.is_null())
+    if row is not None:
+        raise VerificationFailed("a transaction has no input", block=block_at(table, row))
     sizes, zeros = pc.binary_length(inputs), pc.count_substring(inputs, b"\0")
     for name, expected in zip(_COUNTS, (sizes, zeros, pc.subtract(sizes, zeros)), strict=True):
         if name in present:
-            row = first(pc.fill_null(pc.not_equal(plain(table, name), expected), True).combine_chunks())
+            row = first(pc.fill_null(pc.not_equal(plain(table, name), expected), True))
             if row is not None:
                 want, got = expected[row].as_py(), plain(table, name)[row].as_py()
                 raise disagrees(f"{name} does not count the input", block_at(table, row), want, got)
@@ -69,9 +69,9 @@ def check_input_counts(table: pa.Table) -> bool:
 
 
 def _plainly_agreeing(table: pa.Table, bases: list[str]) -> list[pa.ChunkedArray]:
-    """For each number, which rows are known to agree: null in every face, or below 2^127, where the arithmetic of
+    """For each number, which rows are known to agree: null in every face, or equal and below 2^127.
 
-    columns is exact. The others need Python's.
+    There the arithmetic of columns is exact; the others need Python's.
     """
     given = {base: [base + face for face in FACES if base + face in table.column_names] for base in bases}
     names = [name for columns in given.values() for name in columns]

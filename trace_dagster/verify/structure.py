@@ -11,7 +11,7 @@ from trace_dagster.errors import VerificationFailed
 from trace_dagster.verify.calltree import SEPARATORS, check_shape, frames_of
 from trace_dagster.verify.faces import check_faces, check_input_counts
 from trace_dagster.verify.facts import disagrees
-from trace_dagster.verify.tables import block_at, dense, first, present, spans, unequal
+from trace_dagster.verify.tables import block_at, first, present, require_dense, spans, unequal
 
 DENSE_INDEX = {"transactions": "transaction_index", "logs": "log_index"}
 """Datasets that hold every item of a block, so that the index counts 0, 1, 2, ..."""
@@ -23,7 +23,7 @@ def check_structure(dataset: Dataset, table: pa.Table, piece: BlockRange, chain_
     Raises VerificationFailed with the first block that is wrong.
     """
     done = ["block_number in range", "rows in block order"]
-    spans(table, piece, one_each=dataset.name == "blocks")
+    slices = spans(table, piece, one_each=dataset.name == "blocks")
     if "chain_id" in table.column_names:
         _check_chain(table, chain_id)
         done.append("chain_id")
@@ -31,7 +31,7 @@ def check_structure(dataset: Dataset, table: pa.Table, piece: BlockRange, chain_
         done.append("one row per block")
         done += _check_links(table)
     elif dataset.natural_key:
-        done += _check_key(dataset, table, piece)
+        done += _check_key(dataset, table, slices)
     if dataset.name in SEPARATORS and "trace_address" in table.column_names:
         check_shape(frames_of(table), SEPARATORS[dataset.name])
         done.append("call frames form one tree per transaction")
@@ -70,9 +70,9 @@ def _check_links(table: pa.Table) -> list[str]:
     return ["parent_hash links rows"]
 
 
-def _check_key(dataset: Dataset, table: pa.Table, piece: BlockRange) -> list[str]:
+def _check_key(dataset: Dataset, table: pa.Table, slices: list[slice]) -> list[str]:
     if dataset.name in DENSE_INDEX:
-        dense(table, piece, DENSE_INDEX[dataset.name])
+        require_dense(table, slices, DENSE_INDEX[dataset.name])
         return ["unique natural key", f"{DENSE_INDEX[dataset.name]} contiguous per block"]
     if len(dataset.natural_key) != 2:
         _check_unique(table, list(dataset.natural_key))

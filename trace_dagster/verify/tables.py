@@ -146,13 +146,18 @@ def spans(table: pa.Table, piece: BlockRange, *, one_each: bool = False) -> list
 def dense(table: pa.Table, piece: BlockRange, index: str) -> list[slice]:
     """:func:`spans`, once ``index`` counts 0, 1, 2, ... in each block."""
     found = spans(table, piece)
+    require_dense(table, found, index)
+    return found
+
+
+def require_dense(table: pa.Table, found: Sequence[slice], index: str) -> None:
+    """Raises VerificationFailed unless ``index`` counts 0, 1, 2, ... in each of the blocks' spans."""
     positions = present(table, index)
     expected = pa.array(chain.from_iterable(range(span.stop - span.start) for span in found), pa.int64())
     row = unequal(positions, expected)
     if row is not None:
         block = block_at(table, row)
         raise disagrees(f"{index} does not count 0, 1, 2, ...", block, expected[row].as_py(), positions[row].as_py())
-    return found
 
 
 def unequal(left: pa.Array, right: pa.Array | int) -> int | None:
@@ -163,7 +168,7 @@ def unequal(left: pa.Array, right: pa.Array | int) -> int | None:
         raise VerificationFailed("a column holds values of another kind", type=left.type, reason=error) from None
 
 
-def first(wrong: pa.BooleanArray) -> int | None:
+def first(wrong: pa.BooleanArray | pa.ChunkedArray) -> int | None:
     """The first row where something is wrong."""
     row: int = pc.index(wrong, True).as_py()
     return None if row < 0 else row
@@ -197,10 +202,7 @@ def plain(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 def needed(table: pa.Table, name: str) -> list[Any]:
     """A column that must be there; values may be null."""
-    found = column(table, name)
-    if found is None:
-        raise VerificationFailed("the rows lack a column the proof needs", column=name)
-    return found
+    return _given(table, name).to_pylist()  # type: ignore[no-any-return]
 
 
 def required(table: pa.Table, name: str) -> list[Any]:
@@ -210,14 +212,17 @@ def required(table: pa.Table, name: str) -> list[Any]:
 
 def present(table: pa.Table, name: str) -> pa.Array:
     """A column that must be there without nulls, without its dictionary."""
-    if name not in table.column_names:
-        raise VerificationFailed("the rows lack a column the proof needs", column=name)
-    found = plain(table, name).combine_chunks()
-    if found.null_count:
-        row = first(found.is_null())
-        assert row is not None
+    found = _given(table, name).combine_chunks()
+    row = first(found.is_null())
+    if row is not None:
         raise VerificationFailed("a row has a null where none can be", column=name, block=block_at(table, row))
     return found
+
+
+def _given(table: pa.Table, name: str) -> pa.ChunkedArray:
+    if name not in table.column_names:
+        raise VerificationFailed("the rows lack a column the proof needs", column=name)
+    return plain(table, name)
 
 
 def fixed(table: pa.Table, name: str, size: int) -> list[bytes]:
