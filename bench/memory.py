@@ -30,6 +30,7 @@ import psutil
 from bench import node
 from bench.table import Compared, machine, markdown
 from bench.verification import DATASETS, applied, bring_in, hide, services, wait_for
+from trace_dagster import heap
 from trace_dagster.blocks import BlockRange
 from trace_dagster.ingest import StreamSpec
 from trace_dagster.runtime import Runtime
@@ -200,6 +201,7 @@ def _resident(process: psutil.Process) -> int:
 
 def _bring_all_in(order: Order) -> None:
     """In the child: says when each range was committed."""
+    heap.prepare()
     runtime = Runtime(settings_from(os.environ))
 
     def bring(each: tuple[BlockRange, StreamSpec]) -> float:

@@ -7,7 +7,6 @@ worker processes.
 
 from __future__ import annotations
 
-import gc
 import heapq
 import itertools
 import os
@@ -33,12 +32,11 @@ from dagster._core.execution.plan.step import ExecutionStep
 from dagster._core.execution.retries import RetryMode
 from dagster._utils.error import serializable_error_info_from_exc_info
 
+from trace_dagster import heap
 from trace_dagster.defs.mapping import range_of
 
 DEFAULT_THREADS = 16
 _WAKE_SECONDS = 1.0
-_GARBAGE = (50_000, 10, 10)
-"""Proof makes many small objects and no cycles: Python's own thresholds cost it a fifth of its time (measured)."""
 
 
 class ThreadExecutor(Executor):
@@ -78,8 +76,7 @@ class ThreadExecutor(Executor):
         with execution_plan.start(retry_mode=self.retries) as active, ExitStack() as stack:
             yield _capture_logs(job_context, execution_plan, stack)
             _let_threads_log(job_context)
-            gc.freeze()
-            gc.set_threshold(*_GARBAGE)
+            heap.prepare()
             pool = ThreadPoolExecutor(self._threads, thread_name_prefix="step")
             stack.callback(pool.shutdown, wait=False, cancel_futures=True)
             yield from _Steps(job_context, active, pool, self._threads).run()
