@@ -9,6 +9,7 @@ from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
 import pytest
+import trustme
 
 from tests.support.gateways import RpcFailed, ask_heads, fetch, gateway, gateway_process, watched
 from tests.support.nodes import serving
@@ -438,6 +439,18 @@ def test_the_fallback_url_is_every_pool(node):
         assert served.ask("eth_chainId", at="one/1") == hex(CHAIN_ID)
         assert served.ask("eth_chainId", at="two/1") == hex(CHAIN_ID)
         assert served.counts("one#1")["calls_asked"] == 2  # one URL, one budget
+
+
+def test_a_node_behind_tls_is_asked_only_with_a_certificate_that_is_trusted(chain, honest, tmp_path):
+    authority, proof, trusted = trustme.CA(), tmp_path / "node.pem", tmp_path / "trusted.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(proof)
+    authority.cert_pem.write_to_path(trusted)
+    with watched(chain, proof) as node:
+        with gateway_process(dev=node.url, SSL_CERT_FILE=str(trusted)) as served:
+            calls = [("eth_getBlockByNumber", hex(n), True) for n in range(120)]
+            assert results(served.post(batch(calls))) == [honest(*each) for each in calls]
+        with gateway_process(dev=node.url) as served, pytest.raises(RpcFailed, match="SSLCertVerificationError"):
+            served.ask("eth_chainId")
 
 
 def test_no_url_in_anything_it_says(node):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -71,10 +72,10 @@ class WatchedNode:
 
 
 @contextmanager
-def watched(chain: DevChain) -> Iterator[WatchedNode]:
+def watched(chain: DevChain, certificate: Path | None = None) -> Iterator[WatchedNode]:
     """A node that is served, and watched."""
     node = WatchedNode(Methods(chain))
-    with serving_application(node) as node.url:
+    with serving_application(node, certificate) as node.url:
         yield node
 
 

@@ -9,6 +9,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -73,14 +74,15 @@ def counting(node) -> Iterator[tuple[str, Counter[str]]]:
 
 
 @contextmanager
-def serving_application(app: Application) -> Iterator[str]:
-    """The URL of what answers in a node's place."""
+def serving_application(app: Application, certificate: Path | None = None) -> Iterator[str]:
+    """The URL of what answers in a node's place; https with a certificate and its key, in one file."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, lifespan="off"))
+    config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", ssl_certfile=certificate)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield f"{'https' if certificate else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(10)
