@@ -104,13 +104,22 @@ class Usage:
 def await_idle(stack_id: str) -> None:
     """Until the stack's last run has ended: what it used must not be counted with what comes next.
 
-    Raises RuntimeError when it does not end.
+    Its parent must have noticed, too: only then it counts with the parent. Raises RuntimeError when it does not end.
     """
     deadline = time.monotonic() + IDLE_SECONDS
-    while any(mark in command for _, command in _processes(stack_id) for mark in _PASSING):
+    while _has_run(stack_id):
         if time.monotonic() > deadline:
             raise RuntimeError("a run of what was measured before does not end")
         time.sleep(0.2)
+
+
+def _has_run(stack_id: str) -> bool:
+    found = list(_processes(stack_id))
+    parents = {process.pid for process, _ in found}
+    return any(mark in command for _, command in found for mark in _PASSING) or any(
+        process.info["status"] == psutil.STATUS_ZOMBIE and process.info["ppid"] in parents
+        for process in psutil.process_iter(["status", "ppid"])
+    )
 
 
 def _processes(stack_id: str) -> Iterator[tuple[psutil.Process, str]]:
