@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import groupby, islice
 from uuid import UUID, uuid4
 
 from trace_dagster.blocks import BlockRange
@@ -42,7 +42,10 @@ MESSAGES_PER_TICK = 4096
 VISIBILITY_SECONDS = 60.0
 """A message comes back after this long unless its run exists by then; a run takes seconds to exist."""
 
-NOT_YET_SECONDS = 15.0
+NOT_YET_SECONDS = 3.0
+"""How long a wake-up waits that cannot be followed yet, a new job's until the code location is loaded again; then twice
+as long each time."""
+
 LAUNCH_GRACE_SECONDS = 30.0
 """A batch without a run after this long will not get one: its ranges go into another."""
 
@@ -88,7 +91,7 @@ class Dispatcher:
         self._settle(run_states)
         deliveries = self._queue.receive(MESSAGES_PER_TICK, visibility_seconds=VISIBILITY_SECONDS)
         known, poison = _decoded(deliveries)
-        worn = {delivery.receipt for delivery in deliveries if delivery.deliveries >= MAX_DELIVERIES}
+        turns = {delivery.receipt: delivery.deliveries for delivery in deliveries}
         rows = self._tasks(known)
         streams = self._jobs.streams()
         active = {stream.dataset_uuid for stream in streams if stream.enabled and stream.job_enabled}
@@ -109,9 +112,10 @@ class Dispatcher:
                 wanted[lane.name] = lane
         batches = [batch for lane in wanted.values() for batch in self._cut(lane, register, known)]
         # a true wake-up is not buried when nobody could follow it in time: its task is woken again
-        self._queue.ack([*done, *(receipt for receipt in later if receipt in worn)])
-        later = [*poison, *(receipt for receipt in later if receipt not in worn)]
-        self._queue.nack(later, delay_seconds=NOT_YET_SECONDS)
+        worn = [receipt for receipt in later if turns[receipt] >= MAX_DELIVERIES]
+        self._queue.ack([*done, *worn])
+        for turn, receipts in _by(turns, {*poison, *later}.difference(worn)):
+            self._queue.nack(receipts, delay_seconds=NOT_YET_SECONDS * 2 ** (turn - 1))
         return batches
 
     def _settle(self, run_states: RunStates) -> None:
@@ -172,6 +176,12 @@ def _ready(streams: Sequence[StreamRow], loaded: Mapping[UUID, LoadedAs]) -> Ite
         known = tuple(s for s in lane.streams if loaded.get(s.dataset_uuid) == (lane.name, lane.partitions_name))
         if known:
             yield replace(lane, streams=known)
+
+
+def _by(turns: Mapping[str, int], receipts: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """Receipts by how often their message was delivered."""
+    ordered = sorted(receipts, key=lambda receipt: turns[receipt])
+    return ((turn, list(same)) for turn, same in groupby(ordered, key=lambda receipt: turns[receipt]))
 
 
 def _decoded(deliveries: Iterable[Delivery]) -> tuple[dict[UUID, list[str]], list[str]]:
