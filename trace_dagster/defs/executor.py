@@ -21,13 +21,18 @@ from dagster import Executor, Field, InitExecutorContext, IntSource, executor
 from dagster._core.events import DagsterEvent, EngineEventData
 from dagster._core.execution.api import ExecuteRunWithPlanIterable
 from dagster._core.execution.compute_logs import create_compute_log_file_key
-from dagster._core.execution.context.system import PlanExecutionContext, PlanOrchestrationContext
+from dagster._core.execution.context.system import (
+    PlanExecutionContext,
+    PlanOrchestrationContext,
+    StepExecutionContext,
+)
 from dagster._core.execution.context_creation_job import PlanExecutionContextManager
 from dagster._core.execution.plan.active import ActiveExecution
 from dagster._core.execution.plan.execute_plan import dagster_event_sequence_for_step
 from dagster._core.execution.plan.handle import ResolvedFromDynamicStepHandle
 from dagster._core.execution.plan.objects import StepFailureData
 from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.execution.plan.step import ExecutionStep
 from dagster._core.execution.retries import RetryMode
 from dagster._utils.error import serializable_error_info_from_exc_info
@@ -96,6 +101,7 @@ class _Steps:
         self._active = active
         self._pool = pool
         self._threads = threads
+        self._known = active.get_known_state()
         self._ready: list[tuple[int, int, ExecutionStep]] = []
         self._arrivals = itertools.count()
         self._running: dict[str, Future[None]] = {}
@@ -125,16 +131,20 @@ class _Steps:
             yield from self._look()
 
     def _look(self) -> Iterator[DagsterEvent]:
-        """Ask which steps became ready; that resolves mapped ones too, only then does is_complete tell the truth."""
+        """Ask which steps became ready; that resolves mapped ones too, only then does is_complete tell the truth.
+
+        What they know of the run is read here: the steps' threads would read it while this one writes.
+        """
         for step in self._active.get_steps_to_execute():
             heapq.heappush(self._ready, (_block(step), next(self._arrivals), step))
+        self._known = self._active.get_known_state()
         self._start()
         yield from self._active.plan_events_iterator(self._context)
 
     def _start(self) -> None:
         while self._ready and len(self._running) < self._threads:
             _, _, step = heapq.heappop(self._ready)
-            self._running[step.key] = self._pool.submit(_run_step, self._context, self._active, step, self._events)
+            self._running[step.key] = self._pool.submit(_run_step, self._context, self._known, step, self._events)
 
 
 def _is_of_range(step: ExecutionStep) -> bool:
@@ -158,20 +168,24 @@ def _let_threads_log(context: PlanExecutionContext) -> None:
 
 def _run_step(
     context: PlanExecutionContext,
-    active: ActiveExecution,
+    known: KnownExecutionState,
     step: ExecutionStep,
     events: queue.SimpleQueue[tuple[ExecutionStep, DagsterEvent | None]],
 ) -> None:
-    step_context = context.for_step(step, active.get_known_state())
+    """Its events, and None at its end, whatever happens: else the run would wait for it forever."""
     try:
-        for event in dagster_event_sequence_for_step(step_context):
+        for event in _events_of(context.for_step(step, known)):
             events.put((step, event))
-    except Exception:
-        error = serializable_error_info_from_exc_info(sys.exc_info())
-        failure = StepFailureData(error=error, user_failure_data=None)
-        events.put((step, DagsterEvent.step_failure_event(step_context, failure)))
     finally:
         events.put((step, None))
+
+
+def _events_of(context: StepExecutionContext) -> Iterator[DagsterEvent]:
+    try:
+        yield from dagster_event_sequence_for_step(context)
+    except Exception:
+        error = serializable_error_info_from_exc_info(sys.exc_info())
+        yield DagsterEvent.step_failure_event(context, StepFailureData(error=error, user_failure_data=None))
 
 
 def _capture_logs(context: PlanExecutionContext, plan: ExecutionPlan, stack: ExitStack) -> DagsterEvent:
