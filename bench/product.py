@@ -22,7 +22,7 @@ from trace_dagster.operate import apply_file, watch
 
 DATASETS = ("blocks", "transactions", "logs", "geth_calls")
 POOL = "node"
-CLOCK_SECONDS = 1.0
+CLOCK_SECONDS = 0.5
 """Between two looks at the processes: a look costs about 10 ms of CPU time."""
 
 _JOB = """kind: chain_sync

@@ -15,17 +15,17 @@ import psutil
 
 from trace_dagster.lite.processes import STACK_VARIABLE
 
-ENGINE, RUNS = "engine", "runs and code server"
+RUNS, POSTGRES = "runs and code server", "postgres"
 IDLE_SECONDS = 60.0
 _PARTS = {
-    "engine.worker": ENGINE,
-    "postgres": "postgres",
+    "engine.worker": "engine",
+    "postgres": POSTGRES,
     "weed": "s3",
     "devchain": "devchain",
     "_daemon": "daemon",
     "webserver": "web server",
 }
-"""By a mark in the command line. Runs are the code server's children and count with it."""
+"""By a mark in the command line."""
 
 
 _PASSING = ("engine.worker", "spawn_main")
@@ -53,7 +53,7 @@ class Usage:
         self._interval_seconds = interval_seconds
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="usage", daemon=True)
-        self._workers: dict[psutil.Process, float] = {}
+        self._used: dict[psutil.Process, tuple[str, float]] = {}
         self.looks: list[Look] = []
 
     def __enter__(self) -> Usage:
@@ -83,43 +83,34 @@ class Usage:
             self._look()
 
     def _look(self) -> None:
-        """A process that ended is counted by its parent; an engine worker's share of that is what it last had.
+        """What each process has used itself, also of those that ended: their parents count them at other times.
 
-        Between its end and its parent's noticing it is counted nowhere: what was counted once stays.
+        A process's last moments, after the last look at it, are lost. Backends of Postgres come and go more often than
+        that; they count with their parent once they ended, at once.
         """
         found: defaultdict[str, float] = defaultdict(float)
         for process, command in _processes(self._stack_id):
             with suppress(psutil.Error):
-                part = part_of(command)
-                times = process.cpu_times()
-                found[part] += sum(times[:4])
-                if part == ENGINE:
-                    self._workers[process] = sum(times[:2])
-        both = found[RUNS] + found[ENGINE]
-        found[ENGINE] = sum(self._workers.values())
-        found[RUNS] = max(both - found[ENGINE], self.looks[-1].cpu[RUNS] if self.looks else 0.0)
+                part, times = part_of(command), process.cpu_times()
+                if part == POSTGRES:
+                    found[part] += sum(times[:4])
+                else:
+                    self._used[process] = part, sum(times[:2])
+        for part, seconds in self._used.values():
+            found[part] += seconds
         self.looks.append(Look(time.time(), dict(found)))
 
 
 def await_idle(stack_id: str) -> None:
     """Until the stack's last run has ended: what it used must not be counted with what comes next.
 
-    Its parent must have noticed, too: only then it counts with the parent. Raises RuntimeError when it does not end.
+    Raises RuntimeError when it does not end.
     """
     deadline = time.monotonic() + IDLE_SECONDS
-    while _has_run(stack_id):
+    while any(mark in command for _, command in _processes(stack_id) for mark in _PASSING):
         if time.monotonic() > deadline:
             raise RuntimeError("a run of what was measured before does not end")
         time.sleep(0.2)
-
-
-def _has_run(stack_id: str) -> bool:
-    found = list(_processes(stack_id))
-    parents = {process.pid for process, _ in found}
-    return any(mark in command for _, command in found for mark in _PASSING) or any(
-        process.info["status"] == psutil.STATUS_ZOMBIE and process.info["ppid"] in parents
-        for process in psutil.process_iter(["status", "ppid"])
-    )
 
 
 def _processes(stack_id: str) -> Iterator[tuple[psutil.Process, str]]:
