@@ -349,7 +349,8 @@ CREATE INDEX tasks_unfinished ON trace.tasks USING btree (woken_at) WHERE (state
 CREATE INDEX tasks_with_error ON trace.tasks USING btree (dataset_uuid) WHERE (error IS NOT NULL);
 CREATE INDEX version_files_by_file ON trace.version_files USING btree (file_key);
 CREATE INDEX versions_by_commit ON trace.dataset_versions USING btree (dataset_uuid, committed_at);
-CREATE INDEX versions_by_end ON trace.dataset_versions USING btree (dataset_uuid, upper(block_range)) WHERE visible;
+CREATE INDEX versions_by_end ON trace.dataset_versions USING btree (upper(block_range)) WHERE visible;
+CREATE INDEX versions_by_first ON trace.dataset_versions USING btree (lower(block_range)) WHERE visible;
 CREATE INDEX versions_by_start ON trace.dataset_versions USING btree (dataset_uuid, lower(block_range));
 CREATE INDEX versions_replaced ON trace.dataset_versions USING btree (hidden_at) WHERE ((NOT visible) AND (swept_at IS NULL));
 CREATE INDEX versions_visible ON trace.dataset_versions USING btree (dataset_uuid, lower(block_range)) WHERE visible;

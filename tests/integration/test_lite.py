@@ -85,6 +85,7 @@ def test_a_newer_schema_is_refused_and_an_older_one_is_migrated(postgres_url):
         "0003_verification.sql",
         "0004_scale.sql",
         "0005_gateways.sql",
+        "0006_boundaries.sql",
     ]
 
 

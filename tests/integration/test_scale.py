@@ -76,6 +76,9 @@ HOT = (
 )
 """Every statement of a tick, a claim, a beat, a commit, a status, a snapshot of one range and a sweep."""
 
+PER_RANGE = HOT[HOT.index("lock_task") : HOT.index("evidence_files") + 1]
+"""Those of a claim, a beat and a commit."""
+
 
 @pytest.fixture(scope="module")
 def filled(postgres, template_database):
@@ -89,6 +92,22 @@ def filled(postgres, template_database):
     Planner(database, Jobs(database)).plan()
     vacuum(database)
     yield database, streams_of(Jobs(database), "filled")
+    database.close()
+
+
+@pytest.fixture(scope="module")
+def unknown(postgres, template_database):
+    """The same of a job that the statistics know nothing of: they were gathered before it came."""
+    port, password = postgres
+    with psycopg.connect(dsn(port, password, "postgres"), autocommit=True) as connection:
+        connection.execute(f"create database unknown template {template_database}")
+    database = Database(dsn(port, password, "unknown"))
+    with database._pool.connection() as connection:
+        for table in sorted(MASS):
+            connection.execute(f"alter table trace.{table} set (autovacuum_enabled = false)")
+    fill(database, 3, name="known")
+    fill(database, RANGES, name="late", analyzed=False)
+    yield database, streams_of(Jobs(database), "late")
     database.close()
 
 
@@ -154,7 +173,25 @@ def rows_read(node) -> float:
 
 @pytest.mark.parametrize("name", HOT)
 def test_a_hot_statement_does_not_read_what_is_committed(filled, name):
-    database, streams = filled
+    guard(filled, name)
+
+
+@pytest.mark.parametrize("name", PER_RANGE)
+def test_nor_does_one_of_each_range_before_the_statistics_know_its_job(unknown, name):
+    guard(unknown, name)
+
+
+def test_neighbours_are_found_by_their_boundary_alone(unknown):
+    """An index that begins with the dataset was read whole for each commit once: 23,000 versions."""
+    database, streams = unknown
+    found = nodes(explained(database, "fork_conflicts", values_for(database, streams[-1])))
+    used = {node["Index Name"] for node in found if "versions" in node.get("Index Name", "")}
+    assert used == {"versions_by_end", "versions_by_first"}
+
+
+def guard(registry, name):
+    """Rows of a mass table are read by an index, and few."""
+    database, streams = registry
     found = list(nodes(explained(database, name, values_for(database, streams[-1]))))
     scans = [node for node in found if node.get("Relation Name") in MASS and "Scan" in node["Node Type"]]
     assert [node["Relation Name"] for node in scans if node["Node Type"] == "Seq Scan"] == []

@@ -77,8 +77,13 @@ from generate_series(1, %(ranges)s::bigint) n group by n / 256
 """
 
 
-def fill(database: Database, ranges: int, *, name: str = "filled", streams: int = 5) -> list[StreamRow]:
-    """Apply a job and leave ``ranges`` committed ranges in each of its streams, the head at their end, all told."""
+def fill(
+    database: Database, ranges: int, *, name: str = "filled", streams: int = 5, analyzed: bool = True
+) -> list[StreamRow]:
+    """Apply a job and leave ``ranges`` committed ranges in each of its streams, the head at their end, all told.
+
+    Unless ``analyzed`` Postgres's statistics do not know them yet.
+    """
     chain_id = 10_000 + len(Jobs(database).streams())
     lines = [f"  {key}: {{cryo_dataset_name: {key}}}" for key in DATASETS[:streams]]
     apply(database, _JOB.format(name=name, chain_id=chain_id, chunk=CHUNK, streams="\n".join(lines)))
@@ -99,7 +104,8 @@ def fill(database: Database, ranges: int, *, name: str = "filled", streams: int 
     show_head(database, mine[0], ranges * CHUNK)
     if planner.plan():
         raise AssertionError("the planner does not take the copies for committed ranges")
-    vacuum(database)
+    if analyzed:
+        vacuum(database)
     return streams_of(jobs, name)
 
 

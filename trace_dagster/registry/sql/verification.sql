@@ -4,33 +4,28 @@ select pg_advisory_xact_lock(hashtextextended('trace:border:' || %(chain_id)s::t
 
 -- name: fork_conflicts
 -- Visible versions of the chain that meet this range at a block boundary and show another hash there.
-with mine as (
-    select d.dataset_uuid, d.dataset_key from trace.datasets d
-    join trace.datasets own on own.dataset_uuid = %(dataset_uuid)s
-    where d.org_id = own.org_id and d.chain_id = own.chain_id and d.kind = 'stream'),
-met as (
-    select v.dataset_version, v.dataset_uuid, v.block_range, %(range_start)s - 1 as block,
-           v.last_block_hash as committed, %(first_parent_hash)s::bytea as found
-    from mine m join trace.dataset_versions v on v.dataset_uuid = m.dataset_uuid
-    where v.visible and upper(v.block_range) = %(range_start)s
+-- Boundaries first, for themselves: few versions meet at one, however many a dataset has.
+with met as materialized (
+    select dataset_version, dataset_uuid, block_range, %(range_start)s - 1 as block,
+           last_block_hash as committed, %(first_parent_hash)s::bytea as found
+    from trace.dataset_versions where visible and upper(block_range) = %(range_start)s
     union all
-    select v.dataset_version, v.dataset_uuid, v.block_range, %(range_start)s - 1, v.first_parent_hash,
+    select dataset_version, dataset_uuid, block_range, %(range_start)s - 1, first_parent_hash,
            %(first_parent_hash)s::bytea
-    from mine m join trace.dataset_versions v on v.dataset_uuid = m.dataset_uuid
-    where v.visible and lower(v.block_range) = %(range_start)s
+    from trace.dataset_versions where visible and lower(block_range) = %(range_start)s
     union all
-    select v.dataset_version, v.dataset_uuid, v.block_range, %(range_end)s - 1, v.first_parent_hash,
+    select dataset_version, dataset_uuid, block_range, %(range_end)s - 1, first_parent_hash,
            %(last_block_hash)s::bytea
-    from mine m join trace.dataset_versions v on v.dataset_uuid = m.dataset_uuid
-    where v.visible and lower(v.block_range) = %(range_end)s
+    from trace.dataset_versions where visible and lower(block_range) = %(range_end)s
     union all
-    select v.dataset_version, v.dataset_uuid, v.block_range, %(range_end)s - 1, v.last_block_hash,
+    select dataset_version, dataset_uuid, block_range, %(range_end)s - 1, last_block_hash,
            %(last_block_hash)s::bytea
-    from mine m join trace.dataset_versions v on v.dataset_uuid = m.dataset_uuid
-    where v.visible and upper(v.block_range) = %(range_end)s)
-select met.*, m.dataset_key, lower(block_range) as range_start, upper(block_range) as range_end
-from met join mine m on m.dataset_uuid = met.dataset_uuid
-where committed <> found
+    from trace.dataset_versions where visible and upper(block_range) = %(range_end)s)
+select met.*, d.dataset_key, lower(block_range) as range_start, upper(block_range) as range_end
+from met
+join trace.datasets d using (dataset_uuid)
+join trace.datasets own on own.dataset_uuid = %(dataset_uuid)s and own.org_id = d.org_id and own.chain_id = d.chain_id
+where committed <> found and d.kind = 'stream'
   and not (met.dataset_uuid = %(dataset_uuid)s and block_range = int8range(%(range_start)s, %(range_end)s))
 order by block, dataset_key;
 
