@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from bench.bare import Bare, freeze
 from bench.product import DATASETS, Line, Synced, place, sync
-from bench.table import Compared, cpu_note, in_turn, machine, markdown
+from bench.table import Compared, cpu_note, in_turn, machine, markdown, middle
 
 
 class Case(NamedTuple):
@@ -63,10 +63,10 @@ def compared(rounds: Sequence[Round]) -> list[Compared]:
     found = []
     for line, case in dict.fromkeys((each.line, each.case) for each in rounds):
         mine = [each for each in rounds if (each.line, each.case) == (line, case)]
-        last = mine[-1]
-        what = f"end to end, {case.verify}, {line.name}, {last.blocks:,} blocks x {len(DATASETS)} in {case.chunk:,}s"
-        starting = f"start-up {last.product.starting:.1f} s of it"
-        cpu = f"{cpu_note(last.product.cpu)}; bare {last.bare.cpu_seconds:.1f}"
+        shown = middle(mine, lambda each: each.product.seconds)
+        what = f"end to end, {case.verify}, {line.name}, {shown.blocks:,} blocks x {len(DATASETS)} in {case.chunk:,}s"
+        starting = f"start-up {shown.product.starting:.1f} s of it"
+        cpu = f"{cpu_note(shown.product.cpu)}; bare {shown.bare.cpu_seconds:.1f}"
         working = tuple((each.product.working, each.bare.seconds) for each in mine)
         whole = tuple((each.product.seconds, each.bare.seconds) for each in mine)
         spent = tuple((sum(each.product.cpu.values()), each.bare.cpu_seconds) for each in mine)

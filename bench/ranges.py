@@ -20,7 +20,7 @@ from dagster_graphql import DagsterGraphQLClient
 
 from bench.bare import Bare, collect_each
 from bench.product import CLOCK_SECONDS, Line, apply, hide, place, sync
-from bench.table import Compared, cpu_note, machine, markdown
+from bench.table import Compared, cpu_note, machine, markdown, middle
 from bench.usage import Usage
 from trace_dagster.blocks import BlockRange
 from trace_dagster.defs.remote import LOCATION
@@ -184,25 +184,25 @@ def measure(environment: Mapping[str, str], line: Line, *, ranges: int, size: in
 
 def compared(rounds: list[Ranges]) -> list[Compared]:
     """Rates, CPU time beyond extraction, and the last tenth beside the first."""
-    count, last = len(rounds[-1].commits), rounds[-1]
+    count, shown = len(rounds[-1].commits), middle(rounds, lambda each: each.spent[0])
     what = f"{count:,} ranges in one backfill"
     sustained = tuple(
         ((each.commits[-1] - each.commits[0]) / count * 1e3, each.bare.seconds / count * 1e3) for each in rounds
     )
     spent = tuple((each.spent[0] / count * 1e3, each.bare.cpu_seconds / count * 1e3) for each in rounds)
-    beyond = (last.spent[0] - last.bare.cpu_seconds) / count * 1e3
-    rate = count / (last.commits[-1] - last.commits[0])
+    beyond = (shown.spent[0] - shown.bare.cpu_seconds) / count * 1e3
+    rate = count / (shown.commits[-1] - shown.commits[0])
     tenth = count // 10
     slower = tuple((each.tenths[1] / tenth * 1e3, each.tenths[0] / tenth * 1e3) for each in rounds)
     dearer = tuple((each.spent[2] / tenth * 1e3, each.spent[1] / tenth * 1e3) for each in rounds)
-    note = f"{rate:.1f} ranges/s sustained, first commit {last.commits[0]:.1f} s after the launch"
+    note = f"{rate:.1f} ranges/s sustained, first commit {shown.commits[0]:.1f} s after the launch"
     return [
         Compared(f"{what}: one range, beside one bare call", "ms", sustained, note),
         Compared(
             f"{what}: CPU of one range, beside one bare call",
             "CPU ms",
             spent,
-            f"{beyond:.1f} CPU ms beyond extraction; {cpu_note(last.cpu)}",
+            f"{beyond:.1f} CPU ms beyond extraction; {cpu_note(shown.cpu)}",
         ),
         Compared(f"{what}: a range of the last tenth, beside the first tenth", "ms", slower),
         Compared(f"{what}: CPU of a range of the last tenth, beside the first tenth", "CPU ms", dearer),

@@ -19,7 +19,7 @@ from itertools import product
 
 from bench import etl, raw
 from bench.product import Line, Synced, place, sync
-from bench.table import Compared, Failed, cpu_note, in_turn, machine, markdown
+from bench.table import Compared, Failed, cpu_note, in_turn, machine, markdown, middle
 
 DATASETS = ("blocks", "transactions", "logs")
 CHUNK = 1000
@@ -100,8 +100,8 @@ def compared(rounds: Sequence[Round]) -> list[Compared | Failed]:
 
 def _at(line: Line, rounds: Sequence[Round]) -> list[Compared | Failed]:
     mine = [each for each in rounds if each.line == line]
-    last = mine[-1]
-    planned = last.setup
+    shown = middle(mine, lambda each: each.product.working)
+    planned = shown.setup
     what = f"blocks, transactions, receipts, logs, {line.name}"
     rows: list[Compared | Failed] = []
     for index, setting in enumerate(planned.etl_settings):
@@ -114,8 +114,8 @@ def _at(line: Line, rounds: Sequence[Round]) -> list[Compared | Failed]:
     if planned.missing:
         rows.append(Failed(f"{what}: beside ethereum-etl", planned.missing))
     pairs = _paired(mine, [each.fetched.seconds / planned.blocks for each in mine])
-    asked = f"{last.fetched.bytes / 1e6:,.0f} MB in {planned.connections} connections"
-    note = f"{asked}; its CPU s {last.fetched.cpu_seconds:.1f}; ours {cpu_note(last.product.cpu)}"
+    asked = f"{shown.fetched.bytes / 1e6:,.0f} MB in {planned.connections} connections"
+    note = f"{asked}; its CPU s {shown.fetched.cpu_seconds:.1f}; ours {cpu_note(shown.product.cpu)}"
     return [*rows, Compared(f"{what}: beside a raw fetch that decodes nothing", _UNIT, pairs, note)]
 
 

@@ -63,6 +63,11 @@ def in_turn(number: int, ours: Callable[[], Ours], theirs: Callable[[], Theirs])
     return ours(), other
 
 
+def middle(rounds: Sequence[Ours], cost: Callable[[Ours], float]) -> Ours:
+    """The round a note tells of, where the figures are medians: the one of middle cost."""
+    return sorted(rounds, key=cost)[len(rounds) // 2]
+
+
 def cpu_note(by_part: dict[str, float]) -> str:
     """CPU seconds by part, those that round to nothing left out."""
     return "CPU s: " + ", ".join(f"{part} {spent:.1f}" for part, spent in by_part.items() if spent >= 0.05)
