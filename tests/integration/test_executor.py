@@ -11,6 +11,8 @@ from trace_dagster.defs.executor import thread_executor
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 RANGES = 100
+SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+QUIET = {"module": "dagster.core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
 
 
 @op(out=DynamicOut(int))
@@ -38,7 +40,7 @@ def job():
 def instance(tmp_path):
     thresholds, switch = gc.get_threshold(), sys.getswitchinterval()
     sys.setswitchinterval(1e-5)  # threads meet where they seldom do
-    with DagsterInstance.local_temp(str(tmp_path)) as made:
+    with DagsterInstance.local_temp(str(tmp_path), {"compute_logs": QUIET}) as made:
         yield made
     sys.setswitchinterval(switch)
     gc.set_threshold(*thresholds)
@@ -46,7 +48,7 @@ def instance(tmp_path):
 
 
 def test_a_failed_step_leaves_its_neighbours_alone(instance):
-    with execute_job(reconstructable(job), instance) as result:
+    with execute_job(reconstructable(job), instance, run_config=SILENT) as result:
         events = result.get_step_success_events()
         assert len(events) == RANGES  # the plan, and all ranges but one
         (failed,) = result.get_step_failure_events()
@@ -65,6 +67,6 @@ def test_a_step_that_cannot_begin_ends_the_run(instance, monkeypatch):
 
     monkeypatch.setattr(PlanExecutionContext, "for_step", failing)
     with pytest.raises(RuntimeError, match="Set changed size"):
-        execute_job(reconstructable(job), instance, raise_on_error=True).__enter__()
+        execute_job(reconstructable(job), instance, run_config=SILENT, raise_on_error=True).__enter__()
     (run,) = instance.get_runs()
     assert run.is_failure
