@@ -83,7 +83,7 @@ class Witness:
         """
         known = Parts() if fresh else self._known(piece)
         lacking = self._lacking(known)
-        wanted = self._shared.wanted(self._chain_id) if self._shared is not None else None
+        wanted = self._wanted_together()
         if wanted is None or fresh or deep or lacking == _NOTHING:
             asked = self._ask(piece, endpoint, lacking, known.headers, deep=deep)
         else:
@@ -105,7 +105,7 @@ class Witness:
 
     def forget(self, piece: BlockRange, endpoint: Endpoint) -> None:
         """Do not use again what an endpoint said of these blocks."""
-        wanted = self._shared.wanted(self._chain_id) if self._shared is not None else None
+        wanted = self._wanted_together()
         if self._shared is not None and wanted is not None:
             self._shared.forget(self._batches(piece, endpoint, wanted))
 
@@ -204,6 +204,10 @@ class Witness:
         batches = self._batches(piece, endpoint, wanted)
         found = self._shared.get(batches, work)
         return joined(found).of(piece.start - batches[0].start, piece.end - batches[0].start)
+
+    def _wanted_together(self) -> Needs | None:
+        """What all datasets of the chain need; None where nobody shares."""
+        return self._shared.wanted(self._chain_id) if self._shared is not None else None
 
     def _batches(self, piece: BlockRange, endpoint: Endpoint, wanted: Needs) -> list[Batch]:
         return batches_of(piece, self._within or piece, endpoint.fingerprint, self._chain_id, wanted)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -105,16 +104,16 @@ class Shared:
     def __init__(self, room: int = SHARED_BYTES) -> None:
         self._kept: Once[Batch, Parts] = Once(room)
         self._lock = threading.Lock()
-        self._datasets: defaultdict[int, frozenset[str]] = defaultdict(frozenset)
+        self._datasets: dict[int, frozenset[str]] = {}
 
     def expect(self, chain_id: int, dataset: str) -> None:
         """A dataset of a chain whose rows will be proven."""
         with self._lock:
-            self._datasets[chain_id] |= {dataset}
+            self._datasets[chain_id] = self._datasets.get(chain_id, frozenset()) | {dataset}
 
     def wanted(self, chain_id: int) -> Needs | None:
         """What all datasets of a chain need together; None while there is but one."""
-        found = [needs(dataset) for dataset in self._datasets[chain_id]]
+        found = [needs(dataset) for dataset in self._datasets.get(chain_id, ())]
         if len(found) < 2:
             return None
         return Needs(*(any(getattr(each, name) for each in found) for name in Needs.__slots__))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing, contextmanager
 
 import psycopg
 import pytest
@@ -80,35 +81,37 @@ PER_RANGE = HOT[HOT.index("lock_task") : HOT.index("evidence_files") + 1]
 """Those of a claim, a beat and a commit."""
 
 
+@contextmanager
+def registry(postgres, template_database, name):
+    """A database of that name with our tables."""
+    port, password = postgres
+    with psycopg.connect(dsn(port, password, "postgres"), autocommit=True) as connection:
+        connection.execute(f"create database {name} template {template_database}")
+    with closing(Database(dsn(port, password, name))) as database:
+        yield database
+
+
 @pytest.fixture(scope="module")
 def filled(postgres, template_database):
     """A registry with 5 x RANGES committed ranges and a few that wait; statements in it are explained, then undone."""
-    port, password = postgres
-    with psycopg.connect(dsn(port, password, "postgres"), autocommit=True) as connection:
-        connection.execute(f"create database scale template {template_database}")
-    database = Database(dsn(port, password, "scale"))
-    streams = fill(database, RANGES)
-    show_head(database, streams[0], (RANGES + WAITING) * CHUNK)
-    Planner(database, Jobs(database)).plan()
-    vacuum(database)
-    yield database, streams_of(Jobs(database), "filled")
-    database.close()
+    with registry(postgres, template_database, "scale") as database:
+        streams = fill(database, RANGES)
+        show_head(database, streams[0], (RANGES + WAITING) * CHUNK)
+        Planner(database, Jobs(database)).plan()
+        vacuum(database)
+        yield database, streams_of(Jobs(database), "filled")
 
 
 @pytest.fixture(scope="module")
 def unknown(postgres, template_database):
     """The same of a job that the statistics know nothing of: they were gathered before it came."""
-    port, password = postgres
-    with psycopg.connect(dsn(port, password, "postgres"), autocommit=True) as connection:
-        connection.execute(f"create database unknown template {template_database}")
-    database = Database(dsn(port, password, "unknown"))
-    with database._pool.connection() as connection:
-        for table in sorted(MASS):
-            connection.execute(f"alter table trace.{table} set (autovacuum_enabled = false)")
-    fill(database, 3, name="known")
-    fill(database, RANGES, name="late", analyzed=False)
-    yield database, streams_of(Jobs(database), "late")
-    database.close()
+    with registry(postgres, template_database, "unknown") as database:
+        with database._pool.connection() as connection:
+            for table in sorted(MASS):
+                connection.execute(f"alter table trace.{table} set (autovacuum_enabled = false)")
+        fill(database, 3, name="known")
+        fill(database, RANGES, name="late", analyzed=False)
+        yield database, streams_of(Jobs(database), "late")
 
 
 def values_for(database, stream) -> dict[str, object]:
@@ -189,9 +192,9 @@ def test_neighbours_are_found_by_their_boundary_alone(unknown):
     assert used == {"versions_by_end", "versions_by_first"}
 
 
-def guard(registry, name):
+def guard(found_in, name):
     """Rows of a mass table are read by an index, and few."""
-    database, streams = registry
+    database, streams = found_in
     found = list(nodes(explained(database, name, values_for(database, streams[-1]))))
     scans = [node for node in found if node.get("Relation Name") in MASS and "Scan" in node["Node Type"]]
     assert [node["Relation Name"] for node in scans if node["Node Type"] == "Seq Scan"] == []
