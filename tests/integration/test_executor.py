@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import threading
 
 import pytest
 from dagster import DagsterInstance, DynamicOut, DynamicOutput, execute_job, graph, op, reconstructable
@@ -70,3 +71,4 @@ def test_a_step_that_cannot_begin_ends_the_run(instance, monkeypatch):
         execute_job(reconstructable(job), instance, run_config=SILENT, raise_on_error=True).__enter__()
     (run,) = instance.get_runs()
     assert run.is_failure
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("step")]

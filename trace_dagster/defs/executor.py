@@ -83,9 +83,12 @@ class ThreadExecutor(Executor):
             _let_threads_log(job_context)
             heap.prepare()
             pool = ThreadPoolExecutor(self._threads, thread_name_prefix="step")
-            stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-            yield from _Steps(job_context, active, pool, self._threads).run()
-            pool.shutdown(wait=True)
+            stack.callback(pool.shutdown, wait=False, cancel_futures=True)  # who interrupts a run does not wait
+            try:
+                yield from _Steps(job_context, active, pool, self._threads).run()
+            except Exception:
+                pool.shutdown(cancel_futures=True)  # a run that failed ends after the steps it has begun
+                raise
 
 
 class _Steps:
