@@ -27,7 +27,7 @@ from pathlib import Path
 
 import psutil
 
-from bench import node
+from bench.product import Line, lines
 from bench.table import Compared, machine, markdown
 from bench.verification import DATASETS, applied, bring_in, hide, services, wait_for
 from trace_dagster import heap
@@ -102,8 +102,9 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """One round."""
+    """One round at one node."""
 
+    line: Line
     small: Course
     large: Course
     along: Course
@@ -120,22 +121,37 @@ def registry(url: str) -> Iterator[dict[str, str]]:
 
 
 def measure(
-    variables: Mapping[str, str], *, blocks: int, small: int, ranges: int, size: int, verify: str, number: int = 0
+    variables: Mapping[str, str],
+    line: Line,
+    *,
+    blocks: int,
+    small: int,
+    ranges: int,
+    size: int,
+    verify: str,
+    number: int = 0,
 ) -> Memory:
     """``blocks`` as ranges of ``small`` and as one range; then ``ranges`` ranges of ``size``."""
     per_dataset = -(-ranges // len(DATASETS))
+    variables = {**variables, "TRACE_RPC_POOL_NODE_URL": line.url}
     return Memory(
-        small=course(variables, Order(f"small_{number}", blocks, small, 1, verify)),
-        large=course(variables, Order(f"large_{number}", blocks, blocks, 1, verify)),
-        along=course(variables, Order(f"along_{number}", per_dataset * size, size, MAX_INFLIGHT, verify)),
+        line,
+        small=course(variables, Order(f"small_{line.pool}_{number}", blocks, small, 1, verify)),
+        large=course(variables, Order(f"large_{line.pool}_{number}", blocks, blocks, 1, verify)),
+        along=course(variables, Order(f"along_{line.pool}_{number}", per_dataset * size, size, MAX_INFLIGHT, verify)),
     )
 
 
 def compared(rounds: Sequence[Memory]) -> list[Compared]:
-    """Peaks of the large beside the small ranges, and of the last tenth beside the first."""
+    """For each line: peaks of the large beside the small ranges, and of the last tenth beside the first."""
+    found = dict.fromkeys(each.line for each in rounds)
+    return [row for line in found for row in _at_one_node([each for each in rounds if each.line == line])]
+
+
+def _at_one_node(rounds: Sequence[Memory]) -> list[Compared]:
     one = rounds[-1]
-    what = f"memory, ranges of {one.large.order.chunk:,} blocks beside {one.small.order.chunk:,}"
-    along = f"memory, the last tenth of {len(one.along.commits):,} ranges beside the first"
+    what = f"memory, {one.line.name}, ranges of {one.large.order.chunk:,} blocks beside {one.small.order.chunk:,}"
+    along = f"memory, {one.line.name}, the last tenth of {len(one.along.commits):,} ranges beside the first"
     note = f"{one.large.order.verify}, {one.large.order.blocks:,} blocks x {len(DATASETS)}, a range at a time"
     at_once = f"ranges of {one.along.order.chunk} blocks, {MAX_INFLIGHT} at a time"
     return [
@@ -230,17 +246,17 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=SIZE, help="blocks of each of the many ranges")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--verify", default="full", choices=["off", "structural", "full"])
+    parser.add_argument("--latency", type=float, nargs="+", default=[0.0], help="seconds added to each request")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         _bring_all_in(Order(**json.load(sys.stdin)))
         return
     sizes = {name: getattr(options, name) for name in ("blocks", "small", "ranges", "size", "verify")}
-    with (
-        node.running(max(options.blocks, options.ranges * options.size)) as url,
-        registry(url) as variables,
-    ):
-        rounds = [measure(variables, **sizes, number=number) for number in range(options.rounds)]
+    blocks = max(options.blocks, options.ranges * options.size)
+    with lines(blocks, options.latency) as found, registry(found[0].url) as variables:
+        numbered = product(range(options.rounds), found)
+        rounds = [measure(variables, line, **sizes, number=number) for number, line in numbered]
     print(f"{machine()}\n\n{markdown(compared(rounds))}")
 
 

@@ -1,6 +1,6 @@
 """What one range costs: thousands of tiny ones in one backfill, launched as Dagster's UI launches it.
 
-    .venv/bin/python -m bench.ranges [--ranges 10000] [--size 1]
+    .venv/bin/python -m bench.ranges [--ranges 10000] [--size 1] [--latency 0 0.05]
 
 One stream of blocks. Before its job is applied the wake-up sensor is stopped, by the mutation behind its switch in the
 UI: heads are observed, ranges planned and their partitions made known as ever, but nobody starts a run, so that the
@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import psycopg
@@ -31,6 +32,8 @@ from trace_dagster.lite.processes import STACK_VARIABLE
 DATASET = "blocks"
 SENSOR = "trace_wakeups"
 KEYS_SECONDS = 120.0
+FAR_CALLS = 200
+"""Bare calls at a node with latency, where thousands, one after the other, would only wait."""
 STALL_SECONDS = 300.0
 """Without a commit for this long it has failed; a run takes some ten seconds to start."""
 
@@ -88,7 +91,14 @@ class Ranges:
     cpu: dict[str, float]
     """The same by part."""
     rows: int
+    line: Line
     bare: Bare
+    bare_calls: int
+
+    @property
+    def bare_ms(self) -> tuple[float, float]:
+        """Milliseconds of one bare call: of the clock, of CPU time."""
+        return self.bare.seconds / self.bare_calls * 1e3, self.bare.cpu_seconds / self.bare_calls * 1e3
 
     @property
     def tenths(self) -> tuple[float, float]:
@@ -147,7 +157,7 @@ class Web:
 
 def measure(environment: Mapping[str, str], line: Line, *, ranges: int, size: int = 1, number: int = 0) -> Ranges:
     """Commit ``ranges`` ranges of ``size`` blocks by one backfill; the node's chain must have the blocks."""
-    name = f"ranges_{number}"
+    name = f"ranges_{line.pool}_{number}"
     dataset_key = f"{DATASET}_{name}"
     web = Web(int(environment["TRACE_WEB_URL"].rsplit(":", 1)[1]))
     if not web.has_wakeups:
@@ -177,20 +187,24 @@ def measure(environment: Mapping[str, str], line: Line, *, ranges: int, size: in
     tenth = len(commits) // 10
     at_first, at_tenth, before_last, at_last = (usage.total_at(commits[place]) for place in (0, tenth, -1 - tenth, -1))
     spent = (sum(usage.cpu().values()), at_tenth - at_first, at_last - before_last)
-    bare = collect_each(line.url, ranges, size, DATASET)
+    calls = min(ranges, FAR_CALLS) if line.latency else ranges
+    bare = collect_each(line.url, calls, size, DATASET)
     relative = tuple(moment - launched for moment in commits)
-    return Ranges(relative, spent, usage.cpu(), sum(count for _, count in rows), bare)
+    return Ranges(relative, spent, usage.cpu(), sum(count for _, count in rows), line, bare, calls)
 
 
-def compared(rounds: list[Ranges]) -> list[Compared]:
-    """Rates, CPU time beyond extraction, and the last tenth beside the first."""
+def compared(rounds: Sequence[Ranges]) -> list[Compared]:
+    """For each line: rates, CPU time beyond extraction, and the last tenth beside the first."""
+    lines = dict.fromkeys(each.line for each in rounds)
+    return [row for line in lines for row in _at_one_node([each for each in rounds if each.line == line])]
+
+
+def _at_one_node(rounds: Sequence[Ranges]) -> list[Compared]:
     count, shown = len(rounds[-1].commits), middle(rounds, lambda each: each.spent[0])
-    what = f"{count:,} ranges in one backfill"
-    sustained = tuple(
-        ((each.commits[-1] - each.commits[0]) / count * 1e3, each.bare.seconds / count * 1e3) for each in rounds
-    )
-    spent = tuple((each.spent[0] / count * 1e3, each.bare.cpu_seconds / count * 1e3) for each in rounds)
-    beyond = (shown.spent[0] - shown.bare.cpu_seconds) / count * 1e3
+    what = f"{count:,} ranges in one backfill, {shown.line.name}"
+    sustained = tuple(((each.commits[-1] - each.commits[0]) / count * 1e3, each.bare_ms[0]) for each in rounds)
+    spent = tuple((each.spent[0] / count * 1e3, each.bare_ms[1]) for each in rounds)
+    beyond = shown.spent[0] / count * 1e3 - shown.bare_ms[1]
     rate = count / (shown.commits[-1] - shown.commits[0])
     tenth = count // 10
     slower = tuple((each.tenths[1] / tenth * 1e3, each.tenths[0] / tenth * 1e3) for each in rounds)
@@ -233,11 +247,12 @@ def main() -> None:
     parser.add_argument("--ranges", type=int, default=10_000)
     parser.add_argument("--size", type=int, default=1, help="blocks of one range")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--latency", type=float, nargs="+", default=[0.0], help="seconds added to each request")
     options = parser.parse_args()
-    with place(options.ranges * options.size, [0.0]) as (environment, (line,)):
+    with place(options.ranges * options.size, options.latency) as (environment, lines):
         rounds = [
             measure(environment, line, ranges=options.ranges, size=options.size, number=number)
-            for number in range(options.rounds)
+            for number, line in product(range(options.rounds), lines)
         ]
     print(f"{machine()}\n\n{markdown(compared(rounds))}")
 

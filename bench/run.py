@@ -14,11 +14,13 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
-from bench import control_plane, end_to_end, limits, memory, node, ranges, rivals
+from bench import control_plane, end_to_end, limits, memory, ranges, rivals
 from bench.bare import blocks_in
 from bench.product import DATASETS, Line, place
+from bench.product import lines as nodes
 from bench.table import Compared, Failed, machine, markdown
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -33,8 +35,9 @@ class Sizes:
 
     rounds: int
     seconds: float
-    """About how long bare Cryo, and one export of ethereum-etl, takes."""
+    """About how long bare Cryo takes beside the product; an export of ethereum-etl takes a third of it."""
     ranges: int
+    """Of a backfill next door; a fifth of them far away."""
     memory_blocks: int
     memory_ranges: int
     gateway_blocks: int
@@ -61,7 +64,7 @@ QUICK = Sizes(
 
 def end_to_end_part(sizes: Sizes) -> Iterator[Rows]:
     """The product beside bare Cryo."""
-    blocks = _blocks(sizes, DATASETS, end_to_end.CHUNK)
+    blocks = _blocks(sizes.seconds, DATASETS, end_to_end.CHUNK)
     rounds: list[end_to_end.Round] = []
     with place(max(blocks.values()), LATENCIES) as (environment, lines):
         for number in range(sizes.rounds):
@@ -73,22 +76,24 @@ def end_to_end_part(sizes: Sizes) -> Iterator[Rows]:
 def ranges_part(sizes: Sizes) -> Iterator[Rows]:
     """Many tiny ranges in one backfill."""
     rounds: list[ranges.Ranges] = []
-    with place(sizes.ranges, LATENCIES[:1]) as (environment, (line,)):
-        for number in range(sizes.rounds):
-            rounds.append(ranges.measure(environment, line, ranges=sizes.ranges, number=number))
+    with place(sizes.ranges, LATENCIES) as (environment, lines):
+        for number, line in product(range(sizes.rounds), lines):
+            count = sizes.ranges // 5 if line.latency else sizes.ranges
+            rounds.append(ranges.measure(environment, line, ranges=count, number=number))
             yield ranges.compared(rounds)
 
 
 def rivals_part(sizes: Sizes) -> Iterator[Rows]:
     """The product beside ethereum-etl and a raw fetch."""
-    blocks = _blocks(sizes, rivals.DATASETS, rivals.CHUNK)
+    seconds = sizes.seconds / 3
+    blocks = _blocks(seconds, rivals.DATASETS, rivals.CHUNK)
     rounds: list[rivals.Round] = []
     with place(max(blocks.values()), LATENCIES) as (environment, lines):
         planned: dict[Line, rivals.Setup] = {}
         for number in range(sizes.rounds):
             for line in lines:
                 if line not in planned:
-                    planned[line] = rivals.setup(line, blocks[line.latency], sizes.seconds, sizes.tried)
+                    planned[line] = rivals.setup(line, blocks[line.latency], seconds, sizes.tried)
                 rounds.append(rivals.measure(environment, line, planned[line], number=number))
                 yield rivals.compared(rounds)
 
@@ -96,11 +101,12 @@ def rivals_part(sizes: Sizes) -> Iterator[Rows]:
 def memory_part(sizes: Sizes) -> Iterator[Rows]:
     """Memory by the size of ranges, and along many."""
     rounds: list[memory.Memory] = []
-    with node.running(sizes.memory_blocks) as url, memory.registry(url) as variables:
-        for number in range(sizes.rounds):
+    with nodes(sizes.memory_blocks, LATENCIES) as lines, memory.registry(lines[0].url) as variables:
+        for number, line in product(range(sizes.rounds), lines):
             rounds.append(
                 memory.measure(
                     variables,
+                    line,
                     blocks=sizes.memory_blocks,
                     small=memory.SMALL,
                     ranges=sizes.memory_ranges,
@@ -118,7 +124,7 @@ def limits_part(sizes: Sizes) -> Iterator[Rows]:
     for number in range(sizes.rounds):
         rounds.append(
             limits.measure(
-                seconds=max(5.0, sizes.seconds / 2),
+                seconds=max(5.0, sizes.seconds / 5),
                 blocks=sizes.gateway_blocks,
                 limited_blocks=sizes.limited_blocks,
                 number=number,
@@ -136,9 +142,9 @@ PARTS: dict[str, Callable[[Sizes], Iterator[Rows]]] = {
     "end_to_end": end_to_end_part,
     "ranges": ranges_part,
     "rivals": rivals_part,
-    "memory": memory_part,
     "limits": limits_part,
     "control_plane": control_plane_part,
+    "memory": memory_part,
 }
 """Each yields its rows as they are after every round."""
 
@@ -170,8 +176,8 @@ def put(text: str, path: Path) -> None:
     path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
 
 
-def _blocks(sizes: Sizes, datasets: Sequence[str], chunk: int) -> dict[float, int]:
-    return {latency: blocks_in(sizes.seconds, latency, chunk, datasets) for latency in LATENCIES}
+def _blocks(seconds: float, datasets: Sequence[str], chunk: int) -> dict[float, int]:
+    return {latency: blocks_in(seconds, latency, chunk, datasets) for latency in LATENCIES}
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ def measured(line):
     ):
         patch.setattr(product, "CLOCK_SECONDS", 0.1)
         beside = threads.submit(
-            memory.measure, variables, blocks=BLOCKS, small=CHUNK, ranges=RANGES, size=2, verify="full"
+            memory.measure, variables, line, blocks=BLOCKS, small=CHUNK, ranges=RANGES, size=2, verify="full"
         )
         pairs = end_to_end.measure(environment, line, blocks=BLOCKS, cases=[end_to_end.Case("full", CHUNK)])
         yield pairs, ranges.measure(environment, line, ranges=RANGES), beside.result()
