@@ -88,7 +88,8 @@ class Committer:
         """
         started = time.monotonic()
         files, digest, evidence = self._write(lease, target, rows)
-        visible = self._publications.visible(target.dataset_uuid, target.block_range)
+        # generation 0: nothing was ever committed here that these rows could equal
+        visible = self._publications.visible(target.dataset_uuid, target.block_range) if lease.generation else None
         same = visible and visible.content_digest == digest and visible.config_hash == target.config_hash
         if visible and same and not _proves_more(evidence, visible.verification) and self._intact(visible):
             self._publications.confirm(lease, visible)

@@ -27,7 +27,7 @@ from trace_dagster.evidence import Witness, is_provable
 from trace_dagster.heart import Heart
 from trace_dagster.pieces import Order, Piece, Pieces
 from trace_dagster.registry.publications import Publication, Publications
-from trace_dagster.registry.tasks import Lease, Tasks, Unclaimed
+from trace_dagster.registry.tasks import Lease, Tasks, Unclaimed, Unplanned
 from trace_dagster.rpc.pools import RpcPool
 from trace_dagster.verify.check import Proof, merge
 from trace_dagster.work import StreamSpec, Work
@@ -105,12 +105,18 @@ class Ingest:
         range; raises Unavailable after that, Refused when the range is not a cell of the plan or its
         job is paused. ``refresh`` takes a committed range too, to compare it with the chain.
         """
-        identity = self._planned(spec, block_range)
+        identity = spec.task_id(block_range)
         deadline = time.monotonic() + wait_seconds
+
+        def take() -> Lease | Unclaimed:
+            return self._tasks.claim(identity, spec.dataset_uuid, block_range, run_id, refresh=refresh, by_hand=by_hand)
+
         while True:
-            outcome = self._tasks.claim(
-                identity, spec.dataset_uuid, block_range, run_id, refresh=refresh, by_hand=by_hand
-            )
+            try:
+                outcome = take()
+            except Unplanned:
+                self._plan(spec, block_range, identity)
+                outcome = take()
             if isinstance(outcome, Lease):
                 return Work(spec, block_range, outcome)
             if outcome is Unclaimed.NOT_DUE or (outcome is Unclaimed.LEASED and not by_hand):
@@ -125,16 +131,13 @@ class Ingest:
                 )
             time.sleep(_POLL_SECONDS)
 
-    def _planned(self, spec: StreamSpec, block_range: BlockRange) -> UUID:
-        """The range's task; one that nobody planned yet is planned now when it is a cell of the stream."""
-        identity = spec.task_id(block_range)
-        if spec.is_cell(block_range):
-            self._tasks.ensure(identity, spec.dataset_uuid, block_range, spec.config_hash)
-        elif not self._tasks.exists(identity):
+    def _plan(self, spec: StreamSpec, block_range: BlockRange, identity: UUID) -> None:
+        """What nobody planned yet is planned now when it is a cell of the stream."""
+        if not spec.is_cell(block_range):
             raise Refused(
                 f"this range is not a cell of the stream's plan: its chunk_size is {spec.chunk_size}", range=block_range
             )
-        return identity
+        self._tasks.ensure(identity, spec.dataset_uuid, block_range, spec.config_hash)
 
     def commit(self, work: Work) -> Publication:
         """Extract, verify and commit a claimed range; a failure ends the attempt with its reason."""

@@ -17,13 +17,32 @@ from dagster import AssetCheckEvaluation, DagsterEventType, EventLogEntry
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, SqlEventLogStorageTable
-from dagster._serdes import serialize_value
 from dagster_postgres.event_log import PostgresEventLogStorage
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import psycopg2
 
 _CHECK_KEY = ("asset_key", "check_name", "run_id", "partition")
 """The columns of the unique index over check executions."""
+
+_CHECK_VALUES = (
+    "execution_status",
+    "evaluation_event",
+    "evaluation_event_timestamp",
+    "evaluation_event_storage_id",
+    "materialization_event_storage_id",
+)
+
+
+def _check_upsert() -> str:
+    """As text: SQLAlchemy keeps no compiled form of an upsert, compiling is half of what a check costs."""
+    insert = postgresql.insert(AssetCheckExecutionsTable)
+    changed = {name: insert.excluded[name] for name in _CHECK_VALUES}
+    statement = insert.inline().on_conflict_do_update(index_elements=list(_CHECK_KEY), set_=changed)
+    return str(statement.compile(dialect=psycopg2.dialect(), column_keys=[*_CHECK_KEY, *_CHECK_VALUES]))
+
+
+_CHECK_UPSERT = _check_upsert()
 
 
 @dataclass(slots=True, eq=False)
@@ -84,10 +103,18 @@ class GroupedEventLog(PostgresEventLogStorage):
         insert = SqlEventLogStorageTable.insert().returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True)
         try:
             with self._engine.connect().execution_options(isolation_level="READ COMMITTED") as conn, conn.begin():
-                ids = [int(row[0]) for row in conn.execute(insert, [self._event_to_row(event) for event in events])]
+                rows = [self._event_to_row(event) for event in events]
+                ids = [int(row[0]) for row in conn.execute(insert, rows)]
                 numbered = list(zip(events, ids, strict=True))
                 self._note_assets(conn, [each for each in numbered if each[0].dagster_event_type in ASSET_EVENTS])
-                self._note_checks(conn, [each for each in numbered if _is_of_partition(each[0])])
+                self._note_checks(
+                    conn,
+                    [
+                        _check_row(self, event, identity, row["event"])
+                        for (event, identity), row in zip(numbered, rows, strict=True)
+                        if _is_of_partition(event)
+                    ],
+                )
         except Exception:  # also what the driver cannot encode, a ValueError: told to the thread it belongs to
             return False
         return True
@@ -103,16 +130,12 @@ class GroupedEventLog(PostgresEventLogStorage):
         for key in sorted(last):
             self._store_asset_event(conn, *last[key])
 
-    def _note_checks(self, conn: Connection, numbered: Sequence[tuple[EventLogEntry, int]]) -> None:
-        rows = {tuple(row[name] for name in _CHECK_KEY): row for row in (_check_row(self, *each) for each in numbered)}
-        if not rows:
-            return
-        insert = postgresql.insert(AssetCheckExecutionsTable)
-        changed = {name: insert.excluded[name] for name in next(iter(rows.values())) if name not in _CHECK_KEY}
-        conn.execute(
-            insert.on_conflict_do_update(index_elements=list(_CHECK_KEY), set_=changed),
-            [rows[key] for key in sorted(rows)],
-        )
+    @staticmethod
+    def _note_checks(conn: Connection, found: Sequence[dict[str, Any]]) -> None:
+        """The last evaluation of each partition; in one order, against deadlocks."""
+        rows = {tuple(row[name] for name in _CHECK_KEY): row for row in found}
+        if rows:
+            conn.exec_driver_sql(_CHECK_UPSERT, [rows[key] for key in sorted(rows)])
 
 
 def _is_of_partition(event: EventLogEntry) -> bool:
@@ -128,8 +151,8 @@ def _evaluation(event: EventLogEntry) -> AssetCheckEvaluation:
     return found
 
 
-def _check_row(log: PostgresEventLogStorage, event: EventLogEntry, identity: int) -> dict[str, Any]:
-    """As dagster's own ``_update_asset_check_evaluation`` writes it."""
+def _check_row(log: PostgresEventLogStorage, event: EventLogEntry, identity: int, text: str) -> dict[str, Any]:
+    """As dagster's own ``_update_asset_check_evaluation`` writes it; ``text`` is the event as it was stored."""
     evaluation = _evaluation(event)
     status = AssetCheckExecutionRecordStatus.SUCCEEDED if evaluation.passed else AssetCheckExecutionRecordStatus.FAILED
     target = evaluation.target_materialization_data
@@ -139,7 +162,7 @@ def _check_row(log: PostgresEventLogStorage, event: EventLogEntry, identity: int
         "run_id": event.run_id,
         "partition": evaluation.partition,
         "execution_status": status.value,
-        "evaluation_event": serialize_value(event),
+        "evaluation_event": text,
         "evaluation_event_timestamp": log._event_insert_timestamp(event),
         "evaluation_event_storage_id": identity,
         "materialization_event_storage_id": target.storage_id if target else None,

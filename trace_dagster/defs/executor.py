@@ -13,11 +13,13 @@ import os
 import queue
 import sys
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
 from dagster import Executor, Field, InitExecutorContext, IntSource, executor
+from dagster._core.definitions.scoped_resources_builder import Resources, ScopedResourcesBuilder
 from dagster._core.events import DagsterEvent, EngineEventData
 from dagster._core.execution.api import ExecuteRunWithPlanIterable
 from dagster._core.execution.compute_logs import create_compute_log_file_key
@@ -81,6 +83,7 @@ class ThreadExecutor(Executor):
         with execution_plan.start(retry_mode=self.retries) as active, ExitStack() as stack:
             yield _capture_logs(job_context, execution_plan, stack)
             _let_threads_log(job_context)
+            _remember_resources(job_context)
             heap.prepare()
             pool = ThreadPoolExecutor(self._threads, thread_name_prefix="step")
             stack.callback(pool.shutdown, wait=False, cancel_futures=True)  # who interrupts a run does not wait
@@ -167,6 +170,26 @@ def _let_threads_log(context: PlanExecutionContext) -> None:
     """
     for handler in context.log._dagster_handler._handlers:
         handler.lock = None
+
+
+class _RememberedResources(ScopedResourcesBuilder):
+    """Dagster makes a class for the resources of each step, and for each check of a type: some for all will do."""
+
+    def __init__(self, *_: Any) -> None:
+        self._made: dict[frozenset[str], Resources] = {}
+
+    def build(self, required_resource_keys: AbstractSet[str] | None) -> Resources:
+        """What these keys name, made once."""
+        keys = frozenset(required_resource_keys or ())
+        if keys not in self._made:
+            self._made[keys] = super().build(keys)
+        return self._made[keys]
+
+
+def _remember_resources(context: PlanExecutionContext) -> None:
+    data = context._execution_data
+    builder = _RememberedResources(*data.scoped_resources_builder)
+    context._execution_data = data._replace(scoped_resources_builder=builder)
 
 
 def _run_step(

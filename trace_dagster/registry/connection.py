@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,15 @@ from trace_dagster.errors import Corrupt, InvalidInput, Refused, Unavailable
 from trace_dagster.registry.queries import query
 
 Row = dict[str, Any]
-Connection = psycopg.Connection[Row]
+
+RESTED_SECONDS = 1.0
+"""A connection that was not used for so long is asked whether it still lives; in steady work none is."""
+
+
+class Connection(psycopg.Connection[Row]):
+    """Knows when it was used last, on this process's monotonic clock."""
+
+    used_at = 0.0
 
 
 class Database:
@@ -27,8 +36,8 @@ class Database:
             max_size=max_connections,
             timeout=connect_timeout_seconds,
             kwargs={"row_factory": dict_row, "application_name": "trace_dagster", "connect_timeout": 5},
-            connection_class=psycopg.Connection[Row],
-            check=ConnectionPool.check_connection,
+            connection_class=Connection,
+            check=_check,
             open=True,
         )
 
@@ -41,6 +50,7 @@ class Database:
         """One transaction: committed on leaving, rolled back on an exception."""
         with mapped_errors(), self._pool.connection() as connection:
             yield Session(connection)
+            connection.used_at = time.monotonic()
 
     @contextmanager
     def snapshot(self) -> Iterator[Session]:
@@ -48,6 +58,11 @@ class Database:
         with self.transaction() as session:
             session.execute_raw("set transaction isolation level repeatable read, read only")
             yield session
+
+
+def _check(connection: Connection) -> None:
+    if time.monotonic() - connection.used_at > RESTED_SECONDS:
+        ConnectionPool.check_connection(connection)
 
 
 class Session:
@@ -69,7 +84,10 @@ class Session:
         return self._connection.execute(query(name), values).fetchall()
 
     def many(self, name: str, rows: list[Row]) -> None:
-        """Execute once per row, pipelined."""
+        """Execute once per row, pipelined where there are several."""
+        if len(rows) == 1:
+            self.run(name, **rows[0])
+            return
         with self._connection.cursor() as cursor:
             cursor.executemany(query(name), rows)
 

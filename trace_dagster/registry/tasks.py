@@ -44,6 +44,10 @@ def attempt_tag(task_id: UUID, attempt: int, token: UUID) -> str:
     return f"{task_id.hex[:8]}-a{attempt}-{token.hex[:8]}"
 
 
+class Unplanned(Refused):
+    """No such task is active."""
+
+
 class Unclaimed(Enum):
     """Why a claim was not given."""
 
@@ -74,12 +78,6 @@ class Tasks:
         with self._database.transaction() as session:
             session.run("insert_task_if_free", **_task(task_id, dataset_uuid, block_range, config_hash))
 
-    def exists(self, task_id: UUID) -> bool:
-        """Whether this range is part of the current plan."""
-        with self._database.transaction() as session:
-            task = session.one("lock_task", task_id=task_id)
-        return task is not None and task["state"] != "superseded"
-
     def replace(self, task_id: UUID, dataset_uuid: UUID, block_range: BlockRange, config_hash: str) -> None:
         """Make this the dataset's only active task: derived datasets are replaced whole."""
         with self._database.transaction() as session:
@@ -99,14 +97,14 @@ class Tasks:
         """Take the lease of a task, or say why not.
 
         Given for a task that is queued or whose lease has lapsed; ``by_hand`` also for one that failed,
-        is dead or waits before its next try; with ``refresh`` also for a committed one. Raises Refused
-        when no such task is active, its job is paused, or its holders have died MAX_EXPIRIES times.
+        is dead or waits before its next try; with ``refresh`` also for a committed one. Raises Unplanned
+        when no such task is active, Refused when its job is paused, or its holders have died MAX_EXPIRIES times.
         """
         with self._database.transaction() as session:
             stream = session.one("lock_stream", dataset_uuid=dataset_uuid)
             task = session.one("lock_task", task_id=task_id)
             if task is None or task["state"] == "superseded":
-                raise Refused(
+                raise Unplanned(
                     "this range is not planned: it is no cell of the plan, or not final yet", range=block_range
                 )
             if unclaimed := _unclaimed(task, refresh=refresh, by_hand=by_hand):
@@ -121,7 +119,8 @@ class Tasks:
             if stream and self._leased(session, task_id, dataset_uuid) >= stream["max_inflight"]:
                 return Unclaimed.NO_SLOT
             lease = Lease(task_id, task["attempt"] + 1, uuid4(), self._generation(session, dataset_uuid, block_range))
-            session.run("expire_attempt", task_id=task_id)
+            if task["attempt"]:
+                session.run("expire_attempt", task_id=task_id)
             if task["state"] != "running" or task["expiries"] + 1 < MAX_EXPIRIES:
                 session.run("start_attempt", **lease.fence, run_id=run_id)
                 session.run("lease_task", **lease.fence, ttl_seconds=self.lease_ttl_seconds)
