@@ -22,7 +22,8 @@ from bench.product import Line, Synced, place, sync
 from bench.table import Compared, Failed, cpu_note, in_turn, machine, markdown, middle
 
 DATASETS = ("blocks", "transactions", "logs")
-CHUNK = 1000
+CHUNK = 5000
+"""As in :mod:`bench.end_to_end`."""
 CONNECTIONS = (1, 2, 4, 16, 64, 256)
 TRIED_BLOCKS = 1000
 """How far a setting is tried."""

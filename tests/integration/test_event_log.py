@@ -1,13 +1,22 @@
 """Dagster's event log in groups: the rows that Dagster's own storage would have written, whoever stores at once."""
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
-from dagster import AssetCheckEvaluation, AssetKey, AssetMaterialization, EventLogEntry
-from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
+from dagster import AssetCheckEvaluation, AssetCheckKey, AssetKey, AssetMaterialization, EventLogEntry
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
+from dagster._core.definitions.partitions.subset import DefaultPartitionsSubset
+from dagster._core.events import (
+    AssetMaterializationPlannedData,
+    DagsterEvent,
+    DagsterEventType,
+    StepMaterializationData,
+)
 from dagster._core.execution.plan.objects import StepSuccessData
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster_postgres import DagsterPostgresStorage
 
 from trace_dagster.defs.storage import SCHEMA, TraceDagsterStorage
@@ -174,6 +183,49 @@ def test_a_writer_that_is_told_to_stop_takes_no_event_with_it(grouped, postgres_
     in_one_group(grouped, store, [of_partition("r1", number)[0] for number in range(THREADS)])
     assert len(interrupted) == 1
     assert len(rows(postgres_url, EVENTS, SCHEMA)) == THREADS
+
+
+def planned(run_id: str, keys: list[str]) -> list[EventLogEntry]:
+    """What is stored of a run over these partitions when it is created."""
+    key = AssetKey(["143", "d"])
+    materialized = [
+        DagsterEvent.build_asset_materialization_planned_event(
+            "job", "step", AssetMaterializationPlannedData(key, partition=partition, partitions_subset=None)
+        )
+        for partition in keys
+    ]
+    subset = DefaultPartitionsSubset(set(keys))
+    kind = DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED.value
+    data = AssetCheckEvaluationPlanned(asset_key=key, check_name="verification", partitions_subset=subset)
+    events = [*materialized, DagsterEvent(kind, "job", step_key="step", event_specific_data=data)]
+    return [entry(run_id, "step", f"planned {place}", event) for place, event in enumerate(events)]
+
+
+def test_what_a_run_plans_is_one_transaction_and_no_row_lists_all_others(grouped, stock, postgres_url):
+    assert int(os.environ["DAGSTER_EVENT_BATCH_SIZE"]) > 1, "Dagster would not bring events in batches"
+    keys = [f"b{number:06}" for number in range(PARTITIONS)]
+    events = planned("r1", keys)
+    grouped.store_event_batch(events)
+    for event in events:
+        stock.store_event(event)
+    transactions = "select count(distinct xmin::text) from {}.event_logs"
+    assert rows(postgres_url, transactions, SCHEMA) == [(2,)]  # the check has one of its own
+    assert rows(postgres_url, transactions, "stock") == [(PARTITIONS + 1,)]
+    for query in (EVENTS, ASSETS):
+        assert rows(postgres_url, query, SCHEMA) == rows(postgres_url, query, "stock"), query
+    mine, theirs = (rows(postgres_url, CHECKS, schema) for schema in (SCHEMA, "stock"))
+    assert [row[:5] + row[6:] for row in mine] == [row[:5] + row[6:] for row in theirs]  # all but the event
+    assert not any(key in row[5] for row in mine for key in keys)
+    for storage in (grouped, stock):
+        found = storage.get_asset_check_execution_history(AssetCheckKey(AssetKey(["143", "d"]), "verification"), 100)
+        assert {record.partition for record in found} == set(keys)
+        assert {record.status for record in found} == {AssetCheckExecutionRecordStatus.PLANNED}
+
+
+def test_planned_events_that_cannot_be_stored_together_are_stored_one_by_one(grouped, postgres_url, monkeypatch):
+    monkeypatch.setattr(grouped, "_stored_together", lambda events: False)
+    grouped.store_event_batch(planned("r1", ["b1", "b2"]))
+    assert len(rows(postgres_url, EVENTS, SCHEMA)) == 3
 
 
 def test_checks_without_a_partition_are_stored_as_dagster_stores_them(grouped, stock, postgres_url):

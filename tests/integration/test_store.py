@@ -1,13 +1,20 @@
 """Puts against a real S3 server: conditions, refusals, and nothing taken from the environment."""
 
 from dataclasses import replace
+from random import Random
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from trace_dagster.datasets.catalogue import catalogue
 from trace_dagster.errors import InvalidInput, Unavailable
+from trace_dagster.store.caps import Caps
 from trace_dagster.store.objects import PART_BYTES, ObjectStore, PreconditionFailed
+from trace_dagster.store.parquet import RangeWriter
 
 pytestmark = pytest.mark.integration
+ROWS = 200
 
 
 def test_an_object_is_created_once_and_replaced_only_as_it_was_read(store):
@@ -29,6 +36,43 @@ def test_an_upload_is_what_was_written_under_the_key_that_was_named(store, key, 
     assert upload.finish() == store.sha256(key)
     assert store.read(key) == b"z" * size
     assert list(store.keys("")) == [key]
+
+
+@pytest.mark.parametrize("name", sorted(catalogue()))
+def test_a_dictionary_is_for_columns_that_repeat_themselves(store, name):
+    """Every type of every dataset: half of the columns all different, as far as their type goes, the others not."""
+    schema = catalogue()[name].schema(list(catalogue()[name].all_columns))
+    random = Random(7)
+    rows = pa.Table.from_arrays(
+        [_column(field, random, place % 2 == 0) for place, field in enumerate(schema)], schema=schema
+    )
+    writer = RangeWriter(store, schema, lambda part: f"{name}-{part}", Caps())
+    writer.write(rows)
+    (file,) = writer.finish()
+    read = pq.ParquetFile(pa.BufferReader(store.read(file.key)))
+    assert read.read().equals(rows)
+    columns = [read.metadata.row_group(0).column(place) for place in range(len(schema))]
+    with_one = {each.path_in_schema for each in columns if each.has_dictionary_page}
+    assert with_one == {
+        field.name for place, field in enumerate(schema) if place % 2 and not pa.types.is_boolean(field.type)
+    }
+
+
+def _column(field: pa.Field, random: Random, unique: bool) -> pa.Array:
+    if pa.types.is_boolean(field.type):
+        return pa.array([True] * ROWS, field.type)
+    numbers = list(range(ROWS)) if unique else [random.randrange(5) for _ in range(ROWS)]
+    if pa.types.is_large_binary(field.type):
+        return pa.array([number.to_bytes(32, "big") for number in numbers], field.type)
+    if pa.types.is_large_string(field.type):
+        return pa.array([str(number) for number in numbers], field.type)
+    return pa.array(numbers, field.type)
+
+
+def test_a_range_without_rows_is_a_file_with_its_columns(store):
+    schema = catalogue()["blocks"].schema(["block_number", "block_hash"])
+    (file,) = RangeWriter(store, schema, lambda part: "none", Caps()).finish()
+    assert pq.read_schema(pa.BufferReader(store.read(file.key))).equals(schema)
 
 
 def test_variables_meant_for_others_do_not_matter(s3, monkeypatch):

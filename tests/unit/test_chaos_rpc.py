@@ -39,7 +39,9 @@ from trace_dagster.chaos_rpc.shapes import BLOCKS, LISTS, WITH_ROWS, Context, ro
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.devchain.server import Methods
-from trace_dagster.errors import InvalidInput
+from trace_dagster.errors import InvalidInput, Unavailable
+from trace_dagster.rpc.client import block_number_of, call_all
+from trace_dagster.rpc.pools import pools_from
 
 BLOCK_COUNT = 60
 NUMBERS = range(20, 40)
@@ -361,6 +363,15 @@ def test_a_valid_body_is_the_right_one_and_a_refusal_asks_nobody(devchain):
         status, body = post(proxy.url, [RECEIPTS, {**RECEIPTS, "id": "b"}])
         assert status == 429
         assert [(each["id"], each["error"]["code"]) for each in json.loads(body)] == [(1, 429), ("b", 429)]
+
+
+@pytest.mark.parametrize("fault", ["http_429", "http_429_text"])
+def test_who_is_refused_by_a_limit_is_told_where_to_set_it(fault):
+    with chaos_rpc(None, faults=[fault], rate=1.0) as proxy:
+        (endpoint,) = pools_from({"TRACE_RPC_POOL_DEV_URL": proxy.url})["dev"].endpoints
+        for ask_it in (lambda: block_number_of(endpoint), lambda: call_all(endpoint, [("eth_chainId", [])] * 3)):
+            with pytest.raises(Unavailable, match="TRACE_RPC_POOL_DEV_RPS"):
+                ask_it()
 
 
 def test_a_reset_is_no_answer(devchain):

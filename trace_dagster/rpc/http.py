@@ -27,8 +27,8 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS) -> tuple[int, bytes]:
     """(status, body) of the answer.
 
-    Raises NoAnswer when none comes within WHOLE_SECONDS, Unavailable when it is larger than MAX_ANSWER_BYTES,
-    InvalidInput for a refused key.
+    Raises NoAnswer when none comes within WHOLE_SECONDS, Unavailable when it is larger than MAX_ANSWER_BYTES or
+    a 429, InvalidInput for a refused key.
     """
     timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=DOOR_SECONDS if endpoint.door else read_seconds)
     try:
@@ -48,6 +48,12 @@ def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS)
     if answer.status in {401, 403}:
         raise InvalidInput(
             f"rpc endpoint {endpoint.name} refuses its key: check {variable_of(endpoint.pool)}", http=answer.status
+        )
+    if answer.status == 429:
+        raise Unavailable(
+            f"rpc endpoint {endpoint.name} refuses what is beyond its limit: set"
+            f" TRACE_RPC_POOL_{endpoint.pool.upper()}_RPS to it",
+            http=answer.status,
         )
     return answer.status, data
 

@@ -15,6 +15,8 @@ from trace_dagster.store.caps import Caps
 from trace_dagster.store.objects import ObjectStore, Upload
 
 ROW_GROUP_BYTES = 16 * 1024 * 1024
+SAMPLE_ROWS = 2048
+"""Of a file's first rows, to see which columns repeat themselves."""
 
 
 @dataclass(slots=True)
@@ -75,13 +77,13 @@ class RangeWriter:
         if self._open is not None and self._open.upload.bytes_written + group.nbytes > self._caps.bytes_per_file:
             self._close_file()
         if self._open is None:
-            self._open = self._start_file()
+            self._open = self._start_file(group)
         self._open.writer.write_table(group, row_group_size=max(1, group.num_rows))
         self._open.rows += group.num_rows
         self._note_blocks(self._open, group)
         self._hold_caps(self._open)
 
-    def _start_file(self) -> _OpenFile:
+    def _start_file(self, group: pa.Table) -> _OpenFile:
         part = len(self._done)
         if part >= self._caps.files_per_range:
             raise CapExceeded(
@@ -90,7 +92,7 @@ class RangeWriter:
             )
         key = self._key_of(part)
         upload = self._store.upload(key)
-        return _OpenFile(key, upload, _writer(pa.PythonFile(upload, mode="w"), self._schema))
+        return _OpenFile(key, upload, _writer(pa.PythonFile(upload, mode="w"), group))
 
     def _close_file(self) -> None:
         file = self._open
@@ -131,13 +133,26 @@ class RangeWriter:
 def encoded_bytes(table: pa.Table) -> int:
     """The size of a table as one file of a range, written to nowhere but memory."""
     sink = pa.BufferOutputStream()
-    with _writer(sink, table.schema) as writer:
+    with _writer(sink, table) as writer:
         writer.write_table(table, row_group_size=max(1, table.num_rows))
     return int(sink.tell())
 
 
-def _writer(sink: pa.NativeFile, schema: pa.Schema) -> pq.ParquetWriter:
-    return pq.ParquetWriter(sink, schema, compression="zstd", compression_level=3, version="2.6")
+def _writer(sink: pa.NativeFile, first: pa.Table) -> pq.ParquetWriter:
+    """For a file that begins with these rows."""
+    return pq.ParquetWriter(
+        sink, first.schema, compression="zstd", compression_level=1, use_dictionary=_repeating(first), version="2.6"
+    )
+
+
+def _repeating(rows: pa.Table) -> list[str]:
+    """Columns worth a dictionary: one of hashes takes longer than all the rest, and is larger than the hashes."""
+    sample = rows.slice(0, SAMPLE_ROWS)
+    return [
+        name
+        for name, column in zip(sample.column_names, sample.columns, strict=True)
+        if 2 * pc.count_distinct(column, mode="all").as_py() <= sample.num_rows
+    ]
 
 
 def _pieces(group: pa.Table) -> list[pa.Table]:
