@@ -3,8 +3,8 @@
     .venv/bin/python -m bench.limits [--seconds 30] [--blocks 2000]
 
 Two processes bring ranges in at once from nodes that answer 429 beyond their limit; what the nodes answered with 200 is
-counted. Then one process brings the same blocks in with the gateway and directly: next door, behind 50 ms, and behind
-50 ms and a limit.
+counted. Then one process brings the same blocks in with the gateway and directly, next door and behind 50 ms. Behind a
+limit there is nothing to compare with: without the gateway nobody holds it, and ranges fail with their tries.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ class Worth:
     """The same blocks with the gateway and directly."""
 
     latency: float
-    limit: int | None
     blocks: int
     with_gateway: float
     """Seconds from the first commit to the last."""
@@ -65,15 +64,12 @@ class Round:
     worth: tuple[Worth, ...]
 
 
-def measure(*, seconds: float, blocks: int, limited_blocks: int, number: int = 0) -> Round:
-    """One endpoint, two endpoints, and the gateway's worth over ``blocks``, ``limited_blocks`` behind a limit."""
+def measure(*, seconds: float, blocks: int, number: int = 0) -> Round:
+    """One endpoint, two endpoints, and the gateway's worth over ``blocks``."""
     return Round(
         held(1, seconds, f"one_{number}"),
         held(2, seconds, f"two_{number}"),
-        tuple(
-            worth(latency, limit, count, number)
-            for latency, limit, count in ((0.0, None, blocks), (0.05, None, blocks), (0.05, LIMIT, limited_blocks))
-        ),
+        tuple(worth(latency, blocks, number) for latency in (0.0, 0.05)),
     )
 
 
@@ -97,19 +93,17 @@ def held(endpoints: int, seconds: float, name: str) -> Held:
     return Held(LIMIT * endpoints, calls / passed, refused)
 
 
-def worth(latency: float, limit: int | None, blocks: int, number: int) -> Worth:
+def worth(latency: float, blocks: int, number: int) -> Worth:
     """The same blocks twice, each time from a node and into a registry of their own."""
 
     def seconds(mode: str) -> tuple[float, int]:
-        with node.running(blocks + 10, latency=latency, rps=limit) as url, registry(url) as variables:
+        with node.running(blocks + 10, latency=latency) as url, registry(url) as variables:
             variables["TRACE_RPC_GATEWAY"] = mode
-            if limit is not None:
-                variables["TRACE_RPC_POOL_NODE_RPS"] = str(limit)
             found = course(variables, Order(f"{mode}_{number}", blocks, _CHUNK, 4, "full"))
             return found.commits[-1] - found.commits[0], _calls(node.stats(url))
 
     ours, directly = in_turn(number, lambda: seconds("always"), lambda: seconds("never"))
-    return Worth(latency, limit, blocks, ours[0], directly[0], (ours[1], directly[1]))
+    return Worth(latency, blocks, ours[0], directly[0], (ours[1], directly[1]))
 
 
 def compared(rounds: Sequence[Round]) -> list[Compared]:
@@ -121,7 +115,7 @@ def compared(rounds: Sequence[Round]) -> list[Compared]:
         note = f"{PROCESSES} processes; requests answered with 429: {refused}"
         rows.append(Compared(f"calls under a limit, {what}", "calls/s", pairs, note))
     for place, last in enumerate(rounds[-1].worth):
-        what = f"gateway / directly, {last.latency * 1000:.0f} ms" + (f", {last.limit} calls/s" if last.limit else "")
+        what = f"gateway / directly, {last.latency * 1000:.0f} ms"
         pairs = tuple((each.worth[place].with_gateway, each.worth[place].directly) for each in rounds)
         note = f"{last.blocks:,} blocks x 4, verify full; calls {last.calls[0]:,} / {last.calls[1]:,}"
         rows.append(Compared(what, "s", pairs, note))
@@ -172,11 +166,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=30, help="how long rates are counted")
     parser.add_argument("--blocks", type=int, default=2000)
-    parser.add_argument("--limited-blocks", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
-    sizes = {"seconds": options.seconds, "blocks": options.blocks, "limited_blocks": options.limited_blocks}
-    rounds = [measure(**sizes, number=number) for number in range(options.rounds)]
+    rounds = [
+        measure(seconds=options.seconds, blocks=options.blocks, number=number) for number in range(options.rounds)
+    ]
     print(f"{machine()}\n\n{markdown(compared(rounds))}")
 
 

@@ -32,7 +32,6 @@ from bench.table import Compared, machine, markdown
 from bench.verification import DATASETS, applied, bring_in, hide, services, wait_for
 from trace_dagster import heap
 from trace_dagster.blocks import BlockRange
-from trace_dagster.errors import Unavailable
 from trace_dagster.ingest import StreamSpec
 from trace_dagster.runtime import Runtime
 from trace_dagster.settings import settings_from
@@ -42,9 +41,6 @@ SMALL, SIZE = 500, 10
 
 MAX_INFLIGHT = 8
 """As the job of :mod:`bench.verification` has it."""
-
-_TRIES = 20
-"""At a range: before a node with a limit, without the gateway, attempts fail."""
 
 _LOOK_SECONDS = 0.1
 _MIB = 1 << 20
@@ -226,10 +222,6 @@ def _bring_all_in(order: Order) -> None:
 
     def bring(each: tuple[BlockRange, StreamSpec]) -> float:
         span, spec = each
-        for _ in range(_TRIES - 1):
-            with suppress(Unavailable):
-                bring_in(runtime, spec, span)
-                return time.time()
         bring_in(runtime, spec, span)
         return time.time()
 

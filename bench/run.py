@@ -42,8 +42,6 @@ class Sizes:
     memory_ranges: int
     gateway_blocks: int
     """Brought in with the gateway and directly."""
-    limited_blocks: int
-    """The same behind a limit."""
     control_ranges: int
     tried: int = rivals.TRIED_BLOCKS
     """Blocks over which the rivals' settings are tried."""
@@ -56,7 +54,6 @@ QUICK = Sizes(
     memory_blocks=2000,
     memory_ranges=100,
     gateway_blocks=200,
-    limited_blocks=100,
     control_ranges=2000,
     tried=100,
 )
@@ -126,7 +123,6 @@ def limits_part(sizes: Sizes) -> Iterator[Rows]:
             limits.measure(
                 seconds=max(5.0, sizes.seconds / 5),
                 blocks=sizes.gateway_blocks,
-                limited_blocks=sizes.limited_blocks,
                 number=number,
             )
         )
@@ -199,7 +195,6 @@ def main() -> None:
         memory_blocks=50_000,
         memory_ranges=2000,
         gateway_blocks=4000,
-        limited_blocks=300,
         control_ranges=100_000,
     )
     sizes = QUICK if options.quick else long

@@ -88,7 +88,7 @@ def test_limits_are_held_by_two_processes():
     found = limits.held(1, 4.0, "held")
     assert 0.8 * limits.LIMIT < found.calls_per_second <= 1.05 * limits.LIMIT
     assert found.refused == 0
-    worth = limits.Worth(0.05, 25, 300, 1.0, 2.0, (10, 20))
+    worth = limits.Worth(0.05, 300, 1.0, 2.0, (10, 20))
     rows = limits.compared([limits.Round(found, found, (worth,))])
     assert [row.ratio > 0 for row in rows] == [True] * 3
 
