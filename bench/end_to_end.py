@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from bench.bare import Bare, freeze
 from bench.product import DATASETS, Line, Synced, place, sync
-from bench.table import Compared, cpu_note, in_turn, machine, markdown, middle
+from bench.table import Compared, cpu_note, grouped, in_turn, machine, markdown, middle
 
 
 class Case(NamedTuple):
@@ -61,9 +61,9 @@ def measure(
 def compared(rounds: Sequence[Round]) -> list[Compared]:
     """For each line and case: claims to commits beside bare, and the whole beside bare."""
     found = []
-    for line, case in dict.fromkeys((each.line, each.case) for each in rounds):
-        mine = [each for each in rounds if (each.line, each.case) == (line, case)]
+    for mine in grouped(rounds, lambda each: (each.line, each.case)):
         shown = middle(mine, lambda each: each.product.seconds)
+        line, case = shown.line, shown.case
         what = f"end to end, {case.verify}, {line.name}, {shown.blocks:,} blocks x {len(DATASETS)} in {case.chunk:,}s"
         starting = f"start-up {shown.product.starting:.1f} s of it"
         cpu = f"{cpu_note(shown.product.cpu)}; bare {shown.bare.cpu_seconds:.1f}"

@@ -28,7 +28,7 @@ from pathlib import Path
 import psutil
 
 from bench.product import Line, lines
-from bench.table import Compared, machine, markdown
+from bench.table import Compared, grouped, machine, markdown
 from bench.verification import DATASETS, applied, bring_in, hide, services, wait_for
 from trace_dagster import heap
 from trace_dagster.blocks import BlockRange
@@ -144,8 +144,7 @@ def measure(
 
 def compared(rounds: Sequence[Memory]) -> list[Compared]:
     """For each line: peaks of the large beside the small ranges, and of the last tenth beside the first."""
-    found = dict.fromkeys(each.line for each in rounds)
-    return [row for line in found for row in _at_one_node([each for each in rounds if each.line == line])]
+    return [row for mine in grouped(rounds, lambda each: each.line) for row in _at_one_node(mine)]
 
 
 def _at_one_node(rounds: Sequence[Memory]) -> list[Compared]:

@@ -21,7 +21,7 @@ from dagster_graphql import DagsterGraphQLClient
 
 from bench.bare import Bare, collect_each
 from bench.product import CLOCK_SECONDS, Line, apply, hide, place, sync
-from bench.table import Compared, cpu_note, machine, markdown, middle
+from bench.table import Compared, cpu_note, grouped, machine, markdown, middle
 from bench.usage import Usage
 from trace_dagster.blocks import BlockRange
 from trace_dagster.defs.remote import LOCATION
@@ -195,8 +195,7 @@ def measure(environment: Mapping[str, str], line: Line, *, ranges: int, size: in
 
 def compared(rounds: Sequence[Ranges]) -> list[Compared]:
     """For each line: rates, CPU time beyond extraction, and the last tenth beside the first."""
-    lines = dict.fromkeys(each.line for each in rounds)
-    return [row for line in lines for row in _at_one_node([each for each in rounds if each.line == line])]
+    return [row for mine in grouped(rounds, lambda each: each.line) for row in _at_one_node(mine)]
 
 
 def _at_one_node(rounds: Sequence[Ranges]) -> list[Compared]:

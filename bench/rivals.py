@@ -19,7 +19,7 @@ from itertools import product
 
 from bench import etl, raw
 from bench.product import Line, Synced, place, sync
-from bench.table import Compared, Failed, cpu_note, in_turn, machine, markdown, middle
+from bench.table import Compared, Failed, cpu_note, grouped, in_turn, machine, markdown, middle
 
 DATASETS = ("blocks", "transactions", "logs")
 CHUNK = 5000
@@ -96,21 +96,20 @@ def measure(
 
 def compared(rounds: Sequence[Round]) -> list[Compared | Failed]:
     """For each line: time per thousand blocks beside each of the others."""
-    return [row for line in dict.fromkeys(each.line for each in rounds) for row in _at(line, rounds)]
+    return [row for mine in grouped(rounds, lambda each: each.line) for row in _at_one_node(mine)]
 
 
-def _at(line: Line, rounds: Sequence[Round]) -> list[Compared | Failed]:
-    mine = [each for each in rounds if each.line == line]
+def _at_one_node(mine: Sequence[Round]) -> list[Compared | Failed]:
     shown = middle(mine, lambda each: each.product.working)
     planned = shown.setup
-    what = f"blocks, transactions, receipts, logs, {line.name}"
+    what = f"blocks, transactions, receipts, logs, {shown.line.name}"
     rows: list[Compared | Failed] = []
     for index, setting in enumerate(planned.etl_settings):
         exported = [each.exported[index] for each in mine]
         pairs = _paired(mine, [each.seconds / planned.etl_blocks for each in exported])
         name = f"beside ethereum-etl {etl.VERSION}, batches of {setting.batch}, {setting.workers} workers"
         far = f"ours {planned.blocks:,} blocks, its {planned.etl_blocks:,}"
-        note = f"{far}; its CPU s {exported[-1].cpu_seconds:.1f}"
+        note = f"{far}; its CPU s {shown.exported[index].cpu_seconds:.1f}"
         rows.append(Compared(f"{what}: {name}", _UNIT, pairs, note))
     if planned.missing:
         rows.append(Failed(f"{what}: beside ethereum-etl", planned.missing))

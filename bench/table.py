@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TypeVar
@@ -61,6 +61,11 @@ def in_turn(number: int, ours: Callable[[], Ours], theirs: Callable[[], Theirs])
         return ours(), theirs()
     other = theirs()
     return ours(), other
+
+
+def grouped(rounds: Sequence[Ours], by: Callable[[Ours], Hashable]) -> list[list[Ours]]:
+    """The rounds that have the same of something, such as their node, in the order it first came."""
+    return [[each for each in rounds if by(each) == one] for one in dict.fromkeys(map(by, rounds))]
 
 
 def middle(rounds: Sequence[Ours], cost: Callable[[Ours], float]) -> Ours:

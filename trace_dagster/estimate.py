@@ -28,7 +28,7 @@ from trace_dagster.registry.jobs import Bounds, Jobs, engine_options, follow, st
 from trace_dagster.registry.migrations import is_current
 from trace_dagster.registry.status import committed_ranges
 from trace_dagster.rpc.client import block_number, require_chain
-from trace_dagster.rpc.pools import RpcPool, pool_named
+from trace_dagster.rpc.pools import RpcPool, pool_named, variable_of
 from trace_dagster.store.parquet import encoded_bytes
 
 Say = Callable[[str], None]
@@ -265,4 +265,4 @@ def _notes(job: ChainSync, bounds: Bounds | TraceError, chains: _Chains, known: 
             yield f"the chain of rpc pool {name} is final up to block {final}; ranges beyond it wait for it"
     for name, chain in chains.items():
         if not isinstance(chain, TraceError) and limit_of(chain.pool) is None:
-            yield f"no limit is set for rpc pool {name}: TRACE_RPC_POOL_{name.upper()}_RPS, calls a second per endpoint"
+            yield f"no limit is set for rpc pool {name}: {variable_of(name, 'RPS')}, calls a second per endpoint"

@@ -72,25 +72,19 @@ class GroupedEventLog(PostgresEventLogStorage):
 
     def store_event(self, event: EventLogEntry) -> None:
         """Store one event; raises what the database raises for it."""
-        mine = _Waiting(event)
-        with self._queueing:
-            self._waiting.append(mine)
-        with self._writing:
-            if not mine.stored:
-                self._store_waiting()
-        if mine.error is not None:
-            raise mine.error
+        self.store_event_batch([event])
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """Store what Dagster brings at once, such as the planned partitions of a run; raises what one alone raises.
-
-        One transaction for all but the checks that are planned: those are one event, with a row per partition.
-        """
-        grouped = [event for event in events if not _stands_alone(event)]
-        together = bool(grouped) and self._stored_together(grouped)
-        for event in events:
-            if not together or _stands_alone(event):
-                super().store_event(event)
+        """Store what Dagster brings at once, such as the planned partitions of a run; raises one event's error."""
+        mine = [_Waiting(event) for event in events]
+        with self._queueing:
+            self._waiting += mine
+        with self._writing:
+            if not all(waiting.stored for waiting in mine):
+                self._store_waiting()
+        for waiting in mine:
+            if waiting.error is not None:
+                raise waiting.error
 
     def _store_asset_check_evaluation_planned(self, event: EventLogEntry, event_id: int | None) -> None:
         """As Dagster's own, but the event in each partition's row does not list the partitions of all other rows.
@@ -120,10 +114,14 @@ class GroupedEventLog(PostgresEventLogStorage):
         with self._queueing:
             group, self._waiting = self._waiting, []
         try:
-            together = len(group) > 1 and self._stored_together([waiting.event for waiting in group])
+            sharing = [waiting for waiting in group if not _stands_alone(waiting.event)]
+            if len(sharing) > 1 and self._stored_together([waiting.event for waiting in sharing]):
+                for waiting in sharing:
+                    waiting.stored = True
             for waiting in group:
-                waiting.error = None if together else self._store_alone(waiting.event)
-                waiting.stored = True
+                if not waiting.stored:
+                    waiting.error = self._store_alone(waiting.event)
+                    waiting.stored = True
         finally:  # a thread that is told to stop must not take the others' events with it
             with self._queueing:
                 self._waiting = [waiting for waiting in group if not waiting.stored] + self._waiting
@@ -136,27 +134,16 @@ class GroupedEventLog(PostgresEventLogStorage):
         return None
 
     def _stored_together(self, events: Sequence[EventLogEntry]) -> bool:
-        """Whether one transaction could store them all; nothing is stored where it could not.
-
-        What comes with one that stands alone is stored alone, too.
-        """
-        if any(map(_stands_alone, events)):
-            return False
+        """Whether one transaction could store them all; nothing is stored where it could not."""
         insert = SqlEventLogStorageTable.insert().returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True)
         try:
             with self._engine.connect().execution_options(isolation_level="READ COMMITTED") as conn, conn.begin():
                 rows = [self._event_to_row(event) for event in events]
                 ids = [int(row[0]) for row in conn.execute(insert, rows)]
-                numbered = list(zip(events, ids, strict=True))
-                self._note_assets(conn, [each for each in numbered if each[0].dagster_event_type in ASSET_EVENTS])
-                self._note_checks(
-                    conn,
-                    [
-                        _check_row(self, event, identity, row["event"])
-                        for (event, identity), row in zip(numbered, rows, strict=True)
-                        if _is_of_partition(event)
-                    ],
-                )
+                stored = list(zip(events, ids, rows, strict=True))
+                self._note_assets(conn, [each[:2] for each in stored if each[0].dagster_event_type in ASSET_EVENTS])
+                checks = [each for each in stored if _is_of_partition(each[0])]
+                self._note_checks(conn, [_check_row(self, event, id_, row["event"]) for event, id_, row in checks])
         except Exception:  # also what the driver cannot encode, a ValueError: told to the thread it belongs to
             return False
         return True
@@ -181,7 +168,7 @@ class GroupedEventLog(PostgresEventLogStorage):
 
 
 def _stands_alone(event: EventLogEntry) -> bool:
-    """Check events without a partition have no unique key to be written by."""
+    """Check events without a partition have no unique key to be written by; planned ones are a row per partition."""
     return event.dagster_event_type in ASSET_CHECK_EVENTS and not _is_of_partition(event)
 
 

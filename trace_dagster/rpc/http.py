@@ -51,8 +51,8 @@ def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS)
         )
     if answer.status == 429:
         raise Unavailable(
-            f"rpc endpoint {endpoint.name} refuses what is beyond its limit: set"
-            f" TRACE_RPC_POOL_{endpoint.pool.upper()}_RPS to it",
+            f"rpc endpoint {endpoint.name} refuses what is beyond its limit:"
+            f" set {variable_of(endpoint.pool, 'RPS')} to it",
             http=answer.status,
         )
     return answer.status, data

@@ -93,9 +93,9 @@ class RpcPool:
         )
 
 
-def variable_of(name: str) -> str:
-    """The environment variable that holds a pool's URLs."""
-    return f"TRACE_RPC_POOL_{name.upper()}_URL"
+def variable_of(name: str, setting: str = "URL") -> str:
+    """The environment variable that holds a pool's URLs, or another setting of it."""
+    return f"TRACE_RPC_POOL_{name.upper()}_{setting}"
 
 
 def pools_from(environment: Mapping[str, str]) -> dict[str, RpcPool]:
@@ -138,7 +138,7 @@ def _pool(name: str, urls: tuple[str, ...], environment: Mapping[str, str]) -> R
 
 def _number(name: str, setting: str, environment: Mapping[str, str], *, most: int, of: str = "") -> int | None:
     """``TRACE_RPC_POOL_<NAME>_<SETTING>``, from 1 to ``most``; None where it is not set."""
-    variable = f"TRACE_RPC_POOL_{name.upper()}_{setting}"
+    variable = variable_of(name, setting)
     written = environment.get(variable, "").strip()
     if not written:
         return None

@@ -92,7 +92,7 @@ class RangeWriter:
             )
         key = self._key_of(part)
         upload = self._store.upload(key)
-        return _OpenFile(key, upload, _writer(pa.PythonFile(upload, mode="w"), group))
+        return _OpenFile(key, upload, _writer(pa.PythonFile(upload, mode="w"), self._schema, group))
 
     def _close_file(self) -> None:
         file = self._open
@@ -133,15 +133,15 @@ class RangeWriter:
 def encoded_bytes(table: pa.Table) -> int:
     """The size of a table as one file of a range, written to nowhere but memory."""
     sink = pa.BufferOutputStream()
-    with _writer(sink, table) as writer:
+    with _writer(sink, table.schema, table) as writer:
         writer.write_table(table, row_group_size=max(1, table.num_rows))
     return int(sink.tell())
 
 
-def _writer(sink: pa.NativeFile, first: pa.Table) -> pq.ParquetWriter:
+def _writer(sink: pa.NativeFile, schema: pa.Schema, first: pa.Table) -> pq.ParquetWriter:
     """For a file that begins with these rows."""
     return pq.ParquetWriter(
-        sink, first.schema, compression="zstd", compression_level=1, use_dictionary=_repeating(first), version="2.6"
+        sink, schema, compression="zstd", compression_level=1, use_dictionary=_repeating(first), version="2.6"
     )
 
 
