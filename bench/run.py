@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all of them unless given")
     parser.add_argument("--quick", action="store_true", help="some minutes; nothing is written")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=60, help="about how long each run takes")
+    parser.add_argument("--seconds", type=float, default=90, help="about how long bare Cryo takes")
     parser.add_argument("--ranges", type=int, default=10_000, help="ranges of the one backfill")
     options = parser.parse_args()
     unknown = sorted(set(options.parts) - set(PARTS))
