@@ -1,7 +1,9 @@
 """Dagster's event log in groups: the rows that Dagster's own storage would have written, whoever stores at once."""
 
+import logging
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -18,8 +20,10 @@ from dagster._core.events import (
 from dagster._core.execution.plan.objects import StepSuccessData
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.utils import DagsterPostgresException
 
 from trace_dagster.defs.storage import SCHEMA, TraceDagsterStorage
+from trace_dagster.lite.postgres import dsn
 
 THREADS = 12
 PARTITIONS = 40
@@ -124,8 +128,8 @@ def rows(postgres_url: str, query: str, schema: str) -> list[tuple]:
 
 def test_groups_leave_the_rows_that_dagster_leaves(grouped, stock, postgres_url, monkeypatch):
     sizes = []
-    together = grouped._stored_together
-    monkeypatch.setattr(grouped, "_stored_together", lambda events: sizes.append(len(events)) or together(events))
+    number = grouped._number
+    monkeypatch.setattr(grouped, "_number", lambda group: sizes.append(len(group)) or number(group))
     batches = [of_partition("r1", number) for number in range(PARTITIONS)]
     stored_at_once(grouped, batches)
     for batch in batches:
@@ -162,16 +166,17 @@ def test_an_event_that_cannot_be_stored_fails_its_own_thread_only(grouped, postg
     assert len(rows(postgres_url, EVENTS, SCHEMA)) == THREADS - 1
 
 
-def test_a_writer_that_is_told_to_stop_takes_no_event_with_it(grouped, postgres_url, monkeypatch):
-    together = grouped._stored_together
+@pytest.mark.parametrize("doing", ["_number", "_noted"])
+def test_a_writer_that_is_told_to_stop_takes_no_event_with_it(grouped, postgres_url, monkeypatch, doing):
+    done = getattr(grouped, doing)
     stops = iter([True])
 
-    def stopped_once(events):
+    def stopped_once(group):
         if next(stops, False):
             raise KeyboardInterrupt
-        return together(events)
+        return done(group)
 
-    monkeypatch.setattr(grouped, "_stored_together", stopped_once)
+    monkeypatch.setattr(grouped, doing, stopped_once)
     interrupted = []
 
     def store(event: EventLogEntry) -> None:
@@ -180,9 +185,10 @@ def test_a_writer_that_is_told_to_stop_takes_no_event_with_it(grouped, postgres_
         except KeyboardInterrupt:
             interrupted.append(event.user_message)
 
-    in_one_group(grouped, store, [of_partition("r1", number)[0] for number in range(THREADS)])
+    in_one_group(grouped, store, [of_partition("r1", number)[1] for number in range(THREADS)])
     assert len(interrupted) == 1
     assert len(rows(postgres_url, EVENTS, SCHEMA)) == THREADS
+    assert [made for _, _, made in rows(postgres_url, ASSETS, SCHEMA)] == [True] * 3
 
 
 def planned(run_id: str, keys: list[str]) -> list[EventLogEntry]:
@@ -223,9 +229,66 @@ def test_what_a_run_plans_is_one_transaction_and_no_row_lists_all_others(grouped
 
 
 def test_planned_events_that_cannot_be_stored_together_are_stored_one_by_one(grouped, postgres_url, monkeypatch):
-    monkeypatch.setattr(grouped, "_stored_together", lambda events: False)
+    monkeypatch.setattr(grouped, "_number", lambda group: None)
     grouped.store_event_batch(planned("r1", ["b1", "b2"]))
     assert len(rows(postgres_url, EVENTS, SCHEMA)) == 3
+
+
+def test_what_cannot_be_noted_together_is_noted_one_by_one(grouped, stock, postgres_url, monkeypatch):
+    monkeypatch.setattr(grouped, "_noted", lambda group: False)
+    events = [event for number in range(3) for event in of_partition("r1", number)]
+    in_one_group(grouped, grouped.store_event, events)
+    for event in events:
+        stock.store_event(event)
+    for query in (EVENTS, CHECKS, ASSETS):
+        assert rows(postgres_url, query, SCHEMA) == rows(postgres_url, query, "stock"), query
+
+
+def test_an_event_that_has_a_number_does_not_wait_for_the_rows_of_its_asset(grouped, postgres_url):
+    """Who reads by number, and saw a higher one, never looks for it again: a backfill but for some."""
+    assert int(os.environ["ASSET_BACKFILL_CURSOR_OFFSET"]) > 0
+    events = [of_partition("r1", number)[1] for number in (0, 3, 6)]  # of one asset
+    grouped.store_event(events[0])
+    storing = threading.Thread(target=grouped.store_event_batch, args=(events[1:],))
+    with psycopg.connect(postgres_url) as other:
+        other.execute(f"select from {SCHEMA}.asset_keys for update")
+        storing.start()
+        deadline = time.monotonic() + 10
+        while len(rows(postgres_url, EVENTS, SCHEMA)) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(rows(postgres_url, EVENTS, SCHEMA)) == 3
+        assert storing.is_alive(), "nobody waited: this test shows nothing"
+    storing.join()
+    assert rows(postgres_url, ASSETS, SCHEMA)[0][2]
+
+
+def test_once_postgres_cannot_be_reached_no_event_waits_for_it_again(grouped, postgres, postgres_url, caplog):
+    """Nor does a run wait for itself when Dagster captures the storage's own warnings as events of a step."""
+
+    class Captured(logging.Handler):
+        def emit(self, record):
+            if "Retrying" in record.getMessage():
+                grouped.store_event(entry("r1", None, "captured", None))
+
+    name = psycopg.conninfo.conninfo_to_dict(postgres_url)["dbname"]
+    events = planned("r1", [f"b{number:06}" for number in range(PARTITIONS)])
+    handler = Captured()
+    logging.getLogger().addHandler(handler)
+    with psycopg.connect(dsn(*postgres, "postgres"), autocommit=True) as admin:
+        admin.execute(f'alter database "{name}" allow_connections false')
+        admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [name])
+        try:
+            with pytest.raises(DagsterPostgresException, match="too many retries"):
+                grouped.store_event_batch(events)
+        finally:
+            logging.getLogger().removeHandler(handler)
+            admin.execute(f'alter database "{name}" allow_connections true')
+    tries = [record for record in caplog.records if "Retrying" in record.getMessage()]
+    assert 0 < len(tries) < PARTITIONS
+    grouped.store_event_batch(events[:2])
+    messages = [row[1] for row in rows(postgres_url, EVENTS, SCHEMA)]
+    assert sum("planned" in message for message in messages) == 2
+    assert sum("captured" in message for message in messages) == len(tries)
 
 
 def test_checks_without_a_partition_are_stored_as_dagster_stores_them(grouped, stock, postgres_url):

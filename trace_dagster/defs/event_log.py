@@ -1,16 +1,20 @@
-"""Dagster's event log, written in groups: threads that store events at the same time share one transaction.
+"""Dagster's event log, written in groups: threads that store events at the same time share transactions.
 
 A range has about a dozen events, and dagster-postgres spends one to three transactions on each. Here whoever finds
 nobody writing writes for all who wait, as databases commit in groups. An event is stored when
 :meth:`GroupedEventLog.store_event` returns, as ever; a group that cannot be stored is stored one by one, so that
 an event's error is its own.
+
+Dagster's readers remember the highest event number they saw and never look below it. So numbers are given in a
+statement that commits itself, as in Dagster's own log: one that waited for an asset's row in the same transaction would
+come to light behind higher ones of another process, and a backfill would never learn of it.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +25,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, SqlEventLogStorageTable
 from dagster._serdes import serialize_value
 from dagster_postgres.event_log import PostgresEventLogStorage
+from dagster_postgres.utils import DagsterPostgresException
 from dagster_shared.record import copy
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql
@@ -28,6 +33,9 @@ from sqlalchemy.dialects.postgresql import psycopg2
 
 os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
 """Dagster looks here whether a log takes events in batches; without it a run's planned partitions come one by one."""
+
+os.environ.setdefault("ASSET_BACKFILL_CURSOR_OFFSET", "1000")
+"""How far below the highest number a backfill looks again: numbers of runs at once are not committed in their order."""
 
 _CHECK_KEY = ("asset_key", "check_name", "run_id", "partition")
 """The columns of the unique index over check executions."""
@@ -58,7 +66,12 @@ class _Waiting:
 
     event: EventLogEntry
     stored: bool = False
+    """Or failed: nothing is left to do."""
     error: Exception | None = None
+    number: int = 0
+    """In the log, once it stands there."""
+    text: str = ""
+    """As it stands there: serialized once."""
 
 
 class GroupedEventLog(PostgresEventLogStorage):
@@ -69,6 +82,7 @@ class GroupedEventLog(PostgresEventLogStorage):
         self._waiting: list[_Waiting] = []
         self._queueing = threading.Lock()
         self._writing = threading.Lock()
+        self._writer: int | None = None
 
     def store_event(self, event: EventLogEntry) -> None:
         """Store one event; raises what the database raises for it."""
@@ -79,6 +93,8 @@ class GroupedEventLog(PostgresEventLogStorage):
         mine = [_Waiting(event) for event in events]
         with self._queueing:
             self._waiting += mine
+        if self._writer == threading.get_ident():
+            return  # what writing itself logs, where Dagster captures logs: it goes with the next group
         with self._writing:
             if not all(waiting.stored for waiting in mine):
                 self._store_waiting()
@@ -93,7 +109,7 @@ class GroupedEventLog(PostgresEventLogStorage):
         """
         planned = event.get_dagster_event().event_specific_data
         assert isinstance(planned, AssetCheckEvaluationPlanned)
-        if planned.partitions_subset is None:
+        if not planned.partitions_subset:
             super()._store_asset_check_evaluation_planned(event, event_id)
             return
         bare = event.get_dagster_event()._replace(event_specific_data=copy(planned, partitions_subset=None))
@@ -111,60 +127,99 @@ class GroupedEventLog(PostgresEventLogStorage):
             conn.execute(AssetCheckExecutionsTable.insert(), rows)
 
     def _store_waiting(self) -> None:
-        with self._queueing:
-            group, self._waiting = self._waiting, []
+        group: list[_Waiting] = []
+        self._writer = threading.get_ident()
         try:
-            sharing = [waiting for waiting in group if not _stands_alone(waiting.event)]
-            if len(sharing) > 1 and self._stored_together([waiting.event for waiting in sharing]):
-                for waiting in sharing:
-                    waiting.stored = True
-            for waiting in group:
-                if not waiting.stored:
-                    waiting.error = self._store_alone(waiting.event)
-                    waiting.stored = True
+            with self._queueing:
+                group, self._waiting = self._waiting, []
+            self._store_together([waiting for waiting in group if not _stands_alone(waiting.event)])
+            alone = super().store_event
+            _each([waiting for waiting in group if not waiting.stored], lambda waiting: alone(waiting.event))
         finally:  # a thread that is told to stop must not take the others' events with it
+            self._writer = None
             with self._queueing:
                 self._waiting = [waiting for waiting in group if not waiting.stored] + self._waiting
 
-    def _store_alone(self, event: EventLogEntry) -> Exception | None:
-        try:
-            super().store_event(event)
-        except Exception as error:
-            return error
-        return None
+    def _store_together(self, group: Sequence[_Waiting]) -> None:
+        """Store all of them or none; then what is known of their assets and checks."""
+        self._number([waiting for waiting in group if not waiting.number])
+        numbered = [waiting for waiting in group if waiting.number]
+        telling = [waiting for waiting in numbered if _tells(waiting.event)]
+        if telling and not self._noted(telling):
+            _each(telling, self._note_alone)
+        for waiting in numbered:
+            waiting.stored = True
 
-    def _stored_together(self, events: Sequence[EventLogEntry]) -> bool:
-        """Whether one transaction could store them all; nothing is stored where it could not."""
+    def _number(self, group: Sequence[_Waiting]) -> None:
+        """Put them into the log if one statement can store them all, otherwise none."""
+        if len(group) < 2:
+            return
         insert = SqlEventLogStorageTable.insert().returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True)
         try:
-            with self._engine.connect().execution_options(isolation_level="READ COMMITTED") as conn, conn.begin():
-                rows = [self._event_to_row(event) for event in events]
-                ids = [int(row[0]) for row in conn.execute(insert, rows)]
-                stored = list(zip(events, ids, rows, strict=True))
-                self._note_assets(conn, [each[:2] for each in stored if each[0].dagster_event_type in ASSET_EVENTS])
-                checks = [each for each in stored if _is_of_partition(each[0])]
-                self._note_checks(conn, [_check_row(self, event, id_, row["event"]) for event, id_, row in checks])
+            rows = [self._event_to_row(waiting.event) for waiting in group]
+            with self._engine.connect() as conn:  # commits each statement
+                found = conn.execute(insert, rows, execution_options={"insertmanyvalues_page_size": len(rows)})
+                numbers = [int(row[0]) for row in found]
         except Exception:  # also what the driver cannot encode, a ValueError: told to the thread it belongs to
+            return
+        for waiting, number, row in zip(group, numbers, rows, strict=True):
+            waiting.number, waiting.text = number, row["event"]
+
+    def _noted(self, group: Sequence[_Waiting]) -> bool:
+        """Whether one transaction could note them all; nothing is noted where it could not."""
+        try:
+            with self.index_transaction() as conn:
+                self._note_assets(conn, [each for each in group if each.event.dagster_event_type in ASSET_EVENTS])
+                self._note_checks(conn, [each for each in group if _is_of_partition(each.event)])
+        except Exception:  # a deadlock with another writer, a tag that cannot be encoded
             return False
         return True
 
-    def _note_assets(self, conn: Connection, numbered: Sequence[tuple[EventLogEntry, int]]) -> None:
+    def _note_alone(self, waiting: _Waiting) -> None:
+        """What Dagster's own ``store_event`` does after its insert."""
+        if waiting.event.dagster_event_type in ASSET_EVENTS:
+            with self.index_transaction() as conn:
+                self._note_assets(conn, [waiting])
+        else:
+            self.store_asset_check_event(waiting.event, waiting.number)
+
+    def _note_assets(self, conn: Connection, group: Sequence[_Waiting]) -> None:
         """Tags of each event, and each asset's last event of each kind; assets in one order, against deadlocks."""
-        self._store_asset_event_tags(conn, [event for event, _ in numbered], [identity for _, identity in numbered])
+        self._store_asset_event_tags(conn, [each.event for each in group], [each.number for each in group])
         last = {
-            (event.get_dagster_event().asset_key.to_string(), event.dagster_event_type.value): (event, identity)  # type: ignore[union-attr]
-            for event, identity in numbered
-            if event.get_dagster_event().asset_key
+            (each.event.get_dagster_event().asset_key.to_string(), each.event.dagster_event_type.value): each  # type: ignore[union-attr]
+            for each in group
+            if each.event.get_dagster_event().asset_key
         }
         for key in sorted(last):
-            self._store_asset_event(conn, *last[key])
+            self._store_asset_event(conn, last[key].event, last[key].number)
 
-    @staticmethod
-    def _note_checks(conn: Connection, found: Sequence[dict[str, Any]]) -> None:
+    def _note_checks(self, conn: Connection, group: Sequence[_Waiting]) -> None:
         """The last evaluation of each partition; in one order, against deadlocks."""
+        found = [_check_row(waiting, self._event_insert_timestamp(waiting.event)) for waiting in group]
         rows = {tuple(row[name] for name in _CHECK_KEY): row for row in found}
         if rows:
             conn.exec_driver_sql(_CHECK_UPSERT, [rows[key] for key in sorted(rows)])
+
+
+def _each(group: Sequence[_Waiting], store: Callable[[_Waiting], None]) -> None:
+    """Store one by one; once Postgres cannot be reached, tried for seconds, the rest have that error untried."""
+    unreachable: Exception | None = None
+    for waiting in group:
+        try:
+            if unreachable is None:
+                store(waiting)
+        except DagsterPostgresException as error:
+            unreachable = error
+        except Exception as error:
+            waiting.error = error
+        waiting.error = waiting.error or unreachable
+        waiting.stored = True
+
+
+def _tells(event: EventLogEntry) -> bool:
+    """Whether there is more to write of an event than itself."""
+    return event.dagster_event_type in ASSET_EVENTS or _is_of_partition(event)
 
 
 def _stands_alone(event: EventLogEntry) -> bool:
@@ -185,19 +240,19 @@ def _evaluation(event: EventLogEntry) -> AssetCheckEvaluation:
     return found
 
 
-def _check_row(log: PostgresEventLogStorage, event: EventLogEntry, identity: int, text: str) -> dict[str, Any]:
-    """As dagster's own ``_update_asset_check_evaluation`` writes it; ``text`` is the event as it was stored."""
-    evaluation = _evaluation(event)
+def _check_row(waiting: _Waiting, timestamp: Any) -> dict[str, Any]:
+    """As dagster's own ``_update_asset_check_evaluation`` writes it."""
+    evaluation = _evaluation(waiting.event)
     status = AssetCheckExecutionRecordStatus.SUCCEEDED if evaluation.passed else AssetCheckExecutionRecordStatus.FAILED
     target = evaluation.target_materialization_data
     return {
         "asset_key": evaluation.asset_key.to_string(),
         "check_name": evaluation.check_name,
-        "run_id": event.run_id,
+        "run_id": waiting.event.run_id,
         "partition": evaluation.partition,
         "execution_status": status.value,
-        "evaluation_event": text,
-        "evaluation_event_timestamp": log._event_insert_timestamp(event),
-        "evaluation_event_storage_id": identity,
+        "evaluation_event": waiting.text,
+        "evaluation_event_timestamp": timestamp,
+        "evaluation_event_storage_id": waiting.number,
         "materialization_event_storage_id": target.storage_id if target else None,
     }
