@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from bench.bare import Bare, freeze
 from bench.product import DATASETS, Line, Synced, place, sync
-from bench.table import Compared, cpu_note, grouped, in_turn, machine, markdown, middle
+from bench.table import Compared, cpu_note, grouped, machine, markdown, middle
 
 
 class Case(NamedTuple):
@@ -46,16 +46,20 @@ class Round:
 def measure(
     environment: Mapping[str, str], line: Line, *, blocks: int, number: int = 0, cases: Sequence[Case] = CASES
 ) -> list[Round]:
-    """Round ``number`` at one node: each case beside one bare run, which comes first in every second round."""
+    """Round ``number`` at one node: the first case, bare Cryo, the other cases; every second round the other way round.
+
+    A machine's speed drifts over minutes, so bare Cryo runs next to what the goals are about.
+    """
 
     def ours(case: Case) -> Synced:
         name = f"end_{line.pool}_{case.verify}_{case.chunk}_{number}"
         return sync(name, environment, blocks=blocks, chunk=case.chunk, verify=case.verify, pool=line.pool)
 
-    synced, bare = in_turn(
-        number, lambda: [ours(case) for case in cases], lambda: freeze(line.url, blocks, cases[0].chunk, DATASETS)
-    )
-    return [Round(line, case, blocks, bare, each) for case, each in zip(cases, synced, strict=True)]
+    before, after = (cases[:1], cases[1:]) if number % 2 == 0 else (cases[:0:-1], cases[:1])
+    synced = {case: ours(case) for case in before}
+    bare = freeze(line.url, blocks, cases[0].chunk, DATASETS)
+    synced |= {case: ours(case) for case in after}
+    return [Round(line, case, blocks, bare, synced[case]) for case in cases]
 
 
 def compared(rounds: Sequence[Round]) -> list[Compared]:
