@@ -55,7 +55,8 @@ def measure(
         name = f"end_{line.pool}_{case.verify}_{case.chunk}_{number}"
         return sync(name, environment, blocks=blocks, chunk=case.chunk, verify=case.verify, pool=line.pool)
 
-    before, after = (cases[:1], cases[1:]) if number % 2 == 0 else (cases[:0:-1], cases[:1])
+    first, others = cases[:1], cases[1:]
+    before, after = (first, others) if number % 2 == 0 else (others[::-1], first)
     synced = {case: ours(case) for case in before}
     bare = freeze(line.url, blocks, cases[0].chunk, DATASETS)
     synced |= {case: ours(case) for case in after}

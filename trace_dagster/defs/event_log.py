@@ -128,8 +128,8 @@ class GroupedEventLog(PostgresEventLogStorage):
 
     def _store_waiting(self) -> None:
         group: list[_Waiting] = []
-        self._writer = threading.get_ident()
         try:
+            self._writer = threading.get_ident()
             with self._queueing:
                 group, self._waiting = self._waiting, []
             self._store_together([waiting for waiting in group if not _stands_alone(waiting.event)])
