@@ -1,6 +1,6 @@
 """What the control plane's steps cost with many committed ranges behind them, and the ratio to few.
 
-    .venv/bin/python -m bench.control_plane [--ranges 1000 100000] [--streams 5] [--rounds 30] [--json FILE]
+    .venv/bin/python -m bench.control_plane [--few 1000] [--many 100000] [--streams 5] [--rounds 30]
 
 Two registries in one real Postgres, filled through the real schema, take turns: each round plans, publishes, cuts,
 claims, beats, commits and reads in both. Dagster's storage is in the same databases and knows every range.
@@ -9,25 +9,21 @@ claims, beats, commits and reads in both. Dagster's storage is in the same datab
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-import statistics
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from unittest.mock import patch
 
 import psycopg
 from dagster import DagsterInstance
 
-from bench.partitions_page import materialize_all, ratios
-from bench.table import Compared
+from bench.partitions_page import materialize_all, paired
+from bench.table import Compared, machine, markdown
 from tests.support.filled import CHUNK, claim, fill, publish, show_head, streams_of
 from trace_dagster.blocks import BlockRange
 from trace_dagster.defs.sensors import register_keys, register_span
@@ -61,34 +57,10 @@ NO_STORE = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
 PAGE_ROUNDS = 6
 """Even: each side goes first as often as the other, and whoever goes second waits longer."""
 
+LISTINGS = 5
+"""Turns in which every file is listed, which takes seconds."""
+
 Timed = Callable[[str, Callable[[], object]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Median seconds of one step, by the number of committed ranges per stream."""
-
-    step: str
-    seconds: dict[int, float]
-
-    @property
-    def ratio(self) -> float:
-        """The most ranges over the fewest."""
-        return self.seconds[max(self.seconds)] / self.seconds[min(self.seconds)]
-
-
-@dataclass(frozen=True, slots=True)
-class Beside:
-    """Median seconds of one step of ours and of stock Dagster, at the most ranges."""
-
-    step: str
-    ours: float
-    stock: float
-
-    @property
-    def ratio(self) -> float:
-        """Ours over stock's."""
-        return self.ours / self.stock
 
 
 class Plane:
@@ -140,16 +112,15 @@ class Plane:
         """What grows by its nature: its answer does."""
         timed("snapshot, every file of every dataset (grows by nature)", self._reading.lake)
 
-    def beside_stock(self, home: Path, url: str, rounds: int) -> list[Beside]:
-        """Loading the location and the partitions page, with every range materialized."""
+    def beside_stock(self, home: Path, url: str, rounds: int) -> dict[str, list[tuple[float, float]]]:
+        """Loading the location and the partitions page, with every range materialized: seconds, ours and stock's."""
         stream, partitions = self._streams[0], partitions_name(self._streams[0])
         first = Publications(self.database).visible(stream.dataset_uuid, BlockRange(0, CHUNK))
         if first is None:
             raise AssertionError("the first range is not committed")
         materialize_all(url, self.instance, stream, partitions, first)
         environment = {"TRACE_POSTGRES_URL": url, **NO_STORE}
-        found = ratios(home, environment, stream, partitions, len(self._streams), rounds)
-        return [Beside(*each) for each in found]
+        return paired(home, environment, stream, partitions, len(self._streams), rounds)
 
     def close(self) -> None:
         """End connections."""
@@ -182,16 +153,17 @@ class Plane:
             pass
 
 
-def measure(ranges: list[int], streams: int, rounds: int) -> tuple[list[Measured], list[Beside]]:
-    """Every step's median over ``rounds`` turns for each number of ranges, and the page with the most of them."""
+def measure(few: int, many: int, streams: int, rounds: int) -> list[Compared]:
+    """Every step ``rounds`` times behind many ranges and behind few, and what the UI loads beside stock Dagster's."""
+    counts = (many, few)
     found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     with ExitStack() as stack:
         port = stack.enter_context(postgres())
         homes = {
-            count: Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trace-bench-"))) for count in ranges
+            count: Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trace-bench-"))) for count in counts
         }
-        urls = {count: database_for(port, f"ranges_{count}") for count in ranges}
-        planes = {count: stack.enter_context(plane(homes[count], urls[count], count, streams)) for count in ranges}
+        urls = {count: database_for(port, f"ranges_{count}") for count in counts}
+        planes = {count: stack.enter_context(plane(homes[count], urls[count], count, streams)) for count in counts}
 
         def timed_in(count: int) -> Timed:
             def timed(step: str, action: Callable[[], object]) -> None:
@@ -205,33 +177,20 @@ def measure(ranges: list[int], streams: int, rounds: int) -> tuple[list[Measured
             timed_in(count)("register every range of a new job in Dagster", each.register)
             each.turn(lambda _, action: action())  # connections and caches; not counted
         for number in range(rounds):
-            for count, each in planes.items():
+            for count, each in list(planes.items())[:: 1 if number % 2 else -1]:
                 each.turn(timed_in(count))
-                if number < 3:
+                if number < LISTINGS:
                     each.list_files(timed_in(count))
-        most = max(ranges)
-        beside = planes[most].beside_stock(homes[most], urls[most], PAGE_ROUNDS)
-    measured = [
-        Measured(step, {count: statistics.median(times) for count, times in by_count.items()})
+        beside = planes[many].beside_stock(homes[many], urls[many], PAGE_ROUNDS)
+    steps = {
+        f"{step}: {many:,} ranges beside {few:,}": zip(by_count[many], by_count[few], strict=True)
         for step, by_count in found.items()
+    }
+    pages = {f"{step}, beside stock Dagster": pairs for step, pairs in beside.items()}
+    return [
+        Compared(what, "ms", tuple((one * 1000, other * 1000) for one, other in pairs))
+        for what, pairs in {**steps, **pages}.items()
     ]
-    return measured, beside
-
-
-def compared(measured: Sequence[Measured], beside: Sequence[Beside]) -> list[Compared]:
-    """The same for the one table: many ranges beside few, ours beside stock Dagster."""
-    rows = []
-    for each in measured:
-        many, few = max(each.seconds), min(each.seconds)
-        pair = (each.seconds[many] * 1000, each.seconds[few] * 1000)
-        rows.append(
-            Compared(f"{each.step}: {many:,} ranges beside {few:,}", "ms", (pair,), "medians of its own rounds")
-        )
-    rows += [
-        Compared(f"{each.step}, beside stock Dagster", "ms", ((each.ours * 1000, each.stock * 1000),))
-        for each in beside
-    ]
-    return rows
 
 
 @contextmanager
@@ -274,34 +233,16 @@ def plane(home: Path, url: str, ranges: int, streams: int) -> Iterator[Plane]:
         made.close()
 
 
-def report(measured: list[Measured], beside: list[Beside]) -> str:
-    """Two markdown tables, milliseconds."""
-    counts = sorted(measured[0].seconds)
-    lines = [f"| step, ms | {' | '.join(f'{count:,}' for count in counts)} | ratio |", "|---" * (len(counts) + 2) + "|"]
-    for each in measured:
-        cells = " | ".join(f"{each.seconds[count] * 1000:,.1f}" for count in counts)
-        lines.append(f"| {each.step} | {cells} | {each.ratio:.2f} |")
-    lines += ["", f"| {counts[-1]:,} partitions, ms | trace_dagster | stock | ratio |", "|---|---|---|---|"]
-    lines += [
-        f"| {each.step} | {each.ours * 1000:,.0f} | {each.stock * 1000:,.0f} | {each.ratio:.2f} |" for each in beside
-    ]
-    return "\n".join(lines)
-
-
 def main() -> None:
-    """Measure and print the tables."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ranges", type=int, nargs="+", default=[1_000, 100_000], help="committed ranges per stream")
+    parser.add_argument("--few", type=int, default=1_000, help="committed ranges per stream")
+    parser.add_argument("--many", type=int, default=100_000)
     parser.add_argument("--streams", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    measured, beside = measure(options.ranges, options.streams, options.rounds)
-    print(f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {options.rounds} rounds\n")
-    print(report(measured, beside))
-    if options.json:
-        entries = [{**asdict(each), "ratio": each.ratio} for each in (*measured, *beside)]
-        options.json.write_text(json.dumps(entries, indent=2) + "\n")
+    rows = measure(options.few, options.many, options.streams, options.rounds)
+    print(f"{machine()}\n\n{markdown(rows)}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import sys
 import time
 import urllib.request
@@ -77,10 +76,10 @@ def materialize_all(
         connection.execute("vacuum analyze")
 
 
-def ratios(
+def paired(
     home: Path, environment: Mapping[str, str], stream: StreamRow, partitions: str, assets: int, rounds: int
-) -> list[tuple[str, float, float]]:
-    """``(step, our seconds, stock's seconds)``: medians of ``rounds`` in turns."""
+) -> dict[str, list[tuple[float, float]]]:
+    """``(our seconds, stock's seconds)`` of each step in ``rounds``, in turns."""
     (home / "stock.py").write_text(STOCK_MODULE.format(partitions=partitions, assets=assets))
     pages = {OURS: asset_key(stream.chain_id, stream.dataset_key).path, STOCK: ["stock_0"]}
     steps: dict[str, dict[str, list[float]]] = {}
@@ -96,7 +95,7 @@ def ratios(
                 for step, seconds in times.items():
                     if number:  # the first round fills caches
                         steps.setdefault(step, {}).setdefault(name, []).append(seconds)
-    return [(step, statistics.median(found[OURS]), statistics.median(found[STOCK])) for step, found in steps.items()]
+    return {step: list(zip(found[OURS], found[STOCK], strict=True)) for step, found in steps.items()}
 
 
 @contextmanager

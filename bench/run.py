@@ -82,15 +82,14 @@ def ranges_part(sizes: Sizes) -> Iterator[Rows]:
 
 def rivals_part(sizes: Sizes) -> Iterator[Rows]:
     """The product beside ethereum-etl and a raw fetch."""
-    seconds = sizes.seconds / 3
-    blocks = _blocks(seconds, rivals.DATASETS, rivals.CHUNK)
+    blocks = _blocks(sizes.seconds, rivals.DATASETS, rivals.CHUNK)
     rounds: list[rivals.Round] = []
     with place(max(blocks.values()), LATENCIES) as (environment, lines):
         planned: dict[Line, rivals.Setup] = {}
         for number in range(sizes.rounds):
             for line in lines:
                 if line not in planned:
-                    planned[line] = rivals.setup(line, blocks[line.latency], seconds, sizes.tried)
+                    planned[line] = rivals.setup(line, blocks[line.latency], sizes.seconds / 3, sizes.tried)
                 rounds.append(rivals.measure(environment, line, planned[line], number=number))
                 yield rivals.compared(rounds)
 
@@ -131,7 +130,7 @@ def limits_part(sizes: Sizes) -> Iterator[Rows]:
 
 def control_plane_part(sizes: Sizes) -> Iterator[Rows]:
     """Each step of the control plane behind many committed ranges, and the UI's page beside stock Dagster's."""
-    yield control_plane.compared(*control_plane.measure([1000, sizes.control_ranges], 5, 6 * sizes.rounds))
+    yield control_plane.measure(1000, sizes.control_ranges, 5, 6 * sizes.rounds)
 
 
 PARTS: dict[str, Callable[[Sizes], Iterator[Rows]]] = {
