@@ -114,12 +114,17 @@ def await_idle(stack_id: str) -> None:
 
 
 def _processes(stack_id: str) -> Iterator[tuple[psutil.Process, str]]:
-    """The stack's processes and their command lines; those that end meanwhile are left out."""
+    """The stack's processes and their command lines; those that end meanwhile are left out.
+
+    A backend of Postgres writes its title over its environment, so it is known by its parent.
+    """
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.environ().get(STACK_VARIABLE) == stack_id:
                 command = " ".join(process.cmdline())
                 yield process, command
+                if part_of(command) == POSTGRES:
+                    yield from ((backend, POSTGRES) for backend in process.children())
 
 
 def part_of(command: str) -> str:

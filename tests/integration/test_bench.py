@@ -5,12 +5,16 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
+import psycopg
 import pytest
 
 from bench import bare, end_to_end, etl, limits, memory, node, product, ranges, raw, rivals, run, usage
 from bench.product import DATASETS, Synced, lines, stack_at
 from bench.table import Compared, Failed, in_turn, markdown
-from trace_dagster.lite.processes import STACK_VARIABLE
+from trace_dagster.lite.ports import Ports
+from trace_dagster.lite.postgres import dsn, postgres_service
+from trace_dagster.lite.processes import STACK_VARIABLE, Child
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -173,3 +177,21 @@ def test_what_ends_with_a_run_is_waited_for():
         assert process.poll() is None
         usage.await_idle("here")
         assert process.wait(0.5) == 0
+
+
+def test_what_postgres_does_for_an_open_connection_is_counted_once(open_folder):
+    """A backend writes its title over its environment, by which the stack's processes are known."""
+    port = Ports({}).take()
+    child = Child(postgres_service(open_folder / "counted", port, "counted"), open_folder / "counted.log", "counted")
+    try:
+        child.wait_healthy()
+        with psycopg.connect(dsn(port, "counted", "postgres")) as connection, usage.Usage("counted", 60.0) as looks:
+            backend = psutil.Process(connection.info.backend_pid)
+            before = sum(backend.cpu_times()[:2])
+            connection.execute("select max(md5(n::text)) from generate_series(1, 2000000) n")
+            spent = sum(backend.cpu_times()[:2]) - before
+        assert spent > 0.1
+        assert looks.cpu()[usage.POSTGRES] == pytest.approx(spent, rel=0.5)
+    finally:
+        child.signal_stop()
+        child.wait_stopped(10)
