@@ -3,9 +3,9 @@
     .venv/bin/python -m bench.memory [--blocks 50000] [--small 500] [--ranges 2000] [--verify full]
 
 Every range goes through claim, Cryo, proof, Parquet on a real S3 server and the fenced commit in a real Postgres, in a
-fresh process, without Dagster: that process is the run's, its children are the engine's workers. The same blocks are
-brought in as one range per dataset and as small ranges one after the other; then many ranges of a few blocks, at once
-as many as a run works on.
+fresh process, without Dagster: that process is the run's, its children are the engine's workers and, where the node is
+far, the gateway. The same blocks are brought in as one range per dataset and as small ranges one after the other; then
+many ranges of a few blocks, at once as many as a run works on.
 """
 
 from __future__ import annotations
@@ -68,6 +68,8 @@ class Look:
     run: int
     engine: int
     """Of all workers together."""
+    gateway: int
+    """0 where none runs: beside a near node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +155,14 @@ def _at_one_node(rounds: Sequence[Memory]) -> list[Compared]:
     along = f"memory, {one.line.name}, the last tenth of {len(one.along.commits):,} ranges beside the first"
     note = f"{one.large.order.verify}, {one.large.order.blocks:,} blocks x {len(DATASETS)}, a range at a time"
     at_once = f"ranges of {one.along.order.chunk} blocks, {MAX_INFLIGHT} at a time"
-    return [
-        _peaks(f"{what}: run", [(each.large.whole, each.small.whole) for each in rounds], _run, note),
-        _peaks(f"{what}: engine workers", [(each.large.whole, each.small.whole) for each in rounds], _engine, note),
-        _peaks(f"{along}: run", [(each.along.last, each.along.first) for each in rounds], _run, at_once),
-        _peaks(f"{along}: engine workers", [(each.along.last, each.along.first) for each in rounds], _engine, at_once),
+    large = [(each.large.whole, each.small.whole) for each in rounds]
+    late = [(each.along.last, each.along.first) for each in rounds]
+    rows = [
+        _peaks(f"{shown}: {name}", pairs, part, noted)
+        for shown, pairs, noted in ((what, large, note), (along, late, at_once))
+        for name, part in _PARTS.items()
     ]
+    return [row for row in rows if all(other for _, other in row.pairs)]
 
 
 def _peaks(
@@ -168,12 +172,11 @@ def _peaks(
     return Compared(what, "MiB, peak", peaks, note)
 
 
-def _run(look: Look) -> int:
-    return look.run
-
-
-def _engine(look: Look) -> int:
-    return look.engine
+_PARTS: dict[str, Callable[[Look], int]] = {
+    "run": lambda look: look.run,
+    "engine workers": lambda look: look.engine,
+    "gateway, with the answers it keeps": lambda look: look.gateway,
+}
 
 
 def course(variables: Mapping[str, str], order: Order) -> Course:
@@ -202,8 +205,10 @@ def course(variables: Mapping[str, str], order: Order) -> Course:
 def _watch(run: psutil.Process, looks: list[Look]) -> None:
     with suppress(psutil.NoSuchProcess):  # it is over
         while run.status() != psutil.STATUS_ZOMBIE:
-            workers = [_resident(worker) for worker in run.children(recursive=True)]
-            looks.append(Look(time.time(), _resident(run), sum(workers)))
+            sizes = {True: 0, False: 0}
+            for child in run.children(recursive=True):
+                sizes[_is_gateway(child)] += _resident(child)
+            looks.append(Look(time.time(), _resident(run), engine=sizes[False], gateway=sizes[True]))
             time.sleep(_LOOK_SECONDS)
 
 
@@ -212,6 +217,13 @@ def _resident(process: psutil.Process) -> int:
         return int(process.memory_info().rss)
     except psutil.Error:  # it ended meanwhile
         return 0
+
+
+def _is_gateway(process: psutil.Process) -> bool:
+    try:
+        return "trace_dagster.gateway" in process.cmdline()
+    except psutil.Error:  # it ended meanwhile
+        return False
 
 
 def _bring_all_in(order: Order) -> None:
