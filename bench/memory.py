@@ -29,6 +29,7 @@ import psutil
 
 from bench.product import Line, lines
 from bench.table import Compared, grouped, machine, markdown
+from bench.usage import GATEWAY, part_of
 from bench.verification import DATASETS, applied, bring_in, hide, services, wait_for
 from trace_dagster import heap
 from trace_dagster.blocks import BlockRange
@@ -221,7 +222,7 @@ def _resident(process: psutil.Process) -> int:
 
 def _is_gateway(process: psutil.Process) -> bool:
     try:
-        return "trace_dagster.gateway" in process.cmdline()
+        return part_of(" ".join(process.cmdline())) == GATEWAY
     except psutil.Error:  # it ended meanwhile
         return False
 

@@ -15,10 +15,11 @@ import psutil
 
 from trace_dagster.lite.processes import STACK_VARIABLE
 
-RUNS, POSTGRES = "runs and code server", "postgres"
+RUNS, POSTGRES, GATEWAY = "runs and code server", "postgres", "gateway"
 IDLE_SECONDS = 60.0
 _PARTS = {
     "engine.worker": "engine",
+    "trace_dagster.gateway": GATEWAY,
     "postgres": POSTGRES,
     "weed": "s3",
     "devchain": "devchain",
