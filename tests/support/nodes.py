@@ -65,9 +65,13 @@ def counting(node) -> Iterator[tuple[str, Counter[str]]]:
             body.append(message.get("body", b""))
             return message
 
-        await node(scope, heard, send)
-        asked = json.loads(b"".join(body))
-        calls.update(each["method"] for each in (asked if isinstance(asked, list) else [asked]))
+        async def answered(message):
+            if message["type"] == "http.response.start":  # before the asker can see it and look at the count
+                asked = json.loads(b"".join(body))
+                calls.update(each["method"] for each in (asked if isinstance(asked, list) else [asked]))
+            await send(message)
+
+        await node(scope, heard, answered)
 
     with serving_application(app) as url:
         yield url, calls
