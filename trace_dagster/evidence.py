@@ -84,10 +84,10 @@ class Witness:
         known = Parts() if fresh else self._known(piece)
         lacking = self._lacking(known)
         wanted = self._wanted_together()
-        if wanted is None or fresh or deep or lacking == _NOTHING:
+        if wanted is None or fresh or deep:
             asked = self._ask(piece, endpoint, lacking, known.headers, deep=deep)
         else:
-            asked = self._among(self._joint(piece, endpoint, wanted), lacking)
+            asked = self._shared_with(piece, endpoint, wanted, lacking)
         if known.headers is not None and asked.headers is not None:
             self._require_same(piece, known.headers, asked.headers)
         parts = {name: getattr(asked, name) or getattr(known, name) for name in PARTS}
@@ -190,7 +190,15 @@ class Witness:
             parts.receipts = [self._receipts(answer, header) for answer, header in pairs]
         return parts
 
-    def _joint(self, piece: BlockRange, endpoint: Endpoint, wanted: Needs) -> Parts:
+    def _shared_with(self, piece: BlockRange, endpoint: Endpoint, wanted: Needs, lacking: Needs) -> Parts:
+        """What is lacking, of what all datasets of the chain want of these blocks."""
+        assert self._shared is not None
+        batches = self._batches(piece, endpoint, wanted)
+        asked = Parts() if lacking == _NOTHING else self._among(self._joint(batches, piece, endpoint, wanted), lacking)
+        self._shared.passed(batches, piece)
+        return asked
+
+    def _joint(self, batches: list[Batch], piece: BlockRange, endpoint: Endpoint, wanted: Needs) -> Parts:
         """What all datasets of the chain want of these blocks."""
         assert self._shared is not None
 
@@ -201,7 +209,6 @@ class Witness:
                 for batch in run:
                     yield found.of(batch.start - span.start, batch.end - span.start), found.weight // len(run)
 
-        batches = self._batches(piece, endpoint, wanted)
         found = self._shared.get(batches, work)
         return joined(found).of(piece.start - batches[0].start, piece.end - batches[0].start)
 

@@ -41,6 +41,12 @@ class Once(Generic[Key, Value]):
             self._work(mine, work)
         return [future.result(seconds) for future in futures]
 
+    def found(self, keys: Iterable[Key]) -> list[tuple[Key, Value]]:
+        """Those of the keys whose work is done and kept, with their values."""
+        with self._lock:
+            futures = [(key, self._futures[key]) for key in keys if key in self._futures]
+            return [(key, future.result()) for key, future in futures if future.done()]
+
     def forget(self, keys: Iterable[Key]) -> None:
         """Do the work anew for whoever asks next; what is under way ends for those who wait for it."""
         with self._lock:

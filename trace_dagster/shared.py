@@ -35,6 +35,8 @@ class Parts:
     proven: Sequence[Sequence[Outcome]] | None = None
     weight: int = 0
     """Bytes of the answers it was read from."""
+    passed: int = 0
+    """Blocks of it that datasets are through with, counted for each dataset."""
 
     def of(self, start: int, end: int) -> Parts:
         """The parts of some of the blocks, counted from the first."""
@@ -98,7 +100,7 @@ class Shared:
     """Evidence of one process's ranges: where several datasets of a chain need it, it is fetched and proven once.
 
     Which do is learned from who asks: the streams of a run begin together and are over the same blocks at the
-    same time (``defs/executor.py``).
+    same time (``defs/executor.py``). It is kept until all of them are through with it, else while there is room.
     """
 
     def __init__(self, room: int = SHARED_BYTES) -> None:
@@ -121,6 +123,18 @@ class Shared:
     def get(self, batches: list[Batch], work: Callable[[list[Batch]], Iterable[tuple[Parts, int]]]) -> list[Parts]:
         """The evidence of each batch."""
         return self._kept.get(batches, work, SHARED_SECONDS)
+
+    def passed(self, batches: Sequence[Batch], piece: BlockRange) -> None:
+        """One dataset has what it needs of a piece; what all datasets of the chain have passed is not kept.
+
+        A dataset that passes twice, as after a failure, may have another ask anew.
+        """
+        for batch, parts in self._kept.found(batches):
+            with self._lock:
+                parts.passed += min(batch.end, piece.end) - max(batch.start, piece.start)
+                left = len(self._datasets[batch.chain_id]) * (batch.end - batch.start) - parts.passed
+            if left <= 0:
+                self._kept.forget([batch])
 
     def forget(self, batches: Iterable[Batch]) -> None:
         """Ask anew for these."""
