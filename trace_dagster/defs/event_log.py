@@ -22,12 +22,13 @@ from dagster import AssetCheckEvaluation, DagsterEventType, EventLogEntry
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
-from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, SqlEventLogStorageTable
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, AssetKeyTable, SqlEventLogStorageTable
 from dagster._serdes import serialize_value
+from dagster._time import datetime_from_timestamp
 from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.utils import DagsterPostgresException
 from dagster_shared.record import copy
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import psycopg2
 
@@ -49,15 +50,19 @@ _CHECK_VALUES = (
 )
 
 
-def _check_upsert() -> str:
+_ASSET_VALUES = ("last_materialization", "last_run_id", "last_materialization_timestamp")
+
+
+def _upsert(table: Table, key: Sequence[str], values: Sequence[str]) -> str:
     """As text: SQLAlchemy keeps no compiled form of an upsert, compiling is half of what a check costs."""
-    insert = postgresql.insert(AssetCheckExecutionsTable)
-    changed = {name: insert.excluded[name] for name in _CHECK_VALUES}
-    statement = insert.inline().on_conflict_do_update(index_elements=list(_CHECK_KEY), set_=changed)
-    return str(statement.compile(dialect=psycopg2.dialect(), column_keys=[*_CHECK_KEY, *_CHECK_VALUES]))
+    insert = postgresql.insert(table)
+    changed = {name: insert.excluded[name] for name in values}
+    statement = insert.inline().on_conflict_do_update(index_elements=list(key), set_=changed)
+    return str(statement.compile(dialect=psycopg2.dialect(), column_keys=[*key, *values]))
 
 
-_CHECK_UPSERT = _check_upsert()
+_CHECK_UPSERT = _upsert(AssetCheckExecutionsTable, _CHECK_KEY, _CHECK_VALUES)
+_ASSET_UPSERT = _upsert(AssetKeyTable, ["asset_key"], _ASSET_VALUES)
 
 
 @dataclass(slots=True, eq=False)
@@ -192,7 +197,10 @@ class GroupedEventLog(PostgresEventLogStorage):
             if each.event.get_dagster_event().asset_key
         }
         for key in sorted(last):
-            self._store_asset_event(conn, last[key].event, last[key].number)
+            if last[key].event.dagster_event_type is DagsterEventType.ASSET_MATERIALIZATION:
+                conn.exec_driver_sql(_ASSET_UPSERT, _asset_row(last[key]))
+            else:
+                self._store_asset_event(conn, last[key].event, last[key].number)
 
     def _note_checks(self, conn: Connection, group: Sequence[_Waiting]) -> None:
         """The last evaluation of each partition; in one order, against deadlocks."""
@@ -238,6 +246,17 @@ def _evaluation(event: EventLogEntry) -> AssetCheckEvaluation:
     found = event.get_dagster_event().event_specific_data
     assert isinstance(found, AssetCheckEvaluation)
     return found
+
+
+def _asset_row(waiting: _Waiting) -> dict[str, Any]:
+    """As dagster's own ``_get_asset_entry_values`` makes it, without serializing the event once more."""
+    record = f'{{"__class__": "EventLogRecord", "event_log_entry": {waiting.text}, "storage_id": {waiting.number}}}'
+    return {
+        "asset_key": waiting.event.get_dagster_event().asset_key.to_string(),  # type: ignore[union-attr]
+        "last_materialization": record,
+        "last_run_id": waiting.event.run_id,
+        "last_materialization_timestamp": datetime_from_timestamp(waiting.event.timestamp),
+    }
 
 
 def _check_row(waiting: _Waiting, timestamp: Any) -> dict[str, Any]:
