@@ -8,16 +8,25 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
-from dagster import AssetCheckEvaluation, AssetCheckKey, AssetKey, AssetMaterialization, EventLogEntry
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckKey,
+    AssetKey,
+    AssetMaterialization,
+    EventLogEntry,
+    EventRecordsFilter,
+)
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
 from dagster._core.definitions.partitions.subset import DefaultPartitionsSubset
 from dagster._core.events import (
     AssetMaterializationPlannedData,
     DagsterEvent,
     DagsterEventType,
+    HandledOutputData,
     StepMaterializationData,
 )
 from dagster._core.execution.plan.objects import StepSuccessData
+from dagster._core.execution.plan.outputs import StepOutputData, StepOutputHandle
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import DagsterPostgresException
@@ -64,8 +73,10 @@ def of_partition(run_id: str, number: int) -> list[EventLogEntry]:
     )
     known: list[tuple[DagsterEventType, object]] = [
         (DagsterEventType.STEP_START, None),
+        (DagsterEventType.STEP_OUTPUT, StepOutputData(StepOutputHandle(f"step[{partition}]", "result"))),
         (DagsterEventType.ASSET_MATERIALIZATION, StepMaterializationData(made)),
         (DagsterEventType.ASSET_CHECK_EVALUATION, checked),
+        (DagsterEventType.HANDLED_OUTPUT, HandledOutputData("result", "io_manager")),
         (DagsterEventType.STEP_SUCCESS, StepSuccessData(duration_ms=1.0)),
     ]
     return [
@@ -138,7 +149,7 @@ def test_groups_leave_the_rows_that_dagster_leaves(grouped, stock, postgres_url,
     assert max(sizes) > THREADS / 2, "nothing was stored in groups: this test shows nothing"
     for query in (EVENTS, CHECKS, ASSETS):
         assert rows(postgres_url, query, SCHEMA) == rows(postgres_url, query, "stock"), query
-    assert len(rows(postgres_url, EVENTS, SCHEMA)) == 5 * PARTITIONS
+    assert len(rows(postgres_url, EVENTS, SCHEMA)) == 7 * PARTITIONS
 
 
 def test_events_of_one_thread_keep_their_order(grouped):
@@ -166,6 +177,37 @@ def test_an_event_that_cannot_be_stored_fails_its_own_thread_only(grouped, postg
     assert len(rows(postgres_url, EVENTS, SCHEMA)) == THREADS - 1
 
 
+def test_what_a_step_says_on_the_way_is_stored_before_what_it_says_next(grouped, postgres_url):
+    start, output, *_, handled, success, _ = of_partition("r1", 1)
+    for each in (start, output, handled):
+        grouped.store_event(each)
+    assert len(rows(postgres_url, EVENTS, SCHEMA)) == 1, "nobody waits for these alone"
+    grouped.store_event(success)
+    assert [event.user_message for event in grouped.get_logs_for_run("r1")] == [
+        each.user_message for each in (start, output, handled, success)
+    ]
+
+
+def test_what_a_step_says_on_the_way_and_cannot_be_stored_fails_it(grouped, postgres_url):
+    output = of_partition("r1\x00", 1)[1]
+    start, *_, success, _ = of_partition("r2", 2)
+    grouped.store_event(output)
+    with ThreadPoolExecutor(1) as other:
+        other.submit(grouped.store_event, start).result()  # writes both: the error is not this thread's
+    with pytest.raises(ValueError, match="NUL"):
+        grouped.store_event(success)
+    grouped.store_event(of_partition("r2", 3)[-1])
+    assert len(rows(postgres_url, EVENTS, SCHEMA)) == 3
+
+
+def test_an_assets_last_materialization_is_the_record_that_dagster_reads(grouped):
+    made = of_partition("r1", 1)[2]
+    grouped.store_event_batch(of_partition("r1", 1)[:3])
+    found = grouped.get_asset_records([made.get_dagster_event().asset_key])[0].asset_entry.last_materialization_record
+    assert found.event_log_entry == made
+    assert [found] == list(grouped.get_event_records(EventRecordsFilter(DagsterEventType.ASSET_MATERIALIZATION)))
+
+
 @pytest.mark.parametrize("doing", ["_number", "_noted"])
 def test_a_writer_that_is_told_to_stop_takes_no_event_with_it(grouped, postgres_url, monkeypatch, doing):
     done = getattr(grouped, doing)
@@ -185,7 +227,7 @@ def test_a_writer_that_is_told_to_stop_takes_no_event_with_it(grouped, postgres_
         except KeyboardInterrupt:
             interrupted.append(event.user_message)
 
-    in_one_group(grouped, store, [of_partition("r1", number)[1] for number in range(THREADS)])
+    in_one_group(grouped, store, [of_partition("r1", number)[2] for number in range(THREADS)])
     assert len(interrupted) == 1
     assert len(rows(postgres_url, EVENTS, SCHEMA)) == THREADS
     assert [made for _, _, made in rows(postgres_url, ASSETS, SCHEMA)] == [True] * 3
@@ -247,7 +289,7 @@ def test_what_cannot_be_noted_together_is_noted_one_by_one(grouped, stock, postg
 def test_an_event_that_has_a_number_does_not_wait_for_the_rows_of_its_asset(grouped, postgres_url):
     """Who reads by number, and saw a higher one, never looks for it again: a backfill but for some."""
     assert int(os.environ["ASSET_BACKFILL_CURSOR_OFFSET"]) > 0
-    events = [of_partition("r1", number)[1] for number in (0, 3, 6)]  # of one asset
+    events = [of_partition("r1", number)[2] for number in (0, 3, 6)]  # of one asset
     grouped.store_event(events[0])
     storing = threading.Thread(target=grouped.store_event_batch, args=(events[1:],))
     with psycopg.connect(postgres_url) as other:

@@ -1,9 +1,10 @@
 """Dagster's event log, written in groups: threads that store events at the same time share transactions.
 
-A range has about a dozen events, and dagster-postgres spends one to three transactions on each. Here whoever finds
-nobody writing writes for all who wait, as databases commit in groups. An event is stored when
-:meth:`GroupedEventLog.store_event` returns, as ever; a group that cannot be stored is stored one by one, so that
-an event's error is its own.
+A range has eight events, and dagster-postgres spends one to three transactions on each. Here whoever finds nobody
+writing writes for all who wait, as databases commit in groups. An event is stored when
+:meth:`GroupedEventLog.store_event` returns, as ever, but for what a step says of its output on the way: that is stored
+before the thread's next event, at the latest the end of the step. A group that cannot be stored is stored one by one,
+so that an event's error is its own thread's.
 
 Dagster's readers remember the highest event number they saw and never look below it. So numbers are given in a
 statement that commits itself, as in Dagster's own log: one that waited for an asset's row in the same transaction would
@@ -37,6 +38,9 @@ os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
 
 os.environ.setdefault("ASSET_BACKFILL_CURSOR_OFFSET", "1000")
 """How far below the highest number a backfill looks again: numbers of runs at once are not committed in their order."""
+
+_ON_THE_WAY = {DagsterEventType.STEP_OUTPUT, DagsterEventType.HANDLED_OUTPUT}
+"""The step's next event is about to follow: nobody waits for these alone."""
 
 _CHECK_KEY = ("asset_key", "check_name", "run_id", "partition")
 """The columns of the unique index over check executions."""
@@ -85,13 +89,21 @@ class GroupedEventLog(PostgresEventLogStorage):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._waiting: list[_Waiting] = []
+        self._unsettled: dict[int, list[_Waiting]] = {}
+        """By thread: events it went on from."""
         self._queueing = threading.Lock()
         self._writing = threading.Lock()
         self._writer: int | None = None
 
     def store_event(self, event: EventLogEntry) -> None:
-        """Store one event; raises what the database raises for it."""
-        self.store_event_batch([event])
+        """Store one event; raises what the database raises for it, or for those of the thread on the way here."""
+        if event.dagster_event_type in _ON_THE_WAY:
+            waiting = _Waiting(event)
+            with self._queueing:
+                self._waiting.append(waiting)
+                self._unsettled.setdefault(threading.get_ident(), []).append(waiting)
+        else:
+            self.store_event_batch([event])
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store what Dagster brings at once, such as the planned partitions of a run; raises one event's error."""
@@ -100,6 +112,7 @@ class GroupedEventLog(PostgresEventLogStorage):
             self._waiting += mine
         if self._writer == threading.get_ident():
             return  # what writing itself logs, where Dagster captures logs: it goes with the next group
+        mine = self._unsettled.pop(threading.get_ident(), []) + mine
         with self._writing:
             if not all(waiting.stored for waiting in mine):
                 self._store_waiting()
