@@ -29,6 +29,7 @@ from dagster._core.execution.plan.objects import StepSuccessData
 from dagster._core.execution.plan.outputs import StepOutputData, StepOutputHandle
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.utils import DagsterPostgresException
 
 from trace_dagster.defs.storage import SCHEMA, TraceDagsterStorage
@@ -190,21 +191,40 @@ def test_what_a_step_says_on_the_way_is_stored_before_what_it_says_next(grouped,
 
 def test_what_a_step_says_on_the_way_and_cannot_be_stored_fails_it(grouped, postgres_url):
     output = of_partition("r1\x00", 1)[1]
-    start, *_, success, _ = of_partition("r2", 2)
+    start, *_, success, said = of_partition("r2", 2)
     grouped.store_event(output)
     with ThreadPoolExecutor(1) as other:
         other.submit(grouped.store_event, start).result()  # writes both: the error is not this thread's
+    grouped.store_event(said)  # Dagster would swallow an error here
     with pytest.raises(ValueError, match="NUL"):
         grouped.store_event(success)
-    grouped.store_event(of_partition("r2", 3)[-1])
-    assert len(rows(postgres_url, EVENTS, SCHEMA)) == 3
+    grouped.store_event(of_partition("r2", 3)[-2])
+    assert len(rows(postgres_url, EVENTS, SCHEMA)) == 4
 
 
-def test_an_assets_last_materialization_is_the_record_that_dagster_reads(grouped):
+def test_what_could_not_be_stored_on_the_way_is_tried_once_more(grouped, postgres_url, monkeypatch):
+    start, output, *_, success, _ = of_partition("r1", 1)
+    grouped.store_event(output)
+    with monkeypatch.context() as patched, ThreadPoolExecutor(1) as other:
+        patched.setattr(PostgresEventLogStorage, "store_event", unreachable)
+        patched.setattr(grouped, "_number", lambda _: None)
+        assert isinstance(other.submit(grouped.store_event, start).exception(), DagsterPostgresException)
+    grouped.store_event(success)
+    assert [row[2] for row in rows(postgres_url, EVENTS, SCHEMA)] == ["STEP_OUTPUT", "STEP_SUCCESS"]
+
+
+def unreachable(*_):
+    raise DagsterPostgresException("too many retries for DB connection")
+
+
+def test_an_assets_last_materialization_is_the_record_that_dagster_reads(grouped, stock, postgres_url):
     made = of_partition("r1", 1)[2]
     grouped.store_event_batch(of_partition("r1", 1)[:3])
+    stock.store_event(made)
     found = grouped.get_asset_records([made.get_dagster_event().asset_key])[0].asset_entry.last_materialization_record
     assert found.event_log_entry == made
+    columns = "select asset_key, last_run_id, last_materialization_timestamp from {}.asset_keys"
+    assert rows(postgres_url, columns, SCHEMA) == rows(postgres_url, columns, "stock")
     assert [found] == list(grouped.get_event_records(EventRecordsFilter(DagsterEventType.ASSET_MATERIALIZATION)))
 
 

@@ -1,8 +1,11 @@
 """The executor: every step of a run ends, and the run with them, whatever happens to a step."""
 
 import gc
+import os
+import signal
 import sys
 import threading
+import time
 
 import pytest
 from dagster import (
@@ -10,6 +13,7 @@ from dagster import (
     DagsterInstance,
     DynamicOut,
     DynamicOutput,
+    Field,
     execute_job,
     graph,
     op,
@@ -30,9 +34,12 @@ def plan():
     yield from (DynamicOutput(n, mapping_key=f"b{n}_{n + 1}") for n in range(RANGES))
 
 
-@op
-def bring_in(n: int) -> int:
-    if n == 7:
+@op(config_schema={"interrupts_at": Field(int, default_value=-1)})
+def bring_in(context, n: int) -> int:
+    if n == context.op_config["interrupts_at"]:
+        os.kill(os.getpid(), signal.SIGINT)  # as Dagster's launcher does when a run is terminated
+        time.sleep(1)
+    if n == 7 and context.op_config["interrupts_at"] < 0:
         raise ValueError("range 7 cannot be had")
     return n
 
@@ -64,6 +71,17 @@ def test_a_failed_step_leaves_its_neighbours_alone(instance):
         (failed,) = result.get_step_failure_events()
         assert failed.step_key == "bring_in[b7_8]"
         assert "range 7 cannot be had" in str(failed.step_failure_data.error)
+
+
+def test_a_run_that_is_told_to_stop_begins_no_further_step(instance):
+    run_config = {**SILENT, "ops": {"bring_in": {"config": {"interrupts_at": 20}}}}
+    with execute_job(reconstructable(job), instance, run_config=run_config, raise_on_error=False):
+        pass
+    (run,) = instance.get_runs()
+    assert run.is_failure  # nobody had asked Dagster to terminate it
+    (ended,) = instance.all_logs(run.run_id, of_type=DagsterEventType.RUN_FAILURE)
+    assert "interrupted" in ended.user_message
+    assert 20 < len(instance.all_logs(run.run_id, of_type=DagsterEventType.STEP_START)) < RANGES
 
 
 def test_a_step_that_cannot_begin_ends_the_run(instance, monkeypatch):

@@ -102,21 +102,26 @@ class GroupedEventLog(PostgresEventLogStorage):
             with self._queueing:
                 self._waiting.append(waiting)
                 self._unsettled.setdefault(threading.get_ident(), []).append(waiting)
-        else:
-            self.store_event_batch([event])
+            return
+        # what is said between two events is no place to raise: Dagster swallows it there
+        before = self._unsettled.pop(threading.get_ident(), []) if event.is_dagster_event else []
+        again = [_Waiting(each.event) for each in before if each.error is not None]
+        self._store([*again, _Waiting(event)], [each for each in before if each.error is None])
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store what Dagster brings at once, such as the planned partitions of a run; raises one event's error."""
-        mine = [_Waiting(event) for event in events]
+        self._store([_Waiting(event) for event in events])
+
+    def _store(self, mine: Sequence[_Waiting], before: Sequence[_Waiting] = ()) -> None:
+        """Wait for these, and for those that wait already; raises one's error."""
         with self._queueing:
             self._waiting += mine
         if self._writer == threading.get_ident():
             return  # what writing itself logs, where Dagster captures logs: it goes with the next group
-        mine = self._unsettled.pop(threading.get_ident(), []) + mine
         with self._writing:
             if not all(waiting.stored for waiting in mine):
                 self._store_waiting()
-        for waiting in mine:
+        for waiting in (*before, *mine):
             if waiting.error is not None:
                 raise waiting.error
 

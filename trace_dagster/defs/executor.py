@@ -20,6 +20,7 @@ from typing import Any
 
 from dagster import Executor, Field, InitExecutorContext, IntSource, executor
 from dagster._core.definitions.scoped_resources_builder import Resources, ScopedResourcesBuilder
+from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.events import DagsterEvent, EngineEventData
 from dagster._core.execution.api import ExecuteRunWithPlanIterable
 from dagster._core.execution.compute_logs import create_compute_log_file_key
@@ -118,9 +119,15 @@ class _Steps:
         self._done: queue.SimpleQueue[tuple[ExecutionStep, list[DagsterEvent]]] = queue.SimpleQueue()
 
     def run(self) -> Iterator[DagsterEvent]:
-        """Start steps as they become ready and note what became of each; yields failures."""
+        """Start steps as they become ready and note what became of each; yields failures.
+
+        Raises DagsterExecutionInterruptedError soon after the run is told to stop; steps under way end as they would.
+        """
         yield from self._look()
         while self._running or not self._active.is_complete:
+            if self._active.check_for_interrupts():
+                self._active.mark_interrupted()
+                raise DagsterExecutionInterruptedError
             try:
                 step, events = self._done.get(timeout=_WAKE_SECONDS)
             except queue.Empty:

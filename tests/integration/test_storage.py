@@ -1,0 +1,39 @@
+"""Dagster's storage: one connection pool per process, however many storages Dagster makes."""
+
+import multiprocessing
+
+import psycopg
+import pytest
+
+from trace_dagster.defs.storage import TraceDagsterStorage
+
+pytestmark = pytest.mark.integration
+CONNECTED = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+
+
+def backend(storage: TraceDagsterStorage) -> int:
+    """The process of Postgres that answers it."""
+    with storage.run_storage.connect() as connection:
+        return connection.exec_driver_sql("select pg_backend_pid()").scalar()
+
+
+def test_storages_of_one_process_share_their_connections(postgres_url):
+    storages = [TraceDagsterStorage(postgres_url) for _ in range(5)]
+    for each in storages:
+        assert each.run_storage.get_runs() == []
+        assert not each.event_log_storage.get_logs_for_run("none")
+        assert each.schedule_storage.all_instigator_state() == []
+    with psycopg.connect(postgres_url) as connection:
+        assert connection.execute(CONNECTED).fetchone() == (1,)
+
+
+def test_a_forked_process_connects_itself(postgres_url):
+    ours = backend(TraceDagsterStorage(postgres_url))
+    context = multiprocessing.get_context("fork")
+    theirs, sender = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: sender.send(backend(TraceDagsterStorage(postgres_url))))
+    child.start()
+    assert theirs.poll(30)
+    assert theirs.recv() != ours
+    child.join(30)
+    assert backend(TraceDagsterStorage(postgres_url)) == ours, "the child's end closed our connection"
