@@ -9,7 +9,6 @@ replaces a private attribute, so the Dagster version is pinned and a test holds 
 from __future__ import annotations
 
 import os
-import threading
 import warnings
 from typing import Any
 
@@ -27,7 +26,6 @@ SCHEMA = "dagster"
 
 _engines: dict[str, Engine] = {}
 """By URL: of databases that have Dagster's tables."""
-_making = threading.Lock()
 os.register_at_fork(after_in_child=_engines.clear)  # two processes must not speak on one connection
 
 
@@ -37,12 +35,13 @@ class TraceDagsterStorage(DagsterPostgresStorage):
     def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
         url = make_url(postgres_url).set(drivername="postgresql+psycopg2")
         scoped = url.update_query_dict({"options": f"-csearch_path={SCHEMA}"}).render_as_string(hide_password=False)
-        with _making:
-            super().__init__(scoped, should_autocreate_tables=scoped not in _engines, inst_data=inst_data)
-            engine = _engines.setdefault(scoped, _engine(scoped))
+        is_known = scoped in _engines
+        super().__init__(scoped, should_autocreate_tables=not is_known, inst_data=inst_data)
+        if not is_known:
+            _engines.setdefault(scoped, _engine(scoped))  # another thread may have been first
         self._event_log_storage = GroupedEventLog(scoped, should_autocreate_tables=False)
         for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
-            storage._engine = engine
+            storage._engine = _engines[scoped]
 
     @classmethod
     def config_type(cls) -> Any:
