@@ -32,6 +32,7 @@ from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.utils import DagsterPostgresException
 
+from trace_dagster.defs.event_log import on_the_way
 from trace_dagster.defs.storage import SCHEMA, TraceDagsterStorage
 from trace_dagster.lite.postgres import dsn
 
@@ -197,9 +198,37 @@ def test_what_a_step_says_on_the_way_and_cannot_be_stored_fails_it(grouped, post
         other.submit(grouped.store_event, start).result()  # writes both: the error is not this thread's
     grouped.store_event(said)  # Dagster would swallow an error here
     with pytest.raises(ValueError, match="NUL"):
-        grouped.store_event(success)
+        grouped.store_event(success)  # nor is it said to have succeeded
     grouped.store_event(of_partition("r2", 3)[-2])
-    assert len(rows(postgres_url, EVENTS, SCHEMA)) == 4
+    found = [event.user_message for event in grouped.get_logs_for_run("r2")]
+    assert found == ["b000002 0", "b000002 said", "b000003 5"]
+
+
+def test_a_commit_is_stored_with_the_steps_end(grouped, stock, postgres_url):
+    start, output, made, checked, _, success, _ = of_partition("r1", 1)
+    events = [start, output, made, checked, success]
+    grouped.store_event(start)
+    grouped.store_event(output)
+    with on_the_way():
+        grouped.store_event(made)
+        grouped.store_event(checked)
+    assert len(rows(postgres_url, EVENTS, SCHEMA)) == 1, "the step's end is about to follow"
+    grouped.store_event(success)
+    assert [event.user_message for event in grouped.get_logs_for_run("r1")] == [each.user_message for each in events]
+    for event in events:
+        stock.store_event(event)
+    for query in (EVENTS, CHECKS, ASSETS):
+        assert rows(postgres_url, query, SCHEMA) == rows(postgres_url, query, "stock"), query
+
+
+def test_a_step_does_not_succeed_without_its_commit(grouped, postgres_url):
+    made = of_partition("r1\x00", 1)[2]
+    success = of_partition("r2", 2)[-2]
+    with on_the_way():
+        grouped.store_event(made)
+    with pytest.raises(ValueError, match="NUL"):
+        grouped.store_event(success)
+    assert rows(postgres_url, EVENTS, SCHEMA) == []
 
 
 def test_what_could_not_be_stored_on_the_way_is_tried_once_more(grouped, postgres_url, monkeypatch):

@@ -1,10 +1,10 @@
 """Dagster's event log, written in groups: threads that store events at the same time share transactions.
 
-A range has eight events, and dagster-postgres spends one to three transactions on each. Here whoever finds nobody
+A range has five events, and dagster-postgres spends one to three transactions on each. Here whoever finds nobody
 writing writes for all who wait, as databases commit in groups. An event is stored when
-:meth:`GroupedEventLog.store_event` returns, as ever, but for what a step says of its output on the way: that is stored
-before the thread's next event, at the latest the end of the step. A group that cannot be stored is stored one by one,
-so that an event's error is its own thread's.
+:meth:`GroupedEventLog.store_event` returns, as ever, but for what a step says on the way to its next event: that is
+stored before it, at the latest the end of the step. A group that cannot be stored is stored one by one, so that an
+event's error is its own thread's.
 
 Dagster's readers remember the highest event number they saw and never look below it. So numbers are given in a
 statement that commits itself, as in Dagster's own log: one that waited for an asset's row in the same transaction would
@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,9 @@ os.environ.setdefault("ASSET_BACKFILL_CURSOR_OFFSET", "1000")
 
 _ON_THE_WAY = {DagsterEventType.STEP_OUTPUT, DagsterEventType.HANDLED_OUTPUT}
 """The step's next event is about to follow: nobody waits for these alone."""
+
+_step = threading.local()
+"""Of each thread: whether the end of its step is about to follow."""
 
 _CHECK_KEY = ("asset_key", "check_name", "run_id", "partition")
 """The columns of the unique index over check executions."""
@@ -69,11 +73,27 @@ _CHECK_UPSERT = _upsert(AssetCheckExecutionsTable, _CHECK_KEY, _CHECK_VALUES)
 _ASSET_UPSERT = _upsert(AssetKeyTable, ["asset_key"], _ASSET_VALUES)
 
 
+@contextmanager
+def on_the_way() -> Iterator[None]:
+    """What a thread says of its step inside is followed by the step's end at once: that waits for it, nobody else."""
+    _step.is_ending = True
+    try:
+        yield
+    finally:
+        _step.is_ending = False
+
+
+def _is_on_the_way(event: EventLogEntry) -> bool:
+    return event.dagster_event_type in _ON_THE_WAY or (event.is_dagster_event and getattr(_step, "is_ending", False))
+
+
 @dataclass(slots=True, eq=False)
 class _Waiting:
     """An event whose thread waits for it."""
 
     event: EventLogEntry
+    before: Sequence[_Waiting] = ()
+    """Events of its thread that it must not stand in the log without."""
     stored: bool = False
     """Or failed: nothing is left to do."""
     error: Exception | None = None
@@ -81,6 +101,11 @@ class _Waiting:
     """In the log, once it stands there."""
     text: str = ""
     """As it stands there: serialized once."""
+
+    @property
+    def lost(self) -> Exception | None:
+        """Why one of those before it could not be stored."""
+        return next((each.error for each in self.before if each.error is not None), None)
 
 
 class GroupedEventLog(PostgresEventLogStorage):
@@ -97,7 +122,7 @@ class GroupedEventLog(PostgresEventLogStorage):
 
     def store_event(self, event: EventLogEntry) -> None:
         """Store one event; raises what the database raises for it, or for those of the thread on the way here."""
-        if event.dagster_event_type in _ON_THE_WAY:
+        if _is_on_the_way(event):
             waiting = _Waiting(event)
             with self._queueing:
                 self._waiting.append(waiting)
@@ -106,7 +131,8 @@ class GroupedEventLog(PostgresEventLogStorage):
         # what is said between two events is no place to raise: Dagster swallows it there
         before = self._unsettled.pop(threading.get_ident(), []) if event.is_dagster_event else []
         again = [_Waiting(each.event) for each in before if each.error is not None]
-        self._store([*again, _Waiting(event)], [each for each in before if each.error is None])
+        before = [each for each in before if each.error is None]
+        self._store([*again, _Waiting(event, [*again, *before])], before)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store what Dagster brings at once, such as the planned partitions of a run; raises one event's error."""
@@ -155,7 +181,7 @@ class GroupedEventLog(PostgresEventLogStorage):
             self._writer = threading.get_ident()
             with self._queueing:
                 group, self._waiting = self._waiting, []
-            self._store_together([waiting for waiting in group if not _stands_alone(waiting.event)])
+            self._store_together([each for each in group if not (_stands_alone(each.event) or each.lost)])
             alone = super().store_event
             _each([waiting for waiting in group if not waiting.stored], lambda waiting: alone(waiting.event))
         finally:  # a thread that is told to stop must not take the others' events with it
@@ -232,14 +258,14 @@ def _each(group: Sequence[_Waiting], store: Callable[[_Waiting], None]) -> None:
     """Store one by one; once Postgres cannot be reached, tried for seconds, the rest have that error untried."""
     unreachable: Exception | None = None
     for waiting in group:
+        waiting.error = waiting.lost or unreachable
         try:
-            if unreachable is None:
+            if waiting.error is None:
                 store(waiting)
         except DagsterPostgresException as error:
-            unreachable = error
+            waiting.error = unreachable = error
         except Exception as error:
             waiting.error = error
-        waiting.error = waiting.error or unreachable
         waiting.stored = True
 
 

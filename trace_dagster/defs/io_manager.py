@@ -10,12 +10,14 @@ from dagster import AssetKey, DagsterEvent, InputContext, IOManager, OutputConte
 
 from trace_dagster.analytics.derived import Derived
 from trace_dagster.blocks import BlockRange
+from trace_dagster.defs.event_log import on_the_way
 from trace_dagster.defs.materializations import commit_metadata, materialization
 from trace_dagster.defs.proofs import verification_evaluation
 from trace_dagster.defs.streams import asset_key
 from trace_dagster.errors import InvalidInput
 from trace_dagster.registry.publications import Publication
 from trace_dagster.registry.reading import EVERYTHING, VisibleDataset
+from trace_dagster.registry.tasks import Lease
 from trace_dagster.runtime import Runtime
 from trace_dagster.work import Work
 
@@ -38,11 +40,9 @@ class CommitIOManager(IOManager):
         elif isinstance(obj, Work):
             published = self._runtime.ingest.commit(obj)
             key = asset_key(obj.spec.chain_id, obj.spec.dataset_key)
-            context.log_event(materialization(key, published, lease=obj.lease))
-            yield DagsterEvent.asset_check_evaluation(context.step_context, verification_evaluation(key, published))
+            yield _told(context, key, published, obj.lease)
         elif obj is not None:
-            context.log_event(materialization(*obj))
-            yield DagsterEvent.asset_check_evaluation(context.step_context, verification_evaluation(*obj))
+            yield _told(context, *obj)
 
     def _commit_derived(self, derived: Derived, run_id: str) -> Publication:
         self._runtime.jobs.add_derived(
@@ -87,3 +87,10 @@ class CommitIOManager(IOManager):
         bucket = self._runtime.settings.s3.bucket
         paths = [f"{bucket}/{key}" for key in keys]
         return ds.dataset(paths, format="parquet", filesystem=self._runtime.store.filesystem())
+
+
+def _told(context: OutputContext, key: AssetKey, published: Publication, lease: Lease | None = None) -> DagsterEvent:
+    """Log what was committed and return what was proven of it; the step's one output is handled then, it ends."""
+    with on_the_way():
+        context.log_event(materialization(key, published, lease))
+        return DagsterEvent.asset_check_evaluation(context.step_context, verification_evaluation(key, published))
