@@ -14,6 +14,8 @@ from dagster import (
     DynamicOut,
     DynamicOutput,
     Field,
+    InMemoryIOManager,
+    ReexecutionOptions,
     execute_job,
     graph,
     op,
@@ -49,8 +51,20 @@ def ranges():
     plan().map(bring_in)
 
 
+class Kept(InMemoryIOManager):
+    """For as long as the tests run; says of one output how large it is."""
+
+    def handle_output(self, context, obj):
+        super().handle_output(context, obj)
+        if context.step_key == "bring_in[b3_4]":
+            context.add_output_metadata({"rows": obj})
+
+
+KEPT = Kept()
+
+
 def job():
-    return ranges.to_job(name="ranges", executor_def=thread_executor)
+    return ranges.to_job(name="ranges", executor_def=thread_executor, resource_defs={"io_manager": KEPT})
 
 
 @pytest.fixture
@@ -71,6 +85,20 @@ def test_a_failed_step_leaves_its_neighbours_alone(instance):
         (failed,) = result.get_step_failure_events()
         assert failed.step_key == "bring_in[b7_8]"
         assert "range 7 cannot be had" in str(failed.step_failure_data.error)
+
+
+def test_a_run_goes_on_from_its_failure(instance):
+    """That a step's output was handled is in the log only where there is more to say of it: nobody needs it."""
+    with execute_job(reconstructable(job), instance, run_config=SILENT) as result:
+        run_id = result.run_id
+    (handled,) = instance.all_logs(run_id, of_type=DagsterEventType.HANDLED_OUTPUT)
+    assert handled.step_key == "bring_in[b3_4]"
+    again = ReexecutionOptions.from_failure(run_id, instance)
+    with execute_job(reconstructable(job), instance, run_config=SILENT, reexecution_options=again) as result:
+        (failed,) = result.get_step_failure_events()
+        assert "range 7 cannot be had" in str(failed.step_failure_data.error)
+        started = instance.all_logs(result.run_id, of_type=DagsterEventType.STEP_START)
+        assert [event.step_key for event in started] == ["bring_in[b7_8]"]
 
 
 def test_a_run_that_is_told_to_stop_begins_no_further_step(instance):

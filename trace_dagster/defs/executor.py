@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 import os
 import queue
 import sys
@@ -38,6 +39,7 @@ from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.execution.plan.step import ExecutionStep
 from dagster._core.execution.retries import RetryMode
+from dagster._core.log_manager import get_log_record_event, has_log_record_event
 from dagster._utils.error import serializable_error_info_from_exc_info
 
 from trace_dagster import heap
@@ -211,9 +213,17 @@ def _run_step(
     """Its events at its end, whatever happens: else the run would wait for it forever."""
     events: list[DagsterEvent] = []
     try:
-        events.extend(_events_of(context.for_step(step, known)))
+        mine = context.for_step(step, known)
+        mine.log.addFilter(_tells)
+        events.extend(_events_of(mine))
     finally:
         done.put((step, events))
+
+
+def _tells(record: logging.LogRecord) -> bool:
+    """That an output was handled is told by what its handling stored, unless it adds to it."""
+    event = get_log_record_event(record) if has_log_record_event(record) else None
+    return event is None or not event.is_handled_output or bool(event.event_specific_data.metadata)  # type: ignore[union-attr]
 
 
 def _events_of(context: StepExecutionContext) -> Iterator[DagsterEvent]:
