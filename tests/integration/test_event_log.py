@@ -231,6 +231,18 @@ def test_a_step_does_not_succeed_without_its_commit(grouped, postgres_url):
     assert rows(postgres_url, EVENTS, SCHEMA) == []
 
 
+def test_a_connection_that_died_just_now_costs_no_event(grouped, postgres_url):
+    start, *_, success, _ = of_partition("r1", 1)
+    grouped.store_event(start)
+    with psycopg.connect(postgres_url) as other:
+        other.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()"
+            " and datname = current_database()"
+        )
+    grouped.store_event(success)
+    assert len(rows(postgres_url, EVENTS, SCHEMA)) == 2
+
+
 def test_what_could_not_be_stored_on_the_way_is_tried_once_more(grouped, postgres_url, monkeypatch):
     start, output, *_, success, _ = of_partition("r1", 1)
     grouped.store_event(output)

@@ -5,15 +5,16 @@ import multiprocessing
 import psycopg
 import pytest
 
+from trace_dagster.defs import storage
 from trace_dagster.defs.storage import TraceDagsterStorage
 
 pytestmark = pytest.mark.integration
 CONNECTED = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
 
 
-def backend(storage: TraceDagsterStorage) -> int:
+def backend(of: TraceDagsterStorage) -> int:
     """The process of Postgres that answers it."""
-    with storage.run_storage.connect() as connection:
+    with of.run_storage.connect() as connection:
         return connection.exec_driver_sql("select pg_backend_pid()").scalar()
 
 
@@ -25,6 +26,16 @@ def test_storages_of_one_process_share_their_connections(postgres_url):
         assert each.schedule_storage.all_instigator_state() == []
     with psycopg.connect(postgres_url) as connection:
         assert connection.execute(CONNECTED).fetchone() == (1,)
+
+
+def test_a_connection_that_rested_is_asked_whether_it_lives(postgres_url, monkeypatch):
+    monkeypatch.setattr(storage, "RESTED_SECONDS", 0.0)
+    made = TraceDagsterStorage(postgres_url)
+    first = backend(made)
+    assert backend(made) == first
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("select pg_terminate_backend(%s)", [first])
+    assert backend(made) != first
 
 
 def test_a_forked_process_connects_itself(postgres_url):

@@ -201,7 +201,7 @@ class GroupedEventLog(PostgresEventLogStorage):
 
     def _number(self, group: Sequence[_Waiting]) -> None:
         """Put them into the log if one statement can store them all, otherwise none."""
-        if len(group) < 2:
+        if not group:
             return
         insert = SqlEventLogStorageTable.insert().returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True)
         try:

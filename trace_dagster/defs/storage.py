@@ -8,17 +8,22 @@ replaces a private attribute, so the Dagster version is pinned and a test holds 
 
 from __future__ import annotations
 
+import math
 import os
+import time
 import warnings
 from typing import Any
 
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
-from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from trace_dagster.defs.event_log import GroupedEventLog
 from trace_dagster.lite.attach import environment_with_stack, home_of
+from trace_dagster.registry.connection import RESTED_SECONDS
 
 POOL_SIZE = 4
 POOL_OVERFLOW = 16
@@ -63,14 +68,30 @@ class TraceDagsterStorage(DagsterPostgresStorage):
 
 
 def _engine(url: str) -> Engine:
-    return create_engine(
+    made = create_engine(
         url,
         isolation_level="AUTOCOMMIT",
         pool_size=POOL_SIZE,
         max_overflow=POOL_OVERFLOW,
-        pool_pre_ping=True,
         pool_recycle=1800,
     )
+    event.listen(made, "checkin", _note_use)
+    event.listen(made, "checkout", _require_life)
+    return made
+
+
+def _note_use(_: Any, record: ConnectionPoolEntry) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _require_life(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
+    """Ask a connection that rested whether it still lives; in steady work none is, as in the registry."""
+    if time.monotonic() - record.info.get("used_at", math.inf) > RESTED_SECONDS:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("select 1")
+        except connection.Error:
+            raise InvalidatePoolError from None  # the pool connects anew
 
 
 if __name__ == "__main__":  # creates Dagster's tables, so that servers started together do not race for it
