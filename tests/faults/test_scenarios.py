@@ -332,8 +332,7 @@ class TestFence:
 
         def pretend():
             with database.transaction() as session:
-                session.run("finish_task", task_id=lease.task_id, generation=0)
-                session.run("end_attempt", task_id=lease.task_id, attempt=1, state="committed", error=None)
+                session.run("finish_attempt", task_id=lease.task_id, attempt=1, generation=0, state="committed")
 
         with pytest.raises(Corrupt, match="attempts_committed_with_publication"):
             pretend()

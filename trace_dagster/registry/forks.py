@@ -18,13 +18,12 @@ def require_one_chain(
 
     Holds a lock on both boundaries until the transaction ends: two neighbours cannot both pass unseen.
     """
-    for block in (block_range.start, block_range.end):
-        session.run("lock_border", chain_id=chain_id, block=block)
+    borders = {"range_start": block_range.start, "range_end": block_range.end}
+    session.run("lock_borders", chain_id=chain_id, **borders)
     found = session.all(
         "fork_conflicts",
         dataset_uuid=dataset_uuid,
-        range_start=block_range.start,
-        range_end=block_range.end,
+        **borders,
         first_parent_hash=first,
         last_block_hash=last,
     )

@@ -77,13 +77,10 @@ class Publications:
             with self._database.transaction() as session:
                 _require_same(manifest, _require(session, lease))
                 _require_one_chain(session, manifest)
-                session.run("hide_versions", whole=whole, **_span(manifest))
+                if whole or lease.generation:  # otherwise nothing was ever committed here
+                    session.run("hide_versions", whole=whole, **_span(manifest))
                 session.run("insert_version", **values)
                 session.many("insert_file", _file_rows(manifest))
-                session.many(
-                    "link_file",
-                    [{"dataset_version": manifest.dataset_version, "file_key": file.key} for file in manifest.files],
-                )
                 _finish(session, lease, manifest.generation, "committed")
                 session.run("insert_outbox", **_event(lease, manifest))
         except Unavailable as error:
@@ -152,8 +149,7 @@ def _require_one_chain(session: Session, manifest: Manifest) -> None:
 
 
 def _finish(session: Session, lease: Lease, generation: int, state: str) -> None:
-    session.run("finish_task", task_id=lease.task_id, generation=generation)
-    session.run("end_attempt", task_id=lease.task_id, attempt=lease.attempt, state=state, error=None)
+    session.run("finish_attempt", task_id=lease.task_id, attempt=lease.attempt, generation=generation, state=state)
 
 
 def _span(manifest: Manifest) -> dict[str, object]:
@@ -189,6 +185,7 @@ def _version_values(
 def _file_rows(manifest: Manifest) -> list[Row]:
     return [
         {
+            "dataset_version": manifest.dataset_version,
             "file_key": file.key,
             "bytes": file.bytes,
             "sha256": file.sha256,

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import LeaseLost, Refused
-from trace_dagster.registry.connection import Database, Row, Session, storable
+from trace_dagster.registry.connection import Database, Row, storable
 from trace_dagster.registry.wakes import wake
 
 MAX_EXPIRIES = 20
@@ -116,14 +116,15 @@ class Tasks:
                     "its job is paused (`trace-lite resume`), or its stream was taken out of the file",
                     range=block_range,
                 )
-            if stream and self._leased(session, task_id, dataset_uuid) >= stream["max_inflight"]:
+            terms = session.one("claim_terms", **_task_range(task_id, dataset_uuid, block_range))
+            assert terms is not None
+            if stream and terms["leased"] >= stream["max_inflight"]:
                 return Unclaimed.NO_SLOT
-            lease = Lease(task_id, task["attempt"] + 1, uuid4(), self._generation(session, dataset_uuid, block_range))
+            lease = Lease(task_id, task["attempt"] + 1, uuid4(), terms["generation"])
             if task["attempt"]:
                 session.run("expire_attempt", task_id=task_id)
             if task["state"] != "running" or task["expiries"] + 1 < MAX_EXPIRIES:
-                session.run("start_attempt", **lease.fence, run_id=run_id)
-                session.run("lease_task", **lease.fence, ttl_seconds=self.lease_ttl_seconds)
+                session.run("start_attempt", **lease.fence, run_id=run_id, ttl_seconds=self.lease_ttl_seconds)
                 return lease
             reason = f"its process died {MAX_EXPIRIES} times: use a smaller chunk_size, or look at the runs' logs"
             session.run("bury_task", task_id=task_id, error=reason)
@@ -185,21 +186,6 @@ class Tasks:
             wake(session, [row["task_id"] for row in rows])
         return len(rows)
 
-    @staticmethod
-    def _leased(session: Session, task_id: UUID, dataset_uuid: UUID) -> int:
-        row = session.one("count_leased", dataset_uuid=dataset_uuid, task_id=task_id)
-        return int(row["leased"]) if row else 0
-
-    @staticmethod
-    def _generation(session: Session, dataset_uuid: UUID, block_range: BlockRange) -> int:
-        row = session.one(
-            "next_generation",
-            dataset_uuid=dataset_uuid,
-            range_start=block_range.start,
-            range_end=block_range.end,
-        )
-        return int(row["generation"]) if row else 0
-
 
 def _unclaimed(task: Row, *, refresh: bool, by_hand: bool) -> Unclaimed | None:
     if task["state"] == "committed" and not refresh:
@@ -212,10 +198,13 @@ def _unclaimed(task: Row, *, refresh: bool, by_hand: bool) -> Unclaimed | None:
 
 
 def _task(task_id: UUID, dataset_uuid: UUID, block_range: BlockRange, config_hash: str) -> dict[str, object]:
+    return {**_task_range(task_id, dataset_uuid, block_range), "config_hash": config_hash}
+
+
+def _task_range(task_id: UUID, dataset_uuid: UUID, block_range: BlockRange) -> dict[str, object]:
     return {
         "task_id": task_id,
         "dataset_uuid": dataset_uuid,
         "range_start": block_range.start,
         "range_end": block_range.end,
-        "config_hash": config_hash,
     }

@@ -26,11 +26,11 @@ values (
     %(first_parent_hash)s, %(last_block_hash)s);
 
 -- name: insert_file
-insert into trace.files (file_key, bytes, sha256, row_count, min_block, max_block)
-values (%(file_key)s, %(bytes)s, %(sha256)s, %(row_count)s, %(min_block)s, %(max_block)s);
-
--- name: link_file
-insert into trace.version_files (dataset_version, file_key) values (%(dataset_version)s, %(file_key)s);
+with filed as (
+    insert into trace.files (file_key, bytes, sha256, row_count, min_block, max_block)
+    values (%(file_key)s, %(bytes)s, %(sha256)s, %(row_count)s, %(min_block)s, %(max_block)s)
+    returning file_key)
+insert into trace.version_files (dataset_version, file_key) select %(dataset_version)s, file_key from filed;
 
 -- name: files_of_version
 select f.file_key, f.bytes, f.sha256
@@ -65,7 +65,3 @@ order by lower(v.block_range), f.file_key;
 select lower(r) as range_start, upper(r) as range_end
 from (select unnest(range_agg(blocks)) as r from trace.visible_totals where dataset_uuid = %(dataset_uuid)s) merged
 order by 1;
-
--- name: next_generation
-select coalesce(max(generation) + 1, 0) as generation from trace.dataset_versions
-where dataset_uuid = %(dataset_uuid)s and lower(block_range) = %(range_start)s and block_range = int8range(%(range_start)s, %(range_end)s);

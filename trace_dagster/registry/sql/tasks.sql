@@ -30,25 +30,28 @@ select task_id, state, attempt, generation, config_hash, expiries, lease_expires
        not_before <= now() as due
 from trace.tasks where task_id = %(task_id)s for update;
 
--- name: count_leased
-select count(*) as leased from trace.tasks
-where dataset_uuid = %(dataset_uuid)s and state = 'running' and lease_expires_at >= now()
-  and task_id <> %(task_id)s;
+-- name: claim_terms
+-- How many other ranges of the dataset are leased, and the generation that a commit of this one would publish.
+select (select count(*) from trace.tasks
+        where dataset_uuid = %(dataset_uuid)s and state = 'running' and lease_expires_at >= now()
+          and task_id <> %(task_id)s) as leased,
+       (select coalesce(max(generation) + 1, 0) from trace.dataset_versions
+        where dataset_uuid = %(dataset_uuid)s and lower(block_range) = %(range_start)s
+          and block_range = int8range(%(range_start)s, %(range_end)s)) as generation;
 
 -- name: expire_attempt
 update trace.attempts set state = 'expired', ended_at = now()
 where task_id = %(task_id)s and state = 'running';
 
 -- name: start_attempt
+with leased as (
+    update trace.tasks
+    set state = 'running', attempt = %(attempt)s, lease_token = %(lease_token)s, updated_at = now(),
+        expiries = expiries + case when state = 'running' then 1 else 0 end,
+        lease_expires_at = now() + make_interval(secs => %(ttl_seconds)s)
+    where task_id = %(task_id)s)
 insert into trace.attempts (task_id, attempt, lease_token, run_id)
 values (%(task_id)s, %(attempt)s, %(lease_token)s, %(run_id)s);
-
--- name: lease_task
-update trace.tasks
-set state = 'running', attempt = %(attempt)s, lease_token = %(lease_token)s, updated_at = now(),
-    expiries = expiries + case when state = 'running' then 1 else 0 end,
-    lease_expires_at = now() + make_interval(secs => %(ttl_seconds)s)
-where task_id = %(task_id)s;
 
 -- name: bury_task
 -- Its holders keep dying: no one gets it any more before someone looks.
@@ -97,11 +100,14 @@ where task_id = %(task_id)s and attempt = %(attempt)s and lease_token = %(lease_
 update trace.attempts set state = %(state)s, ended_at = now(), error = %(error)s
 where task_id = %(task_id)s and attempt = %(attempt)s and state = 'running';
 
--- name: finish_task
-update trace.tasks
-set state = 'committed', generation = %(generation)s, lease_token = null, lease_expires_at = null, batch_id = null,
-    failures = 0, expiries = 0, error = null, updated_at = now()
-where task_id = %(task_id)s;
+-- name: finish_attempt
+with finished as (
+    update trace.tasks
+    set state = 'committed', generation = %(generation)s, lease_token = null, lease_expires_at = null, batch_id = null,
+        failures = 0, expiries = 0, error = null, updated_at = now()
+    where task_id = %(task_id)s)
+update trace.attempts set state = %(state)s, ended_at = now()
+where task_id = %(task_id)s and attempt = %(attempt)s and state = 'running';
 
 -- name: supersede_others
 with moved as (

@@ -1,6 +1,7 @@
--- name: lock_border
+-- name: lock_borders
 -- Whoever commits next to a block boundary does it one after the other: start before end, so nobody waits in a circle.
-select pg_advisory_xact_lock(hashtextextended('trace:border:' || %(chain_id)s::text || ':' || %(block)s::text, 0));
+select pg_advisory_xact_lock(hashtextextended('trace:border:' || %(chain_id)s::text || ':' || block, 0))
+from unnest(array[%(range_start)s, %(range_end)s]::bigint[]) as border (block);
 
 -- name: fork_conflicts
 -- Visible versions of the chain that meet this range at a block boundary and show another hash there.
