@@ -4,6 +4,9 @@ import multiprocessing
 
 import psycopg
 import pytest
+from dagster import DagsterRun
+from dagster._core.utils import make_new_run_id
+from sqlalchemy import event
 
 from trace_dagster.defs import storage
 from trace_dagster.defs.storage import TraceDagsterStorage
@@ -26,6 +29,17 @@ def test_storages_of_one_process_share_their_connections(postgres_url):
         assert each.schedule_storage.all_instigator_state() == []
     with psycopg.connect(postgres_url) as connection:
         assert connection.execute(CONNECTED).fetchone() == (1,)
+
+
+def test_dagster_does_not_look_for_its_tables_again_and_again(postgres_url):
+    made = TraceDagsterStorage(postgres_url)
+    asked = []
+    event.listen(made.run_storage._engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
+    made.run_storage.add_run(DagsterRun(job_name="job", run_id=make_new_run_id()))
+    made.run_storage.get_run_records()
+    assert made.schedule_storage.supports_batch_queries
+    assert made.schedule_storage.all_instigator_state() == []
+    assert not [each for each in asked if "pg_catalog" in each], asked
 
 
 def test_a_connection_that_rested_is_asked_whether_it_lives(postgres_url, monkeypatch):
