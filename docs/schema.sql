@@ -344,6 +344,7 @@ CREATE INDEX streams_by_job ON trace.streams USING btree (job_id);
 CREATE INDEX tasks_by_batch ON trace.tasks USING btree (batch_id) WHERE (batch_id IS NOT NULL);
 CREATE INDEX tasks_by_dataset_state ON trace.tasks USING btree (dataset_uuid, state);
 CREATE INDEX tasks_by_start ON trace.tasks USING btree (dataset_uuid, lower(block_range));
+CREATE INDEX tasks_leased ON trace.tasks USING btree (dataset_uuid) WHERE (lease_expires_at IS NOT NULL);
 CREATE INDEX tasks_queued ON trace.tasks USING btree (dataset_uuid, lower(block_range)) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text]));
 CREATE INDEX tasks_unfinished ON trace.tasks USING btree (woken_at) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text]));
 CREATE INDEX tasks_with_error ON trace.tasks USING btree (dataset_uuid) WHERE (error IS NOT NULL);

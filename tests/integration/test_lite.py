@@ -86,6 +86,7 @@ def test_a_newer_schema_is_refused_and_an_older_one_is_migrated(postgres_url):
         "0004_scale.sql",
         "0005_gateways.sql",
         "0006_boundaries.sql",
+        "0007_leases.sql",
     ]
 
 

@@ -184,6 +184,18 @@ def test_nor_does_one_of_each_range_before_the_statistics_know_its_job(unknown, 
     guard(unknown, name)
 
 
+def test_a_claim_does_not_read_what_is_queued(postgres, template_database):
+    with registry(postgres, template_database, "queued") as database:
+        with database._pool.connection() as connection:
+            connection.execute("alter table trace.tasks set (autovacuum_enabled = false)")
+        fill(database, 3, name="known")
+        streams = fill(database, RANGES, name="late", analyzed=False)
+        show_head(database, streams[0], 2 * RANGES * CHUNK)
+        Planner(database, Jobs(database)).plan()
+        for name in ("lock_task", "claim_terms"):
+            guard((database, streams_of(Jobs(database), "late")), name)
+
+
 def test_neighbours_are_found_by_their_boundary_alone(unknown):
     """An index that begins with the dataset was read whole for each commit once: 23,000 versions."""
     database, streams = unknown

@@ -32,9 +32,9 @@ from trace.tasks where task_id = %(task_id)s for update;
 
 -- name: claim_terms
 -- How many other ranges of the dataset are leased, and the generation that a commit of this one would publish.
+-- Only what is running has a lease: an index by state would be one of what is queued, too.
 select (select count(*) from trace.tasks
-        where dataset_uuid = %(dataset_uuid)s and state = 'running' and lease_expires_at >= now()
-          and task_id <> %(task_id)s) as leased,
+        where dataset_uuid = %(dataset_uuid)s and lease_expires_at >= now() and task_id <> %(task_id)s) as leased,
        (select coalesce(max(generation) + 1, 0) from trace.dataset_versions
         where dataset_uuid = %(dataset_uuid)s and lower(block_range) = %(range_start)s
           and block_range = int8range(%(range_start)s, %(range_end)s)) as generation;
