@@ -19,6 +19,7 @@ $(VENV)/pyvenv.cfg:
 $(VENV)/.installed: $(VENV)/pyvenv.cfg requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -m trace_dagster.verify.native # compiles the proof, half a minute
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt

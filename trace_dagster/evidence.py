@@ -16,6 +16,7 @@ from trace_dagster.shared import PARTS, Batch, Parts, Shared, batches_of, joined
 from trace_dagster.verify import prove, raw, tables
 from trace_dagster.verify.check import Needs, needs
 from trace_dagster.verify.evidence import Evidence, Header, Receipt
+from trace_dagster.verify.plain import prove_plain
 from trace_dagster.verify.receipts import has_status
 from trace_dagster.verify.tables import HEADER_COLUMNS, RECEIPT_COLUMNS, TRANSACTION_COLUMNS
 
@@ -25,6 +26,9 @@ SOURCES = ("blocks", "transactions")
 _TOKEN_TRANSFERS = ("erc20_transfers", "erc721_transfers")
 """They are read out of the receipts' logs; other datasets bring logs or need none."""
 
+
+_HEADER_BYTES = 1200
+"""Of a header: its hashes, its bloom and Python's objects for them."""
 
 _NOTHING = Needs(headers=False, transactions=False, receipts=False)
 _NULL = memoryview(b"null")
@@ -96,6 +100,7 @@ class Witness:
             transactions=parts["transactions"],
             receipts=parts["receipts"],
             proven=asked.proven,
+            rows=asked.rows,
             source={
                 name: "committed rows" if getattr(asked, name) is None else "rpc"
                 for name, part in parts.items()
@@ -179,6 +184,12 @@ class Witness:
         views = [memoryview(answer) for answer in answers]  # without a copy of each
         if any(view == _NULL for view in views):
             raise Unavailable(f"rpc endpoint {endpoint.name} does not have a block of this range", range=piece)
+        if wanted.transactions and receipts and not deep and (found := prove_plain(answers, piece.start)) is not None:
+            headers, rows = found
+            prove.link(headers, None)
+            parts = Parts.plain(headers, rows)
+            parts.weight = rows.nbytes + _HEADER_BYTES * len(headers)
+            return parts
         parts = Parts(weight=sum(view.nbytes for view in views))
         if blocks:
             _read_blocks(parts, answers[: len(blocks)], piece, full=full, deep=deep)
@@ -227,6 +238,7 @@ class Witness:
             transactions=found.transactions if wanted.transactions else None,
             receipts=found.receipts if wanted.receipts else None,
             proven=found.proven if wanted.receipts else None,
+            rows=found.rows,
         )
 
     def _receipts(self, answer: msgspec.Raw, header: Header) -> list[Receipt]:

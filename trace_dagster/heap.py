@@ -12,7 +12,7 @@ from contextlib import suppress
 _GARBAGE = (50_000, 10, 10)
 """Proof makes many small objects and no cycles: Python's own thresholds cost it a fifth of its time."""
 
-_MALLOC = {"M_ARENA_MAX": (-8, 2), "M_MMAP_THRESHOLD": (-3, 4 << 20), "M_TRIM_THRESHOLD": (-1, 16 << 20)}
+_MALLOC = {"M_ARENA_MAX": (-8, 2), "M_MMAP_THRESHOLD": (-3, 256 << 10), "M_TRIM_THRESHOLD": (-1, 16 << 20)}
 """Options of glibc's malloc.h and their values: an arena per thread each keeps what answers and row groups took."""
 
 

@@ -10,14 +10,18 @@ from typing import NamedTuple
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.once import Once
+from trace_dagster.verify import prove, tables
 from trace_dagster.verify.check import Needs, needs
-from trace_dagster.verify.evidence import Header, Outcome, Receipt, Transaction
+from trace_dagster.verify.evidence import Header, Late, Outcome, Receipt, Rows, Transaction
 
 BATCH_BLOCKS = 50
 """Blocks of shared evidence that are kept, and fetched, together."""
 
-SHARED_BYTES = 256 * 1024 * 1024
-"""Room for shared evidence, in bytes of the answers it was read from."""
+_RUN_BATCHES = 4
+"""Fetched and proven at once where many follow one another: their answers are in memory all together."""
+
+SHARED_BYTES = 16 * 1024 * 1024
+"""Room for shared evidence: of the bench's chain 4,500 blocks, several times what streams of a run drift apart."""
 
 SHARED_SECONDS = 3600.0
 """Longest wait for evidence another thread is fetching."""
@@ -34,12 +38,29 @@ class Parts:
     receipts: Sequence[Sequence[Receipt]] | None = None
     proven: Sequence[Sequence[Outcome]] | None = None
     weight: int = 0
-    """Bytes of the answers it was read from."""
+    """Bytes of its columns, or about as many: those of the answers it was read from."""
     passed: int = 0
     """Blocks of it that datasets are through with, counted for each dataset."""
+    rows: Rows | None = None
+    """Transactions and receipts as tables, where they were proven in columns: the others are made of them then."""
+
+    @classmethod
+    def plain(cls, headers: Sequence[Header], rows: Rows) -> Parts:
+        """What was proven in columns."""
+        piece = BlockRange(headers[0].number, headers[-1].number + 1)
+        receipts = Late(len(headers), lambda: tables.receipts_of_tables(rows.transactions, rows.logs, piece))
+        return cls(
+            headers=headers,
+            transactions=Late(len(headers), lambda: tables.transactions_of(rows.transactions, piece)),
+            receipts=receipts,
+            proven=Late(len(headers), lambda: [list(prove.outcomes(inside)) for inside in receipts]),
+            rows=rows,
+        )
 
     def of(self, start: int, end: int) -> Parts:
         """The parts of some of the blocks, counted from the first."""
+        if self.rows is not None and self.headers is not None:
+            return Parts.plain(self.headers[start:end], self.rows.of(start, end))
         some = Parts()
         for name in (*PARTS, "proven"):
             if (part := getattr(self, name)) is not None:
@@ -49,6 +70,9 @@ class Parts:
 
 def joined(found: Sequence[Parts]) -> Parts:
     """Consecutive blocks' parts as one."""
+    rows = [each.rows for each in found if each.rows is not None]
+    if len(rows) == len(found):
+        return Parts.plain([header for each in found for header in each.headers or ()], Rows.joined(rows))
     whole = Parts()
     for name in (*PARTS, "proven"):
         if getattr(found[0], name) is not None:
@@ -85,10 +109,10 @@ def batches_of(piece: BlockRange, whole: BlockRange, endpoint: str, chain_id: in
 
 
 def runs(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
-    """Batches that follow one another, together."""
+    """Batches that follow one another, together, but not more than are held at once as answers."""
     run: list[Batch] = []
     for batch in batches:
-        if run and run[-1].end != batch.start:
+        if run and (run[-1].end != batch.start or len(run) == _RUN_BATCHES):
             yield run
             run = []
         run.append(batch)

@@ -16,7 +16,9 @@ from tests.support.recorded_blocks import RecordedChain
 from trace_dagster.blocks import BlockRange
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.encode import block_json, receipts_json, traces_json
+from trace_dagster.shared import Parts
 from trace_dagster.verify.evidence import Evidence
+from trace_dagster.verify.plain import await_compiled, prove_plain
 from trace_dagster.verify.prove import prove_header, prove_transactions, receipts_of
 from trace_dagster.verify.raw import decode_block, decode_receipts
 
@@ -74,6 +76,16 @@ def evidence_of(piece: BlockRange, answers: list[tuple[dict[str, Any], list[dict
         transactions.append(prove_transactions(raw, headers[-1], deep=True))
         receipts.append(receipts_of(decode_receipts(json.dumps(found).encode()), headers[-1]))
     return Evidence(headers, transactions, receipts, {"all": "raw"})
+
+
+def in_columns(piece: BlockRange, answers: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> Evidence | None:
+    """The same, proven by the compiled code; None where that finds it not plain."""
+    await_compiled()
+    texts = [json.dumps(block).encode() for block, _ in answers] + [json.dumps(found).encode() for _, found in answers]
+    if (found := prove_plain(texts, piece.start)) is None:
+        return None
+    parts = Parts.plain(*found)
+    return Evidence(found[0], parts.transactions, parts.receipts, {"all": "raw"}, proven=parts.proven, rows=parts.rows)
 
 
 def _proven(piece: BlockRange, chain_id: int, answers: Any, traces: Any) -> Proven:

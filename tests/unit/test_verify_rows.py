@@ -1,6 +1,7 @@
 """True tables verify; the same tables with any row or any covered value changed do not."""
 
 import os
+from functools import cache
 
 import pyarrow as pa
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tests.support.cryo_tables import NAMES
-from tests.support.proven import REAL, devchain, real, real_folder
+from tests.support.proven import REAL, devchain, in_columns, real, real_folder
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.errors import UnknownFormat, VerificationFailed
 from trace_dagster.verify.check import check
@@ -59,8 +60,16 @@ def proven_before(found):
     return replace(found.evidence, proven=[list(outcomes(inside)) for inside in found.evidence.receipts])
 
 
+@cache
+def proven_in_columns(which):
+    """The same evidence, proven by the compiled code."""
+    found = case(which)
+    return in_columns(found.piece, found.answers)
+
+
 def refused(found, name, table):
-    for evidence in (found.evidence, proven_before(found)):
+    which = "devchain" if found is devchain() else found.piece.start
+    for evidence in (found.evidence, proven_before(found), proven_in_columns(which)):
         with pytest.raises(VerificationFailed) as caught:
             proof(found, name, table, evidence=evidence)
         assert "block" in caught.value.facts
@@ -77,6 +86,33 @@ def test_receipts_proven_before_say_the_same_and_are_not_proven_again(which, nam
 
     monkeypatch.setattr("trace_dagster.verify.receipts.list_root", never)
     assert proof(found, name, found.tables[name], evidence=proven_before(found)) == expected
+
+
+@pytest.mark.parametrize("which", CASES)
+@pytest.mark.parametrize("name", NAMES)
+def test_evidence_in_columns_says_the_same(which, name):
+    found = case(which)
+    evidence = proven_in_columns(which)
+    assert list(evidence.headers) == list(found.evidence.headers)
+    assert list(evidence.transactions) == list(found.evidence.transactions)
+    assert list(evidence.receipts) == list(found.evidence.receipts)
+    assert list(evidence.proven) == list(proven_before(found).proven)
+    for deep in (False, True):
+        said = proof(found, name, found.tables[name], evidence=evidence, deep=deep)
+        assert said == proof(found, name, found.tables[name], deep=deep)
+
+
+@pytest.mark.parametrize("which", CASES)
+@pytest.mark.parametrize("name", ["transactions", "logs", "geth_calls"])
+def test_true_rows_are_compared_in_columns_alone(which, name, monkeypatch):
+    found, evidence = case(which), proven_in_columns(which)
+
+    def never(*args, **options):
+        pytest.fail("compared row by row")
+
+    for slow in ("check_transactions", "check_logs", "check_calls"):
+        monkeypatch.setattr(f"trace_dagster.verify.rows.{slow}", never)
+    assert proof(found, name, found.tables[name], evidence=evidence).level == LEVELS[name]
 
 
 @pytest.mark.parametrize("which", CASES)

@@ -20,7 +20,8 @@ WHOLE_SECONDS = 60.0
 DOOR_SECONDS = 3600.0
 """The same through a gateway: requests wait there for the endpoint's budget, and each has its time from then on."""
 
-_PART_BYTES = 65536
+_PART_BYTES = 1 << 20
+"""Most that is taken of what has come."""
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
@@ -61,16 +62,17 @@ def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS)
 def _read(answer: urllib3.BaseHTTPResponse, endpoint: Endpoint, seconds: float) -> bytes:
     """The body, within a time and a size: an endpoint that drips must not hold us."""
     deadline = time.monotonic() + seconds
-    data = bytearray()
-    for part in answer.stream(_PART_BYTES, decode_content=True):
-        data += part
-        if len(data) > MAX_ANSWER_BYTES:
+    parts, size = [], 0
+    while part := answer.read1(_PART_BYTES, decode_content=True):
+        parts.append(part)
+        size += len(part)
+        if size > MAX_ANSWER_BYTES:
             answer.close()
             raise Unavailable(f"rpc endpoint {endpoint.name} answered with more than {MAX_ANSWER_BYTES} bytes")
         if time.monotonic() > deadline:
             answer.close()
             raise NoAnswer(f"rpc endpoint {endpoint.name} did not end its answer in {seconds:.0f} s")
-    return bytes(data)
+    return b"".join(parts)
 
 
 @cache

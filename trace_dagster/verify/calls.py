@@ -19,7 +19,7 @@ from trace_dagster.verify.tables import column
 _Root = tuple[int, Transaction, Receipt]
 """(block, transaction, receipt) of a root frame."""
 
-_OPEN = ["call frames below the root", "gas, output and error text of root frames", "senders of root frames"]
+OPEN = ["call frames below the root", "gas, output and error text of root frames", "senders of root frames"]
 
 
 def check_calls(
@@ -46,7 +46,7 @@ def check_calls(
         roots += [(header.number, *pair) for pair in zip(inside, outcomes, strict=True)]
     _none_left(found, headers)
     _check_roots(table.take(pa.array(rows, pa.int64())), roots, name)
-    done = Compared(["root frames equal the transactions"], {"block_number"}, list(_OPEN))
+    done = Compared(["root frames equal the transactions"], {"block_number"}, list(OPEN))
     for more in (check_block_hashes(table, headers), check_transaction_hashes(table, headers, transactions, receipts)):
         done.checks += more.checks
         done.covered |= more.covered

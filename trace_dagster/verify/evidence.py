@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Generic, TypeVar, overload
 
 import msgspec
+import pyarrow as pa
 
 Log = tuple[bytes, tuple[bytes, ...], bytes]
 """(address, topics, data): 20 bytes, up to four times 32 bytes, any number of bytes."""
@@ -67,6 +71,81 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     post_state: bytes | None = None
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Transactions and logs of consecutive blocks as tables, with the names and order of the rows Cryo stores.
+
+    What the roots cover is proven, and each receipt is of its transaction; ``from_address`` is what the node said.
+    """
+
+    transactions: pa.Table
+    logs: pa.Table
+    transaction_ends: list[int]
+    """For each block the row behind its last transaction."""
+    log_ends: list[int]
+
+    def of(self, start: int, end: int) -> Rows:
+        """The rows of some of the blocks, counted from the first."""
+        transactions, logs = _first(self.transaction_ends, start), _first(self.log_ends, start)
+        return Rows(
+            self.transactions.slice(transactions, _first(self.transaction_ends, end) - transactions),
+            self.logs.slice(logs, _first(self.log_ends, end) - logs),
+            [each - transactions for each in self.transaction_ends[start:end]],
+            [each - logs for each in self.log_ends[start:end]],
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[Rows]) -> Rows:
+        """Those of blocks that follow on each other as one."""
+        transaction_ends: list[int] = []
+        log_ends: list[int] = []
+        for part in parts:
+            transactions, logs = _first(transaction_ends, len(transaction_ends)), _first(log_ends, len(log_ends))
+            transaction_ends += [transactions + each for each in part.transaction_ends]
+            log_ends += [logs + each for each in part.log_ends]
+        return Rows(
+            pa.concat_tables([part.transactions for part in parts]),
+            pa.concat_tables([part.logs for part in parts]),
+            transaction_ends,
+            log_ends,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes the tables take."""
+        return int(self.transactions.nbytes + self.logs.nbytes)
+
+
+def _first(ends: Sequence[int], block: int) -> int:
+    """Where the rows of a block begin."""
+    return ends[block - 1] if block else 0
+
+
+Item = TypeVar("Item")
+
+
+class Late(Sequence[Item], Generic[Item]):
+    """A sequence of a known length that is made when somebody looks into it: few datasets need more than columns."""
+
+    def __init__(self, length: int, make: Callable[[], Sequence[Item]]) -> None:
+        self._length = length
+        self._make = make
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, at: int) -> Item: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Item]: ...
+    def __getitem__(self, at: int | slice) -> Item | Sequence[Item]:
+        return self._items[at]
+
+    @cached_property
+    def _items(self) -> Sequence[Item]:
+        return self._make()
+
+
 class Evidence(msgspec.Struct, frozen=True):
     """Everything known about a piece; ``source`` says where each part came from."""
 
@@ -76,3 +155,5 @@ class Evidence(msgspec.Struct, frozen=True):
     source: dict[str, str] = msgspec.field(default_factory=dict)
     proven: Sequence[Sequence[Outcome]] | None = None
     """The receipts once more, where they are known to give their headers' roots: for rows that say the same."""
+    rows: Rows | None = None
+    """All of it once more as tables, where it was proven in columns."""

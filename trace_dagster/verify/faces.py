@@ -11,7 +11,7 @@ from trace_dagster.verify.facts import disagrees
 from trace_dagster.verify.tables import block_at, column, first, plain
 
 FACES = ("_binary", "_string", "_f64")
-_COUNTS = ("n_input_bytes", "n_input_zero_bytes", "n_input_nonzero_bytes")
+INPUT_COUNTS = ("n_input_bytes", "n_input_zero_bytes", "n_input_nonzero_bytes")
 
 
 def numbers_with_faces(table: pa.Table) -> list[str]:
@@ -45,13 +45,13 @@ def input_counts(inputs: list[bytes]) -> dict[str, list[int]]:
     zeros = [data.count(0) for data in inputs]
     sizes = [len(data) for data in inputs]
     return dict(
-        zip(_COUNTS, (sizes, zeros, [size - zero for size, zero in zip(sizes, zeros, strict=True)]), strict=True)
+        zip(INPUT_COUNTS, (sizes, zeros, [size - zero for size, zero in zip(sizes, zeros, strict=True)]), strict=True)
     )
 
 
 def check_input_counts(table: pa.Table) -> bool:
     """The n_input_* columns must count the input; False when there is nothing to compare."""
-    present = [name for name in _COUNTS if name in table.column_names]
+    present = [name for name in INPUT_COUNTS if name in table.column_names]
     if "input" not in table.column_names or not present:
         return False
     inputs = plain(table, "input")
@@ -59,7 +59,7 @@ def check_input_counts(table: pa.Table) -> bool:
     if row is not None:
         raise VerificationFailed("a transaction has no input", block=block_at(table, row))
     sizes, zeros = pc.binary_length(inputs), pc.count_substring(inputs, b"\0")
-    for name, expected in zip(_COUNTS, (sizes, zeros, pc.subtract(sizes, zeros)), strict=True):
+    for name, expected in zip(INPUT_COUNTS, (sizes, zeros, pc.subtract(sizes, zeros)), strict=True):
         if name in present:
             row = first(pc.fill_null(pc.not_equal(plain(table, name), expected), True))
             if row is not None:

@@ -1,0 +1,189 @@
+"""The compiled proof says of a block what Python's says, or nothing."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import sha3
+
+from tests.support.plain_fuzz import agree, changed, in_python, texts
+from tests.support.proven import DEVCHAIN, REAL, devchain, real, real_folder
+from trace_dagster.shared import Parts, joined
+from trace_dagster.verify import plain, trie
+from trace_dagster.verify.native import keccak as native_keccak
+from trace_dagster.verify.native import trie as native_trie
+from trace_dagster.verify.plain import await_compiled, prove_plain
+
+FIRST = DEVCHAIN.start
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled():
+    await_compiled()
+
+
+def whole():
+    return texts(0, len(DEVCHAIN))
+
+
+def test_keccak():
+    out, state = np.zeros(40, np.uint8), np.zeros(25, np.uint64)
+    data = np.frombuffer(random.Random(1).randbytes(600), np.uint8)
+    for end in range(500):
+        native_keccak.keccak(data, 3, 3 + end, out, 5, state)
+        assert out[5:37].tobytes() == sha3.keccak_256(data[3 : 3 + end].tobytes()).digest()
+
+
+@pytest.mark.parametrize("count", [*range(20), 127, 128, 129, 130, 255, 256, 257, 300, 700])
+def test_roots(count):
+    pick = random.Random(count)
+    items = [pick.randbytes(pick.choice((1, 2, 20, 31, 33, 55, 56, 300))) for _ in range(count)]
+    text = np.frombuffer(b"".join(items) or b" ", np.uint8).copy()
+    ends = np.cumsum([len(item) for item in items], dtype=np.int64) if items else np.zeros(0, np.int64)
+    frames, state = np.zeros((native_trie.DEEPEST, 6), np.int64), np.zeros(25, np.uint64)
+    out = np.zeros(len(text) + 4096, np.uint8)
+    at = native_trie.list_root(text, ends, count, out, frames, state)
+    assert out[at : at + 32].tobytes() == trie.list_root(items)
+    for room in range(0, 400, 7):  # too little room is said, whatever is written
+        at = native_trie.list_root(text, ends, count, out[:room], frames, state)
+        assert at == -1 or out[at : at + 32].tobytes() == trie.list_root(items)
+
+
+def test_blocks_apart_and_together():
+    headers, rows = prove_plain(whole(), FIRST)
+    one = Parts.plain(headers, rows)
+    each = [Parts.plain(*prove_plain(texts(at, at + 1), FIRST + at)) for at in range(len(DEVCHAIN))]
+    for found in (joined(each), joined([one.of(0, 5), one.of(5, 6), one.of(6, len(DEVCHAIN))])):
+        assert found.rows.transactions.equals(rows.transactions)
+        assert found.rows.logs.equals(rows.logs)
+        assert (found.rows.transaction_ends, found.rows.log_ends) == (rows.transaction_ends, rows.log_ends)
+        assert list(found.receipts) == list(one.receipts)
+    assert list(one.of(3, 7).transactions) == list(one.transactions)[3:7]
+
+
+@pytest.mark.parametrize("number", REAL)
+def test_real_blocks_are_plain(number):
+    if real_folder() is None:
+        pytest.skip("TRACE_REAL_BLOCKS is not set: real mainnet blocks are left out")
+    block, receipts = real(number).answers[0]
+    answers = [json.dumps(block, indent=1).encode(), json.dumps(receipts, separators=(",", ":")).encode()]
+    assert agree(answers, number)
+
+
+def test_another_number_than_asked_for_is_not_plain():
+    assert prove_plain(whole(), FIRST + 1) is None
+    assert prove_plain(whole()[1:] + whole()[:1], FIRST) is None
+
+
+def objects(answers):
+    """Every object of a block's answers: the header, transactions, entries of their lists, receipts, logs."""
+    found = [answers]
+    while found:
+        each = found.pop()
+        if isinstance(each, dict):
+            yield each
+        found.extend(each.values() if isinstance(each, dict) else each if isinstance(each, list) else ())
+
+
+OTHERS = [None, "0x", "0x0", "0x01", "0x" + "f" * 65, "0xzz", 7, ["0x1"], "0x1_0"]
+
+
+@pytest.mark.parametrize("at", range(len(DEVCHAIN)))
+def test_any_member_changed_or_gone_is_judged_as_python_judges_it(at):
+    answers, honest = list(deepcopy(devchain().answers[at])), texts(at, at + 1)
+    seen = set()
+    for each in objects(answers):
+        for name in list(each):
+            shape = (frozenset(each), name, each.get("type"))
+            if shape in seen:
+                continue
+            seen.add(shape)
+            value = each.pop(name)
+            agree([json.dumps(answer).encode() for answer in answers], FIRST + at, honest)
+            for other in OTHERS:
+                each[name] = other
+                agree([json.dumps(answer).encode() for answer in answers], FIRST + at, honest)
+            each[name] = value
+    assert agree([json.dumps(answer).encode() for answer in answers], FIRST + at, honest)
+
+
+def test_what_a_hash_covers_cannot_differ():
+    """Nothing that Python refuses is plainly right: hostile changes of covered members, each on its own."""
+    for at in range(len(DEVCHAIN)):
+        answers = list(deepcopy(devchain().answers[at]))
+        for each in objects(answers):
+            for name in ("hash", "value", "nonce", "input", "cumulativeGasUsed", "status", "data", "address", "number"):
+                if isinstance(each.get(name), str):
+                    value = each[name]
+                    each[name] = value[:-1] + ("1" if value[-1] != "1" else "2")
+                    texts_ = [json.dumps(answer).encode() for answer in answers]
+                    assert (prove_plain(texts_, FIRST + at) is None) == (in_python(texts_, FIRST + at) is None)
+                    each[name] = value
+
+
+def test_white_space_order_and_unknown_members_do_not_matter():
+    pick = random.Random(5)
+
+    def shuffled(value):
+        if isinstance(value, dict):
+            members = [(name, shuffled(each)) for name, each in value.items()]
+            members += [("odd", {"a": ["[", {"b": "}"}]}), ("more", 1.5e3), ("none", None), ("yes", True)]
+            pick.shuffle(members)
+            return dict(members)
+        return [shuffled(each) for each in value] if isinstance(value, list) else value
+
+    for indent in (None, 0, 3):
+        answers = [json.dumps(shuffled(json.loads(text)), indent=indent).encode() for text in whole()]
+        assert agree(answers, FIRST)
+
+
+def test_an_escape_is_left_to_python():
+    answers = texts(1, 2)
+    answers[0] = answers[0].replace(b'"0x', b'"\\u0030x', 1)
+    assert prove_plain(answers, FIRST + 1) is None
+    assert in_python(answers, FIRST + 1) is not None
+
+
+def test_changed_bytes():
+    pick = random.Random(11)
+    for _ in range(400):
+        at = pick.randrange(len(DEVCHAIN))
+        honest = texts(at, at + 1)
+        answers = list(honest)
+        which = pick.randrange(2)
+        answers[which] = changed(answers[which], pick) or b" "
+        agree(answers, FIRST + at, honest)
+
+
+def test_no_index_leaves_its_array(tmp_path):
+    """The same with every index checked, which is compiled apart."""
+    environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.plain_fuzz", "600", "3"],
+        env=environment, capture_output=True, text=True, timeout=170, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "changed answers" in done.stdout
+
+
+def test_python_proves_until_the_code_is_compiled(monkeypatch):
+    def broken(name):
+        raise OSError("not now")
+
+    monkeypatch.setattr(plain, "import_module", broken)
+    plain._compiled.cache_clear()
+    try:
+        assert prove_plain(whole(), FIRST) is None
+        with pytest.raises(OSError, match="not now"):
+            await_compiled()
+        assert prove_plain(whole(), FIRST) is None
+    finally:
+        monkeypatch.undo()
+        plain._compiled.cache_clear()
+        await_compiled()
+    assert prove_plain(whole(), FIRST) is not None

@@ -1,0 +1,205 @@
+"""Answers to proven columns: what the compiled code fills, as headers and as Arrow tables with Cryo's column names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from trace_dagster.verify.evidence import Header, Rows
+from trace_dagster.verify.native.blocks import (
+    HEADER_BYTES,
+    HEADER_NUMBERS,
+    TOPICS_AT,
+    TRANSACTION_BYTES,
+    TRANSACTION_NUMBERS,
+    VALUE_AT,
+    prove,
+    room,
+)
+from trace_dagster.verify.raw import Json
+
+_BINARY = pa.large_binary()
+_AT_ONCE = 16 << 20
+"""Bytes of answers that are put together for the compiled code."""
+_FILLED = 12
+"""Of the arrays it is given; the others are room to work in."""
+_FIRST_WITH_FEES = 2
+"""The first type of transactions with fee caps (EIP-1559)."""
+
+Array = NDArray[Any]
+
+
+def proven(answers: Sequence[Json], first: int) -> tuple[list[Header], Rows] | None:
+    """See :func:`trace_dagster.verify.plain.prove_plain`."""
+    blocks = len(answers) // 2
+    headers: list[Header] = []
+    parts: list[Rows] = []
+    for start, end in _cut([len(memoryview(one)) + len(memoryview(two)) for one, two in _pairs(answers)]):
+        found = _proven([*answers[start:end], *answers[blocks + start : blocks + end]], first + start)
+        if found is None:
+            return None
+        headers += found[0]
+        parts.append(found[1])
+    return headers, Rows.joined(parts)
+
+
+def _pairs(answers: Sequence[Json]) -> Iterator[tuple[Json, Json]]:
+    """Each block's answer with that of its receipts."""
+    blocks = len(answers) // 2
+    return zip(answers[:blocks], answers[blocks:], strict=True)
+
+
+def _cut(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Spans of blocks whose answers have _AT_ONCE bytes, or one block."""
+    start = taken = 0
+    for block, size in enumerate(sizes):
+        if block > start and taken + size > _AT_ONCE:
+            yield start, block
+            start, taken = block, 0
+        taken += size
+    yield start, len(sizes)
+
+
+def _proven(answers: Sequence[Json], first: int) -> tuple[list[Header], Rows] | None:
+    ends = np.fromiter(accumulate(len(memoryview(answer)) for answer in answers), np.int64, len(answers))
+    text = b"".join(answers)
+    receipts = int(ends[len(answers) // 2 - 1])
+    transactions, logs = text.count(b'"cumulativeGasUsed"', receipts), text.count(b'"topics"', receipts)
+    longest = int(np.diff(ends, prepend=0).max())
+    arrays = room(len(answers) // 2, transactions, logs, len(text), longest)
+    if prove(np.frombuffer(text, np.uint8), ends, first, *arrays) != len(answers) // 2:
+        return None
+    (
+        header_bytes, header_numbers, extra, transaction_bytes, transaction_numbers, inputs, input_ends,
+        log_bytes, log_numbers, data, data_ends, block_ends,
+    ) = arrays[:_FILLED]  # fmt: skip
+    extra_ends, transaction_ends, log_ends = block_ends.T
+    headers = _headers(first, header_bytes, header_numbers, extra, extra_ends.tolist())
+    return headers, Rows(
+        _transactions(headers, transaction_bytes, transaction_numbers, inputs, input_ends, transaction_ends),
+        _logs(headers, transaction_bytes, log_bytes, log_numbers, data, data_ends, transaction_ends, log_ends),
+        transaction_ends.tolist(),
+        log_ends.tolist(),
+    )
+
+
+def _headers(first: int, rows: Array, numbers: Array, extra: Array, extra_ends: list[int]) -> list[Header]:
+    fixed = dict(zip(HEADER_BYTES, _split(rows, [width for _, width in HEADER_BYTES.values()]), strict=True))
+    plain = dict(zip(HEADER_NUMBERS, numbers.T.tolist(), strict=True))
+    fees = [fee if given else None for fee, given in zip(plain["base_fee"], plain["has_base_fee"], strict=True)]
+    texts = extra[: extra_ends[-1]].tobytes()
+    return [
+        Header(
+            number=first + row,
+            hash=fixed["hash"][row],
+            parent_hash=fixed["parent_hash"][row],
+            transactions_root=fixed["transactions_root"][row],
+            receipts_root=fixed["receipts_root"][row],
+            logs_bloom=fixed["logs_bloom"][row],
+            state_root=fixed["state_root"][row],
+            author=fixed["author"][row],
+            gas_used=plain["gas_used"][row],
+            extra_data=texts[start:end],
+            timestamp=plain["timestamp"][row],
+            base_fee_per_gas=fees[row],
+        )
+        for row, (start, end) in enumerate(zip([0, *extra_ends], extra_ends, strict=False))
+    ]
+
+
+def _split(rows: Array, widths: list[int]) -> list[list[bytes]]:
+    """Columns of fixed size as Python's bytes."""
+    ends = list(accumulate(widths))
+    return [
+        [bytes(value) for value in np.ascontiguousarray(rows[:, end - width : end])]
+        for end, width in zip(ends, widths, strict=True)
+    ]
+
+
+def _transactions(
+    headers: list[Header], fixed: Array, given: Array, inputs: Array, input_ends: Array, ends: Array
+) -> pa.Table:
+    count = int(ends[-1])
+    numbers = dict(zip(TRANSACTION_NUMBERS, given[:count].T, strict=True))
+    ends_of = accumulate(width for _, width in TRANSACTION_BYTES.values())
+    columns = {
+        name: fixed[:count, end - width : end]
+        for (name, (_, width)), end in zip(TRANSACTION_BYTES.items(), ends_of, strict=True)
+    }
+    blocks, places = _places(headers, ends)
+    no_fees = numbers["kind"] < _FIRST_WITH_FEES
+    return pa.table(
+        {
+            "block_number": blocks,
+            "transaction_index": places,
+            "transaction_hash": _fixed(columns["hash"]),
+            "transaction_type": numbers["kind"],
+            "nonce": numbers["nonce"],
+            "from_address": _fixed(columns["sender"], numbers["has_sender"]),
+            "to_address": _fixed(columns["to"], numbers["has_to"]),
+            "value_binary": _fixed(fixed[:count, VALUE_AT:]),
+            "input": _texts(inputs, input_ends[:count]),
+            "gas_limit": numbers["gas_limit"],
+            "gas_price": numbers["gas_price"],
+            "max_fee_per_gas": pa.array(numbers["cap"], mask=no_fees),
+            "max_priority_fee_per_gas": pa.array(numbers["tip"], mask=no_fees),
+            "success": numbers["succeeded"] == 1,
+            "gas_used": numbers["gas_used"],
+        }
+    )
+
+
+def _logs(
+    headers: list[Header], transactions: Array, fixed: Array, given: Array, data: Array, data_ends: Array,
+    transaction_ends: Array, ends: Array,
+) -> pa.Table:  # fmt: skip
+    count = int(ends[-1])
+    of, topics = given[:count].T
+    blocks, places = _places(headers, ends)
+    firsts = np.concatenate(([0], transaction_ends[:-1])).repeat(np.diff(ends, prepend=0))
+    hash_width = TRANSACTION_BYTES["hash"][1]
+    return pa.table(
+        {
+            "block_number": blocks,
+            "transaction_index": of,
+            "log_index": places,
+            "transaction_hash": _fixed(transactions[firsts + of.astype(np.int64), :hash_width]),
+            "address": _fixed(fixed[:count, :TOPICS_AT]),
+            **{
+                f"topic{place}": _fixed(fixed[:count, at : at + 32], topics > place)
+                for place, at in enumerate(range(TOPICS_AT, fixed.shape[1], 32))
+            },
+            "data": _texts(data, data_ends[:count]),
+        }
+    )
+
+
+def _places(headers: list[Header], ends: Array) -> tuple[Array, Array]:
+    """(block number, place in the block) of each row."""
+    counts = np.diff(ends, prepend=0)
+    numbers = np.arange(headers[0].number, headers[0].number + len(headers), dtype=np.uint64)
+    return numbers.repeat(counts), np.arange(ends[-1], dtype=np.uint64) - (ends - counts).repeat(counts).astype(
+        np.uint64
+    )
+
+
+def _fixed(values: Array, given: Array | None = None) -> pa.Array:
+    """A binary column out of rows of bytes; null where ``given`` is 0."""
+    count, width = values.shape
+    offsets = np.arange(count + 1, dtype=np.int64) * width
+    valid = None if given is None else pa.py_buffer(np.packbits(given.astype(np.bool_), bitorder="little"))
+    return pa.Array.from_buffers(
+        _BINARY, count, [valid, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(values))]
+    )
+
+
+def _texts(data: Array, ends: Array) -> pa.Array:
+    """A binary column of values of any length."""
+    offsets = np.concatenate((np.zeros(1, np.int64), ends))
+    values = data[: offsets[-1]].copy()
+    return pa.Array.from_buffers(_BINARY, len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(values)])

@@ -1,0 +1,208 @@
+"""Hex text to RLP and to numbers. Every function that writes returns the place behind what it wrote.
+
+-1 means that something is missing, of the wrong form, or has no room; writing on from -1 gives -1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trace_dagster.verify.native.jit import native
+from trace_dagster.verify.native.scan import QUOTE
+from trace_dagster.verify.native.types import Bytes, Text, Words
+
+HEAD = 9
+"""The longest head of an RLP list: its payload is written behind so much room and moved."""
+
+_MOST_DIGITS = 64
+_NO_DIGIT = 255
+_DIGITS = np.full(256, _NO_DIGIT, np.uint8)
+for _digit, _char in enumerate(b"0123456789abcdef"):
+    _DIGITS[_char] = _digit
+    _DIGITS[ord(chr(_char).upper())] = _digit
+
+
+@native
+def _first_digit(text: Text, start: int, end: int) -> int:
+    """Where the hex digits of the quoted text at ``start`` begin."""
+    if start < 0 or end - start < 4 or text[start] != QUOTE or text[start + 1] != 48 or text[start + 2] != 120:
+        return -1
+    return start + 3
+
+
+@native
+def _decode(text: Text, start: int, end: int, out: Bytes, at: int) -> int:
+    """The bytes of an even number of hex digits."""
+    if at < 0 or start < 0 or (end - start) % 2 or at + (end - start) // 2 > len(out):
+        return -1
+    while start < end:
+        high, low = _DIGITS[text[start]], _DIGITS[text[start + 1]]
+        if high == _NO_DIGIT or low == _NO_DIGIT:
+            return -1
+        out[at] = (high << 4) | low
+        at += 1
+        start += 2
+    return at
+
+
+@native
+def decode(text: Text, start: int, end: int, out: Bytes, at: int) -> int:
+    """Bytes of any number, without a head."""
+    return _decode(text, _first_digit(text, start, end), end - 1, out, at)
+
+
+@native
+def fixed(text: Text, start: int, end: int, size: int, out: Bytes, at: int) -> int:
+    """Exactly ``size`` bytes, without a head: another length could move bytes between fields under the same hash."""
+    return decode(text, start, end, out, at) if end - start == 2 * size + 4 else -1
+
+
+@native
+def _significant(text: Text, start: int, end: int) -> int:
+    """The first digit of a number of at most 256 bits that is not 0, ``end - 1`` for 0 itself."""
+    first = _first_digit(text, start, end)
+    if first < 0 or first == end - 1 or end - 1 - first > _MOST_DIGITS:
+        return -1
+    while first < end - 1 and text[first] == 48:
+        first += 1
+    return first
+
+
+@native
+def _number(text: Text, start: int, end: int, out: Bytes, at: int) -> int:
+    """A number as big-endian bytes without leading zeros, none for 0, without a head."""
+    first = _significant(text, start, end)
+    if at < 0 or first < 0 or at + 32 > len(out):
+        return -1
+    if (end - 1 - first) % 2:
+        digit = _DIGITS[text[first]]
+        if digit == _NO_DIGIT:
+            return -1
+        out[at] = digit
+        at += 1
+        first += 1
+    return _decode(text, first, end - 1, out, at)
+
+
+@native
+def word(text: Text, start: int, end: int, out: Words, at: int) -> bool:
+    """A number of at most 64 bits to ``out[at]``; whether it is one."""
+    first = _significant(text, start, end)
+    if first < 0 or end - 1 - first > 16:
+        return False
+    found = np.uint64(0)
+    while first < end - 1:
+        digit = _DIGITS[text[first]]
+        if digit == _NO_DIGIT:
+            return False
+        found = (found << np.uint64(4)) | np.uint64(digit)
+        first += 1
+    out[at] = found
+    return True
+
+
+@native
+def small(text: Text, start: int, end: int) -> int:
+    """A number of one decimal digit, 0 where there is none (a type: EIP-2718); -1 for another."""
+    if start < 0:
+        return 0
+    first = _first_digit(text, start, end)
+    if first < 0 or end - 1 - first != 1 or not 48 <= text[first] < 58:
+        return -1
+    return int(text[first]) - 48
+
+
+@native
+def wide(text: Text, start: int, end: int, out: Bytes) -> bool:
+    """A number of at most 256 bits to the 32 bytes of ``out``; whether it is one."""
+    last = _number(text, start, end, out, 0)
+    for place in range(31, -1, -1):
+        behind = last - 32 + place
+        out[place] = out[behind] if behind >= 0 else 0
+    return last >= 0
+
+
+@native
+def put_head(base: int, size: int, out: Bytes, at: int) -> int:
+    """The head of a string (0x80) or list (0xC0) of ``size`` bytes (yellow paper, appendix B)."""
+    if at < 0 or at + HEAD > len(out):
+        return -1
+    if size < 56:
+        out[at] = base + size
+        return at + 1
+    width = 1
+    while size >> (8 * width):
+        width += 1
+    out[at] = base + 55 + width
+    for place in range(width):
+        out[at + 1 + place] = (size >> (8 * (width - 1 - place))) & 255
+    return at + 1 + width
+
+
+@native
+def _headed(out: Bytes, at: int, last: int) -> int:
+    """The head of the at most 55 bytes from ``at + 1`` to ``last``: one below 0x80 is its own."""
+    if last < 0:
+        return -1
+    size = last - at - 1
+    if size == 1 and out[at + 1] < 0x80:
+        out[at] = out[at + 1]
+        return at + 1
+    out[at] = 0x80 + size
+    return last
+
+
+@native
+def put_number(text: Text, start: int, end: int, out: Bytes, at: int) -> int:
+    """A number of at most 256 bits, with its head."""
+    return _headed(out, at, _number(text, start, end, out, at + 1)) if at >= 0 else -1
+
+
+@native
+def put_bytes(text: Text, start: int, end: int, size: int, out: Bytes, at: int) -> int:
+    """Exactly ``size`` bytes, any number where that is negative, with their head."""
+    given = (end - start) // 2 - 2
+    if at < 0 or start < 0 or (size >= 0 and size != given):
+        return -1
+    if given < 56:
+        return _headed(out, at, decode(text, start, end, out, at + 1))
+    return decode(text, start, end, out, put_head(0x80, given, out, at))
+
+
+@native
+def put_text(data: Bytes, first: int, last: int, out: Bytes, at: int) -> int:
+    """Bytes, with their head."""
+    if last - first != 1 or data[first] >= 0x80:
+        at = put_head(0x80, last - first, out, at)
+    if at < 0 or at + last - first > len(out):
+        return -1
+    for place in range(last - first):
+        out[at + place] = data[first + place]
+    return at + last - first
+
+
+@native
+def put_kind(kind: int, out: Bytes, at: int) -> int:
+    """The byte before an envelope (EIP-2718): none for type 0."""
+    if kind == 0 or at < 0 or at >= len(out):
+        return at
+    out[at] = kind
+    return at + 1
+
+
+@native
+def begin(out: Bytes, at: int) -> int:
+    """Where the payload of a list that begins at ``at`` is written."""
+    return at + HEAD if at >= 0 and at + HEAD <= len(out) else -1
+
+
+@native
+def close(out: Bytes, start: int, last: int) -> int:
+    """End the list begun at ``start`` whose payload ends at ``last``: its head, and the payload moved behind it."""
+    if last < 0:
+        return -1
+    first = start + HEAD
+    at = put_head(0xC0, last - first, out, start)
+    for place in range(last - first):
+        out[at + place] = out[first + place]
+    return at + last - first

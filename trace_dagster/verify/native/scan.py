@@ -1,0 +1,179 @@
+"""Where the members of JSON objects stand. A place of -1 means: not here, or not of the plain form."""
+
+from __future__ import annotations
+
+from trace_dagster.verify.native.jit import native
+from trace_dagster.verify.native.types import Ends, Found, Objects, Text
+
+QUOTE, BACKSLASH, COMMA, COLON = ord('"'), ord("\\"), ord(","), ord(":")
+OPEN, CLOSE, OPEN_LIST, CLOSE_LIST = ord("{"), ord("}"), ord("["), ord("]")
+_NULL = ord("n")
+
+
+@native
+def space(text: Text, at: int, end: int) -> int:
+    """Behind white space."""
+    while at < end and text[at] <= 32:
+        at += 1
+    return at
+
+
+@native
+def string(text: Text, at: int, end: int) -> int:
+    """Behind the string that begins at ``at``; -1 for one with an escape: hex needs none."""
+    if at < 0 or at >= end or text[at] != QUOTE:
+        return -1
+    at += 1
+    while at < end and text[at] != QUOTE:
+        if text[at] == BACKSLASH:
+            return -1
+        at += 1
+    return at + 1 if at < end else -1
+
+
+@native
+def value(text: Text, at: int, end: int) -> int:
+    """Behind the value that begins at ``at``."""
+    depth = 0
+    while 0 <= at < end:
+        char = text[at]
+        if char == QUOTE:
+            at = string(text, at, end) - 1
+            if at < 0:
+                return -1
+        elif char == OPEN or char == OPEN_LIST:
+            depth += 1
+        elif char == CLOSE or char == CLOSE_LIST:
+            depth -= 1
+            if depth < 0:
+                return at  # behind a number or a word
+        elif char == COMMA and depth == 0:
+            return at
+        at += 1
+        if depth == 0 and (char == QUOTE or char == CLOSE or char == CLOSE_LIST):
+            return at
+    return -1
+
+
+@native
+def following(text: Text, at: int, end: int) -> int:
+    """The next item of a list or member of an object, or its closing bracket.
+
+    ``at`` is the opening bracket or the place behind an item; -1 where neither a comma nor the bracket follows.
+    """
+    if at < 0:
+        return -1
+    at = space(text, at, end)
+    if at >= end:
+        return -1
+    char = text[at]
+    if char == CLOSE or char == CLOSE_LIST:
+        return at
+    if char != COMMA and char != OPEN and char != OPEN_LIST:
+        return -1
+    at = space(text, at + 1, end)
+    return at if at < end else -1
+
+
+@native
+def is_list(text: Text, at: int, end: int) -> bool:
+    """Whether a list begins there."""
+    return 0 <= at < end and text[at] == OPEN_LIST
+
+
+@native
+def more(text: Text, at: int) -> bool:
+    """Whether :func:`following` found something."""
+    return at >= 0 and text[at] != CLOSE and text[at] != CLOSE_LIST
+
+
+@native
+def name(text: Text, at: int, end: int, names: Text, ends: Ends, hint: int) -> int:
+    """Which of the names the string at ``at`` is; -1 for another.
+
+    ``names`` are one after the other, ``ends`` says where each ends. Members come in nearly the same order each time:
+    looked for from ``hint`` on.
+    """
+    first, size, count = at + 1, string(text, at, end) - at - 2, ends.size
+    for step in range(count):
+        which = hint + step
+        if which >= count:
+            which -= count
+        start = 0 if which == 0 else ends[which - 1]
+        if ends[which] - start == size:
+            place = 0
+            while place < size and names[start + place] == text[first + place]:
+                place += 1
+            if place == size:
+                return which
+    return -1
+
+
+@native
+def value_of(text: Text, at: int, end: int) -> int:
+    """Where the value of the member at ``at`` begins."""
+    at = string(text, at, end)
+    if at < 0:
+        return -1
+    at = space(text, at, end)
+    return space(text, at + 1, end) if at < end and text[at] == COLON else -1
+
+
+@native
+def flat(text: Text, at: int, end: int, names: Text, ends: Ends, found: Found) -> int:
+    """Behind the object at ``at``; of a member that stands twice the last counts, null counts as none."""
+    found[:] = -1
+    if at < 0 or at >= end or text[at] != OPEN:
+        return -1
+    hint = 0
+    at = following(text, at, end)
+    while more(text, at):
+        start = value_of(text, at, end)
+        which = name(text, at, end, names, ends, hint)
+        behind = value(text, start, end)
+        if behind < 0:
+            return -1
+        if which >= 0:
+            hint = which + 1
+            if text[start] != _NULL:
+                found[which, 0], found[which, 1] = start, behind
+        at = following(text, behind, end)
+    return at + 1 if at >= 0 else -1
+
+
+@native
+def deep(
+    text: Text, at: int, end: int, names: Text, ends: Ends, found: Found,
+    list_name: int, inner_names: Text, inner_ends: Ends, inner: Objects, row: int,
+) -> int:  # fmt: skip
+    """The same of an object with a list of objects, member ``list_name``: each fills a row of ``inner`` from ``row``.
+
+    ``found[list_name]`` gets the first of those rows and the one behind the last.
+    """
+    found[:] = -1
+    if at < 0 or at >= end or text[at] != OPEN:
+        return -1
+    hint = 0
+    at = following(text, at, end)
+    while more(text, at):
+        start = value_of(text, at, end)
+        which = name(text, at, end, names, ends, hint)
+        if which == list_name and is_list(text, start, end):
+            behind = following(text, start, end)
+            found[which, 0] = row
+            while more(text, behind):
+                if row >= len(inner):
+                    return -1
+                behind = following(text, flat(text, behind, end, inner_names, inner_ends, inner[row]), end)
+                row += 1
+            found[which, 1] = row
+            behind = behind + 1 if behind >= 0 else -1
+        else:
+            behind = value(text, start, end)
+            if behind >= 0 and which >= 0 and text[start] != _NULL:
+                found[which, 0], found[which, 1] = start, behind
+        if behind < 0:
+            return -1
+        hint = which + 1
+        at = following(text, behind, end)
+    return at + 1 if at >= 0 else -1

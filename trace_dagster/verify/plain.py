@@ -1,0 +1,59 @@
+"""Whole blocks and their receipts, proven in columns by compiled code where they are plainly right.
+
+What is not plain (wrong, unusual, of a form this version does not know) is left to ``verify/prove.py``: it proves block
+by block in Python, says the same of blocks that are right, and names what is wrong with the others.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import cache
+from importlib import import_module
+
+from trace_dagster.verify.evidence import Header, Rows
+from trace_dagster.verify.native import ENDING
+from trace_dagster.verify.raw import Json
+
+Plain = tuple[list[Header], Rows]
+Prove = Callable[[Sequence[Json], int], Plain | None]
+
+
+def prove_plain(answers: Sequence[Json], first: int) -> Plain | None:
+    """Headers, transactions, receipts and logs of the blocks from ``first`` on, proven; None where they are not plain.
+
+    ``answers`` are those to ``eth_getBlockByNumber`` with whole transactions, then those to ``eth_getBlockReceipts``.
+    None as well until the compiled code is there: half a second after the first call, 20 where it is not on disk yet.
+    """
+    compiled = _compiled()
+    return compiled.result()(answers, first) if compiled.done() and compiled.exception() is None else None
+
+
+def await_compiled() -> None:
+    """Until the compiled code is there. Raises what kept it from being compiled."""
+    _compiled().result()
+
+
+@cache
+def _compiled() -> Future[Prove]:
+    """Read or compiled beside the work: until then Python proves."""
+    found: Future[Prove] = Future()
+    thread = threading.Thread(target=_load, args=(found,), name="compile", daemon=True)
+    thread.start()
+    atexit.register(_end, thread)
+    return found
+
+
+def _load(found: Future[Prove]) -> None:
+    try:
+        found.set_result(import_module("trace_dagster.verify.native.columns").proven)
+    except BaseException as error:  # a processor or a disk it does not know how to use
+        found.set_exception(error)
+
+
+def _end(thread: threading.Thread) -> None:
+    """A process that ends under the compiler crashes: it ends with the function at hand."""
+    ENDING.set()
+    thread.join()
