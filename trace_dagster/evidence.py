@@ -95,12 +95,13 @@ class Witness:
         if known.headers is not None and asked.headers is not None:
             self._require_same(piece, known.headers, asked.headers)
         parts = {name: getattr(asked, name) or getattr(known, name) for name in PARTS}
+        all_asked = all(getattr(asked, name) is not None or parts[name] is None for name in PARTS)
         return Evidence(
             headers=parts["headers"] or (),
             transactions=parts["transactions"],
             receipts=parts["receipts"],
             proven=asked.proven,
-            rows=asked.rows,
+            rows=asked.rows if all_asked else None,  # nobody compared the others with these
             source={
                 name: "committed rows" if getattr(asked, name) is None else "rpc"
                 for name, part in parts.items()

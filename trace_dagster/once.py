@@ -15,11 +15,13 @@ Value = TypeVar("Value")
 class Once(Generic[Key, Value]):
     """Results by key, the least recently asked for go first once they weigh more than ``room``. Thread-safe.
 
+    The last ``least`` stay all the same while they weigh no more than ``most``: where each is heavy.
+
     A failure is told to everyone who waits for it and kept for nobody.
     """
 
-    def __init__(self, room: int) -> None:
-        self._room = room
+    def __init__(self, room: int, *, least: int = 1, most: int | None = None) -> None:
+        self._room, self._least, self._most = room, least, room if most is None else most
         self._lock = threading.Lock()
         self._futures: OrderedDict[Key, Future[Value]] = OrderedDict()
         self._weights: dict[Key, int] = {}
@@ -73,6 +75,11 @@ class Once(Generic[Key, Value]):
         with self._lock:
             if self._futures.get(key) is future:  # else it was told to be forgotten meanwhile
                 self._weights[key] = weight
-            while sum(self._weights.values()) > self._room and len(self._weights) > 1:
+            while self._is_full():
                 oldest = next(each for each in self._futures if each in self._weights)
                 del self._futures[oldest], self._weights[oldest]
+
+    def _is_full(self) -> bool:
+        """Whether the oldest has to go."""
+        weight, count = sum(self._weights.values()), len(self._weights)
+        return count > 1 and (weight > self._most or (weight > self._room and count > self._least))

@@ -22,6 +22,8 @@ _RUN_BATCHES = 4
 
 SHARED_BYTES = 16 * 1024 * 1024
 """Room for shared evidence: of the bench's chain 4,500 blocks, several times what streams of a run drift apart."""
+SHARED_BATCHES, SHARED_MOST_BYTES = 16, 192 * 1024 * 1024
+"""Of heavy blocks so many batches are kept all the same, while they take no more than that."""
 
 SHARED_SECONDS = 3600.0
 """Longest wait for evidence another thread is fetching."""
@@ -127,8 +129,8 @@ class Shared:
     same time (``defs/executor.py``). It is kept until all of them are through with it, else while there is room.
     """
 
-    def __init__(self, room: int = SHARED_BYTES) -> None:
-        self._kept: Once[Batch, Parts] = Once(room)
+    def __init__(self, room: int = SHARED_BYTES, batches: int = SHARED_BATCHES) -> None:
+        self._kept: Once[Batch, Parts] = Once(room, least=batches, most=max(room, SHARED_MOST_BYTES))
         self._lock = threading.Lock()
         self._datasets: dict[int, frozenset[str]] = {}
 

@@ -12,11 +12,13 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.chaos_rpc.proxy import chaos_rpc
 from trace_dagster.devchain import server
 from trace_dagster.devchain.chain import DevChain
+from trace_dagster.errors import VerificationFailed
 from trace_dagster.evidence import Witness
 from trace_dagster.rpc.pools import Endpoint
 from trace_dagster.rpc.reach import LogSpans, is_near, latency_seconds
-from trace_dagster.shared import Shared
-from trace_dagster.verify.check import needs
+from trace_dagster.shared import Parts, Shared
+from trace_dagster.verify.check import check_evidence, needs
+from trace_dagster.verify.plain import await_compiled
 
 pytestmark = pytest.mark.integration
 BLOCKS = 200
@@ -109,6 +111,25 @@ def test_a_stream_that_joins_later_is_not_given_less_than_it_wants(chain):
         late = Witness("transactions", 20143, None, shared).gather(piece, endpoint)
         assert late.transactions is not None
         assert late.receipts is not None
+
+
+def test_rows_stand_for_evidence_only_where_all_of_it_came_with_them(chain, monkeypatch):
+    """Receipts of committed rows beside a node's transactions: whether they go together is looked at as ever."""
+    shared, piece = Shared(), BlockRange(0, 50)
+    await_compiled()
+    with counting(server.application(chain)) as (node, _):
+        endpoint = Endpoint("dev", 1, node)
+        for dataset in ("transactions", "logs"):
+            shared.expect(20143, dataset)
+        witness = Witness("geth_calls", 20143, None, shared)
+        whole = witness.gather(piece, endpoint)
+        assert whole.rows is not None
+        receipts = list(whole.receipts)
+        monkeypatch.setattr(witness, "_known", lambda piece: Parts(receipts=[*receipts[:-1], receipts[-1][1:]]))
+        mixed = witness.gather(piece, endpoint)
+        assert (mixed.rows, mixed.source["receipts"]) == (None, "committed rows")
+        with pytest.raises(VerificationFailed, match="not one receipt per transaction"):
+            check_evidence(mixed, piece)
 
 
 def test_blocks_past_a_range_are_not_asked_for(postgres_url, s3, chain):

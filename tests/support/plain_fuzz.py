@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from contextlib import suppress
 
 from msgspec.structs import replace
 
@@ -50,6 +51,8 @@ def compiled(answers: list[bytes], first: int) -> Found | None:
     parts = Parts.plain(*found)
     assert parts.transactions is not None
     assert parts.receipts is not None
+    assert found[1].transactions.num_rows == sum(map(len, parts.transactions))
+    assert found[1].logs.num_rows == sum(len(each.logs) for block in parts.receipts for each in block)
     return list(found[0]), [list(each) for each in parts.transactions], [list(each) for each in parts.receipts]
 
 
@@ -93,7 +96,7 @@ def changed(text: bytes, pick: random.Random) -> bytes:
     """One change somewhere."""
     start = pick.randrange(len(text))
     end = min(len(text), start + pick.choice((1, 1, 2, 70, len(text))))
-    match pick.randrange(5):
+    match pick.randrange(7):
         case 0:
             return text[:start] + pick.choice(_ODD) + text[start + 1 :]
         case 1:
@@ -102,9 +105,46 @@ def changed(text: bytes, pick: random.Random) -> bytes:
             return text[:end] + text[start:]
         case 3:
             return text[:start]
+        case 4:
+            return _doubled(text, pick)
+        case 5:
+            return _no_list(text, pick)
     place = text.find(b": ", start) + 2
     behind = text.find(b",", place)
     return text[:place] + pick.choice(_WORDS) + text[behind:] if behind > place > 1 else text + pick.choice(_ODD)
+
+
+def _members(text: bytes) -> list[tuple[int, int]]:
+    """Where members that hold a list begin and end."""
+    found = []
+    for name in (b'"transactions": [', b'"logs": [', b'"topics": [', b'"accessList": [', b'"authorizationList": ['):
+        at = text.find(name)
+        while at >= 0:
+            with suppress(ValueError):  # changed already, and no JSON any more
+                _, size = json.JSONDecoder().raw_decode(text[at + len(name) - 1 :].decode("latin-1"))
+                found.append((at, at + len(name) - 1 + size))
+            at = text.find(name, at + 1)
+    return found
+
+
+def _doubled(text: bytes, pick: random.Random) -> bytes:
+    """A list twice in its object, the first one from elsewhere or empty: what is read last counts."""
+    if not (lists := _members(text)):
+        return text + b" "
+    start, end = pick.choice(lists)
+    name, _, value = text[start:end].partition(b": ")
+    others = [text[one:other].partition(b": ")[2] for one, other in lists if text[one:].startswith(name)]
+    return text[:start] + name + b": " + pick.choice([*others, b"[]", b"1", value]) + b", " + text[start:]
+
+
+def _no_list(text: bytes, pick: random.Random) -> bytes:
+    """Something else where a list belongs, and words that room is counted by."""
+    if not (lists := _members(text)):
+        return text + b" "
+    start, end = pick.choice(lists)
+    name = text[start:end].partition(b": ")[0]
+    extra = b', "more": ["cumulativeGasUsed", "topics"' + b', "cumulativeGasUsed", "topics"' * pick.randrange(40) + b"]"
+    return text[:start] + name + b": " + pick.choice((b"1", b'"x"', b"null", b"{}", b"true")) + extra + text[end:]
 
 
 def main(rounds: int, seed: int) -> None:

@@ -118,3 +118,18 @@ def test_waiting_ends():
         with pytest.raises(TimeoutError):
             once.get([1], doubled([]), 0.01)
         go.set()
+
+
+def test_heavy_values_are_kept_to_a_number_and_a_most():
+    def heavy(keys):
+        for key in keys:
+            yield key, 10
+
+    def kept(once):
+        once.get(list(range(9)), heavy, 1)
+        return [key for key, _ in once.found(range(9))]
+
+    assert kept(Once(15)) == [8]
+    assert kept(Once(15, least=4, most=100)) == [5, 6, 7, 8]
+    assert kept(Once(15, least=4, most=25)) == [7, 8]
+    assert kept(Once(1000, least=4, most=1000)) == list(range(9))

@@ -89,3 +89,33 @@ def test_an_answer_without_end_is_refused(monkeypatch):
 def test_an_answer_cut_short_is_none():
     with sending(sized(ANSWER)[:-1]) as endpoint, pytest.raises(NoAnswer):
         http.post(endpoint, b"{}")
+
+
+def test_a_packed_answer_that_never_unpacks_does_not_hold_us(monkeypatch):
+    """Bytes of a gzip header come and come: nothing is unpacked, and the deadline counts all the same."""
+    monkeypatch.setattr(http, "WHOLE_SECONDS", 0.5)
+    name = b"\x1f\x8b\x08\x08" + bytes(6)
+    with (
+        sending(head(b"content-length: 1000", b"content-encoding: gzip"), name, *[b"x"] * 40, pause=0.1) as endpoint,
+        pytest.raises(NoAnswer, match="did not end its answer"),
+    ):
+        http.post(endpoint, b"{}")
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (gzip.compress(ANSWER)[:-20], b"gzip"),
+        (b"no gzip", b"gzip"),
+        (ANSWER, b"br"),
+        (gzip.compress(bytes(200_000)), b"gzip"),
+    ],
+    ids=["cut short", "not packed", "another way", "a bomb"],
+)
+def test_what_cannot_be_unpacked_is_no_answer(body, encoding, monkeypatch):
+    monkeypatch.setattr(http, "MAX_ANSWER_BYTES", 150_000 if encoding == b"gzip" else 1_000_000)
+    with (
+        sending(sized(body, b"content-encoding: " + encoding)) as endpoint,
+        pytest.raises(Unavailable, match="cannot be unpacked"),
+    ):
+        http.post(endpoint, b"{}")

@@ -15,7 +15,7 @@ class Asking:
     """Datasets that go through one range, and what they fetched."""
 
     def __init__(self, room=10**6):
-        self.shared, self.fetched = Shared(room), []
+        self.shared, self.fetched = Shared(room, batches=1), []
         for dataset in DATASETS:
             self.shared.expect(CHAIN, dataset)
 

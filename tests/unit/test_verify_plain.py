@@ -1,22 +1,28 @@
 """The compiled proof says of a block what Python's says, or nothing."""
 
+import gc
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
+import weakref
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import pytest
 import sha3
 
+import trace_dagster
 from tests.support.plain_fuzz import agree, changed, in_python, texts
 from tests.support.proven import DEVCHAIN, REAL, devchain, real, real_folder
 from trace_dagster.shared import Parts, joined
 from trace_dagster.verify import plain, trie
 from trace_dagster.verify.native import keccak as native_keccak
 from trace_dagster.verify.native import trie as native_trie
+from trace_dagster.verify.native.blocks import room
 from trace_dagster.verify.plain import await_compiled, prove_plain
 
 FIRST = DEVCHAIN.start
@@ -49,8 +55,8 @@ def test_roots(count):
     out = np.zeros(len(text) + 4096, np.uint8)
     at = native_trie.list_root(text, ends, count, out, frames, state)
     assert out[at : at + 32].tobytes() == trie.list_root(items)
-    for room in range(0, 400, 7):  # too little room is said, whatever is written
-        at = native_trie.list_root(text, ends, count, out[:room], frames, state)
+    for some in range(0, 400, 7):  # too little room is said, whatever is written
+        at = native_trie.list_root(text, ends, count, out[:some], frames, state)
         assert at == -1 or out[at : at + 32].tobytes() == trie.list_root(items)
 
 
@@ -147,6 +153,78 @@ def test_an_escape_is_left_to_python():
     answers[0] = answers[0].replace(b'"0x', b'"\\u0030x', 1)
     assert prove_plain(answers, FIRST + 1) is None
     assert in_python(answers, FIRST + 1) is not None
+
+
+def test_a_second_list_of_logs_adds_no_rows():
+    """Only one of two lists gives the root: rows of the other would pass for proven."""
+    at, (block, receipts) = next(
+        (at, answer) for at, answer in enumerate(devchain().answers) if any(each["logs"] for each in answer[1])
+    )
+    logs = next(json.dumps(each["logs"]) for each in receipts if each["logs"])
+    forged = logs.replace(json.loads(logs)[0]["address"], "0x" + "ab" * 20)
+    for first, second in ((forged, logs), (logs, forged), ("[]", logs), (logs, "[]"), (logs, logs)):
+        text = json.dumps(receipts).replace(f'"logs": {logs}', f'"logs": {first}, "logs": {second}', 1)
+        assert prove_plain([json.dumps(block).encode(), text.encode()], FIRST + at) is None
+    text = json.dumps(block).replace('"transactions": [', '"transactions": [], "transactions": [', 1)
+    assert prove_plain([text.encode(), json.dumps(receipts).encode()], FIRST + at) is None
+
+
+@pytest.mark.parametrize("other", ["1", "17", '"x"', "null", "{}", "true"])
+def test_what_is_no_list_is_no_number_of_rows(other):
+    block, _ = devchain().answers[0]
+    header = json.dumps({name: value for name, value in block.items() if name != "transactions"})
+    for members in (f'{{"transactions": {other}, {header[1:]}', f'{header[:-1]}, "transactions": {other}}}'):
+        for words in (b'["cumulativeGasUsed"', b'[{"logs": %s}, "topics"' % other.encode()):
+            receipts = words + b', "cumulativeGasUsed", "topics"' * 3000 + b"]"
+            assert prove_plain([members.encode(), receipts], FIRST) is None
+
+
+def test_rows_do_not_keep_the_room_they_were_found_in(monkeypatch):
+    """Blocks without rows and with one: what numpy need not copy it would not."""
+    rooms = []
+
+    def kept(*sizes):
+        arrays = room(*sizes)
+        rooms.append(weakref.ref(arrays[0].base.base if arrays[0].base.base is not None else arrays[0].base))
+        return arrays
+
+    monkeypatch.setattr("trace_dagster.verify.native.columns.room", kept)
+    for start in range(len(DEVCHAIN)):
+        found = prove_plain(texts(start, start + 1), FIRST + start)
+        assert found is not None
+        gc.collect()
+        assert rooms[-1]() is None
+
+
+def test_compiled_code_is_kept_by_what_it_was_compiled_from(tmp_path):
+    """numba itself looks at one file of a function, whatever that one calls."""
+    ask = "from trace_dagster.verify.native import jit; print(jit.config.CACHE_DIR)"
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def folder(where, **more):
+        done = subprocess.run(
+            [sys.executable, "-c", ask], cwd=where, env={**environment, "PYTHONPATH": str(where), **more},
+            capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        return done.stdout
+
+    root = Path(trace_dagster.__file__).parent
+    shutil.copytree(root, tmp_path / "copy" / "trace_dagster", ignore=shutil.ignore_patterns("__pycache__"))
+    same = folder(tmp_path / "copy")
+    assert same == folder(tmp_path / "copy")
+    assert same.startswith(str(tmp_path))
+    assert folder(tmp_path / "copy", NUMBA_BOUNDSCHECK="1") != same
+    with (tmp_path / "copy" / "trace_dagster" / "verify" / "native" / "encode.py").open("a") as source:
+        source.write("\n")
+    assert folder(tmp_path / "copy") != same
+
+
+def test_answers_that_need_too_much_room_are_left_to_python(monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("trace_dagster.verify.native.columns.room", full)
+    assert prove_plain(whole(), FIRST) is None
 
 
 def test_changed_bytes():

@@ -115,6 +115,30 @@ def test_true_rows_are_compared_in_columns_alone(which, name, monkeypatch):
     assert proof(found, name, found.tables[name], evidence=evidence).level == LEVELS[name]
 
 
+@pytest.mark.parametrize("name", ["transactions", "logs", "geth_calls"])
+def test_columns_of_another_kind_or_gone_are_left_to_the_rows(name):
+    """Arrow would write a number as text to compare it, and has nothing to compare where a column is missing."""
+    found, evidence = devchain(), proven_in_columns("devchain")
+    table = found.tables[name]
+
+    def judged(other, given):
+        try:
+            return proof(found, name, other, evidence=given, deep=False)
+        except (VerificationFailed, UnknownFormat) as error:
+            return str(error)
+        except (TypeError, pa.ArrowException):  # a table's types are checked before it comes here
+            return "no number"
+
+    for column in table.column_names:
+        others = [table.drop_columns([column])]
+        if pa.types.is_integer(table.schema.field(column).type):
+            place = table.column_names.index(column)
+            others.append(table.set_column(place, column, table[column].cast(pa.large_string())))
+        for other in others:
+            said = judged(other, evidence)
+            assert said == judged(other, proven_before(found)), column
+
+
 @pytest.mark.parametrize("which", CASES)
 @pytest.mark.parametrize("name", NAMES)
 def test_true_tables_verify(which, name):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import time
+import zlib
+from contextlib import suppress
 from functools import cache
 from urllib.parse import unquote, urlsplit
 
@@ -63,7 +65,7 @@ def _read(answer: urllib3.BaseHTTPResponse, endpoint: Endpoint, seconds: float) 
     """The body, within a time and a size: an endpoint that drips must not hold us."""
     deadline = time.monotonic() + seconds
     parts, size = [], 0
-    while part := answer.read1(_PART_BYTES, decode_content=True):
+    while part := answer.read1(_PART_BYTES, decode_content=False):
         parts.append(part)
         size += len(part)
         if size > MAX_ANSWER_BYTES:
@@ -72,7 +74,20 @@ def _read(answer: urllib3.BaseHTTPResponse, endpoint: Endpoint, seconds: float) 
         if time.monotonic() > deadline:
             answer.close()
             raise NoAnswer(f"rpc endpoint {endpoint.name} did not end its answer in {seconds:.0f} s")
-    return b"".join(parts)
+    return _unpacked(b"".join(parts), answer.headers.get("content-encoding", "identity"), endpoint)
+
+
+def _unpacked(data: bytes, encoding: str, endpoint: Endpoint) -> bytes:
+    """What an endpoint packed unasked; only what has come whole is unpacked, so that it cannot hold us there."""
+    if encoding == "identity":
+        return data
+    if encoding == "gzip":
+        with suppress(zlib.error):
+            unpacker = zlib.decompressobj(wbits=31)
+            found = unpacker.decompress(data, MAX_ANSWER_BYTES)
+            if unpacker.eof:
+                return found
+    raise Unavailable(f"rpc endpoint {endpoint.name} answered with something packed that cannot be unpacked")
 
 
 @cache

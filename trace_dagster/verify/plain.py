@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import cache
@@ -28,7 +29,12 @@ def prove_plain(answers: Sequence[Json], first: int) -> Plain | None:
     None as well until the compiled code is there: half a second after the first call, 20 where it is not on disk yet.
     """
     compiled = _compiled()
-    return compiled.result()(answers, first) if compiled.done() and compiled.exception() is None else None
+    if not compiled.done() or compiled.exception() is not None:
+        return None
+    try:
+        return compiled.result()(answers, first)
+    except MemoryError:  # answers made to need more room than real ones do
+        return None
 
 
 def await_compiled() -> None:
@@ -51,6 +57,8 @@ def _load(found: Future[Prove]) -> None:
         found.set_result(import_module("trace_dagster.verify.native.columns").proven)
     except BaseException as error:  # a processor or a disk it does not know how to use
         found.set_exception(error)
+        if not ENDING.is_set():
+            warnings.warn(f"proofs run in Python, several times slower: {error!r}", RuntimeWarning, stacklevel=2)
 
 
 def _end(thread: threading.Thread) -> None:

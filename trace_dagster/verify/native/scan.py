@@ -148,7 +148,7 @@ def deep(
 ) -> int:  # fmt: skip
     """The same of an object with a list of objects, member ``list_name``: each fills a row of ``inner`` from ``row``.
 
-    ``found[list_name]`` gets the first of those rows and the one behind the last.
+    ``found[list_name]`` gets the first of those rows and the one behind the last; -1 for anything but one list.
     """
     found[:] = -1
     if at < 0 or at >= end or text[at] != OPEN:
@@ -158,7 +158,9 @@ def deep(
     while more(text, at):
         start = value_of(text, at, end)
         which = name(text, at, end, names, ends, hint)
-        if which == list_name and is_list(text, start, end):
+        if which == list_name:
+            if found[which, 0] >= 0 or not is_list(text, start, end):
+                return -1  # a second list would add rows that nothing covers
             behind = following(text, start, end)
             found[which, 0] = row
             while more(text, behind):
