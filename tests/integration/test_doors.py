@@ -16,6 +16,7 @@ from trace_dagster.devchain.chain import DevChain
 from trace_dagster.errors import InvalidInput
 from trace_dagster.gateway.doors import Doors
 from trace_dagster.rpc.pools import pool_named
+from trace_dagster.verify.plain import await_compiled
 
 pytestmark = pytest.mark.integration
 BLOCKS = 200
@@ -23,6 +24,10 @@ BLOCKS = 200
 
 @pytest.fixture(scope="module")
 def chain():
+    """Node and runs are in this process: reading the compiled proof would hold the node up, and a gateway sends what
+    is slow a second time.
+    """
+    await_compiled()
     return DevChain(SEED, BLOCKS + 20)
 
 
