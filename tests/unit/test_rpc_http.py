@@ -4,6 +4,7 @@ import gzip
 import socket
 import threading
 import time
+import zlib
 from contextlib import contextmanager
 
 import pytest
@@ -60,9 +61,12 @@ CHUNKED = [
         [sized(ANSWER)[start : start + 90_001] for start in range(0, len(ANSWER) + 200, 90_001)],
         CHUNKED,
         [sized(gzip.compress(ANSWER), b"content-encoding: gzip")],
+        [sized(gzip.compress(ANSWER), b"Content-Encoding: GZip")],
+        [sized(zlib.compress(ANSWER), b"content-encoding: deflate")],
+        [sized(ANSWER, b"content-encoding: identity")],
         [head(b"connection: close") + ANSWER],
     ],
-    ids=["whole", "parts", "chunked", "packed", "to the end"],
+    ids=["whole", "parts", "chunked", "packed", "Packed", "deflated", "as it is", "to the end"],
 )  # fmt: skip
 def test_an_answer_arrives_whole(parts):
     with sending(*parts) as endpoint:

@@ -24,6 +24,8 @@ DOOR_SECONDS = 3600.0
 
 _PART_BYTES = 1 << 20
 """Most that is taken of what has come."""
+_ANY_HEADER = 47
+"""For zlib: whether gzip or deflate is said by the first bytes."""
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
@@ -74,16 +76,16 @@ def _read(answer: urllib3.BaseHTTPResponse, endpoint: Endpoint, seconds: float) 
         if time.monotonic() > deadline:
             answer.close()
             raise NoAnswer(f"rpc endpoint {endpoint.name} did not end its answer in {seconds:.0f} s")
-    return _unpacked(b"".join(parts), answer.headers.get("content-encoding", "identity"), endpoint)
+    return _unpacked(b"".join(parts), answer.headers.get("content-encoding", "").lower(), endpoint)
 
 
 def _unpacked(data: bytes, encoding: str, endpoint: Endpoint) -> bytes:
     """What an endpoint packed unasked; only what has come whole is unpacked, so that it cannot hold us there."""
-    if encoding == "identity":
+    if encoding in {"", "identity"}:
         return data
-    if encoding == "gzip":
+    if encoding in {"gzip", "x-gzip", "deflate"}:
         with suppress(zlib.error):
-            unpacker = zlib.decompressobj(wbits=31)
+            unpacker = zlib.decompressobj(wbits=_ANY_HEADER)
             found = unpacker.decompress(data, MAX_ANSWER_BYTES)
             if unpacker.eof:
                 return found

@@ -14,6 +14,7 @@ from trace_dagster.verify.calls import OPEN, created_address
 from trace_dagster.verify.compare import Compared
 from trace_dagster.verify.evidence import Evidence, Header, Rows
 from trace_dagster.verify.faces import FACES, INPUT_COUNTS
+from trace_dagster.verify.pairs import BELONGS, BLOCK_HASH
 from trace_dagster.verify.tables import plain
 
 _Columns = dict[str, pa.ChunkedArray]
@@ -22,8 +23,6 @@ _TRANSACTION_COLUMNS = {"block_number", "transaction_index", "transaction_type",
 _LOG_COLUMNS = {
     "block_number", "transaction_index", "log_index", "address", "topic0", "topic1", "topic2", "topic3", "data",
 }  # fmt: skip
-_BELONGS = "transaction_hash belongs to transaction_index"
-_BLOCK_HASH = "block_hash equals the header's"
 
 
 def compared(name: str, table: pa.Table, evidence: Evidence, *, deep: bool) -> Compared | None:
@@ -59,10 +58,10 @@ def _logs(table: pa.Table, evidence: Evidence, rows: Rows, deep: bool) -> Compar
         return None
     done = Compared(["logs bloom from rows", "receipts root from rows"], set(_LOG_COLUMNS))
     if "block_hash" in given:
-        done.checks.append(_BLOCK_HASH)
+        done.checks.append(BLOCK_HASH)
         done.covered.add("block_hash")
     if "transaction_hash" in given:
-        done.checks.append(_BELONGS)
+        done.checks.append(BELONGS)
         done.covered |= {"transaction_hash"} if evidence.transactions is not None else set()
     return done
 
@@ -87,7 +86,7 @@ def _calls(table: pa.Table, evidence: Evidence, rows: Rows, deep: bool) -> Compa
     ):
         return None
     covered = {"block_number", "transaction_hash", "transaction_index"}
-    return Compared(["root frames equal the transactions", _BELONGS], covered, list(OPEN))
+    return Compared(["root frames equal the transactions", BELONGS], covered, list(OPEN))
 
 
 def _targets(found: pa.ChunkedArray, proven: pa.Table) -> bool:

@@ -11,6 +11,10 @@ from trace_dagster.verify.evidence import Header, Receipt, Transaction
 from trace_dagster.verify.facts import disagrees
 from trace_dagster.verify.tables import column, required
 
+BLOCK_HASH = "block_hash equals the header's"
+BELONGS = "transaction_hash belongs to transaction_index"
+"""What the checks are called, however the columns are compared."""
+
 
 def check_block_hashes(table: pa.Table, headers: Sequence[Header]) -> Compared:
     """Each row's block_hash is its block's; nothing to do for a table without the column."""
@@ -20,7 +24,7 @@ def check_block_hashes(table: pa.Table, headers: Sequence[Header]) -> Compared:
     known = {header.number: header.hash for header in headers}
     expected = [_block_hash(known, block) for block in blocks]
     covered = compare(table, {"block_hash": expected}, blocks)
-    return Compared(["block_hash equals the header's"], covered | {"block_number"})
+    return Compared([BLOCK_HASH], covered | {"block_number"})
 
 
 def check_transaction_hashes(
@@ -50,7 +54,7 @@ def check_transaction_hashes(
             raise disagrees("transaction_hash is not what the chain says", block, expected, got, transaction=position)
     known = transactions is not None and None not in found
     covered = {"block_number", "transaction_hash", "transaction_index"} if known else set()
-    return Compared(["transaction_hash belongs to transaction_index"], covered)
+    return Compared([BELONGS], covered)
 
 
 def hashes_of(

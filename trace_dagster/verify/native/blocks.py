@@ -107,7 +107,7 @@ HEADER_BYTES = {
 """Columns of fixed size of a header: the member each is read from, and bytes."""
 TRANSACTION_BYTES = {"hash": (_TRANSACTION_HASH, 32), "sender": (_FROM, 20), "to": (_TO, 20)}
 """The same of a transaction; 32 bytes of value follow."""
-VALUE_AT, TOPICS_AT = 72, 20
+VALUE_AT, TOPICS_AT = sum(size for _, size in TRANSACTION_BYTES.values()), 20
 HEADER_NUMBERS = ("gas_used", "timestamp", "base_fee", "has_base_fee")
 TRANSACTION_NUMBERS = (
     "kind", "has_sender", "has_to", "nonce", "gas_limit", "gas_price", "cap", "tip", "succeeded", "cumulative_gas",
@@ -134,7 +134,7 @@ def _names(given: tuple[str, ...]) -> tuple[Text, Ends]:
 
 
 _HEADER_COLUMNS, _TRANSACTION_COLUMNS = _members(HEADER_BYTES), _members(TRANSACTION_BYTES)
-_HASH_AT, _TRANSACTIONS_ROOT_AT, _RECEIPTS_ROOT_AT, _BLOOM_AT = 0, 64, 96, 128
+_HASH_AT, _, _TRANSACTIONS_ROOT_AT, _RECEIPTS_ROOT_AT, _BLOOM_AT, *_ = _HEADER_COLUMNS[:, 1].tolist()
 _HEADER_NAMES, _HEADER_ENDS = _names(HEADER)
 _TRANSACTION_NAMES, _TRANSACTION_ENDS = _names(TRANSACTION)
 _ACCESS_NAMES, _ACCESS_ENDS = _names(_ACCESS)

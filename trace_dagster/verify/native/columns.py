@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -93,7 +93,7 @@ def _proven(answers: Sequence[Json], first: int) -> tuple[list[Header], Rows] | 
 
 
 def _headers(first: int, rows: Array, numbers: Array, extra: Array, extra_ends: list[int]) -> list[Header]:
-    fixed = dict(zip(HEADER_BYTES, _split(rows, [width for _, width in HEADER_BYTES.values()]), strict=True))
+    fixed = {name: [each.tobytes() for each in values] for name, values in _split(rows, HEADER_BYTES).items()}
     plain = dict(zip(HEADER_NUMBERS, numbers.T.tolist(), strict=True))
     fees = [fee if given else None for fee, given in zip(plain["base_fee"], plain["has_base_fee"], strict=True)]
     texts = extra[: extra_ends[-1]].tobytes()
@@ -116,13 +116,11 @@ def _headers(first: int, rows: Array, numbers: Array, extra: Array, extra_ends: 
     ]
 
 
-def _split(rows: Array, widths: list[int]) -> list[list[bytes]]:
-    """Columns of fixed size as Python's bytes."""
-    ends = list(accumulate(widths))
-    return [
-        [bytes(value) for value in np.ascontiguousarray(rows[:, end - width : end])]
-        for end, width in zip(ends, widths, strict=True)
-    ]
+def _split(rows: Array, columns: Mapping[str, tuple[int, int]]) -> dict[str, Array]:
+    """The columns of fixed size that stand in each row one after the other."""
+    widths = [width for _, width in columns.values()]
+    ends = accumulate(widths)
+    return {name: rows[:, end - width : end] for name, width, end in zip(columns, widths, ends, strict=True)}
 
 
 def _transactions(
@@ -130,11 +128,7 @@ def _transactions(
 ) -> pa.Table:
     count = int(ends[-1])
     numbers = dict(zip(TRANSACTION_NUMBERS, given[:count].T.copy(), strict=True))
-    ends_of = accumulate(width for _, width in TRANSACTION_BYTES.values())
-    columns = {
-        name: fixed[:count, end - width : end]
-        for (name, (_, width)), end in zip(TRANSACTION_BYTES.items(), ends_of, strict=True)
-    }
+    columns = _split(fixed[:count], TRANSACTION_BYTES)
     blocks, places = _places(headers, ends)
     no_fees = numbers["kind"] < _FIRST_WITH_FEES
     return pa.table(

@@ -120,13 +120,17 @@ def value_of(text: Text, at: int, end: int) -> int:
 
 
 @native
+def _entered(text: Text, at: int, end: int, found: Found) -> int:
+    """The first member of the object at ``at``, or its brace; nothing is found of it yet."""
+    found[:] = -1
+    return following(text, at, end) if 0 <= at < end and text[at] == OPEN else -1
+
+
+@native
 def flat(text: Text, at: int, end: int, names: Text, ends: Ends, found: Found) -> int:
     """Behind the object at ``at``; of a member that stands twice the last counts, null counts as none."""
-    found[:] = -1
-    if at < 0 or at >= end or text[at] != OPEN:
-        return -1
     hint = 0
-    at = following(text, at, end)
+    at = _entered(text, at, end, found)
     while more(text, at):
         start = value_of(text, at, end)
         which = name(text, at, end, names, ends, hint)
@@ -150,11 +154,8 @@ def deep(
 
     ``found[list_name]`` gets the first of those rows and the one behind the last; -1 for anything but one list.
     """
-    found[:] = -1
-    if at < 0 or at >= end or text[at] != OPEN:
-        return -1
     hint = 0
-    at = following(text, at, end)
+    at = _entered(text, at, end, found)
     while more(text, at):
         start = value_of(text, at, end)
         which = name(text, at, end, names, ends, hint)
