@@ -35,7 +35,8 @@ class Sizes:
 
     rounds: int
     seconds: float
-    """About how long bare Cryo takes beside the product; an export of ethereum-etl takes a third of it."""
+    """About how long bare Cryo takes beside the product next door. Half as long far away, where a second holds fewer
+    blocks; a third of that beside rivals, where start-up is not counted."""
     ranges: int
     """Of a backfill next door; a fifth of them far away."""
     memory_blocks: int
@@ -82,14 +83,15 @@ def ranges_part(sizes: Sizes) -> Iterator[Rows]:
 
 def rivals_part(sizes: Sizes) -> Iterator[Rows]:
     """The product beside ethereum-etl and a raw fetch."""
-    blocks = _blocks(sizes.seconds, rivals.DATASETS, rivals.CHUNK)
+    seconds = sizes.seconds / 3
+    blocks = _blocks(seconds, rivals.DATASETS, rivals.CHUNK)
     rounds: list[rivals.Round] = []
     with place(max(blocks.values()), LATENCIES) as (environment, lines):
         planned: dict[Line, rivals.Setup] = {}
         for number in range(sizes.rounds):
             for line in lines:
                 if line not in planned:
-                    planned[line] = rivals.setup(line, blocks[line.latency], sizes.seconds / 3, sizes.tried)
+                    planned[line] = rivals.setup(line, blocks[line.latency], seconds / 2, sizes.tried)
                 rounds.append(rivals.measure(environment, line, planned[line], number=number))
                 yield rivals.compared(rounds)
 
@@ -120,7 +122,7 @@ def limits_part(sizes: Sizes) -> Iterator[Rows]:
     for number in range(sizes.rounds):
         rounds.append(
             limits.measure(
-                seconds=max(5.0, sizes.seconds / 5),
+                seconds=max(5.0, sizes.seconds / 6),
                 blocks=sizes.gateway_blocks,
                 number=number,
             )
@@ -172,7 +174,7 @@ def put(text: str, path: Path) -> None:
 
 
 def _blocks(seconds: float, datasets: Sequence[str], chunk: int) -> dict[float, int]:
-    return {latency: blocks_in(seconds, latency, chunk, datasets) for latency in LATENCIES}
+    return {latency: blocks_in(seconds / (2 if latency else 1), latency, chunk, datasets) for latency in LATENCIES}
 
 
 def main() -> None:
@@ -181,7 +183,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all of them unless given")
     parser.add_argument("--quick", action="store_true", help="some minutes; nothing is written")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=90, help="about how long bare Cryo takes")
+    parser.add_argument("--seconds", type=float, default=120, help="about how long bare Cryo takes next door")
     parser.add_argument("--ranges", type=int, default=10_000, help="ranges of the one backfill")
     options = parser.parse_args()
     unknown = sorted(set(options.parts) - set(PARTS))
