@@ -39,8 +39,9 @@ from trace_dagster.evidence import Witness
 from trace_dagster.rpc.pools import Endpoint, RpcPool
 from trace_dagster.rpc.reach import NEAR_CALLS, LogSpans
 from trace_dagster.turnstile import Turnstile
-from trace_dagster.verify.check import PIECE_BLOCKS, Proof, check, columns
+from trace_dagster.verify.check import PIECE_BLOCKS, Proof, check, extracted
 from trace_dagster.verify.evidence import Evidence
+from trace_dagster.verify.spared import asked, filled
 
 LOOK_AHEAD = 2
 """Pieces of one range under way at once; this many tables are the most a range holds in memory."""
@@ -87,8 +88,18 @@ class Order:
 
     @property
     def extracted(self) -> tuple[str, ...]:
-        """Every column to ask the engine for, in schema order."""
-        return self.dataset.stored_columns([*self.stored, *columns(self.dataset, self.verify)])
+        """Every column of a piece, in schema order: those that are kept, and those the proof reads."""
+        return extracted(self.dataset, self.stored, self.verify)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Those the engine is asked for: proven receipts tell the others."""
+        return asked(self.dataset, self.extracted, proven=self.witness is not None, quorum=self.pool.quorum)
+
+    def proven(self, table: pa.Table, piece: BlockRange, evidence: Evidence) -> tuple[pa.Table, Proof]:
+        """What the engine gave with every column, and what that proves. Raises VerificationFailed."""
+        whole = filled(table, evidence, self.dataset.schema(self.extracted))
+        return whole, check(self.dataset, whole, piece, self.chain_id, evidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +209,7 @@ class Pieces:
         proof: Proof | None = None
         source: dict[str, str] = {}
         if order.witness is not None and gathered is not None:
-            proof, source = _proof(order, order.witness, table, block_range, endpoint, gathered, job.deadline)
+            table, proof, source = _proven(order, order.witness, table, block_range, endpoint, gathered, job.deadline)
         elif order.verify != "off":
             proof = check(order.dataset, table, block_range, order.chain_id, None)
         table = table.select(list(order.stored))
@@ -286,7 +297,7 @@ class Pieces:
         return error
 
 
-def _proof(
+def _proven(
     order: Order,
     witness: Witness,
     table: pa.Table,
@@ -294,14 +305,14 @@ def _proof(
     endpoint: Endpoint,
     gathered: Future[Evidence],
     deadline: float,
-) -> tuple[Proof, dict[str, str]]:
+) -> tuple[pa.Table, Proof, dict[str, str]]:
     """Compare rows with the evidence; where committed rows gave part of it and contradict, ask the node for all of it.
 
     Raises ForkConflict when the node then proves its rows: they and the committed ones are of different forks.
     """
     try:
         evidence = gathered.result(timeout=max(1.0, deadline - time.monotonic()))
-        return check(order.dataset, table, block_range, order.chain_id, evidence), evidence.source
+        return *order.proven(table, block_range, evidence), evidence.source
     except FutureTimeout:
         raise NoAnswer(
             f"rpc endpoint {endpoint.name} does not come to an end with its evidence", range=block_range
@@ -310,9 +321,9 @@ def _proof(
         if not witness.knows(block_range):
             raise
     fresh = witness.gather(block_range, endpoint, fresh=True)
-    proof = check(order.dataset, table, block_range, order.chain_id, fresh)
+    whole, proof = order.proven(table, block_range, fresh)
     witness.require_one_chain(block_range, fresh)
-    return proof, fresh.source
+    return whole, proof, fresh.source
 
 
 class _Turns:

@@ -134,6 +134,21 @@ def test_a_sync_takes_no_more_calls_and_about_the_bytes_that_were_planned(chain,
                 assert plan[name].counts.ranges == len(publications)
 
 
+def assert_receipts_are_left_out(engine, known, span, endpoint, calls):
+    """Nobody wants their columns: Cryo does not fetch them, and the others are the same."""
+
+    def rows(columns):
+        calls.clear()
+        return engine.extract(ExtractRequest(known.name, span, ANVIL_CHAIN_ID, known.schema(columns), endpoint))
+
+    columns = [name for name in known.all_columns if name not in known.receipt_columns]
+    whole = rows(list(known.all_columns))
+    assert calls["eth_getBlockReceipts"]
+    assert rows(columns).equals(whole.select(columns))
+    assert calls.total() == 1 + known.most_calls(len(span), 1, columns), dict(calls)
+    assert not calls["eth_getBlockReceipts"]
+
+
 @pytest.mark.skipif(find_anvil() is None, reason="no EVM node here (npm fetches it)")
 def test_every_datasets_calls_are_those_cryo_makes():
     engine = EmbeddedCryo()
@@ -147,6 +162,8 @@ def test_every_datasets_calls_are_those_cryo_makes():
                     ExtractRequest(name, span, ANVIL_CHAIN_ID, known.schema(tuple(known.all_columns)), endpoint)
                 )
                 assert calls.total() == 1 + known.most_calls(len(span), 1), (name, dict(calls))
+                if known.receipt_columns:
+                    assert_receipts_are_left_out(engine, known, span, endpoint, calls)
     finally:
         engine.close()
 

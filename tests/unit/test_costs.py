@@ -58,7 +58,9 @@ def test_counts_are_those_of_every_cell_and_piece(span, committed, chunk, level,
     cut = [cell for gap in todo for cell in cells(gap, chunk)]
     pieces = [len(piece) for cell in cut for piece in cell.split(PIECE_BLOCKS)]
     assert (found.blocks, found.ranges) == (sum(map(len, cut)), len(cut))
-    assert found.extraction_calls == quorum * sum(1 + each.dataset.most_calls(size, inner) for size in pieces)
+    spared = level == "full" and quorum == 1
+    cryos = [name for name in each.dataset.all_columns if not (spared and name in each.dataset.receipt_columns)]
+    assert found.extraction_calls == quorum * sum(1 + each.dataset.most_calls(size, inner, cryos) for size in pieces)
     assert found.evidence_calls == (sum(most_calls(name, size) for size in pieces) if level == "full" else 0)
 
 
@@ -78,6 +80,22 @@ def test_calls_for_ten_blocks_asked_three_at_a_time(name, cryo, evidence):
     assert catalogue()[name].most_calls(10, 3) == cryo
     if evidence:
         assert most_calls(name, 10) == evidence
+
+
+@pytest.mark.parametrize(
+    ("level", "quorum", "columns", "calls"),
+    [
+        ("structural", 1, None, 21),
+        ("structural", 1, ["transaction_hash"], 11),
+        ("full", 1, None, 11),
+        ("full", 2, None, 42),
+        ("full", 1, ["transaction_hash"], 11),
+        ("full", 2, ["transaction_hash"], 42),  # the proof reads what is not stored
+    ],
+)
+def test_cryo_fetches_receipts_only_where_nobody_else_tells_what_is_in_them(level, quorum, columns, calls):
+    each = stream("transactions", verify=level, columns=columns)
+    assert counted([BlockRange(0, 10)], each, quorum).extraction_calls == calls
 
 
 @given(ranges, st.integers(1, 60))

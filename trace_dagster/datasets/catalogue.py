@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -43,12 +43,15 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
 }
 """Stored whatever ``columns`` says: neighbours are checked against them."""
 
+_RECEIPT_COLUMNS: dict[str, tuple[str, ...]] = {"transactions": ("gas_used", "success")}
+"""Columns for which Cryo fetches the receipts of every block."""
+
 _BY_LOG_QUERY = frozenset({"logs", "erc20_transfers", "erc721_transfers"})
 """Read with eth_getLogs over several blocks at once; every other dataset asks block by block."""
 
 _CALLS_PER_BLOCK: dict[str, int] = {
     "blocks": 1,  # eth_getBlockByNumber
-    "transactions": 2,  # and eth_getBlockReceipts
+    "transactions": 2,  # and eth_getBlockReceipts, for _RECEIPT_COLUMNS
     "address_appearances": 3,  # a block, its logs, its traces
     **dict.fromkeys(("contracts", "native_transfers", "traces", "vm_traces"), 1),
 }
@@ -103,11 +106,20 @@ class Dataset:
         """Whether one request can bring the rows of many blocks: eth_getLogs."""
         return self.name in _BY_LOG_QUERY
 
-    def most_calls(self, blocks: int, inner_request_blocks: int) -> int:
-        """JSON-RPC calls Cryo makes for rows of so many consecutive blocks, at most, where nothing fails."""
+    @property
+    def receipt_columns(self) -> tuple[str, ...]:
+        """Columns for which Cryo fetches the receipts of every block, beside what it fetches anyway."""
+        return _RECEIPT_COLUMNS.get(self.name, ())
+
+    def most_calls(self, blocks: int, inner_request_blocks: int, columns: Collection[str] | None = None) -> int:
+        """JSON-RPC calls Cryo makes for rows of so many consecutive blocks, at most, where nothing fails.
+
+        ``columns`` are those it is asked for; all of them unless given.
+        """
         if self.is_queried_by_span:
             return -(-blocks // inner_request_blocks)
-        return _CALLS_PER_BLOCK.get(self.name, _MOST_CALLS_PER_BLOCK) * blocks
+        spared = columns is not None and self.receipt_columns and not {*self.receipt_columns} & {*columns}
+        return (_CALLS_PER_BLOCK.get(self.name, _MOST_CALLS_PER_BLOCK) - bool(spared)) * blocks
 
     def schema(self, columns: Sequence[str]) -> pa.Schema:
         """The Arrow schema of ``columns`` as stored: Cryo's own names and types."""

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.engine.base import ExtractRequest
-from trace_dagster.engine.columns import cryo_column, row_order
+from trace_dagster.engine.columns import cryo_column, left_out, row_order
 from trace_dagster.engine.failures import failure
 from trace_dagster.errors import ExtractionFailed, NoAnswer, UnknownFormat
 from trace_dagster.rpc.redact import redact
@@ -104,6 +104,8 @@ def _arguments(request: ExtractRequest, folder: Path) -> list[str]:
     ]
     if extra:
         arguments += ["--include-columns", *extra]
+    if unwanted := left_out(request.dataset, request.schema.names):
+        arguments += ["--exclude-columns", *unwanted]
     if request.requests_per_second:
         arguments += ["--requests-per-second", str(request.requests_per_second)]
     if request.max_concurrent_requests:

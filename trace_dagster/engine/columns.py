@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from trace_dagster.datasets.catalogue import dataset
 
 _U256_SUFFIXES = ("_binary", "_string", "_f64")
@@ -11,6 +13,12 @@ def row_order(name: str) -> tuple[str, ...]:
     """Sort key of stored rows: the natural key, but call frames stay in Cryo's depth-first order."""
     key = tuple(column for column in dataset(name).natural_key if column != "trace_address")
     return key or ("block_number",)
+
+
+def left_out(name: str, wanted: Collection[str]) -> list[str]:
+    """Default columns Cryo is told to leave out: those that nobody wants and that cost it calls."""
+    known = dataset(name)
+    return [column for column in known.receipt_columns if column in known.default_columns and column not in wanted]
 
 
 def cryo_column(name: str) -> str:

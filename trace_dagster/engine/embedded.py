@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.engine.base import ExtractRequest
-from trace_dagster.engine.columns import cryo_column, row_order
+from trace_dagster.engine.columns import cryo_column, left_out, row_order
 from trace_dagster.engine.failures import failure
 from trace_dagster.engine.workers import CallFailed, Worker, WorkerGone, Workers
 from trace_dagster.errors import NoAnswer, Unavailable, UnknownFormat
@@ -83,6 +83,8 @@ def _arguments(request: ExtractRequest) -> dict[str, object]:
     }
     if extra:
         arguments["include_columns"] = sorted({cryo_column(name) for name in extra})
+    if unwanted := left_out(request.dataset, request.schema.names):
+        arguments["exclude_columns"] = unwanted
     if request.requests_per_second:
         arguments["requests_per_second"] = request.requests_per_second
     if request.max_concurrent_requests:

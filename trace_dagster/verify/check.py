@@ -89,6 +89,11 @@ def columns(dataset: Dataset, level: str) -> tuple[str, ...]:
     return tuple(name for name in dataset.all_columns if name in wanted)
 
 
+def extracted(dataset: Dataset, stored: Sequence[str], level: str) -> tuple[str, ...]:
+    """Every column it takes to check rows at a level and to store them, in schema order."""
+    return dataset.stored_columns([*stored, *columns(dataset, level)])
+
+
 def check(
     dataset: Dataset,
     table: pa.Table,

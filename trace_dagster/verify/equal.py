@@ -5,7 +5,7 @@ The tables have passed the structural checks: in them the faces of a number agre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,7 +44,7 @@ def _transactions(table: pa.Table, evidence: Evidence, rows: Rows, deep: bool) -
     derived = _derived(given, "value_binary", _VALUE) | _derived(given, "input", set(INPUT_COUNTS))
     if not given >= _TRANSACTION_COLUMNS or (_VALUE | set(INPUT_COUNTS)) & given - expected.keys() - derived:
         return None
-    if not _equal(table, expected):
+    if not same_values(table, expected):
         return None
     senders = set() if deep else {"from_address"}
     covered = (expected.keys() | derived) & given - senders
@@ -54,7 +54,7 @@ def _transactions(table: pa.Table, evidence: Evidence, rows: Rows, deep: bool) -
 def _logs(table: pa.Table, evidence: Evidence, rows: Rows, deep: bool) -> Compared | None:
     given = set(table.column_names)
     expected = {name: rows.logs[name] for name in rows.logs.column_names} | _of_blocks(evidence, rows.log_ends, given)
-    if not given >= _LOG_COLUMNS or not _equal(table, expected):
+    if not given >= _LOG_COLUMNS or not same_values(table, expected):
         return None
     done = Compared(["logs bloom from rows", "receipts root from rows"], set(_LOG_COLUMNS))
     if "block_hash" in given:
@@ -79,7 +79,7 @@ def _calls(table: pa.Table, evidence: Evidence, rows: Rows, deep: bool) -> Compa
         or _VALUE & given - _derived(given, "value_binary", _VALUE) - {"value_binary"}
         or proven["from_address"].null_count
         or not expected.keys() <= given
-        or not _equal(roots, expected)
+        or not same_values(roots, expected)
         or not pc.all(pc.equal(pc.is_null(plain(roots, "error")), proven["success"]), min_count=0).as_py()
         or not _targets(plain(roots, "to_address"), proven)
         or not _hashes_belong(table, evidence.headers, rows)
@@ -113,7 +113,7 @@ def _hashes_belong(table: pa.Table, headers: Sequence[Header], rows: Rows) -> bo
     inside = pc.and_(pc.greater_equal(positions, 0), pc.less(places, pc.take(ends, blocks)))
     if places.null_count or not pc.all(inside, min_count=0).as_py():
         return False
-    return _equal(table, {"transaction_hash": pc.take(rows.transactions["transaction_hash"], places)})
+    return same_values(table, {"transaction_hash": pc.take(rows.transactions["transaction_hash"], places)})
 
 
 def _of_blocks(evidence: Evidence, ends: Sequence[int], given: set[str]) -> _Columns:
@@ -136,7 +136,8 @@ def _derived(given: set[str], base: str, names: set[str]) -> set[str]:
     return names & given if base in given else set()
 
 
-def _equal(table: pa.Table, expected: _Columns) -> bool:
+def same_values(table: pa.Table, expected: Mapping[str, pa.ChunkedArray]) -> bool:
+    """Whether those columns the table has hold these values."""
     for name in expected.keys() & set(table.column_names):
         values = plain(table, name)
         if not _alike(values.type, expected[name].type) or not values.equals(expected[name].cast(values.type)):

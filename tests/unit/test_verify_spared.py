@@ -1,0 +1,106 @@
+"""Columns that receipts tell instead of Cryo: the same rows, or a refusal."""
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from tests.support.proven import REAL, devchain, in_columns, real, real_folder
+from trace_dagster.datasets.catalogue import catalogue, dataset
+from trace_dagster.errors import VerificationFailed
+from trace_dagster.verify.check import LEVELS, check, extracted
+from trace_dagster.verify.spared import asked, filled
+
+TRANSACTIONS = dataset("transactions")
+TOLD = list(TRANSACTIONS.receipt_columns)
+CASES = ["devchain", *REAL]
+
+
+def case(which):
+    if which == "devchain":
+        return devchain()
+    if real_folder() is None:
+        pytest.skip("TRACE_REAL_BLOCKS is not set: real mainnet blocks are left out")
+    return real(which)
+
+
+def both_kinds(found):
+    """Evidence as objects, and as the compiled code gives it."""
+    return found.evidence, in_columns(found.piece, found.answers)
+
+
+def whole(found):
+    """Rows as Cryo gives them when it is asked for everything."""
+    return found.tables["transactions"]
+
+
+@pytest.mark.parametrize("which", CASES)
+def test_rows_filled_from_receipts_are_those_cryo_gives(which):
+    found = case(which)
+    rows = whole(found)
+    for evidence in both_kinds(found):
+        given_rows = filled(rows.drop_columns(TOLD), evidence, rows.schema)
+        assert given_rows.equals(rows)
+        assert given_rows.schema.equals(rows.schema)
+        assert check(TRANSACTIONS, given_rows, found.piece, found.chain_id, evidence).level == "full"
+
+
+def test_rows_with_every_column_are_left_alone():
+    rows = whole(devchain())
+    lie = rows.set_column(rows.column_names.index("gas_used"), "gas_used", pa.array([1] * rows.num_rows, pa.uint64()))
+    assert filled(lie, devchain().evidence, rows.schema) is lie
+
+
+@given(st.data())
+def test_rows_that_are_not_those_of_the_receipts_are_refused(data):
+    """A row less, one twice, or one at another place: nothing is told of the wrong receipt."""
+    rows = whole(devchain()).drop_columns(TOLD)
+    wrong = data.draw(
+        st.lists(st.integers(0, rows.num_rows - 1), max_size=rows.num_rows + 2).filter(
+            lambda order: order != list(range(rows.num_rows))
+        )
+        | st.permutations(range(rows.num_rows)).filter(lambda order: order != list(range(rows.num_rows)))
+    )
+    for evidence in both_kinds(devchain()):
+        with pytest.raises(VerificationFailed) as caught:
+            filled(rows.take(pa.array(wrong, pa.int64())), evidence, whole(devchain()).schema)
+        assert "block" in caught.value.facts
+
+
+@pytest.mark.parametrize("row", [0, -1])
+def test_a_transaction_a_node_left_out_is_named(row):
+    rows = whole(devchain()).drop_columns(TOLD)
+    kept = [place for place in range(rows.num_rows) if place != row % rows.num_rows]
+    for evidence in both_kinds(devchain()):
+        with pytest.raises(VerificationFailed, match=r"transaction_index|as many transactions"):
+            filled(rows.take(kept), evidence, whole(devchain()).schema)
+
+
+def test_a_receipt_without_a_status_is_no_success_as_in_cryos_rows():
+    found = devchain()
+    before = [
+        [replace(each, succeeded=None, post_state=bytes(32)) for each in inside] for inside in found.evidence.receipts
+    ]
+    rows = filled(whole(found).drop_columns(TOLD), replace(found.evidence, receipts=before), whole(found).schema)
+    assert not any(rows["success"].to_pylist())
+    assert rows["gas_used"].equals(whole(found)["gas_used"])
+
+
+@pytest.mark.parametrize("gas", [-1, 2**64])
+def test_gas_that_no_row_can_hold_is_refused(gas):
+    found = devchain()
+    lying = [[replace(each, gas_used=gas) for each in inside] for inside in found.evidence.receipts]
+    with pytest.raises(VerificationFailed, match="gas that no row can hold"):
+        filled(whole(found).drop_columns(TOLD), replace(found.evidence, receipts=lying), whole(found).schema)
+
+
+@pytest.mark.parametrize("name", catalogue())
+@pytest.mark.parametrize("level", LEVELS)
+def test_only_proven_rows_of_one_endpoint_spare_cryo_the_receipts(name, level):
+    known = dataset(name)
+    every = extracted(known, known.stored_columns(), level)
+    assert asked(known, every, proven=False, quorum=1) == every
+    assert asked(known, every, proven=True, quorum=2) == every
+    spared = set(every) - set(asked(known, every, proven=True, quorum=1))
+    assert spared == ({"gas_used", "success"} if name == "transactions" else set())
