@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from typing import Any
@@ -202,9 +202,10 @@ class Pieces:
     def _once(self, job: _Job, block_range: BlockRange, endpoint: Endpoint, endpoints: list[Endpoint]) -> Piece:
         order = job.order
         gathered: Future[Evidence] | None = None
-        if order.witness is not None:
-            gathered = self._gathering.submit(order.witness.gather, block_range, endpoint)
-        table = self._extract(job, block_range, endpoint)
+        with self._turn(block_range, endpoint):
+            if order.witness is not None:
+                gathered = self._gathering.submit(order.witness.gather, block_range, endpoint)
+            table = self._extract(job, block_range, endpoint)
         started = time.monotonic()
         proof: Proof | None = None
         source: dict[str, str] = {}
@@ -237,7 +238,8 @@ class Pieces:
             if endpoint.name == first.name:
                 continue
             try:
-                other = self._extract(job, block_range, endpoint).select(list(job.order.stored))
+                with self._turn(block_range, endpoint):
+                    other = self._extract(job, block_range, endpoint).select(list(job.order.stored))
             except _PASSED_OVER as failed:
                 disagreeing.append(str(self._noted(failed, endpoint)))
                 continue
@@ -255,6 +257,11 @@ class Pieces:
             )
         return agreeing
 
+    def _turn(self, block_range: BlockRange, endpoint: Endpoint) -> AbstractContextManager[None]:
+        """A near endpoint is asked for the lowest blocks first, their evidence with them: streams stay together."""
+        near = self._requests_at_once(endpoint) is not None
+        return self._near_calls.passing(block_range.start) if near else nullcontext()
+
     def _extract(self, job: _Job, block_range: BlockRange, endpoint: Endpoint) -> pa.Table:
         """One call of the engine; where logs of many blocks were asked for at once and it failed, with fewer."""
         most = job.order.options.get("inner_request_blocks", 1) if job.order.dataset.is_queried_by_span else 1
@@ -263,8 +270,7 @@ class Pieces:
             at_once = self._requests_at_once(endpoint)
             request = self._request(job, block_range, endpoint, blocks, at_once)
             try:
-                with self._near_calls.passing(block_range.start) if at_once is not None else nullcontext():
-                    return self._engine.extract(request)
+                return self._engine.extract(request)
             except (Unavailable, ExtractionFailed) as error:
                 if blocks == 1 or isinstance(error, NoAnswer):
                     raise
@@ -280,7 +286,7 @@ class Pieces:
             dataset=order.dataset.name,
             block_range=block_range,
             chain_id=order.chain_id,
-            schema=order.dataset.schema(order.extracted),
+            schema=order.dataset.schema(order.asked),
             endpoint=endpoint,
             timeout_seconds=max(1.0, job.deadline - time.monotonic()),
             inner_request_blocks=blocks,

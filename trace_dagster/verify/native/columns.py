@@ -28,8 +28,8 @@ _AT_ONCE = 16 << 20
 """Bytes of answers that are put together for the compiled code."""
 _FILLED = 12
 """Of the arrays it is given; the others are room to work in."""
-_SHORTEST = 32
-"""No receipt or log is written in fewer bytes."""
+_RECEIPT_BYTES, _LOG_BYTES = 512, 256
+"""At least so many has the text of a receipt (its bloom) and of a log (its address and three hashes)."""
 _FIRST_WITH_FEES = 2
 """The first type of transactions with fee caps (EIP-1559)."""
 
@@ -70,12 +70,9 @@ def _cut(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
 def _proven(answers: Sequence[Json], first: int) -> tuple[list[Header], Rows] | None:
     ends = np.fromiter(accumulate(len(memoryview(answer)) for answer in answers), np.int64, len(answers))
     text = b"".join(answers)
-    receipts = int(ends[len(answers) // 2 - 1])
-    most = (len(text) - receipts) // _SHORTEST
-    transactions = min(text.count(b'"cumulativeGasUsed"', receipts), most)
-    logs = min(text.count(b'"topics"', receipts), most)
+    receipts = len(text) - int(ends[len(answers) // 2 - 1])
     longest = int(np.diff(ends, prepend=0).max())
-    arrays = room(len(answers) // 2, transactions, logs, len(text), longest)
+    arrays = room(len(answers) // 2, receipts // _RECEIPT_BYTES, receipts // _LOG_BYTES, len(text), longest)
     if prove(np.frombuffer(text, np.uint8), ends, first, *arrays) != len(answers) // 2:
         return None
     (
