@@ -43,7 +43,7 @@ def test_four_streams_fetch_each_blocks_evidence_once(postgres_url, s3, chain):
             runtime.shared.expect(stream.chain_id, stream.cryo_dataset_name)
         published = bring_in(runtime, streams)
         assert {each.verification["level"] for each in published} == {"full", "crosschecked"}
-        cryo = {"eth_getBlockByNumber": 3 * BLOCKS, "eth_getBlockReceipts": BLOCKS}  # blocks, transactions, geth_calls
+        cryo = {"eth_getBlockByNumber": 3 * BLOCKS, "eth_getBlockReceipts": 0}  # blocks, transactions, geth_calls
         evidence = {method: calls[method] - asked for method, asked in cryo.items()}
         # the pool's head and each checked commit ask for a block now and then; without sharing it is 4 x and 3 x
         assert BLOCKS <= evidence["eth_getBlockByNumber"] <= BLOCKS + 20
@@ -61,6 +61,20 @@ def test_the_rows_are_those_that_streams_alone_bring(postgres_url, s3, chain):
             alone = commit(runtime, stream, 0, refresh=True)
             digests[str(stream.dataset_uuid)] = alone.content_digest
     assert digests == {uuid: each.content_digest for uuid, each in together.items()}
+
+
+def test_receipts_are_fetched_once_and_tell_what_cryo_would(postgres_url, s3, chain):
+    """By Cryo where nobody proves them, as evidence where they are proven; under a quorum by all. The rows are alike."""
+    expected = {("structural", 1): 100, ("full", 1): 100, ("full", 2): 300}
+    digests = set()
+    for (verify, quorum), receipts in expected.items():
+        with counting(server.application(chain)) as (node, calls):
+            pool = ",".join(f"{node}?{number}" for number in range(quorum))
+            with running(postgres_url, s3, quorum, dev=pool) as runtime:
+                stream = apply(runtime, streams=("transactions",), verify=verify)["transactions"]
+                digests.add(commit(runtime, stream, 0, refresh=True).content_digest)
+            assert calls["eth_getBlockReceipts"] == receipts, (verify, quorum)
+    assert len(digests) == 1
 
 
 def test_evidence_that_contradicts_rows_is_asked_for_anew(postgres_url, s3, chain):

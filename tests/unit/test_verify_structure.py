@@ -11,6 +11,7 @@ from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.errors import VerificationFailed
 from trace_dagster.rpc.pools import Endpoint
+from trace_dagster.verify.calltree import check_shape, frames_of, require_shape
 from trace_dagster.verify.faces import check_faces
 from trace_dagster.verify.structure import check_structure
 
@@ -179,12 +180,50 @@ def test_call_trees_pass(name, gap):
 )
 def test_broken_trees_are_named(name, gap, rows, said):
     rows = [(b, t, a.replace("~", gap) if a else a) for b, t, a in rows]
-    if name == "geth_calls" and "stands twice" in said:
-        said = "a key stands twice block=10"
     if rows[-1][2] == f"{gap}0":
         return  # an empty step: its parent is the root, and so is that of "0"
     with pytest.raises(VerificationFailed, match=said.replace("~", gap)):
         run(name, frames(name, rows))
+
+
+ADDRESSES = st.sampled_from(["", "", "0", "0", "0 0", "0 1", "1", "1 0", "00", " 0", "x"])
+POSITIONS = st.sampled_from([0, 0, 0, 1, 1, 2, 2**32 - 1, 2**32, 2**32 + 1, 2**63])
+ROOTED = st.lists(st.sampled_from(["0", "0 0", "0 1", "1", "2"]), max_size=4, unique=True).map(lambda more: ["", *more])
+
+
+@st.composite
+def trees(draw):
+    """Transactions that count from 0, mostly, with frames that form a tree, often."""
+    rows = []
+    for block in draw(st.lists(st.integers(10, 13), unique=True, max_size=3).map(sorted)):
+        for position in range(draw(st.integers(0, 3))):
+            rows += [(block, position, address) for address in draw(ROOTED)]
+    return rows
+
+
+@given(trees() | st.lists(st.tuples(st.integers(10, 13), POSITIONS, ADDRESSES), max_size=8))
+def test_trees_seen_at_a_glance_are_those_looked_at_frame_by_frame(rows):
+    """In whatever order rows come, and whatever number a position is."""
+    names = ("block_number", "transaction_index", "trace_address")
+    kinds = (pa.uint32(), pa.uint64(), pa.large_string())
+    given_rows = pa.table([pa.array([row[at] for row in rows], kind) for at, kind in enumerate(kinds)], names)
+
+    def verdict(look):
+        try:
+            look()
+        except VerificationFailed as error:
+            return str(error)
+        return "a tree each"
+
+    expected = verdict(lambda: check_shape(frames_of(given_rows), " "))
+    assert verdict(lambda: require_shape(given_rows, " ")) == expected
+
+
+def test_a_deep_tree_is_looked_at_but_not_remembered():
+    rows = [(10, 0, " ".join("0" * depth)) for depth in range(100)]
+    require_shape(frames("geth_calls", rows), " ")
+    with pytest.raises(VerificationFailed, match="no parent"):
+        require_shape(frames("geth_calls", [*rows[:50], *rows[51:]]), " ")
 
 
 def test_block_rewards_are_no_frames():

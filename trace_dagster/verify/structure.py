@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import Dataset
 from trace_dagster.errors import VerificationFailed
-from trace_dagster.verify.calltree import SEPARATORS, check_shape, frames_of
+from trace_dagster.verify.calltree import SEPARATORS, require_shape
 from trace_dagster.verify.faces import check_faces, check_input_counts
 from trace_dagster.verify.facts import disagrees
 from trace_dagster.verify.tables import block_at, first, present, require_dense, spans, unequal
@@ -33,7 +33,7 @@ def check_structure(dataset: Dataset, table: pa.Table, piece: BlockRange, chain_
     elif dataset.natural_key:
         done += _check_key(dataset, table, slices)
     if dataset.name in SEPARATORS and "trace_address" in table.column_names:
-        check_shape(frames_of(table), SEPARATORS[dataset.name])
+        require_shape(table, SEPARATORS[dataset.name])
         done.append("call frames form one tree per transaction")
     if dataset.name == "transactions" and "transaction_hash" in table.column_names:
         _check_unique(table, ["transaction_hash"])
@@ -74,9 +74,8 @@ def _check_key(dataset: Dataset, table: pa.Table, slices: list[slice]) -> list[s
     if dataset.name in DENSE_INDEX:
         require_dense(table, slices, DENSE_INDEX[dataset.name])
         return ["unique natural key", f"{DENSE_INDEX[dataset.name]} contiguous per block"]
-    if len(dataset.natural_key) != 2:
-        _check_unique(table, list(dataset.natural_key))
-        return ["unique natural key"]
+    if dataset.name in SEPARATORS:
+        return ["unique natural key"]  # a frame that stands twice is in no tree
     index = dataset.natural_key[1]
     blocks, positions = present(table, "block_number"), present(table, index)
     in_block = pc.equal(blocks[1:], blocks[:-1])
