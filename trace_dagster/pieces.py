@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from typing import Any
@@ -202,10 +202,10 @@ class Pieces:
     def _once(self, job: _Job, block_range: BlockRange, endpoint: Endpoint, endpoints: list[Endpoint]) -> Piece:
         order = job.order
         gathered: Future[Evidence] | None = None
-        with self._turn(block_range, endpoint):
+        with self._turn(block_range, endpoint) as at_once:
             if order.witness is not None:
                 gathered = self._gathering.submit(order.witness.gather, block_range, endpoint)
-            table = self._extract(job, block_range, endpoint)
+            table = self._extract(job, block_range, endpoint, at_once)
         started = time.monotonic()
         proof: Proof | None = None
         source: dict[str, str] = {}
@@ -238,8 +238,8 @@ class Pieces:
             if endpoint.name == first.name:
                 continue
             try:
-                with self._turn(block_range, endpoint):
-                    other = self._extract(job, block_range, endpoint).select(list(job.order.stored))
+                with self._turn(block_range, endpoint) as at_once:
+                    other = self._extract(job, block_range, endpoint, at_once).select(list(job.order.stored))
             except _PASSED_OVER as failed:
                 disagreeing.append(str(self._noted(failed, endpoint)))
                 continue
@@ -257,17 +257,21 @@ class Pieces:
             )
         return agreeing
 
-    def _turn(self, block_range: BlockRange, endpoint: Endpoint) -> AbstractContextManager[None]:
-        """A near endpoint is asked for the lowest blocks first, their evidence with them: streams stay together."""
-        near = self._requests_at_once(endpoint) is not None
-        return self._near_calls.passing(block_range.start) if near else nullcontext()
+    @contextmanager
+    def _turn(self, block_range: BlockRange, endpoint: Endpoint) -> Iterator[int | None]:
+        """Inside the block the endpoint is asked; gives how many requests Cryo should keep under way.
 
-    def _extract(self, job: _Job, block_range: BlockRange, endpoint: Endpoint) -> pa.Table:
+        A near one is asked for the lowest blocks first, and for their evidence with them: so streams stay together.
+        """
+        at_once = self._requests_at_once(endpoint)
+        with self._near_calls.passing(block_range.start) if at_once is not None else nullcontext():
+            yield at_once
+
+    def _extract(self, job: _Job, block_range: BlockRange, endpoint: Endpoint, at_once: int | None) -> pa.Table:
         """One call of the engine; where logs of many blocks were asked for at once and it failed, with fewer."""
         most = job.order.options.get("inner_request_blocks", 1) if job.order.dataset.is_queried_by_span else 1
         while True:
             blocks = min(self._spans.of(endpoint, most), len(block_range))
-            at_once = self._requests_at_once(endpoint)
             request = self._request(job, block_range, endpoint, blocks, at_once)
             try:
                 return self._engine.extract(request)

@@ -64,7 +64,7 @@ def test_the_rows_are_those_that_streams_alone_bring(postgres_url, s3, chain):
 
 
 def test_receipts_are_fetched_once_and_tell_what_cryo_would(postgres_url, s3, chain):
-    """By Cryo where nobody proves them, as evidence where they are proven; under a quorum by all. The rows are alike."""
+    """By Cryo where nobody proves them, as evidence where they are proven; under a quorum by all: the same rows."""
     expected = {("structural", 1): 100, ("full", 1): 100, ("full", 2): 300}
     digests = set()
     for (verify, quorum), receipts in expected.items():

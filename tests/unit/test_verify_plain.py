@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import weakref
 from copy import deepcopy
 from pathlib import Path
@@ -249,7 +250,32 @@ def test_no_index_leaves_its_array(tmp_path):
     assert "changed answers" in done.stdout
 
 
-def test_python_proves_until_the_code_is_compiled(monkeypatch):
+def test_the_first_proofs_wait_for_the_code_but_not_until_it_is_compiled(monkeypatch):
+    """Reading it takes less than the wait, compiling it longer."""
+    read, slowly = plain.import_module, threading.Event()
+
+    def late(name):
+        slowly.wait(0.2)
+        return read(name)
+
+    monkeypatch.setattr(plain, "import_module", late)
+    plain._compiled.cache_clear()
+    try:
+        assert prove_plain(whole(), FIRST) is not None
+        monkeypatch.setattr(plain, "READ_SECONDS", 0.0)
+        plain._compiled.cache_clear()
+        assert prove_plain(whole(), FIRST) is None
+        slowly.set()
+        await_compiled()
+        assert prove_plain(whole(), FIRST) is not None
+    finally:
+        slowly.set()
+        monkeypatch.undo()
+        plain._compiled.cache_clear()
+        await_compiled()
+
+
+def test_python_proves_where_the_code_cannot_be_compiled(monkeypatch):
     def broken(name):
         raise OSError("not now")
 

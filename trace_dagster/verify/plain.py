@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import atexit
 import threading
+import time
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from functools import cache
 from importlib import import_module
+from typing import NamedTuple
 
 from trace_dagster.verify.evidence import Header, Rows
 from trace_dagster.verify.native import ENDING
@@ -21,14 +23,20 @@ from trace_dagster.verify.raw import Json
 Plain = tuple[list[Header], Rows]
 Prove = Callable[[Sequence[Json], int], Plain | None]
 
+READ_SECONDS = 3.0
+"""So long the first proofs wait for the compiled code: from disk it is read by then, and faster if nobody proves."""
+
 
 def prove_plain(answers: Sequence[Json], first: int) -> Plain | None:
     """Headers, transactions, receipts and logs of the blocks from ``first`` on, proven; None where they are not plain.
 
     ``answers`` are those to ``eth_getBlockByNumber`` with whole transactions, then those to ``eth_getBlockReceipts``.
     None as well until the compiled code is there: half a second after the first call, 20 where it is not on disk yet.
+    The first calls wait for it, READ_SECONDS.
     """
-    compiled = _compiled()
+    compiled, until = _compiled()
+    if not compiled.done():
+        wait([compiled], max(0.0, until - time.monotonic()))
     if not compiled.done() or compiled.exception() is not None:
         return None
     try:
@@ -39,17 +47,23 @@ def prove_plain(answers: Sequence[Json], first: int) -> Plain | None:
 
 def await_compiled() -> None:
     """Until the compiled code is there. Raises what kept it from being compiled."""
-    _compiled().result()
+    _compiled().found.result()
+
+
+class _Loading(NamedTuple):
+    found: Future[Prove]
+    until: float
+    """When nobody waits for it any longer, by the monotonic clock."""
 
 
 @cache
-def _compiled() -> Future[Prove]:
+def _compiled() -> _Loading:
     """Read or compiled beside the work: until then Python proves."""
     found: Future[Prove] = Future()
     thread = threading.Thread(target=_load, args=(found,), name="compile", daemon=True)
     thread.start()
     atexit.register(_end, thread)
-    return found
+    return _Loading(found, time.monotonic() + READ_SECONDS)
 
 
 def _load(found: Future[Prove]) -> None:
