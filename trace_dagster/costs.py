@@ -13,8 +13,8 @@ from trace_dagster.dispatch import RANGES_PER_RUN
 from trace_dagster.evidence import most_calls
 from trace_dagster.lanes import sharing
 from trace_dagster.rpc.pools import RpcPool
-from trace_dagster.verify.check import PIECE_BLOCKS, extracted
-from trace_dagster.verify.spared import asked
+from trace_dagster.verify.check import PIECE_BLOCKS
+from trace_dagster.verify.spared import are_told, asked
 
 _PLACES = 3
 """Where blocks are sampled: at the start of the span, in its middle, at its end."""
@@ -175,26 +175,22 @@ class Plan:
         }
 
 
-def counted(todo: Sequence[BlockRange], stream: Stream, quorum: int = 1) -> Counts:
-    """Ranges and calls for these blocks, cut as the planner cuts them."""
+def counted(todo: Sequence[BlockRange], stream: Stream, chain_id: int, quorum: int = 1) -> Counts:
+    """Ranges and calls for these blocks of a chain, cut as the planner cuts them."""
     sizes: Counter[int] = Counter()
     for span in todo:
         sizes += cell_sizes(span, stream.chunk_size)
-    columns = _asked(stream, quorum)
+    proven = stream.verify == "full"
+    told = all(are_told(chain_id, span, proven=proven, quorum=quorum) for span in todo)
+    columns = asked(stream.dataset, stream.dataset.stored_columns(stream.columns), stream.verify, told=told)
     extraction = evidence = 0
     for size, ranges in sizes.items():
         for piece, pieces in cell_sizes(BlockRange(0, size), PIECE_BLOCKS).items():
             calls = 1 + stream.dataset.most_calls(piece, stream.inner_request_blocks, columns)
             extraction += ranges * pieces * calls
-            if stream.verify == "full":
+            if proven:
                 evidence += ranges * pieces * most_calls(stream.cryo_dataset_name, piece)
     return Counts(sum(len(span) for span in todo), sizes.total(), quorum * extraction, evidence)
-
-
-def _asked(stream: Stream, quorum: int) -> tuple[str, ...]:
-    """Columns Cryo is asked for."""
-    every = extracted(stream.dataset, stream.dataset.stored_columns(stream.columns), stream.verify)
-    return asked(stream.dataset, every, proven=stream.verify == "full", quorum=quorum)
 
 
 def limit_of(pool: RpcPool) -> float | None:

@@ -138,7 +138,7 @@ def _stream(job: ChainSync, key: str, bounds: Bounds | TraceError, chains: _Chai
         stream,
         todo,
         committed_blocks=(len(span) if span else 0) - sum(len(gap) for gap in todo),
-        counts=counted(todo, stream, pool.quorum if pool else 1),
+        counts=counted(todo, stream, job.chain_id, pool.quorum if pool else 1),
         calls_per_second=limit_of(pool) if pool else None,
         error=wrong,
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 
 import msgspec
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.committed import Committed
+from trace_dagster.datasets.catalogue import Dataset
 from trace_dagster.errors import ForkConflict, Unavailable, UnknownFormat, VerificationFailed, WrongChain
 from trace_dagster.rpc.client import Call, call_all, quantity
 from trace_dagster.rpc.pools import Endpoint, variable_of
@@ -47,12 +48,12 @@ def most_calls(dataset: str, blocks: int) -> int:
     return 1 + per_block * blocks if per_block else 0
 
 
-def fetched(dataset: str, verify: str) -> frozenset[str]:
+def fetched(dataset: Dataset, stored: Collection[str], verify: str) -> frozenset[str]:
     """What a stream fetches of every block, by Cryo or as evidence: whole ``blocks``, ``receipts``."""
-    if dataset == "transactions":
-        return frozenset({"blocks", "receipts"})
-    wanted = needs(dataset) if verify == "full" else _NOTHING
-    return frozenset({"blocks"} if wanted.transactions else ()) | frozenset({"receipts"} if wanted.receipts else ())
+    wanted = needs(dataset.name) if verify == "full" else _NOTHING
+    blocks = wanted.transactions or dataset.name == "transactions"
+    receipts = wanted.receipts or bool({*dataset.receipt_columns} & {*stored})
+    return frozenset({"blocks"} if blocks else ()) | frozenset({"receipts"} if receipts else ())
 
 
 class Witness:

@@ -41,7 +41,7 @@ from trace_dagster.rpc.reach import NEAR_CALLS, LogSpans
 from trace_dagster.turnstile import Turnstile
 from trace_dagster.verify.check import PIECE_BLOCKS, Proof, check, extracted
 from trace_dagster.verify.evidence import Evidence
-from trace_dagster.verify.spared import asked, filled
+from trace_dagster.verify.spared import are_told, asked, filled
 
 LOOK_AHEAD = 2
 """Pieces of one range under way at once; this many tables are the most a range holds in memory."""
@@ -94,9 +94,11 @@ class Order:
     @property
     def asked(self) -> tuple[str, ...]:
         """Those the engine is asked for: proven receipts tell the others."""
-        return asked(self.dataset, self.extracted, proven=self.witness is not None, quorum=self.pool.quorum)
+        proven = self.witness is not None
+        told = are_told(self.chain_id, self.block_range, proven=proven, quorum=self.pool.quorum)
+        return asked(self.dataset, self.stored, self.verify, told=told)
 
-    def proven(self, table: pa.Table, piece: BlockRange, evidence: Evidence) -> tuple[pa.Table, Proof]:
+    def measured(self, table: pa.Table, piece: BlockRange, evidence: Evidence) -> tuple[pa.Table, Proof]:
         """What the engine gave with every column, and what that proves. Raises VerificationFailed."""
         whole = filled(table, evidence, self.dataset.schema(self.extracted))
         return whole, check(self.dataset, whole, piece, self.chain_id, evidence)
@@ -203,14 +205,15 @@ class Pieces:
         order = job.order
         gathered: Future[Evidence] | None = None
         with self._turn(block_range, endpoint) as at_once:
+            job.require_going(block_range, None)
             if order.witness is not None:
-                gathered = self._gathering.submit(order.witness.gather, block_range, endpoint)
+                gathered = self._gathered(order.witness, block_range, endpoint)
             table = self._extract(job, block_range, endpoint, at_once)
         started = time.monotonic()
         proof: Proof | None = None
         source: dict[str, str] = {}
         if order.witness is not None and gathered is not None:
-            table, proof, source = _proven(order, order.witness, table, block_range, endpoint, gathered, job.deadline)
+            table, proof, source = _measured(order, order.witness, table, block_range, endpoint, gathered, job.deadline)
         elif order.verify != "off":
             proof = check(order.dataset, table, block_range, order.chain_id, None)
         table = table.select(list(order.stored))
@@ -257,11 +260,18 @@ class Pieces:
             )
         return agreeing
 
+    def _gathered(self, witness: Witness, block_range: BlockRange, endpoint: Endpoint) -> Future[Evidence]:
+        try:
+            return self._gathering.submit(witness.gather, block_range, endpoint)
+        except RuntimeError:  # closed
+            raise Unavailable("extraction was stopped", range=block_range) from None
+
     @contextmanager
     def _turn(self, block_range: BlockRange, endpoint: Endpoint) -> Iterator[int | None]:
         """Inside the block the endpoint is asked; gives how many requests Cryo should keep under way.
 
-        A near one is asked for the lowest blocks first, and for their evidence with them: so streams stay together.
+        A near one is asked for the lowest blocks first, and for their evidence with them: so streams stay together. A
+        turn is over when the rows are there, with however many calls.
         """
         at_once = self._requests_at_once(endpoint)
         with self._near_calls.passing(block_range.start) if at_once is not None else nullcontext():
@@ -307,7 +317,7 @@ class Pieces:
         return error
 
 
-def _proven(
+def _measured(
     order: Order,
     witness: Witness,
     table: pa.Table,
@@ -322,7 +332,7 @@ def _proven(
     """
     try:
         evidence = gathered.result(timeout=max(1.0, deadline - time.monotonic()))
-        return *order.proven(table, block_range, evidence), evidence.source
+        return *order.measured(table, block_range, evidence), evidence.source
     except FutureTimeout:
         raise NoAnswer(
             f"rpc endpoint {endpoint.name} does not come to an end with its evidence", range=block_range
@@ -331,7 +341,7 @@ def _proven(
         if not witness.knows(block_range):
             raise
     fresh = witness.gather(block_range, endpoint, fresh=True)
-    whole, proof = order.proven(table, block_range, fresh)
+    whole, proof = order.measured(table, block_range, fresh)
     witness.require_one_chain(block_range, fresh)
     return whole, proof, fresh.source
 

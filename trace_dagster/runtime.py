@@ -247,7 +247,7 @@ class Runtime:
         from trace_dagster.evidence import fetched
 
         key = (spec.rpc_pool, spec.chain_id)
-        self._wanted[key] = self._wanted.get(key, frozenset()) | fetched(spec.cryo_dataset_name, spec.verify)
+        self._wanted[key] = self._wanted.get(key, frozenset()) | fetched(spec.dataset, spec.columns, spec.verify)
         return self.pool(*key)
 
     def publish(self) -> int:

@@ -128,7 +128,8 @@ def test_a_sync_takes_no_more_calls_and_about_the_bytes_that_were_planned(chain,
                 calls.clear()
                 publications = sync(runtime, specs[name])
                 asked, bound = calls.total(), plan[name].counts.rpc_calls
-                assert asked <= bound <= 2 * asked, (name, dict(calls))
+                # evidence that another stream fetched is not fetched again: of transactions that is two thirds
+                assert asked <= bound <= (3 if name == "transactions" else 2) * asked, (name, dict(calls))
                 size = sum(each.bytes for each in publications)
                 assert size / 2 <= plan[name].bytes <= 2 * size, name
                 assert plan[name].counts.ranges == len(publications)

@@ -26,7 +26,7 @@ def stream(name="blocks", **keys):
 
 def planned(key, todo, sample=None, error=None, rate=None, **keys):
     each = stream(**keys)
-    return StreamPlan(key, each, tuple(todo), 0, counted(todo, each), rate, sample, error)
+    return StreamPlan(key, each, tuple(todo), 0, counted(todo, each, 1), rate, sample, error)
 
 
 def plan(*streams):
@@ -54,7 +54,7 @@ def test_a_chains_whole_history_is_counted_without_being_cut():
 def test_counts_are_those_of_every_cell_and_piece(span, committed, chunk, level, name, inner, quorum):
     each = stream(name, chunk_size=chunk, verify=level, inner_request_blocks=inner)
     todo = list(holes(span, committed))
-    found = counted(todo, each, quorum)
+    found = counted(todo, each, 10, quorum)
     cut = [cell for gap in todo for cell in cells(gap, chunk)]
     pieces = [len(piece) for cell in cut for piece in cell.split(PIECE_BLOCKS)]
     assert (found.blocks, found.ranges) == (sum(map(len, cut)), len(cut))
@@ -95,7 +95,14 @@ def test_calls_for_ten_blocks_asked_three_at_a_time(name, cryo, evidence):
 )
 def test_cryo_fetches_receipts_only_where_nobody_else_tells_what_is_in_them(level, quorum, columns, calls):
     each = stream("transactions", verify=level, columns=columns)
-    assert counted([BlockRange(0, 10)], each, quorum).extraction_calls == calls
+    assert counted([BlockRange(0, 10)], each, 10, quorum).extraction_calls == calls
+
+
+@pytest.mark.parametrize(("start", "calls"), [(4_369_990, 21), (4_370_000, 11)])
+def test_receipts_without_a_status_tell_nothing(start, calls):
+    """Ethereum before Byzantium (EIP-658)."""
+    each = stream("transactions", verify="full")
+    assert counted([BlockRange(start, start + 10)], each, 1).extraction_calls == calls
 
 
 @given(ranges, st.integers(1, 60))

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tests.support.proven import REAL, devchain, in_columns, real, real_folder
+from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import catalogue, dataset
 from trace_dagster.errors import VerificationFailed
 from trace_dagster.verify.check import LEVELS, check, extracted
-from trace_dagster.verify.spared import asked, filled
+from trace_dagster.verify.spared import are_told, asked, filled
 
 TRANSACTIONS = dataset("transactions")
 TOLD = list(TRANSACTIONS.receipt_columns)
@@ -77,30 +78,42 @@ def test_a_transaction_a_node_left_out_is_named(row):
             filled(rows.take(kept), evidence, whole(devchain()).schema)
 
 
-def test_a_receipt_without_a_status_is_no_success_as_in_cryos_rows():
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"succeeded": None, "post_state": bytes(32)}, "a receipt holds no status"),
+        ({"gas_used": -1}, "gas used is not that of a block"),
+        ({"gas_used": 2**64}, "gas used is not that of a block"),
+    ],
+)
+def test_receipts_that_say_what_no_row_can_are_refused(wrong, said):
     found = devchain()
-    before = [
-        [replace(each, succeeded=None, post_state=bytes(32)) for each in inside] for inside in found.evidence.receipts
-    ]
-    rows = filled(whole(found).drop_columns(TOLD), replace(found.evidence, receipts=before), whole(found).schema)
-    assert not any(rows["success"].to_pylist())
-    assert rows["gas_used"].equals(whole(found)["gas_used"])
-
-
-@pytest.mark.parametrize("gas", [-1, 2**64])
-def test_gas_that_no_row_can_hold_is_refused(gas):
-    found = devchain()
-    lying = [[replace(each, gas_used=gas) for each in inside] for inside in found.evidence.receipts]
-    with pytest.raises(VerificationFailed, match="gas that no row can hold"):
+    lying = [[replace(each, **wrong) for each in inside] for inside in found.evidence.receipts]
+    first = next(header.number for header, inside in zip(found.evidence.headers, lying, strict=True) if inside)
+    with pytest.raises(VerificationFailed, match=f"{said}.*block={first}"):
         filled(whole(found).drop_columns(TOLD), replace(found.evidence, receipts=lying), whole(found).schema)
 
 
 @pytest.mark.parametrize("name", catalogue())
 @pytest.mark.parametrize("level", LEVELS)
-def test_only_proven_rows_of_one_endpoint_spare_cryo_the_receipts(name, level):
+def test_cryo_is_asked_for_what_receipts_do_not_tell(name, level):
     known = dataset(name)
-    every = extracted(known, known.stored_columns(), level)
-    assert asked(known, every, proven=False, quorum=1) == every
-    assert asked(known, every, proven=True, quorum=2) == every
-    spared = set(every) - set(asked(known, every, proven=True, quorum=1))
+    stored = known.stored_columns()
+    every = extracted(known, stored, level)
+    assert asked(known, stored, level, told=False) == every
+    spared = set(every) - set(asked(known, stored, level, told=True))
     assert spared == ({"gas_used", "success"} if name == "transactions" else set())
+
+
+@pytest.mark.parametrize(
+    ("chain_id", "start", "proven", "quorum", "told"),
+    [
+        (10, 0, True, 1, True),
+        (10, 0, False, 1, False),
+        (10, 0, True, 2, False),
+        (1, 4_370_000, True, 1, True),
+        (1, 4_369_999, True, 1, False),  # before Byzantium a receipt holds a state root and no status
+    ],
+)
+def test_only_proven_receipts_with_a_status_tell_and_only_of_one_endpoints_rows(chain_id, start, proven, quorum, told):
+    assert are_told(chain_id, BlockRange(start, start + 5), proven=proven, quorum=quorum) is told

@@ -68,14 +68,16 @@ def _plainly_shaped(table: pa.Table, separator: str) -> bool:
     if "transaction_index" not in table.column_names or "action_type" in table.column_names or not table.num_rows:
         return False
     positions = plain(table, "transaction_index")
-    if positions.null_count or not 0 <= pc.max(positions).as_py() < _POSITIONS:
+    if positions.null_count:
         return False
     try:
+        if pc.max(positions).as_py() >= _POSITIONS:
+            return False
         blocks = pc.subtract(present(table, "block_number").cast(pa.int64()), table["block_number"][0].cast(pa.int64()))
         trees = pc.run_end_encode(
             pc.add_checked(pc.multiply_checked(blocks, _POSITIONS), positions.combine_chunks().cast(pa.int64()))
         )
-    except pa.ArrowInvalid:  # numbers that are none of a block or a transaction
+    except (pa.ArrowException, TypeError):  # numbers that are none of a block or a transaction
         return False
     addresses = required(table, "trace_address")
     start, before = 0, -_POSITIONS

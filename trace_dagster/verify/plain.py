@@ -24,7 +24,7 @@ Plain = tuple[list[Header], Rows]
 Prove = Callable[[Sequence[Json], int], Plain | None]
 
 READ_SECONDS = 3.0
-"""So long the first proofs wait for the compiled code: from disk it is read by then, and faster if nobody proves."""
+"""So long the first proofs wait for the compiled code: read from disk it is there by then."""
 
 
 def prove_plain(answers: Sequence[Json], first: int) -> Plain | None:

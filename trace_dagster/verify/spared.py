@@ -6,30 +6,40 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import Dataset
 from trace_dagster.errors import VerificationFailed
+from trace_dagster.verify.check import extracted
 from trace_dagster.verify.compare import counted, piece_of
 from trace_dagster.verify.equal import same_values
 from trace_dagster.verify.evidence import Evidence, Receipt
+from trace_dagster.verify.facts import disagrees
+from trace_dagster.verify.receipts import has_status
 from trace_dagster.verify.tables import dense
 
+_MOST_GAS = 1 << 64
 _KEYS = ("block_number", "transaction_index")
 
 
-def asked(dataset: Dataset, columns: Sequence[str], *, proven: bool, quorum: int) -> tuple[str, ...]:
-    """Those of ``columns`` the engine is asked for.
+def are_told(chain_id: int, span: BlockRange, *, proven: bool, quorum: int) -> bool:
+    """Whether the receipts of these blocks can tell: they are ``proven`` and hold a status.
 
-    All of them unless rows are ``proven``, and under a ``quorum``: others must give the same rows, not a part of them.
+    Not under a ``quorum``: others must give the same rows, not a part of them.
     """
-    spared = dataset.receipt_columns if proven and quorum == 1 else ()
-    return tuple(name for name in columns if name not in spared)
+    return proven and quorum == 1 and has_status(chain_id, span)
+
+
+def asked(dataset: Dataset, stored: Sequence[str], level: str, *, told: bool) -> tuple[str, ...]:
+    """Columns the engine is asked for so that rows can be checked at a level and stored, in schema order."""
+    spared = dataset.receipt_columns if told else ()
+    return tuple(name for name in extracted(dataset, stored, level) if name not in spared)
 
 
 def filled(table: pa.Table, evidence: Evidence, schema: pa.Schema) -> pa.Table:
     """The rows of a piece with all columns of ``schema``: those the engine was not asked for, out of the evidence.
 
-    A row is of the receipt that stands at its place. As in Cryo's rows a receipt without a status is no success.
-    Raises VerificationFailed where there is not one row for each receipt.
+    A row is of the receipt that stands at its place. Raises VerificationFailed where there is not one row for each
+    receipt, or a receipt says what no row can hold.
     """
     if schema.names == table.column_names:
         return table
@@ -45,13 +55,10 @@ def _told(table: pa.Table, evidence: Evidence) -> dict[str, pa.Array | pa.Chunke
         if table.num_rows == proven.num_rows and same_values(table, {name: proven[name] for name in _KEYS}):
             return {"gas_used": proven["gas_used"], "success": proven["success"]}
     receipts = _one_for_each_row(table, evidence)
-    try:
-        gas = pa.array([each.gas_used for each in receipts], pa.uint64())
-    except (pa.ArrowInvalid, OverflowError):
-        raise VerificationFailed(
-            "receipts tell of gas that no row can hold", block=evidence.headers[0].number
-        ) from None
-    return {"gas_used": gas, "success": pa.array([bool(each.succeeded) for each in receipts])}
+    return {
+        "gas_used": pa.array([each.gas_used for each in receipts], pa.uint64()),
+        "success": pa.array([each.succeeded for each in receipts], pa.bool_()),
+    }
 
 
 def _one_for_each_row(table: pa.Table, evidence: Evidence) -> list[Receipt]:
@@ -59,4 +66,9 @@ def _one_for_each_row(table: pa.Table, evidence: Evidence) -> list[Receipt]:
     receipts = evidence.receipts or [()] * len(slices)
     for header, span, inside in zip(evidence.headers, slices, receipts, strict=True):
         counted(span.stop - span.start, len(inside), "transactions", header.number)
+        for each in inside:
+            if each.succeeded is None:
+                raise VerificationFailed("a receipt holds no status, and rows must", block=header.number)
+            if not 0 <= each.gas_used < _MOST_GAS:
+                raise disagrees("a receipt's gas used is not that of a block", header.number, "64 bits", each.gas_used)
     return [each for inside in receipts for each in inside]

@@ -74,8 +74,11 @@ def _check_key(dataset: Dataset, table: pa.Table, slices: list[slice]) -> list[s
     if dataset.name in DENSE_INDEX:
         require_dense(table, slices, DENSE_INDEX[dataset.name])
         return ["unique natural key", f"{DENSE_INDEX[dataset.name]} contiguous per block"]
-    if dataset.name in SEPARATORS:
+    if dataset.name in SEPARATORS and "trace_address" in table.column_names:
         return ["unique natural key"]  # a frame that stands twice is in no tree
+    if len(dataset.natural_key) != 2:
+        _check_unique(table, list(dataset.natural_key))
+        return ["unique natural key"]
     index = dataset.natural_key[1]
     blocks, positions = present(table, "block_number"), present(table, index)
     in_block = pc.equal(blocks[1:], blocks[:-1])

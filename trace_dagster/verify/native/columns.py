@@ -29,7 +29,7 @@ _AT_ONCE = 16 << 20
 _FILLED = 12
 """Of the arrays it is given; the others are room to work in."""
 _RECEIPT_BYTES, _LOG_BYTES = 512, 256
-"""At least so many has the text of a receipt (its bloom) and of a log (its address and three hashes)."""
+"""Fewer than the text of a receipt (its bloom) or a log (address, topics, hashes of block and transaction) has."""
 _FIRST_WITH_FEES = 2
 """The first type of transactions with fee caps (EIP-1559)."""
 
