@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from tests.support.cryo_tables import NAMES, cryo_table
 from tests.support.recorded_blocks import RecordedChain
@@ -24,6 +25,7 @@ from trace_dagster.verify.raw import decode_block, decode_receipts
 
 DEVCHAIN = BlockRange(20, 32)
 REAL = (4404763, 11098450, 16899757, 17053184)
+CASES = ("devchain", *REAL)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,15 @@ def real(number: int) -> Proven:
     assert folder is not None
     block = _chain(folder).blocks[number]
     return _proven(BlockRange(number, number + 1), 1, [(block.block, block.receipts)], [block.call_traces])
+
+
+def case(which: str | int) -> Proven:
+    """One of CASES; skips the test where real blocks are not at hand."""
+    if isinstance(which, str):
+        return devchain()
+    if real_folder() is None:
+        pytest.skip("TRACE_REAL_BLOCKS is not set: real mainnet blocks are left out")
+    return real(which)
 
 
 @cache

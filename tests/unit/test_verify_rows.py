@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tests.support.cryo_tables import NAMES
-from tests.support.proven import REAL, devchain, in_columns, real, real_folder
+from tests.support.proven import CASES, case, devchain, in_columns
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.errors import UnknownFormat, VerificationFailed
 from trace_dagster.verify.check import check
@@ -29,7 +29,6 @@ from trace_dagster.verify.tables import headers_of, receipts_of_tables, transact
 from trace_dagster.verify.tokens import TRANSFER, is_transfer
 
 EXAMPLES = int(os.environ.get("TRACE_VERIFY_EXAMPLES", "40"))
-CASES = ["devchain", *REAL]
 OPEN_IN_FRAMES = {"gas_binary", "gas_string", "gas_f64", "gas_used_binary", "gas_used_string", "gas_used_f64", "output"}
 LEVELS = dict.fromkeys(NAMES, "full") | {"geth_calls": "crosschecked"}
 UNPROVEN = {
@@ -41,14 +40,6 @@ UNPROVEN = {
         "senders of root frames",
     ),
 }
-
-
-def case(which):
-    if which == "devchain":
-        return devchain()
-    if real_folder() is None:
-        pytest.skip("TRACE_REAL_BLOCKS is not set: real mainnet blocks are left out")
-    return real(which)
 
 
 def proof(found, name, table, *, evidence=None, deep=True):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from tests.support.proven import REAL, devchain, in_columns, real, real_folder
+from tests.support.proven import CASES, case, devchain, in_columns
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import catalogue, dataset
 from trace_dagster.errors import VerificationFailed
@@ -15,15 +15,6 @@ from trace_dagster.verify.spared import are_told, asked, filled
 
 TRANSACTIONS = dataset("transactions")
 TOLD = list(TRANSACTIONS.receipt_columns)
-CASES = ["devchain", *REAL]
-
-
-def case(which):
-    if which == "devchain":
-        return devchain()
-    if real_folder() is None:
-        pytest.skip("TRACE_REAL_BLOCKS is not set: real mainnet blocks are left out")
-    return real(which)
 
 
 def both_kinds(found):
