@@ -36,7 +36,7 @@ class Sizes:
     rounds: int
     seconds: float
     """About how long bare Cryo takes beside the product next door. Half as long far away, where a second holds fewer
-    blocks; a third of that beside rivals, where start-up is not counted."""
+    blocks; a third of that beside rivals, where start-up is not counted, and an export of ethereum-etl half of it."""
     ranges: int
     """Of a backfill next door; a fifth of them far away."""
     memory_blocks: int

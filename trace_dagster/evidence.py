@@ -52,7 +52,7 @@ def fetched(dataset: Dataset, stored: Collection[str], verify: str) -> frozenset
     """What a stream fetches of every block, by Cryo or as evidence: whole ``blocks``, ``receipts``."""
     wanted = needs(dataset.name) if verify == "full" else _NOTHING
     blocks = wanted.transactions or dataset.name == "transactions"
-    receipts = wanted.receipts or bool({*dataset.receipt_columns} & {*stored})
+    receipts = wanted.receipts or dataset.takes_receipts(stored)
     return frozenset({"blocks"} if blocks else ()) | frozenset({"receipts"} if receipts else ())
 
 

@@ -138,7 +138,7 @@ def _doubled(text: bytes, pick: random.Random) -> bytes:
 
 
 def _no_list(text: bytes, pick: random.Random) -> bytes:
-    """Something else where a list belongs, and words that room is counted by."""
+    """Something else where a list belongs, and text that makes room for rows."""
     if not (lists := _members(text)):
         return text + b" "
     start, end = pick.choice(lists)

@@ -51,7 +51,7 @@ _BY_LOG_QUERY = frozenset({"logs", "erc20_transfers", "erc721_transfers"})
 
 _CALLS_PER_BLOCK: dict[str, int] = {
     "blocks": 1,  # eth_getBlockByNumber
-    "transactions": 2,  # and eth_getBlockReceipts, for _RECEIPT_COLUMNS
+    "transactions": 1,  # and eth_getBlockReceipts, for _RECEIPT_COLUMNS
     "address_appearances": 3,  # a block, its logs, its traces
     **dict.fromkeys(("contracts", "native_transfers", "traces", "vm_traces"), 1),
 }
@@ -111,6 +111,10 @@ class Dataset:
         """Columns for which Cryo fetches the receipts of every block, beside what it fetches anyway."""
         return _RECEIPT_COLUMNS.get(self.name, ())
 
+    def takes_receipts(self, columns: Collection[str]) -> bool:
+        """Whether one of these columns is among them."""
+        return not {*self.receipt_columns}.isdisjoint(columns)
+
     def most_calls(self, blocks: int, inner_request_blocks: int, columns: Collection[str] | None = None) -> int:
         """JSON-RPC calls Cryo makes for rows of so many consecutive blocks, at most, where nothing fails.
 
@@ -118,8 +122,8 @@ class Dataset:
         """
         if self.is_queried_by_span:
             return -(-blocks // inner_request_blocks)
-        spared = columns is not None and self.receipt_columns and not {*self.receipt_columns} & {*columns}
-        return (_CALLS_PER_BLOCK.get(self.name, _MOST_CALLS_PER_BLOCK) - bool(spared)) * blocks
+        receipts = self.takes_receipts(self.all_columns if columns is None else columns)
+        return (_CALLS_PER_BLOCK.get(self.name, _MOST_CALLS_PER_BLOCK) + receipts) * blocks
 
     def schema(self, columns: Sequence[str]) -> pa.Schema:
         """The Arrow schema of ``columns`` as stored: Cryo's own names and types."""

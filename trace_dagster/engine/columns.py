@@ -16,9 +16,8 @@ def row_order(name: str) -> tuple[str, ...]:
 
 
 def left_out(name: str, wanted: Collection[str]) -> list[str]:
-    """Default columns Cryo is told to leave out: those that nobody wants and that cost it calls."""
-    known = dataset(name)
-    return [column for column in known.receipt_columns if column in known.default_columns and column not in wanted]
+    """Columns Cryo gives unasked and is told to leave out: those that nobody wants and that cost it calls."""
+    return [column for column in dataset(name).receipt_columns if column not in wanted]
 
 
 def cryo_column(name: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import lru_cache
+from itertools import pairwise
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -59,63 +61,64 @@ def check_shape(found: Frames, separator: str) -> None:
             if "" not in frames:
                 raise VerificationFailed("a transaction has no root frame", block=block, transaction=position)
             for address in frames:
-                if address:
-                    _check_frame(address, frames, separator, block)
+                if address and (fault := _fault(address, frames, separator)):
+                    raise VerificationFailed(fault, block=block, got=repr(address)[:80])
 
 
 def _plainly_shaped(table: pa.Table, separator: str) -> bool:
     """Whether rows come tree by tree, as Cryo gives them: then a tree is a list of addresses, and few differ."""
-    if "transaction_index" not in table.column_names or "action_type" in table.column_names or not table.num_rows:
+    ends = _tree_ends(table)
+    if ends is None:
         return False
+    addresses = required(table, "trace_address")
+    trees = (tuple(addresses[start:end]) for start, end in pairwise([0, *ends]))
+    return all((_is_tree_known if len(tree) <= _LONGEST_KEPT else _is_tree)(tree, separator) for tree in trees)
+
+
+def _tree_ends(table: pa.Table) -> list[int] | None:
+    """The row behind each tree, where each block's are in order and count from 0; None where that is not plain."""
+    if "transaction_index" not in table.column_names or "action_type" in table.column_names or not table.num_rows:
+        return None
     positions = plain(table, "transaction_index")
     if positions.null_count:
-        return False
+        return None
     try:
         if pc.max(positions).as_py() >= _POSITIONS:
-            return False
+            return None
         blocks = pc.subtract(present(table, "block_number").cast(pa.int64()), table["block_number"][0].cast(pa.int64()))
-        trees = pc.run_end_encode(
+        runs = pc.run_end_encode(
             pc.add_checked(pc.multiply_checked(blocks, _POSITIONS), positions.combine_chunks().cast(pa.int64()))
         )
     except (pa.ArrowException, TypeError):  # numbers that are none of a block or a transaction
-        return False
-    addresses = required(table, "trace_address")
-    start, before = 0, -_POSITIONS
-    for tree, end in zip(trees.values.to_pylist(), trees.run_ends.to_pylist(), strict=True):
-        if tree != before + 1 and not (tree % _POSITIONS == 0 and tree > before):
-            return False
-        frames = tuple(addresses[start:end])
-        is_tree = _is_tree_known if len(frames) <= _LONGEST_KEPT else _is_tree
-        if not is_tree(frames, separator):
-            return False
-        start, before = end, tree
-    return True
+        return None
+    trees = pairwise([-_POSITIONS, *runs.values.to_pylist()])
+    if all(tree == before + 1 or (tree % _POSITIONS == 0 and tree > before) for before, tree in trees):
+        return runs.run_ends.to_pylist()  # type: ignore[no-any-return]
+    return None
 
 
 def _is_tree(addresses: tuple[str, ...], separator: str) -> bool:
-    """Whether there is a root, and each frame stands once and has its parent and the sibling before it."""
+    """Whether there is a root, and each frame stands once and in its place."""
     frames = set(addresses)
     if len(frames) != len(addresses) or "" not in frames:
         return False
-    return all(
-        (kin := _kin(address, separator)) is not None and kin[0] in frames and (kin[1] is None or kin[1] in frames)
-        for address in frames
-        if address
-    )
+    return not any(address and _fault(address, frames, separator) for address in frames)
 
 
 _is_tree_known = lru_cache(_KIN_KEPT)(_is_tree)
 
 
-def _check_frame(address: str, frames: dict[str, int], separator: str, block: int) -> None:
+def _fault(address: str, frames: Collection[str], separator: str) -> str | None:
+    """What is wrong with the place of a frame below the root."""
     kin = _kin(address, separator)
     if kin is None:
-        raise VerificationFailed("a call frame's trace_address is malformed", block=block, got=repr(address)[:80])
+        return "a call frame's trace_address is malformed"
     parent, before = kin
     if parent not in frames:
-        raise VerificationFailed("a call frame has no parent", block=block, got=repr(address)[:80])
+        return "a call frame has no parent"
     if before is not None and before not in frames:
-        raise VerificationFailed("a call frame lacks the sibling before it", block=block, got=repr(address)[:80])
+        return "a call frame lacks the sibling before it"
+    return None
 
 
 @lru_cache(_KIN_KEPT)

@@ -52,7 +52,7 @@ def filled(table: pa.Table, evidence: Evidence, schema: pa.Schema) -> pa.Table:
 def _told(table: pa.Table, evidence: Evidence) -> dict[str, pa.Array | pa.ChunkedArray]:
     if evidence.rows is not None:
         proven = evidence.rows.transactions
-        if table.num_rows == proven.num_rows and same_values(table, {name: proven[name] for name in _KEYS}):
+        if same_values(table, {name: proven[name] for name in _KEYS}):
             return {"gas_used": proven["gas_used"], "success": proven["success"]}
     receipts = _one_for_each_row(table, evidence)
     return {
