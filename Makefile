@@ -79,8 +79,8 @@ schema: install-dev ## Write docs/schema.sql from the migrations
 
 bench: install-dev ## What this costs beside bare Cryo, ethereum-etl and a raw fetch: hours (BENCH=--quick for minutes)
 	$(BIN)/python -m bench.run $(BENCH)
-	$(BIN)/python bench/verification.py
-	$(BIN)/python bench/verification.py --rounds 3 --latency 0.05
+	$(BIN)/python -m bench.verification
+	$(BIN)/python -m bench.verification --rounds 3 --latency 0.05
 
 silent-loss: install-dev ## What bare Cryo loses before a node that lies: a table, and docs/images/silent_loss.svg
 	$(BIN)/python -m bench.silent_loss

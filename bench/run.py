@@ -1,6 +1,6 @@
 """Everything that is measured, in one table of ratios: bench/RESULTS.md.
 
-    make bench            (or: .venv/bin/python -m bench.run [end_to_end ranges rivals memory] [--rounds 5])
+    make bench            (or: .venv/bin/python -m bench.run [end_to_end ranges rivals limits ...] [--rounds 5])
     .venv/bin/python -m bench.run --quick
 
 Medians of paired runs; the pairs alternate in order. The table is written after every round, so that a stop loses
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -36,7 +36,8 @@ class Sizes:
     rounds: int
     seconds: float
     """About how long bare Cryo takes beside the product next door. Half as long far away, where a second holds fewer
-    blocks; a third of that beside rivals, where start-up is not counted, and an export of ethereum-etl half of it."""
+    blocks. Beside rivals a third of it next door, all of it far away, where the product takes a quarter of bare Cryo's
+    time; an export of ethereum-etl a sixth."""
     ranges: int
     """Of a backfill next door; a fifth of them far away."""
     memory_blocks: int
@@ -62,7 +63,8 @@ QUICK = Sizes(
 
 def end_to_end_part(sizes: Sizes) -> Iterator[Rows]:
     """The product beside bare Cryo."""
-    blocks = _blocks(sizes.seconds, DATASETS, end_to_end.CHUNK)
+    spans = {latency: sizes.seconds / (2 if latency else 1) for latency in LATENCIES}
+    blocks = _blocks(spans, DATASETS, end_to_end.CHUNK)
     rounds: list[end_to_end.Round] = []
     with place(max(blocks.values()), LATENCIES) as (environment, lines):
         for number in range(sizes.rounds):
@@ -83,15 +85,15 @@ def ranges_part(sizes: Sizes) -> Iterator[Rows]:
 
 def rivals_part(sizes: Sizes) -> Iterator[Rows]:
     """The product beside ethereum-etl and a raw fetch."""
-    seconds = sizes.seconds / 3
-    blocks = _blocks(seconds, rivals.DATASETS, rivals.CHUNK)
+    spans = {latency: sizes.seconds / (1 if latency else 3) for latency in LATENCIES}
+    blocks = _blocks(spans, rivals.DATASETS, rivals.CHUNK)
     rounds: list[rivals.Round] = []
     with place(max(blocks.values()), LATENCIES) as (environment, lines):
         planned: dict[Line, rivals.Setup] = {}
         for number in range(sizes.rounds):
             for line in lines:
                 if line not in planned:
-                    planned[line] = rivals.setup(line, blocks[line.latency], seconds / 2, sizes.tried)
+                    planned[line] = rivals.setup(line, blocks[line.latency], sizes.seconds / 6, sizes.tried)
                 rounds.append(rivals.measure(environment, line, planned[line], number=number))
                 yield rivals.compared(rounds)
 
@@ -173,8 +175,9 @@ def put(text: str, path: Path) -> None:
     path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
 
 
-def _blocks(seconds: float, datasets: Sequence[str], chunk: int) -> dict[float, int]:
-    return {latency: blocks_in(seconds / (2 if latency else 1), latency, chunk, datasets) for latency in LATENCIES}
+def _blocks(spans: Mapping[float, float], datasets: Sequence[str], chunk: int) -> dict[float, int]:
+    """How many bare Cryo brings in within each span, by latency; all in seconds."""
+    return {latency: blocks_in(seconds, latency, chunk, datasets) for latency, seconds in spans.items()}
 
 
 def main() -> None:

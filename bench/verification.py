@@ -1,10 +1,11 @@
 """What proof costs: the same ranges with verify off, structural and full, one run, ratios to off last.
 
-    .venv/bin/python bench/verification.py [--blocks 2000] [--rounds 5] [--latency 0.05]
+    .venv/bin/python -m bench.verification [--blocks 10000] [--rounds 5] [--latency 0.05]
 
 Ranges go through claim, Cryo, proof, Parquet on a real S3 server and the fenced commit in a real Postgres, without
 Dagster. Node, S3 server and Postgres share the machine with them, so a proof competes with what it checks for the
-cores. With --latency every request to the node takes that many seconds longer, as it does at a provider.
+cores. With --latency every request to the node takes that many seconds longer, as it does at a provider. The node is
+asked directly: a gateway would answer the second round out of the first.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +23,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+from bench import node
 from trace_dagster.blocks import BlockRange
 from trace_dagster.chain_sync import parse
 from trace_dagster.defs.streams import spec_of
@@ -89,24 +90,6 @@ def _running(service: Service, log: Path) -> Iterator[None]:
         child.wait_stopped(10)
 
 
-@contextmanager
-def node(blocks: int, latency: float) -> Iterator[str]:
-    """The URL of a devchain in a process of its own, behind a slow line when ``latency`` is not 0 seconds."""
-    ports = Ports({})
-    port, slow = ports.take(), ports.take()
-    commands = [["-m", "trace_dagster.devchain", "--port", str(port), "--seed", "7", "--blocks", str(blocks)]]
-    if latency:
-        line = ["--upstream", f"http://{HOST}:{port}", "--port", str(slow), "--rate", "1", "--fault", "delay"]
-        commands.append(["-m", "trace_dagster.cli", "chaos-rpc", *line, "--delay-seconds", str(latency)])
-    processes = [subprocess.Popen([sys.executable, *each], stderr=subprocess.DEVNULL) for each in commands]
-    try:
-        yield f"http://{HOST}:{slow if latency else port}"
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-
-
 def round_of(runtime: Runtime, number: int, verify: str, blocks: int, chunk: int) -> dict[str, float]:
     """Seconds until everything is committed, by dataset, one after the other."""
     spans = list(BlockRange(0, blocks).split(chunk))
@@ -157,8 +140,8 @@ def wait_for(url: str, runtime: Runtime) -> None:
 def main() -> None:
     """Run the rounds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--blocks", type=int, default=2000)
-    parser.add_argument("--chunk", type=int, default=500)
+    parser.add_argument("--blocks", type=int, default=10_000)
+    parser.add_argument("--chunk", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--latency", type=float, default=0.0, help="seconds added to each request")
     options = parser.parse_args()
@@ -167,11 +150,11 @@ def main() -> None:
             stack.enter_context(tempfile.TemporaryDirectory(prefix="trace-bench-", ignore_cleanup_errors=True))
         )
         variables = stack.enter_context(services(folder))
-        url = stack.enter_context(node(options.blocks + 10, options.latency))
-        runtime = Runtime(settings_from({**variables, "TRACE_RPC_POOL_NODE_URL": url}))
+        url = stack.enter_context(node.running(options.blocks + 10, latency=options.latency))
+        runtime = Runtime(settings_from({**variables, "TRACE_RPC_POOL_NODE_URL": url, "TRACE_RPC_GATEWAY": "never"}))
         stack.callback(runtime.close)
         wait_for(url, runtime)
-        round_of(runtime, 0, "off", options.blocks, options.chunk)  # the node encodes each answer once; not counted
+        round_of(runtime, 0, "full", options.blocks, options.chunk)  # starts the engine, loads the compiled proof
         hide(runtime)
         rounds: list[dict[str, dict[str, float]]] = []
         for number in range(1, options.rounds + 1):
