@@ -27,10 +27,10 @@ from pathlib import Path
 
 import psutil
 
-from bench.product import Line, lines
+from bench.product import DATASETS, Line, lines
 from bench.table import Compared, grouped, machine, markdown
 from bench.usage import GATEWAY, part_of
-from bench.verification import DATASETS, applied, bring_in, hide, services, wait_for
+from bench.verification import applied, bring_in, hide, services
 from trace_dagster import heap
 from trace_dagster.blocks import BlockRange
 from trace_dagster.ingest import StreamSpec
@@ -238,7 +238,6 @@ def _bring_all_in(order: Order) -> None:
         return time.time()
 
     try:
-        wait_for(os.environ["TRACE_RPC_POOL_NODE_URL"], runtime)
         hide(runtime)
         specs = applied(runtime, order.name, order.verify, order.blocks, order.chunk).values()
         spans = BlockRange(0, order.blocks).split(order.chunk)

@@ -21,11 +21,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.product import DATASETS
 from tests.support.lies import Cell, Lab, Outcome, honest_node
 from trace_dagster.chaos_rpc.proxy import chaos_rpc
 from trace_dagster.engine.embedded import EmbeddedCryo
 
-DATASETS = ("blocks", "transactions", "logs", "geth_calls")
 FAULTS = {
     "empty_list": "no rows",
     "truncate_tail": "last rows missing",

@@ -24,11 +24,11 @@ from functools import partial
 from pathlib import Path
 
 from bench import node
+from bench.product import DATASETS
 from trace_dagster.blocks import BlockRange
 from trace_dagster.chain_sync import parse
 from trace_dagster.defs.streams import spec_of
 from trace_dagster.devchain.constants import CHAIN_ID
-from trace_dagster.errors import TraceError
 from trace_dagster.lite.home import Home
 from trace_dagster.lite.ports import HOST, Ports
 from trace_dagster.lite.postgres import dsn, postgres_service
@@ -42,7 +42,6 @@ from trace_dagster.store.access import S3Access
 from trace_dagster.store.objects import ensure_bucket
 from trace_dagster.work import StreamSpec, Work
 
-DATASETS = ("blocks", "transactions", "logs", "geth_calls")
 LEVELS = ("off", "structural", "full")
 RANGES_AT_ONCE = 2
 JOB = """kind: chain_sync
@@ -126,17 +125,6 @@ def hide(runtime: Runtime) -> None:
         )
 
 
-def wait_for(url: str, runtime: Runtime) -> None:
-    """Until the node answers."""
-    for _ in range(300):
-        try:
-            runtime.pool("node", CHAIN_ID)
-            return
-        except TraceError:
-            time.sleep(0.2)
-    sys.exit(f"error: no node at {url}")
-
-
 def main() -> None:
     """Run the rounds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -150,10 +138,9 @@ def main() -> None:
             stack.enter_context(tempfile.TemporaryDirectory(prefix="trace-bench-", ignore_cleanup_errors=True))
         )
         variables = stack.enter_context(services(folder))
-        url = stack.enter_context(node.running(options.blocks + 10, latency=options.latency))
+        url = stack.enter_context(node.running(options.blocks, latency=options.latency))
         runtime = Runtime(settings_from({**variables, "TRACE_RPC_POOL_NODE_URL": url, "TRACE_RPC_GATEWAY": "never"}))
         stack.callback(runtime.close)
-        wait_for(url, runtime)
         round_of(runtime, 0, "full", options.blocks, options.chunk)  # starts the engine, loads the compiled proof
         hide(runtime)
         rounds: list[dict[str, dict[str, float]]] = []
