@@ -33,7 +33,7 @@ install-dev: $(VENV)/.installed-dev ## The same, and what tests and checks need
 node: ## Fetch the EVM node for the acceptance tests with npm, where there is npm
 	@if ls .cache/npm/node_modules/@foundry-rs/anvil-*/bin/anvil >/dev/null 2>&1; then :; \
 	elif command -v npm >/dev/null 2>&1; then \
-	  npm install --silent --no-audit --no-fund --ignore-scripts --fetch-retries=1 --fetch-retry-maxtimeout=5000 \
+	  npm install --silent --no-audit --no-fund --ignore-scripts --fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-retry-maxtimeout=5000 \
 	    --prefix .cache/npm @foundry-rs/anvil@$(ANVIL_VERSION) \
 	  || echo "npm could not fetch the EVM node: the tests against it are left out"; \
 	else echo "no npm here: the tests against a real EVM node are left out"; fi
