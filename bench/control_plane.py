@@ -27,29 +27,29 @@ from bench.table import Compared, machine, markdown
 from tests.support.filled import CHUNK, claim, fill, publish, show_head, streams_of
 from trace_dagster.blocks import BlockRange
 from trace_dagster.defs.sensors import register_keys, register_span
-from trace_dagster.dispatch import Batch, Dispatcher, loaded_as
-from trace_dagster.lanes import lanes, partitions_name
 from trace_dagster.lite.ports import Ports
 from trace_dagster.lite.postgres import dsn, postgres_service
 from trace_dagster.lite.processes import Child
-from trace_dagster.planner import Planner
+from trace_dagster.planning.dispatcher import Batch, Dispatcher, loaded_as
+from trace_dagster.planning.planner import Planner
+from trace_dagster.planning.run_groups import lanes, partitions_name
+from trace_dagster.registry.catalog import Reading
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.jobs import Jobs
 from trace_dagster.registry.migrations import migrate
-from trace_dagster.registry.outbox import Outbox
 from trace_dagster.registry.publications import Publications
-from trace_dagster.registry.queue import PgQueueDriver
-from trace_dagster.registry.reading import Reading
+from trace_dagster.registry.retention import RangeFolder, Sweeping
 from trace_dagster.registry.status import coverages, job_statuses
-from trace_dagster.registry.sweeping import RangeFolder, Sweeping
 from trace_dagster.registry.tasks import Tasks
+from trace_dagster.wakeups.outbox import Outbox
+from trace_dagster.wakeups.postgres import PgQueueDriver
 
 JOB = "filled"
 GRACE_SECONDS = 86_400.0
 PASSWORD = "bench"
 STORAGE = """
 storage:
-  custom: {module: trace_dagster.defs.storage, class: TraceDagsterStorage, config: {}}
+  custom: {module: trace_dagster.dagster_instance.storage, class: TraceDagsterStorage, config: {}}
 telemetry: {enabled: false}
 """
 

@@ -31,11 +31,11 @@ from bench.product import DATASETS, Line, lines
 from bench.table import Compared, grouped, machine, markdown
 from bench.usage import GATEWAY, part_of
 from bench.verification import applied, bring_in, hide, services
-from trace_dagster import heap
 from trace_dagster.blocks import BlockRange
-from trace_dagster.ingest import StreamSpec
+from trace_dagster.config.settings import settings_from
+from trace_dagster.dagster_instance import memory
+from trace_dagster.ingest.ingester import StreamSpec
 from trace_dagster.runtime import Runtime
-from trace_dagster.settings import settings_from
 
 SMALL, SIZE = 500, 10
 """Blocks of a small range, and of each of many."""
@@ -229,7 +229,7 @@ def _is_gateway(process: psutil.Process) -> bool:
 
 def _bring_all_in(order: Order) -> None:
     """In the child: says when each range was committed."""
-    heap.prepare()
+    memory.prepare()
     runtime = Runtime(settings_from(os.environ))
 
     def bring(each: tuple[BlockRange, StreamSpec]) -> float:

@@ -31,7 +31,7 @@ import uvloop
 from trace_dagster.devchain.chain import Block, DevChain, encode_header
 from trace_dagster.devchain.constants import CHAIN_ID, GENESIS_TIMESTAMP
 from trace_dagster.devchain.encode import block_json, receipts_json, traces_json
-from trace_dagster.verify.keccak import keccak
+from trace_dagster.verify.commitments.keccak import keccak
 
 HOST = "127.0.0.1"
 TEMPLATES = 1100

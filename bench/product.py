@@ -15,10 +15,10 @@ import psycopg
 
 from bench import node
 from bench.usage import Usage, await_idle
+from trace_dagster.cli.commands import apply_file, watch
 from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.lite.processes import STACK_VARIABLE
 from trace_dagster.lite.stack import Stack
-from trace_dagster.operate import apply_file, watch
 
 DATASETS = ("blocks", "transactions", "logs", "geth_calls")
 POOL = "node"

@@ -24,7 +24,7 @@ from bench.product import CLOCK_SECONDS, Line, apply, hide, place, sync
 from bench.table import Compared, cpu_note, grouped, machine, markdown, middle
 from bench.usage import Usage
 from trace_dagster.blocks import BlockRange
-from trace_dagster.defs.remote import LOCATION
+from trace_dagster.cli.dagster_client import LOCATION
 from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.lite.ports import HOST
 from trace_dagster.lite.processes import STACK_VARIABLE

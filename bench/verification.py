@@ -26,9 +26,11 @@ from pathlib import Path
 from bench import node
 from bench.product import DATASETS
 from trace_dagster.blocks import BlockRange
-from trace_dagster.chain_sync import parse
+from trace_dagster.config.chain_sync import parse
+from trace_dagster.config.settings import settings_from
 from trace_dagster.defs.streams import spec_of
 from trace_dagster.devchain.constants import CHAIN_ID
+from trace_dagster.ingest.work import StreamSpec, Work
 from trace_dagster.lite.home import Home
 from trace_dagster.lite.ports import HOST, Ports
 from trace_dagster.lite.postgres import dsn, postgres_service
@@ -37,10 +39,8 @@ from trace_dagster.lite.s3 import s3_service
 from trace_dagster.registry.jobs import Bounds
 from trace_dagster.registry.migrations import migrate
 from trace_dagster.runtime import Runtime
-from trace_dagster.settings import settings_from
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.objects import ensure_bucket
-from trace_dagster.work import StreamSpec, Work
 
 LEVELS = ("off", "structural", "full")
 RANGES_AT_ONCE = 2

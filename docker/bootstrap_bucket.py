@@ -7,8 +7,8 @@ import sys
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from trace_dagster.config.settings import s3_access
 from trace_dagster.errors import TraceError
-from trace_dagster.settings import s3_access
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.objects import ensure_bucket
 

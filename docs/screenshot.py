@@ -20,8 +20,7 @@ from pathlib import Path
 from playwright.sync_api import BrowserContext, Error, Page, sync_playwright
 from playwright.sync_api import TimeoutError as NotShown
 
-from trace_dagster.lite.attach import home_of
-from trace_dagster.lite.home import load_state
+from trace_dagster.config.running_stack import home_of, load_state
 
 IMAGES = Path(__file__).parent / "images"
 VIEWPORT = {"width": 1400, "height": 900}

@@ -2,7 +2,7 @@
 
 import os
 
+from trace_dagster.config.running_stack import environment_with_stack
 from trace_dagster.defs.build import build_definitions
-from trace_dagster.lite.attach import environment_with_stack
 
 defs = build_definitions(environment_with_stack(os.environ))

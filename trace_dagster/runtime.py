@@ -12,35 +12,35 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.dispatch import Dispatcher
+from trace_dagster.config.settings import Settings
 from trace_dagster.errors import ForkConflict, InvalidInput, TraceError
-from trace_dagster.heads import Heads
-from trace_dagster.heart import Heart
-from trace_dagster.planner import Planner
+from trace_dagster.ingest.heartbeat import Heart
+from trace_dagster.ingest.work import StreamSpec
+from trace_dagster.planning.dispatcher import Dispatcher
+from trace_dagster.planning.heads import Heads
+from trace_dagster.planning.planner import Planner
+from trace_dagster.registry.catalog import Reading
 from trace_dagster.registry.connection import Database
+from trace_dagster.registry.endpoint_scores import Standings
 from trace_dagster.registry.forks import Forks
 from trace_dagster.registry.jobs import Jobs, StreamRow
-from trace_dagster.registry.outbox import Outbox
 from trace_dagster.registry.publications import Publications
-from trace_dagster.registry.queue import PgQueueDriver
-from trace_dagster.registry.reading import Reading
-from trace_dagster.registry.standings import Standings
 from trace_dagster.registry.tasks import Tasks
 from trace_dagster.rpc.pools import RpcPool, pool_named
-from trace_dagster.settings import Settings
 from trace_dagster.wakeups.driver import QueueDriver
-from trace_dagster.work import StreamSpec
+from trace_dagster.wakeups.outbox import Outbox
+from trace_dagster.wakeups.postgres import PgQueueDriver
 
 if TYPE_CHECKING:
     from trace_dagster.analytics.derived import Derived
     from trace_dagster.analytics.templates import Template
-    from trace_dagster.commit import Committer
     from trace_dagster.engine.base import Engine
-    from trace_dagster.evidence import Witness
-    from trace_dagster.gateway.doors import Doors
-    from trace_dagster.ingest import Ingest
-    from trace_dagster.pieces import Pieces
-    from trace_dagster.shared import Shared
+    from trace_dagster.evidence.cache import Shared
+    from trace_dagster.evidence.collector import Witness
+    from trace_dagster.extraction.extractor import Pieces
+    from trace_dagster.gateway.routing import Doors
+    from trace_dagster.ingest.commit import Committer
+    from trace_dagster.ingest.ingester import Ingest
     from trace_dagster.store.objects import ObjectStore
 
 WAKEUPS_AT_ONCE = 4096
@@ -133,7 +133,7 @@ class Runtime:
     @cached_property
     def committer(self) -> Committer:
         """The commit protocol."""
-        from trace_dagster.commit import Committer
+        from trace_dagster.ingest.commit import Committer
 
         return Committer(self.store, self.publications, self.settings.caps)
 
@@ -152,7 +152,7 @@ class Runtime:
     @cached_property
     def ingest(self) -> Ingest:
         """The path from claim to commit."""
-        from trace_dagster.ingest import Ingest
+        from trace_dagster.ingest.ingester import Ingest
 
         return Ingest(
             tasks=self.tasks,
@@ -167,8 +167,8 @@ class Runtime:
     @cached_property
     def pieces(self) -> Pieces:
         """Extraction and proof."""
-        from trace_dagster.pieces import Pieces
-        from trace_dagster.rpc.reach import requests_at_once
+        from trace_dagster.extraction.extractor import Pieces
+        from trace_dagster.rpc.latency import requests_at_once
 
         if not self.needs_rpc:
             return Pieces(self.engine)
@@ -177,14 +177,14 @@ class Runtime:
     @cached_property
     def doors(self) -> Doors:
         """Which endpoints are asked through a gateway."""
-        from trace_dagster.gateway.doors import Doors
+        from trace_dagster.gateway.routing import Doors
 
         return Doors(self.settings.environment)
 
     @cached_property
     def shared(self) -> Shared:
         """Evidence that several streams need."""
-        from trace_dagster.shared import Shared
+        from trace_dagster.evidence.cache import Shared
 
         return Shared()
 
@@ -200,15 +200,15 @@ class Runtime:
 
     def witness(self, spec: StreamSpec, block_range: BlockRange) -> Witness:
         """Measures a range's rows against what is committed, else against the node."""
-        from trace_dagster.committed import Committed
-        from trace_dagster.evidence import SOURCES, Witness
+        from trace_dagster.evidence.collector import SOURCES, Witness
+        from trace_dagster.evidence.committed import Committed
 
         committed = Committed(self.database, self.store, spec.dataset_uuid, block_range, SOURCES)
         return Witness(spec.cryo_dataset_name, spec.chain_id, committed, self.shared, block_range)
 
     def settle(self, conflict: ForkConflict, pool: RpcPool, used: list[str]) -> TraceError:
-        """See :func:`trace_dagster.settle.settle`."""
-        from trace_dagster.settle import settle
+        """See :func:`trace_dagster.ingest.fork_resolution.settle`."""
+        from trace_dagster.ingest.fork_resolution import settle
 
         pools = {pool.name: pool}
         for name in self.forks.pools_of(conflict.versions):
@@ -244,7 +244,7 @@ class Runtime:
 
     def stream_pool(self, spec: StreamSpec) -> RpcPool:
         """The pool of a stream; its doors know what the streams asked for so far fetch of each block anyway."""
-        from trace_dagster.evidence import fetched
+        from trace_dagster.evidence.collector import fetched
 
         key = (spec.rpc_pool, spec.chain_id)
         self._wanted[key] = self._wanted.get(key, frozenset()) | fetched(spec.dataset, spec.columns, spec.verify)

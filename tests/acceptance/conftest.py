@@ -15,8 +15,8 @@ import pytest
 from tests.support.replay import replaying
 from trace_dagster.chaos_rpc.proxy import chaos_rpc
 from trace_dagster.chaos_rpc.state import ChaosRpc
+from trace_dagster.config.running_stack import StackState
 from trace_dagster.devchain.chain import DevChain
-from trace_dagster.lite.home import StackState
 from trace_dagster.lite.stack import Stack
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ class Running:
     def cli(self, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run ``trace-lite`` as a user would."""
         return subprocess.run(
-            [sys.executable, "-m", "trace_dagster.cli", *arguments],
+            [sys.executable, "-m", "trace_dagster.cli.main", *arguments],
             env={**self.environment, **(environment or {})},
             capture_output=True,
             text=True,

@@ -13,7 +13,7 @@ from dagster import DagsterInstance
 from tests.acceptance.conftest import BLOCKS, ROOT
 from tests.acceptance.jobs import FOUR, job_file
 from trace_dagster.blocks import BlockRange
-from trace_dagster.defs.remote import DagsterWeb
+from trace_dagster.cli.dagster_client import DagsterWeb
 from trace_dagster.devchain import constants
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]

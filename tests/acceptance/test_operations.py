@@ -9,11 +9,11 @@ from dagster import AssetKey, DagsterInstance
 
 from tests.acceptance.jobs import job_file
 from trace_dagster.blocks import BlockRange
-from trace_dagster.defs.remote import DagsterWeb
+from trace_dagster.cli.dagster_client import DagsterWeb
+from trace_dagster.config.settings import settings_from
 from trace_dagster.defs.streams import spec_of
 from trace_dagster.registry.publications import Publications
 from trace_dagster.runtime import Runtime
-from trace_dagster.settings import settings_from
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 

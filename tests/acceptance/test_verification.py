@@ -9,9 +9,9 @@ from dagster import AssetKey, DagsterInstance
 
 from tests.acceptance.jobs import FOUR, job_file
 from trace_dagster.blocks import BlockRange
-from trace_dagster.defs.proofs import CHECK_NAME
+from trace_dagster.config.settings import settings_from
+from trace_dagster.defs.verification_check import CHECK_NAME
 from trace_dagster.devchain.constants import CHAIN_ID
-from trace_dagster.settings import settings_from
 from trace_dagster.store.objects import ObjectStore
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]

@@ -31,13 +31,13 @@ from tests.support.chaos import Chaos, connected
 from tests.support.lake_truth import COLUMNS, differences
 from tests.support.registry import assert_registry_sound
 from trace_dagster.chaos_rpc.proxy import ChaosRpc, chaos_rpc
+from trace_dagster.config.running_stack import StackState, load_state
+from trace_dagster.config.settings import s3_access
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.constants import CHAIN_ID, FINAL_BEHIND
 from trace_dagster.lite.devchain import SEED as CHAIN_SEED
-from trace_dagster.lite.home import StackState, load_state
 from trace_dagster.lite.stack import Stack, down
 from trace_dagster.registry.connection import Database
-from trace_dagster.settings import s3_access
 from trace_dagster.store.objects import ObjectStore
 
 ROOT = Path(__file__).parents[2]
@@ -407,7 +407,7 @@ class Soak:
     def _cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """``trace-lite`` as a user would; a command that meets an outage fails, and is said to."""
         return subprocess.run(
-            [sys.executable, "-m", "trace_dagster.cli", *arguments],
+            [sys.executable, "-m", "trace_dagster.cli.main", *arguments],
             env=self._environment,
             capture_output=True,
             text=True,

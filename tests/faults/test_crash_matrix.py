@@ -18,8 +18,8 @@ from tests.support.registry import apply, assert_registry_sound, job_text, rows_
 from tests.support.tripwire import Tripwire
 from trace_dagster.errors import TraceError
 from trace_dagster.lite.postgres import dsn
+from trace_dagster.registry.catalog import Reading
 from trace_dagster.registry.connection import Database
-from trace_dagster.registry.reading import Reading
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.objects import ObjectStore, ensure_bucket
 

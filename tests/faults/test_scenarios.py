@@ -12,19 +12,19 @@ from tests.support.clock import advance
 from tests.support.cycle import Cycle
 from tests.support.registry import apply, assert_registry_sound, ingesting, job_text, spec
 from trace_dagster.blocks import BlockRange
-from trace_dagster.commit import Committer
-from trace_dagster.dispatch import loaded_as
 from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.errors import Corrupt, InvalidInput, LeaseLost, Refused, Unavailable
-from trace_dagster.heads import Heads
-from trace_dagster.registry.outbox import Outbox
+from trace_dagster.ingest.commit import Committer
+from trace_dagster.ingest.work import Work
+from trace_dagster.planning.dispatcher import loaded_as
+from trace_dagster.planning.heads import Heads
+from trace_dagster.registry.catalog import Reading
 from trace_dagster.registry.publications import Publications
-from trace_dagster.registry.queue import PgQueueDriver
-from trace_dagster.registry.reading import Reading
 from trace_dagster.registry.tasks import MAX_EXPIRIES, Lease, Unclaimed
-from trace_dagster.registry.wakes import wake
+from trace_dagster.registry.wake import wake
 from trace_dagster.wakeups.driver import WakeUp
-from trace_dagster.work import Work
+from trace_dagster.wakeups.outbox import Outbox
+from trace_dagster.wakeups.postgres import PgQueueDriver
 
 pytestmark = pytest.mark.faults
 
@@ -261,7 +261,7 @@ class TestPlanner:
     def test_one_streams_error_stops_no_other(self, database, cycle, monkeypatch):
         apply(database, job_text(to_block=300))
         cycle.heads.observe(cycle.jobs.streams())
-        from trace_dagster import planner
+        from trace_dagster.planning import planner
 
         real = planner._top_up
 

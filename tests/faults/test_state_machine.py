@@ -23,13 +23,13 @@ from tests.support.cycle import Cycle
 from tests.support.registry import apply, job_text, spec
 from tests.support.transitions import DOCUMENTED, log_transitions, seen_transitions
 from trace_dagster.blocks import BlockRange, cells
-from trace_dagster.commit import Rows, Target
 from trace_dagster.errors import LeaseLost, Refused
+from trace_dagster.ingest.commit import Rows, Target
+from trace_dagster.ingest.work import Work
 from trace_dagster.manifest import Manifest, ManifestFile
 from trace_dagster.registry.connection import Database
-from trace_dagster.registry.sweeping import Sweeping
+from trace_dagster.registry.retention import Sweeping
 from trace_dagster.registry.tasks import Lease, Tasks
-from trace_dagster.work import Work
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 

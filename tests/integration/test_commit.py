@@ -11,8 +11,8 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.errors import CapExceeded, LeaseLost, Refused, Unavailable, VerificationFailed
 from trace_dagster.manifest import decode
+from trace_dagster.registry.catalog import Reading
 from trace_dagster.registry.publications import Publication, Publications
-from trace_dagster.registry.reading import Reading
 from trace_dagster.registry.tasks import Lease, Tasks, Unclaimed
 from trace_dagster.store.caps import Caps
 

@@ -15,9 +15,9 @@ from tests.support.nodes import running
 from trace_dagster.defs.streams import spec_of
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.errors import InvalidInput
-from trace_dagster.gateway.doors import Doors
+from trace_dagster.gateway.routing import Doors
 from trace_dagster.rpc.pools import pool_named
-from trace_dagster.verify.plain import await_compiled
+from trace_dagster.verify.fast_path import await_compiled
 
 pytestmark = pytest.mark.integration
 BLOCKS = 200

@@ -27,7 +27,7 @@ from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.engine.select import engine_from
 from trace_dagster.engine.workers import CallFailed
 from trace_dagster.errors import ExtractionFailed, InvalidInput, Unavailable, UnknownFormat
-from trace_dagster.pieces import Order, Pieces
+from trace_dagster.extraction.extractor import Order, Pieces
 from trace_dagster.rpc.client import require_chain
 from trace_dagster.rpc.pools import RpcPool
 

@@ -11,10 +11,9 @@ from click.testing import CliRunner
 from tests.support.anvil import find_anvil, running_chain
 from tests.support.anvil_node import CHAIN_ID as ANVIL_CHAIN_ID
 from tests.support.nodes import counting, forwarding, running, serving
-from trace_dagster import cli
 from trace_dagster.blocks import BlockRange, cells
-from trace_dagster.chain_sync import read
-from trace_dagster.costs import places
+from trace_dagster.cli import main
+from trace_dagster.config.chain_sync import read
 from trace_dagster.datasets.catalogue import catalogue
 from trace_dagster.defs.streams import spec_of
 from trace_dagster.devchain.chain import DevChain
@@ -22,10 +21,11 @@ from trace_dagster.devchain.constants import CHAIN_ID, FINAL_BEHIND
 from trace_dagster.devchain.server import application
 from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.embedded import EmbeddedCryo
-from trace_dagster.estimate import estimate
+from trace_dagster.estimate.costs import places
+from trace_dagster.estimate.estimator import estimate
 from trace_dagster.registry.jobs import Bounds
+from trace_dagster.rpc.latency import requests_at_once
 from trace_dagster.rpc.pools import Endpoint
-from trace_dagster.rpc.reach import requests_at_once
 
 pytestmark = pytest.mark.integration
 SEED, BLOCKS, END, SAMPLE = 7, 320, 120, 20
@@ -83,7 +83,7 @@ def run(*arguments, monkeypatch, tmp_path, variables=()):
     monkeypatch.setenv("TRACE_HOME", str(tmp_path / "home"))
     for name, value in dict(variables).items():
         monkeypatch.setenv(name, value)
-    return CliRunner().invoke(cli.main, ["plan", *arguments])
+    return CliRunner().invoke(main.main, ["plan", *arguments])
 
 
 def test_a_sample_counts_the_chains_own_rows(chain, node, job):

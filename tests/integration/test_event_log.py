@@ -32,8 +32,8 @@ from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.utils import DagsterPostgresException
 
-from trace_dagster.defs.event_log import on_the_way
-from trace_dagster.defs.storage import SCHEMA, TraceDagsterStorage
+from trace_dagster.dagster_instance.event_log import on_the_way
+from trace_dagster.dagster_instance.storage import SCHEMA, TraceDagsterStorage
 from trace_dagster.lite.postgres import dsn
 
 THREADS = 12

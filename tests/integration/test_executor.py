@@ -23,7 +23,7 @@ from dagster import (
 )
 from dagster._core.execution.context.system import PlanExecutionContext
 
-from trace_dagster.defs.executor import thread_executor
+from trace_dagster.dagster_instance.executor import thread_executor
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 RANGES = 100

@@ -23,8 +23,8 @@ from trace_dagster.devchain.server import Methods
 from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.embedded import EmbeddedCryo
 from trace_dagster.errors import Unavailable
-from trace_dagster.gateway.look import endpoints_asked
-from trace_dagster.gateway.shares import Shares
+from trace_dagster.gateway.budget_shares import Shares
+from trace_dagster.gateway.status_client import endpoints_asked
 from trace_dagster.rpc.client import call_all
 from trace_dagster.rpc.pools import Endpoint
 

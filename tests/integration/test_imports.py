@@ -14,9 +14,15 @@ from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.store.access import S3Access
 
 pytestmark = pytest.mark.integration
-EXTRACTION = {"cryo", "polars", "trace_dagster.engine", "trace_dagster.pieces", "trace_dagster.ingest"}
-PROOF = {"coincurve", "msgspec", "trace_dagster.evidence", "trace_dagster.verify"}
-STORE = {"boto3", "botocore", "pyarrow", "trace_dagster.commit", "trace_dagster.store.objects"}
+EXTRACTION = {
+    "cryo",
+    "polars",
+    "trace_dagster.engine",
+    "trace_dagster.extraction.extractor",
+    "trace_dagster.ingest.ingester",
+}
+PROOF = {"coincurve", "msgspec", "trace_dagster.evidence.collector", "trace_dagster.verify"}
+STORE = {"boto3", "botocore", "pyarrow", "trace_dagster.ingest.commit", "trace_dagster.store.objects"}
 NODES = {"urllib3", "trace_dagster.rpc.client"}
 QUERIES = {"duckdb", "_duckdb", "trace_dagster.analytics.derive", "trace_dagster.query.session"}
 STAND_INS = {"trace_dagster.chaos_rpc", "trace_dagster.devchain.chain"}
@@ -35,7 +41,7 @@ TICK = """
 import os
 from trace_dagster.defs.sensors import plan_tick
 from trace_dagster.runtime import Runtime
-from trace_dagster.settings import settings_from
+from trace_dagster.config.settings import settings_from
 print(plan_tick(Runtime(settings_from(os.environ)))[0])
 """
 RUN = """
@@ -43,7 +49,7 @@ import os
 from dagster import build_init_resource_context
 from trace_dagster.defs.resources import commit_io_manager
 from trace_dagster.runtime import Runtime
-from trace_dagster.settings import settings_from
+from trace_dagster.config.settings import settings_from
 runtime = Runtime(settings_from(os.environ))
 commit_io_manager(build_init_resource_context(resources={"trace": runtime}))
 print(type(runtime.ingest).__name__)
@@ -93,7 +99,13 @@ def test_a_run_imports_no_queries_and_leaves_cryo_to_its_workers(variables):
     printed, found = imports("-c", LOCATION + RUN, variables=variables)
     assert printed.split()[-1] == "Ingest"
     assert found & (QUERIES | STAND_INS | {"cryo"}) == set()
-    assert found >= {"boto3", "coincurve", "pyarrow", "trace_dagster.pieces", "trace_dagster.verify.check"}
+    assert found >= {
+        "boto3",
+        "coincurve",
+        "pyarrow",
+        "trace_dagster.extraction.extractor",
+        "trace_dagster.verify.check",
+    }
 
 
 def test_arrow_takes_the_allocator_that_gives_memory_back():
@@ -110,13 +122,13 @@ def test_an_engine_worker_imports_cryo_and_nothing_of_ours():
 
 
 def test_help_is_there_before_anything_else():
-    printed, found = imports("-m", "trace_dagster.cli", "--help")
+    printed, found = imports("-m", "trace_dagster.cli.main", "--help")
     assert printed.startswith("Usage")
-    assert ours(found) == {"trace_dagster", "trace_dagster.blocks", "trace_dagster.errors"}
+    assert ours(found) == {"trace_dagster", "trace_dagster.blocks", "trace_dagster.cli", "trace_dagster.errors"}
     assert not found & {"dagster", "pyarrow", "psycopg", "pydantic", "rich"}
 
 
 def test_the_status_is_read_from_the_registry_alone(variables):
-    printed, found = imports("-m", "trace_dagster.cli", "status", "--json", variables=variables)
+    printed, found = imports("-m", "trace_dagster.cli.main", "status", "--json", variables=variables)
     assert '"streams"' in printed
     assert found & (PARTS | {"dagster"}) == set()

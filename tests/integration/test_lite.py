@@ -12,8 +12,9 @@ import psutil
 import psycopg
 import pytest
 
+from trace_dagster.config.running_stack import load_state
 from trace_dagster.errors import InvalidInput, Unavailable
-from trace_dagster.lite.home import Home, load_state
+from trace_dagster.lite.home import Home
 from trace_dagster.lite.ports import Ports
 from trace_dagster.lite.postgres import dsn, postgres_service
 from trace_dagster.lite.processes import STACK_VARIABLE, Child, Service, reap

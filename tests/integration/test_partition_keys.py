@@ -10,7 +10,7 @@ from dagster import DagsterInstance
 from tests.support.registry import apply, job_text
 from trace_dagster.blocks import BlockRange, cells
 from trace_dagster.defs.sensors import KEYS_AT_ONCE, register_keys, register_span
-from trace_dagster.lanes import lanes
+from trace_dagster.planning.run_groups import lanes
 
 pytestmark = pytest.mark.integration
 

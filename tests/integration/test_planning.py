@@ -8,12 +8,12 @@ from tests.support.clock import advance
 from tests.support.cycle import Cycle
 from tests.support.registry import apply, assert_registry_sound, ingesting, job_text, spec
 from trace_dagster.blocks import BlockRange
-from trace_dagster.chain_sync import parse
+from trace_dagster.config.chain_sync import parse
 from trace_dagster.errors import Unavailable
-from trace_dagster.heads import Heads
-from trace_dagster.planner import Planner
+from trace_dagster.planning.heads import Heads
+from trace_dagster.planning.planner import Planner
+from trace_dagster.registry.catalog import Reading
 from trace_dagster.registry.jobs import Bounds, Jobs
-from trace_dagster.registry.reading import Reading
 
 pytestmark = pytest.mark.integration
 

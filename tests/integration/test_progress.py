@@ -10,18 +10,18 @@ from dagster import AssetObservation, DagsterInstance, SkipReason, build_sensor_
 from tests.support.clock import advance
 from tests.support.nodes import environment
 from tests.support.registry import apply, ingesting, job_text, ranges, spec
+from trace_dagster.cli.render import status_table
+from trace_dagster.config.settings import settings_from
 from trace_dagster.defs.progress import OBSERVED_SECONDS, progress_observations
 from trace_dagster.defs.sensors import reconciler_sensor
 from trace_dagster.defs.streams import asset_key
-from trace_dagster.heads import Heads
-from trace_dagster.planner import Planner
+from trace_dagster.planning.heads import Heads
+from trace_dagster.planning.planner import Planner
 from trace_dagster.registry.jobs import Jobs
 from trace_dagster.registry.progress import RECENT_COMMITS, RECENT_SECONDS, recent_rates, seconds_left
 from trace_dagster.registry.queries import query
 from trace_dagster.registry.status import coverages, job_statuses
 from trace_dagster.runtime import Runtime
-from trace_dagster.settings import settings_from
-from trace_dagster.show import status_table
 
 pytestmark = pytest.mark.integration
 ONE = "blocks: {cryo_dataset_name: blocks}"

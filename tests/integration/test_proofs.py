@@ -11,20 +11,20 @@ import pytest
 
 from tests.support.nodes import environment, forked, running, serving
 from trace_dagster.blocks import BlockRange
-from trace_dagster.certificate import check_files, read, unanchored
-from trace_dagster.chain_sync import parse
 from trace_dagster.chaos_rpc.proxy import chaos_rpc
+from trace_dagster.cli.render import standings_table
+from trace_dagster.cli.verification import certify_job, verify_job
+from trace_dagster.config.chain_sync import parse
 from trace_dagster.defs.streams import spec_of
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.errors import InvalidInput, Refused, Unavailable, UnknownFormat, VerificationFailed
+from trace_dagster.ingest.work import Work
+from trace_dagster.maintenance.certificate import check_files, read, unanchored
 from trace_dagster.manifest import decode
-from trace_dagster.proofs import certify_job, verify_job
 from trace_dagster.registry.jobs import Bounds
 from trace_dagster.rpc.pools import pool_named
-from trace_dagster.show import standings_table
 from trace_dagster.store.caps import Caps
-from trace_dagster.work import Work
 
 pytestmark = pytest.mark.integration
 SEED, BLOCKS = 7, 320
@@ -133,7 +133,7 @@ class TestEvidence:
             assert runtime.standings.all() == []
 
     def test_a_dataset_nothing_covers_is_checked_for_structure(self):
-        from trace_dagster.evidence import is_provable
+        from trace_dagster.evidence.collector import is_provable
 
         assert is_provable("contracts")
         assert not is_provable("geth_storage_diffs")

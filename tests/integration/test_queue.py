@@ -17,9 +17,9 @@ from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.lite.ports import HOST, Ports
 from trace_dagster.lite.processes import Child, Service
 from trace_dagster.registry.connection import Database
-from trace_dagster.registry.queue import PgQueueDriver
 from trace_dagster.store.objects import reachable
 from trace_dagster.wakeups.driver import MAX_DELIVERIES
+from trace_dagster.wakeups.postgres import PgQueueDriver
 
 pytestmark = pytest.mark.integration
 

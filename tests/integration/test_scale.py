@@ -12,12 +12,12 @@ import pytest
 from tests.support.filled import CHUNK, commit_range, fill, show_head, streams_of, vacuum
 from trace_dagster.blocks import BlockRange
 from trace_dagster.lite.postgres import dsn
-from trace_dagster.planner import Planner
+from trace_dagster.planning.planner import Planner
+from trace_dagster.registry.catalog import Reading
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.forks import Forks
 from trace_dagster.registry.jobs import Jobs
 from trace_dagster.registry.queries import query
-from trace_dagster.registry.reading import Reading
 
 pytestmark = pytest.mark.integration
 

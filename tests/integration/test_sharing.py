@@ -13,12 +13,12 @@ from trace_dagster.chaos_rpc.proxy import chaos_rpc
 from trace_dagster.devchain import server
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.errors import VerificationFailed
-from trace_dagster.evidence import Witness
+from trace_dagster.evidence.cache import Parts, Shared
+from trace_dagster.evidence.collector import Witness
+from trace_dagster.rpc.latency import LogSpans, is_near, latency_seconds
 from trace_dagster.rpc.pools import Endpoint
-from trace_dagster.rpc.reach import LogSpans, is_near, latency_seconds
-from trace_dagster.shared import Parts, Shared
 from trace_dagster.verify.check import check_evidence, needs
-from trace_dagster.verify.plain import await_compiled
+from trace_dagster.verify.fast_path import await_compiled
 
 pytestmark = pytest.mark.integration
 BLOCKS = 200

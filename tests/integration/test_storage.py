@@ -8,8 +8,8 @@ from dagster import DagsterRun
 from dagster._core.utils import make_new_run_id
 from sqlalchemy import event
 
-from trace_dagster.defs import storage
-from trace_dagster.defs.storage import TraceDagsterStorage
+from trace_dagster.dagster_instance import storage
+from trace_dagster.dagster_instance.storage import TraceDagsterStorage
 
 pytestmark = pytest.mark.integration
 CONNECTED = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"

@@ -8,10 +8,10 @@ from tests.support.clock import advance
 from tests.support.registry import apply, assert_registry_sound, ingesting, job_text, spec
 from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import LeaseLost
+from trace_dagster.maintenance.sweep import sweep
+from trace_dagster.registry.catalog import Reading
 from trace_dagster.registry.publications import Publications
-from trace_dagster.registry.reading import Reading
 from trace_dagster.registry.tasks import Tasks
-from trace_dagster.sweep import sweep
 
 pytestmark = pytest.mark.integration
 

@@ -15,10 +15,10 @@ from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.embedded import EmbeddedCryo
 from trace_dagster.rpc.pools import Endpoint
-from trace_dagster.verify.calls import check_calls
 from trace_dagster.verify.check import check
-from trace_dagster.verify.evidence import Evidence
-from trace_dagster.verify.tokens import TRANSFER, is_transfer
+from trace_dagster.verify.model import Evidence
+from trace_dagster.verify.rows.calls import check_calls
+from trace_dagster.verify.rows.token_transfers import TRANSFER, is_transfer
 
 pytestmark = pytest.mark.integration
 ON_A_NODE = {

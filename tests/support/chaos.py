@@ -19,7 +19,7 @@ from random import Random
 import psutil
 import psycopg
 
-from trace_dagster.lite.home import StackState
+from trace_dagster.config.running_stack import StackState
 from trace_dagster.lite.processes import STACK_VARIABLE
 
 Say = Callable[[str], None]

@@ -9,25 +9,25 @@ from __future__ import annotations
 from uuid import UUID
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.commit import Committer
 from trace_dagster.defs.streams import spec_of
-from trace_dagster.dispatch import Batch, Dispatcher, loaded_as
 from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.errors import TraceError
-from trace_dagster.heads import Heads
-from trace_dagster.heart import Heart
-from trace_dagster.ingest import Ingest
-from trace_dagster.pieces import Pieces
-from trace_dagster.planner import Planner
+from trace_dagster.extraction.extractor import Pieces
+from trace_dagster.ingest.commit import Committer
+from trace_dagster.ingest.heartbeat import Heart
+from trace_dagster.ingest.ingester import Ingest
+from trace_dagster.ingest.work import Work
+from trace_dagster.planning.dispatcher import Batch, Dispatcher, loaded_as
+from trace_dagster.planning.heads import Heads
+from trace_dagster.planning.planner import Planner
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.jobs import Jobs
-from trace_dagster.registry.outbox import Outbox
 from trace_dagster.registry.publications import Publications
-from trace_dagster.registry.queue import PgQueueDriver
 from trace_dagster.registry.tasks import Tasks
 from trace_dagster.rpc.pools import RpcPool
 from trace_dagster.store.objects import ObjectStore
-from trace_dagster.work import Work
+from trace_dagster.wakeups.outbox import Outbox
+from trace_dagster.wakeups.postgres import PgQueueDriver
 
 HEAD = 1_000_000
 

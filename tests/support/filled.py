@@ -12,17 +12,17 @@ from tests.support.registry import apply
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.defs.streams import spec_of
-from trace_dagster.dispatch import Dispatcher, loaded_as
-from trace_dagster.heads import pool_of
 from trace_dagster.identity import dataset_version
 from trace_dagster.manifest import FILE_NAME, Manifest, ManifestFile, schema_fingerprint, schema_pairs
-from trace_dagster.planner import Planner
+from trace_dagster.planning.dispatcher import Dispatcher, loaded_as
+from trace_dagster.planning.heads import pool_of
+from trace_dagster.planning.planner import Planner
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.jobs import Jobs, StreamRow
-from trace_dagster.registry.outbox import Outbox
 from trace_dagster.registry.publications import Publications
-from trace_dagster.registry.queue import PgQueueDriver
 from trace_dagster.registry.tasks import Lease, Tasks
+from trace_dagster.wakeups.outbox import Outbox
+from trace_dagster.wakeups.postgres import PgQueueDriver
 
 CHUNK = 1000
 DATASETS = ("blocks", "transactions", "logs", "traces", "geth_calls")

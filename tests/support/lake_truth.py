@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trace_dagster.devchain.chain import Block, DevChain
+from trace_dagster.registry.catalog import Reading
 from trace_dagster.registry.connection import Database
-from trace_dagster.registry.reading import Reading
 from trace_dagster.store.objects import ObjectStore
 
 Row = tuple[Any, ...]

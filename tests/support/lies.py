@@ -25,8 +25,8 @@ from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.engine.base import Engine, ExtractRequest
 from trace_dagster.errors import TraceError, VerificationFailed
-from trace_dagster.evidence import Witness
-from trace_dagster.pieces import Order, Piece, Pieces
+from trace_dagster.evidence.collector import Witness
+from trace_dagster.extraction.extractor import Order, Piece, Pieces
 from trace_dagster.rpc.pools import RpcPool
 from trace_dagster.verify.check import merge
 

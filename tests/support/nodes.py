@@ -14,10 +14,10 @@ from typing import Any
 
 import uvicorn
 
+from trace_dagster.config.settings import settings_from
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.server import application
 from trace_dagster.runtime import Runtime
-from trace_dagster.settings import settings_from
 from trace_dagster.store.access import S3Access
 
 Application = Callable[..., Awaitable[Any]]

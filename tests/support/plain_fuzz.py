@@ -16,11 +16,11 @@ from msgspec.structs import replace
 
 from tests.support.proven import devchain
 from trace_dagster.errors import TraceError
-from trace_dagster.shared import Parts
-from trace_dagster.verify import prove
-from trace_dagster.verify.evidence import Header, Receipt, Transaction
-from trace_dagster.verify.plain import await_compiled, prove_plain
-from trace_dagster.verify.raw import decode_block, decode_receipts
+from trace_dagster.evidence.cache import Parts
+from trace_dagster.verify.commitments import prove
+from trace_dagster.verify.commitments.rpc_json import decode_block, decode_receipts
+from trace_dagster.verify.fast_path import await_compiled, prove_plain
+from trace_dagster.verify.model import Header, Receipt, Transaction
 
 _ODD = (b'"', b"\\", b",", b":", b"{", b"}", b"[", b"]", b"n", b"0", b"x", b"f", b"F", b"g", b" ", b"\x00", b"\xff")
 _WORDS = (b"null", b'"0x"', b'"0x0"', b"[]", b"{}", b"1e400", b'"\\u0030"', b'"0x' + b"f" * 65 + b'"', b'"0x1_0"')
@@ -29,7 +29,7 @@ Found = tuple[list[Header], list[list[Transaction]], list[list[Receipt]]]
 
 
 def in_python(answers: list[bytes], first: int) -> Found | None:
-    """What ``verify/prove.py`` proves of the answers; None where it refuses them."""
+    """What ``verify/commitments/prove.py`` proves of the answers; None where it refuses them."""
     half = len(answers) // 2
     try:
         blocks = [decode_block(answer, full=True) for answer in answers[:half]]

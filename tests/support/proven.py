@@ -17,11 +17,11 @@ from tests.support.recorded_blocks import RecordedChain
 from trace_dagster.blocks import BlockRange
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.encode import block_json, receipts_json, traces_json
-from trace_dagster.shared import Parts
-from trace_dagster.verify.evidence import Evidence
-from trace_dagster.verify.plain import await_compiled, prove_plain
-from trace_dagster.verify.prove import prove_header, prove_transactions, receipts_of
-from trace_dagster.verify.raw import decode_block, decode_receipts
+from trace_dagster.evidence.cache import Parts
+from trace_dagster.verify.commitments.prove import prove_header, prove_transactions, receipts_of
+from trace_dagster.verify.commitments.rpc_json import decode_block, decode_receipts
+from trace_dagster.verify.fast_path import await_compiled, prove_plain
+from trace_dagster.verify.model import Evidence
 
 DEVCHAIN = BlockRange(20, 32)
 REAL = (4404763, 11098450, 16899757, 17053184)

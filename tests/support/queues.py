@@ -10,8 +10,8 @@ from uuid import uuid4
 import boto3
 
 from trace_dagster.registry.connection import Database
-from trace_dagster.registry.queue import PgQueueDriver
 from trace_dagster.wakeups.driver import Delivery, QueueDriver
+from trace_dagster.wakeups.postgres import PgQueueDriver
 from trace_dagster.wakeups.sqs import SqsQueueDriver
 
 SECRET = "secret-" + "k" * 20

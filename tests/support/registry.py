@@ -8,13 +8,13 @@ from hashlib import sha256
 import pyarrow as pa
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.chain_sync import parse
-from trace_dagster.commit import Committer
+from trace_dagster.config.chain_sync import parse
 from trace_dagster.defs.streams import spec_of
 from trace_dagster.engine.fake import FakeCryo
-from trace_dagster.heart import Heart
-from trace_dagster.ingest import Ingest
-from trace_dagster.pieces import Pieces
+from trace_dagster.extraction.extractor import Pieces
+from trace_dagster.ingest.commit import Committer
+from trace_dagster.ingest.heartbeat import Heart
+from trace_dagster.ingest.ingester import Ingest
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.jobs import Bounds, Jobs
 from trace_dagster.registry.publications import Publications

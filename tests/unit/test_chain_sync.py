@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trace_dagster.bounds import resolve
-from trace_dagster.chain_sync import ChainSync, FollowHead, parse, read
+from trace_dagster.config.chain_sync import ChainSync, FollowHead, parse, read
 from trace_dagster.errors import InvalidInput
+from trace_dagster.planning.bounds import resolve
 from trace_dagster.registry.jobs import Bounds
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))

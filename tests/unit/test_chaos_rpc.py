@@ -29,13 +29,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.support.nodes import serving
 from tests.support.replay import replaying
 from tests.unit.test_support_nodes import recorded, write
-from trace_dagster import cli
 from trace_dagster.chaos_rpc import upstream, wire
 from trace_dagster.chaos_rpc.blocks import forked
 from trace_dagster.chaos_rpc.draws import Draws
 from trace_dagster.chaos_rpc.faults import FAULTS, USUAL
 from trace_dagster.chaos_rpc.proxy import ChaosRpc, chaos_rpc
 from trace_dagster.chaos_rpc.shapes import BLOCKS, LISTS, WITH_ROWS, Context, rows_of
+from trace_dagster.cli import main
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.devchain.server import Methods
@@ -669,7 +669,7 @@ def test_bad_settings_are_refused_without_showing_a_url(options):
 )
 def test_bad_arguments_are_one_error_and_exit_code_two(arguments, monkeypatch):
     monkeypatch.delenv("TRACE_CHAOS_UPSTREAM", raising=False)
-    done = CliRunner().invoke(cli.main, ["chaos-rpc", *arguments])
+    done = CliRunner().invoke(main.main, ["chaos-rpc", *arguments])
     assert done.exit_code == 2
     assert len(re.findall("^error", done.output, re.IGNORECASE | re.MULTILINE)) == 1
     assert "s3cr3t" not in done.output
@@ -678,12 +678,12 @@ def test_bad_arguments_are_one_error_and_exit_code_two(arguments, monkeypatch):
 def test_a_taken_port_is_an_error():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        done = CliRunner().invoke(cli.main, ["chaos-rpc", "--upstream", "http://node", "--port", port])
+        done = CliRunner().invoke(main.main, ["chaos-rpc", "--upstream", "http://node", "--port", port])
     assert (done.exit_code, "the port is taken" in done.output) == (2, True)
 
 
 def test_the_list_and_the_page_name_every_fault():
-    listed = CliRunner().invoke(cli.main, ["chaos-rpc", "--list"]).output.splitlines()
+    listed = CliRunner().invoke(main.main, ["chaos-rpc", "--list"]).output.splitlines()
     assert [line.split()[0] for line in listed] == list(FAULTS)
     assert all(line.endswith(fault.description) for line, fault in zip(listed, FAULTS.values(), strict=True))
     page = (Path(__file__).parents[2] / "docs" / "chaos_rpc.md").read_text()
@@ -707,7 +707,7 @@ def test_the_command_tells_what_it_did_and_never_whom_it_asked(devchain):
         [
             sys.executable,
             "-m",
-            "trace_dagster.cli",
+            "trace_dagster.cli.main",
             "chaos-rpc",
             "--port",
             "0",

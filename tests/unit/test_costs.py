@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from tests.unit.test_blocks import ranges
 from trace_dagster.blocks import BlockRange, cell_sizes, cells, holes
-from trace_dagster.chain_sync import Stream
-from trace_dagster.costs import Plan, Sample, StreamPlan, counted, places
+from trace_dagster.cli.render import aligned, plan_lines
+from trace_dagster.config.chain_sync import Stream
 from trace_dagster.datasets.catalogue import catalogue
-from trace_dagster.dispatch import RANGES_PER_RUN
-from trace_dagster.evidence import most_calls
-from trace_dagster.show import aligned, plan_lines
+from trace_dagster.estimate.costs import Plan, Sample, StreamPlan, counted, places
+from trace_dagster.evidence.collector import most_calls
+from trace_dagster.planning.dispatcher import RANGES_PER_RUN
 from trace_dagster.verify.check import PIECE_BLOCKS
 
 chunks = st.integers(1, 700)

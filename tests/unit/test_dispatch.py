@@ -2,7 +2,7 @@
 
 import pytest
 
-from trace_dagster.dispatch import LEAST_RANGES_PER_RUN, MOST_RANGES_PER_RUN, RANGES_PER_RUN, ranges_in_a_run
+from trace_dagster.planning.dispatcher import LEAST_RANGES_PER_RUN, MOST_RANGES_PER_RUN, RANGES_PER_RUN, ranges_in_a_run
 
 
 @pytest.mark.parametrize(

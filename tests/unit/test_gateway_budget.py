@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from trace_dagster.gateway.batches import TARGET_BYTES, AnswerSizes, BatchSize
 from trace_dagster.gateway.breaker import FAILURES, OPEN_SECONDS, Breaker
-from trace_dagster.gateway.counts import Medians
-from trace_dagster.gateway.pace import PAUSE_SECONDS, Pace
+from trace_dagster.gateway.counters import Medians
+from trace_dagster.gateway.rate_limiter import PAUSE_SECONDS, Pace
 
 
 class Clock:

@@ -7,11 +7,11 @@ import pytest
 
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.server import Methods
+from trace_dagster.gateway.cache import _ENTRY_BYTES, Kept
+from trace_dagster.gateway.cacheable import Question, derive, may_be_kept, question_of
 from trace_dagster.gateway.connections import Reply
-from trace_dagster.gateway.kept import _ENTRY_BYTES, Kept
-from trace_dagster.gateway.messages import Answer, is_refusal
+from trace_dagster.gateway.jsonrpc import Answer, is_refusal
 from trace_dagster.gateway.outcome import of_reply
-from trace_dagster.gateway.shapes import Question, derive, may_be_kept, question_of
 
 BLOCKS = 120
 

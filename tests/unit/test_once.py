@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from trace_dagster.once import Once
+from trace_dagster.evidence.single_flight import Once
 
 
 def doubled(calls):

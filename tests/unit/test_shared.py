@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.shared import Parts, Shared, batches_of
+from trace_dagster.evidence.cache import Parts, Shared, batches_of
 
 CHAIN = 143
 WHOLE = BlockRange(30, 270)

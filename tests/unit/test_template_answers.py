@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trace_dagster.analytics.chains import contracts_of
 from trace_dagster.analytics.templates import parse, templates
 from trace_dagster.datasets.catalogue import dataset
+from trace_dagster.datasets.chains import contracts_of
 from trace_dagster.devchain import constants
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.errors import InvalidInput

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trace_dagster.turnstile import Turnstile
+from trace_dagster.extraction.priority_semaphore import Turnstile
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12))

@@ -7,9 +7,9 @@ from msgspec.structs import replace
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.errors import VerificationFailed
-from trace_dagster.verify.calls import check_calls, created_address
 from trace_dagster.verify.check import check
-from trace_dagster.verify.evidence import Evidence, Header, Receipt, Transaction
+from trace_dagster.verify.model import Evidence, Header, Receipt, Transaction
+from trace_dagster.verify.rows.calls import check_calls, created_address
 
 ALICE, BOB = b"\x0a" * 20, b"\x0b" * 20
 HEADER = Header(5, b"\x05" * 32, b"\x04" * 32, bytes(32), bytes(32), bytes(256))

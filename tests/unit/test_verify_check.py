@@ -11,7 +11,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import catalogue, dataset
 from trace_dagster.errors import VerificationFailed
 from trace_dagster.verify.check import Needs, check, columns, merge, needs
-from trace_dagster.verify.evidence import Evidence
+from trace_dagster.verify.model import Evidence
 
 
 @pytest.mark.parametrize(

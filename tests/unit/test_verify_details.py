@@ -8,13 +8,13 @@ from tests.support.proven import DEVCHAIN, devchain, evidence_of
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.errors import VerificationFailed
-from trace_dagster.verify import trie
 from trace_dagster.verify.check import check
-from trace_dagster.verify.compare import Compared, compare
-from trace_dagster.verify.evidence import Evidence
-from trace_dagster.verify.faces import faces
-from trace_dagster.verify.rows import check_logs, check_token_transfers, check_transactions
-from trace_dagster.verify.tables import headers_of, receipts_of_tables, transactions_of
+from trace_dagster.verify.commitments import trie
+from trace_dagster.verify.model import Evidence
+from trace_dagster.verify.rows.arrow import headers_of, receipts_of_tables, transactions_of
+from trace_dagster.verify.rows.comparison import Compared, compare
+from trace_dagster.verify.rows.rowwise import check_logs, check_token_transfers, check_transactions
+from trace_dagster.verify.rows.uint256_columns import faces
 
 FORM = {"block_number in range", "rows in block order", "chain_id"}
 KEYED = {*FORM, "unique natural key"}

@@ -8,8 +8,8 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.errors import VerificationFailed
 from trace_dagster.verify.check import check
-from trace_dagster.verify.diffs import check_balance_diffs
-from trace_dagster.verify.evidence import Evidence, Header, Receipt, Transaction
+from trace_dagster.verify.model import Evidence, Header, Receipt, Transaction
+from trace_dagster.verify.rows.balance_diffs import check_balance_diffs
 
 ALICE, BOB, AUTHOR = b"\x0a" * 20, b"\x0b" * 20, b"\x0c" * 20
 BASE, PRICE, GAS = 10, 12, 100

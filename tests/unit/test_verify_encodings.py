@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trie import HexaryTrie
 
-from trace_dagster.verify.bloom import as_bytes, mask
-from trace_dagster.verify.facts import disagrees, shown
-from trace_dagster.verify.keccak import keccak
-from trace_dagster.verify.rlp import sequence, text, uint
-from trace_dagster.verify.trie import EMPTY_ROOT, list_root
+from trace_dagster.verify.commitments.bloom import as_bytes, mask
+from trace_dagster.verify.commitments.keccak import keccak
+from trace_dagster.verify.commitments.rlp import sequence, text, uint
+from trace_dagster.verify.commitments.trie import EMPTY_ROOT, list_root
+from trace_dagster.verify.mismatch import disagrees, shown
 
 
 @given(st.binary(max_size=400))

@@ -19,12 +19,13 @@ import sha3
 import trace_dagster
 from tests.support.plain_fuzz import agree, changed, in_python, texts
 from tests.support.proven import DEVCHAIN, REAL, devchain, real, real_folder
-from trace_dagster.shared import Parts, joined
-from trace_dagster.verify import plain, trie
+from trace_dagster.evidence.cache import Parts, joined
+from trace_dagster.verify import fast_path
+from trace_dagster.verify.commitments import trie
+from trace_dagster.verify.fast_path import await_compiled, prove_plain
 from trace_dagster.verify.native import keccak as native_keccak
 from trace_dagster.verify.native import trie as native_trie
 from trace_dagster.verify.native.blocks import room
-from trace_dagster.verify.plain import await_compiled, prove_plain
 
 FIRST = DEVCHAIN.start
 
@@ -252,18 +253,18 @@ def test_no_index_leaves_its_array(tmp_path):
 
 def test_the_first_proofs_wait_for_the_code_but_not_until_it_is_compiled(monkeypatch):
     """Reading it takes less than the wait, compiling it longer."""
-    read, slowly = plain.import_module, threading.Event()
+    read, slowly = fast_path.import_module, threading.Event()
 
     def late(name):
         slowly.wait(0.2)
         return read(name)
 
-    monkeypatch.setattr(plain, "import_module", late)
-    plain._compiled.cache_clear()
+    monkeypatch.setattr(fast_path, "import_module", late)
+    fast_path._compiled.cache_clear()
     try:
         assert prove_plain(whole(), FIRST) is not None
-        monkeypatch.setattr(plain, "READ_SECONDS", 0.0)
-        plain._compiled.cache_clear()
+        monkeypatch.setattr(fast_path, "READ_SECONDS", 0.0)
+        fast_path._compiled.cache_clear()
         assert prove_plain(whole(), FIRST) is None
         slowly.set()
         await_compiled()
@@ -271,7 +272,7 @@ def test_the_first_proofs_wait_for_the_code_but_not_until_it_is_compiled(monkeyp
     finally:
         slowly.set()
         monkeypatch.undo()
-        plain._compiled.cache_clear()
+        fast_path._compiled.cache_clear()
         await_compiled()
 
 
@@ -279,8 +280,8 @@ def test_python_proves_where_the_code_cannot_be_compiled(monkeypatch):
     def broken(name):
         raise OSError("not now")
 
-    monkeypatch.setattr(plain, "import_module", broken)
-    plain._compiled.cache_clear()
+    monkeypatch.setattr(fast_path, "import_module", broken)
+    fast_path._compiled.cache_clear()
     try:
         assert prove_plain(whole(), FIRST) is None
         with pytest.raises(OSError, match="not now"):
@@ -288,6 +289,6 @@ def test_python_proves_where_the_code_cannot_be_compiled(monkeypatch):
         assert prove_plain(whole(), FIRST) is None
     finally:
         monkeypatch.undo()
-        plain._compiled.cache_clear()
+        fast_path._compiled.cache_clear()
         await_compiled()
     assert prove_plain(whole(), FIRST) is not None

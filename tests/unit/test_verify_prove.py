@@ -12,11 +12,11 @@ from tests.support.proven import REAL, devchain, evidence_of, real, real_folder
 from trace_dagster.blocks import BlockRange
 from trace_dagster.devchain.crypto import Account, list_root, logs_bloom
 from trace_dagster.errors import UnknownFormat, VerificationFailed
-from trace_dagster.verify.evidence import Header
-from trace_dagster.verify.keccak import keccak
-from trace_dagster.verify.prove import link, prove_header, prove_transactions, receipts_of, recover_sender
-from trace_dagster.verify.raw import decode_block, decode_receipts
-from trace_dagster.verify.values import data
+from trace_dagster.verify.commitments.hex import data
+from trace_dagster.verify.commitments.keccak import keccak
+from trace_dagster.verify.commitments.prove import link, prove_header, prove_transactions, receipts_of, recover_sender
+from trace_dagster.verify.commitments.rpc_json import decode_block, decode_receipts
+from trace_dagster.verify.model import Header
 
 TO = bytes(range(20))
 KEY = b"\x07" * 32

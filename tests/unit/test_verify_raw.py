@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.support.proven import devchain
 from trace_dagster.errors import RETRYABLE, TraceError, UnknownFormat, VerificationFailed
-from trace_dagster.verify.prove import prove_header, prove_transactions, receipts_of
-from trace_dagster.verify.raw import decode_block, decode_receipts
+from trace_dagster.verify.commitments.prove import prove_header, prove_transactions, receipts_of
+from trace_dagster.verify.commitments.rpc_json import decode_block, decode_receipts
 
 EXAMPLES = int(os.environ.get("TRACE_VERIFY_EXAMPLES", "40"))
 BLOCK, RECEIPTS = max(devchain().answers, key=lambda answer: len(answer[0]["transactions"]))

@@ -14,9 +14,10 @@ from tests.support.proven import CASES, case, devchain, in_columns
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.errors import UnknownFormat, VerificationFailed
 from trace_dagster.verify.check import check
-from trace_dagster.verify.evidence import Evidence
-from trace_dagster.verify.prove import outcomes
-from trace_dagster.verify.rows import (
+from trace_dagster.verify.commitments.prove import outcomes
+from trace_dagster.verify.model import Evidence
+from trace_dagster.verify.rows.arrow import headers_of, receipts_of_tables, transactions_of
+from trace_dagster.verify.rows.rowwise import (
     check_block_hashes,
     check_blocks,
     check_calls,
@@ -25,8 +26,7 @@ from trace_dagster.verify.rows import (
     check_transaction_hashes,
     check_transactions,
 )
-from trace_dagster.verify.tables import headers_of, receipts_of_tables, transactions_of
-from trace_dagster.verify.tokens import TRANSFER, is_transfer
+from trace_dagster.verify.rows.token_transfers import TRANSFER, is_transfer
 
 EXAMPLES = int(os.environ.get("TRACE_VERIFY_EXAMPLES", "40"))
 OPEN_IN_FRAMES = {"gas_binary", "gas_string", "gas_f64", "gas_used_binary", "gas_used_string", "gas_used_f64", "output"}
@@ -75,7 +75,7 @@ def test_receipts_proven_before_say_the_same_and_are_not_proven_again(which, nam
     def never(items):
         pytest.fail("a root was computed once more")
 
-    monkeypatch.setattr("trace_dagster.verify.receipts.list_root", never)
+    monkeypatch.setattr("trace_dagster.verify.commitments.receipts.list_root", never)
     assert proof(found, name, found.tables[name], evidence=proven_before(found)) == expected
 
 
@@ -102,7 +102,7 @@ def test_true_rows_are_compared_in_columns_alone(which, name, monkeypatch):
         pytest.fail("compared row by row")
 
     for slow in ("check_transactions", "check_logs", "check_calls"):
-        monkeypatch.setattr(f"trace_dagster.verify.rows.{slow}", never)
+        monkeypatch.setattr(f"trace_dagster.verify.rows.rowwise.{slow}", never)
     assert proof(found, name, found.tables[name], evidence=evidence).level == LEVELS[name]
 
 

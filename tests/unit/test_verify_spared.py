@@ -11,7 +11,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import catalogue, dataset
 from trace_dagster.errors import VerificationFailed
 from trace_dagster.verify.check import LEVELS, check, extracted
-from trace_dagster.verify.spared import are_told, asked, filled
+from trace_dagster.verify.rows.receipt_columns import are_told, asked, filled
 
 TRANSACTIONS = dataset("transactions")
 TOLD = list(TRANSACTIONS.receipt_columns)

@@ -11,9 +11,9 @@ from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.errors import VerificationFailed
 from trace_dagster.rpc.pools import Endpoint
-from trace_dagster.verify.calltree import check_shape, frames_of, require_shape
-from trace_dagster.verify.faces import check_faces
-from trace_dagster.verify.structure import check_structure
+from trace_dagster.verify.rows.calltree import check_shape, frames_of, require_shape
+from trace_dagster.verify.rows.structure import check_structure
+from trace_dagster.verify.rows.uint256_columns import check_faces
 
 SPAN = BlockRange(10, 14)
 

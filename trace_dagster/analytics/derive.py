@@ -11,11 +11,11 @@ import pyarrow as pa
 from trace_dagster.analytics.derived import Derived
 from trace_dagster.analytics.templates import Template
 from trace_dagster.blocks import BlockRange
-from trace_dagster.commit import Rows, Target
 from trace_dagster.errors import InvalidInput
 from trace_dagster.identity import DEFAULT_ORG, canonical_json, derived_uuid, sha256_hex
+from trace_dagster.ingest.commit import Rows, Target
 from trace_dagster.query.session import Relation, Session
-from trace_dagster.registry.reading import Reading, VisibleDataset
+from trace_dagster.registry.catalog import Reading, VisibleDataset
 from trace_dagster.store.access import S3Access
 
 _WINDOW = {"from_block", "to_block"}

@@ -11,7 +11,7 @@ from trace_dagster.identity import task_id
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from trace_dagster.commit import Rows, Target
+    from trace_dagster.ingest.commit import Rows, Target
 
 
 @dataclass(frozen=True, slots=True)

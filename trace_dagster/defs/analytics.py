@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from dagster import AssetExecutionContext, AssetsDefinition, Config, MetadataValue, asset
 
-from trace_dagster.analytics.chains import ChainContracts, contracts_of
 from trace_dagster.analytics.derived import Derived
 from trace_dagster.analytics.templates import Template, templates
+from trace_dagster.datasets.chains import ChainContracts, contracts_of
 from trace_dagster.defs.streams import IO_MANAGER, RUNTIME, asset_key
 from trace_dagster.registry.jobs import StreamRow
 from trace_dagster.runtime import Runtime

@@ -12,18 +12,18 @@ from dagster import (
     define_asset_job,
 )
 
+from trace_dagster.config.settings import ranges_per_run, settings_from
+from trace_dagster.dagster_instance.executor import thread_executor
 from trace_dagster.defs.analytics import analytics_assets, analytics_job_name
-from trace_dagster.defs.executor import thread_executor
-from trace_dagster.defs.proofs import verification_check
 from trace_dagster.defs.reconcile import coverage_check
 from trace_dagster.defs.resources import RuntimeHolder, commit_io_manager, runtime_resource
 from trace_dagster.defs.sensors import sensors
 from trace_dagster.defs.streams import IO_MANAGER, RUNTIME, asset_key, stream_asset
+from trace_dagster.defs.verification_check import verification_check
 from trace_dagster.errors import TraceError
-from trace_dagster.lanes import Lane, lanes_of_any, partitions_name
+from trace_dagster.planning.run_groups import Lane, lanes_of_any, partitions_name
 from trace_dagster.registry.jobs import StreamRow
 from trace_dagster.runtime import Runtime
-from trace_dagster.settings import ranges_per_run, settings_from
 
 
 def build_definitions(environment: Mapping[str, str]) -> Definitions:

@@ -10,16 +10,16 @@ from dagster import AssetKey, DagsterEvent, InputContext, IOManager, OutputConte
 
 from trace_dagster.analytics.derived import Derived
 from trace_dagster.blocks import BlockRange
-from trace_dagster.defs.event_log import on_the_way
+from trace_dagster.dagster_instance.event_log import on_the_way
 from trace_dagster.defs.materializations import commit_metadata, materialization
-from trace_dagster.defs.proofs import verification_evaluation
 from trace_dagster.defs.streams import asset_key
+from trace_dagster.defs.verification_check import verification_evaluation
 from trace_dagster.errors import InvalidInput
+from trace_dagster.ingest.work import Work
+from trace_dagster.registry.catalog import EVERYTHING, VisibleDataset
 from trace_dagster.registry.publications import Publication
-from trace_dagster.registry.reading import EVERYTHING, VisibleDataset
 from trace_dagster.registry.tasks import Lease
 from trace_dagster.runtime import Runtime
-from trace_dagster.work import Work
 
 
 class CommitIOManager(IOManager):

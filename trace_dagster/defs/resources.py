@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from dagster import InitResourceContext, ResourceDefinition, io_manager, resource
 
+from trace_dagster.config.settings import settings_from
 from trace_dagster.defs.streams import RUNTIME
 from trace_dagster.runtime import Runtime
-from trace_dagster.settings import settings_from
 
 if TYPE_CHECKING:
     from trace_dagster.defs.io_manager import CommitIOManager

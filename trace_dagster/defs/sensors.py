@@ -23,8 +23,8 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 from trace_dagster.blocks import BlockRange, cells
 from trace_dagster.defs.reconcile import lost_events, stream_events
 from trace_dagster.defs.streams import asset_key
-from trace_dagster.dispatch import BATCH_TAG, Batch, loaded_as
-from trace_dagster.lanes import Lane, lanes
+from trace_dagster.planning.dispatcher import BATCH_TAG, Batch, loaded_as
+from trace_dagster.planning.run_groups import Lane, lanes
 from trace_dagster.registry.jobs import StreamRow
 from trace_dagster.runtime import WAKEUPS_AT_ONCE, Runtime
 

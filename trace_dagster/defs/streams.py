@@ -25,13 +25,13 @@ from dagster import (
 )
 
 from trace_dagster.blocks import BlockRange
+from trace_dagster.dagster_instance.mapping import mapping_key, range_of
 from trace_dagster.datasets.catalogue import Dataset
-from trace_dagster.defs.mapping import mapping_key, range_of
-from trace_dagster.dispatch import BATCH_TAG, MOST_RANGES_PER_RUN
+from trace_dagster.ingest.work import StreamSpec, Work
+from trace_dagster.planning.dispatcher import BATCH_TAG, MOST_RANGES_PER_RUN
 from trace_dagster.registry.jobs import StreamRow
 from trace_dagster.registry.publications import Publication
 from trace_dagster.runtime import Runtime
-from trace_dagster.work import StreamSpec, Work
 
 IO_MANAGER = "cryo_io_manager"
 RUNTIME = "trace"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-CHAIN_ID = 20143
+from trace_dagster.datasets.chains import DEVCHAIN_ID, STAKING_PRECOMPILE
+
+CHAIN_ID = DEVCHAIN_ID
 GENESIS_TIMESTAMP = 1_760_000_000
 GENESIS_SUPPLY_WEI = 10**29
 BASE_FEE_WEI = 50_000_000_000
@@ -18,7 +20,7 @@ WRAPPED = bytes.fromhex("3bd359c1119da7da1d913d1c4d2b7c461115433a")
 """A WETH-like token: it mints by Deposit and burns by Withdrawal, with no Transfer."""
 COLLECTIBLE = bytes.fromhex("c0113c71b1e00000000000000000000000000721")
 """An ERC-721: its Transfer has the ERC-20's topic0 but four topics."""
-STAKING = bytes.fromhex("0000000000000000000000000000000000001000")
+STAKING = bytes.fromhex(STAKING_PRECOMPILE.removeprefix("0x"))
 
 TRANSFER = bytes.fromhex("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef")
 DEPOSIT = bytes.fromhex("e1fffcc4923d04b559f4d29a8bfc6cda04eb5b0d3c460751c2402c5c5cc9109c")

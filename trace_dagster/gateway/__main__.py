@@ -23,9 +23,9 @@ import click
 import uvloop
 
 from trace_dagster.errors import InvalidInput
+from trace_dagster.gateway.budget_shares import ASKED_SECONDS, Shares
 from trace_dagster.gateway.gateway import KEPT_BYTES, Gateway
 from trace_dagster.gateway.server import BACKLOG, Asker
-from trace_dagster.gateway.shares import ASKED_SECONDS, Shares
 from trace_dagster.loopback import HOST, bound
 from trace_dagster.rpc.redact import redact
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trace_dagster.gateway.pace import Clock
+from trace_dagster.gateway.rate_limiter import Clock
 
 TARGET_BYTES = 8 * 1024 * 1024
 PROBE_SECONDS = 60.0

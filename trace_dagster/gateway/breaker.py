@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trace_dagster.gateway.pace import Clock
+from trace_dagster.gateway.rate_limiter import Clock
 
 FAILURES = 8
 OPEN_SECONDS = 5.0

@@ -21,12 +21,12 @@ from urllib.parse import parse_qs
 import msgspec
 
 from trace_dagster.errors import InvalidInput
-from trace_dagster.gateway.kept import Kept
-from trace_dagster.gateway.measures import metrics_of, status_of
-from trace_dagster.gateway.messages import Answer, Call, calls_in, failed
-from trace_dagster.gateway.pace import Clock
+from trace_dagster.gateway.cache import Kept
+from trace_dagster.gateway.coalescing import WANTED, Sharing
+from trace_dagster.gateway.jsonrpc import Answer, Call, calls_in, failed
+from trace_dagster.gateway.metrics import metrics_of, status_of
+from trace_dagster.gateway.rate_limiter import Clock
 from trace_dagster.gateway.server import HttpAnswer, HttpRequest
-from trace_dagster.gateway.sharing import WANTED, Sharing
 from trace_dagster.gateway.upstream import Upstream
 from trace_dagster.rpc.pools import Endpoint, RpcPool, pool_named, pools_from
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from trace_dagster.gateway.connections import Fault, Reply
-from trace_dagster.gateway.messages import Answer, Told, is_about_the_batch, is_refusal, told_in
+from trace_dagster.gateway.jsonrpc import Answer, Told, is_about_the_batch, is_refusal, told_in
 
 
 @dataclass(slots=True)

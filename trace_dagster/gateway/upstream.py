@@ -15,10 +15,10 @@ from itertools import count
 from trace_dagster.gateway.batches import AnswerSizes, BatchSize, is_heavy
 from trace_dagster.gateway.breaker import Breaker
 from trace_dagster.gateway.connections import Connections, Fault
-from trace_dagster.gateway.counts import Counts, Medians
-from trace_dagster.gateway.messages import Answer, failed, request
+from trace_dagster.gateway.counters import Counts, Medians
+from trace_dagster.gateway.jsonrpc import Answer, failed, request
 from trace_dagster.gateway.outcome import Outcome, of_fault, of_reply
-from trace_dagster.gateway.pace import Clock, Pace
+from trace_dagster.gateway.rate_limiter import Clock, Pace
 from trace_dagster.rpc.pools import Endpoint, Limits
 
 CONCURRENCY = 64

@@ -3,8 +3,8 @@
 import os
 import sys
 
+from trace_dagster.config.running_stack import home_of
 from trace_dagster.errors import TraceError
-from trace_dagster.lite.attach import home_of
 from trace_dagster.lite.stack import Stack
 
 

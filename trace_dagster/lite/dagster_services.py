@@ -35,7 +35,7 @@ def prepare_dagster(folder: Path, code_port: int, environment: Mapping[str, str]
     workspace = {"load_from": [{"grpc_server": {"host": HOST, "port": code_port, "location_name": LOCATION}}]}
     (folder / "workspace.yaml").write_text(json.dumps(workspace))
     done = subprocess.run(
-        [sys.executable, "-m", "trace_dagster.defs.storage"],
+        [sys.executable, "-m", "trace_dagster.dagster_instance.storage"],
         env=dict(environment),
         cwd=folder,
         stdin=subprocess.DEVNULL,

@@ -11,42 +11,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import psutil
-
+from trace_dagster.config.running_stack import STATE_FILE
 from trace_dagster.errors import InvalidInput
 
 HOME_VERSION = 1
 _MARKER = "home_version"
 _BEFORE_THE_FIRST_UP = {"dagster-scratch"}
 """What `dagster dev` may have put there while no stack ran."""
-
-
-@dataclass(frozen=True, slots=True)
-class StackState:
-    """A running stack: who supervises it and what it serves."""
-
-    pid: int
-    started: float
-    stack_id: str
-    web_url: str
-    s3_endpoint: str
-    postgres_address: str
-    devchain_address: str
-    variables: dict[str, str] = field(repr=False)
-
-    def environment(self) -> dict[str, str]:
-        """The variables any process needs to use this stack. They hold secrets."""
-        return dict(self.variables)
-
-    def summary(self) -> str:
-        """Addresses for a person."""
-        lines = [
-            f"dagster ui   {self.web_url}",
-            f"s3           {self.s3_endpoint} (bucket {self.variables['TRACE_S3_BUCKET']})",
-            f"postgres     {self.postgres_address}",
-            f"devchain     {self.devchain_address} (rpc pool `devchain`, chain 20143)",
-        ]
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +44,7 @@ class Home:
     @property
     def state_file(self) -> Path:
         """Written while a stack runs."""
-        return self.path / "stack.json"
+        return self.path / STATE_FILE
 
     def prepare(self) -> None:
         """Create the folder. Raises InvalidInput when it was made by a newer version or cannot be written."""
@@ -153,21 +124,3 @@ def write_private(path: Path, text: str) -> None:
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
     temporary.replace(path)
-
-
-def load_state(home: Path) -> StackState | None:
-    """The stack that runs in ``home``, or None."""
-    try:
-        state = StackState(**json.loads(Home(home).state_file.read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-    return state if _is_running(state) else None
-
-
-def _is_running(state: StackState) -> bool:
-    try:
-        process = psutil.Process(state.pid)
-        # where nothing reaps orphans, a killed supervisor stays as a zombie
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - state.started) < 1
-    except psutil.Error:
-        return False

@@ -20,18 +20,19 @@ from uuid import uuid4
 import psutil
 import psycopg
 
+from trace_dagster.config.running_stack import StackState, load_state
+from trace_dagster.config.settings import DEFAULT_BUCKET, s3_access
 from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.lite.dagster_services import dagster_services, prepare_dagster
 from trace_dagster.lite.devchain import devchain_service
 from trace_dagster.lite.gateway import gateway_service
-from trace_dagster.lite.home import Home, StackState, load_state, write_private
+from trace_dagster.lite.home import Home, write_private
 from trace_dagster.lite.ports import HOST, Ports
 from trace_dagster.lite.postgres import dsn, ensure_database, folder_for, postgres_service
 from trace_dagster.lite.processes import STACK_VARIABLE, Child, Service, reap
 from trace_dagster.lite.s3 import PORT_VARIABLE, s3_service
 from trace_dagster.registry.migrations import migrate
 from trace_dagster.rpc.pools import GATEWAY_VARIABLE
-from trace_dagster.settings import DEFAULT_BUCKET, s3_access
 from trace_dagster.store.objects import ensure_bucket
 
 Say = Callable[[str], None]

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.query.session import Relation
-from trace_dagster.registry.reading import VisibleDataset
+from trace_dagster.registry.catalog import VisibleDataset
 from trace_dagster.store.access import S3Access
 
 

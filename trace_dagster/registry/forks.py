@@ -8,7 +8,7 @@ from uuid import UUID
 from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import ForkConflict
 from trace_dagster.registry.connection import Database, Row, Session, storable
-from trace_dagster.registry.wakes import wake
+from trace_dagster.registry.wake import wake
 
 
 def require_one_chain(

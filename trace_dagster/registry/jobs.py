@@ -8,11 +8,11 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from trace_dagster.chain_sync import ChainSync, FollowHead, Stream
+from trace_dagster.config.chain_sync import ChainSync, FollowHead, Stream
 from trace_dagster.errors import InvalidInput
 from trace_dagster.identity import DEFAULT_ORG, config_hash, dataset_uuid, job_id
 from trace_dagster.registry.connection import Database, Row, Session, storable
-from trace_dagster.registry.wakes import wake
+from trace_dagster.registry.wake import wake
 
 WOKEN_ON_RESUME = 4096
 """Wake-ups written at once when a job goes on; what is beyond them is woken by the reconciliation."""

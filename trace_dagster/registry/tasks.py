@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import LeaseLost, Refused
 from trace_dagster.registry.connection import Database, Row, storable
-from trace_dagster.registry.wakes import wake
+from trace_dagster.registry.wake import wake
 
 MAX_EXPIRIES = 20
 """Lost leases (killed processes) a range survives; far more than failures, they are seldom its own fault."""

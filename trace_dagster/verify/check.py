@@ -13,13 +13,13 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import Dataset
 from trace_dagster.datasets.catalogue import dataset as lookup
 from trace_dagster.errors import VerificationFailed
-from trace_dagster.verify import equal, rows
-from trace_dagster.verify.compare import Compared
-from trace_dagster.verify.evidence import Evidence
-from trace_dagster.verify.facts import disagrees
-from trace_dagster.verify.prove import link
-from trace_dagster.verify.structure import check_structure
-from trace_dagster.verify.tables import required
+from trace_dagster.verify.commitments.prove import link
+from trace_dagster.verify.mismatch import disagrees
+from trace_dagster.verify.model import Evidence
+from trace_dagster.verify.rows import columnwise, rowwise
+from trace_dagster.verify.rows.arrow import required
+from trace_dagster.verify.rows.comparison import Compared
+from trace_dagster.verify.rows.structure import check_structure
 
 Level = Literal["structural", "crosschecked", "full"]
 LEVELS = ("off", "structural", "crosschecked", "full")
@@ -173,34 +173,36 @@ def _compared(dataset: Dataset, table: pa.Table, evidence: Evidence, deep: bool)
     headers, transactions, receipts = evidence.headers, evidence.transactions, evidence.receipts
     if not _enough(dataset, evidence):
         return _pairs(table, evidence)
-    plainly = equal.compared(dataset.name, table, evidence, deep=deep)
+    plainly = columnwise.compared(dataset.name, table, evidence, deep=deep)
     if plainly is not None:
         return plainly
     specific: dict[str, Callable[[], Compared]] = {
-        "blocks": lambda: rows.check_blocks(table, headers),
-        "transactions": lambda: rows.check_transactions(
+        "blocks": lambda: rowwise.check_blocks(table, headers),
+        "transactions": lambda: rowwise.check_transactions(
             table, headers, transactions or (), receipts, proven=evidence.proven, deep=deep
         ),
-        "logs": lambda: rows.check_logs(table, headers, receipts or (), transactions, proven=evidence.proven),
+        "logs": lambda: rowwise.check_logs(table, headers, receipts or (), transactions, proven=evidence.proven),
         "erc20_transfers": lambda: _transfers(dataset, table, evidence),
         "erc721_transfers": lambda: _transfers(dataset, table, evidence),
-        "geth_calls": lambda: rows.check_calls(table, headers, transactions or (), receipts or (), name=dataset.name),
-        "traces": lambda: rows.check_calls(table, headers, transactions or (), receipts or (), name=dataset.name),
-        "geth_balance_diffs": lambda: rows.check_balance_diffs(table, headers, transactions or (), receipts or ()),
+        "geth_calls": lambda: rowwise.check_calls(
+            table, headers, transactions or (), receipts or (), name=dataset.name
+        ),
+        "traces": lambda: rowwise.check_calls(table, headers, transactions or (), receipts or (), name=dataset.name),
+        "geth_balance_diffs": lambda: rowwise.check_balance_diffs(table, headers, transactions or (), receipts or ()),
     }
     return specific.get(dataset.name, lambda: _pairs(table, evidence))()
 
 
 def _transfers(dataset: Dataset, table: pa.Table, evidence: Evidence) -> Compared:
-    return rows.check_token_transfers(
+    return rowwise.check_token_transfers(
         table, dataset.name, evidence.headers, evidence.receipts or (), evidence.transactions
     )
 
 
 def _pairs(table: pa.Table, evidence: Evidence) -> Compared:
     """What any dataset has in common with the chain."""
-    blocks = rows.check_block_hashes(table, evidence.headers)
-    hashes = rows.check_transaction_hashes(
+    blocks = rowwise.check_block_hashes(table, evidence.headers)
+    hashes = rowwise.check_transaction_hashes(
         table, evidence.headers, evidence.transactions, evidence.receipts, nulls=True
     )
     return Compared([*blocks.checks, *hashes.checks], blocks.covered | hashes.covered)

@@ -1,8 +1,7 @@
-"""The proof of whole blocks out of their JSON text, compiled: a block that is plainly right is proven here.
+"""The compiled proof: reads whole blocks from their JSON text and recomputes their commitments.
 
-It says nothing of a block but that: whatever is wrong, unusual or unknown is left to ``verify/prove.py``, which says
-the same of every block this proves, and names what is wrong with the others. Every index is checked or follows from
-one that was: the text is an endpoint's.
+It only accepts blocks. Anything it does not accept is checked again by ``verify/commitments/prove.py``, which produces
+the error. The text comes from an endpoint, so every index is checked or follows from one that was checked.
 """
 
 from threading import Event

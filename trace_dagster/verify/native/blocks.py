@@ -1,7 +1,7 @@
-"""Blocks and their receipts from JSON text to columns, each proven by the hash and roots of its header.
+"""Read blocks and their receipts from JSON text into columns, and prove each by the hash and roots of its header.
 
-The encodings are those of ``verify/prove.py``, ``verify/envelopes.py`` and ``verify/receipts.py``. Members are numbered
-as the tuples of their names say; where each stands is found first (``scan.py``), then they are read in that order.
+The encodings are those of ``prove.py``, ``envelopes.py`` and ``receipts.py`` in ``verify/commitments``. Members are
+numbered by the tuples of their names. ``scan.py`` finds where each member stands; then they are read in that order.
 """
 
 from __future__ import annotations

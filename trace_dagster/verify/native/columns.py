@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from trace_dagster.verify.evidence import Header, Rows
+from trace_dagster.verify.commitments.rpc_json import Json
+from trace_dagster.verify.model import Header, Rows
 from trace_dagster.verify.native.blocks import (
     HEADER_BYTES,
     HEADER_NUMBERS,
@@ -21,7 +22,6 @@ from trace_dagster.verify.native.blocks import (
     prove,
     room,
 )
-from trace_dagster.verify.raw import Json
 
 _BINARY = pa.large_binary()
 _AT_ONCE = 16 << 20
@@ -37,7 +37,7 @@ Array = NDArray[Any]
 
 
 def proven(answers: Sequence[Json], first: int) -> tuple[list[Header], Rows] | None:
-    """See :func:`trace_dagster.verify.plain.prove_plain`."""
+    """See :func:`trace_dagster.verify.fast_path.prove_plain`."""
     blocks = len(answers) // 2
     headers: list[Header] = []
     parts: list[Rows] = []

@@ -1,4 +1,4 @@
-"""Root of a block's transactions or receipts: see ``verify/trie.py``, which says the same in Python."""
+"""Root of a block's transactions or receipts: see ``verify/commitments/trie.py``, which says the same in Python."""
 
 from __future__ import annotations
 

@@ -1,0 +1,228 @@
+"""What the commands do, without the command line: apply, watch, status, query."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trace_dagster.blocks import MAX_BLOCK, BlockRange
+from trace_dagster.config.chain_sync import ChainSync, FixedTarget, read
+from trace_dagster.config.settings import settings_from
+from trace_dagster.errors import InvalidInput, Unavailable
+from trace_dagster.maintenance.sweep import Swept, sweep
+from trace_dagster.planning.bounds import is_symbolic, resolve
+from trace_dagster.planning.run_groups import lanes_of_any
+from trace_dagster.registry.endpoint_scores import Standing
+from trace_dagster.registry.jobs import Applied, Bounds
+from trace_dagster.registry.migrations import is_current
+from trace_dagster.registry.status import JobStatus, failed_ranges, job_statuses
+from trace_dagster.rpc.pools import GATEWAY_VARIABLE
+from trace_dagster.runtime import Runtime
+
+if TYPE_CHECKING:
+    from trace_dagster.query.session import QueryResult
+
+Say = Callable[[str], None]
+
+WEB_URL = "TRACE_WEB_URL"
+_POLL_SECONDS = 0.5
+_STALL_SECONDS = 10.0
+"""A job that waits for blocks the chain does not have, this long without progress, is reported."""
+
+
+@contextmanager
+def opened(environment: Mapping[str, str]) -> Iterator[Runtime]:
+    """A runtime over a registry of the right version."""
+    runtime = Runtime(settings_from(environment))
+    try:
+        if not is_current(runtime.settings.postgres_url):
+            raise InvalidInput("the registry's schema is not current: run `trace-lite migrate`")
+        yield runtime
+    finally:
+        runtime.close()
+
+
+def apply_file(path: Path, environment: Mapping[str, str], say: Say) -> Applied:
+    """Check a chain_sync file against its chain, register it, and make Dagster load it."""
+    job = read(path)
+    with opened(environment) as runtime:
+        bounds = _bounds(job, runtime, say)
+        applied = runtime.jobs.apply(job, bounds)
+        names = [lane.name for lane in lanes_of_any(runtime.jobs.streams()) if lane.streams[0].job_name == job.name]
+        runtime.heads.observe(stream for stream in runtime.jobs.streams() if stream.job_name == job.name)
+        runtime.planner.plan()
+        runtime.publish()
+    say(f"{'registered' if applied.created else 'updated'} {job.name}: {', '.join(applied.streams)}")
+    if applied.disabled:
+        say(f"no longer synced (their data stays): {', '.join(applied.disabled)}")
+    _reload(environment, names, say)
+    return applied
+
+
+def watch(name: str, environment: Mapping[str, str], say: Say) -> int:
+    """Show progress until the job is complete; returns the exit code."""
+    from trace_dagster.cli.render import progress
+
+    with opened(environment) as runtime, progress() as show:
+        moved = time.monotonic()
+        committed = -1
+        while True:
+            job = _job(runtime, name)
+            show(job)
+            total = sum(stream.committed_ranges for stream in job.streams)
+            if total != committed:
+                committed, moved = total, time.monotonic()
+            outcome = _outcome(job, runtime, stalled=time.monotonic() - moved > _STALL_SECONDS)
+            if outcome is not None:
+                code, lines = outcome
+                break
+            time.sleep(_POLL_SECONDS)
+    for line in lines:
+        say(line)
+    return code
+
+
+def read_status(environment: Mapping[str, str], wanted: str | None) -> list[JobStatus]:
+    """Every job, or the one named. Raises InvalidInput for a job that was never applied."""
+    with opened(environment) as runtime:
+        found = job_statuses(runtime.database, runtime.jobs)
+    if wanted is None:
+        return found
+    named = [job for job in found if wanted in (job.name, job.job_id)]
+    if not named:
+        known = ", ".join(job.name for job in found) or "none yet"
+        raise InvalidInput(f"no job is called {wanted!r}; known: {known}")
+    return named
+
+
+def read_standings(environment: Mapping[str, str]) -> list[Standing]:
+    """Every rpc endpoint that lied, and how it stands now."""
+    with opened(environment) as runtime:
+        return runtime.standings.all()
+
+
+def read_gateway(environment: Mapping[str, str], say: Say) -> dict[str, dict[str, Any]]:
+    """What the rpc gateway says of each endpoint it asks; nothing, with a word about it, when it does not answer."""
+    url = environment.get(GATEWAY_VARIABLE, "").strip()
+    if not url:
+        return {}
+    from trace_dagster.gateway.status_client import endpoints_asked
+
+    try:
+        return endpoints_asked(url)
+    except Unavailable as error:
+        say(f"warning: {error}")
+        return {}
+
+
+def set_paused(wanted: str, environment: Mapping[str, str], say: Say, *, paused: bool) -> None:
+    """Pause or resume a job. Ranges under way end as they would; a paused job gets no further lease."""
+    with opened(environment) as runtime:
+        name = _name(runtime, wanted)
+        changed = runtime.jobs.set_enabled(name, not paused)
+        runtime.publish()
+    say(f"{name} is {'paused' if paused else 'running'}{'' if changed else ' already'}")
+
+
+def requeue(
+    wanted: str,
+    dataset_key: str | None,
+    block_range: BlockRange | None,
+    states: Sequence[str],
+    environment: Mapping[str, str],
+) -> int:
+    """Queue failed or committed ranges again; returns how many. Raises InvalidInput for an unknown job or stream."""
+    with opened(environment) as runtime:
+        job = runtime.jobs.find(wanted)
+        if dataset_key is not None:
+            runtime.jobs.stream_of(wanted, dataset_key)
+        found = runtime.tasks.requeue(job, dataset_key, block_range or BlockRange(0, MAX_BLOCK), states)
+        runtime.publish()
+    return found
+
+
+def run_sweep(environment: Mapping[str, str], grace_seconds: float, *, dry_run: bool) -> Swept:
+    """Remove what no commit needs and nobody can commit any more; see :mod:`trace_dagster.maintenance.sweep`."""
+    with opened(environment) as runtime:
+        return sweep(runtime.database, runtime.store, grace_seconds=grace_seconds, dry_run=dry_run)
+
+
+def _name(runtime: Runtime, wanted: str) -> str:
+    identity = runtime.jobs.find(wanted)
+    return next(stream.job_name for stream in runtime.jobs.streams() if stream.job_id == identity)
+
+
+def _bounds(job: ChainSync, runtime: Runtime, say: Say) -> Bounds:
+    """Resolve bounds on the first stream's pool; every pool must serve the job's chain."""
+    from trace_dagster.rpc.client import block_number
+
+    for name in sorted({stream.rpc_pool for stream in job.streams.values()}):
+        runtime.pool(name, job.chain_id)
+    first = next(iter(job.streams.values())).rpc_pool
+
+    def finalized() -> int:
+        if not runtime.needs_rpc:
+            raise InvalidInput("the fake engine has no head: write from_block and to_block as numbers")
+        return block_number(runtime.pool(first, job.chain_id), "finalized")
+
+    known = runtime.jobs.resolved(job) if is_symbolic(job) else None
+    if known is not None:
+        return known
+    bounds = resolve(job, finalized)
+    if is_symbolic(job):
+        say(f"bounds resolved to [{bounds.from_block}, {bounds.to_block or 'head'})")
+    elif isinstance(job.mode, FixedTarget) and runtime.needs_rpc and bounds.to_block is not None:
+        final = finalized()
+        if bounds.to_block > final + 1:
+            say(f"note: the chain is final up to block {final}; ranges beyond it wait until it gets there")
+    return bounds
+
+
+def _reload(environment: Mapping[str, str], names: list[str], say: Say) -> None:
+    from trace_dagster.cli.dagster_client import DagsterWeb
+
+    url = environment.get(WEB_URL, "")
+    if url:
+        DagsterWeb(url).reload(names)
+        say(f"{', '.join(names)} in the UI: {url}")
+    else:
+        say(f"reload the code location in Dagster's UI to see it (or set {WEB_URL})")
+
+
+def _job(runtime: Runtime, name: str) -> JobStatus:
+    try:
+        return next(job for job in job_statuses(runtime.database, runtime.jobs) if job.name == name)
+    except StopIteration:
+        raise InvalidInput(f"no job is called {name!r}") from None
+
+
+def _outcome(job: JobStatus, runtime: Runtime, *, stalled: bool) -> tuple[int, list[str]] | None:
+    enabled = [stream for stream in job.streams if stream.enabled]
+    if job.state == "complete":
+        return 0, [f"{job.name}: every range is committed"]
+    if not job.enabled:
+        return 1, [f"{job.name} is paused: `trace-lite resume --job {job.name}`"]
+    busy = any(stream.inflight or stream.queued for stream in enabled)
+    failed = sum(stream.failed for stream in enabled)
+    if failed and not busy:
+        reasons = failed_ranges(runtime.database, runtime.jobs, job.name)
+        again = f"`trace-lite retry --job {job.name}` tries them again"
+        return 1, [f"{job.name}: {failed} ranges failed", *reasons, again]
+    blocked = [stream for stream in enabled if stream.blocked_reason]
+    if blocked and not busy and stalled:
+        return 1, [f"{job.name}: {stream.dataset_key}: {stream.blocked_reason}" for stream in blocked]
+    return None
+
+
+def run_query(sql: str, environment: Mapping[str, str], limit: int) -> QueryResult:
+    """Answer one SELECT over everything visible."""
+    from trace_dagster.query.relations import relations
+    from trace_dagster.query.session import Session
+
+    with opened(environment) as runtime:
+        found = list(relations(runtime.reading.lake(), runtime.settings.s3))
+    with Session(found, runtime.settings.s3) as session:
+        return session.query(sql, limit)

@@ -1,0 +1,104 @@
+"""The main job, once and whole: stack, chain, sync, SQL, analytics, and what it took."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from trace_dagster.cli.commands import apply_file, read_status, run_query, watch
+from trace_dagster.cli.dagster_client import DagsterWeb
+from trace_dagster.cli.render import human_bytes
+from trace_dagster.config.running_stack import home_of
+from trace_dagster.defs.analytics import analytics_job_name
+from trace_dagster.devchain.constants import CHAIN_ID
+from trace_dagster.errors import Unavailable
+from trace_dagster.lite.stack import Stack
+from trace_dagster.query.render import to_json
+
+Say = Callable[[str], None]
+
+_QUERIES = {
+    "erc20_total_supply_by_block": "select block_number, minted, burned, total_supply"
+    " from erc20_total_supply_by_block order by block_number desc limit 5",
+    "erc20_top_holders": "select rank, holder, balance from erc20_top_holders"
+    " where block_number = (select max(block_number) from erc20_top_holders) order by rank",
+    "staking_by_validator": "select rank, validator, stake, round(share, 4) as share, round(gini, 4) as gini,"
+    " round(top5_share, 4) as top5_share from staking_by_validator order by rank limit 5",
+}
+
+
+def run_demo(environment: dict[str, str], say: Say, *, report: Path | None, keep: bool) -> int:
+    """Run the demo; returns the exit code. With ``keep`` the stack stays up until Ctrl-C."""
+    started = time.monotonic()
+    stack = Stack(home_of(environment), environment)
+    with stack.running(say) as state:
+        say(state.summary())
+        ready = time.monotonic()
+        variables = {**environment, **state.environment()}
+        applied = apply_file(_example(), variables, say)
+        code = watch(applied.name, variables, say)
+        synced = time.monotonic()
+        if code:
+            return code
+        say("materializing analytics")
+        _materialize(state.web_url)
+        found = {name: to_json(run_query(sql, variables, 100)) for name, sql in _QUERIES.items()}
+        ended = time.monotonic()
+        seconds = {
+            "start": ready - started,
+            "sync": synced - ready,
+            "analytics": ended - synced,
+            "total": ended - started,
+        }
+        job = read_status(variables, applied.name)[0]
+        _print(job.to_json(), found, seconds, state.web_url)
+        if report is not None:
+            _write(report, {"job": job.to_json(), "analytics": found, "seconds": seconds})
+        if keep:
+            say(f"the UI stays up: {state.web_url}   (ctrl-c ends everything)")
+            stack.run_until_interrupted(say)
+    return 0
+
+
+def _example() -> Path:
+    packaged = Path(__file__).parent / "examples" / "devchain.yaml"
+    return packaged if packaged.exists() else Path(__file__).parents[1] / "examples" / "devchain.yaml"
+
+
+def _materialize(web_url: str) -> None:
+    web = DagsterWeb(web_url)
+    run_id = web.launch(analytics_job_name(CHAIN_ID))
+    if not web.wait(run_id):
+        raise Unavailable(f"the analytics run failed: {web_url}/runs/{run_id}")
+
+
+def _print(job: dict[str, Any], found: dict[str, Any], seconds: dict[str, float], web_url: str) -> None:
+    console = Console(width=max(110, Console().width))
+    table = Table("stream", "ranges", "rows", "size", "blocks/s", title="synced", title_justify="left")
+    for stream in job["streams"]:
+        rate = stream["blocks_per_second"]
+        table.add_row(
+            stream["dataset_key"],
+            f"{stream['committed_ranges']:,}",
+            f"{stream['committed_rows']:,}",
+            human_bytes(stream["committed_bytes"]),
+            f"{rate:,.0f}" if rate else "-",
+        )
+    console.print(table)
+    for name, result in found.items():
+        table = Table(*[column["name"] for column in result["columns"]], title=name, title_justify="left")
+        for row in result["rows"]:
+            table.add_row(*[str(item) for item in row])
+        console.print(table)
+    console.print(", ".join(f"{name} {value:.1f} s" for name, value in seconds.items()))
+    console.print(f"partitions in the UI (make demo KEEP=1): {web_url}/assets/{CHAIN_ID}/blocks?view=partitions")
+
+
+def _write(report: Path, content: dict[str, Any]) -> None:
+    report.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,416 @@
+"""``trace-lite``: the laptop runbook. Values go to stdout, everything for people to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trace_dagster import __version__
+from trace_dagster.blocks import BlockRange
+from trace_dagster.errors import InvalidInput, TraceError
+
+_INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    """A group whose errors are one line on stderr and an exit code, never a traceback."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs)
+        except click.exceptions.Abort:
+            code = _INTERRUPTED
+        except KeyboardInterrupt:
+            code = _INTERRUPTED
+        except click.ClickException as error:
+            error.show()
+            code = error.exit_code
+        except TraceError as error:
+            say(f"error: {error}")
+            code = error.exit_code
+        except Exception as error:  # the last resort: no traceback, no secret that one might carry
+            code = _unexpected(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unexpected(error: Exception) -> int:
+    if os.environ.get("TRACE_DEBUG"):
+        traceback.print_exc()
+    say(f"error: unexpected {type(error).__name__}: this is a bug; TRACE_DEBUG=1 shows where")
+    return 70
+
+
+def say(text: str) -> None:
+    """One line for a person."""
+    click.echo(text, err=True)
+
+
+def _environment() -> dict[str, str]:
+    from trace_dagster.config.running_stack import environment_with_stack
+
+    return environment_with_stack(os.environ)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="trace-lite")
+def main() -> None:
+    """Sync an EVM chain into Parquet on your own object store, and query it.
+
+    State lives under TRACE_HOME (default .trace). Start with `trace-lite demo`.
+    """
+
+
+@main.command()
+@click.option("--detach", is_flag=True, help="Return once everything is healthy; end it with `trace-lite down`.")
+def up(detach: bool) -> None:
+    """Start Postgres, S3, the devchain and Dagster; Ctrl-C ends everything."""
+    from trace_dagster.config.running_stack import home_of
+    from trace_dagster.lite.stack import Stack
+
+    stack = Stack(home_of(os.environ), dict(os.environ))
+    if detach:
+        state = stack.start_detached(say)
+        say(state.summary())
+    else:
+        stack.run_foreground(say)
+
+
+@main.command()
+def down() -> None:
+    """End the stack that runs under TRACE_HOME."""
+    from trace_dagster.config.running_stack import home_of
+    from trace_dagster.lite.stack import down as end
+
+    say("stopped" if end(home_of(os.environ)) else "nothing is running here")
+
+
+@main.command()
+@click.option("--file", "-f", "path", required=True, type=click.Path(path_type=Path), help="A chain_sync YAML.")
+@click.option("--wait", is_flag=True, help="Show progress until every range is committed; exit 1 if any failed.")
+def apply(path: Path, wait: bool) -> None:
+    """Register a chain_sync job; its ranges are planned and run from then on."""
+    from trace_dagster.cli.commands import apply_file, watch
+
+    environment = _environment()
+    applied = apply_file(path, environment, say)
+    if wait:
+        sys.exit(watch(applied.name, environment, say))
+
+
+@main.command()
+@click.option("--file", "-f", "path", required=True, type=click.Path(path_type=Path), help="A chain_sync YAML.")
+@click.option(
+    "--sample",
+    "sample_blocks",
+    type=click.IntRange(1, 10_000),
+    default=20,
+    show_default=True,
+    help="Blocks to extract of each stream, at the start, middle and end of its span.",
+)
+@click.option("--no-sample", is_flag=True, help="Only count: no rows, bytes and measured hours.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
+def plan(path: Path, sample_blocks: int, no_sample: bool, as_json: bool) -> None:
+    """What a chain_sync job will cost: ranges, runs, RPC calls, rows, bytes, hours. Changes nothing.
+
+    Needs the pools' variables, no running stack; with one, what is committed already is left out. Hours "as sampled"
+    are those of one piece of few blocks after the other, "at the limit" those of TRACE_RPC_POOL_<NAME>_RPS.
+    """
+    from trace_dagster.cli.render import plan_lines
+    from trace_dagster.estimate.estimator import estimate
+
+    found = estimate(path, _environment(), say, sample_blocks=0 if no_sample else sample_blocks)
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        for line in plan_lines(found):
+            click.echo(line)
+
+
+@main.command()
+@click.option("--job", help="Only this job: its name or id.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
+def status(job: str | None, as_json: bool) -> None:
+    """Where every job stands, and why a stream waits or failed."""
+    from trace_dagster.cli.commands import read_gateway, read_standings, read_status
+    from trace_dagster.cli.render import gateway_table, standings_table, status_table
+
+    found = read_status(_environment(), job)
+    standings = read_standings(_environment())
+    asked = read_gateway(_environment(), say)
+    if as_json:
+        endpoints = [asdict(standing) for standing in standings]
+        jobs = [entry.to_json() for entry in found]
+        click.echo(json.dumps({"jobs": jobs, "endpoints": endpoints, "gateway": asked}, indent=2))
+    else:
+        status_table(found)
+        standings_table(standings)
+        gateway_table(asked)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
+def jobs(as_json: bool) -> None:
+    """List the applied jobs."""
+    from trace_dagster.cli.commands import read_status
+    from trace_dagster.cli.render import jobs_table
+
+    found = read_status(_environment(), None)
+    if as_json:
+        click.echo(json.dumps({"jobs": [entry.headline() for entry in found]}, indent=2))
+    else:
+        jobs_table(found)
+
+
+@main.command()
+@click.option("--job", required=True, help="Its name or id.")
+def pause(job: str) -> None:
+    """Give a job no further ranges to work on; those under way are finished."""
+    from trace_dagster.cli.commands import set_paused
+
+    set_paused(job, _environment(), say, paused=True)
+
+
+@main.command()
+@click.option("--job", required=True, help="Its name or id.")
+def resume(job: str) -> None:
+    """Let a paused job go on."""
+    from trace_dagster.cli.commands import set_paused
+
+    set_paused(job, _environment(), say, paused=False)
+
+
+class _Blocks(click.ParamType[BlockRange]):
+    """``A:B``, end-exclusive."""
+
+    name = "A:B"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> BlockRange:
+        start, _, end = str(value).partition(":")
+        if not (start.isascii() and start.isdecimal() and end.isascii() and end.isdecimal()):
+            self.fail("write two block numbers, FIRST:END, the end exclusive: 1000:2000", param, ctx)
+        try:
+            return BlockRange(int(start), int(end))
+        except InvalidInput:
+            self.fail("the end must lie after the first block, and within bigint", param, ctx)
+
+
+@main.command()
+@click.option("--job", required=True, help="Its name or id.")
+@click.option("--stream", help="Only this dataset key.")
+@click.option("--range", "blocks", type=_Blocks(), help="Only ranges that touch these blocks.")
+def retry(job: str, stream: str | None, blocks: BlockRange | None) -> None:
+    """Queue failed and dead ranges again, with all their tries."""
+    from trace_dagster.cli.commands import requeue
+
+    count = requeue(job, stream, blocks, ("failed", "dead"), _environment())
+    say(f"{count} ranges are queued again" if count else "no failed range matches")
+
+
+@main.command()
+@click.option("--job", required=True, help="Its name or id.")
+@click.option("--stream", required=True, help="The dataset key.")
+@click.option("--range", "blocks", required=True, type=_Blocks(), help="Ranges that touch these blocks.")
+def refresh(job: str, stream: str, blocks: BlockRange) -> None:
+    """Fetch committed ranges again; where rows or objects differ, a new generation replaces the old one."""
+    from trace_dagster.cli.commands import requeue
+
+    count = requeue(job, stream, blocks, ("committed",), _environment())
+    say(f"{count} ranges are queued again" if count else "no committed range matches")
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, remove nothing.")
+@click.option(
+    "--grace-hours",
+    type=click.FloatRange(min=0, max=100_000),
+    default=24.0,
+    show_default=True,
+    help="Spare what is younger: longer than the longest query and the longest range.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
+def sweep(dry_run: bool, grace_hours: float, as_json: bool) -> None:
+    """Remove objects that no commit needs: of dead attempts and of replaced generations."""
+    from trace_dagster.cli.commands import run_sweep
+
+    swept = run_sweep(_environment(), grace_hours * 3600, dry_run=dry_run)
+    if as_json:
+        click.echo(json.dumps(swept.to_json(), indent=2))
+    else:
+        for line in swept.lines():
+            say(line)
+
+
+@main.command()
+@click.option("--job", required=True, help="Its name or id.")
+@click.option("--range", "blocks", type=_Blocks(), help="Only ranges that touch these blocks.")
+@click.option("--deep", is_flag=True, help="Compare the rows with the chain's nodes as well.")
+@click.option("--repair", is_flag=True, help="Take back what is broken and fetch exactly that again.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
+def verify(job: str, blocks: BlockRange | None, deep: bool, repair: bool, as_json: bool) -> None:
+    """Prove again what is on the object store: objects, rows, coverage, the hash chain across ranges.
+
+    Exits with 0 when everything is as committed, 1 when something is not, 3 when something could not be checked.
+    """
+    from trace_dagster.cli.render import counting, verified_lines
+    from trace_dagster.cli.verification import verify_job
+
+    with counting("ranges") as progress:
+        verified = verify_job(job, _environment(), blocks, deep=deep, repair=repair, progress=progress)
+    if as_json:
+        click.echo(json.dumps({**verified.report.to_json(), "repaired": verified.repaired}, indent=2))
+    else:
+        for line in verified_lines(verified.report, verified.repaired):
+            say(line)
+    sys.exit(1 if verified.report.findings else 3 if verified.report.unchecked else 0)
+
+
+class _Trusted(click.ParamType[tuple[int, bytes]]):
+    """``N:0xHASH``."""
+
+    name = "N:0xHASH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, bytes]:
+        number, _, text = str(value).partition(":")
+        try:
+            found = bytes.fromhex(text.removeprefix("0x"))
+        except ValueError:
+            found = b""
+        if not (number.isascii() and number.isdecimal()) or len(found) != 32:
+            self.fail("write a block number and its hash: 1234:0x followed by 64 hex digits", param, ctx)
+        return int(number), found
+
+
+@main.command()
+@click.option("--job", help="State what is committed of this job: its name or id.")
+@click.option("--range", "blocks", type=_Blocks(), help="Only these blocks.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where the statement goes; stdout without it.")
+@click.option("--check", "statement", type=click.Path(path_type=Path), help="Check a statement instead of making one.")
+@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="The Parquet to check.")
+@click.option("--trusted", type=_Trusted(), help="A block and its hash from a source you believe.")
+def certify(
+    job: str | None,
+    blocks: BlockRange | None,
+    out: Path | None,
+    statement: Path | None,
+    data: Path | None,
+    trusted: tuple[int, bytes] | None,
+) -> None:
+    """State that a job is complete, or check such a statement with nothing but its Parquet.
+
+    `certify --job J --out FILE` writes the statement; `certify --check FILE --data FOLDER --trusted N:0xHASH` needs
+    no registry, no object store and no node.
+    """
+    if (job is None) == (statement is None):
+        raise InvalidInput("say either --job, to make a statement, or --check FILE, to check one")
+    if statement is not None:
+        sys.exit(_check_statement(statement, data, trusted))
+    from trace_dagster.cli.verification import certify_job
+
+    text = certify_job(str(job), _environment(), blocks).model_dump_json(indent=1)
+    if out is None:
+        click.echo(text)
+    else:
+        out.write_text(text + "\n")
+        say(f"wrote {out}")
+
+
+def _check_statement(path: Path, data: Path | None, trusted: tuple[int, bytes] | None) -> int:
+    from trace_dagster.cli.render import counting
+    from trace_dagster.maintenance.certificate import check_files, read, unanchored
+
+    if data is None:
+        raise InvalidInput("say where the Parquet is: --data FOLDER")
+    found = read(path)
+    with counting("ranges") as progress:
+        wrong, checked = check_files(found, data, trusted, progress(len(found.ranges)))
+    for line in wrong:
+        say(f"wrong: {line}")
+    if not wrong:
+        counts = ", ".join(f"{count:,} blocks' {what}" for what, count in checked.items())
+        say(f"{found.job} of chain {found.chain_id} is complete and as stated: {counts}")
+        if trusted is None:
+            say("note: no trusted block was named (--trusted N:0xHASH): the rows agree with one another, that is all")
+        elif after := unanchored(found, trusted):
+            say(f"note: {after:,} blocks come after the trusted one: no hash you believe depends on them")
+    return 1 if wrong else 0
+
+
+@main.command()
+@click.argument("sql")
+@click.option("--json", "as_json", is_flag=True, help='{"columns": [...], "rows": [[...]], "truncated": false}')
+@click.option("--limit", default=1000, show_default=True, help="Rows at the most, 1 to 10000.")
+def query(sql: str, as_json: bool, limit: int) -> None:
+    """Answer one SELECT over everything that is committed.
+
+    Tables are named by dataset (`blocks`), or `chain_<id>.<dataset>` where several chains have one.
+    """
+    from trace_dagster.cli.commands import run_query
+    from trace_dagster.cli.render import print_result
+
+    print_result(run_query(sql, _environment(), limit), as_json=as_json)
+
+
+@main.command()
+def migrate() -> None:
+    """Bring the registry's schema up to this version."""
+    from trace_dagster.registry.migrations import migrate as run
+
+    url = _environment().get("TRACE_POSTGRES_URL", "")
+    if not url:
+        raise InvalidInput("TRACE_POSTGRES_URL is not set and no stack is running here")
+    applied = run(url)
+    say(f"applied {', '.join(applied)}" if applied else "the schema is current")
+
+
+@main.command()
+@click.option(
+    "--json", "report", type=click.Path(path_type=Path), help="Write what was done and measured to this file."
+)
+@click.option("--keep", is_flag=True, help="Leave everything running, to look at the UI.")
+def demo(report: Path | None, keep: bool) -> None:
+    """The whole way once: a chain, the real engine, Parquet on S3, SQL, analytics."""
+    from trace_dagster.cli.demo import run_demo
+
+    sys.exit(run_demo(dict(os.environ), say, report=report, keep=keep))
+
+
+@main.command("chaos-rpc")
+@click.option(
+    "--upstream", envvar="TRACE_CHAOS_UPSTREAM", help="The node's URL; TRACE_CHAOS_UPSTREAM keeps it off argv."
+)
+@click.option("--fork-upstream", envvar="TRACE_CHAOS_FORK_UPSTREAM", help="A node on a fork, for stale_fork.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8555, show_default=True, help="0 takes a free one.")
+@click.option("--rate", type=float, default=0.01, show_default=True, help="Share of the requests, 0 to 1.")
+@click.option("--fault", "faults", multiple=True, help="Only these, repeatable. Default: all but stall.")
+@click.option("--method", "methods", multiple=True, help="Only answers to these methods, repeatable.")
+@click.option("--seed", default=1, show_default=True, help="The same seed hits the same requests the same way.")
+@click.option("--stall-seconds", type=click.FloatRange(min=0), default=3600.0, show_default=True)
+@click.option("--delay-seconds", type=click.FloatRange(min=0), default=2.0, show_default=True)
+@click.option("--list", "as_list", is_flag=True, help="List the faults.")
+def chaos_rpc(
+    upstream: str | None, fork_upstream: str | None, port: int, faults: tuple[str, ...], as_list: bool, **options: Any
+) -> None:
+    """Stand between Trace and a node, and answer a seeded share of the requests wrongly."""
+    from trace_dagster.chaos_rpc.faults import FAULTS, USUAL
+    from trace_dagster.chaos_rpc.proxy import ChaosRpc, run_foreground
+
+    if as_list:
+        for fault in FAULTS.values():
+            click.echo(f"{fault.name:<34}{fault.kind:<11}{fault.description}")
+        return
+    if not upstream:
+        raise InvalidInput("there is no node to ask: pass --upstream URL, or set TRACE_CHAOS_UPSTREAM")
+    proxy = ChaosRpc(upstream, faults or USUAL, fork_url=fork_upstream, **options)
+    run_foreground(proxy, port, say)
+
+
+if __name__ == "__main__":
+    main()

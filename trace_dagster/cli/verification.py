@@ -1,0 +1,142 @@
+"""``verify`` and ``certify`` without the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from trace_dagster.blocks import MAX_BLOCK, BlockRange
+from trace_dagster.cli.commands import opened
+from trace_dagster.errors import InvalidInput
+from trace_dagster.evidence.collector import SOURCES, Witness, is_provable
+from trace_dagster.evidence.committed import Committed
+from trace_dagster.maintenance.audit import Report, audit
+from trace_dagster.maintenance.certificate import Certificate, CertifiedFile, CertifiedRange, certificate
+from trace_dagster.registry.jobs import StreamRow
+from trace_dagster.registry.versions import StoredVersion, versions_of_job
+from trace_dagster.rpc.pools import Endpoint
+from trace_dagster.runtime import Runtime
+
+Progress = Callable[[int], Callable[[], None]]
+"""Given how many ranges there are, what to call after each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A report and what was done about it."""
+
+    report: Report
+    repaired: int
+    """Ranges that are fetched again."""
+
+
+def verify_job(
+    wanted: str,
+    environment: Mapping[str, str],
+    span: BlockRange | None,
+    *,
+    deep: bool,
+    repair: bool,
+    progress: Progress,
+) -> Verified:
+    """Prove again what is on the object store; with ``deep`` against the job's nodes; ``repair`` plans what is broken.
+
+    Raises InvalidInput for an unknown job.
+    """
+    with opened(environment) as runtime:
+        streams = _streams(runtime, wanted)
+        whole = span or BlockRange(0, MAX_BLOCK)
+        wanted_blocks = _spans(streams, whole)
+        if not wanted_blocks:
+            raise InvalidInput(f"job {wanted} wants none of these blocks: there is nothing to verify")
+        versions = versions_of_job(runtime.database, streams[0].job_id, whole)
+        report = audit(
+            versions,
+            wanted_blocks,
+            runtime.store,
+            lambda version: _witness(runtime, version, deep=deep),
+            {stream.dataset_key: _endpoints(runtime, stream) for stream in streams} if deep else {},
+            progress(len(versions)),
+        )
+        return Verified(report, _repair(runtime, streams, report) if repair else 0)
+
+
+def certify_job(wanted: str, environment: Mapping[str, str], span: BlockRange | None) -> Certificate:
+    """State what is committed of a job. Raises InvalidInput for an unknown job, or one that is not complete."""
+    with opened(environment) as runtime:
+        streams = _streams(runtime, wanted)
+        whole = span or BlockRange(0, MAX_BLOCK)
+        versions = versions_of_job(runtime.database, streams[0].job_id, whole)
+    first = streams[0]
+    return certificate(first.job_name, first.chain_id, _spans(streams, whole), [_certified(each) for each in versions])
+
+
+def _streams(runtime: Runtime, wanted: str) -> list[StreamRow]:
+    identity = runtime.jobs.find(wanted)
+    found = [stream for stream in runtime.jobs.streams() if stream.job_id == identity and stream.enabled]
+    if not found:
+        raise InvalidInput(f"job {wanted} has no stream that is synced")
+    return found
+
+
+def _spans(streams: list[StreamRow], whole: BlockRange) -> dict[str, BlockRange]:
+    """What each stream must cover: all of a fixed target, what was planned so far where the head is followed."""
+    spans = {}
+    for stream in streams:
+        end = min(stream.to_block if stream.to_block is not None else stream.next_block, whole.end)
+        start = max(stream.from_block, whole.start)
+        if start < end:
+            spans[stream.dataset_key] = BlockRange(start, end)
+    return spans
+
+
+def _endpoints(runtime: Runtime, stream: StreamRow) -> list[Endpoint]:
+    return runtime.standings.best_first(runtime.pool(stream.rpc_pool, stream.chain_id))
+
+
+def _witness(runtime: Runtime, version: StoredVersion, *, deep: bool) -> Witness | None:
+    if not is_provable(version.source):
+        return None
+    if deep:
+        return Witness(version.source, version.chain_id, None)
+    committed = Committed(runtime.database, runtime.store, version.dataset_uuid, version.block_range, SOURCES)
+    return Witness(version.source, version.chain_id, committed)
+
+
+def _repair(runtime: Runtime, streams: list[StreamRow], report: Report) -> int:
+    """Invalidate what is broken, queue what failed, plan what nobody planned: exactly that is fetched again."""
+    reasons = {found.dataset_version: found.kind for found in report.findings if found.dataset_version}
+    count = sum(
+        runtime.forks.invalidate([version], f"verify found {reasons[str(version)]}") for version in report.broken()
+    )
+    keys = {stream.dataset_key: stream for stream in streams}
+    for hole in (found for found in report.findings if found.kind == "hole"):
+        stream = keys[hole.dataset_key]
+        gap = BlockRange(hole.range_start, hole.range_end)
+        count += runtime.tasks.requeue(stream.job_id, stream.dataset_key, gap, ("failed", "dead"))
+        runtime.jobs.plan_again(stream.dataset_uuid)
+    runtime.planner.plan()
+    runtime.publish()
+    return count
+
+
+def _certified(version: StoredVersion) -> CertifiedRange:
+    return CertifiedRange(
+        dataset_key=version.dataset_key,
+        cryo_dataset_name=version.source,
+        range_start=version.block_range.start,
+        range_end=version.block_range.end,
+        dataset_version=str(version.dataset_version),
+        manifest_sha256=version.manifest_sha256,
+        content_digest=version.content_digest,
+        rows=version.rows,
+        columns=list(version.columns),
+        level=str(version.verification.get("level")),
+        unproven=[str(each) for each in version.verification.get("unproven", ())],
+        first_parent_hash=f"0x{version.first_parent_hash.hex()}" if version.first_parent_hash else None,
+        last_block_hash=f"0x{version.last_block_hash.hex()}" if version.last_block_hash else None,
+        files=[
+            CertifiedFile(name=file.key.rpartition("/")[2], bytes=file.bytes, sha256=file.sha256, rows=file.rows)
+            for file in version.files
+        ],
+    )

@@ -1,0 +1,1 @@
+"""What users write: `chain_sync` YAML, environment variables, and the running stack that completes them."""

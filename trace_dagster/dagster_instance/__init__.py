@@ -1,0 +1,1 @@
+"""Plugins of the Dagster instance: run executor, event log, storage and run launcher."""

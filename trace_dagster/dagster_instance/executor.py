@@ -1,0 +1,251 @@
+"""An executor that runs a run's steps in threads of one process.
+
+Ranges spend their time waiting for RPC nodes and stores, so threads are enough; a process per step
+costs 13 CPU seconds (measured), a thread about 20 ms. Extraction itself runs in the engine's own
+worker processes.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import queue
+import sys
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+from dagster import Executor, Field, InitExecutorContext, IntSource, executor
+from dagster._core.definitions.scoped_resources_builder import Resources, ScopedResourcesBuilder
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.events import DagsterEvent, EngineEventData
+from dagster._core.execution.api import ExecuteRunWithPlanIterable
+from dagster._core.execution.compute_logs import create_compute_log_file_key
+from dagster._core.execution.context.system import (
+    PlanExecutionContext,
+    PlanOrchestrationContext,
+    StepExecutionContext,
+)
+from dagster._core.execution.context_creation_job import PlanExecutionContextManager
+from dagster._core.execution.plan.active import ActiveExecution
+from dagster._core.execution.plan.execute_plan import dagster_event_sequence_for_step
+from dagster._core.execution.plan.handle import ResolvedFromDynamicStepHandle
+from dagster._core.execution.plan.objects import StepFailureData
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.execution.plan.state import KnownExecutionState
+from dagster._core.execution.plan.step import ExecutionStep
+from dagster._core.execution.retries import RetryMode
+from dagster._core.log_manager import get_log_record_event, has_log_record_event
+from dagster._utils.error import serializable_error_info_from_exc_info
+
+from trace_dagster.dagster_instance import memory
+from trace_dagster.dagster_instance.mapping import range_of
+
+DEFAULT_THREADS = 16
+_WAKE_SECONDS = 1.0
+
+
+class ThreadExecutor(Executor):
+    """Runs ready steps in up to ``threads`` threads; a failed step does not stop its neighbours."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+
+    @property
+    def retries(self) -> RetryMode:
+        """Retries are the registry's business, never Dagster's."""
+        return RetryMode.DISABLED
+
+    def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
+        """Run the plan; yields the failures of steps.
+
+        Every step stores its own events. Of what is yielded Dagster looks at failures alone, after it made an entry
+        for its telemetry of each event: a twelfth of a run's CPU time, with telemetry off.
+        """
+        yield DagsterEvent.engine_event(
+            plan_context,
+            f"Executing steps in up to {self._threads} threads (pid: {os.getpid()})",
+            event_specific_data=EngineEventData.in_process(os.getpid(), execution_plan.step_keys_to_execute),
+        )
+        yield from ExecuteRunWithPlanIterable(
+            execution_plan=plan_context.execution_plan,
+            iterator=self._run,
+            execution_context_manager=PlanExecutionContextManager(
+                job=plan_context.job,
+                retry_mode=plan_context.retry_mode,
+                execution_plan=plan_context.execution_plan,
+                run_config=plan_context.run_config,
+                dagster_run=plan_context.dagster_run,
+                instance=plan_context.instance,
+                raise_on_error=plan_context.raise_on_error,
+                output_capture=plan_context.output_capture,
+            ),
+        )
+
+    def _run(self, job_context: PlanExecutionContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
+        with execution_plan.start(retry_mode=self.retries) as active, ExitStack() as stack:
+            yield _capture_logs(job_context, execution_plan, stack)
+            _let_threads_log(job_context)
+            _remember_resources(job_context)
+            memory.prepare()
+            pool = ThreadPoolExecutor(self._threads, thread_name_prefix="step")
+            stack.callback(pool.shutdown, wait=False, cancel_futures=True)  # who interrupts a run does not wait
+            try:
+                yield from _Steps(job_context, active, pool, self._threads).run()
+            except Exception:
+                pool.shutdown(cancel_futures=True)  # a run that failed ends after the steps it has begun
+                raise
+
+
+class _Steps:
+    """The steps of a run: ready ones wait here, the lowest block first, whichever stream it is of.
+
+    So the streams of a run are over the same blocks at the same time, and can share what they fetch of them.
+    """
+
+    def __init__(
+        self, context: PlanExecutionContext, active: ActiveExecution, pool: ThreadPoolExecutor, threads: int
+    ) -> None:
+        self._context = context
+        self._active = active
+        self._pool = pool
+        self._threads = threads
+        self._known = active.get_known_state()
+        self._ready: list[tuple[int, int, ExecutionStep]] = []
+        self._arrivals = itertools.count()
+        self._running: dict[str, Future[None]] = {}
+        self._done: queue.SimpleQueue[tuple[ExecutionStep, list[DagsterEvent]]] = queue.SimpleQueue()
+
+    def run(self) -> Iterator[DagsterEvent]:
+        """Start steps as they become ready and note what became of each; yields failures.
+
+        Raises DagsterExecutionInterruptedError soon after the run is told to stop; steps under way end as they would.
+        """
+        yield from self._look()
+        while self._running or not self._active.is_complete:
+            if self._active.check_for_interrupts():
+                self._active.mark_interrupted()
+                raise DagsterExecutionInterruptedError
+            try:
+                step, events = self._done.get(timeout=_WAKE_SECONDS)
+            except queue.Empty:
+                yield from self._look()
+                continue
+            for event in events:
+                self._active.handle_event(event)
+            yield from (event for event in events if event.is_step_failure)
+            yield from self._ended(step)
+
+    def _ended(self, step: ExecutionStep) -> Iterator[DagsterEvent]:
+        self._running.pop(step.key).result()
+        self._active.verify_complete(self._context, step.key)
+        if self._ready and _is_of_range(step):
+            self._start()  # nothing waits for one range alone: no need to look at every step of the run
+        else:
+            yield from self._look()
+
+    def _look(self) -> Iterator[DagsterEvent]:
+        """Ask which steps became ready; that resolves mapped ones too, only then does is_complete tell the truth.
+
+        What they know of the run is read here: the steps' threads would read it while this one writes.
+        """
+        for step in self._active.get_steps_to_execute():
+            heapq.heappush(self._ready, (_block(step), next(self._arrivals), step))
+        self._known = self._active.get_known_state()
+        self._start()
+        yield from self._active.plan_events_iterator(self._context)
+
+    def _start(self) -> None:
+        while self._ready and len(self._running) < self._threads:
+            _, _, step = heapq.heappop(self._ready)
+            self._running[step.key] = self._pool.submit(_run_step, self._context, self._known, step, self._done)
+
+
+def _is_of_range(step: ExecutionStep) -> bool:
+    return isinstance(step.handle, ResolvedFromDynamicStepHandle)
+
+
+def _block(step: ExecutionStep) -> int:
+    """The first block of a range's step; -1 for what is of no range and comes first."""
+    handle = step.handle
+    return range_of(handle.mapping_key).start if isinstance(handle, ResolvedFromDynamicStepHandle) else -1
+
+
+def _let_threads_log(context: PlanExecutionContext) -> None:
+    """Take the lock off the handlers that store events: under it one thread at a time waits for the database.
+
+    The storage is thread-safe, and can store what several threads bring together (``dagster_instance/event_log.py``).
+    """
+    for handler in context.log._dagster_handler._handlers:
+        handler.lock = None
+
+
+class _RememberedResources(ScopedResourcesBuilder):
+    """Dagster makes a class for the resources of each step, and for each check of a type: some for all will do."""
+
+    def __init__(self, *_: Any) -> None:
+        self._made: dict[frozenset[str], Resources] = {}
+
+    def build(self, required_resource_keys: AbstractSet[str] | None) -> Resources:
+        """What these keys name, made once."""
+        keys = frozenset(required_resource_keys or ())
+        if keys not in self._made:
+            self._made[keys] = super().build(keys)
+        return self._made[keys]
+
+
+def _remember_resources(context: PlanExecutionContext) -> None:
+    data = context._execution_data
+    builder = _RememberedResources(*data.scoped_resources_builder)
+    context._execution_data = data._replace(scoped_resources_builder=builder)
+
+
+def _run_step(
+    context: PlanExecutionContext,
+    known: KnownExecutionState,
+    step: ExecutionStep,
+    done: queue.SimpleQueue[tuple[ExecutionStep, list[DagsterEvent]]],
+) -> None:
+    """Its events at its end, whatever happens: else the run would wait for it forever."""
+    events: list[DagsterEvent] = []
+    try:
+        mine = context.for_step(step, known)
+        mine.log.addFilter(_tells)
+        events.extend(_events_of(mine))
+    finally:
+        done.put((step, events))
+
+
+def _tells(record: logging.LogRecord) -> bool:
+    """That an output was handled is told by what its handling stored, unless it adds to it."""
+    event = get_log_record_event(record) if has_log_record_event(record) else None
+    return event is None or not event.is_handled_output or bool(event.event_specific_data.metadata)  # type: ignore[union-attr]
+
+
+def _events_of(context: StepExecutionContext) -> Iterator[DagsterEvent]:
+    try:
+        yield from dagster_event_sequence_for_step(context)
+    except Exception:
+        error = serializable_error_info_from_exc_info(sys.exc_info())
+        yield DagsterEvent.step_failure_event(context, StepFailureData(error=error, user_failure_data=None))
+
+
+def _capture_logs(context: PlanExecutionContext, plan: ExecutionPlan, stack: ExitStack) -> DagsterEvent:
+    manager = context.instance.compute_log_manager
+    log_key = manager.build_log_key_for_run(context.run_id, create_compute_log_file_key())
+    captured = stack.enter_context(manager.capture_logs(log_key))
+    step_keys = [step.key for step in plan.get_steps_to_execute_in_topo_order()]
+    return DagsterEvent.capture_logs(context, step_keys, log_key, captured)
+
+
+@executor(
+    name="threads",
+    config_schema={"threads": Field(IntSource, default_value=DEFAULT_THREADS, description="Steps at once.")},
+)
+def thread_executor(init: InitExecutorContext) -> Any:
+    """Steps in threads of one process."""
+    return ThreadExecutor(int(str(init.executor_config["threads"])))

@@ -1,0 +1,65 @@
+"""Dagster's default launcher, and whether a run's process still lives.
+
+The default launcher cannot say that, so run monitoring never ends a run that died together with its code
+server: it would hold one of the few run slots, and its batch, for ever. Our runs beat in the registry
+(``ingest/heartbeat.py``); the code server cannot be asked, a reloaded one does not know the runs of its predecessor.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from dagster import DagsterRun
+from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
+from dagster._serdes import ConfigurableClassData
+
+from trace_dagster.config.running_stack import environment_with_stack
+from trace_dagster.config.settings import settings_from
+from trace_dagster.errors import TraceError
+from trace_dagster.planning.dispatcher import BATCH_TAG
+from trace_dagster.registry.connection import Database
+from trace_dagster.registry.heartbeats import last_beat
+
+_START_SECONDS = 60.0
+"""More than a run takes from its start to its first beat."""
+
+
+class MonitoredRunLauncher(DefaultRunLauncher):
+    """Watches the beats of runs; one whose beat stands still for a lease's lifetime is dead."""
+
+    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
+        super().__init__(inst_data)
+        self._seen: dict[str, tuple[str | None, float]] = {}
+        self._database: Database | None = None
+        self._patience_seconds = 0.0
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        """It does."""
+        return True
+
+    def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
+        """FAILED when the run has not beaten for a lease's lifetime, watched by this process's own clock."""
+        try:
+            beat = last_beat(self._registry(), run.run_id)
+        except TraceError:
+            self._seen.clear()  # while the registry is away nobody can beat
+            return CheckRunHealthResult(WorkerStatus.RUNNING, "the registry does not answer")
+        if beat is None and BATCH_TAG not in run.tags:
+            return CheckRunHealthResult(WorkerStatus.RUNNING, "a run that does not beat")
+        before, since = self._seen.get(run.run_id, (None, 0.0))
+        if run.run_id not in self._seen or before != beat:
+            self._seen[run.run_id] = (beat, time.monotonic())
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        if time.monotonic() - since < self._patience_seconds + (0.0 if beat else _START_SECONDS):
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        del self._seen[run.run_id]
+        return CheckRunHealthResult(WorkerStatus.FAILED, "its process does not beat any more")
+
+    def _registry(self) -> Database:
+        if self._database is None:
+            settings = settings_from(environment_with_stack(os.environ))
+            self._patience_seconds = settings.lease_ttl_seconds
+            self._database = Database(settings.postgres_url, max_connections=1)
+        return self._database

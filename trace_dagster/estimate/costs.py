@@ -1,0 +1,220 @@
+"""What a job costs: ranges, runs and RPC calls, counted; rows, bytes and hours, from a few sampled blocks. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trace_dagster.blocks import BlockRange, cell_sizes, merged
+from trace_dagster.config.chain_sync import Stream
+from trace_dagster.evidence.collector import most_calls
+from trace_dagster.planning.dispatcher import RANGES_PER_RUN
+from trace_dagster.planning.run_groups import sharing
+from trace_dagster.rpc.pools import RpcPool
+from trace_dagster.verify.check import PIECE_BLOCKS
+from trace_dagster.verify.rows.receipt_columns import are_told, asked
+
+_PLACES = 3
+"""Where blocks are sampled: at the start of the span, in its middle, at its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What is to be done for one stream. Calls are JSON-RPC calls of an undisturbed sync."""
+
+    blocks: int
+    ranges: int
+    extraction_calls: int
+    """Cryo's own, as often as the pool's quorum asks for the rows."""
+    evidence_calls: int
+    """For ``verify: full``, at most: rows of other streams that are committed already spare some."""
+
+    @property
+    def rpc_calls(self) -> int:
+        """All of them."""
+        return self.extraction_calls + self.evidence_calls
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What some blocks of a stream hold, and how long one call after another took for them."""
+
+    blocks: int
+    rows: int
+    seconds: float
+    bytes_per_file: float
+    """Of a file with one row at most: footer, page headers, statistics."""
+    bytes_per_row: float
+    """Of each further row."""
+
+    @property
+    def rows_per_block(self) -> float:
+        """The mean."""
+        return self.rows / self.blocks
+
+    def bytes_of(self, counts: Counts) -> float:
+        """Parquet bytes of so many ranges and blocks, one file a range."""
+        return counts.ranges * self.bytes_per_file + self.rows_per_block * counts.blocks * self.bytes_per_row
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """One stream's part of a plan; what could not be found out is None, and ``error`` says why."""
+
+    dataset_key: str
+    stream: Stream
+    todo: tuple[BlockRange, ...]
+    """Blocks that are not committed."""
+    committed_blocks: int
+    counts: Counts | None
+    calls_per_second: float | None
+    """What the pool's endpoints take together; None where no limit is set."""
+    sample: Sample | None = None
+    error: str | None = None
+
+    @property
+    def runs(self) -> int | None:
+        """Dagster runs for its ranges, as full as runs get."""
+        return _runs(self.counts.ranges) if self.counts else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Every figure, with its unit in its name."""
+        counts, sample = self.counts, self.sample
+        return {
+            "dataset_key": self.dataset_key,
+            "cryo_dataset_name": self.stream.cryo_dataset_name,
+            "rpc_pool": self.stream.rpc_pool,
+            "verify": self.stream.verify,
+            "chunk_size_blocks": self.stream.chunk_size,
+            "committed_blocks": self.committed_blocks,
+            "blocks": counts.blocks if counts else None,
+            "ranges": counts.ranges if counts else None,
+            "runs": self.runs,
+            "extraction_rpc_calls": counts.extraction_calls if counts else None,
+            "evidence_rpc_calls_at_most": counts.evidence_calls if counts else None,
+            "rpc_calls_at_most": counts.rpc_calls if counts else None,
+            "sampled_blocks": sample.blocks if sample else 0,
+            "sampled_rows": sample.rows if sample else None,
+            "rows_per_block": sample.rows_per_block if sample else None,
+            "seconds_per_block": sample.seconds / sample.blocks if sample else None,
+            "bytes_per_file": sample.bytes_per_file if sample else None,
+            "bytes_per_row": sample.bytes_per_row if sample else None,
+            "estimated_rows": self.rows,
+            "estimated_bytes": self.bytes,
+            "hours_at_measured_rate_at_most": self.hours_measured,
+            "pool_rpc_calls_per_second": self.calls_per_second,
+            "hours_at_pool_limit": self.hours_at_limit,
+            "error": self.error,
+        }
+
+    @property
+    def rows(self) -> int | None:
+        """Rows to come."""
+        return round(self.sample.rows_per_block * self.counts.blocks) if self.sample and self.counts else None
+
+    @property
+    def bytes(self) -> int | None:
+        """Parquet bytes to come."""
+        return round(self.sample.bytes_of(self.counts)) if self.sample and self.counts else None
+
+    @property
+    def hours_measured(self) -> float | None:
+        """One piece of few blocks after the other, as they were sampled: at most so long."""
+        if self.sample is None or self.counts is None:
+            return None
+        return self.sample.seconds / self.sample.blocks * self.counts.blocks / 3600
+
+    @property
+    def hours_at_limit(self) -> float | None:
+        """When the pool's limit alone decides, and no other stream uses the pool."""
+        if self.counts is None or self.calls_per_second is None:
+            return None
+        return self.counts.rpc_calls / self.calls_per_second / 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The cost of one job."""
+
+    job: str
+    chain_id: int
+    mode: str
+    streams: tuple[StreamPlan, ...]
+    notes: tuple[str, ...]
+    """What these figures are worth, in sentences."""
+
+    @property
+    def runs(self) -> int:
+        """Dagster runs: streams on one grid share theirs."""
+        planned = {each.dataset_key: each for each in self.streams if each.counts}
+        sizes = {key: each.stream.chunk_size for key, each in planned.items()}
+        return sum(_runs(_ranges_of_any([planned[key] for key in keys])) for keys in sharing(sizes)) if sizes else 0
+
+    @property
+    def hours_at_limit(self) -> float | None:
+        """Until the busiest pool has answered all streams; None where a pool has no limit, or calls are unknown."""
+        hours: dict[str, float] = defaultdict(float)
+        for each in self.streams:
+            if each.hours_at_limit is None:
+                return None
+            hours[each.stream.rpc_pool] += each.hours_at_limit
+        return max(hours.values(), default=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "job": self.job,
+            "chain_id": self.chain_id,
+            "mode": self.mode,
+            "streams": [each.to_json() for each in self.streams],
+            "runs": self.runs,
+            "hours_at_pool_limit": self.hours_at_limit,
+            "notes": list(self.notes),
+        }
+
+
+def counted(todo: Sequence[BlockRange], stream: Stream, chain_id: int, quorum: int = 1) -> Counts:
+    """Ranges and calls for these blocks of a chain, cut as the planner cuts them."""
+    sizes: Counter[int] = Counter()
+    for span in todo:
+        sizes += cell_sizes(span, stream.chunk_size)
+    proven = stream.verify == "full"
+    told = all(are_told(chain_id, span, proven=proven, quorum=quorum) for span in todo)
+    columns = asked(stream.dataset, stream.dataset.stored_columns(stream.columns), stream.verify, told=told)
+    extraction = evidence = 0
+    for size, ranges in sizes.items():
+        for piece, pieces in cell_sizes(BlockRange(0, size), PIECE_BLOCKS).items():
+            calls = 1 + stream.dataset.most_calls(piece, stream.inner_request_blocks, columns)
+            extraction += ranges * pieces * calls
+            if proven:
+                evidence += ranges * pieces * most_calls(stream.cryo_dataset_name, piece)
+    return Counts(sum(len(span) for span in todo), sizes.total(), quorum * extraction, evidence)
+
+
+def limit_of(pool: RpcPool) -> float | None:
+    """JSON-RPC calls per second that all endpoints of a pool take together; None where no limit is set."""
+    each = pool.limits.requests_per_second
+    return each * len(pool.endpoints) if each is not None else None
+
+
+def places(span: BlockRange, blocks: int) -> list[BlockRange]:
+    """Where to sample: ``blocks`` blocks in all at the start, middle and end of ``span``; all of a span that short."""
+    if len(span) <= blocks:
+        return [span]
+    start, middle, end = (blocks // _PLACES + (place < blocks % _PLACES) for place in range(_PLACES))
+    between = len(span) - start - end
+    first = span.start + start + (between - middle) // 2
+    spots = [(span.start, start), (first, middle), (span.end - end, end)]
+    return [BlockRange(at, at + size) for at, size in spots if size]
+
+
+def _runs(ranges: int) -> int:
+    return -(-ranges // RANGES_PER_RUN)
+
+
+def _ranges_of_any(streams: Sequence[StreamPlan]) -> int:
+    """Ranges that at least one of the streams on one grid needs."""
+    todo = merged(span for each in streams for span in each.todo)
+    return sum(cell_sizes(span, streams[0].stream.chunk_size).total() for span in todo)

@@ -1,0 +1,268 @@
+"""A plan of what a chain_sync file will cost, before it is applied. Changes nothing, and needs no registry.
+
+Counts follow from the file and the chain's head; rows, bytes and seconds are those of a few blocks, extracted and
+proven the way a range is. What cannot be found out for one stream is said, and the others are planned all the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from trace_dagster.blocks import BlockRange, holes
+from trace_dagster.config.chain_sync import ChainSync, FixedTarget, Stream, read
+from trace_dagster.engine.select import engine_from, mode_of
+from trace_dagster.errors import InvalidInput, TraceError, Unavailable
+from trace_dagster.estimate.costs import Plan, Sample, StreamPlan, counted, limit_of, places
+from trace_dagster.evidence.collector import Witness, is_provable
+from trace_dagster.extraction.extractor import Order, Pieces
+from trace_dagster.identity import DEFAULT_ORG, dataset_uuid
+from trace_dagster.planning.bounds import is_symbolic, resolve
+from trace_dagster.planning.planner import followed_end
+from trace_dagster.registry.connection import Database
+from trace_dagster.registry.jobs import Bounds, Jobs, engine_options, follow, stream_start
+from trace_dagster.registry.migrations import is_current
+from trace_dagster.registry.status import committed_ranges
+from trace_dagster.rpc.client import block_number, require_chain
+from trace_dagster.rpc.pools import RpcPool, pool_named, variable_of
+from trace_dagster.store.parquet import encoded_bytes
+
+Say = Callable[[str], None]
+
+_NOTHING_COMMITTED = "nothing is taken as committed"
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the registry says, when there is one."""
+
+    note: str
+    bounds: Bounds | None = None
+    """Symbolic bounds, as an earlier apply resolved them."""
+    committed: Mapping[str, Sequence[BlockRange]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """A pool that serves the job's chain, and the block up to which it may be synced."""
+
+    pool: RpcPool
+    latest: int
+    finalized: int
+
+
+_Chains = Mapping[str, _Chain | TraceError]
+"""By pool; the error of those that cannot be used."""
+
+
+def estimate(path: Path, environment: Mapping[str, str], say: Say, *, sample_blocks: int) -> Plan:
+    """Plan a file; ``sample_blocks`` blocks of each stream are sampled, none for 0.
+
+    Raises InvalidInput where apply would refuse the file itself.
+    """
+    job = read(path)
+    needs_rpc = mode_of(environment) == "real"
+    if is_symbolic(job) and not needs_rpc:
+        raise InvalidInput("the fake engine has no head: write from_block and to_block as numbers")
+    known = _known(job, environment)
+    chains = {name: _chain(name, job, environment) for name in sorted({s.rpc_pool for s in job.streams.values()})}
+    bounds = _bounds(job, known, chains)
+    streams = [_stream(job, key, bounds, chains, known) for key in job.streams]
+    if sample_blocks:
+        streams = _sampled(streams, chains, job.chain_id, environment, say, sample_blocks)
+    return Plan(job.name, job.chain_id, job.mode.kind, tuple(streams), tuple(_notes(job, bounds, chains, known)))
+
+
+def _known(job: ChainSync, environment: Mapping[str, str]) -> _Known:
+    """Raises InvalidInput where the registry's jobs forbid this one."""
+    url = environment.get("TRACE_POSTGRES_URL", "").strip()
+    if not url:
+        return _Known(f"no registry is up: {_NOTHING_COMMITTED}")
+    try:
+        if not is_current(url):
+            return _Known(f"the registry's schema is not current: {_NOTHING_COMMITTED}")
+        database = Database(url)
+        try:
+            return _registered(job, database)
+        finally:
+            database.close()
+    except Unavailable as error:
+        return _Known(f"{error.message}: {_NOTHING_COMMITTED}")
+
+
+def _registered(job: ChainSync, database: Database) -> _Known:
+    jobs = Jobs(database)
+    jobs.check(job)
+    committed = {key: committed_ranges(database, dataset_uuid(DEFAULT_ORG, job.chain_id, key)) for key in job.streams}
+    note = "what is committed already is left out" if any(committed.values()) else "nothing is committed yet"
+    return _Known(note, jobs.resolved(job) if is_symbolic(job) else None, committed)
+
+
+def _chain(name: str, job: ChainSync, environment: Mapping[str, str]) -> _Chain | TraceError:
+    if mode_of(environment) == "fake":
+        end = job.mode.to_block if isinstance(job.mode, FixedTarget) else 1_000_000
+        return _Chain(RpcPool(name, ("made up",)), int(end) - 1, int(end) - 1)
+    try:
+        pool = pool_named(name, environment)
+        require_chain(pool, job.chain_id)
+        return _Chain(pool, block_number(pool), block_number(pool, "finalized"))
+    except TraceError as error:
+        return error
+
+
+def _bounds(job: ChainSync, known: _Known, chains: _Chains) -> Bounds | TraceError:
+    """As apply resolves them: on the first stream's pool, once. Raises InvalidInput when no blocks lie between them."""
+    if known.bounds is not None:
+        return known.bounds
+    first = chains[next(iter(job.streams.values())).rpc_pool]
+    if not isinstance(first, TraceError):
+        return resolve(job, lambda: first.finalized)
+    return first if is_symbolic(job) else resolve(job, lambda: 0)
+
+
+def _stream(job: ChainSync, key: str, bounds: Bounds | TraceError, chains: _Chains, known: _Known) -> StreamPlan:
+    stream = job.streams[key]
+    chain = chains[stream.rpc_pool]
+    try:
+        span = _span(job, stream, bounds, chain)
+    except TraceError as error:
+        return StreamPlan(key, stream, (), 0, None, None, error=str(error))
+    todo = tuple(holes(span, known.committed.get(key, ()))) if span else ()
+    pool, wrong = (None, str(chain)) if isinstance(chain, TraceError) else (chain.pool, None)
+    return StreamPlan(
+        key,
+        stream,
+        todo,
+        committed_blocks=(len(span) if span else 0) - sum(len(gap) for gap in todo),
+        counts=counted(todo, stream, job.chain_id, pool.quorum if pool else 1),
+        calls_per_second=limit_of(pool) if pool else None,
+        error=wrong,
+    )
+
+
+def _span(job: ChainSync, stream: Stream, bounds: Bounds | TraceError, chain: _Chain | TraceError) -> BlockRange | None:
+    """All blocks of a stream; those in full cells where the head is followed. None when there are none yet.
+
+    Raises why it is not known.
+    """
+    if isinstance(bounds, TraceError):
+        raise bounds
+    start, end = stream_start(job, stream, bounds), bounds.to_block
+    following = follow(job)
+    if following is not None:
+        if isinstance(chain, TraceError):
+            raise chain
+        tip = followed_end(following, start, chain.latest, chain.finalized)
+        end = tip // stream.chunk_size * stream.chunk_size
+    return BlockRange(start, end) if end is not None and end > start else None
+
+
+def _sampled(
+    streams: Sequence[StreamPlan],
+    chains: _Chains,
+    chain_id: int,
+    environment: Mapping[str, str],
+    say: Say,
+    blocks: int,
+) -> list[StreamPlan]:
+    engine = engine_from(environment)
+    pieces = Pieces(engine)
+    sampler = _Sampler(pieces, chain_id, chains, needs_rpc=mode_of(environment) == "real")
+    try:
+        say(f"sampling {blocks} blocks of each stream")
+        probed = [sampler.probed(plan) for plan in streams]
+        return [sampler.sampled(plan, blocks, say) for plan in probed]
+    finally:
+        pieces.close()
+        engine.close()
+
+
+class _Sampler:
+    """Extracts, proves and encodes a few blocks as a range would be; writes to nowhere but memory."""
+
+    def __init__(self, pieces: Pieces, chain_id: int, chains: _Chains, *, needs_rpc: bool) -> None:
+        self._pieces = pieces
+        self._chain_id = chain_id
+        self._chains = chains
+        self._needs_rpc = needs_rpc
+
+    def probed(self, plan: StreamPlan) -> StreamPlan:
+        """The plan, with the reason why a range at either end of it would fail.
+
+        Engine processes and connections start here, before anybody measures seconds.
+        """
+        chain = self._chains[plan.stream.rpc_pool]
+        if plan.error or not plan.todo or isinstance(chain, TraceError):
+            return plan
+        span = _there(plan, chain)
+        if span is None:
+            return replace(plan, error=f"nothing to sample: the chain is final up to block {chain.finalized}")
+        try:
+            for edge in (BlockRange(span.start, span.start + 1), BlockRange(span.end - 1, span.end)):
+                self._tables(plan.stream, chain.pool, edge)
+        except TraceError as error:
+            return replace(plan, error=str(error))
+        return plan
+
+    def sampled(self, plan: StreamPlan, blocks: int, say: Say) -> StreamPlan:
+        """The plan with what ``blocks`` of its blocks hold, taken one call after the other."""
+        chain = self._chains[plan.stream.rpc_pool]
+        if plan.error or isinstance(chain, TraceError) or (span := _there(plan, chain)) is None:
+            return plan
+        spots = places(span, blocks)
+        say(f"sampling {plan.dataset_key}: blocks {', '.join(map(str, spots))}")
+        started = time.perf_counter()
+        try:
+            tables = [table for spot in spots for table in self._tables(plan.stream, chain.pool, spot)]
+        except TraceError as error:
+            return replace(plan, error=str(error))
+        seconds = time.perf_counter() - started
+        return replace(plan, sample=_sample(pa.concat_tables(tables), sum(len(spot) for spot in spots), seconds))
+
+    def _tables(self, stream: Stream, pool: RpcPool, span: BlockRange) -> list[pa.Table]:
+        proven = self._needs_rpc and stream.verify == "full" and is_provable(stream.cryo_dataset_name)
+        order = Order(
+            dataset=stream.dataset,
+            block_range=span,
+            chain_id=self._chain_id,
+            stored=stream.dataset.stored_columns(stream.columns),
+            verify=stream.verify,
+            pool=pool,
+            witness=Witness(stream.cryo_dataset_name, self._chain_id, None) if proven else None,
+            options=engine_options(stream),
+        )
+        return [piece.table for piece in self._pieces.of(order)]
+
+
+def _there(plan: StreamPlan, chain: _Chain) -> BlockRange | None:
+    """From the first to the last block that is to be synced and final already."""
+    if not plan.todo or plan.todo[0].start > chain.finalized:
+        return None
+    return BlockRange(plan.todo[0].start, min(plan.todo[-1].end, chain.finalized + 1))
+
+
+def _sample(rows: pa.Table, blocks: int, seconds: float) -> Sample:
+    smallest = encoded_bytes(rows.slice(0, 1))
+    further = rows.num_rows - 1
+    per_row = (encoded_bytes(rows) - smallest) / further if further > 0 else 0.0
+    return Sample(blocks, rows.num_rows, seconds, bytes_per_file=smallest, bytes_per_row=per_row)
+
+
+def _notes(job: ChainSync, bounds: Bounds | TraceError, chains: _Chains, known: _Known) -> Iterator[str]:
+    """What the figures rest on."""
+    yield known.note
+    yield "calls are an upper bound where nothing fails: committed blocks and transactions spare other streams evidence"
+    yield "time as sampled is an upper bound: one short call after the other; a sync keeps many longer ones going"
+    heads = {name: chain.finalized for name, chain in chains.items() if not isinstance(chain, TraceError)}
+    for name, final in heads.items():
+        if follow(job) is not None:
+            yield f"this is the way to block {final} of rpc pool {name}; from there the job follows the head"
+        elif not isinstance(bounds, TraceError) and bounds.to_block is not None and bounds.to_block > final + 1:
+            yield f"the chain of rpc pool {name} is final up to block {final}; ranges beyond it wait for it"
+    for name, chain in chains.items():
+        if not isinstance(chain, TraceError) and limit_of(chain.pool) is None:
+            yield f"no limit is set for rpc pool {name}: {variable_of(name, 'RPS')}, calls a second per endpoint"

@@ -1,0 +1,1 @@
+"""One block range, piece by piece: endpoint choice, piece size, retries, quorum."""

@@ -1,0 +1,52 @@
+"""Several gateways, one budget: each tells Postgres which endpoints it asks, and takes its part of their limits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from uuid import uuid4
+
+from trace_dagster.errors import TraceError
+from trace_dagster.registry.connection import Database
+from trace_dagster.registry.gateway_heartbeats import beat_gateway, forget_gateway
+
+BEAT_SECONDS = 2.0
+ASKED_SECONDS = 10.0
+"""An endpoint that nobody asked for so long leaves its budget to other gateways."""
+
+
+class Shares:
+    """Beats in a thread of its own, for psycopg blocks; without an answer the last shares hold.
+
+    ``asked`` gives the fingerprints of the endpoints in use, ``shared`` takes how many gateways share each of them.
+    """
+
+    def __init__(
+        self, dsn: str, asked: Callable[[], Collection[str]], shared: Callable[[Mapping[str, int]], None]
+    ) -> None:
+        self._database = Database(dsn, max_connections=1, connect_timeout_seconds=BEAT_SECONDS)
+        self._gateway = uuid4()
+        self._asked = asked
+        self._shared = shared
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="gateway-shares", daemon=True)
+
+    def start(self) -> None:
+        """Beat from now on."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Leave the budget to the others."""
+        self._ended.set()
+        self._thread.join(2 * BEAT_SECONDS)
+        self._database.close()
+
+    def _run(self) -> None:
+        while True:
+            with suppress(TraceError):
+                self._shared(beat_gateway(self._database, self._gateway, self._asked()))
+            if self._ended.wait(BEAT_SECONDS):
+                break
+        with suppress(TraceError):
+            forget_gateway(self._database, self._gateway)

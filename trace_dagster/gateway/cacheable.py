@@ -1,0 +1,137 @@
+"""Questions whose answers never change, and those that another answer holds already."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from trace_dagster.gateway.jsonrpc import decoded
+
+_QUANTITY = re.compile(r"0x(0|[1-9a-fA-F][0-9a-fA-F]{0,15})")
+_BY_NUMBER = frozenset({"eth_getBlockByNumber", "eth_getBlockReceipts", "eth_getLogs"})
+_TRACES = ("debug_trace", "trace_")
+CHAIN_ID = "eth_chainId"
+BLOCK = "eth_getBlockByNumber"
+RECEIPTS = "eth_getBlockReceipts"
+LOGS = "eth_getLogs"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A call for something that does not change, in the one form all askers of it share."""
+
+    method: str
+    params: bytes
+
+    @property
+    def wider(self) -> Question | None:
+        """The question whose answer holds this one's: the full block, the receipts of a block."""
+        if self.method == BLOCK and self.params.endswith(b",false]"):
+            return Question(BLOCK, self.params[: -len(b"false]")] + b"true]")
+        if self.method == LOGS and (block := _only_block(self.params)):
+            return Question(RECEIPTS, _encode([block]))
+        return None
+
+
+def question_of(method: str, params: msgspec.Raw) -> Question | None:
+    """The question a call asks; None for what may change: tags, hashes, balances, ..."""
+    if method == CHAIN_ID:
+        return Question(CHAIN_ID, b"[]")
+    if method not in _BY_NUMBER and not method.startswith(_TRACES):
+        return None
+    try:
+        values = decoded(params)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if not isinstance(values, list) or not values:
+        return None
+    first = _logs_filter(values[0]) if method == LOGS else _number(values[0])
+    if first is None:
+        return None
+    if method == BLOCK:
+        return Question(BLOCK, _encode([first, len(values) > 1 and values[1] is True]))
+    return Question(method, _encode([first, *values[1:]]))
+
+
+def derive(question: Question, wider: bytes) -> bytes | None:
+    """The answer to ``question`` out of the answer to its wider one; None where that does not tell it."""
+    try:
+        return _thinned(wider) if question.method == BLOCK else _logs_of(wider)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def may_be_kept(result: bytes) -> bool:
+    """Whether an answer says something: null is a block that is not there yet, an empty list may be the same."""
+    return result not in {b"null", b"[]", b'""', b"{}"}
+
+
+class _Hashed(msgspec.Struct):
+    hash: str
+
+
+class _Log(msgspec.Struct):
+    """What a log must say at least to stand for one of eth_getLogs."""
+
+    address: msgspec.Raw
+    topics: msgspec.Raw
+    data: msgspec.Raw
+    blockNumber: msgspec.Raw  # noqa: N815
+    blockHash: msgspec.Raw  # noqa: N815
+    transactionHash: msgspec.Raw  # noqa: N815
+    transactionIndex: msgspec.Raw  # noqa: N815
+    logIndex: msgspec.Raw  # noqa: N815
+
+
+class _Receipt(msgspec.Struct):
+    logs: list[msgspec.Raw]
+
+
+_BLOCK = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_TRANSACTIONS = msgspec.json.Decoder(list[_Hashed])
+_RECEIPTS = msgspec.json.Decoder(list[_Receipt])
+_LOG = msgspec.json.Decoder(_Log)
+_encode = msgspec.json.Encoder(order="sorted").encode
+_encode_as_is = msgspec.json.encode
+
+
+def _thinned(block: bytes) -> bytes | None:
+    fields = _BLOCK.decode(block)
+    if "transactions" not in fields:
+        return None
+    hashes = [transaction.hash for transaction in _TRANSACTIONS.decode(fields["transactions"])]
+    fields["transactions"] = msgspec.Raw(_encode_as_is(hashes))
+    return _encode_as_is(fields)
+
+
+def _logs_of(receipts: bytes) -> bytes:
+    logs = [log for receipt in _RECEIPTS.decode(receipts) for log in receipt.logs]
+    for log in logs:
+        _LOG.decode(log)
+    return b"[" + b",".join(bytes(log) for log in logs) + b"]"
+
+
+def _number(value: Any) -> str | None:
+    """A quantity in lower case; None for tags and hashes."""
+    return value.lower() if isinstance(value, str) and _QUANTITY.fullmatch(value) else None
+
+
+def _logs_filter(value: Any) -> dict[str, Any] | None:
+    """A filter over numbered blocks, without what filters nothing."""
+    if not isinstance(value, dict):
+        return None
+    first, last = _number(value.get("fromBlock")), _number(value.get("toBlock"))
+    if first is None or last is None or "blockHash" in value:
+        return None
+    rest = {name: each for name, each in value.items() if each not in (None, [])}
+    return {**rest, "fromBlock": first, "toBlock": last}
+
+
+def _only_block(params: bytes) -> str | None:
+    (wanted,) = msgspec.json.decode(params)
+    if set(wanted) != {"fromBlock", "toBlock"} or wanted["fromBlock"] != wanted["toBlock"]:
+        return None
+    return str(wanted["fromBlock"])

@@ -1,0 +1,103 @@
+"""One fetch for all who ask the same: joined while under way, kept afterwards, read out of wider answers."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import msgspec
+
+from trace_dagster.gateway.cache import Kept
+from trace_dagster.gateway.cacheable import BLOCK, CHAIN_ID, RECEIPTS, Question, derive, may_be_kept, question_of
+from trace_dagster.gateway.jsonrpc import Answer, lacks_method
+from trace_dagster.gateway.upstream import Pending, Upstream
+
+WANTED = {"blocks": BLOCK, "receipts": RECEIPTS}
+"""What askers may say is wanted anyway, and the method that fetches it."""
+
+
+class Sharing:
+    """What askers of one endpoint share."""
+
+    def __init__(self, upstream: Upstream, kept: Kept) -> None:
+        self.upstream = upstream
+        self._kept = kept
+        self._under_way: dict[tuple[int, Question], Pending] = {}
+        self._lacks: set[str] = set()
+        """Methods the endpoint does not have: nothing is read out of their answers."""
+
+    async def answer(self, method: str, params: msgspec.Raw, wanted: frozenset[str], attempt: int) -> Answer:
+        """The answer to a call.
+
+        ``wanted`` names methods whose answers are fetched anyway, so that narrower calls are read out of them. From
+        ``attempt`` 1 on kept answers are neither used nor replaced: the call is sent to the node.
+        """
+        counts = self.upstream.counts
+        counts.calls_asked += 1
+        question = question_of(method, params)
+        if question is None:
+            return await self._waited(self.upstream.ask(method, bytes(params)))
+        if (found := self._known(question, attempt)) is not None:
+            return found
+        wider = self._worth_asking(question, wanted, attempt)
+        if wider is not None:
+            whole = await self._fetched(wider, attempt)
+            if whole.is_ours:
+                return whole
+            if lacks_method(whole.error):
+                self._lacks.add(wider.method)
+            derived = None if whole.result is None else derive(question, whole.result)
+            if derived is not None:
+                counts.calls_derived += 1
+                return Answer(derived)
+        return await self._fetched(question, attempt)
+
+    def _worth_asking(self, question: Question, wanted: frozenset[str], attempt: int) -> Question | None:
+        """A wider question to read the answer out of, where it costs nothing more."""
+        wider = question.wider
+        if wider is None or wider.method in self._lacks or (attempt, question) in self._under_way:
+            return None
+        is_there = (attempt, wider) in self._under_way or (attempt == 0 and self._kept.has(self._key(wider)))
+        return wider if is_there or wider.method in wanted else None
+
+    async def _fetched(self, question: Question, attempt: int) -> Answer:
+        known = self._known(question, attempt)
+        if known is not None:
+            return known
+        key = (attempt, question)
+        call = self._under_way.get(key)
+        if call is None:
+            is_numbered = question.method != CHAIN_ID
+            call = self.upstream.ask(question.method, question.params, is_numbered=is_numbered)
+            self._under_way[key] = call
+            call.answer.add_done_callback(partial(self._arrived, key))
+        else:
+            self.upstream.counts.calls_joined += 1
+        return await self._waited(call)
+
+    async def _waited(self, call: Pending) -> Answer:
+        """The answer; a call that all its askers gave up is not sent any more."""
+        call.askers += 1
+        try:
+            return await asyncio.shield(call.answer)
+        finally:
+            call.askers -= 1
+            if not call.askers:
+                call.answer.cancel()  # nothing, where the answer is there
+
+    def _known(self, question: Question, attempt: int) -> Answer | None:
+        result = self._kept.get(self._key(question)) if attempt == 0 else None
+        if result is None:
+            return None
+        self.upstream.counts.calls_kept += 1
+        return Answer(result)
+
+    def _arrived(self, key: tuple[int, Question], answer: asyncio.Future[Answer]) -> None:
+        del self._under_way[key]
+        attempt, question = key
+        result = None if answer.cancelled() else answer.result().result
+        if attempt == 0 and result is not None and may_be_kept(result):
+            self._kept.put(self._key(question), result)
+
+    def _key(self, question: Question) -> tuple[str, Question]:
+        return self.upstream.fingerprint, question

@@ -1,0 +1,69 @@
+"""Which endpoints are asked through a gateway, and which directly: by what they are limited to, and by measurement.
+
+A gateway pays for itself where a request is far away or counted. To a node next to us it only adds its own time
+to each request: it stands aside there (docs/performance.md has the figures).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+
+from trace_dagster.errors import InvalidInput
+from trace_dagster.gateway.child_process import OwnedGateway
+from trace_dagster.rpc.latency import latency_seconds
+from trace_dagster.rpc.pools import GATEWAY_VARIABLE, Endpoint, Limits, RpcPool
+
+MODE_VARIABLE = "TRACE_RPC_GATEWAY"
+MODES = ("auto", "always", "never")
+
+FAR_SECONDS = 0.02
+"""An endpoint whose quickest answer takes longer is worth a gateway."""
+
+
+class Doors:
+    """Finds the door to each endpoint. Without a gateway in the environment it starts one when it needs one."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._mode = environment.get(MODE_VARIABLE, "").strip() or "auto"
+        if self._mode not in MODES:
+            raise InvalidInput(f"{MODE_VARIABLE} must be one of {', '.join(MODES)}, not {self._mode[:40]!r}")
+        self._url = environment.get(GATEWAY_VARIABLE, "").strip()
+        self._lock = threading.Lock()
+        self._owned: OwnedGateway | None = None
+
+    def through(self, pool: RpcPool, wanted: frozenset[str] = frozenset()) -> RpcPool:
+        """The pool with the doors its endpoints are asked through.
+
+        ``wanted`` (``blocks``, ``receipts``) is what is fetched of each block anyway, see ``gateway.py``.
+        """
+        doors = tuple(self._door(endpoint, pool.limits, wanted) for endpoint in pool.endpoints)
+        return replace(pool, doors=doors)
+
+    def close(self) -> None:
+        """End the gateway that was started, if one was."""
+        with self._lock:
+            if self._owned is not None:
+                self._owned.close()
+
+    def _door(self, endpoint: Endpoint, limits: Limits, wanted: frozenset[str]) -> str:
+        if self._mode == "never" or not (self._mode == "always" or limits.are_set or _is_far(endpoint)):
+            return ""
+        path = f"{self._gateway()}/{endpoint.pool}/{endpoint.position}"
+        return f"{path}/{'+'.join(sorted(wanted))}" if wanted else path
+
+    def _gateway(self) -> str:
+        if self._url:
+            return self._url
+        with self._lock:
+            if self._owned is None or not self._owned.alive:
+                self._owned = OwnedGateway(self._environment)
+            return self._owned.url
+
+
+def _is_far(endpoint: Endpoint) -> bool:
+    """An endpoint that does not answer is asked directly, where its error is its own."""
+    seconds = latency_seconds(endpoint)
+    return seconds is not None and seconds > FAR_SECONDS

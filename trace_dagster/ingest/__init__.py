@@ -1,0 +1,1 @@
+"""One block range from claim to commit."""

@@ -1,0 +1,252 @@
+"""Proving again what is on the object store: objects, rows, coverage, the hash chain across ranges.
+
+Nothing is believed but the registry: manifests and Parquet come from a place that others may write to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from trace_dagster.blocks import BlockRange, holes
+from trace_dagster.digest import ContentDigest
+from trace_dagster.errors import Corrupt, TraceError, Unavailable, VerificationFailed
+from trace_dagster.evidence.collector import Witness
+from trace_dagster.manifest import decode
+from trace_dagster.registry.versions import StoredVersion
+from trace_dagster.rpc.pools import Endpoint
+from trace_dagster.store.objects import ObjectStore
+from trace_dagster.store.scan import READ_ERRORS, rows_of
+from trace_dagster.verify.check import PIECE_BLOCKS, Proof, check, columns, merge
+
+_THREADS = 2
+
+WitnessOf = Callable[[StoredVersion], Witness | None]
+"""Who measures the rows of a version; None where nothing is there to measure them against."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as committed."""
+
+    dataset_key: str
+    range_start: int
+    range_end: int
+    kind: str
+    """hole, overlap, missing_object, altered_object, bad_manifest, bad_rows or broken_chain."""
+    reason: str
+    dataset_version: str | None = None
+    """What has to be fetched again; None for a hole."""
+
+    def __str__(self) -> str:
+        return f"{self.dataset_key} [{self.range_start}, {self.range_end}): {self.kind}: {self.reason}"
+
+
+@dataclass(slots=True)
+class Report:
+    """What a verification looked at and found."""
+
+    ranges: int = 0
+    rows: int = 0
+    bytes: int = 0
+    levels: dict[str, int] = field(default_factory=dict)
+    """Ranges by the level that was proven again."""
+    findings: list[Finding] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+    """Ranges that could not be checked now, with the reason: nothing is known of them."""
+
+    @property
+    def passed(self) -> bool:
+        """Everything was checked and is as it must be."""
+        return not self.findings and not self.unchecked
+
+    def broken(self) -> list[UUID]:
+        """The versions that must be fetched again."""
+        return sorted({UUID(found.dataset_version) for found in self.findings if found.dataset_version})
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"passed": self.passed, **asdict(self)}
+
+
+def audit(
+    versions: Sequence[StoredVersion],
+    wanted: dict[str, BlockRange],
+    store: ObjectStore,
+    witness_of: WitnessOf,
+    endpoints: dict[str, list[Endpoint]],
+    done: Callable[[], None] = lambda: None,
+) -> Report:
+    """Check every version, then how they fit together; ``wanted`` is what each dataset key must cover.
+
+    A dataset key with ``endpoints`` is compared with what those nodes show: rows are right when one of them proves
+    them.
+    ``done`` is called after each version.
+    """
+    report = Report()
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="audit") as threads:
+        look = partial(_look, store=store, witness_of=witness_of, endpoints=endpoints)
+        for version, outcome in zip(versions, threads.map(look, versions), strict=True):
+            _count(report, version, outcome)
+            done()
+    for key, span in wanted.items():
+        mine = [version for version in versions if version.dataset_key == key]
+        report.findings.extend(_coverage(key, span, mine))
+    report.findings.extend(_chain(versions))
+    return report
+
+
+def _count(report: Report, version: StoredVersion, outcome: Proof | Finding | str) -> None:
+    report.ranges += 1
+    if isinstance(outcome, Finding):
+        report.findings.append(outcome)
+    elif isinstance(outcome, str):
+        report.unchecked.append(outcome)
+    else:
+        report.rows += version.rows
+        report.bytes += sum(file.bytes for file in version.files)
+        report.levels[outcome.level] = report.levels.get(outcome.level, 0) + 1
+
+
+def _look(
+    version: StoredVersion, store: ObjectStore, witness_of: WitnessOf, endpoints: dict[str, list[Endpoint]]
+) -> Proof | Finding | str:
+    """What was proven of one version, or what is wrong with it, or why nobody knows."""
+    try:
+        if (found := _manifest_finding(version, store)) is not None:
+            return found
+        with TemporaryDirectory(prefix="trace-verify-") as folder:
+            paths = []
+            for number, file in enumerate(version.files):
+                path = Path(folder) / f"{number}.parquet"
+                digest = store.download(file.key, path)
+                if digest != file.sha256:
+                    kind = "missing_object" if digest is None else "altered_object"
+                    return _finding(
+                        version, kind, f"{file.key} is {'gone' if digest is None else 'not what was committed'}"
+                    )
+                paths.append(path)
+            return _prove(version, paths, witness_of(version), endpoints.get(version.dataset_key, ()))
+    except (VerificationFailed, Corrupt) as error:
+        return _finding(version, "bad_rows", str(error))
+    except TraceError as error:
+        return f"{version.dataset_key} {version.block_range}: {error}"
+
+
+def _manifest_finding(version: StoredVersion, store: ObjectStore) -> Finding | None:
+    data = store.read(version.manifest_key)
+    if data is None:
+        return _finding(version, "missing_object", f"{version.manifest_key} is gone")
+    try:
+        manifest = decode(data, sha256=version.manifest_sha256)
+    except Corrupt as error:
+        return _finding(version, "bad_manifest", str(error))
+    if manifest.content_digest != version.content_digest or manifest.rows != version.rows:
+        return _finding(version, "bad_manifest", "the manifest and the registry name other rows")
+    return None
+
+
+def _prove(
+    version: StoredVersion, paths: Sequence[Path], witness: Witness | None, endpoints: Sequence[Endpoint]
+) -> Proof:
+    """Rows against their digest, their structure and, where a witness tells, the chain's commitments."""
+    rows = _open(paths, version.schema)
+    digest = ContentDigest(version.schema)
+    if not {name for name, _ in version.columns}.issuperset(columns(version.dataset, "full")):
+        witness = None  # what the commitments cover was not stored
+    proofs = []
+    for piece in version.block_range.split(PIECE_BLOCKS):
+        table = rows_of(rows, piece)
+        digest.update(table)
+        proofs.append(_piece(version, table, piece, witness, endpoints))
+    if digest.hexdigest() != version.content_digest:
+        raise VerificationFailed("the rows are not those that were committed", range=version.block_range)
+    proof = merge(proofs)
+    for name in ("first_parent_hash", "last_block_hash"):
+        committed, found = getattr(version, name), getattr(proof, name)
+        if committed is not None and found is not None and committed != found:
+            expected, got = f"0x{committed.hex()}", f"0x{found.hex()}"
+            raise VerificationFailed(f"the range's {name} is another now", expected=expected, got=got)
+    return proof
+
+
+def _piece(
+    version: StoredVersion, table: pa.Table, piece: BlockRange, witness: Witness | None, endpoints: Sequence[Endpoint]
+) -> Proof:
+    """Against stored rows alone, or against the nodes: one that contradicts may itself be the one that errs."""
+    if not endpoints or witness is None:
+        evidence = witness.stored(piece) if witness is not None else None
+        return check(version.dataset, table, piece, version.chain_id, evidence)
+    wrong: VerificationFailed | None = None
+    silent: TraceError | None = None
+    for endpoint in endpoints:
+        try:
+            evidence = witness.gather(piece, endpoint, fresh=True, deep=True)
+        except TraceError as error:  # what is wrong with a node's own evidence says nothing about the rows
+            silent = error
+            continue
+        try:
+            return check(version.dataset, table, piece, version.chain_id, evidence, deep=True)
+        except VerificationFailed as error:
+            wrong = error
+    if wrong is not None and silent is None:
+        raise wrong
+    raise Unavailable(f"no node could settle it: {silent}" + (f"; another says: {wrong}" if wrong else ""))
+
+
+def _open(paths: Sequence[Path], schema: pa.Schema) -> ds.Dataset:
+    try:
+        for path in paths:
+            found = pq.read_schema(path).remove_metadata()
+            if not found.equals(schema):
+                raise VerificationFailed("the columns are not those that were committed")
+        return ds.dataset([str(path) for path in paths], format="parquet", schema=schema)
+    except READ_ERRORS as error:
+        raise VerificationFailed("a Parquet object cannot be read", reason=type(error).__name__) from None
+
+
+def _coverage(key: str, span: BlockRange, mine: Sequence[StoredVersion]) -> Iterator[Finding]:
+    for gap in holes(span, (version.block_range for version in mine)):
+        yield Finding(key, gap.start, gap.end, "hole", "no committed range covers these blocks")
+    for one, other in pairwise(mine):
+        if other.block_range.start < one.block_range.end:
+            yield _finding(other, "overlap", f"{one.block_range} covers some of its blocks as well")
+
+
+def _chain(versions: Iterable[StoredVersion]) -> Iterator[Finding]:
+    """Neighbours must meet in the same hash, and all datasets must show the same one."""
+    seen: dict[int, tuple[bytes, StoredVersion]] = {}
+    ordered = sorted(
+        versions, key=lambda version: (version.source != "blocks", version.dataset_key, version.block_range)
+    )
+    for version in ordered:
+        for block, shown in (
+            (version.block_range.start - 1, version.first_parent_hash),
+            (version.block_range.end - 1, version.last_block_hash),
+        ):
+            if shown is None:
+                continue
+            known, owner = seen.setdefault(block, (shown, version))
+            if known != shown:
+                yield _finding(
+                    version,
+                    "broken_chain",
+                    f"block {block} is 0x{shown.hex()} here and 0x{known.hex()} in {owner.dataset_key}"
+                    f" {owner.block_range}",
+                )
+
+
+def _finding(version: StoredVersion, kind: str, reason: str) -> Finding:
+    span = version.block_range
+    return Finding(version.dataset_key, span.start, span.end, kind, reason, str(version.dataset_version))

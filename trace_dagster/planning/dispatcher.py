@@ -1,0 +1,260 @@
+"""Wake-ups to runs: messages say that there is work, the registry says which, a batch is one run's share.
+
+Nothing here is lost when a message is: a task that nobody picked up is woken again. Nothing is done
+twice when a message comes twice: a task is in one open batch at most.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
+from uuid import UUID, uuid4
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.planning.run_groups import Lane, lanes, lanes_of_any
+from trace_dagster.registry.connection import Database, Row, Session
+from trace_dagster.registry.jobs import Jobs, StreamRow
+from trace_dagster.registry.progress import recent_rates
+from trace_dagster.registry.wake import wake
+from trace_dagster.wakeups.driver import MAX_DELIVERIES, Delivery, QueueDriver, decode
+
+BATCH_TAG = "trace/batch"
+"""Marks the runs that came from a batch, with its id."""
+
+RANGES_PER_RUN = 256
+"""While nothing tells how long a range of a lane takes."""
+
+MOST_RANGES_PER_RUN = 1000
+"""A start costs as much as a hundred tiny ranges, so runs are long; of a backfill too."""
+
+LEAST_RANGES_PER_RUN = 32
+RUN_SECONDS = 600.0
+"""What a run should take: other jobs wait for its slot."""
+
+SKIPPED_AT_ONCE = 64
+"""Ranges between two due ones that one run rather skips than two runs start: a start costs as much as a hundred."""
+
+TASKS_PER_TICK = 4096
+BATCHES_PER_TICK = 4
+MESSAGES_PER_TICK = 4096
+VISIBILITY_SECONDS = 60.0
+"""A message comes back after this long unless its run exists by then; a run takes seconds to exist."""
+
+NOT_YET_SECONDS = 3.0
+"""How long a wake-up waits that cannot be followed yet, a new job's until the code location is loaded again; then twice
+as long each time."""
+
+LAUNCH_GRACE_SECONDS = 30.0
+"""A batch without a run after this long will not get one: its ranges go into another."""
+
+FRUITLESS_SECONDS = 30.0
+"""How long ranges wait after a run that began none of them."""
+
+Register = Callable[[Lane, Sequence[str]], Mapping[str, int]]
+"""Makes partition keys known to Dagster and returns the position of each in its order."""
+
+LoadedAs = tuple[str, str]
+"""Names of a stream's Dagster job and of its partitions."""
+
+RunStates = Callable[[Sequence[UUID]], Mapping[UUID, bool]]
+"""For the batches that have a run: whether it is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Ranges for one run; ``keys`` are partition keys, neighbours in the order of their lane."""
+
+    batch_id: UUID
+    lane: Lane
+    keys: tuple[str, ...]
+    dataset_keys: tuple[str, ...]
+
+
+class Dispatcher:
+    """Turns wake-ups into batches. Any number may tick at once, one of them cuts."""
+
+    def __init__(
+        self, database: Database, jobs: Jobs, queue: QueueDriver, *, ranges_per_run: int | None = None
+    ) -> None:
+        self._database = database
+        self._jobs = jobs
+        self._queue = queue
+        self._ranges_per_run = ranges_per_run
+
+    def tick(self, register: Register, run_states: RunStates, loaded: Mapping[UUID, LoadedAs]) -> list[Batch]:
+        """Settle what was launched, receive wake-ups, and cut batches for the lanes they point at.
+
+        ``loaded`` holds the streams that Dagster knows as they are now; wake-ups of others come back later.
+        """
+        self._settle(run_states)
+        deliveries = self._queue.receive(MESSAGES_PER_TICK, visibility_seconds=VISIBILITY_SECONDS)
+        known, poison = _decoded(deliveries)
+        turns = {delivery.receipt: delivery.deliveries for delivery in deliveries}
+        rows = self._tasks(known)
+        streams = self._jobs.streams()
+        active = {stream.dataset_uuid for stream in streams if stream.enabled and stream.job_enabled}
+        ready = {stream.dataset_uuid: lane for lane in _ready(streams, loaded) for stream in lane.streams}
+        wanted: dict[str, Lane] = {}
+        done: list[str] = []
+        later: list[str] = []
+        for task, receipts in known.items():
+            row = rows.get(task)
+            if row is None:
+                poison += receipts
+            elif row["dataset_uuid"] not in active or not row["launchable"] or row["launched"]:
+                done += receipts
+            elif row["dataset_uuid"] not in ready:
+                later += receipts
+            elif not row["batched"]:
+                lane = ready[row["dataset_uuid"]]
+                wanted[lane.name] = lane
+        batches = [batch for lane in wanted.values() for batch in self._cut(lane, register, known)]
+        # a true wake-up is not buried when nobody could follow it in time: its task is woken again
+        worn = [receipt for receipt in later if turns[receipt] >= MAX_DELIVERIES]
+        self._queue.ack([*done, *worn])
+        for turn, receipts in _by(turns, {*poison, *later}.difference(worn)):
+            self._queue.nack(receipts, delay_seconds=NOT_YET_SECONDS * 2 ** (turn - 1))
+        return batches
+
+    def _settle(self, run_states: RunStates) -> None:
+        """Acknowledge the wake-ups of batches whose run exists; close those whose run is over or never came."""
+        with self._database.transaction() as session:
+            rows = session.all("open_batches", grace_seconds=LAUNCH_GRACE_SECONDS)
+        over = run_states([row["batch_id"] for row in rows]) if rows else {}
+        for row in rows:
+            batch = row["batch_id"]
+            if batch in over and not row["launched"]:
+                self._queue.ack(row["receipts"])
+                self._launched(batch)
+            if over.get(batch, row["overdue"]):  # without a run: it never came, or someone deleted it
+                self._close(batch, ran=batch in over)
+
+    def _launched(self, batch: UUID) -> None:
+        with self._database.transaction() as session:
+            session.run("launch_batch", batch_id=batch)
+
+    def _close(self, batch: UUID, *, ran: bool) -> None:
+        """What the run did not get to is woken at once, what it held when its lease is over.
+
+        When it got to nothing at all, something else than its ranges is wrong: then they wait a little.
+        """
+        with self._database.transaction() as session:
+            if ran:
+                session.run("delay_fruitless", batch_id=batch, seconds=FRUITLESS_SECONDS)
+            session.run("close_batch", batch_id=batch)
+            wake(session, [row["task_id"] for row in session.all("tasks_left", batch_id=batch)])
+
+    def _tasks(self, known: Mapping[UUID, list[str]]) -> dict[UUID, Row]:
+        if not known:
+            return {}
+        with self._database.transaction() as session:
+            return {row["task_id"]: row for row in session.all("woken_tasks", task_ids=list(known))}
+
+    def _cut(self, lane: Lane, register: Register, receipts: Mapping[UUID, list[str]]) -> list[Batch]:
+        with self._database.transaction() as session:
+            lock = session.one("try_lock_dispatch")
+            if not lock or not lock["locked"]:
+                return []
+            most = self._ranges_per_run or ranges_per_run(lane, session)
+            return list(islice(_batches(session, lane, most, register, receipts), BATCHES_PER_TICK))
+
+
+def loaded_as(streams: Sequence[StreamRow]) -> dict[UUID, LoadedAs]:
+    """How definitions made of these streams know each of them."""
+    return {
+        stream.dataset_uuid: (lane.name, lane.partitions_name)
+        for lane in lanes_of_any(streams)
+        for stream in lane.streams
+    }
+
+
+def _ready(streams: Sequence[StreamRow], loaded: Mapping[UUID, LoadedAs]) -> Iterator[Lane]:
+    """Lanes that may work now, with those of their streams that Dagster knows as they are."""
+    for lane in lanes(streams):
+        known = tuple(s for s in lane.streams if loaded.get(s.dataset_uuid) == (lane.name, lane.partitions_name))
+        if known:
+            yield replace(lane, streams=known)
+
+
+def _by(turns: Mapping[str, int], receipts: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """Receipts by how often their message was delivered."""
+    ordered = sorted(receipts, key=lambda receipt: turns[receipt])
+    return ((turn, list(same)) for turn, same in groupby(ordered, key=lambda receipt: turns[receipt]))
+
+
+def _decoded(deliveries: Iterable[Delivery]) -> tuple[dict[UUID, list[str]], list[str]]:
+    """Receipts by task, and the receipts of messages that are no wake-up at all: those wear out and are buried."""
+    known: dict[UUID, list[str]] = defaultdict(list)
+    poison = []
+    for delivery in deliveries:
+        if (wake_up := decode(delivery.body)) is not None:
+            known[wake_up.task_id].append(delivery.receipt)
+        else:
+            poison.append(delivery.receipt)
+    return known, poison
+
+
+def ranges_per_run(lane: Lane, session: Session) -> int:
+    """As many ranges as the lane's slowest stream commits in RUN_SECONDS, by its recent commits."""
+    rates = recent_rates(session, [stream.dataset_uuid for stream in lane.streams])
+    return ranges_in_a_run(min(rates.values(), default=None), lane.streams[0].chunk_size)
+
+
+def ranges_in_a_run(blocks_per_second: float | None, chunk_size: int) -> int:
+    """As many as take RUN_SECONDS at this rate; RANGES_PER_RUN where no rate is known."""
+    if blocks_per_second is None:
+        return RANGES_PER_RUN
+    ranges = int(RUN_SECONDS * blocks_per_second / chunk_size)
+    return max(LEAST_RANGES_PER_RUN, min(ranges, MOST_RANGES_PER_RUN))
+
+
+def _batches(
+    session: Session, lane: Lane, most: int, register: Register, receipts: Mapping[UUID, list[str]]
+) -> Iterator[Batch]:
+    datasets = [stream.dataset_uuid for stream in lane.streams]
+    rows = session.all("launchable_tasks", dataset_uuids=datasets, limit=TASKS_PER_TICK)
+    if rows:
+        order = register(lane, sorted({_key(row) for row in rows}))
+        for window in _windows(rows, order, most):
+            yield _store(session, lane, window, receipts)
+
+
+def _windows(rows: list[Row], order: Mapping[str, int], most: int) -> Iterator[list[Row]]:
+    """Tasks over at most ``most`` ranges, near each other in ``order``: a run names first and last."""
+    window: list[Row] = []
+    first = last = -1
+    for row in sorted(rows, key=lambda row: order[_key(row)]):
+        position = order[_key(row)]
+        if window and (position > last + 1 + SKIPPED_AT_ONCE or position - first >= most):
+            yield window
+            window = []
+        if not window:
+            first = position
+        window.append(row)
+        last = position
+    if window:
+        yield window
+
+
+def _store(session: Session, lane: Lane, window: list[Row], receipts: Mapping[UUID, list[str]]) -> Batch:
+    keys = tuple(dict.fromkeys(_key(row) for row in window))
+    names = {stream.dataset_uuid: stream.dataset_key for stream in lane.streams}
+    wanted = tuple(sorted({names[row["dataset_uuid"]] for row in window}))
+    tasks = [row["task_id"] for row in window]
+    batch = Batch(uuid4(), lane, keys, wanted)
+    session.run(
+        "insert_batch",
+        batch_id=batch.batch_id,
+        job_id=lane.streams[0].job_id,
+        keys=list(keys),
+        tasks=len(tasks),
+        receipts=[receipt for task in tasks for receipt in receipts.get(task, ())],
+    )
+    session.run("assign_batch", batch_id=batch.batch_id, task_ids=tasks)
+    return batch
+
+
+def _key(row: Row) -> str:
+    return BlockRange(row["range_start"], row["range_end"]).key

@@ -1,0 +1,100 @@
+"""The registry's side of a sweep: who is fenced, what is retired, which objects are still meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.registry.connection import Database, Session
+from trace_dagster.registry.tasks import attempt_tag
+from trace_dagster.registry.wake import wake
+
+
+@dataclass(frozen=True, slots=True)
+class RangeFolder:
+    """One range of one dataset on the object store."""
+
+    dataset_uuid: UUID
+    block_range: BlockRange
+
+    @property
+    def values(self) -> dict[str, object]:
+        """For a query."""
+        return {
+            "dataset_uuid": self.dataset_uuid,
+            "range_start": self.block_range.start,
+            "range_end": self.block_range.end,
+        }
+
+
+class FolderLock:
+    """What the registry says about one range's objects while nobody can claim it."""
+
+    def __init__(self, session: Session, folder: RangeFolder, grace_seconds: float, *, dry_run: bool) -> None:
+        values = {**folder.values, "grace_seconds": grace_seconds}
+        tasks = session.all("tasks_of_range", **values, dry_run=dry_run)
+        self.known = bool(tasks)
+        self.idle = self.known and not any(task["held"] for task in tasks)
+        """A task exists and nobody works on it: only then is anything below removed."""
+        self.referenced = {row["object_key"] for row in session.all("referenced_objects", **values)}
+        ended = session.all("ended_attempts", **values)
+        self.ended_tags = {attempt_tag(row["task_id"], row["attempt"], row["lease_token"]) for row in ended}
+        self.retired_manifests = {row["manifest_key"] for row in session.all("retired_manifests", **values)}
+
+
+class Sweeping:
+    """Fencing, retiring and pruning."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def abandon(self, grace_seconds: float, *, dry_run: bool) -> int:
+        """Fence attempts whose lease lapsed longer ago than the grace period; returns how many."""
+        with self._database.transaction() as session:
+            if dry_run:
+                return _count(session, "silent_attempts", grace_seconds)
+            rows = session.all("abandon_attempts", grace_seconds=grace_seconds)
+            wake(session, [row["task_id"] for row in rows])
+        return len(rows)
+
+    def retire(self, grace_seconds: float, *, dry_run: bool) -> int:
+        """Forget the files of generations that were replaced longer ago than that; returns how many."""
+        with self._database.transaction() as session:
+            if dry_run:
+                return _count(session, "replaced_versions", grace_seconds)
+            retired = session.one("retire_versions", grace_seconds=grace_seconds)
+            if retired is None or not retired["n"]:
+                return 0
+            session.run("drop_unlinked_files", file_keys=retired["file_keys"])
+        return int(retired["n"])
+
+    def known_datasets(self) -> set[UUID]:
+        """Datasets of this registry: what lies below others is not ours to remove."""
+        with self._database.transaction() as session:
+            return {row["dataset_uuid"] for row in session.all("known_datasets")}
+
+    @contextmanager
+    def locked(self, folder: RangeFolder, grace_seconds: float, *, dry_run: bool) -> Iterator[FolderLock]:
+        """Keep everyone from claiming a range while its objects are looked at and removed."""
+        with self._database.transaction() as session:
+            yield FolderLock(session, folder, grace_seconds, dry_run=dry_run)
+
+    def prune(self, grace_seconds: float) -> None:
+        """Drop old rows that say nothing any more: dead attempts, sent wake-ups, closed batches."""
+        with self._database.transaction() as session:
+            for statement in (
+                "delete_old_attempts",
+                "delete_old_outbox",
+                "delete_old_batches",
+                "delete_old_beats",
+                "delete_old_dead",
+            ):
+                session.run(statement, grace_seconds=grace_seconds)
+
+
+def _count(session: Session, statement: str, grace_seconds: float) -> int:
+    row = session.one(statement, grace_seconds=grace_seconds)
+    return int(row["n"]) if row else 0

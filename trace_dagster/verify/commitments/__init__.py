@@ -1,0 +1,1 @@
+"""Recomputes a chain's commitments: header hashes, transactions and receipts roots, blooms."""

@@ -1,0 +1,73 @@
+"""Receipts as the chain hashes them: yellow paper 4.3.1, EIP-658 (status), EIP-2718 (types)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.verify.commitments.bloom import as_bytes, mask
+from trace_dagster.verify.commitments.rlp import EMPTY_LIST, EMPTY_TEXT, sequence, text, uint
+from trace_dagster.verify.commitments.trie import list_root
+from trace_dagster.verify.mismatch import disagrees
+from trace_dagster.verify.model import Header, Log, Outcome
+
+FAILED, SUCCEEDED = EMPTY_TEXT, b"\x01"
+"""The first field from Byzantium on; before, the state root stands there."""
+
+MOST_TOPICS = 4
+BYZANTIUM = {1: 4_370_000, 3: 1_700_000, 61: 8_772_000}
+"""First block with status receipts (EIP-658), for chains that began before it; elsewhere it is the first of all."""
+
+_NO_LOGS = text(bytes(256)) + EMPTY_LIST
+_TOPIC_HEADS = (EMPTY_LIST, b"\xe1", b"\xf8\x42", b"\xf8\x63", b"\xf8\x84")
+"""Before 0 to 4 topics of 33 encoded bytes each."""
+
+_BLOOM = text(bytes(256))[:3]
+
+
+def prove_receipts(outcomes: Sequence[Outcome], header: Header, proven: Sequence[Outcome] | None = None) -> None:
+    """Raises VerificationFailed unless these receipts give the header's receipts root and bloom.
+
+    ``proven`` are receipts that do: the same ones need no second proof.
+    """
+    if proven is not None and outcomes == proven:
+        return
+    encoded, bloom = [], 0
+    for kind, first, cumulative, logs in outcomes:
+        bits = _bits(logs)
+        bloom |= bits
+        encoded.append(_encoded(kind, first, cumulative, bits, logs))
+    root = list_root(encoded)
+    if root != header.receipts_root:
+        raise disagrees("the receipts root does not come out", header.number, header.receipts_root, root)
+    if as_bytes(bloom) != header.logs_bloom:
+        raise disagrees("the logs bloom does not come out", header.number, header.logs_bloom, as_bytes(bloom))
+
+
+def has_status(chain_id: int, piece: BlockRange) -> bool:
+    """Whether receipts of these blocks hold a status, as rows do; before Byzantium it is a state root."""
+    return piece.start >= BYZANTIUM.get(chain_id, 0)
+
+
+def status(succeeded: bool) -> bytes:
+    """The encoded first field from Byzantium on."""
+    return SUCCEEDED if succeeded else FAILED
+
+
+def _encoded(kind: int, first: bytes, cumulative: int, bits: int, logs: Sequence[Log]) -> bytes:
+    tail = _BLOOM + as_bytes(bits) + sequence(*[_log(*log) for log in logs]) if logs else _NO_LOGS
+    payload = sequence(first, uint(cumulative), tail)
+    return bytes([kind]) + payload if kind else payload
+
+
+def _log(address: bytes, topics: tuple[bytes, ...], data: bytes) -> bytes:
+    return sequence(b"\x94", address, _TOPIC_HEADS[len(topics)], b"\xa0".join((b"", *topics)), text(data))
+
+
+def _bits(logs: Sequence[Log]) -> int:
+    bits = 0
+    for address, topics, _ in logs:
+        bits |= mask(address)
+        for topic in topics:
+            bits |= mask(topic)
+    return bits

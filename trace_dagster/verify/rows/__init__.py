@@ -1,0 +1,1 @@
+"""Compares extracted rows with proven blocks, and checks their structure."""

@@ -1,0 +1,113 @@
+"""Call frames against proven transactions: the roots, which is all a block commits to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from trace_dagster.verify.commitments.keccak import keccak
+from trace_dagster.verify.commitments.rlp import sequence, text, uint
+from trace_dagster.verify.mismatch import disagrees
+from trace_dagster.verify.model import Header, Receipt, Transaction
+from trace_dagster.verify.rows.arrow import column
+from trace_dagster.verify.rows.calltree import SEPARATORS, Frames, check_shape, frames_of
+from trace_dagster.verify.rows.comparison import Compared, compare, counted
+from trace_dagster.verify.rows.shared_columns import check_block_hashes, check_transaction_hashes
+from trace_dagster.verify.rows.uint256_columns import faces
+
+_Root = tuple[int, Transaction, Receipt]
+"""(block, transaction, receipt) of a root frame."""
+
+OPEN = ["call frames below the root", "gas, output and error text of root frames", "senders of root frames"]
+
+
+def check_calls(
+    table: pa.Table,
+    headers: Sequence[Header],
+    transactions: Sequence[Sequence[Transaction]],
+    receipts: Sequence[Sequence[Receipt]],
+    *,
+    name: str = "geth_calls",
+) -> Compared:
+    """Each transaction has one tree, whose root is the transaction: sender, target, value, input, kind, outcome.
+
+    ``name`` is geth_calls or traces. A created contract's address must be the one sender and nonce give. Frames
+    below the root, gas, output and the words of an error are in no commitment; only the tree's shape is checked.
+    """
+    found = frames_of(table)
+    check_shape(found, SEPARATORS[name])
+    rows: list[int] = []
+    roots: list[_Root] = []
+    for header, inside, outcomes in zip(headers, transactions, receipts, strict=True):
+        trees = found.pop(header.number, {})
+        counted(len(trees), len(inside), "call trees", header.number)
+        rows += [trees[position][""] for position in range(len(inside))]
+        roots += [(header.number, *pair) for pair in zip(inside, outcomes, strict=True)]
+    _none_left(found, headers)
+    _check_roots(table.take(pa.array(rows, pa.int64())), roots, name)
+    done = Compared(["root frames equal the transactions"], {"block_number"}, list(OPEN))
+    for more in (check_block_hashes(table, headers), check_transaction_hashes(table, headers, transactions, receipts)):
+        done.checks += more.checks
+        done.covered |= more.covered
+    return done
+
+
+def created_address(sender: bytes, nonce: int) -> bytes:
+    """Where a creating transaction puts its contract (yellow paper, section 7)."""
+    return keccak(sequence(text(sender), uint(nonce)))[12:]
+
+
+def _none_left(found: Frames, headers: Sequence[Header]) -> None:
+    for block in found:
+        raise disagrees("a row lies outside the range", block, headers[0].number, block)
+
+
+def _check_roots(table: pa.Table, roots: list[_Root], name: str) -> None:
+    columns = _geth_columns(roots) if name == "geth_calls" else _trace_columns(roots)
+    senders = [each.sender for _, each, _ in roots]
+    if None not in senders:
+        columns["from_address" if name == "geth_calls" else "action_from"] = senders
+    compare(table, columns, [block for block, _, _ in roots])
+    _check_created(table, "to_address" if name == "geth_calls" else "result_address", roots)
+    _check_errors(table, roots)
+
+
+def _geth_columns(roots: list[_Root]) -> dict[str, Sequence[object]]:
+    return {
+        "typ": ["CREATE" if each.to is None else "CALL" for _, each, _ in roots],
+        "input": [each.input for _, each, _ in roots],
+        **faces("value", [each.value for _, each, _ in roots]),
+    }
+
+
+def _trace_columns(roots: list[_Root]) -> dict[str, Sequence[object]]:
+    return {
+        "action_type": ["create" if each.to is None else "call" for _, each, _ in roots],
+        "action_call_type": [None if each.to is None else "call" for _, each, _ in roots],
+        "action_to": [each.to for _, each, _ in roots],
+        "action_value": [str(each.value) for _, each, _ in roots],
+        "action_input": [None if each.to is None else each.input for _, each, _ in roots],
+        "action_init": [each.input if each.to is None else None for _, each, _ in roots],
+        "action_reward_type": [None for _ in roots],
+    }
+
+
+def _check_created(table: pa.Table, name: str, roots: list[_Root]) -> None:
+    """A call's target in geth_calls; for a creation the address it gives. Failed ones may leave it out."""
+    for (block, each, receipt), got in zip(roots, column(table, name) or [], strict=False):
+        if each.to is not None:
+            expected = each.to if name == "to_address" else None
+        elif each.sender is None or receipt.succeeded is False or (receipt.succeeded is None and got is None):
+            continue
+        else:
+            expected = created_address(each.sender, each.nonce)
+        if got != expected:
+            raise disagrees(f"{name} is not what the chain says", block, expected, got)
+
+
+def _check_errors(table: pa.Table, roots: list[_Root]) -> None:
+    """The root fails exactly when the receipt says so; before Byzantium receipts do not say."""
+    for (block, _, receipt), got in zip(roots, column(table, "error") or [], strict=False):
+        if receipt.succeeded is not None and receipt.succeeded != (got is None):
+            raise disagrees("error is not what the receipt says", block, "null" if receipt.succeeded else "a text", got)

@@ -1,0 +1,178 @@
+"""Rows against proven evidence, one function per dataset.
+
+Each takes a table with all rows of the headers' blocks, raises VerificationFailed with the first disagreement and says
+which columns the evidence covers. Columns a stream does not store are not compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
+
+import pyarrow as pa
+
+from trace_dagster.verify.commitments.prove import first_field
+from trace_dagster.verify.commitments.receipts import prove_receipts, status
+from trace_dagster.verify.model import Header, Outcome, Receipt, Transaction
+from trace_dagster.verify.rows.arrow import cumulative, dense, kinds, logs_of, no_more, required, spans
+from trace_dagster.verify.rows.balance_diffs import check_balance_diffs
+from trace_dagster.verify.rows.calls import check_calls
+from trace_dagster.verify.rows.comparison import Compared, compare, counted, piece_of
+from trace_dagster.verify.rows.shared_columns import check_block_hashes, check_transaction_hashes
+from trace_dagster.verify.rows.token_transfers import check_token_transfers
+from trace_dagster.verify.rows.uint256_columns import faces, input_counts
+
+__all__ = [
+    "check_balance_diffs",
+    "check_block_hashes",
+    "check_blocks",
+    "check_calls",
+    "check_logs",
+    "check_token_transfers",
+    "check_transaction_hashes",
+    "check_transactions",
+]
+
+Transactions = Sequence[Sequence[Transaction]]
+Receipts = Sequence[Sequence[Receipt]]
+Proven = Sequence[Sequence[Outcome]]
+"""See :class:`~trace_dagster.verify.model.Evidence`."""
+
+
+def check_blocks(table: pa.Table, headers: Sequence[Header]) -> Compared:
+    """Every column is the proven header's; size and total_difficulty_* are in no header."""
+    spans(table, piece_of(headers), one_each=True)
+    expected: dict[str, Sequence[object]] = {
+        "block_number": [header.number for header in headers],
+        "block_hash": [header.hash for header in headers],
+        "parent_hash": [header.parent_hash for header in headers],
+        "transactions_root": [header.transactions_root for header in headers],
+        "receipts_root": [header.receipts_root for header in headers],
+        "logs_bloom": [header.logs_bloom for header in headers],
+        "state_root": [header.state_root for header in headers],
+        "author": [header.author for header in headers],
+        "gas_used": [header.gas_used for header in headers],
+        "extra_data": [header.extra_data for header in headers],
+        "timestamp": [header.timestamp for header in headers],
+        "base_fee_per_gas": [header.base_fee_per_gas for header in headers],
+    }
+    covered = compare(table, expected, [header.number for header in headers])
+    return Compared(["header hash", "rows equal the header"], covered)
+
+
+def check_transactions(
+    table: pa.Table,
+    headers: Sequence[Header],
+    transactions: Transactions,
+    receipts: Receipts | None,
+    *,
+    proven: Proven | None = None,
+    deep: bool = False,
+) -> Compared:
+    """Every column is the proven transaction's; type, success and gas used give the receipts root.
+
+    from_address is compared with what the node said and covered when ``deep``: senders were recovered from
+    signatures. n_rlp_bytes is not compared: Cryo counts encodings of its own.
+    """
+    slices = dense(table, piece_of(headers), "transaction_index")
+    for header, span, inside in zip(headers, slices, transactions, strict=True):
+        counted(span.stop - span.start, len(inside), "transactions", header.number)
+    flat = [(header, each) for header, inside in zip(headers, transactions, strict=True) for each in inside]
+    blocks = [header.number for header, _ in flat]
+    covered = compare(table, _transaction_columns(flat), blocks)
+    senders = compare(table, _sender_column([each.sender for _, each in flat]), blocks)
+    checks = ["transactions root", "rows equal the transactions"]
+    if receipts is not None:
+        covered |= _check_outcomes(table, headers, slices, receipts, proven)
+        checks.append("receipts root from rows")
+    return Compared(checks, covered | senders if deep else covered)
+
+
+def check_logs(
+    table: pa.Table,
+    headers: Sequence[Header],
+    receipts: Receipts,
+    transactions: Transactions | None = None,
+    *,
+    proven: Proven | None = None,
+) -> Compared:
+    """The rows' logs, put into the receipts, give the receipts root and the bloom.
+
+    transaction_hash is compared with the proven transactions, or else with what the receipts' node said and then
+    not covered.
+    """
+    piece = piece_of(headers)
+    known: Iterable[Sequence[Outcome] | None] = repeat(None, len(headers)) if proven is None else proven
+    for header, logs, inside, same in zip(headers, logs_of(table, piece), receipts, known, strict=True):
+        prove_receipts(
+            [
+                (each.kind, first_field(each), each.cumulative_gas, tuple(logs.pop(index, ())))
+                for index, each in enumerate(inside)
+            ],
+            header,
+            same,
+        )
+        no_more(logs, len(inside), header.number)
+    columns = {"block_number", "log_index", "transaction_index", "address", "data"}
+    done = Compared(
+        ["logs bloom from rows", "receipts root from rows"], columns | {f"topic{index}" for index in range(4)}
+    )
+    for found in (check_block_hashes(table, headers), check_transaction_hashes(table, headers, transactions, receipts)):
+        done.checks += found.checks
+        done.covered |= found.covered
+    return done
+
+
+def _sender_column(senders: Sequence[bytes | None]) -> dict[str, Sequence[object]]:
+    """Nothing to compare with where the evidence names no senders."""
+    return {} if None in senders else {"from_address": senders}
+
+
+def _transaction_columns(flat: Sequence[tuple[Header, Transaction]]) -> dict[str, Sequence[object]]:
+    inputs = [each.input for _, each in flat]
+    return {
+        "block_number": [header.number for header, _ in flat],
+        "block_hash": [header.hash for header, _ in flat],
+        "timestamp": [header.timestamp for header, _ in flat],
+        "transaction_index": list(_positions(flat)),
+        "transaction_hash": [each.hash for _, each in flat],
+        "nonce": [each.nonce for _, each in flat],
+        "to_address": [each.to for _, each in flat],
+        "input": inputs,
+        "gas_limit": [each.gas_limit for _, each in flat],
+        "gas_price": [each.gas_price for _, each in flat],
+        "transaction_type": [each.kind for _, each in flat],
+        "max_priority_fee_per_gas": [each.max_priority_fee_per_gas for _, each in flat],
+        "max_fee_per_gas": [each.max_fee_per_gas for _, each in flat],
+        **input_counts(inputs),
+        **faces("value", [each.value for _, each in flat]),
+    }
+
+
+def _positions(flat: Sequence[tuple[Header, Transaction]]) -> Iterator[int]:
+    block, position = None, 0
+    for header, _ in flat:
+        position = position + 1 if header.number == block else 0
+        block = header.number
+        yield position
+
+
+def _check_outcomes(
+    table: pa.Table, headers: Sequence[Header], slices: Sequence[slice], receipts: Receipts, proven: Proven | None
+) -> set[str]:
+    """type, success and gas_used of the rows, with the receipts' logs, must give the receipts root."""
+    of = kinds(table, required(table, "block_number"))
+    success, gas = required(table, "success"), required(table, "gas_used")
+    known: Iterable[Sequence[Outcome] | None] = repeat(None, len(headers)) if proven is None else proven
+    for header, span, inside, same in zip(headers, slices, receipts, known, strict=True):
+        counted(span.stop - span.start, len(inside), "receipts", header.number)
+        rows = zip(of[span], success[span], cumulative(gas[span]), inside, strict=True)
+        prove_receipts([_outcome(*row) for row in rows], header, same)
+    covered = {"transaction_type", "gas_used"}
+    before_status = any(each.post_state is not None for inside in receipts for each in inside)
+    return covered if before_status else covered | {"success"}
+
+
+def _outcome(kind: int, succeeded: bool, total: int, receipt: Receipt) -> Outcome:
+    """Before Byzantium a receipt holds no status: the rows' ``success`` cannot be proven."""
+    return kind, status(succeeded) if receipt.post_state is None else first_field(receipt), total, receipt.logs

@@ -1,0 +1,128 @@
+"""Columns that say one thing in several ways: the three faces of a uint256, the byte counts of an input."""
+
+from __future__ import annotations
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trace_dagster.errors import VerificationFailed
+from trace_dagster.verify.mismatch import disagrees
+from trace_dagster.verify.rows.arrow import block_at, column, first, plain
+
+FACES = ("_binary", "_string", "_f64")
+INPUT_COUNTS = ("n_input_bytes", "n_input_zero_bytes", "n_input_nonzero_bytes")
+
+
+def numbers_with_faces(table: pa.Table) -> list[str]:
+    """Names of the uint256 values that have at least two of their faces in the table, sorted."""
+    bases = {name.removesuffix(face) for name in table.column_names for face in FACES if name.endswith(face)}
+    return sorted(base for base in bases if sum(base + face in table.column_names for face in FACES) > 1)
+
+
+def check_faces(table: pa.Table) -> list[str]:
+    """The faces of each uint256 must agree; returns the names of those checked."""
+    found = numbers_with_faces(table)
+    if not found:
+        return []
+    for base, agreeing in zip(found, _plainly_agreeing(table, found), strict=True):
+        if not pc.all(agreeing, min_count=0).as_py():
+            _check_faces(table.filter(pc.invert(agreeing)), base)
+    return found
+
+
+def faces(base: str, values: list[int | None]) -> dict[str, list[object]]:
+    """What each face of a uint256 column holds: 32 bytes big-endian, decimal text, the nearest double."""
+    return {
+        f"{base}_binary": [None if value is None else value.to_bytes(32, "big") for value in values],
+        f"{base}_string": [None if value is None else str(value) for value in values],
+        f"{base}_f64": [None if value is None else float(value) for value in values],
+    }
+
+
+def input_counts(inputs: list[bytes]) -> dict[str, list[int]]:
+    """The byte counts Cryo derives from a transaction's input."""
+    zeros = [data.count(0) for data in inputs]
+    sizes = [len(data) for data in inputs]
+    return dict(
+        zip(INPUT_COUNTS, (sizes, zeros, [size - zero for size, zero in zip(sizes, zeros, strict=True)]), strict=True)
+    )
+
+
+def check_input_counts(table: pa.Table) -> bool:
+    """The n_input_* columns must count the input; False when there is nothing to compare."""
+    present = [name for name in INPUT_COUNTS if name in table.column_names]
+    if "input" not in table.column_names or not present:
+        return False
+    inputs = plain(table, "input")
+    row = first(inputs.is_null())
+    if row is not None:
+        raise VerificationFailed("a transaction has no input", block=block_at(table, row))
+    sizes, zeros = pc.binary_length(inputs), pc.count_substring(inputs, b"\0")
+    for name, expected in zip(INPUT_COUNTS, (sizes, zeros, pc.subtract(sizes, zeros)), strict=True):
+        if name in present:
+            row = first(pc.fill_null(pc.not_equal(plain(table, name), expected), True))
+            if row is not None:
+                want, got = expected[row].as_py(), plain(table, name)[row].as_py()
+                raise disagrees(f"{name} does not count the input", block_at(table, row), want, got)
+    return True
+
+
+def _plainly_agreeing(table: pa.Table, bases: list[str]) -> list[pa.ChunkedArray]:
+    """For each number, which rows are known to agree: null in every face, or equal and below 2^127.
+
+    There the arithmetic of columns is exact; the others need Python's.
+    """
+    given = {base: [base + face for face in FACES if base + face in table.column_names] for base in bases}
+    names = [name for columns in given.values() for name in columns]
+    try:
+        frame = pl.DataFrame(pl.from_arrow(pa.table({name: plain(table, name) for name in names})))
+        agreeing = frame.select(_agree_plainly(base, columns).alias(base) for base, columns in given.items())
+    except (pl.exceptions.PolarsError, pa.ArrowException):  # columns of other types: left to the exact comparison
+        return [pa.chunked_array([pa.array([False] * table.num_rows, pa.bool_())])] * len(bases)
+    return [agreeing[base].to_arrow() for base in bases]
+
+
+def _agree_plainly(base: str, names: list[str]) -> pl.Expr:
+    binary, text, double = (pl.col(base + face) for face in FACES)
+    low = binary.bin.slice(16, 16).bin.reinterpret(dtype=pl.Int128, endianness="big")
+    value = low if f"{base}_binary" in names else text.cast(pl.Int128, strict=False)
+    rules = {
+        f"{base}_binary": (binary.bin.size() == 32) & (binary.bin.slice(0, 16) == bytes(16)),
+        f"{base}_string": value.cast(pl.String) == text,
+        f"{base}_f64": value.cast(pl.Float64) == double,
+    }
+    agreeing = pl.all_horizontal(value >= 0, *[rules[name] for name in names])
+    return (agreeing | pl.all_horizontal(pl.col(name).is_null() for name in names)).fill_null(False)
+
+
+def _check_faces(table: pa.Table, base: str) -> None:
+    blocks = plain(table, "block_number").to_pylist()
+    given = {face: column(table, base + face) for face in FACES}
+    values = _numbers(base, given["_binary"], given["_string"], blocks)
+    for name, expected in faces(base, values).items():
+        if name in table.column_names:
+            _agree(f"{name} does not agree with the value's other columns", blocks, expected, column(table, name) or [])
+
+
+def _numbers(
+    base: str, binary: list[bytes | None] | None, string: list[str | None] | None, blocks: list[int]
+) -> list[int | None]:
+    """The exact numbers, from whichever exact face is there: two faces always include one."""
+    if binary is not None:
+        return [None if value is None else int.from_bytes(value[:33], "big") % 2**256 for value in binary]
+    assert string is not None
+    found: list[int | None] = []
+    for value, block in zip(string, blocks, strict=True):
+        if value is not None and not (value.isascii() and value.isdigit() and len(value) <= 78 and int(value) < 2**256):
+            raise VerificationFailed(f"{base}_string is no uint256", block=block)
+        found.append(None if value is None else int(value))
+    return found
+
+
+def _agree(sentence: str, blocks: list[int], expected: list[object] | list[int], got: list[object]) -> None:
+    if expected == got:
+        return
+    for block, want, have in zip(blocks, expected, got, strict=True):
+        if want != have:
+            raise disagrees(sentence, block, want, have)

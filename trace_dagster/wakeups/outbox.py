@@ -1,0 +1,74 @@
+"""The outbox: what must be told to others, written in the transaction that makes it true."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from trace_dagster.registry.connection import Database
+from trace_dagster.registry.publications import Publication, publication
+from trace_dagster.registry.wake import wake
+from trace_dagster.wakeups.driver import QueueDriver, WakeUp
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One ``range_committed`` event."""
+
+    outbox_id: UUID
+    chain_id: int
+    dataset_key: str
+    derived: bool
+    publication: Publication
+
+
+class Outbox:
+    """The publisher's side. Any number of publishers may run at once."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def publish(self, queue: QueueDriver, *, limit: int) -> int:
+        """Hand up to ``limit`` due wake-ups to the queue, then mark them; returns how many.
+
+        A crash between the two publishes them once more. Raises Unavailable when the queue does not
+        answer: the rows stay for the next time.
+        """
+        with self._database.transaction() as session:
+            rows = session.all("unsent_wakeups", limit=limit)
+            if rows:
+                queue.publish([WakeUp(row["task_id"], row["payload"]["wake_seq"]).encode() for row in rows])
+                session.run("mark_sent", outbox_ids=[row["outbox_id"] for row in rows])
+        return len(rows)
+
+    def rewake(self, *, patience_seconds: float, limit: int) -> int:
+        """Wake again what should have been picked up ``patience_seconds`` ago; returns how many tasks."""
+        with self._database.transaction() as session:
+            tasks = [
+                row["task_id"] for row in session.all("overdue_tasks", patience_seconds=patience_seconds, limit=limit)
+            ]
+            if tasks:
+                session.run("leave_batches", task_ids=tasks)
+                wake(session, tasks)
+        return len(tasks)
+
+    def untold_commits(self, *, older_than_seconds: float, limit: int) -> list[Commit]:
+        """Commits that nobody has confirmed to be shown in Dagster, oldest first."""
+        with self._database.transaction() as session:
+            rows = session.all("untold_commits", older_than_seconds=older_than_seconds, limit=limit)
+        return [
+            Commit(
+                row["outbox_id"],
+                row["chain_id"],
+                row["dataset_key"],
+                row["kind"] == "derived",
+                publication(row, created=True),
+            )
+            for row in rows
+        ]
+
+    def mark_told(self, outbox_ids: Sequence[UUID]) -> None:
+        """Dagster shows these commits."""
+        with self._database.transaction() as session:
+            session.run("mark_sent", outbox_ids=list(outbox_ids))
