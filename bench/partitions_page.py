@@ -23,8 +23,8 @@ from trace_dagster.defs.materializations import materialization
 from trace_dagster.defs.streams import asset_key
 from trace_dagster.lite.ports import HOST, Ports
 from trace_dagster.lite.processes import Child, Service
-from trace_dagster.registry.jobs import StreamRow
 from trace_dagster.registry.publications import Publication
+from trace_dagster.registry.streams import StreamRow
 
 OURS, STOCK = "trace_dagster", "stock"
 STOCK_MODULE = """

@@ -28,9 +28,8 @@ from bench.product import DATASETS
 from trace_dagster.blocks import BlockRange
 from trace_dagster.config.chain_sync import parse
 from trace_dagster.config.settings import settings_from
-from trace_dagster.defs.streams import spec_of
 from trace_dagster.devchain.constants import CHAIN_ID
-from trace_dagster.ingest.work import StreamSpec, Work
+from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.lite.home import Home
 from trace_dagster.lite.ports import HOST, Ports
 from trace_dagster.lite.postgres import dsn, postgres_service
@@ -38,6 +37,7 @@ from trace_dagster.lite.processes import Child, Service
 from trace_dagster.lite.s3 import s3_service
 from trace_dagster.registry.jobs import Bounds
 from trace_dagster.registry.migrations import migrate
+from trace_dagster.registry.streams import StreamSpec
 from trace_dagster.runtime import Runtime
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.objects import ensure_bucket
@@ -107,13 +107,13 @@ def applied(runtime: Runtime, name: str, verify: str, blocks: int, chunk: int) -
     job = parse(JOB.format(name=name, chain=CHAIN_ID, blocks=blocks, chunk=chunk, verify=verify, streams=streams))
     runtime.jobs.apply(job, Bounds(0, blocks))
     found = {stream.dataset_key: stream for stream in runtime.jobs.streams() if stream.job_name == name}
-    return {dataset: spec_of(found[f"{dataset}_{name}"]) for dataset in DATASETS}
+    return {dataset: found[f"{dataset}_{name}"] for dataset in DATASETS}
 
 
 def bring_in(runtime: Runtime, spec: StreamSpec, span: BlockRange) -> None:
     """Claim a range and commit it."""
     work = runtime.ingest.claim(spec, span, "bench", wait_seconds=0)
-    assert isinstance(work, Work)
+    assert isinstance(work, ClaimedRange)
     runtime.ingest.commit(work)
 
 

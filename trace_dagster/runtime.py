@@ -15,7 +15,6 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.config.settings import Settings
 from trace_dagster.errors import ForkConflict, InvalidInput, TraceError
 from trace_dagster.ingest.heartbeat import Heart
-from trace_dagster.ingest.work import StreamSpec
 from trace_dagster.planning.dispatcher import Dispatcher
 from trace_dagster.planning.heads import Heads
 from trace_dagster.planning.planner import Planner
@@ -23,8 +22,9 @@ from trace_dagster.registry.catalog import Reading
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.endpoint_scores import Standings
 from trace_dagster.registry.forks import Forks
-from trace_dagster.registry.jobs import Jobs, StreamRow
+from trace_dagster.registry.jobs import Jobs
 from trace_dagster.registry.publications import Publications
+from trace_dagster.registry.streams import StreamRow, StreamSpec
 from trace_dagster.registry.tasks import Tasks
 from trace_dagster.rpc.pools import RpcPool, pool_named
 from trace_dagster.wakeups.driver import QueueDriver
@@ -204,7 +204,7 @@ class Runtime:
         from trace_dagster.evidence.committed import Committed
 
         committed = Committed(self.database, self.store, spec.dataset_uuid, block_range, SOURCES)
-        return Witness(spec.cryo_dataset_name, spec.chain_id, committed, self.shared, block_range)
+        return Witness(spec.dataset.name, spec.chain_id, committed, self.shared, block_range)
 
     def settle(self, conflict: ForkConflict, pool: RpcPool, used: list[str]) -> TraceError:
         """See :func:`trace_dagster.ingest.fork_resolution.settle`."""

@@ -11,7 +11,6 @@ from tests.acceptance.jobs import job_file
 from trace_dagster.blocks import BlockRange
 from trace_dagster.cli.dagster_client import DagsterWeb
 from trace_dagster.config.settings import settings_from
-from trace_dagster.defs.streams import spec_of
 from trace_dagster.registry.publications import Publications
 from trace_dagster.runtime import Runtime
 
@@ -114,7 +113,7 @@ def test_a_commit_dagster_never_heard_of_is_reported_by_reconciliation(stack, op
         stream = runtime.jobs.stream_of("operated", "blocks_operated")
         visible = Publications(runtime.database).visible(stream.dataset_uuid, block_range)
         runtime.store.delete([key for key, _ in Publications(runtime.database).files(visible)])
-        work = runtime.ingest.claim(spec_of(stream), block_range, "no run", wait_seconds=0, refresh=True)
+        work = runtime.ingest.claim(stream, block_range, "no run", wait_seconds=0, refresh=True)
         version = runtime.ingest.commit(work).dataset_version
     finally:
         runtime.close()

@@ -10,12 +10,12 @@ import pytest
 
 from tests.support.clock import advance
 from tests.support.cycle import Cycle
-from tests.support.registry import apply, assert_registry_sound, ingesting, job_text, spec
+from tests.support.registry import apply, assert_registry_sound, ingesting, job_text
 from trace_dagster.blocks import BlockRange
 from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.errors import Corrupt, InvalidInput, LeaseLost, Refused, Unavailable
+from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.ingest.commit import Committer
-from trace_dagster.ingest.work import Work
 from trace_dagster.planning.dispatcher import loaded_as
 from trace_dagster.planning.heads import Heads
 from trace_dagster.registry.catalog import Reading
@@ -57,7 +57,7 @@ def planned(database, cycle, **options):
 
 
 def claimed(tasks, stream, block_range=FIRST) -> Lease:
-    lease = tasks.claim(spec(stream).task_id(block_range), stream.dataset_uuid, block_range, "run")
+    lease = tasks.claim(stream.task_id(block_range), stream.dataset_uuid, block_range, "run")
     assert isinstance(lease, Lease)
     return lease
 
@@ -182,8 +182,8 @@ class TestOutboxAndQueue:
         for number, retry in ((0, False), (1, True)):
             cell = BlockRange(number * 100, number * 100 + 100)
             cycle.tasks.fail(claimed(cycle.tasks, stream, cell), "because", retry=retry)
-            assert cycle.ingest.claim(spec(stream), cell, "run", wait_seconds=0, by_hand=False) is None
-            assert isinstance(cycle.ingest.claim(spec(stream), cell, "person", wait_seconds=0), Work)
+            assert cycle.ingest.claim(stream, cell, "run", wait_seconds=0, by_hand=False) is None
+            assert isinstance(cycle.ingest.claim(stream, cell, "person", wait_seconds=0), ClaimedRange)
 
     def test_wakeups_of_a_job_that_is_never_loaded_do_not_fill_the_dead_table(self, database, cycle):
         planned(database, cycle, to_block=300)
@@ -321,7 +321,7 @@ class TestFence:
 
         monkeypatch.setattr(Committer, "_manifest", staticmethod(other))
         with ingesting(database, store) as ingest, pytest.raises(Refused, match="is not that of the leased task"):
-            ingest.commit(ingest.claim(spec(stream), FIRST, "run", wait_seconds=0))
+            ingest.commit(ingest.claim(stream, FIRST, "run", wait_seconds=0))
         assert Reading(database).coverage(stream.dataset_uuid) == []
         assert task(database)["state"] == "failed"
 
@@ -349,7 +349,7 @@ class TestFence:
 
         monkeypatch.setattr(Publications, "commit", twice)
         with ingesting(database, store) as ingest:
-            ingest.commit(ingest.claim(spec(stream), FIRST, "run", wait_seconds=0))
+            ingest.commit(ingest.claim(stream, FIRST, "run", wait_seconds=0))
         lease, manifest, values = seen[0]
         with pytest.raises(LeaseLost):
             real(Publications(database), lease, manifest, **values)
@@ -366,7 +366,7 @@ class TestFence:
 
         monkeypatch.setattr(Publications, "commit", noted)
         with ingesting(database, store) as ingest:
-            first = ingest.commit(ingest.claim(spec(stream), FIRST, "run", wait_seconds=0))
+            first = ingest.commit(ingest.claim(stream, FIRST, "run", wait_seconds=0))
         cycle.tasks.requeue(stream.job_id, None, FIRST, ("committed",))
         lease = claimed(cycle.tasks, stream)
         manifest, values = seen[0]
@@ -389,7 +389,7 @@ class TestRetries:
         with ingesting(database, store, engine=Failing(), max_attempts=4) as ingest:
             for _ in range(3):
                 with pytest.raises(Unavailable):
-                    ingest.commit(ingest.claim(spec(stream), FIRST, "run", wait_seconds=0))
+                    ingest.commit(ingest.claim(stream, FIRST, "run", wait_seconds=0))
                 (row,) = rows(database, "select extract(epoch from not_before - now()) as wait, state from trace.tasks")
                 assert row["state"] == "queued"
                 waits.append(float(row["wait"]))
@@ -406,7 +406,7 @@ class TestRetries:
     def test_a_range_that_fails_for_good_frees_its_slot_and_can_be_tried_again(self, database, cycle, store):
         stream = planned(database, cycle, to_block=200, inflight=1)
         with ingesting(database, store, engine=Failing(), max_attempts=1) as ingest, pytest.raises(Unavailable):
-            ingest.commit(ingest.claim(spec(stream), FIRST, "run", wait_seconds=0))
+            ingest.commit(ingest.claim(stream, FIRST, "run", wait_seconds=0))
         assert (task(database)["state"], task(database)["error"]) == (
             "dead",
             "gave up after 1 tries: node away",
@@ -443,7 +443,7 @@ class TestRetries:
         with ingesting(database, store) as ingest:
             ingest._pool = lambda *_: (_ for _ in ()).throw(Unavailable("rpc pool none does not answer"))
             with pytest.raises(Unavailable):
-                ingest.commit(ingest.claim(spec(stream), FIRST, "run", wait_seconds=0))
+                ingest.commit(ingest.claim(stream, FIRST, "run", wait_seconds=0))
         assert (task(database)["state"], task(database)["error"]) == ("queued", "rpc pool none does not answer")
 
 
@@ -453,12 +453,12 @@ class TestByHand:
         Heads(database, lambda _: (900, 450)).observe(cycle.jobs.streams())
         cycle.planner.plan()
         with pytest.raises(Refused, match="not final yet"):
-            cycle.ingest.claim(spec(stream), BlockRange(900, 1000), "person", wait_seconds=0)
+            cycle.ingest.claim(stream, BlockRange(900, 1000), "person", wait_seconds=0)
 
     def test_a_range_nobody_planned_is_planned_by_its_claim(self, database, store):
         stream = apply(database, job_text(streams=ONE))["blocks"]
         with ingesting(database, store) as ingest:
-            assert ingest.commit(ingest.claim(spec(stream), BlockRange(300, 400), "ui", wait_seconds=0)).created
+            assert ingest.commit(ingest.claim(stream, BlockRange(300, 400), "ui", wait_seconds=0)).created
         cycle = Cycle(database, store)
         cycle.turn()
         cycle.close()
@@ -477,7 +477,7 @@ class TestByHand:
         def person(number):
             with ingesting(database, store, engine=Counting()) as ingest:
                 for start in range(0, 400, 100):
-                    work = ingest.claim(spec(stream), BlockRange(start, start + 100), f"ui{number}", wait_seconds=30)
+                    work = ingest.claim(stream, BlockRange(start, start + 100), f"ui{number}", wait_seconds=30)
                     if hasattr(work, "lease"):
                         ingest.commit(work)
 
@@ -524,9 +524,7 @@ class TestByHand:
     def test_a_slot_is_waited_for_without_an_end_a_lease_is_not(self, database, cycle):
         stream = planned(database, cycle, to_block=200, inflight=1)
         claimed(cycle.tasks, stream)
-        other = cycle.tasks.claim(
-            spec(stream).task_id(BlockRange(100, 200)), stream.dataset_uuid, BlockRange(100, 200), "r"
-        )
+        other = cycle.tasks.claim(stream.task_id(BlockRange(100, 200)), stream.dataset_uuid, BlockRange(100, 200), "r")
         assert other is Unclaimed.NO_SLOT
         with pytest.raises(Unavailable, match="leased by another run"):
-            cycle.ingest.claim(spec(stream), FIRST, "run", wait_seconds=0)
+            cycle.ingest.claim(stream, FIRST, "run", wait_seconds=0)

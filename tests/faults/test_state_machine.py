@@ -20,12 +20,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.support.clock import advance
 from tests.support.cycle import Cycle
-from tests.support.registry import apply, job_text, spec
+from tests.support.registry import apply, job_text
 from tests.support.transitions import DOCUMENTED, log_transitions, seen_transitions
 from trace_dagster.blocks import BlockRange, cells
 from trace_dagster.errors import LeaseLost, Refused
+from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.ingest.commit import Rows, Target
-from trace_dagster.ingest.work import Work
 from trace_dagster.manifest import Manifest, ManifestFile
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.retention import Sweeping
@@ -148,7 +148,7 @@ class Registry(RuleBasedStateMachine):
     @rule(data=st.data(), refresh=st.booleans())
     def a_worker_claims(self, data, refresh):
         cell = data.draw(st.sampled_from(list(cells(BlockRange(0, self.end), self.stream.chunk_size))))
-        identity = spec(self.stream).task_id(cell)
+        identity = self.stream.task_id(cell)
         self.cycle.tasks.ensure(identity, self.stream.dataset_uuid, cell, self.stream.config_hash)
         live = self.sql("select count(*) as n from trace.tasks where state = 'running' and lease_expires_at >= now()")
         try:
@@ -337,7 +337,7 @@ class Registry(RuleBasedStateMachine):
         raise AssertionError(f"never finished: {sorted(set(range(self.end)) - self.committed)[:5]}")
 
     def work(self, block_range: BlockRange):
-        identity = spec(self.stream).task_id(block_range)
+        identity = self.stream.task_id(block_range)
         lease = self.cycle.tasks.claim(identity, self.stream.dataset_uuid, block_range, "run")
         if isinstance(lease, Lease):
             self.holder[identity] = lease
@@ -377,16 +377,16 @@ def test_every_documented_transition_happens(database, store):
 
     def claim(number, **options):
         cell = BlockRange(number * 100, number * 100 + 100)
-        lease = cycle.tasks.claim(spec(stream).task_id(cell), stream.dataset_uuid, cell, "run", **options)
+        lease = cycle.tasks.claim(stream.task_id(cell), stream.dataset_uuid, cell, "run", **options)
         assert isinstance(lease, Lease)
         return lease
 
     def again(number, state):
         assert cycle.tasks.requeue(stream.job_id, None, BlockRange(number * 100, number * 100 + 1), (state,)) == 1
 
-    cycle.ingest.commit(Work(spec(stream), BlockRange(0, 100), claim(0)))
+    cycle.ingest.commit(ClaimedRange(stream, BlockRange(0, 100), claim(0)))
     again(0, "committed")
-    cycle.ingest.commit(Work(spec(stream), BlockRange(0, 100), claim(0)))
+    cycle.ingest.commit(ClaimedRange(stream, BlockRange(0, 100), claim(0)))
     cycle.tasks.release(claim(0, refresh=True))
     claim(1)
     advance(database, 61)

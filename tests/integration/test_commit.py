@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pytest
 
-from tests.support.registry import apply, assert_registry_sound, ingesting, job_text, ranges, rows_of, spec
+from tests.support.registry import apply, assert_registry_sound, ingesting, job_text, ranges, rows_of
 from trace_dagster.blocks import BlockRange
 from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.errors import CapExceeded, LeaseLost, Refused, Unavailable, VerificationFailed
@@ -21,7 +21,7 @@ FIRST = BlockRange(0, 100)
 
 
 def commit(ingest, stream, block_range=FIRST):
-    work = ingest.claim(spec(stream), block_range, "run", wait_seconds=1)
+    work = ingest.claim(stream, block_range, "run", wait_seconds=1)
     return work if isinstance(work, Publication) else ingest.commit(work)
 
 
@@ -68,7 +68,7 @@ def test_a_committed_range_is_skipped_without_rpc(database, store):
 def test_many_claims_of_one_range_have_one_winner(database, store):
     blocks = apply(database)["blocks"]
     tasks = Tasks(database)
-    identity = spec(blocks).task_id(FIRST)
+    identity = blocks.task_id(FIRST)
     tasks.ensure(identity, blocks.dataset_uuid, FIRST, blocks.config_hash)
     with ThreadPoolExecutor(8) as pool:
         outcomes = list(pool.map(lambda n: tasks.claim(identity, blocks.dataset_uuid, FIRST, f"run{n}"), range(16)))
@@ -81,7 +81,7 @@ def test_max_inflight_counts_leases_of_every_run(database, store):
     tasks = Tasks(database)
     outcomes = []
     for block_range in ranges(blocks, 3):
-        identity = spec(blocks).task_id(block_range)
+        identity = blocks.task_id(block_range)
         tasks.ensure(identity, blocks.dataset_uuid, block_range, blocks.config_hash)
         outcomes.append(tasks.claim(identity, blocks.dataset_uuid, block_range, "run"))
     assert [type(outcome) for outcome in outcomes] == [Lease, Lease, Unclaimed]
@@ -91,7 +91,7 @@ def test_max_inflight_counts_leases_of_every_run(database, store):
 def test_a_zombie_that_writes_after_the_winner_changes_nothing(database, store):
     blocks = apply(database)["blocks"]
     with ingesting(database, store) as ingest:
-        zombie = ingest.claim(spec(blocks), FIRST, "zombie", wait_seconds=1)
+        zombie = ingest.claim(blocks, FIRST, "zombie", wait_seconds=1)
         lapse(database, zombie.lease.task_id)
         winner = commit(ingest, blocks)
         before = store.get(winner.manifest_key)
@@ -104,7 +104,7 @@ def test_a_zombie_that_writes_after_the_winner_changes_nothing(database, store):
 def test_a_zombie_that_wrote_its_manifest_first_is_replaced_and_cannot_commit(database, store):
     blocks = apply(database)["blocks"]
     with ingesting(database, store) as ingest:
-        zombie = ingest.claim(spec(blocks), FIRST, "zombie", wait_seconds=1)
+        zombie = ingest.claim(blocks, FIRST, "zombie", wait_seconds=1)
         lapse(database, zombie.lease.task_id)
         real_commit = Publications.commit
 
@@ -125,7 +125,7 @@ def test_a_zombie_that_wrote_its_manifest_first_is_replaced_and_cannot_commit(da
 def test_a_lapsed_lease_nobody_took_may_still_commit(database, store):
     blocks = apply(database)["blocks"]
     with ingesting(database, store) as ingest:
-        work = ingest.claim(spec(blocks), FIRST, "slow", wait_seconds=1)
+        work = ingest.claim(blocks, FIRST, "slow", wait_seconds=1)
         lapse(database, work.lease.task_id)
         assert ingest.commit(work).created
     assert_registry_sound(database, store)
@@ -148,7 +148,7 @@ def test_a_new_registry_over_an_old_bucket_commits_over_what_is_there(database, 
 def test_a_wrong_token_can_do_nothing(database, store):
     blocks = apply(database)["blocks"]
     with ingesting(database, store) as ingest:
-        work = ingest.claim(spec(blocks), FIRST, "run", wait_seconds=1)
+        work = ingest.claim(blocks, FIRST, "run", wait_seconds=1)
         tasks = Tasks(database)
         forged = Lease(work.lease.task_id, work.lease.attempt, type(work.lease.token)(int=7), 0)
         with pytest.raises(LeaseLost):
@@ -178,7 +178,7 @@ def test_heartbeats_keep_a_range_longer_than_its_lease(database, store):
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Tasks, "heartbeat", counted)
-            work = ingest.claim(spec(blocks), FIRST, "run", wait_seconds=1)
+            work = ingest.claim(blocks, FIRST, "run", wait_seconds=1)
             assert ingest.commit(work).created
     assert_registry_sound(database, store)
 
@@ -291,7 +291,7 @@ def test_ranges_that_are_no_cell_of_the_plan_are_refused(database, store):
     with ingesting(database, store) as ingest:
         commit(ingest, blocks)
         with pytest.raises(Refused):
-            ingest.claim(spec(blocks), BlockRange(50, 150), "run", wait_seconds=0)
+            ingest.claim(blocks, BlockRange(50, 150), "run", wait_seconds=0)
 
 
 def test_a_store_that_goes_away_half_way_is_one_clear_error(database, store, s3):

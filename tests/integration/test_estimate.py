@@ -15,7 +15,6 @@ from trace_dagster.blocks import BlockRange, cells
 from trace_dagster.cli import main
 from trace_dagster.config.chain_sync import read
 from trace_dagster.datasets.catalogue import catalogue
-from trace_dagster.defs.streams import spec_of
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.constants import CHAIN_ID, FINAL_BEHIND
 from trace_dagster.devchain.server import application
@@ -105,7 +104,7 @@ def applied(path, postgres_url, s3, url):
     with running(postgres_url, s3, dev=url) as runtime:
         runtime.jobs.apply(read(path), Bounds(0, END))
         runtime.pool("dev", CHAIN_ID)  # asks for the chain's id, once per process
-        yield runtime, {stream.dataset_key: spec_of(stream) for stream in runtime.jobs.streams()}
+        yield runtime, {stream.dataset_key: stream for stream in runtime.jobs.streams()}
 
 
 def sync(runtime, spec):

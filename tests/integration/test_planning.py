@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.clock import advance
 from tests.support.cycle import Cycle
-from tests.support.registry import apply, assert_registry_sound, ingesting, job_text, spec
+from tests.support.registry import apply, assert_registry_sound, ingesting, job_text
 from trace_dagster.blocks import BlockRange
 from trace_dagster.config.chain_sync import parse
 from trace_dagster.errors import Unavailable
@@ -151,8 +151,8 @@ class TestApply:
         stream = apply(database, job_text(streams=ONE, to_block=600))["blocks"]
         with ingesting(database, store) as ingest:
             for start in (0, 300):
-                ingest.commit(ingest.claim(spec(stream), BlockRange(start, start + 100), "run", wait_seconds=0))
-            held = ingest.claim(spec(stream), BlockRange(400, 500), "run", wait_seconds=0)
+                ingest.commit(ingest.claim(stream, BlockRange(start, start + 100), "run", wait_seconds=0))
+            held = ingest.claim(stream, BlockRange(400, 500), "run", wait_seconds=0)
             observe(database, latest=10_000)
             plan(database)
             apply(database, job_text(streams=ONE, to_block=600, chunk=250))
@@ -178,7 +178,7 @@ class TestApply:
         observe(database, latest=10_000)
         plan(database)
         with ingesting(database, store) as ingest:
-            ingest.commit(ingest.claim(spec(stream), BlockRange(500, 600), "run", wait_seconds=0))
+            ingest.commit(ingest.claim(stream, BlockRange(500, 600), "run", wait_seconds=0))
         apply(database, job_text(streams=ONE, to_block=250))
         assert plan(database)[0] == [(0, 100), (100, 200), (200, 250), (500, 600)]
         apply(database, job_text(streams=ONE, to_block=600))

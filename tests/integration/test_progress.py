@@ -9,7 +9,7 @@ from dagster import AssetObservation, DagsterInstance, SkipReason, build_sensor_
 
 from tests.support.clock import advance
 from tests.support.nodes import environment
-from tests.support.registry import apply, ingesting, job_text, ranges, spec
+from tests.support.registry import apply, ingesting, job_text, ranges
 from trace_dagster.cli.render import status_table
 from trace_dagster.config.settings import settings_from
 from trace_dagster.defs.progress import OBSERVED_SECONDS, progress_observations
@@ -46,7 +46,7 @@ def commit(database, store, stream, count, first=0, seconds=10.0):
     """Commit ranges one after the other, each in so many seconds."""
     with ingesting(database, store) as ingest:
         for block_range in ranges(stream, first + count)[first:]:
-            work = ingest.claim(spec(stream), block_range, "run", wait_seconds=5)
+            work = ingest.claim(stream, block_range, "run", wait_seconds=5)
             advance(database, seconds / 2)
             ingest.commit(work)
             advance(database, seconds / 2)

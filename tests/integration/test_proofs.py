@@ -15,11 +15,10 @@ from trace_dagster.chaos_rpc.proxy import chaos_rpc
 from trace_dagster.cli.render import standings_table
 from trace_dagster.cli.verification import certify_job, verify_job
 from trace_dagster.config.chain_sync import parse
-from trace_dagster.defs.streams import spec_of
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.errors import InvalidInput, Refused, Unavailable, UnknownFormat, VerificationFailed
-from trace_dagster.ingest.work import Work
+from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.maintenance.certificate import check_files, read, unanchored
 from trace_dagster.manifest import decode
 from trace_dagster.registry.jobs import Bounds
@@ -68,8 +67,8 @@ def apply(runtime, *, end=300, streams=FOUR, verify="full", name="proofs"):
 
 def commit(runtime, stream, start, *, refresh=False):
     """Bring one range in, as a run does."""
-    work = runtime.ingest.claim(spec_of(stream), BlockRange(start, start + 100), "run", wait_seconds=0, refresh=refresh)
-    assert isinstance(work, Work), work
+    work = runtime.ingest.claim(stream, BlockRange(start, start + 100), "run", wait_seconds=0, refresh=refresh)
+    assert isinstance(work, ClaimedRange), work
     return runtime.ingest.commit(work)
 
 

@@ -40,7 +40,7 @@ def test_four_streams_fetch_each_blocks_evidence_once(postgres_url, s3, chain):
     with counting(server.application(chain)) as (node, calls), running(postgres_url, s3, dev=node) as runtime:
         streams = apply(runtime, end=BLOCKS)
         for stream in streams.values():
-            runtime.shared.expect(stream.chain_id, stream.cryo_dataset_name)
+            runtime.shared.expect(stream.chain_id, stream.dataset.name)
         published = bring_in(runtime, streams)
         assert {each.verification["level"] for each in published} == {"full", "crosschecked"}
         cryo = {"eth_getBlockByNumber": 3 * BLOCKS, "eth_getBlockReceipts": 0}  # blocks, transactions, geth_calls

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.clock import advance
-from tests.support.registry import apply, assert_registry_sound, ingesting, job_text, spec
+from tests.support.registry import apply, assert_registry_sound, ingesting, job_text
 from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import LeaseLost
 from trace_dagster.maintenance.sweep import sweep
@@ -37,7 +37,7 @@ def orphan(database, store, stream, monkeypatch):
     with ingesting(database, store) as ingest, monkeypatch.context() as patched:
         patched.setattr(Publications, "commit", dies)
         patched.setattr(Tasks, "release", lambda *_: None)
-        work = ingest.claim(spec(stream), FIRST, "run", wait_seconds=0)
+        work = ingest.claim(stream, FIRST, "run", wait_seconds=0)
         with pytest.raises(Died):
             ingest.commit(work)
     return work
@@ -67,7 +67,7 @@ def test_a_dead_attempts_objects_go_after_the_grace_period_and_not_before(databa
 
 def test_a_fenced_attempt_cannot_commit_any_more(database, store, stream):
     with ingesting(database, store) as ingest:
-        work = ingest.claim(spec(stream), FIRST, "sleeper", wait_seconds=0)
+        work = ingest.claim(stream, FIRST, "sleeper", wait_seconds=0)
         advance(database, 2 * HOUR)
         assert swept(database, store).attempts_fenced == 1
         with pytest.raises(LeaseLost):
@@ -79,7 +79,7 @@ def test_a_range_someone_works_on_is_left_alone(database, store, stream, monkeyp
     orphan(database, store, stream, monkeypatch)
     advance(database, 2 * HOUR)
     with ingesting(database, store) as ingest:
-        work = ingest.claim(spec(stream), FIRST, "second", wait_seconds=0)
+        work = ingest.claim(stream, FIRST, "second", wait_seconds=0)
         assert swept(database, store).objects_removed == 0
         published = ingest.commit(work)
     assert published.created
@@ -90,9 +90,9 @@ def test_a_range_someone_works_on_is_left_alone(database, store, stream, monkeyp
 
 def test_a_live_version_stays_and_a_replaced_one_goes(database, store, stream):
     with ingesting(database, store) as ingest:
-        first = ingest.commit(ingest.claim(spec(stream), FIRST, "run", wait_seconds=0))
+        first = ingest.commit(ingest.claim(stream, FIRST, "run", wait_seconds=0))
         store.delete([key for key, _ in Publications(database).files(first)])
-        second = ingest.commit(ingest.claim(spec(stream), FIRST, "run", wait_seconds=0, refresh=True))
+        second = ingest.commit(ingest.claim(stream, FIRST, "run", wait_seconds=0, refresh=True))
     assert second.generation == 1
     assert swept(database, store).generations_retired == 0
     advance(database, 2 * HOUR)
@@ -101,7 +101,7 @@ def test_a_live_version_stays_and_a_replaced_one_goes(database, store, stream):
     assert len(list(store.keys(""))) == 2
     assert_registry_sound(database, store)
     with ingesting(database, store) as ingest:
-        again = ingest.commit(ingest.claim(spec(stream), FIRST, "run", wait_seconds=0, refresh=True))
+        again = ingest.commit(ingest.claim(stream, FIRST, "run", wait_seconds=0, refresh=True))
     assert again.dataset_version == second.dataset_version
 
 
@@ -131,7 +131,7 @@ def test_objects_of_an_attempt_this_registry_never_gave_stay(database, store, st
 
 def test_unfinished_uploads_are_aborted(database, store, stream):
     with ingesting(database, store) as ingest:
-        work = ingest.claim(spec(stream), FIRST, "slow", wait_seconds=0)
+        work = ingest.claim(stream, FIRST, "slow", wait_seconds=0)
         key = ingest._target(work).parquet_key(work.lease, 0)
         for name in (key, "someone/elses"):
             store.upload(name).write(b"x" * (9 * 1024 * 1024))
@@ -145,13 +145,13 @@ def test_rows_of_dead_attempts_go_and_numbers_never_go_back(database, store, str
     orphan(database, store, stream, monkeypatch)
     advance(database, 100)
     with ingesting(database, store) as ingest:
-        ingest.commit(ingest.claim(spec(stream), FIRST, "run", wait_seconds=0))
+        ingest.commit(ingest.claim(stream, FIRST, "run", wait_seconds=0))
     advance(database, 4 * HOUR)
     swept(database, store)
     with database._pool.connection() as connection:
         assert [row["attempt"] for row in connection.execute("select attempt from trace.attempts").fetchall()] == [2]
     with ingesting(database, store) as ingest:
-        work = ingest.claim(spec(stream), FIRST, "run", wait_seconds=0, refresh=True)
+        work = ingest.claim(stream, FIRST, "run", wait_seconds=0, refresh=True)
         assert work.lease.attempt == 3
         ingest.commit(work)
     assert_registry_sound(database, store)

@@ -9,14 +9,13 @@ from __future__ import annotations
 from uuid import UUID
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.defs.streams import spec_of
 from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.errors import TraceError
 from trace_dagster.extraction.extractor import Pieces
+from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.ingest.commit import Committer
 from trace_dagster.ingest.heartbeat import Heart
 from trace_dagster.ingest.ingester import Ingest
-from trace_dagster.ingest.work import Work
 from trace_dagster.planning.dispatcher import Batch, Dispatcher, loaded_as
 from trace_dagster.planning.heads import Heads
 from trace_dagster.planning.planner import Planner
@@ -78,19 +77,19 @@ class Cycle:
         return batches
 
     def run(self, batch: Batch) -> None:
-        """Work through a batch; a failed range does not stop its neighbours."""
+        """ClaimedRange through a batch; a failed range does not stop its neighbours."""
         try:
             for stream in batch.lane.streams:
                 if stream.dataset_key in batch.dataset_keys:
                     for key in batch.keys:
-                        self._range(spec_of(stream), BlockRange.from_key(key))
+                        self._range(stream, BlockRange.from_key(key))
         finally:
             self.runs[batch.batch_id] = True
 
     def _range(self, spec, block_range: BlockRange) -> None:
         try:
             work = self.ingest.claim(spec, block_range, "run", wait_seconds=0)
-            if isinstance(work, Work):
+            if isinstance(work, ClaimedRange):
                 self.tasks.heartbeat(work.lease)
                 self.ingest.commit(work)
         except TraceError:

@@ -11,15 +11,15 @@ from hashlib import sha256
 from tests.support.registry import apply
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import dataset
-from trace_dagster.defs.streams import spec_of
 from trace_dagster.identity import dataset_version
 from trace_dagster.manifest import FILE_NAME, Manifest, ManifestFile, schema_fingerprint, schema_pairs
 from trace_dagster.planning.dispatcher import Dispatcher, loaded_as
 from trace_dagster.planning.heads import pool_of
 from trace_dagster.planning.planner import Planner
 from trace_dagster.registry.connection import Database
-from trace_dagster.registry.jobs import Jobs, StreamRow
+from trace_dagster.registry.jobs import Jobs
 from trace_dagster.registry.publications import Publications
+from trace_dagster.registry.streams import StreamRow
 from trace_dagster.registry.tasks import Lease, Tasks
 from trace_dagster.wakeups.outbox import Outbox
 from trace_dagster.wakeups.postgres import PgQueueDriver
@@ -136,7 +136,7 @@ def commit_range(database: Database, stream: StreamRow, block_range: BlockRange)
 
 def claim(database: Database, stream: StreamRow, block_range: BlockRange) -> Lease:
     """The lease of a planned range."""
-    identity = spec_of(stream).task_id(block_range)
+    identity = stream.task_id(block_range)
     lease = Tasks(database).claim(identity, stream.dataset_uuid, block_range, "run")
     if not isinstance(lease, Lease):
         raise AssertionError(lease)
@@ -153,7 +153,7 @@ def publish(database: Database, lease: Lease, stream: StreamRow, block_range: Bl
         storage_ref=f"s3://lake/{folder}",
         manifest_key=folder + FILE_NAME,
         manifest_sha256=_digest("manifest"),
-        schema=schema_pairs(dataset(stream.cryo_dataset_name).schema(stream.columns)),
+        schema=schema_pairs(dataset(stream.dataset.name).schema(stream.columns)),
         metrics={"seconds": 1.25, "pieces": 4},
     )
 
@@ -175,13 +175,13 @@ def _manifest(lease: Lease, stream: StreamRow, block_range: BlockRange) -> Manif
         ),
         chain_id=stream.chain_id,
         dataset_key=stream.dataset_key,
-        cryo_dataset_name=stream.cryo_dataset_name,
+        cryo_dataset_name=stream.dataset.name,
         range_start=block_range.start,
         range_end=block_range.end,
         config_hash=stream.config_hash,
         generation=lease.generation,
         attempt=lease.attempt,
-        schema_fingerprint=schema_fingerprint(dataset(stream.cryo_dataset_name).schema(stream.columns)),
+        schema_fingerprint=schema_fingerprint(dataset(stream.dataset.name).schema(stream.columns)),
         parquet_keys=[key],
         files=[file],
         rows=file.rows,

@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.config.chain_sync import parse
-from trace_dagster.defs.streams import spec_of
 from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.extraction.extractor import Pieces
 from trace_dagster.ingest.commit import Committer
@@ -66,10 +65,6 @@ def ingesting(
         )
     finally:
         heart.stop()
-
-
-def spec(stream):
-    return spec_of(stream)
 
 
 def assert_registry_sound(database: Database, store: ObjectStore) -> None:

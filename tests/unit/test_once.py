@@ -1,4 +1,4 @@
-"""Work done once for several threads."""
+"""ClaimedRange done once for several threads."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

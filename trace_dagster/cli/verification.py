@@ -12,7 +12,7 @@ from trace_dagster.evidence.collector import SOURCES, Witness, is_provable
 from trace_dagster.evidence.committed import Committed
 from trace_dagster.maintenance.audit import Report, audit
 from trace_dagster.maintenance.certificate import Certificate, CertifiedFile, CertifiedRange, certificate
-from trace_dagster.registry.jobs import StreamRow
+from trace_dagster.registry.streams import StreamRow
 from trace_dagster.registry.versions import StoredVersion, versions_of_job
 from trace_dagster.rpc.pools import Endpoint
 from trace_dagster.runtime import Runtime

@@ -9,7 +9,7 @@ from trace_dagster.analytics.derived import Derived
 from trace_dagster.analytics.templates import Template, templates
 from trace_dagster.datasets.chains import ChainContracts, contracts_of
 from trace_dagster.defs.streams import IO_MANAGER, RUNTIME, asset_key
-from trace_dagster.registry.jobs import StreamRow
+from trace_dagster.registry.streams import StreamRow
 from trace_dagster.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def analytics_assets(streams: list[StreamRow]) -> Iterator[AssetsDefinition]:
 
 def _logs_of_each_chain(streams: list[StreamRow]) -> Iterator[StreamRow]:
     """One logs stream per chain, the one called ``logs`` first: analytics are per chain, not per job."""
-    logs = [stream for stream in streams if stream.cryo_dataset_name == "logs"]
+    logs = [stream for stream in streams if stream.dataset.name == "logs"]
     chosen: dict[int, StreamRow] = {}
     for stream in sorted(logs, key=lambda stream: (stream.dataset_key != "logs", stream.dataset_key)):
         chosen.setdefault(stream.chain_id, stream)

@@ -22,7 +22,7 @@ from trace_dagster.defs.streams import IO_MANAGER, RUNTIME, asset_key, stream_as
 from trace_dagster.defs.verification_check import verification_check
 from trace_dagster.errors import TraceError
 from trace_dagster.planning.run_groups import Lane, lanes_of_any, partitions_name
-from trace_dagster.registry.jobs import StreamRow
+from trace_dagster.registry.streams import StreamRow
 from trace_dagster.runtime import Runtime
 
 

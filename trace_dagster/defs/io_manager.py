@@ -15,7 +15,7 @@ from trace_dagster.defs.materializations import commit_metadata, materialization
 from trace_dagster.defs.streams import asset_key
 from trace_dagster.defs.verification_check import verification_evaluation
 from trace_dagster.errors import InvalidInput
-from trace_dagster.ingest.work import Work
+from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.registry.catalog import EVERYTHING, VisibleDataset
 from trace_dagster.registry.publications import Publication
 from trace_dagster.registry.tasks import Lease
@@ -29,7 +29,7 @@ class CommitIOManager(IOManager):
         self._runtime = runtime
 
     def handle_output(  # type: ignore[override]  # a generator of events, which Dagster takes as well
-        self, context: OutputContext, obj: Work | Derived | tuple[AssetKey, Publication] | None
+        self, context: OutputContext, obj: ClaimedRange | Derived | tuple[AssetKey, Publication] | None
     ) -> Iterator[DagsterEvent]:
         """Commit one range and report its materialization and proof; a range committed before is only reported.
 
@@ -37,7 +37,7 @@ class CommitIOManager(IOManager):
         """
         if isinstance(obj, Derived):
             context.add_output_metadata(commit_metadata(self._commit_derived(obj, context.run_id)))
-        elif isinstance(obj, Work):
+        elif isinstance(obj, ClaimedRange):
             published = self._runtime.ingest.commit(obj)
             key = asset_key(obj.spec.chain_id, obj.spec.dataset_key)
             yield _told(context, key, published, obj.lease)

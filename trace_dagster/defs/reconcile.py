@@ -23,8 +23,8 @@ from trace_dagster.defs.materializations import materialization
 from trace_dagster.defs.progress import progress_observations
 from trace_dagster.defs.streams import RUNTIME, asset_key
 from trace_dagster.defs.verification_check import verification_evaluation
-from trace_dagster.registry.jobs import StreamRow
 from trace_dagster.registry.status import Coverage, coverage_of, coverages
+from trace_dagster.registry.streams import StreamRow
 from trace_dagster.runtime import Runtime
 from trace_dagster.wakeups.outbox import Commit
 

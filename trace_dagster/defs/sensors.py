@@ -25,7 +25,7 @@ from trace_dagster.defs.reconcile import lost_events, stream_events
 from trace_dagster.defs.streams import asset_key
 from trace_dagster.planning.dispatcher import BATCH_TAG, Batch, loaded_as
 from trace_dagster.planning.run_groups import Lane, lanes
-from trace_dagster.registry.jobs import StreamRow
+from trace_dagster.registry.streams import StreamRow
 from trace_dagster.runtime import WAKEUPS_AT_ONCE, Runtime
 
 INTERVAL_SECONDS = 5

@@ -26,11 +26,10 @@ from dagster import (
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.dagster_instance.mapping import mapping_key, range_of
-from trace_dagster.datasets.catalogue import Dataset
-from trace_dagster.ingest.work import StreamSpec, Work
+from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.planning.dispatcher import BATCH_TAG, MOST_RANGES_PER_RUN
-from trace_dagster.registry.jobs import StreamRow
 from trace_dagster.registry.publications import Publication
+from trace_dagster.registry.streams import StreamRow, StreamSpec
 from trace_dagster.runtime import Runtime
 
 IO_MANAGER = "cryo_io_manager"
@@ -43,11 +42,6 @@ REFRESH_TAG = "trace/refresh"
 def asset_key(chain_id: int, dataset_key: str) -> AssetKey:
     """``[chain id, dataset key]``."""
     return AssetKey([str(chain_id), dataset_key])
-
-
-def spec_of(stream: StreamRow) -> StreamSpec:
-    """The part of a stream that extraction needs."""
-    return StreamSpec(**{name: getattr(stream, name) for name in StreamSpec.__slots__})
 
 
 def stream_asset(
@@ -63,13 +57,13 @@ def stream_asset(
         group_name=stream.job_name,
         partitions_def=partitions,
         backfill_policy=BackfillPolicy.multi_run(ranges_per_run or MOST_RANGES_PER_RUN),
-        description=_description(stream, stream_dataset(stream)),
+        description=_description(stream),
         kinds={"cryo", "parquet", "s3"},
-        tags={"trace/job": stream.job_name, "trace/dataset": stream.cryo_dataset_name},
+        tags={"trace/job": stream.job_name, "trace/dataset": stream.dataset.name},
         metadata={
             "dataset_uuid": str(stream.dataset_uuid),
             "chain_id": stream.chain_id,
-            "cryo_dataset_name": stream.cryo_dataset_name,
+            "cryo_dataset_name": stream.dataset.name,
             "chunk_size": stream.chunk_size,
             "config_hash": stream.config_hash,
             "verify": stream.verify,
@@ -81,16 +75,11 @@ def stream_asset(
     return stream_graph
 
 
-def stream_dataset(stream: StreamRow) -> Dataset:
-    """The engine's dataset behind a stream."""
-    return spec_of(stream).dataset
-
-
-def _description(stream: StreamRow, dataset: Dataset) -> str:
+def _description(stream: StreamRow) -> str:
     end = stream.to_block if stream.to_block is not None else "the head"
-    key = ", ".join(dataset.natural_key) or "none"
+    key = ", ".join(stream.dataset.natural_key) or "none"
     return (
-        f"Cryo `{stream.cryo_dataset_name}` of chain {stream.chain_id}, blocks {stream.from_block} to {end},"
+        f"Cryo `{stream.dataset.name}` of chain {stream.chain_id}, blocks {stream.from_block} to {end},"
         f" {stream.chunk_size} blocks per partition. Natural key: {key}."
     )
 
@@ -108,8 +97,7 @@ def _plan_op(prefix: str) -> OpDefinition:
     return plan
 
 
-def _range_op(prefix: str, stream: StreamRow) -> OpDefinition:
-    spec = spec_of(stream)
+def _range_op(prefix: str, spec: StreamSpec) -> OpDefinition:
 
     @op(
         name=f"{prefix}__cryo_range",
@@ -118,7 +106,7 @@ def _range_op(prefix: str, stream: StreamRow) -> OpDefinition:
         required_resource_keys={RUNTIME},
         description="Claim one block range; the IO manager streams Cryo's rows for it into a commit.",
     )
-    def cryo_range(context: OpExecutionContext) -> Work | tuple[AssetKey, Publication] | None:
+    def cryo_range(context: OpExecutionContext) -> ClaimedRange | tuple[AssetKey, Publication] | None:
         runtime: Runtime = getattr(context.resources, RUNTIME)
         block_range = range_of(str(context.get_mapping_key()))
         claimed = runtime.ingest.claim(
@@ -129,7 +117,7 @@ def _range_op(prefix: str, stream: StreamRow) -> OpDefinition:
             refresh=context.run.tags.get(REFRESH_TAG) == "true",
             by_hand=BATCH_TAG not in context.run.tags,
         )
-        if isinstance(claimed, Work):
+        if isinstance(claimed, ClaimedRange):
             return claimed
         if claimed is None:
             context.log.info(f"{block_range.key} is not this run's to do: held elsewhere, waiting, or failed before")

@@ -17,8 +17,8 @@ from dagster import (
 from trace_dagster.blocks import BlockRange
 from trace_dagster.defs.streams import RUNTIME, asset_key
 from trace_dagster.errors import InvalidInput
-from trace_dagster.registry.jobs import StreamRow
 from trace_dagster.registry.publications import Publication
+from trace_dagster.registry.streams import StreamRow
 from trace_dagster.runtime import Runtime
 
 CHECK_NAME = "verification"

@@ -84,7 +84,7 @@ class StreamPlan:
         counts, sample = self.counts, self.sample
         return {
             "dataset_key": self.dataset_key,
-            "cryo_dataset_name": self.stream.cryo_dataset_name,
+            "cryo_dataset_name": self.stream.dataset.name,
             "rpc_pool": self.stream.rpc_pool,
             "verify": self.stream.verify,
             "chunk_size_blocks": self.stream.chunk_size,
@@ -189,7 +189,7 @@ def counted(todo: Sequence[BlockRange], stream: Stream, chain_id: int, quorum: i
             calls = 1 + stream.dataset.most_calls(piece, stream.inner_request_blocks, columns)
             extraction += ranges * pieces * calls
             if proven:
-                evidence += ranges * pieces * most_calls(stream.cryo_dataset_name, piece)
+                evidence += ranges * pieces * most_calls(stream.dataset.name, piece)
     return Counts(sum(len(span) for span in todo), sizes.total(), quorum * extraction, evidence)
 
 

@@ -224,7 +224,7 @@ class _Sampler:
         return replace(plan, sample=_sample(pa.concat_tables(tables), sum(len(spot) for spot in spots), seconds))
 
     def _tables(self, stream: Stream, pool: RpcPool, span: BlockRange) -> list[pa.Table]:
-        proven = self._needs_rpc and stream.verify == "full" and is_provable(stream.cryo_dataset_name)
+        proven = self._needs_rpc and stream.verify == "full" and is_provable(stream.dataset.name)
         order = Order(
             dataset=stream.dataset,
             block_range=span,
@@ -232,7 +232,7 @@ class _Sampler:
             stored=stream.dataset.stored_columns(stream.columns),
             verify=stream.verify,
             pool=pool,
-            witness=Witness(stream.cryo_dataset_name, self._chain_id, None) if proven else None,
+            witness=Witness(stream.dataset.name, self._chain_id, None) if proven else None,
             options=engine_options(stream),
         )
         return [piece.table for piece in self._pieces.of(order)]

@@ -24,10 +24,11 @@ from trace_dagster.errors import (
 )
 from trace_dagster.evidence.collector import Witness, is_provable
 from trace_dagster.extraction.extractor import Order, Piece, Pieces
+from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.ingest.commit import Committer, Rows, Target
 from trace_dagster.ingest.heartbeat import Heart
-from trace_dagster.ingest.work import StreamSpec, Work
 from trace_dagster.registry.publications import Publication, Publications
+from trace_dagster.registry.streams import StreamSpec
 from trace_dagster.registry.tasks import Lease, Tasks, Unclaimed, Unplanned
 from trace_dagster.rpc.pools import RpcPool
 from trace_dagster.verify.check import Proof, merge
@@ -96,7 +97,7 @@ class Ingest:
         wait_seconds: float,
         refresh: bool = False,
         by_hand: bool = True,
-    ) -> Work | Publication | None:
+    ) -> ClaimedRange | Publication | None:
         """Take a range, or return what is committed already (no RPC work is done for it).
 
         None for a range that failed, waits before its next try or is held elsewhere, unless it is asked
@@ -118,7 +119,7 @@ class Ingest:
                 self._plan(spec, block_range, identity)
                 outcome = take()
             if isinstance(outcome, Lease):
-                return Work(spec, block_range, outcome)
+                return ClaimedRange(spec, block_range, outcome)
             if outcome is Unclaimed.NOT_DUE or (outcome is Unclaimed.LEASED and not by_hand):
                 return None
             if outcome is Unclaimed.COMMITTED:
@@ -139,7 +140,7 @@ class Ingest:
             )
         self._tasks.ensure(identity, spec.dataset_uuid, block_range, spec.config_hash)
 
-    def commit(self, work: Work) -> Publication:
+    def commit(self, work: ClaimedRange) -> Publication:
         """Extract, verify and commit a claimed range; a failure ends the attempt with its reason."""
         with self.holding(work.lease) as lost, self._stopping(work.spec):
             pool = self._pool(work.spec)
@@ -186,19 +187,19 @@ class Ingest:
                 self._tasks.release(lease)
                 raise
 
-    def _target(self, work: Work) -> Target:
+    def _target(self, work: ClaimedRange) -> Target:
         spec = work.spec
         return Target(
             dataset_uuid=spec.dataset_uuid,
             dataset_key=spec.dataset_key,
-            source=spec.cryo_dataset_name,
+            source=spec.dataset.name,
             chain_id=spec.chain_id,
             block_range=work.block_range,
             config_hash=spec.config_hash,
             schema=spec.dataset.schema(spec.columns),
         )
 
-    def _rows(self, work: Work, pool: RpcPool, ledger: _Ledger, lost: Any) -> Rows:
+    def _rows(self, work: ClaimedRange, pool: RpcPool, ledger: _Ledger, lost: Any) -> Rows:
         spec = work.spec
         order = Order(
             dataset=spec.dataset,
@@ -219,7 +220,7 @@ class Ingest:
         )
 
     def _witness(self, spec: StreamSpec, block_range: BlockRange) -> Witness | None:
-        wanted = spec.verify == "full" and is_provable(spec.cryo_dataset_name)
+        wanted = spec.verify == "full" and is_provable(spec.dataset.name)
         return self._judge.witness(spec, block_range) if wanted else None
 
     def _tables(self, order: Order, ledger: _Ledger, metrics: dict[str, Any], lost: Any) -> Iterator[pa.Table]:

@@ -15,8 +15,9 @@ from uuid import UUID, uuid4
 from trace_dagster.blocks import BlockRange
 from trace_dagster.planning.run_groups import Lane, lanes, lanes_of_any
 from trace_dagster.registry.connection import Database, Row, Session
-from trace_dagster.registry.jobs import Jobs, StreamRow
+from trace_dagster.registry.jobs import Jobs
 from trace_dagster.registry.progress import recent_rates
+from trace_dagster.registry.streams import StreamRow
 from trace_dagster.registry.wake import wake
 from trace_dagster.wakeups.driver import MAX_DELIVERIES, Delivery, QueueDriver, decode
 

@@ -10,7 +10,8 @@ from uuid import UUID
 from trace_dagster.blocks import MAX_BLOCK
 from trace_dagster.errors import TraceError, Unavailable
 from trace_dagster.registry.connection import Database, Row, storable
-from trace_dagster.registry.jobs import StreamRow, follow
+from trace_dagster.registry.jobs import follow
+from trace_dagster.registry.streams import StreamRow
 
 FIXED_TARGET_POLL_SECONDS = 5.0
 """How often a fixed target's pool is asked while blocks are missing; follow_head says its own interval."""

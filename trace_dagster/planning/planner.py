@@ -18,7 +18,8 @@ from trace_dagster.errors import TraceError
 from trace_dagster.identity import task_id
 from trace_dagster.planning.heads import Head, is_open, observed, pool_of
 from trace_dagster.registry.connection import Database, Session, storable
-from trace_dagster.registry.jobs import Jobs, StreamRow, follow, stream_row
+from trace_dagster.registry.jobs import Jobs, follow
+from trace_dagster.registry.streams import StreamRow, stream_row
 from trace_dagster.registry.wake import wake
 
 QUEUED_AHEAD_PER_STREAM = 2048

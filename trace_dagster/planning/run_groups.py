@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from trace_dagster.registry.jobs import StreamRow
+from trace_dagster.registry.streams import StreamRow
 
 
 @dataclass(frozen=True, slots=True)

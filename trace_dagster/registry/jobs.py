@@ -12,6 +12,7 @@ from trace_dagster.config.chain_sync import ChainSync, FollowHead, Stream
 from trace_dagster.errors import InvalidInput
 from trace_dagster.identity import DEFAULT_ORG, config_hash, dataset_uuid, job_id
 from trace_dagster.registry.connection import Database, Row, Session, storable
+from trace_dagster.registry.streams import StreamRow, stream_row
 from trace_dagster.registry.wake import wake
 
 WOKEN_ON_RESUME = 4096
@@ -38,37 +39,6 @@ class Applied:
     created: bool
     streams: list[str]
     disabled: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class StreamRow:
-    """One stream as stored, with its job."""
-
-    job_id: UUID
-    job_name: str
-    job_enabled: bool
-    org_id: UUID
-    chain_id: int
-    dataset_uuid: UUID
-    dataset_key: str
-    cryo_dataset_name: str
-    rpc_pool: str
-    chunk_size: int
-    max_inflight: int
-    columns: tuple[str, ...]
-    config_hash: str
-    verify: str
-    options: dict[str, Any]
-    mode: str
-    job: ChainSync
-    from_block: int
-    to_block: int | None
-    eligible_end: int | None
-    next_block: int
-    enabled: bool
-    blocked_reason: str | None
-    halted_reason: str | None
-    """Why it was stopped until someone looks; None when it was not."""
 
 
 class Jobs:
@@ -200,7 +170,7 @@ class Jobs:
             chain_id=job.chain_id,
             dataset_key=key,
             kind="stream",
-            source=stream.cryo_dataset_name,
+            source=stream.dataset.name,
             parameters=Jsonb({}),
         )
         from_block = stream_start(job, stream, bounds)
@@ -226,7 +196,7 @@ class Jobs:
 
 
 def _config_hash(stream: Stream) -> str:
-    return config_hash(stream.cryo_dataset_name, stream.dataset.stored_columns(stream.columns), ENGINE_VERSION)
+    return config_hash(stream.dataset.name, stream.dataset.stored_columns(stream.columns), ENGINE_VERSION)
 
 
 def _refuse_another_chain(before: Row | None, job: ChainSync) -> None:
@@ -240,7 +210,7 @@ def _refuse_changes(owner: Row | None, identity: UUID, job: ChainSync, key: str,
     if owner is None:
         return
     where = f"streams.{key}"
-    if owner["source"] != stream.cryo_dataset_name:
+    if owner["source"] != stream.dataset.name:
         raise InvalidInput(
             f"{where}: dataset_key {key!r} of chain {job.chain_id} holds {owner['source']} for ever: use another key"
         )
@@ -268,17 +238,6 @@ def engine_options(stream: Stream) -> dict[str, Any]:
         "inner_request_blocks": stream.inner_request_blocks,
         "timeout_seconds": stream.timeout_seconds,
     }
-
-
-def stream_row(row: Row) -> StreamRow:
-    """A row of ``all_streams`` or ``planned_stream``."""
-    fields = {name: row[name] for name in StreamRow.__slots__ if name in row}
-    fields |= {
-        "cryo_dataset_name": row["source"],
-        "columns": tuple(row["columns"]),
-        "job": ChainSync.model_validate(row["spec"]["chain_sync"]),
-    }
-    return StreamRow(**fields)
 
 
 def follow(job: ChainSync) -> FollowHead | None:

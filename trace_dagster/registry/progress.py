@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from trace_dagster.registry.connection import Session
-from trace_dagster.registry.jobs import StreamRow
+from trace_dagster.registry.streams import StreamRow
 
 RECENT_COMMITS = 200
 RECENT_SECONDS = 3600.0

@@ -9,8 +9,9 @@ from uuid import UUID
 
 from trace_dagster.blocks import BlockRange, holes
 from trace_dagster.registry.connection import Database, Row, Session
-from trace_dagster.registry.jobs import Jobs, StreamRow
+from trace_dagster.registry.jobs import Jobs
 from trace_dagster.registry.progress import recent_rates, seconds_left
+from trace_dagster.registry.streams import StreamRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,77 @@
+"""Streams as stored: what one extracts and where its plan stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from trace_dagster.blocks import MAX_BLOCK, BlockRange
+from trace_dagster.config.chain_sync import ChainSync
+from trace_dagster.datasets.catalogue import Dataset, dataset
+from trace_dagster.identity import task_id
+from trace_dagster.registry.connection import Row
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """One stream as applied: its identity, what it extracts, and the grid its span is cut on."""
+
+    job_id: UUID
+    job_name: str
+    dataset_uuid: UUID
+    dataset_key: str
+    dataset: Dataset
+    chain_id: int
+    rpc_pool: str
+    chunk_size: int
+    columns: tuple[str, ...]
+    config_hash: str
+    verify: str
+    options: dict[str, Any]
+    """Engine options of the stream, see :func:`trace_dagster.registry.jobs.engine_options`."""
+    from_block: int
+    to_block: int | None
+    """None when the job follows the head."""
+
+    def task_id(self, block_range: BlockRange) -> UUID:
+        """Return the identity of the task for one range."""
+        return task_id(self.job_id, self.dataset_key, block_range)
+
+    def is_cell(self, block_range: BlockRange) -> bool:
+        """Return whether a range is one of the cells that this stream's span is cut into."""
+        end = self.to_block if self.to_block is not None else MAX_BLOCK
+        if not self.from_block <= block_range.start < block_range.end <= end:
+            return False
+        grid = block_range.start // self.chunk_size * self.chunk_size
+        return block_range == BlockRange(max(grid, self.from_block), min(grid + self.chunk_size, end))
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRow(StreamSpec):
+    """A stream with its job and the state of its plan."""
+
+    job_enabled: bool
+    org_id: UUID
+    max_inflight: int
+    mode: str
+    job: ChainSync
+    eligible_end: int | None
+    """End of the blocks that may be planned now; None before a head was observed."""
+    next_block: int
+    """The planner's cursor: the first block that is not planned yet."""
+    enabled: bool
+    blocked_reason: str | None
+    halted_reason: str | None
+    """Why the stream was stopped until its job is resumed; None when it was not."""
+
+
+def stream_row(row: Row) -> StreamRow:
+    """Build a stream from a row of ``all_streams`` or ``planned_stream``."""
+    fields = {name: row[name] for name in (*StreamSpec.__slots__, *StreamRow.__slots__) if name in row}
+    fields |= {
+        "dataset": dataset(row["source"]),
+        "columns": tuple(row["columns"]),
+        "job": ChainSync.model_validate(row["spec"]["chain_sync"]),
+    }
+    return StreamRow(**fields)
