@@ -18,7 +18,7 @@ from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.columns import cryo_column, left_out, row_order
 from trace_dagster.engine.failures import failure
 from trace_dagster.errors import ExtractionFailed, NoAnswer, UnknownFormat
-from trace_dagster.rpc.redact import redact
+from trace_dagster.redaction import redact
 
 STALL_SECONDS = 120.0
 """A call that takes longer is given up: Cryo has no timeout of its own."""

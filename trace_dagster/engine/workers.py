@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from trace_dagster.engine.worker import END_OF_CALL, FOLDER_PREFIX, READY, read_frame, write_frame
-from trace_dagster.rpc.redact import redact
+from trace_dagster.redaction import redact
 
 START_SECONDS = 60.0
 """A process that does not serve calls after this long is given up; importing Cryo takes half a second."""

@@ -27,7 +27,7 @@ from trace_dagster.gateway.budget_shares import ASKED_SECONDS, Shares
 from trace_dagster.gateway.gateway import KEPT_BYTES, Gateway
 from trace_dagster.gateway.server import BACKLOG, Asker
 from trace_dagster.loopback import HOST, bound
-from trace_dagster.rpc.redact import redact
+from trace_dagster.redaction import redact
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,128}")
 

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from trace_dagster.errors import Unavailable
-from trace_dagster.rpc.redact import redact
+from trace_dagster.redaction import redact
 
 STACK_VARIABLE = "TRACE_STACK_ID"
 _PR_SET_PDEATHSIG = 1
