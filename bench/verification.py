@@ -112,9 +112,9 @@ def applied(runtime: Runtime, name: str, verify: str, blocks: int, chunk: int) -
 
 def bring_in(runtime: Runtime, spec: StreamSpec, span: BlockRange) -> None:
     """Claim a range and commit it."""
-    work = runtime.ingest.claim(spec, span, "bench", wait_seconds=0)
+    work = runtime.ingester.claim(spec, span, "bench", wait_seconds=0)
     assert isinstance(work, ClaimedRange)
-    runtime.ingest.commit(work)
+    runtime.ingester.commit(runtime.ingester.start(work))
 
 
 def hide(runtime: Runtime) -> None:

@@ -1,21 +1,16 @@
-"""The parts of one process, built on first use from checked settings.
+"""The parts of one process, built on first use from checked settings. This module only composes them.
 
-What needs more than the registry is imported where it is built: whoever describes assets, plans or asks for the
-status pays for no engine, no proof and no object store.
+Parts that need an engine, proofs or the object store are imported where they are built, so that a process which
+describes assets, plans, or reads the status does not pay for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from trace_dagster.blocks import BlockRange
-from trace_dagster.config.settings import Settings
-from trace_dagster.errors import ForkConflict, InvalidInput, TraceError
-from trace_dagster.ingest.heartbeat import Heart
 from trace_dagster.planning.dispatcher import Dispatcher
+from trace_dagster.planning.head_reader import HeadReader, made_up_head
 from trace_dagster.planning.heads import Heads
 from trace_dagster.planning.planner import Planner
 from trace_dagster.registry.catalog import Reading
@@ -24,36 +19,33 @@ from trace_dagster.registry.endpoint_scores import Standings
 from trace_dagster.registry.forks import Forks
 from trace_dagster.registry.jobs import Jobs
 from trace_dagster.registry.publications import Publications
-from trace_dagster.registry.streams import StreamRow, StreamSpec
+from trace_dagster.registry.streams import StreamSpec
 from trace_dagster.registry.tasks import Tasks
 from trace_dagster.rpc.pools import RpcPool, pool_named
-from trace_dagster.wakeups.driver import QueueDriver
 from trace_dagster.wakeups.outbox import Outbox
 from trace_dagster.wakeups.postgres import PgQueueDriver
 
 if TYPE_CHECKING:
-    from trace_dagster.analytics.derived import Derived
-    from trace_dagster.analytics.templates import Template
+    from trace_dagster.blocks import BlockRange
+    from trace_dagster.config.settings import Settings
     from trace_dagster.engine.base import Engine
-    from trace_dagster.evidence.cache import Shared
-    from trace_dagster.evidence.collector import Witness
-    from trace_dagster.extraction.extractor import Pieces
+    from trace_dagster.evidence.cache import EvidenceCache
+    from trace_dagster.evidence.collector import EvidenceCollector
+    from trace_dagster.extraction.extractor import Extractor
     from trace_dagster.gateway.routing import Doors
     from trace_dagster.ingest.commit import Committer
-    from trace_dagster.ingest.ingester import Ingest
+    from trace_dagster.ingest.heartbeat import Heartbeats
+    from trace_dagster.ingest.ingester import ChainAccess, Ingester
+    from trace_dagster.ingest.stream_pools import StreamPools
     from trace_dagster.store.objects import ObjectStore
-
-WAKEUPS_AT_ONCE = 4096
-"""A tick's or a command's share; what is beyond it is published by the next tick."""
+    from trace_dagster.wakeups.driver import QueueDriver
 
 
 class Runtime:
-    """Registry, store, engine and the ingest path of one process; close it when done."""
+    """Registry, store, engine and ingest path of one process. Close it when done."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._checked_pools: set[tuple[str, int]] = set()
-        self._wanted: dict[tuple[str, int], frozenset[str]] = {}
 
     @cached_property
     def database(self) -> Database:
@@ -82,7 +74,7 @@ class Runtime:
 
     @cached_property
     def queue(self) -> QueueDriver:
-        """The queue of wake-ups: a table of the registry, or SQS where its queues are named."""
+        """The queue of wake-ups: a table of the registry, or SQS if its queues are configured."""
         sqs = self.settings.sqs
         if sqs is None:
             return PgQueueDriver(self.database)
@@ -100,17 +92,17 @@ class Runtime:
 
     @cached_property
     def heads(self) -> Heads:
-        """Head observation."""
-        return Heads(self.database, self.read_head)
+        """Observation of the chains' heads."""
+        return Heads(self.database, HeadReader(self.pools.named).read if self.needs_rpc else made_up_head)
 
     @cached_property
     def planner(self) -> Planner:
-        """The ledger's filler."""
+        """Ranges to tasks."""
         return Planner(self.database, self.jobs)
 
     @cached_property
     def dispatcher(self) -> Dispatcher:
-        """Wake-ups to batches."""
+        """Wake-ups to runs."""
         return Dispatcher(self.database, self.jobs, self.queue, ranges_per_run=self.settings.ranges_per_run)
 
     @cached_property
@@ -120,8 +112,18 @@ class Runtime:
 
     @cached_property
     def reading(self) -> Reading:
-        """What readers may see."""
+        """Visible datasets and their files."""
         return Reading(self.database)
+
+    @cached_property
+    def standings(self) -> Standings:
+        """Scores of endpoints: those that lied are asked last."""
+        return Standings(self.database)
+
+    @cached_property
+    def forks(self) -> Forks:
+        """Invalidation of committed versions."""
+        return Forks(self.database)
 
     @cached_property
     def store(self) -> ObjectStore:
@@ -139,140 +141,96 @@ class Runtime:
 
     @cached_property
     def engine(self) -> Engine:
-        """The extraction engine TRACE_CRYO_MODE names."""
+        """The extraction engine that TRACE_CRYO_MODE names."""
         from trace_dagster.engine.select import engine_from
 
         return engine_from(self.settings.environment)
 
-    @cached_property
-    def heart(self) -> Heart:
-        """Lease renewal."""
-        return Heart(self.tasks)
-
-    @cached_property
-    def ingest(self) -> Ingest:
-        """The path from claim to commit."""
-        from trace_dagster.ingest.ingester import Ingest
-
-        return Ingest(
-            tasks=self.tasks,
-            publications=self.publications,
-            committer=self.committer,
-            pieces=self.pieces,
-            heart=self.heart,
-            pool=self.stream_pool,
-            judge=self if self.needs_rpc else None,
-        )
-
-    @cached_property
-    def pieces(self) -> Pieces:
-        """Extraction and proof."""
-        from trace_dagster.extraction.extractor import Pieces
-        from trace_dagster.rpc.latency import requests_at_once
-
-        if not self.needs_rpc:
-            return Pieces(self.engine)
-        return Pieces(self.engine, self.standings.best_first, self.standings.lied, requests_at_once=requests_at_once)
+    @property
+    def needs_rpc(self) -> bool:
+        """False for the fake engine, which makes up its chain."""
+        return not self.engine.name.startswith("fake")
 
     @cached_property
     def doors(self) -> Doors:
-        """Which endpoints are asked through a gateway."""
+        """The choice of endpoints that are asked through a gateway."""
         from trace_dagster.gateway.routing import Doors
 
         return Doors(self.settings.environment)
 
     @cached_property
-    def shared(self) -> Shared:
+    def pools(self) -> StreamPools:
+        """RPC pools, checked to serve their chain."""
+        from trace_dagster.ingest.stream_pools import StreamPools
+
+        return StreamPools(self._pool_named, self.doors)
+
+    @cached_property
+    def heartbeats(self) -> Heartbeats:
+        """Lease renewal."""
+        from trace_dagster.ingest.heartbeat import Heartbeats
+
+        return Heartbeats(self.tasks)
+
+    @cached_property
+    def evidence_cache(self) -> EvidenceCache:
         """Evidence that several streams need."""
-        from trace_dagster.evidence.cache import Shared
+        from trace_dagster.evidence.cache import EvidenceCache
 
-        return Shared()
-
-    @cached_property
-    def standings(self) -> Standings:
-        """Which endpoints lied."""
-        return Standings(self.database)
+        return EvidenceCache()
 
     @cached_property
-    def forks(self) -> Forks:
-        """Invalidation of committed versions."""
-        return Forks(self.database)
-
-    def witness(self, spec: StreamSpec, block_range: BlockRange) -> Witness:
-        """Measures a range's rows against what is committed, else against the node."""
-        from trace_dagster.evidence.collector import SOURCES, Witness
-        from trace_dagster.evidence.committed import Committed
-
-        committed = Committed(self.database, self.store, spec.dataset_uuid, block_range, SOURCES)
-        return Witness(spec.dataset.name, spec.chain_id, committed, self.shared, block_range)
-
-    def settle(self, conflict: ForkConflict, pool: RpcPool, used: list[str]) -> TraceError:
-        """See :func:`trace_dagster.ingest.fork_resolution.settle`."""
-        from trace_dagster.ingest.fork_resolution import settle
-
-        pools = {pool.name: pool}
-        for name in self.forks.pools_of(conflict.versions):
-            with suppress(InvalidInput):  # a pool that has no URL any more cannot be asked
-                pools.setdefault(name, pool_named(name, self.settings.environment))
-        return settle(conflict, list(pools.values()), used, self.forks, self.standings.lied)
-
-    def derive(self, template: Template, chain_id: int, given: Mapping[str, Any]) -> Derived:
-        """See :func:`trace_dagster.analytics.derive.derive`."""
-        from trace_dagster.analytics.derive import derive
-
-        return derive(template, chain_id, given, self.reading, self.settings.s3)
-
-    def halt(self, spec: StreamSpec, reason: str) -> None:
-        """Stop a stream until its job is resumed."""
-        self.jobs.halt(spec.dataset_uuid, reason)
-
-    def pool(self, name: str, chain_id: int) -> RpcPool:
-        """A pool whose endpoints serve ``chain_id``: asked once per process.
-
-        Raises InvalidInput for an unknown pool or another chain, Unavailable when it does not answer.
-        """
-        from trace_dagster.rpc.client import require_chain
+    def extractor(self) -> Extractor:
+        """Extraction and proof of ranges."""
+        from trace_dagster.extraction.extractor import Extractor
+        from trace_dagster.rpc.latency import requests_at_once
 
         if not self.needs_rpc:
-            return RpcPool(name, ("made up",))
-        wanted = self._wanted.get((name, chain_id), frozenset())
-        pool = self.doors.through(pool_named(name, self.settings.environment), wanted)
-        if (name, chain_id) not in self._checked_pools:
-            require_chain(pool, chain_id)
-            self._checked_pools.add((name, chain_id))
-        return pool
+            return Extractor(self.engine)
+        return Extractor(self.engine, self.standings.best_first, self.standings.lied, requests_at_once=requests_at_once)
 
-    def stream_pool(self, spec: StreamSpec) -> RpcPool:
-        """The pool of a stream; its doors know what the streams asked for so far fetch of each block anyway."""
-        from trace_dagster.evidence.collector import fetched
+    @cached_property
+    def ingester(self) -> Ingester:
+        """The path from claim to commit."""
+        from trace_dagster.ingest.ingester import Ingester
+        from trace_dagster.ingest.stream_pools import made_up_pool
 
-        key = (spec.rpc_pool, spec.chain_id)
-        self._wanted[key] = self._wanted.get(key, frozenset()) | fetched(spec.dataset, spec.columns, spec.verify)
-        return self.pool(*key)
+        return Ingester(
+            tasks=self.tasks,
+            publications=self.publications,
+            committer=self.committer,
+            extractor=self.extractor,
+            heartbeats=self.heartbeats,
+            pool=self.pools.of_stream if self.needs_rpc else made_up_pool,
+            chain=self._chain_access() if self.needs_rpc else None,
+        )
 
-    def publish(self) -> int:
-        """Hand due wake-ups to the queue, up to WAKEUPS_AT_ONCE; returns how many."""
-        return self.outbox.publish(self.queue, limit=WAKEUPS_AT_ONCE)
+    def evidence(self, spec: StreamSpec, block_range: BlockRange) -> EvidenceCollector:
+        """Return the collector of evidence for a range: from committed rows if there are some, else from the node."""
+        from trace_dagster.evidence.collector import EvidenceCollector
+        from trace_dagster.evidence.committed_rows import CommittedRows
+        from trace_dagster.evidence.committed_source import SOURCES, CommittedSource
 
-    @property
-    def needs_rpc(self) -> bool:
-        """False for the fake engine, which makes its chain up."""
-        return not self.engine.name.startswith("fake")
-
-    def read_head(self, stream: StreamRow) -> tuple[int, int]:
-        """(latest, finalized) block numbers of the stream's pool."""
-        from trace_dagster.rpc.client import block_number
-
-        if not self.needs_rpc:
-            end = stream.to_block or 1_000_000
-            return end, end
-        pool = self.pool(stream.rpc_pool, stream.chain_id)
-        return block_number(pool, "latest"), block_number(pool, "finalized")
+        rows = CommittedRows(self.database, self.store, spec.dataset_uuid, block_range, SOURCES)
+        committed = CommittedSource(rows, spec.chain_id, spec.dataset.name)
+        return EvidenceCollector(spec.dataset.name, spec.chain_id, committed, self.evidence_cache, block_range)
 
     def close(self) -> None:
-        """End worker processes, threads and connections that were started."""
-        for name in ("pieces", "engine", "doors", "database"):
+        """End ranges that are still open, then worker processes, threads and connections that were started."""
+        for name in ("ingester", "extractor", "engine", "doors", "heartbeats", "database"):
             if name in self.__dict__:
                 self.__dict__[name].close()
-        if "heart" in self.__dict__:
-            self.heart.stop()
+
+    def _chain_access(self) -> ChainAccess:
+        from trace_dagster.ingest.fork_resolution import ForkResolver
+        from trace_dagster.ingest.ingester import ChainAccess
+
+        resolver = ForkResolver(self.forks, self._pool_named, self.standings.lied)
+        return ChainAccess(
+            evidence=self.evidence,
+            resolve=resolver.resolve,
+            halt=lambda spec, reason: self.jobs.halt(spec.dataset_uuid, reason),
+        )
+
+    def _pool_named(self, name: str) -> RpcPool:
+        return pool_named(name, self.settings.environment)

@@ -113,8 +113,8 @@ def test_a_commit_dagster_never_heard_of_is_reported_by_reconciliation(stack, op
         stream = runtime.jobs.stream_of("operated", "blocks_operated")
         visible = Publications(runtime.database).visible(stream.dataset_uuid, block_range)
         runtime.store.delete([key for key, _ in Publications(runtime.database).files(visible)])
-        work = runtime.ingest.claim(stream, block_range, "no run", wait_seconds=0, refresh=True)
-        version = runtime.ingest.commit(work).dataset_version
+        work = runtime.ingester.claim(stream, block_range, "no run", wait_seconds=0, refresh=True)
+        version = runtime.ingester.commit(runtime.ingester.start(work)).dataset_version
     finally:
         runtime.close()
     for name, value in stack.state.environment().items():

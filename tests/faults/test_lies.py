@@ -15,7 +15,7 @@ from tests.support.lies import DATASETS, STALL_SECONDS, Cell, Lab, honest_node, 
 from trace_dagster.chaos_rpc.faults import FAULTS
 from trace_dagster.engine.binary import CryoBinary
 from trace_dagster.engine.embedded import EmbeddedCryo
-from trace_dagster.extraction import extractor
+from trace_dagster.extraction import request
 from trace_dagster.verify.check import Proof
 
 FULL = bool(os.environ.get("TRACE_FAULTS_FULL"))
@@ -105,7 +105,7 @@ def test_no_lie_is_committed(lab, outcomes, fault):
 def test_these_tests_would_notice(lab, monkeypatch, fault, name, method):
     """Without the proof the same lies are committed, and counted as false."""
     monkeypatch.setattr(
-        extractor,
+        request,
         "check",
         lambda dataset, table, piece, *_: Proof("full", (), (), piece.start, len(piece), None, None),
     )

@@ -321,7 +321,7 @@ class TestFence:
 
         monkeypatch.setattr(Committer, "_manifest", staticmethod(other))
         with ingesting(database, store) as ingest, pytest.raises(Refused, match="is not that of the leased task"):
-            ingest.commit(ingest.claim(stream, FIRST, "run", wait_seconds=0))
+            ingest.commit(ingest.start(ingest.claim(stream, FIRST, "run", wait_seconds=0)))
         assert Reading(database).coverage(stream.dataset_uuid) == []
         assert task(database)["state"] == "failed"
 
@@ -349,7 +349,7 @@ class TestFence:
 
         monkeypatch.setattr(Publications, "commit", twice)
         with ingesting(database, store) as ingest:
-            ingest.commit(ingest.claim(stream, FIRST, "run", wait_seconds=0))
+            ingest.commit(ingest.start(ingest.claim(stream, FIRST, "run", wait_seconds=0)))
         lease, manifest, values = seen[0]
         with pytest.raises(LeaseLost):
             real(Publications(database), lease, manifest, **values)
@@ -366,7 +366,7 @@ class TestFence:
 
         monkeypatch.setattr(Publications, "commit", noted)
         with ingesting(database, store) as ingest:
-            first = ingest.commit(ingest.claim(stream, FIRST, "run", wait_seconds=0))
+            first = ingest.commit(ingest.start(ingest.claim(stream, FIRST, "run", wait_seconds=0)))
         cycle.tasks.requeue(stream.job_id, None, FIRST, ("committed",))
         lease = claimed(cycle.tasks, stream)
         manifest, values = seen[0]
@@ -389,7 +389,7 @@ class TestRetries:
         with ingesting(database, store, engine=Failing(), max_attempts=4) as ingest:
             for _ in range(3):
                 with pytest.raises(Unavailable):
-                    ingest.commit(ingest.claim(stream, FIRST, "run", wait_seconds=0))
+                    ingest.commit(ingest.start(ingest.claim(stream, FIRST, "run", wait_seconds=0)))
                 (row,) = rows(database, "select extract(epoch from not_before - now()) as wait, state from trace.tasks")
                 assert row["state"] == "queued"
                 waits.append(float(row["wait"]))
@@ -406,7 +406,7 @@ class TestRetries:
     def test_a_range_that_fails_for_good_frees_its_slot_and_can_be_tried_again(self, database, cycle, store):
         stream = planned(database, cycle, to_block=200, inflight=1)
         with ingesting(database, store, engine=Failing(), max_attempts=1) as ingest, pytest.raises(Unavailable):
-            ingest.commit(ingest.claim(stream, FIRST, "run", wait_seconds=0))
+            ingest.commit(ingest.start(ingest.claim(stream, FIRST, "run", wait_seconds=0)))
         assert (task(database)["state"], task(database)["error"]) == (
             "dead",
             "gave up after 1 tries: node away",
@@ -443,7 +443,7 @@ class TestRetries:
         with ingesting(database, store) as ingest:
             ingest._pool = lambda *_: (_ for _ in ()).throw(Unavailable("rpc pool none does not answer"))
             with pytest.raises(Unavailable):
-                ingest.commit(ingest.claim(stream, FIRST, "run", wait_seconds=0))
+                ingest.commit(ingest.start(ingest.claim(stream, FIRST, "run", wait_seconds=0)))
         assert (task(database)["state"], task(database)["error"]) == ("queued", "rpc pool none does not answer")
 
 
@@ -458,7 +458,7 @@ class TestByHand:
     def test_a_range_nobody_planned_is_planned_by_its_claim(self, database, store):
         stream = apply(database, job_text(streams=ONE))["blocks"]
         with ingesting(database, store) as ingest:
-            assert ingest.commit(ingest.claim(stream, BlockRange(300, 400), "ui", wait_seconds=0)).created
+            assert ingest.commit(ingest.start(ingest.claim(stream, BlockRange(300, 400), "ui", wait_seconds=0))).created
         cycle = Cycle(database, store)
         cycle.turn()
         cycle.close()
@@ -479,7 +479,7 @@ class TestByHand:
                 for start in range(0, 400, 100):
                     work = ingest.claim(stream, BlockRange(start, start + 100), f"ui{number}", wait_seconds=30)
                     if hasattr(work, "lease"):
-                        ingest.commit(work)
+                        ingest.commit(ingest.start(work))
 
         cycle = Cycle(database, store)
         with ThreadPoolExecutor(3) as pool:

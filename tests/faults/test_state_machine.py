@@ -25,7 +25,7 @@ from tests.support.transitions import DOCUMENTED, log_transitions, seen_transiti
 from trace_dagster.blocks import BlockRange, cells
 from trace_dagster.errors import LeaseLost, Refused
 from trace_dagster.ingest.claim import ClaimedRange
-from trace_dagster.ingest.commit import Rows, Target
+from trace_dagster.ingest.commit import CommitTarget, RangeRows
 from trace_dagster.manifest import Manifest, ManifestFile
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.retention import Sweeping
@@ -229,7 +229,7 @@ class Registry(RuleBasedStateMachine):
         )
 
     def manifest(self, worker: Worker, rows: str) -> Manifest:
-        target = Target(
+        target = CommitTarget(
             self.stream.dataset_uuid, "blocks", "blocks", 99, worker.block_range, worker.config_hash, schema=None
         )
         key = target.parquet_key(worker.lease, 0)
@@ -384,9 +384,9 @@ def test_every_documented_transition_happens(database, store):
     def again(number, state):
         assert cycle.tasks.requeue(stream.job_id, None, BlockRange(number * 100, number * 100 + 1), (state,)) == 1
 
-    cycle.ingest.commit(ClaimedRange(stream, BlockRange(0, 100), claim(0)))
+    cycle.ingest.commit(cycle.ingest.start(ClaimedRange(stream, BlockRange(0, 100), claim(0))))
     again(0, "committed")
-    cycle.ingest.commit(ClaimedRange(stream, BlockRange(0, 100), claim(0)))
+    cycle.ingest.commit(cycle.ingest.start(ClaimedRange(stream, BlockRange(0, 100), claim(0))))
     cycle.tasks.release(claim(0, refresh=True))
     claim(1)
     advance(database, 61)
@@ -403,9 +403,9 @@ def test_every_documented_transition_happens(database, store):
     cycle.jobs.add_derived(derived, 99, "template", {})
     schema = pa.schema([("n", pa.int64())])
     for number in (1, 2):
-        target = Target(derived, "t", "template", 99, BlockRange(0, number), "c", schema, whole=True)
-        rows = Rows(iter([pa.table({"n": [number]})]), dict, {"name": "sql", "version": "1"})
-        cycle.ingest.commit_whole(derived, UUID(int=10 + number), target, rows, "run")
+        target = CommitTarget(derived, "t", "template", 99, BlockRange(0, number), "c", schema, whole=True)
+        rows = RangeRows(iter([pa.table({"n": [number]})]), dict, {"name": "sql", "version": "1"})
+        cycle.ingest.commit_derived(derived, UUID(int=10 + number), target, rows, "run")
     cycle.tasks.claim(UUID(int=12), derived, BlockRange(0, 2), "run", refresh=True)
     cycle.tasks.replace(UUID(int=13), derived, BlockRange(0, 3), "c")
     cycle.close()

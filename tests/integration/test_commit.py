@@ -22,7 +22,7 @@ FIRST = BlockRange(0, 100)
 
 def commit(ingest, stream, block_range=FIRST):
     work = ingest.claim(stream, block_range, "run", wait_seconds=1)
-    return work if isinstance(work, Publication) else ingest.commit(work)
+    return work if isinstance(work, Publication) else ingest.commit(ingest.start(work))
 
 
 def lapse(database, task_id):
@@ -96,7 +96,7 @@ def test_a_zombie_that_writes_after_the_winner_changes_nothing(database, store):
         winner = commit(ingest, blocks)
         before = store.get(winner.manifest_key)
         with pytest.raises(LeaseLost):
-            ingest.commit(zombie)
+            ingest.commit(ingest.start(zombie))
     assert store.get(winner.manifest_key) == before
     assert_registry_sound(database, store)
 
@@ -116,7 +116,7 @@ def test_a_zombie_that_wrote_its_manifest_first_is_replaced_and_cannot_commit(da
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Publications, "commit", take_over_first)
             with pytest.raises(LeaseLost):
-                ingest.commit(zombie)
+                ingest.commit(ingest.start(zombie))
     visible = Publications(database).visible(blocks.dataset_uuid, FIRST)
     assert decode(store.get(visible.manifest_key)[0]).attempt == 2
     assert_registry_sound(database, store)
@@ -127,7 +127,7 @@ def test_a_lapsed_lease_nobody_took_may_still_commit(database, store):
     with ingesting(database, store) as ingest:
         work = ingest.claim(blocks, FIRST, "slow", wait_seconds=1)
         lapse(database, work.lease.task_id)
-        assert ingest.commit(work).created
+        assert ingest.commit(ingest.start(work)).created
     assert_registry_sound(database, store)
 
 
@@ -154,7 +154,7 @@ def test_a_wrong_token_can_do_nothing(database, store):
         with pytest.raises(LeaseLost):
             tasks.heartbeat(forged)
         assert tasks.fail(forged, "no", retry=False) is False
-        assert ingest.commit(work).created
+        assert ingest.commit(ingest.start(work)).created
     assert_registry_sound(database, store)
 
 
@@ -179,7 +179,7 @@ def test_heartbeats_keep_a_range_longer_than_its_lease(database, store):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Tasks, "heartbeat", counted)
             work = ingest.claim(blocks, FIRST, "run", wait_seconds=1)
-            assert ingest.commit(work).created
+            assert ingest.commit(ingest.start(work)).created
     assert_registry_sound(database, store)
 
 

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.integration.test_evidence import bring_in
 from tests.integration.test_proofs import FOUR, SEED, apply, commit
-from tests.integration.test_sharing import bring_in
 from tests.support.gateways import gateway_process, watched
 from tests.support.nodes import running
 from trace_dagster.devchain.chain import DevChain
@@ -66,8 +66,8 @@ def test_rows_through_the_gateway_are_the_chains_and_blocks_are_fetched_once(pos
     with watched(chain) as node, running(postgres_url, s3, more=more, dev=node.url) as runtime:
         streams = apply(runtime, end=BLOCKS)
         for stream in streams.values():
-            runtime.shared.expect(stream.chain_id, stream.dataset.name)
-            runtime.stream_pool(stream)
+            runtime.evidence_cache.expect(stream.chain_id, stream.dataset.name)
+            runtime.pools.of_stream(stream)
         published = bring_in(runtime, streams)
         rows = {key: sum(each.rows for each in published[place::4]) for place, key in enumerate(FOUR)}
         assert rows == {key: chain.rows(key, 0, BLOCKS) for key in FOUR}
@@ -122,5 +122,5 @@ def test_an_endpoint_that_is_silent_is_asked_last_for_a_while(postgres_url, s3, 
         published = [commit(runtime, streams["blocks"], start) for start in (0, 100)]
         assert [each.rows for each in published] == [100, 100]
         assert [set(each.verification["endpoints"]) for each in published] == [{"dev#2"}] * 2
-        (down, up) = runtime.stream_pool(streams["blocks"]).endpoints
-        assert runtime.pieces._turns.place(down) > runtime.pieces._turns.place(up)
+        (down, up) = runtime.pools.of_stream(streams["blocks"]).endpoints
+        assert runtime.extractor.load.of(down) > runtime.extractor.load.of(up)

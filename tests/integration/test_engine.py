@@ -27,7 +27,8 @@ from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.engine.select import engine_from
 from trace_dagster.engine.workers import CallFailed
 from trace_dagster.errors import ExtractionFailed, InvalidInput, Unavailable, UnknownFormat
-from trace_dagster.extraction.extractor import Order, Pieces
+from trace_dagster.extraction.extractor import Extractor
+from trace_dagster.extraction.request import RangeRequest
 from trace_dagster.rpc.client import require_chain
 from trace_dagster.rpc.pools import RpcPool
 
@@ -60,21 +61,23 @@ def request(name, pool, start=0, end=200, columns=None):
     return ExtractRequest(name, BlockRange(start, end), 20143, schema, pool.endpoints[0], timeout_seconds=60.0)
 
 
-def order(name, pool, start=0, end=200):
+def whole(name, pool, start=0, end=200):
     known = dataset(name)
-    stored = known.stored_columns()
-    return Order(known, BlockRange(start, end), 20143, stored, "structural", pool, None, {"timeout_seconds": 60})
+    columns = known.stored_columns()
+    return RangeRequest(
+        known, BlockRange(start, end), 20143, columns, "structural", pool, None, {"timeout_seconds": 60}
+    )
 
 
 def rows(engine, name, pool, start=0, end=200, piece_blocks=64):
     """Rows of a range, with the retries that every range has."""
-    pieces = Pieces(engine, piece_blocks=piece_blocks).of(order(name, pool, start, end))
+    pieces = Extractor(engine, piece_blocks=piece_blocks).start(whole(name, pool, start, end))
     return sum(piece.table.num_rows for piece in pieces)
 
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_counts_and_schema_are_the_chains(engine, pool, chain, name):
-    pieces = list(Pieces(engine, piece_blocks=64).of(order(name, pool)))
+    pieces = list(Extractor(engine, piece_blocks=64).start(whole(name, pool)))
     assert [piece.block_range.start for piece in pieces] == [0, 64, 128, 192]
     assert all(piece.table.schema == request(name, pool).schema for piece in pieces)
     assert sum(piece.table.num_rows for piece in pieces) == chain.rows(name, 0, 200)
@@ -204,7 +207,7 @@ def test_an_endpoint_that_never_answers_is_given_up_and_its_worker_replaced(pool
 def test_a_killed_worker_loses_nothing(pool, chain):
     opened = EmbeddedCryo(workers=1)
     try:
-        pieces = Pieces(opened, piece_blocks=20).of(order("transactions", pool))
+        pieces = iter(Extractor(opened, piece_blocks=20).start(whole("transactions", pool)))
         found = next(pieces).table.num_rows
         os.kill(opened.pids()[0], signal.SIGKILL)
         assert found + sum(piece.table.num_rows for piece in pieces) == chain.rows("transactions", 0, 200)
@@ -222,8 +225,8 @@ def test_the_url_is_in_no_argv_and_no_environment(engine, pool):
 
 def test_closing_ends_every_process_and_closing_early_is_fine(pool):
     opened = EmbeddedCryo()
-    pieces = Pieces(opened, piece_blocks=64).of(order("logs", pool))
-    next(pieces)
+    pieces = Extractor(opened, piece_blocks=64).start(whole("logs", pool))
+    next(iter(pieces))
     pieces.close()
     pids = opened.pids()
     assert pids

@@ -103,16 +103,16 @@ def applied(path, postgres_url, s3, url):
     """A runtime with the job of a file, its streams by key."""
     with running(postgres_url, s3, dev=url) as runtime:
         runtime.jobs.apply(read(path), Bounds(0, END))
-        runtime.pool("dev", CHAIN_ID)  # asks for the chain's id, once per process
+        runtime.pools.named("dev", CHAIN_ID)  # asks for the chain's id, once per process
         yield runtime, {stream.dataset_key: stream for stream in runtime.jobs.streams()}
 
 
 def sync(runtime, spec):
     """Commit every range of a stream; returns the publications."""
     works = [
-        runtime.ingest.claim(spec, cell, "run", wait_seconds=5) for cell in cells(BlockRange(0, END), spec.chunk_size)
+        runtime.ingester.claim(spec, cell, "run", wait_seconds=5) for cell in cells(BlockRange(0, END), spec.chunk_size)
     ]
-    return [runtime.ingest.commit(work) for work in works]
+    return [runtime.ingester.commit(runtime.ingester.start(work)) for work in works]
 
 
 @pytest.mark.parametrize("verify", ["off", "structural", "full"])
@@ -122,7 +122,7 @@ def test_a_sync_takes_no_more_calls_and_about_the_bytes_that_were_planned(chain,
         plan = planned(path, pool(url))
         for name in DATASETS:  # each by a process of its own: what one fetched as evidence spares the next nothing
             with applied(path, postgres_url, s3, url) as (runtime, specs):
-                for endpoint in runtime.stream_pool(specs[name]).endpoints:
+                for endpoint in runtime.pools.of_stream(specs[name]).endpoints:
                     requests_at_once(endpoint)  # measures how near it is, once per process
                 calls.clear()
                 publications = sync(runtime, specs[name])

@@ -52,7 +52,7 @@ from trace_dagster.runtime import Runtime
 from trace_dagster.config.settings import settings_from
 runtime = Runtime(settings_from(os.environ))
 commit_io_manager(build_init_resource_context(resources={"trace": runtime}))
-print(type(runtime.ingest).__name__)
+print(type(runtime.ingester).__name__)
 """
 
 
@@ -97,7 +97,7 @@ def test_planning_takes_no_more_than_the_location(variables):
 
 def test_a_run_imports_no_queries_and_leaves_cryo_to_its_workers(variables):
     printed, found = imports("-c", LOCATION + RUN, variables=variables)
-    assert printed.split()[-1] == "Ingest"
+    assert printed.split()[-1] == "Ingester"
     assert found & (QUERIES | STAND_INS | {"cryo"}) == set()
     assert found >= {
         "boto3",

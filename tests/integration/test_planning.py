@@ -151,14 +151,14 @@ class TestApply:
         stream = apply(database, job_text(streams=ONE, to_block=600))["blocks"]
         with ingesting(database, store) as ingest:
             for start in (0, 300):
-                ingest.commit(ingest.claim(stream, BlockRange(start, start + 100), "run", wait_seconds=0))
+                ingest.commit(ingest.start(ingest.claim(stream, BlockRange(start, start + 100), "run", wait_seconds=0)))
             held = ingest.claim(stream, BlockRange(400, 500), "run", wait_seconds=0)
             observe(database, latest=10_000)
             plan(database)
             apply(database, job_text(streams=ONE, to_block=600, chunk=250))
             found, _ = plan(database)
             assert found == [(0, 100), (100, 250), (250, 300), (300, 400), (400, 500), (500, 600)]
-            ingest.commit(held)
+            ingest.commit(ingest.start(held))
         cycle = Cycle(database, store)
         cycle.turn()
         cycle.close()
@@ -178,7 +178,7 @@ class TestApply:
         observe(database, latest=10_000)
         plan(database)
         with ingesting(database, store) as ingest:
-            ingest.commit(ingest.claim(stream, BlockRange(500, 600), "run", wait_seconds=0))
+            ingest.commit(ingest.start(ingest.claim(stream, BlockRange(500, 600), "run", wait_seconds=0)))
         apply(database, job_text(streams=ONE, to_block=250))
         assert plan(database)[0] == [(0, 100), (100, 200), (200, 250), (500, 600)]
         apply(database, job_text(streams=ONE, to_block=600))

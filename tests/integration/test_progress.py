@@ -48,7 +48,7 @@ def commit(database, store, stream, count, first=0, seconds=10.0):
         for block_range in ranges(stream, first + count)[first:]:
             work = ingest.claim(stream, block_range, "run", wait_seconds=5)
             advance(database, seconds / 2)
-            ingest.commit(work)
+            ingest.commit(ingest.start(work))
             advance(database, seconds / 2)
 
 

@@ -67,9 +67,9 @@ def apply(runtime, *, end=300, streams=FOUR, verify="full", name="proofs"):
 
 def commit(runtime, stream, start, *, refresh=False):
     """Bring one range in, as a run does."""
-    work = runtime.ingest.claim(stream, BlockRange(start, start + 100), "run", wait_seconds=0, refresh=refresh)
+    work = runtime.ingester.claim(stream, BlockRange(start, start + 100), "run", wait_seconds=0, refresh=refresh)
     assert isinstance(work, ClaimedRange), work
-    return runtime.ingest.commit(work)
+    return runtime.ingester.commit(runtime.ingester.start(work))
 
 
 def commit_all(runtime, streams, end=300):
@@ -132,7 +132,7 @@ class TestEvidence:
             assert runtime.standings.all() == []
 
     def test_a_dataset_nothing_covers_is_checked_for_structure(self):
-        from trace_dagster.evidence.collector import is_provable
+        from trace_dagster.evidence.needs import is_provable
 
         assert is_provable("contracts")
         assert not is_provable("geth_storage_diffs")
@@ -158,7 +158,7 @@ class TestLiars:
                 assert standing.endpoint == "dev#1"
                 assert standing.lies >= 1
                 assert "block=" in standing.reason
-                pool = runtime.pool("dev", CHAIN_ID)
+                pool = runtime.pools.named("dev", CHAIN_ID)
                 assert [endpoint.name for endpoint in runtime.standings.best_first(pool)] == ["dev#2", "dev#1"]
                 before = liar.requests
                 commit(runtime, streams[dataset], 100)
@@ -197,11 +197,11 @@ class TestLiars:
             running(postgres_url, s3, quorum=2, dev=honest) as runtime,
             pytest.raises(InvalidInput, match="TRACE_RPC_POOL_DEV_QUORUM must be a number from 1 to the pool's 1"),
         ):
-            runtime.pool("dev", CHAIN_ID)
+            runtime.pools.named("dev", CHAIN_ID)
 
     def test_an_old_lie_is_forgotten_and_breaks_nothing(self, postgres_url, s3, honest):
         with running(postgres_url, s3, dev=f"{honest},{honest}?second") as runtime:
-            pool = runtime.pool("dev", CHAIN_ID)
+            pool = runtime.pools.named("dev", CHAIN_ID)
             for _ in range(2):
                 runtime.standings.lied(pool.endpoints[0], "a test")
             assert [each.name for each in runtime.standings.best_first(pool)] == ["dev#2", "dev#1"]
@@ -219,7 +219,7 @@ class TestLiars:
             running(postgres_url, s3, quorum=2, dev=f"{honest},{honest}") as runtime,
             pytest.raises(InvalidInput, match="from 1 to the pool's 1 endpoints"),
         ):
-            runtime.pool("dev", CHAIN_ID)
+            runtime.pools.named("dev", CHAIN_ID)
 
     def test_a_silent_or_lame_second_endpoint_decides_nothing(self, postgres_url, s3, honest):
         """The first fails in a way that passes, the second for good: the range is tried again."""
@@ -228,7 +228,7 @@ class TestLiars:
             chaos_rpc(honest, faults=["error_32601"], rate=1.0, seed=1) as lame,
             running(postgres_url, s3, dev=f"{busy.url},{lame.url}") as runtime,
         ):
-            runtime.pool = lambda name, chain_id: pool_named(name, runtime.settings.environment)
+            runtime.pools.named = lambda name, chain_id: pool_named(name, runtime.settings.environment)
             streams = apply(runtime, streams=("logs",))
             with pytest.raises(Unavailable):
                 commit(runtime, streams["logs"], 0)
@@ -329,7 +329,7 @@ class TestSentinels:
             with pytest.raises(UnknownFormat, match=f"block={block.number}"):
                 commit(runtime, streams["transactions"], 0)
             (stream,) = runtime.jobs.streams()
-            assert "stands still" in (stream.halted_reason or "")
+            assert "is halted" in (stream.halted_reason or "")
 
 
 def silent(total):

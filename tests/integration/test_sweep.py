@@ -8,6 +8,7 @@ from tests.support.clock import advance
 from tests.support.registry import apply, assert_registry_sound, ingesting, job_text
 from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import LeaseLost
+from trace_dagster.ingest.commit import CommitTarget
 from trace_dagster.maintenance.sweep import sweep
 from trace_dagster.registry.catalog import Reading
 from trace_dagster.registry.publications import Publications
@@ -39,7 +40,7 @@ def orphan(database, store, stream, monkeypatch):
         patched.setattr(Tasks, "release", lambda *_: None)
         work = ingest.claim(stream, FIRST, "run", wait_seconds=0)
         with pytest.raises(Died):
-            ingest.commit(work)
+            ingest.commit(ingest.start(work))
     return work
 
 
@@ -71,7 +72,7 @@ def test_a_fenced_attempt_cannot_commit_any_more(database, store, stream):
         advance(database, 2 * HOUR)
         assert swept(database, store).attempts_fenced == 1
         with pytest.raises(LeaseLost):
-            ingest.commit(work)
+            ingest.commit(ingest.start(work))
     assert Reading(database).coverage(stream.dataset_uuid) == []
 
 
@@ -81,7 +82,7 @@ def test_a_range_someone_works_on_is_left_alone(database, store, stream, monkeyp
     with ingesting(database, store) as ingest:
         work = ingest.claim(stream, FIRST, "second", wait_seconds=0)
         assert swept(database, store).objects_removed == 0
-        published = ingest.commit(work)
+        published = ingest.commit(ingest.start(work))
     assert published.created
     advance(database, 2 * HOUR)
     assert swept(database, store).objects_removed == 1  # the first attempt's Parquet; its manifest was replaced
@@ -90,9 +91,9 @@ def test_a_range_someone_works_on_is_left_alone(database, store, stream, monkeyp
 
 def test_a_live_version_stays_and_a_replaced_one_goes(database, store, stream):
     with ingesting(database, store) as ingest:
-        first = ingest.commit(ingest.claim(stream, FIRST, "run", wait_seconds=0))
+        first = ingest.commit(ingest.start(ingest.claim(stream, FIRST, "run", wait_seconds=0)))
         store.delete([key for key, _ in Publications(database).files(first)])
-        second = ingest.commit(ingest.claim(stream, FIRST, "run", wait_seconds=0, refresh=True))
+        second = ingest.commit(ingest.start(ingest.claim(stream, FIRST, "run", wait_seconds=0, refresh=True)))
     assert second.generation == 1
     assert swept(database, store).generations_retired == 0
     advance(database, 2 * HOUR)
@@ -101,7 +102,7 @@ def test_a_live_version_stays_and_a_replaced_one_goes(database, store, stream):
     assert len(list(store.keys(""))) == 2
     assert_registry_sound(database, store)
     with ingesting(database, store) as ingest:
-        again = ingest.commit(ingest.claim(stream, FIRST, "run", wait_seconds=0, refresh=True))
+        again = ingest.commit(ingest.start(ingest.claim(stream, FIRST, "run", wait_seconds=0, refresh=True)))
     assert again.dataset_version == second.dataset_version
 
 
@@ -132,7 +133,7 @@ def test_objects_of_an_attempt_this_registry_never_gave_stay(database, store, st
 def test_unfinished_uploads_are_aborted(database, store, stream):
     with ingesting(database, store) as ingest:
         work = ingest.claim(stream, FIRST, "slow", wait_seconds=0)
-        key = ingest._target(work).parquet_key(work.lease, 0)
+        key = CommitTarget.of_stream(stream, FIRST).parquet_key(work.lease, 0)
         for name in (key, "someone/elses"):
             store.upload(name).write(b"x" * (9 * 1024 * 1024))
         assert swept(database, store, grace=0).uploads_aborted == 0  # its attempt lives
@@ -145,7 +146,7 @@ def test_rows_of_dead_attempts_go_and_numbers_never_go_back(database, store, str
     orphan(database, store, stream, monkeypatch)
     advance(database, 100)
     with ingesting(database, store) as ingest:
-        ingest.commit(ingest.claim(stream, FIRST, "run", wait_seconds=0))
+        ingest.commit(ingest.start(ingest.claim(stream, FIRST, "run", wait_seconds=0)))
     advance(database, 4 * HOUR)
     swept(database, store)
     with database._pool.connection() as connection:
@@ -153,5 +154,5 @@ def test_rows_of_dead_attempts_go_and_numbers_never_go_back(database, store, str
     with ingesting(database, store) as ingest:
         work = ingest.claim(stream, FIRST, "run", wait_seconds=0, refresh=True)
         assert work.lease.attempt == 3
-        ingest.commit(work)
+        ingest.commit(ingest.start(work))
     assert_registry_sound(database, store)

@@ -11,11 +11,11 @@ from uuid import UUID
 from trace_dagster.blocks import BlockRange
 from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.errors import TraceError
-from trace_dagster.extraction.extractor import Pieces
+from trace_dagster.extraction.extractor import Extractor
 from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.ingest.commit import Committer
-from trace_dagster.ingest.heartbeat import Heart
-from trace_dagster.ingest.ingester import Ingest
+from trace_dagster.ingest.heartbeat import Heartbeats
+from trace_dagster.ingest.ingester import Ingester
 from trace_dagster.planning.dispatcher import Batch, Dispatcher, loaded_as
 from trace_dagster.planning.heads import Heads
 from trace_dagster.planning.planner import Planner
@@ -44,13 +44,13 @@ class Cycle:
         self.planner = Planner(database, self.jobs)
         self.dispatcher = Dispatcher(database, self.jobs, self.queue)
         self.publications = Publications(database)
-        self.heart = Heart(self.tasks)
-        self.ingest = Ingest(
+        self.heartbeats = Heartbeats(self.tasks)
+        self.ingest = Ingester(
             tasks=self.tasks,
             publications=self.publications,
             committer=Committer(store, self.publications),
-            pieces=Pieces(FakeCryo()),
-            heart=self.heart,
+            extractor=Extractor(FakeCryo()),
+            heartbeats=self.heartbeats,
             pool=lambda spec: RpcPool(spec.rpc_pool, ("made up",)),
         )
         self.runs: dict[UUID, bool] = {}
@@ -91,10 +91,10 @@ class Cycle:
             work = self.ingest.claim(spec, block_range, "run", wait_seconds=0)
             if isinstance(work, ClaimedRange):
                 self.tasks.heartbeat(work.lease)
-                self.ingest.commit(work)
+                self.ingest.commit(self.ingest.start(work))
         except TraceError:
             return
 
     def close(self) -> None:
         """End the thread."""
-        self.heart.stop()
+        self.heartbeats.close()

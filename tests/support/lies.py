@@ -1,6 +1,6 @@
 """One range through a node that lies, and whether what came out is the truth.
 
-A cell is ``committed`` when rows came out (what Pieces yields is what gets committed), else ``refused``. Rows that
+A cell is ``committed`` when rows came out (what the extractor yields gets committed), else ``refused``. Rows that
 differ from the honest node's are ``false``, unless they differ only where the proof says that nothing was proven.
 """
 
@@ -25,8 +25,10 @@ from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.engine.base import Engine, ExtractRequest
 from trace_dagster.errors import TraceError, VerificationFailed
-from trace_dagster.evidence.collector import Witness
-from trace_dagster.extraction.extractor import Order, Piece, Pieces
+from trace_dagster.evidence.collector import EvidenceCollector
+from trace_dagster.evidence.source import EvidenceSource
+from trace_dagster.extraction.extractor import Extractor
+from trace_dagster.extraction.request import Piece, RangeRequest
 from trace_dagster.rpc.pools import RpcPool
 from trace_dagster.verify.check import merge
 
@@ -107,17 +109,29 @@ class Watched:
         """Whoever opened the engine closes it."""
 
 
-class WatchedWitness(Witness):
-    """A witness whose unanswered questions are counted; what it finds false goes on record as a lie."""
+class WatchedCollector(EvidenceCollector):
+    """An evidence collector whose failed fetches are counted; evidence that it finds false is recorded as a lie."""
 
     def __init__(self, name: str, outcome: Outcome) -> None:
         super().__init__(name, CHAIN_ID, None)
         self._outcome = outcome
 
-    def gather(self, *args, **kwargs):
-        """The witness's own."""
+    def node(self, endpoint, *, deep=False):
+        """Return the endpoint as a source whose errors are counted."""
+        return WatchedSource(super().node(endpoint, deep=deep), self._outcome)
+
+
+class WatchedSource:
+    """A source of evidence whose errors are counted."""
+
+    def __init__(self, source: EvidenceSource, outcome: Outcome) -> None:
+        self._source = source
+        self._outcome = outcome
+
+    def parts(self, *args):
+        """Return the source's own parts."""
         with _counting(self._outcome):
-            return super().gather(*args, **kwargs)
+            return self._source.parts(*args)
 
 
 @contextmanager
@@ -171,12 +185,12 @@ class Lab:
 
     def _extract(self, outcome: Outcome, pool: RpcPool) -> None:
         cell = outcome.cell
-        pieces = Pieces(
+        extractor = Extractor(
             Watched(self._engine_of(cell), outcome),
-            lied=lambda endpoint, _: outcome.lies.update([endpoint.name]),
+            record_liar=lambda endpoint, _: outcome.lies.update([endpoint.name]),
         )
         try:
-            found = list(pieces.of(_order(cell, pool, WatchedWitness(cell.dataset, outcome))))
+            found = list(extractor.start(_request(cell, pool, WatchedCollector(cell.dataset, outcome))))
             merge([piece.proof for piece in found])
         except TraceError as error:
             outcome.refused = type(error).__name__
@@ -191,7 +205,7 @@ class Lab:
         with self._lock:
             if name not in self._truths:
                 whole = Cell("", name, start=0, blocks=self._blocks, wide=True)
-                pieces = Pieces(self._honest).of(_order(whole, RpcPool("honest", (self._node,)), None))
+                pieces = Extractor(self._honest).start(_request(whole, RpcPool("honest", (self._node,)), None))
                 self._truths[name] = pa.concat_tables(piece.table for piece in pieces)
             return self._truths[name]
 
@@ -207,18 +221,18 @@ class Lab:
         )
 
 
-def _order(cell: Cell, pool: RpcPool, witness: Witness | None) -> Order:
-    """As ingest orders it."""
+def _request(cell: Cell, pool: RpcPool, evidence: EvidenceCollector | None) -> RangeRequest:
+    """Return the request that an ingester makes."""
     known = dataset(cell.dataset)
-    stored = tuple(known.all_columns) if cell.wide else known.stored_columns()
-    return Order(
+    columns = tuple(known.all_columns) if cell.wide else known.stored_columns()
+    return RangeRequest(
         dataset=known,
         block_range=BlockRange(cell.start, cell.start + cell.blocks),
         chain_id=CHAIN_ID,
-        stored=stored,
-        verify="full" if witness else "structural",
+        columns=columns,
+        verify="full" if evidence else "structural",
         pool=pool,
-        witness=witness,
+        evidence=evidence,
         options={"timeout_seconds": TIMEOUT_SECONDS},
     )
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from tests.support.proven import devchain
 from trace_dagster.errors import TraceError
-from trace_dagster.evidence.cache import Parts
+from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.verify.commitments import prove
 from trace_dagster.verify.commitments.rpc_json import decode_block, decode_receipts
 from trace_dagster.verify.fast_path import await_compiled, prove_plain
@@ -48,7 +48,7 @@ def compiled(answers: list[bytes], first: int) -> Found | None:
     """What the compiled code proves."""
     if (found := prove_plain(answers, first)) is None:
         return None
-    parts = Parts.plain(*found)
+    parts = EvidenceParts.in_columns(*found)
     assert parts.transactions is not None
     assert parts.receipts is not None
     assert found[1].transactions.num_rows == sum(map(len, parts.transactions))

@@ -17,7 +17,7 @@ from tests.support.recorded_blocks import RecordedChain
 from trace_dagster.blocks import BlockRange
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.encode import block_json, receipts_json, traces_json
-from trace_dagster.evidence.cache import Parts
+from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.verify.commitments.prove import prove_header, prove_transactions, receipts_of
 from trace_dagster.verify.commitments.rpc_json import decode_block, decode_receipts
 from trace_dagster.verify.fast_path import await_compiled, prove_plain
@@ -95,7 +95,7 @@ def in_columns(piece: BlockRange, answers: list[tuple[dict[str, Any], list[dict[
     texts = [json.dumps(block).encode() for block, _ in answers] + [json.dumps(found).encode() for _, found in answers]
     if (found := prove_plain(texts, piece.start)) is None:
         return None
-    parts = Parts.plain(*found)
+    parts = EvidenceParts.in_columns(*found)
     return Evidence(found[0], parts.transactions, parts.receipts, {"all": "raw"}, proven=parts.proven, rows=parts.rows)
 
 

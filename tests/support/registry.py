@@ -10,10 +10,10 @@ import pyarrow as pa
 from trace_dagster.blocks import BlockRange
 from trace_dagster.config.chain_sync import parse
 from trace_dagster.engine.fake import FakeCryo
-from trace_dagster.extraction.extractor import Pieces
+from trace_dagster.extraction.extractor import Extractor
 from trace_dagster.ingest.commit import Committer
-from trace_dagster.ingest.heartbeat import Heart
-from trace_dagster.ingest.ingester import Ingest
+from trace_dagster.ingest.heartbeat import Heartbeats
+from trace_dagster.ingest.ingester import Ingester
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.jobs import Bounds, Jobs
 from trace_dagster.registry.publications import Publications
@@ -53,18 +53,18 @@ def ingesting(
     """An ingest path over real Postgres and S3."""
     tasks = Tasks(database, lease_ttl_seconds=ttl, max_attempts=max_attempts)
     publications = Publications(database)
-    heart = Heart(tasks)
+    heartbeats = Heartbeats(tasks)
     try:
-        yield Ingest(
+        yield Ingester(
             tasks=tasks,
             publications=publications,
             committer=Committer(store, publications, caps or Caps()),
-            pieces=Pieces(engine or FakeCryo(), piece_blocks=piece_blocks),
-            heart=heart,
+            extractor=Extractor(engine or FakeCryo(), piece_blocks=piece_blocks),
+            heartbeats=heartbeats,
             pool=lambda spec: RpcPool(spec.rpc_pool, ("made up",)),
         )
     finally:
-        heart.stop()
+        heartbeats.close()
 
 
 def assert_registry_sound(database: Database, store: ObjectStore) -> None:

@@ -12,7 +12,7 @@ from trace_dagster.cli.render import aligned, plan_lines
 from trace_dagster.config.chain_sync import Stream
 from trace_dagster.datasets.catalogue import catalogue
 from trace_dagster.estimate.costs import Plan, Sample, StreamPlan, counted, places
-from trace_dagster.evidence.collector import most_calls
+from trace_dagster.evidence.needs import most_calls
 from trace_dagster.planning.dispatcher import RANGES_PER_RUN
 from trace_dagster.verify.check import PIECE_BLOCKS
 

@@ -19,7 +19,7 @@ import sha3
 import trace_dagster
 from tests.support.plain_fuzz import agree, changed, in_python, texts
 from tests.support.proven import DEVCHAIN, REAL, devchain, real, real_folder
-from trace_dagster.evidence.cache import Parts, joined
+from trace_dagster.evidence.parts import EvidenceParts, joined
 from trace_dagster.verify import fast_path
 from trace_dagster.verify.commitments import trie
 from trace_dagster.verify.fast_path import await_compiled, prove_plain
@@ -64,14 +64,14 @@ def test_roots(count):
 
 def test_blocks_apart_and_together():
     headers, rows = prove_plain(whole(), FIRST)
-    one = Parts.plain(headers, rows)
-    each = [Parts.plain(*prove_plain(texts(at, at + 1), FIRST + at)) for at in range(len(DEVCHAIN))]
-    for found in (joined(each), joined([one.of(0, 5), one.of(5, 6), one.of(6, len(DEVCHAIN))])):
+    one = EvidenceParts.in_columns(headers, rows)
+    each = [EvidenceParts.in_columns(*prove_plain(texts(at, at + 1), FIRST + at)) for at in range(len(DEVCHAIN))]
+    for found in (joined(each), joined([one.slice(0, 5), one.slice(5, 6), one.slice(6, len(DEVCHAIN))])):
         assert found.rows.transactions.equals(rows.transactions)
         assert found.rows.logs.equals(rows.logs)
         assert (found.rows.transaction_ends, found.rows.log_ends) == (rows.transaction_ends, rows.log_ends)
         assert list(found.receipts) == list(one.receipts)
-    assert list(one.of(3, 7).transactions) == list(one.transactions)[3:7]
+    assert list(one.slice(3, 7).transactions) == list(one.transactions)[3:7]
 
 
 @pytest.mark.parametrize("number", REAL)

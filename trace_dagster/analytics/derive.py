@@ -13,7 +13,7 @@ from trace_dagster.analytics.templates import Template
 from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import InvalidInput
 from trace_dagster.identity import DEFAULT_ORG, canonical_json, derived_uuid, sha256_hex
-from trace_dagster.ingest.commit import Rows, Target
+from trace_dagster.ingest.commit import CommitTarget, RangeRows
 from trace_dagster.query.session import Relation, Session
 from trace_dagster.registry.catalog import Reading, VisibleDataset
 from trace_dagster.store.access import S3Access
@@ -39,10 +39,10 @@ def derive(template: Template, chain_id: int, given: Mapping[str, Any], reading:
         dataset_uuid=dataset,
         template=template.name,
         parameters=parameters,
-        target=Target(
+        target=CommitTarget(
             dataset_uuid=dataset,
             dataset_key=template.name,
-            source=template.name,
+            dataset_name=template.name,
             chain_id=chain_id,
             block_range=covered,
             config_hash=f"derived.{template.name}:{sha256_hex(canonical_json([template.sql, identity]).encode())[:16]}",
@@ -88,10 +88,10 @@ def _relation(name: str, found: VisibleDataset, covered: BlockRange, reading: Re
     return Relation(name, pa.schema([]), tuple(access.uri(key) for key in keys))
 
 
-def _rows(template: Template, table: pa.Table, covered: BlockRange) -> Rows:
-    return Rows(
+def _rows(template: Template, table: pa.Table, covered: BlockRange) -> RangeRows:
+    return RangeRows(
         tables=[table],
-        evidence=lambda: {"asked": "off", "level": "derived", "checks": [], "template": template.name},
+        verification=lambda: {"asked": "off", "level": "derived", "checks": [], "template": template.name},
         engine={"name": "duckdb", "version": duckdb.__version__},
         metrics={"blocks": len(covered)},
     )

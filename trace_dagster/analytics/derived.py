@@ -11,7 +11,7 @@ from trace_dagster.identity import task_id
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from trace_dagster.ingest.commit import Rows, Target
+    from trace_dagster.ingest.commit import CommitTarget, RangeRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,9 @@ class Derived:
     dataset_uuid: UUID
     template: str
     parameters: dict[str, Any]
-    target: Target
+    target: CommitTarget
     table: pa.Table
-    rows: Rows
+    rows: RangeRows
     """The table, as the commit protocol takes it."""
     gaps: int
     """Blocks after the covered range that are committed but lie behind a hole: not counted in."""

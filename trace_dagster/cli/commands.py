@@ -54,7 +54,7 @@ def apply_file(path: Path, environment: Mapping[str, str], say: Say) -> Applied:
         names = [lane.name for lane in lanes_of_any(runtime.jobs.streams()) if lane.streams[0].job_name == job.name]
         runtime.heads.observe(stream for stream in runtime.jobs.streams() if stream.job_name == job.name)
         runtime.planner.plan()
-        runtime.publish()
+        runtime.outbox.publish(runtime.queue)
     say(f"{'registered' if applied.created else 'updated'} {job.name}: {', '.join(applied.streams)}")
     if applied.disabled:
         say(f"no longer synced (their data stays): {', '.join(applied.disabled)}")
@@ -123,7 +123,7 @@ def set_paused(wanted: str, environment: Mapping[str, str], say: Say, *, paused:
     with opened(environment) as runtime:
         name = _name(runtime, wanted)
         changed = runtime.jobs.set_enabled(name, not paused)
-        runtime.publish()
+        runtime.outbox.publish(runtime.queue)
     say(f"{name} is {'paused' if paused else 'running'}{'' if changed else ' already'}")
 
 
@@ -140,7 +140,7 @@ def requeue(
         if dataset_key is not None:
             runtime.jobs.stream_of(wanted, dataset_key)
         found = runtime.tasks.requeue(job, dataset_key, block_range or BlockRange(0, MAX_BLOCK), states)
-        runtime.publish()
+        runtime.outbox.publish(runtime.queue)
     return found
 
 
@@ -160,13 +160,13 @@ def _bounds(job: ChainSync, runtime: Runtime, say: Say) -> Bounds:
     from trace_dagster.rpc.client import block_number
 
     for name in sorted({stream.rpc_pool for stream in job.streams.values()}):
-        runtime.pool(name, job.chain_id)
+        runtime.pools.named(name, job.chain_id)
     first = next(iter(job.streams.values())).rpc_pool
 
     def finalized() -> int:
         if not runtime.needs_rpc:
             raise InvalidInput("the fake engine has no head: write from_block and to_block as numbers")
-        return block_number(runtime.pool(first, job.chain_id), "finalized")
+        return block_number(runtime.pools.named(first, job.chain_id), "finalized")
 
     known = runtime.jobs.resolved(job) if is_symbolic(job) else None
     if known is not None:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.cli.commands import opened
 from trace_dagster.errors import InvalidInput
-from trace_dagster.evidence.collector import SOURCES, Witness, is_provable
-from trace_dagster.evidence.committed import Committed
+from trace_dagster.evidence.collector import EvidenceCollector
+from trace_dagster.evidence.committed_rows import CommittedRows
+from trace_dagster.evidence.committed_source import SOURCES, CommittedSource
+from trace_dagster.evidence.needs import is_provable
 from trace_dagster.maintenance.audit import Report, audit
 from trace_dagster.maintenance.certificate import Certificate, CertifiedFile, CertifiedRange, certificate
 from trace_dagster.registry.streams import StreamRow
@@ -54,7 +56,7 @@ def verify_job(
             versions,
             wanted_blocks,
             runtime.store,
-            lambda version: _witness(runtime, version, deep=deep),
+            lambda version: _evidence(runtime, version, deep=deep),
             {stream.dataset_key: _endpoints(runtime, stream) for stream in streams} if deep else {},
             progress(len(versions)),
         )
@@ -91,16 +93,17 @@ def _spans(streams: list[StreamRow], whole: BlockRange) -> dict[str, BlockRange]
 
 
 def _endpoints(runtime: Runtime, stream: StreamRow) -> list[Endpoint]:
-    return runtime.standings.best_first(runtime.pool(stream.rpc_pool, stream.chain_id))
+    return runtime.standings.best_first(runtime.pools.named(stream.rpc_pool, stream.chain_id))
 
 
-def _witness(runtime: Runtime, version: StoredVersion, *, deep: bool) -> Witness | None:
+def _evidence(runtime: Runtime, version: StoredVersion, *, deep: bool) -> EvidenceCollector | None:
     if not is_provable(version.source):
         return None
     if deep:
-        return Witness(version.source, version.chain_id, None)
-    committed = Committed(runtime.database, runtime.store, version.dataset_uuid, version.block_range, SOURCES)
-    return Witness(version.source, version.chain_id, committed)
+        return EvidenceCollector(version.source, version.chain_id, None)
+    rows = CommittedRows(runtime.database, runtime.store, version.dataset_uuid, version.block_range, SOURCES)
+    committed = CommittedSource(rows, version.chain_id, version.source)
+    return EvidenceCollector(version.source, version.chain_id, committed)
 
 
 def _repair(runtime: Runtime, streams: list[StreamRow], report: Report) -> int:
@@ -116,7 +119,7 @@ def _repair(runtime: Runtime, streams: list[StreamRow], report: Report) -> int:
         count += runtime.tasks.requeue(stream.job_id, stream.dataset_key, gap, ("failed", "dead"))
         runtime.jobs.plan_again(stream.dataset_uuid)
     runtime.planner.plan()
-    runtime.publish()
+    runtime.outbox.publish(runtime.queue)
     return count
 
 

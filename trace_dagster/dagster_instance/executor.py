@@ -44,6 +44,7 @@ from dagster._utils.error import serializable_error_info_from_exc_info
 
 from trace_dagster.dagster_instance import memory
 from trace_dagster.dagster_instance.mapping import range_of
+from trace_dagster.dagster_instance.step_scope import step_scope
 
 DEFAULT_THREADS = 16
 _WAKE_SECONDS = 1.0
@@ -215,7 +216,8 @@ def _run_step(
     try:
         mine = context.for_step(step, known)
         mine.log.addFilter(_tells)
-        events.extend(_events_of(mine))
+        with step_scope():
+            events.extend(_events_of(mine))
     finally:
         done.put((step, events))
 

@@ -112,7 +112,9 @@ def _common(stream: StreamRow, template: Template) -> dict[str, Any]:
 
 def _derive(context: AssetExecutionContext, template: Template, chain_id: int, given: Mapping[str, Any]) -> Derived:
     runtime: Runtime = getattr(context.resources, RUNTIME)
-    found = runtime.derive(template, chain_id, given)
+    from trace_dagster.analytics.derive import derive  # imports DuckDB, which the code location does not need
+
+    found = derive(template, chain_id, given, runtime.reading, runtime.settings.s3)
     if found.gaps:
         context.log.warning(f"{found.gaps} committed blocks lie behind a hole and are not counted in")
     context.add_output_metadata({"preview": _preview(found.table), "parameters": found.parameters})

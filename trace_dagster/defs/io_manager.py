@@ -1,4 +1,4 @@
-"""The IO manager: storing an output is a commit, loading one is a read of the registry's files."""
+"""The IO manager: storing an output commits it; loading one reads the files that the registry names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trace_dagster.defs.materializations import commit_metadata, materialization
 from trace_dagster.defs.streams import asset_key
 from trace_dagster.defs.verification_check import verification_evaluation
 from trace_dagster.errors import InvalidInput
-from trace_dagster.ingest.claim import ClaimedRange
+from trace_dagster.ingest.range_extraction import RangeExtraction
 from trace_dagster.registry.catalog import EVERYTHING, VisibleDataset
 from trace_dagster.registry.publications import Publication
 from trace_dagster.registry.tasks import Lease
@@ -23,40 +23,42 @@ from trace_dagster.runtime import Runtime
 
 
 class CommitIOManager(IOManager):
-    """Commits what ``cryo_range`` hands over and loads what is committed."""
+    """Drains the extractions that ``cryo_range`` starts into commits, and loads committed rows."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
     def handle_output(  # type: ignore[override]  # a generator of events, which Dagster takes as well
-        self, context: OutputContext, obj: ClaimedRange | Derived | tuple[AssetKey, Publication] | None
+        self, context: OutputContext, obj: RangeExtraction | Derived | tuple[AssetKey, Publication] | None
     ) -> Iterator[DagsterEvent]:
-        """Commit one range and report its materialization and proof; a range committed before is only reported.
+        """Commit a range's rows and yield the events of its commit: its materialization and its asset check.
 
-        A derived dataset's materialization is Dagster's own, we add what was committed.
+        A range that was committed before is only reported. For a derived dataset Dagster makes the materialization
+        itself, and the commit's metadata is added to it.
         """
         if isinstance(obj, Derived):
             context.add_output_metadata(commit_metadata(self._commit_derived(obj, context.run_id)))
-        elif isinstance(obj, ClaimedRange):
-            published = self._runtime.ingest.commit(obj)
-            key = asset_key(obj.spec.chain_id, obj.spec.dataset_key)
-            yield _told(context, key, published, obj.lease)
+        elif isinstance(obj, RangeExtraction):
+            spec = obj.claimed.spec
+            published = self._runtime.ingester.commit(obj)
+            yield _commit_events(context, asset_key(spec.chain_id, spec.dataset_key), published, obj.claimed.lease)
         elif obj is not None:
-            yield _told(context, *obj)
+            yield _commit_events(context, *obj)
 
     def _commit_derived(self, derived: Derived, run_id: str) -> Publication:
         self._runtime.jobs.add_derived(
             derived.dataset_uuid, derived.target.chain_id, derived.template, derived.parameters
         )
-        return self._runtime.ingest.commit_whole(
+        return self._runtime.ingester.commit_derived(
             derived.dataset_uuid, derived.task_id, derived.target, derived.rows, run_id
         )
 
     def load_input(self, context: InputContext) -> ds.Dataset | pa.Table:
-        """The committed rows of the upstream asset: a lazy ``pyarrow.dataset.Dataset``, or a
-        ``pyarrow.Table`` where the input is annotated so; for one partition, many, or all.
+        """Return the committed rows of the upstream asset, for the partitions of the run or for all.
 
-        Raises InvalidInput when a partition asked for is not committed.
+        The result is a lazy ``pyarrow.dataset.Dataset``, or a ``pyarrow.Table`` if the input is annotated with it. Its
+        columns are the stream's, its rows are ordered within each range. Raises InvalidInput if a partition of the
+        run is not committed.
         """
         found = self._dataset_of(context.asset_key)
         keys = self._file_keys(found, context)
@@ -89,8 +91,10 @@ class CommitIOManager(IOManager):
         return ds.dataset(paths, format="parquet", filesystem=self._runtime.store.filesystem())
 
 
-def _told(context: OutputContext, key: AssetKey, published: Publication, lease: Lease | None = None) -> DagsterEvent:
-    """Log what was committed and return what was proven of it; the step's one output is handled then, it ends."""
+def _commit_events(
+    context: OutputContext, key: AssetKey, published: Publication, lease: Lease | None = None
+) -> DagsterEvent:
+    """Log the materialization of a committed range and return its asset check, which ends the step's one output."""
     with on_the_way():
         context.log_event(materialization(key, published, lease))
         return DagsterEvent.asset_check_evaluation(context.step_context, verification_evaluation(key, published))

@@ -1,4 +1,4 @@
-"""What Dagster is told of a commit."""
+"""Dagster's events of a commit."""
 
 from __future__ import annotations
 
@@ -11,15 +11,26 @@ from trace_dagster.registry.tasks import Lease
 
 
 def materialization(key: AssetKey, published: Publication, lease: Lease | None = None) -> AssetMaterialization:
-    """The Dagster event of one committed range; numbers become plots in the UI."""
+    """Return the materialization of one committed range. The UI plots its numbers.
+
+    Its description is the one line about the commit in the run's log.
+    """
     metadata = commit_metadata(published)
     if lease is not None:
         metadata |= {"task_id": str(lease.task_id), "attempt": lease.attempt, "lease_id": str(lease.token)}
-    return AssetMaterialization(key, partition=published.block_range.key, metadata=metadata)
+    return AssetMaterialization(
+        key, partition=published.block_range.key, metadata=metadata, description=_description(published)
+    )
+
+
+def _description(published: Publication) -> str:
+    level = published.verification.get("level")
+    words = f"{published.rows:,} rows of blocks {published.block_range}, {published.bytes:,} bytes, verified: {level}"
+    return words if published.created else f"{words}; committed before"
 
 
 def commit_metadata(published: Publication) -> dict[str, Any]:
-    """What is shown of a commit, whoever materializes it."""
+    """Return the metadata of a commit: rows, bytes, generation, manifest, verification, and the commit's metrics."""
     metadata: dict[str, Any] = {
         "rows": published.rows,
         "bytes": published.bytes,

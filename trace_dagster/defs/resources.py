@@ -1,4 +1,4 @@
-"""What assets and sensors work with: made when Dagster asks for it, in the process that needs it."""
+"""Resources of assets and sensors, made by Dagster in the process that needs them."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def runtime_resource(environment: Mapping[str, str]) -> ResourceDefinition:
-    """One runtime per run, closed with it."""
+    """Return the resource that gives each run one runtime, and closes it when the run ends."""
 
     @resource
     def trace(context: InitResourceContext) -> Iterator[Runtime]:
         runtime = Runtime(settings_from(environment))
         try:
-            with runtime.heart.beating_run(runtime.database, context.run.run_id if context.run else "none"):
+            with runtime.heartbeats.for_run(runtime.database, context.run.run_id if context.run else "none"):
                 yield runtime
         finally:
             runtime.close()
@@ -30,21 +30,21 @@ def runtime_resource(environment: Mapping[str, str]) -> ResourceDefinition:
 
 @io_manager(required_resource_keys={RUNTIME})
 def commit_io_manager(context: InitResourceContext) -> "CommitIOManager":
-    """Parquet, ``_manifest.json`` and a fenced commit for every output."""
-    from trace_dagster.defs.io_manager import CommitIOManager  # it reads with Arrow: runs do, the location does not
+    """Write Parquet and ``_manifest.json`` for every output, and commit it fenced."""
+    from trace_dagster.defs.io_manager import CommitIOManager  # imports Arrow, which the code location does not need
 
     return CommitIOManager(getattr(context.resources, RUNTIME))
 
 
 class RuntimeHolder:
-    """The code server's own runtime, for sensor ticks: made on the first tick, kept."""
+    """The code server's runtime for sensor ticks: made by the first tick and kept."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._runtime: Runtime | None = None
 
     def get(self) -> Runtime:
-        """Made by the first call."""
+        """Return the runtime; the first call makes it."""
         if self._runtime is None:
             self._runtime = Runtime(settings_from(self._environment))
         return self._runtime

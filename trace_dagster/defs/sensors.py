@@ -26,7 +26,8 @@ from trace_dagster.defs.streams import asset_key
 from trace_dagster.planning.dispatcher import BATCH_TAG, Batch, loaded_as
 from trace_dagster.planning.run_groups import Lane, lanes
 from trace_dagster.registry.streams import StreamRow
-from trace_dagster.runtime import WAKEUPS_AT_ONCE, Runtime
+from trace_dagster.runtime import Runtime
+from trace_dagster.wakeups.outbox import WAKEUPS_AT_ONCE
 
 INTERVAL_SECONDS = 5
 WAKEUPS_SECONDS = 4
@@ -91,7 +92,7 @@ def plan_tick(runtime: Runtime) -> tuple[int, int, int]:
     """Plan, wake what was forgotten, publish: how many ranges, tasks and wake-ups that were."""
     planned = runtime.planner.plan()
     woken = runtime.outbox.rewake(patience_seconds=REWAKE_SECONDS, limit=WAKEUPS_AT_ONCE)
-    return planned, woken, runtime.publish()
+    return planned, woken, runtime.outbox.publish(runtime.queue)
 
 
 def wakeups_sensor(runtime_of: RuntimeOf, streams: Sequence[StreamRow], jobs: Sequence[Any]) -> SensorDefinition:

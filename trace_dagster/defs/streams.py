@@ -1,8 +1,8 @@
-"""One graph-backed asset per stream: plan the run's partitions, one Cryo op per range, seal.
+"""One graph-backed asset per stream: plan the run's partitions, run Cryo for each range, seal.
 
-The op claims its range and hands the claim to the IO manager, which extracts, verifies and commits:
-rows flow through, they are never all in memory. ``seal`` yields nothing, so that each range is
-materialized when it commits and not a second time at the end.
+The op ``cryo_range`` claims its range, starts the extraction and returns a handle on the stream of proven pieces. The
+IO manager drains that stream into Parquet and commits it, so that the rows of a range are never all in memory.
+``seal`` yields nothing, so that each range is materialized when it commits and not a second time at the end.
 """
 
 from collections.abc import Iterator
@@ -26,28 +26,31 @@ from dagster import (
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.dagster_instance.mapping import mapping_key, range_of
+from trace_dagster.dagster_instance.step_scope import at_step_end
 from trace_dagster.ingest.claim import ClaimedRange
+from trace_dagster.logs import component_log
 from trace_dagster.planning.dispatcher import BATCH_TAG, MOST_RANGES_PER_RUN
-from trace_dagster.registry.publications import Publication
 from trace_dagster.registry.streams import StreamRow, StreamSpec
 from trace_dagster.runtime import Runtime
+
+_log = component_log("defs")
 
 IO_MANAGER = "cryo_io_manager"
 RUNTIME = "trace"
 CLAIM_WAIT_SECONDS = 900.0
 REFRESH_TAG = "trace/refresh"
-"""Set to ``true`` on a run or backfill: committed ranges are fetched again and compared."""
+"""Tag of a run or backfill: if it is ``true``, committed ranges are fetched again and compared."""
 
 
 def asset_key(chain_id: int, dataset_key: str) -> AssetKey:
-    """``[chain id, dataset key]``."""
+    """Return the asset key of a stream: ``[chain id, dataset key]``."""
     return AssetKey([str(chain_id), dataset_key])
 
 
 def stream_asset(
     stream: StreamRow, partitions: DynamicPartitionsDefinition, ranges_per_run: int | None = None
 ) -> AssetsDefinition:
-    """The asset of one stream; a backfill of it starts a run per ``ranges_per_run`` partitions."""
+    """Return the asset of one stream. A backfill of it starts one run per ``ranges_per_run`` partitions."""
     prefix = f"{stream.job_name}__{stream.dataset_key}"
     plan, cryo_range, seal = _plan_op(prefix), _range_op(prefix, stream), _seal_op(prefix)
 
@@ -98,18 +101,18 @@ def _plan_op(prefix: str) -> OpDefinition:
 
 
 def _range_op(prefix: str, spec: StreamSpec) -> OpDefinition:
-
     @op(
         name=f"{prefix}__cryo_range",
-        ins={"planned": In(Nothing)},  # the mapping key says all: a value would be stored, loaded and logged
+        ins={"planned": In(Nothing)},  # the mapping key names the range; a value would be stored, loaded and logged
         out=Out(object, io_manager_key=IO_MANAGER),
         required_resource_keys={RUNTIME},
-        description="Claim one block range; the IO manager streams Cryo's rows for it into a commit.",
+        description="Claim one block range and run Cryo for it; the IO manager commits the rows.",
     )
-    def cryo_range(context: OpExecutionContext) -> ClaimedRange | tuple[AssetKey, Publication] | None:
+    def cryo_range(context: OpExecutionContext) -> object:
+        """Return a RangeExtraction; (asset key, publication) if the range was committed before; else None."""
         runtime: Runtime = getattr(context.resources, RUNTIME)
         block_range = range_of(str(context.get_mapping_key()))
-        claimed = runtime.ingest.claim(
+        claimed = runtime.ingester.claim(
             spec,
             block_range,
             context.run_id,
@@ -118,12 +121,12 @@ def _range_op(prefix: str, spec: StreamSpec) -> OpDefinition:
             by_hand=BATCH_TAG not in context.run.tags,
         )
         if isinstance(claimed, ClaimedRange):
-            return claimed
-        if claimed is None:
-            context.log.info(f"{block_range.key} is not this run's to do: held elsewhere, waiting, or failed before")
-            return None
-        context.log.info(f"{block_range.key} is committed already, nothing to do")
-        return asset_key(spec.chain_id, spec.dataset_key), claimed
+            extraction = runtime.ingester.start(claimed)
+            at_step_end(extraction.close)
+            return extraction
+        reason = "failed before, waiting, or held elsewhere" if claimed is None else "committed already"
+        _log.event("skipped", job=spec.job_name, dataset_key=spec.dataset_key, block_range=block_range, reason=reason)
+        return None if claimed is None else (asset_key(spec.chain_id, spec.dataset_key), claimed)
 
     return cryo_range
 

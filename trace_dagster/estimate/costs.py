@@ -9,7 +9,7 @@ from typing import Any
 
 from trace_dagster.blocks import BlockRange, cell_sizes, merged
 from trace_dagster.config.chain_sync import Stream
-from trace_dagster.evidence.collector import most_calls
+from trace_dagster.evidence.needs import most_calls
 from trace_dagster.planning.dispatcher import RANGES_PER_RUN
 from trace_dagster.planning.run_groups import sharing
 from trace_dagster.rpc.pools import RpcPool

@@ -18,8 +18,10 @@ from trace_dagster.config.chain_sync import ChainSync, FixedTarget, Stream, read
 from trace_dagster.engine.select import engine_from, mode_of
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
 from trace_dagster.estimate.costs import Plan, Sample, StreamPlan, counted, limit_of, places
-from trace_dagster.evidence.collector import Witness, is_provable
-from trace_dagster.extraction.extractor import Order, Pieces
+from trace_dagster.evidence.collector import EvidenceCollector
+from trace_dagster.evidence.needs import is_provable
+from trace_dagster.extraction.extractor import Extractor
+from trace_dagster.extraction.request import RangeRequest
 from trace_dagster.identity import DEFAULT_ORG, dataset_uuid
 from trace_dagster.planning.bounds import is_symbolic, resolve
 from trace_dagster.planning.planner import followed_end
@@ -170,22 +172,22 @@ def _sampled(
     blocks: int,
 ) -> list[StreamPlan]:
     engine = engine_from(environment)
-    pieces = Pieces(engine)
-    sampler = _Sampler(pieces, chain_id, chains, needs_rpc=mode_of(environment) == "real")
+    extractor = Extractor(engine)
+    sampler = _Sampler(extractor, chain_id, chains, needs_rpc=mode_of(environment) == "real")
     try:
         say(f"sampling {blocks} blocks of each stream")
         probed = [sampler.probed(plan) for plan in streams]
         return [sampler.sampled(plan, blocks, say) for plan in probed]
     finally:
-        pieces.close()
+        extractor.close()
         engine.close()
 
 
 class _Sampler:
     """Extracts, proves and encodes a few blocks as a range would be; writes to nowhere but memory."""
 
-    def __init__(self, pieces: Pieces, chain_id: int, chains: _Chains, *, needs_rpc: bool) -> None:
-        self._pieces = pieces
+    def __init__(self, extractor: Extractor, chain_id: int, chains: _Chains, *, needs_rpc: bool) -> None:
+        self._extractor = extractor
         self._chain_id = chain_id
         self._chains = chains
         self._needs_rpc = needs_rpc
@@ -225,17 +227,17 @@ class _Sampler:
 
     def _tables(self, stream: Stream, pool: RpcPool, span: BlockRange) -> list[pa.Table]:
         proven = self._needs_rpc and stream.verify == "full" and is_provable(stream.dataset.name)
-        order = Order(
+        request = RangeRequest(
             dataset=stream.dataset,
             block_range=span,
             chain_id=self._chain_id,
-            stored=stream.dataset.stored_columns(stream.columns),
+            columns=stream.dataset.stored_columns(stream.columns),
             verify=stream.verify,
             pool=pool,
-            witness=Witness(stream.dataset.name, self._chain_id, None) if proven else None,
+            evidence=EvidenceCollector(stream.dataset.name, self._chain_id, None) if proven else None,
             options=engine_options(stream),
         )
-        return [piece.table for piece in self._pieces.of(order)]
+        return [piece.table for piece in self._extractor.start(request)]
 
 
 def _there(plan: StreamPlan, chain: _Chain) -> BlockRange | None:

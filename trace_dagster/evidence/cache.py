@@ -1,160 +1,113 @@
-"""Evidence that several datasets of a chain need: fetched and proven once per process, whoever asks first."""
+"""Evidence that several datasets of a chain need: fetched and proven once per process, and kept for the others."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
 from typing import NamedTuple
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.evidence.single_flight import Once
-from trace_dagster.verify.check import Needs, needs
-from trace_dagster.verify.commitments import prove
-from trace_dagster.verify.model import Header, Late, Outcome, Receipt, Rows, Transaction
-from trace_dagster.verify.rows import arrow
+from trace_dagster.evidence.needs import all_needs
+from trace_dagster.evidence.parts import EvidenceParts
+from trace_dagster.evidence.single_flight import SingleFlight
+from trace_dagster.verify.check import Needs
 
 BATCH_BLOCKS = 50
-"""Blocks of shared evidence that are kept, and fetched, together."""
+"""Blocks that are fetched, and kept, together."""
 
 _RUN_BATCHES = 4
-"""Fetched and proven at once where many follow one another: their answers are in memory all together."""
+"""Consecutive batches that are fetched and proven at once: their answers are in memory all together."""
 
-SHARED_BYTES = 16 * 1024 * 1024
-"""Room for shared evidence: of the bench's chain 4,500 blocks, several times what streams of a run drift apart."""
-SHARED_BATCHES, SHARED_MOST_BYTES = 16, 192 * 1024 * 1024
-"""Of heavy blocks so many batches are kept all the same, while they take no more than that."""
+CACHE_BYTES = 16 * 1024 * 1024
+"""Memory for kept evidence: 4,500 blocks of the benchmark's chain, several times the distance of a run's streams."""
 
-SHARED_SECONDS = 3600.0
-"""Longest wait for evidence another thread is fetching."""
+LEAST_BATCHES, LEAST_BATCHES_BYTES = 16, 192 * 1024 * 1024
+"""So many batches of heavy blocks are kept beyond CACHE_BYTES, as long as they take no more than this."""
 
-PARTS = ("headers", "transactions", "receipts")
-
-
-@dataclass(slots=True)
-class Parts:
-    """The parts of an evidence, None where they are not known (yet)."""
-
-    headers: Sequence[Header] | None = None
-    transactions: Sequence[Sequence[Transaction]] | None = None
-    receipts: Sequence[Sequence[Receipt]] | None = None
-    proven: Sequence[Sequence[Outcome]] | None = None
-    weight: int = 0
-    """Bytes of its columns, or about as many: those of the answers it was read from."""
-    passed: int = 0
-    """Blocks of it that datasets are through with, counted for each dataset."""
-    rows: Rows | None = None
-    """Transactions and receipts as tables, where they were proven in columns: the others are made of them then."""
-
-    @classmethod
-    def plain(cls, headers: Sequence[Header], rows: Rows) -> Parts:
-        """What was proven in columns."""
-        piece = BlockRange(headers[0].number, headers[-1].number + 1)
-        receipts = Late(len(headers), lambda: arrow.receipts_of_tables(rows.transactions, rows.logs, piece))
-        return cls(
-            headers=headers,
-            transactions=Late(len(headers), lambda: arrow.transactions_of(rows.transactions, piece)),
-            receipts=receipts,
-            proven=Late(len(headers), lambda: [list(prove.outcomes(inside)) for inside in receipts]),
-            rows=rows,
-        )
-
-    def of(self, start: int, end: int) -> Parts:
-        """The parts of some of the blocks, counted from the first."""
-        if self.rows is not None and self.headers is not None:
-            return Parts.plain(self.headers[start:end], self.rows.of(start, end))
-        some = Parts()
-        for name in (*PARTS, "proven"):
-            if (part := getattr(self, name)) is not None:
-                setattr(some, name, part[start:end])
-        return some
+WAIT_SECONDS = 3600.0
+"""Longest wait for evidence that another thread fetches."""
 
 
-def joined(found: Sequence[Parts]) -> Parts:
-    """Consecutive blocks' parts as one."""
-    rows = [each.rows for each in found if each.rows is not None]
-    if len(rows) == len(found):
-        return Parts.plain([header for each in found for header in each.headers or ()], Rows.joined(rows))
-    whole = Parts()
-    for name in (*PARTS, "proven"):
-        if getattr(found[0], name) is not None:
-            setattr(whole, name, list(chain.from_iterable(getattr(each, name) for each in found)))
-    return whole
+class EvidenceBatch(NamedTuple):
+    """Blocks whose evidence one endpoint is asked for together.
 
-
-class Batch(NamedTuple):
-    """Blocks of which one endpoint is asked for what is wanted, together.
-
-    What was fetched before another dataset joined lacks what that one wants: it is another batch.
+    ``needs`` is part of the key: a batch that was fetched before another dataset joined lacks what that one needs.
     """
 
     endpoint: str
+    """The endpoint's fingerprint."""
     chain_id: int
-    wanted: Needs
+    needs: Needs
     start: int
     end: int
 
 
-def batches_of(piece: BlockRange, whole: BlockRange, endpoint: str, chain_id: int, wanted: Needs) -> list[Batch]:
-    """The batches of ``whole`` that hold ``piece``: on one grid, so that different pieces share them."""
+def batches_of(
+    piece: BlockRange, within: BlockRange, endpoint: str, chain_id: int, needs: Needs
+) -> list[EvidenceBatch]:
+    """Return the batches of ``within`` that hold ``piece``. They lie on one grid, so different pieces share them."""
     first, last = piece.start // BATCH_BLOCKS, (piece.end - 1) // BATCH_BLOCKS
     return [
-        Batch(
+        EvidenceBatch(
             endpoint,
             chain_id,
-            wanted,
-            max(place * BATCH_BLOCKS, whole.start),
-            min((place + 1) * BATCH_BLOCKS, whole.end),
+            needs,
+            max(place * BATCH_BLOCKS, within.start),
+            min((place + 1) * BATCH_BLOCKS, within.end),
         )
         for place in range(first, last + 1)
     ]
 
 
-def runs(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
-    """Batches that follow one another, together, but not more than are held at once as answers."""
-    run: list[Batch] = []
+def consecutive(batches: Sequence[EvidenceBatch]) -> Iterator[list[EvidenceBatch]]:
+    """Group batches that follow each other, at most _RUN_BATCHES in a group."""
+    group: list[EvidenceBatch] = []
     for batch in batches:
-        if run and (run[-1].end != batch.start or len(run) == _RUN_BATCHES):
-            yield run
-            run = []
-        run.append(batch)
-    if run:
-        yield run
+        if group and (group[-1].end != batch.start or len(group) == _RUN_BATCHES):
+            yield group
+            group = []
+        group.append(batch)
+    if group:
+        yield group
 
 
-class Shared:
-    """Evidence of one process's ranges: where several datasets of a chain need it, it is fetched and proven once.
+class EvidenceCache:
+    """Keeps the evidence of one process's ranges if several datasets of a chain need it. Thread-safe.
 
-    Which do is learned from who asks: the streams of a run begin together and are over the same blocks at the
-    same time (``dagster_instance/executor.py``). It is kept until all of them have used it, or while there is room.
+    It learns which datasets do from the ranges that are started: the streams of a run start together and work on the
+    same blocks at the same time (``dagster_instance/executor.py``). Evidence is kept until all of them have used it;
+    beyond that, as long as there is memory for it.
     """
 
-    def __init__(self, room: int = SHARED_BYTES, batches: int = SHARED_BATCHES) -> None:
-        self._kept: Once[Batch, Parts] = Once(room, least=batches, most=max(room, SHARED_MOST_BYTES))
+    def __init__(self, most_bytes: int = CACHE_BYTES, least_batches: int = LEAST_BATCHES) -> None:
+        self._kept: SingleFlight[EvidenceBatch, EvidenceParts] = SingleFlight(
+            most_bytes, least=least_batches, most=max(most_bytes, LEAST_BATCHES_BYTES)
+        )
         self._lock = threading.Lock()
         self._datasets: dict[int, frozenset[str]] = {}
 
-    def expect(self, chain_id: int, dataset: str) -> None:
-        """A dataset of a chain whose rows will be proven."""
+    def expect(self, chain_id: int, dataset_name: str) -> None:
+        """Add a dataset of a chain whose rows will be verified."""
         with self._lock:
-            self._datasets[chain_id] = self._datasets.get(chain_id, frozenset()) | {dataset}
+            self._datasets[chain_id] = self._datasets.get(chain_id, frozenset()) | {dataset_name}
 
-    def wanted(self, chain_id: int) -> Needs | None:
-        """What all datasets of a chain need together; None while there is but one."""
-        found = [needs(dataset) for dataset in self._datasets.get(chain_id, ())]
-        if len(found) < 2:
-            return None
-        return Needs(*(any(getattr(each, name) for each in found) for name in Needs.__slots__))
+    def shared_needs(self, chain_id: int) -> Needs | None:
+        """Return what all datasets of a chain need together, or None if there is only one."""
+        datasets = self._datasets.get(chain_id, frozenset())
+        return all_needs(datasets) if len(datasets) > 1 else None
 
-    def get(self, batches: list[Batch], work: Callable[[list[Batch]], Iterable[tuple[Parts, int]]]) -> list[Parts]:
-        """The evidence of each batch."""
-        return self._kept.get(batches, work, SHARED_SECONDS)
+    def get(
+        self,
+        batches: list[EvidenceBatch],
+        fetch: Callable[[list[EvidenceBatch]], Iterable[tuple[EvidenceParts, int]]],
+    ) -> list[EvidenceParts]:
+        """Return the evidence of each batch; ``fetch`` yields (parts, weight in bytes) of those that are not kept."""
+        return self._kept.get(batches, fetch, WAIT_SECONDS)
 
-    def passed(self, batches: Sequence[Batch], piece: BlockRange) -> None:
-        """One dataset has what it needs of a piece; what all datasets of the chain have passed is not kept.
+    def mark_used(self, batches: Sequence[EvidenceBatch], piece: BlockRange) -> None:
+        """Record that one dataset has used the evidence of a piece, and drop what all datasets of the chain have used.
 
-        A dataset that passes twice, as after a failure, may have another ask anew.
+        A dataset that uses a piece twice, as after a failure, may cause another dataset to fetch it again.
         """
         for batch, parts in self._kept.found(batches):
             with self._lock:
@@ -163,6 +116,6 @@ class Shared:
             if left <= 0:
                 self._kept.forget([batch])
 
-    def forget(self, batches: Iterable[Batch]) -> None:
-        """Ask anew for these."""
+    def forget(self, batches: Iterable[EvidenceBatch]) -> None:
+        """Fetch these batches again for the next caller."""
         self._kept.forget(batches)

@@ -1,4 +1,4 @@
-"""Work that several threads want the result of: done by the first that asks, kept while there is room."""
+"""Single flight: work whose result several threads need is done by the first that asks, and its result is kept."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class Once(Generic[Key, Value]):
-    """Results by key, the least recently asked for go first once they weigh more than ``room``. Thread-safe.
+class SingleFlight(Generic[Key, Value]):
+    """Results by key; the least recently used are dropped when they weigh more than ``room`` bytes. Thread-safe.
 
-    The last ``least`` stay all the same while they weigh no more than ``most``: where each is heavy.
-
-    A failure is told to everyone who waits for it and kept for nobody.
+    The last ``least`` results stay even then, as long as they weigh no more than ``most``. A failure is raised in
+    every thread that waits for it, and is not kept.
     """
 
     def __init__(self, room: int, *, least: int = 1, most: int | None = None) -> None:
@@ -29,9 +28,9 @@ class Once(Generic[Key, Value]):
     def get(
         self, keys: Sequence[Key], work: Callable[[list[Key]], Iterable[tuple[Value, int]]], seconds: float
     ) -> list[Value]:
-        """The value of each key; ``work`` makes (value, weight) of those that nobody has asked for, in order.
+        """Return the value of each key; ``work`` makes (value, weight in bytes) of the missing ones, in order.
 
-        Waits up to ``seconds`` for each value another thread is at work on, then raises TimeoutError.
+        Wait up to ``seconds`` for each value that another thread is making, then raise TimeoutError.
         """
         with self._lock:
             mine: dict[Key, Future[Value]] = {key: Future() for key in keys if key not in self._futures}
@@ -44,13 +43,13 @@ class Once(Generic[Key, Value]):
         return [future.result(seconds) for future in futures]
 
     def found(self, keys: Iterable[Key]) -> list[tuple[Key, Value]]:
-        """Those of the keys whose work is done and kept, with their values."""
+        """Return the keys whose results are kept, with their values."""
         with self._lock:
             futures = [(key, self._futures[key]) for key in keys if key in self._futures]
             return [(key, future.result()) for key, future in futures if future.done()]
 
     def forget(self, keys: Iterable[Key]) -> None:
-        """Do the work anew for whoever asks next; what is under way ends for those who wait for it."""
+        """Repeat the work for the next caller. Work that is under way still ends for the threads that wait for it."""
         with self._lock:
             for key in keys:
                 self._futures.pop(key, None)
@@ -73,13 +72,13 @@ class Once(Generic[Key, Value]):
 
     def _note(self, key: Key, future: Future[Value], weight: int) -> None:
         with self._lock:
-            if self._futures.get(key) is future:  # else it was told to be forgotten meanwhile
+            if self._futures.get(key) is future:  # else it was forgotten in between
                 self._weights[key] = weight
             while self._is_full():
                 oldest = next(each for each in self._futures if each in self._weights)
                 del self._futures[oldest], self._weights[oldest]
 
     def _is_full(self) -> bool:
-        """Whether the oldest has to go."""
+        """Return whether the oldest result must be dropped."""
         weight, count = sum(self._weights.values()), len(self._weights)
         return count > 1 and (weight > self._most or (weight > self._room and count > self._least))

@@ -1,4 +1,4 @@
-"""A turnstile that lets a few threads through at once, those with the lowest block first."""
+"""A semaphore that admits the waiting thread with the lowest block first."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Turnstile:
-    """``places`` threads are inside at once; of those that wait the one with the lowest block is next. Thread-safe.
+class PrioritySemaphore:
+    """At most ``places`` threads hold it; of the waiting threads, the one with the lowest block is next. Thread-safe.
 
-    So the streams of a run stay over the same blocks, however different their pieces are, and what they share is
-    not thrown away before the slowest has had it.
+    So the streams of a run stay over the same blocks, although their pieces differ, and evidence that they share is
+    still in memory when the slowest needs it.
     """
 
     def __init__(self, places: int) -> None:
@@ -23,25 +23,25 @@ class Turnstile:
         self._arrivals = itertools.count()
 
     @contextmanager
-    def passing(self, block: int) -> Iterator[None]:
-        """Wait for a place; it is given back at the end of the block."""
-        self._enter(block)
+    def holding(self, block: int) -> Iterator[None]:
+        """Wait for a place and hold it inside the block."""
+        self._acquire(block)
         try:
             yield
         finally:
-            self._leave()
+            self._release()
 
-    def _enter(self, block: int) -> None:
+    def _acquire(self, block: int) -> None:
         with self._lock:
             if self._free:
                 self._free -= 1
                 return
-            called = threading.Event()
-            heapq.heappush(self._waiting, (block, next(self._arrivals), called))
-        called.wait()
+            admitted = threading.Event()
+            heapq.heappush(self._waiting, (block, next(self._arrivals), admitted))
+        admitted.wait()
 
-    def _leave(self) -> None:
-        """A place goes straight to whoever is next: nobody who comes now can slip in between."""
+    def _release(self) -> None:
+        """Hand the place to the next waiting thread, so that no thread that arrives now can take it."""
         with self._lock:
             if self._waiting:
                 heapq.heappop(self._waiting)[2].set()

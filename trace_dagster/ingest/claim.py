@@ -16,3 +16,8 @@ class ClaimedRange:
     spec: StreamSpec
     block_range: BlockRange
     lease: Lease
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """The names of the range in log lines."""
+        return {"job": self.spec.job_name, "dataset_key": self.spec.dataset_key, "block_range": self.block_range}

@@ -1,7 +1,7 @@
 """The commit protocol: Parquet objects, then the manifest by compare-and-swap, then one fenced transaction.
 
-Readers trust the registry; objects without a commit do not exist. Whoever crashes between two steps
-leaves objects that no registry row names, and a task that the next attempt claims.
+Readers trust the registry: objects without a commit do not exist. A crash between two steps leaves objects that no
+registry row names, and a task that the next attempt claims.
 """
 
 from __future__ import annotations
@@ -20,103 +20,124 @@ from trace_dagster.errors import Corrupt, LeaseLost, OutcomeUnknown, Unavailable
 from trace_dagster.identity import dataset_version, sha256_hex
 from trace_dagster.manifest import FILE_NAME, Manifest, ManifestFile, decode, schema_fingerprint, schema_pairs
 from trace_dagster.registry.publications import Publication, Publications
+from trace_dagster.registry.streams import StreamSpec
 from trace_dagster.registry.tasks import Lease
 from trace_dagster.store.caps import Caps
 from trace_dagster.store.objects import ObjectStore, PreconditionFailed
 from trace_dagster.store.parquet import RangeWriter
 from trace_dagster.verify.check import LEVELS
 
-_SETTLE_TRIES = 5
-_SETTLE_PAUSE_SECONDS = 0.2
+_LOOK_UP_TRIES = 5
+_LOOK_UP_PAUSE_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Where one range's rows go and under which names."""
+class CommitTarget:
+    """The dataset and range that rows are committed to, and the object keys that follow from them."""
 
     dataset_uuid: UUID
     dataset_key: str
-    source: str
-    """The Cryo dataset, or the template a derived dataset comes from."""
+    dataset_name: str
+    """Name of Cryo's dataset, or of the template of a derived dataset."""
     chain_id: int
     block_range: BlockRange
     config_hash: str
     schema: pa.Schema
     prefix: str = "cryo"
     whole: bool = False
-    """A derived dataset is replaced as a whole, a stream range by range."""
+    """True for a derived dataset, which is replaced as a whole; a stream is replaced range by range."""
+
+    @classmethod
+    def of_stream(cls, spec: StreamSpec, block_range: BlockRange) -> CommitTarget:
+        """Return the target of one range of a stream."""
+        return cls(
+            dataset_uuid=spec.dataset_uuid,
+            dataset_key=spec.dataset_key,
+            dataset_name=spec.dataset.name,
+            chain_id=spec.chain_id,
+            block_range=block_range,
+            config_hash=spec.config_hash,
+            schema=spec.dataset.schema(spec.columns),
+        )
 
     def version(self, generation: int) -> UUID:
-        """The dataset version a commit of this generation registers."""
+        """Return the dataset version that a commit of this generation registers."""
         return dataset_version(self.dataset_uuid, self.config_hash, self.chain_id, self.block_range, generation)
 
     def folder(self, version: UUID) -> str:
-        """Key prefix of a version's objects, with a trailing slash."""
+        """Return the key prefix of a version's objects, with a trailing slash."""
         span = f"{self.block_range.start}_{self.block_range.end}"
         return f"{self.prefix}/{self.chain_id}/{self.dataset_uuid}/{span}/{version}/"
 
     def parquet_key(self, lease: Lease, part: int) -> str:
-        """Key of one Parquet object: range, task and attempt are in the name."""
+        """Return the key of one Parquet object. Range, task and attempt are in its name."""
         span = f"{self.block_range.start}_{self.block_range.end}"
         suffix = f"-p{part}" if part else ""
-        return f"{self.folder(self.version(lease.generation))}{self.source}_{span}-{lease.tag}{suffix}.parquet"
+        return f"{self.folder(self.version(lease.generation))}{self.dataset_name}_{span}-{lease.tag}{suffix}.parquet"
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """What an attempt produced: tables in order, and evidence that is complete once they are drained."""
+class RangeRows:
+    """The rows of one attempt, as a stream, and what the manifest and the registry record about them."""
 
     tables: Iterable[pa.Table]
-    evidence: Callable[[], dict[str, Any]]
+    """In block order, with the target's schema."""
+    verification: Callable[[], dict[str, Any]]
+    """Returns the manifest's ``verification`` member; called after the last table."""
     engine: dict[str, str]
+    """Name and version of the engine that made the rows."""
     metrics: dict[str, Any] = field(default_factory=dict)
+    """Numbers for the registry and the Dagster UI; complete after the last table."""
 
 
 class Committer:
-    """Carries one leased attempt from rows to a visible version."""
+    """Writes the rows of a leased attempt and makes them a visible version."""
 
     def __init__(self, store: ObjectStore, publications: Publications, caps: Caps | None = None) -> None:
         self._store = store
         self._publications = publications
         self._caps = caps or Caps()
 
-    def commit(self, lease: Lease, target: Target, rows: Rows) -> Publication:
-        """Write, publish and register. Identical rows already visible are confirmed instead, unless more is proven now.
+    def commit(self, lease: Lease, target: CommitTarget, rows: RangeRows) -> Publication:
+        """Write Parquet and manifest, and register the version.
 
-        Raises LeaseLost (nothing became visible through this attempt), CapExceeded, Unavailable,
-        OutcomeUnknown when even the look-up of a lost answer failed, and whatever ``rows`` raises.
+        If the same rows are visible already, that version is confirmed and the new objects are deleted, unless this
+        attempt proved more. Raises LeaseLost (this attempt made nothing visible), CapExceeded, Unavailable,
+        OutcomeUnknown when the look-up of a lost answer failed as well, and what ``rows`` raises.
         """
         started = time.monotonic()
-        files, digest, evidence = self._write(lease, target, rows)
-        # generation 0: nothing was ever committed here that these rows could equal
+        files, digest, verification = self._write(lease, target, rows)
+        # in generation 0 nothing was committed before that these rows could equal
         visible = self._publications.visible(target.dataset_uuid, target.block_range) if lease.generation else None
         same = visible and visible.content_digest == digest and visible.config_hash == target.config_hash
-        if visible and same and not _proves_more(evidence, visible.verification) and self._intact(visible):
+        if visible and same and not _proves_more(verification, visible.verification) and self._intact(visible):
             self._publications.confirm(lease, visible)
             self._store.delete(file.key for file in files)
             return visible
-        manifest = self._manifest(lease, target, rows.engine, files, digest, evidence)
+        manifest = self._manifest(lease, target, rows.engine, files, digest, verification)
         metrics = {**rows.metrics, "seconds": round(time.monotonic() - started, 3)}
         return self._publish(lease, target, manifest, metrics)
 
     def _intact(self, visible: Publication) -> bool:
-        """Whether the objects behind a version are still what was committed: else the range is written anew."""
+        """Return whether the objects of a version are unchanged; if not, the range is written again."""
         return all(self._store.sha256(key) == digest for key, digest in self._publications.files(visible))
 
-    def _write(self, lease: Lease, target: Target, rows: Rows) -> tuple[list[ManifestFile], str, dict[str, Any]]:
+    def _write(
+        self, lease: Lease, target: CommitTarget, rows: RangeRows
+    ) -> tuple[list[ManifestFile], str, dict[str, Any]]:
         digest = ContentDigest(target.schema)
         writer = RangeWriter(self._store, target.schema, lambda part: target.parquet_key(lease, part), self._caps)
         try:
             for table in rows.tables:
                 digest.update(table)
                 writer.write(table)
-            evidence = rows.evidence()
-            return writer.finish(), digest.hexdigest(), evidence
+            verification = rows.verification()
+            return writer.finish(), digest.hexdigest(), verification
         except BaseException:
             writer.abort()
             raise
 
-    def _publish(self, lease: Lease, target: Target, manifest: Manifest, metrics: dict[str, Any]) -> Publication:
+    def _publish(self, lease: Lease, target: CommitTarget, manifest: Manifest, metrics: dict[str, Any]) -> Publication:
         folder = target.folder(manifest.dataset_version)
         data = manifest.encode()
         self._put_manifest(folder + FILE_NAME, data, manifest, lease)
@@ -132,7 +153,7 @@ class Committer:
                 whole=target.whole,
             )
         except OutcomeUnknown:
-            self._settle(lease)
+            self._look_up_outcome(lease)
         return Publication(
             dataset_uuid=target.dataset_uuid,
             dataset_version=manifest.dataset_version,
@@ -150,10 +171,10 @@ class Committer:
         )
 
     def _put_manifest(self, key: str, data: bytes, manifest: Manifest, lease: Lease) -> None:
-        """Create, or replace what a LOWER attempt left; a higher one's manifest means our lease is gone.
+        """Create the manifest, or replace one of a LOWER attempt.
 
-        Unless it is not: then a registry that is no more wrote it into this bucket, and nobody else can
-        hold this range now.
+        A manifest of a higher attempt means that this lease is lost. If the registry says that the lease is held, an
+        earlier registry wrote that manifest into the bucket, and it is replaced.
         """
         try:
             self._store.put_if_absent(key, data)
@@ -167,34 +188,36 @@ class Committer:
         try:
             self._store.replace(key, data, etag)
         except PreconditionFailed:
-            raise LeaseLost("another attempt wrote this range's manifest meanwhile", attempt=manifest.attempt) from None
+            raise LeaseLost(
+                "another attempt wrote this range's manifest at the same time", attempt=manifest.attempt
+            ) from None
 
-    def _settle(self, lease: Lease) -> None:
-        """Look a lost answer up by attempt, until it is known."""
-        for _ in range(_SETTLE_TRIES):
+    def _look_up_outcome(self, lease: Lease) -> None:
+        """Look up by attempt whether a commit took effect whose answer was lost."""
+        for _ in range(_LOOK_UP_TRIES):
             try:
                 if self._publications.landed(lease):
                     return
                 break
             except Unavailable:
-                time.sleep(_SETTLE_PAUSE_SECONDS)
+                time.sleep(_LOOK_UP_PAUSE_SECONDS)
         raise OutcomeUnknown("the commit did not land or its answer is still unknown", task_id=lease.task_id)
 
     @staticmethod
     def _manifest(
         lease: Lease,
-        target: Target,
+        target: CommitTarget,
         engine: dict[str, str],
         files: list[ManifestFile],
         digest: str,
-        evidence: dict[str, Any],
+        verification: dict[str, Any],
     ) -> Manifest:
         return Manifest(
             dataset_uuid=target.dataset_uuid,
             dataset_version=target.version(lease.generation),
             chain_id=target.chain_id,
             dataset_key=target.dataset_key,
-            cryo_dataset_name=target.source,
+            cryo_dataset_name=target.dataset_name,
             range_start=target.block_range.start,
             range_end=target.block_range.end,
             config_hash=target.config_hash,
@@ -205,19 +228,19 @@ class Committer:
             files=files,
             rows=sum(file.rows for file in files),
             content_digest=digest,
-            verification=evidence,
+            verification=verification,
             engine=engine,
         )
 
 
 def _proves_more(fresh: dict[str, Any], known: dict[str, Any]) -> bool:
-    """Whether the same rows are worth a new version: proven to a higher level, or found on another fork."""
+    """Return whether equal rows need a new version: they are proven to a higher level, or lie on another fork."""
     levels = [LEVELS.index(str(each.get("level"))) if each.get("level") in LEVELS else 0 for each in (fresh, known)]
     return levels[0] > levels[1] or bool(fresh.get("boundary") and fresh["boundary"] != known.get("boundary"))
 
 
 def _is_lower(found: bytes, manifest: Manifest) -> bool:
-    """Whether an earlier attempt of ours wrote the manifest that is there."""
+    """Return whether a lower attempt wrote the manifest that was found."""
     try:
         return decode(found).attempt < manifest.attempt
     except Corrupt:

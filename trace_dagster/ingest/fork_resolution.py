@@ -1,57 +1,82 @@
-"""Two ranges that show different hashes where they meet: what the pool's nodes say decides which one goes."""
+"""Resolves a fork: two ranges show different hashes where they meet, and the pools' nodes decide which one is wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
-from trace_dagster.errors import ForkConflict, TraceError, Unavailable, VerificationFailed
-from trace_dagster.extraction.extractor import Lied
+from trace_dagster.errors import ForkConflict, InvalidInput, TraceError, Unavailable, VerificationFailed
 from trace_dagster.registry.forks import Forks
 from trace_dagster.rpc.client import call_all
 from trace_dagster.rpc.pools import Endpoint, RpcPool
 from trace_dagster.verify.commitments import prove, rpc_json
 
+LiarRecorder = Callable[[Endpoint, str], None]
+"""Records that an endpoint gave rows which the chain contradicts, with the reason."""
 
-def settle(
-    conflict: ForkConflict, pools: Sequence[RpcPool], used: Iterable[str], forks: Forks, lied: Lied
-) -> TraceError:
-    """Ask every endpoint of both sides' pools which block is the chain's, and act on it; returns what ends the attempt.
 
-    All say the new one: the committed versions were reorganised away, they are invalidated and fetched again. All
-    say the committed one: the endpoints ``used`` for the new rows lied. They differ: both sides are fetched again.
-    One is silent: nothing is done, for it may be the one that knows.
-    """
-    shown = _shown(conflict.block, pools)
-    if None in shown:
-        return Unavailable(
-            f"{conflict.message}, and not every endpoint answers which block is the chain's: tried again"
-        )
-    if shown == {conflict.found}:
+class ForkResolver:
+    """Asks every endpoint of both sides which block is the chain's, and acts on the answers."""
+
+    def __init__(self, forks: Forks, pool_named: Callable[[str], RpcPool], record_liar: LiarRecorder) -> None:
+        self._forks = forks
+        self._pool_named = pool_named
+        self._record_liar = record_liar
+
+    def resolve(self, conflict: ForkConflict, pool: RpcPool, used: Iterable[str]) -> TraceError:
+        """Act on a conflict; return the error that ends the attempt. ``used`` are the endpoints of the new rows.
+
+        - All endpoints show the new block: the committed versions were reorganised away. They are invalidated, and
+          fetched again.
+        - All show the committed block: the endpoints in ``used`` lied, which is recorded.
+        - They disagree: both sides are fetched again.
+        - One does not answer: nothing is done, because it may be the one with the chain's block.
+        """
+        pools = self._pools(conflict, pool)
+        shown = _shown(conflict.block, pools)
+        if None in shown:
+            return Unavailable(
+                f"{conflict.message}, and not every endpoint answers which block is the chain's: tried again"
+            )
+        if shown == {conflict.found}:
+            return self._reorganised(conflict)
+        if shown == {conflict.committed}:
+            return self._lied(conflict, pools, set(used))
+        self._forks.compare_again(conflict.versions, f"another range shows another hash for block {conflict.block}")
+        return Unavailable(f"{conflict.message}, and the pool's endpoints do not agree: both are fetched again")
+
+    def _pools(self, conflict: ForkConflict, pool: RpcPool) -> list[RpcPool]:
+        """Return this range's pool and those of the committed versions; a pool without a URL cannot be asked."""
+        pools = {pool.name: pool}
+        for name in self._forks.pools_of(conflict.versions):
+            with suppress(InvalidInput):
+                pools.setdefault(name, self._pool_named(name))
+        return list(pools.values())
+
+    def _reorganised(self, conflict: ForkConflict) -> TraceError:
         reason = f"reorganised: block {conflict.block} is 0x{conflict.found.hex()} now"
-        count = forks.invalidate(conflict.versions, reason)
+        count = self._forks.invalidate(conflict.versions, reason)
         return Unavailable(
             f"{conflict.message}: {count} committed ranges were invalidated and are fetched again, then this one",
             block=conflict.block,
         )
-    if shown == {conflict.committed}:
+
+    def _lied(self, conflict: ForkConflict, pools: Sequence[RpcPool], used: set[str]) -> TraceError:
         error = VerificationFailed(
             "these rows are of a fork: their block is not the chain's",
             block=conflict.block,
             expected=f"0x{conflict.committed.hex()}",
             got=f"0x{conflict.found.hex()}",
-            endpoint=",".join(used),
+            endpoint=",".join(sorted(used)),
         )
-        names = set(used)
         for endpoint in _endpoints(pools):
-            if endpoint.name in names:
-                lied(endpoint, str(error))
+            if endpoint.name in used:
+                self._record_liar(endpoint, str(error))
         return error
-    forks.compare_again(conflict.versions, f"another range shows another hash for block {conflict.block}")
-    return Unavailable(f"{conflict.message}, and the pool's endpoints do not agree: both are fetched again")
 
 
 def _shown(block: int, pools: Sequence[RpcPool]) -> set[bytes | None]:
-    """The proven hashes the endpoints show for a block; None stands for one that shows none."""
+    """Return the proven hashes that the endpoints show for a block; None stands for an endpoint that shows none."""
     found: set[bytes | None] = set()
     for endpoint in _endpoints(pools) if block >= 0 else ():
         try:

@@ -1,4 +1,4 @@
-"""Heartbeats: one thread per process renews every lease the process holds, and shows that its run lives."""
+"""Heartbeats: one thread per process renews the process's leases and records that its run is alive."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from trace_dagster.registry.heartbeats import beat, end_beats
 from trace_dagster.registry.tasks import Lease, Tasks
 
 
-class Heart:
-    """Beats for the leases put under :meth:`beating`, every third of their lifetime."""
+class Heartbeats:
+    """Renews every added lease each third of its lifetime. Thread-safe."""
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
@@ -21,24 +21,24 @@ class Heart:
         self._leases: dict[Lease, threading.Event] = {}
         self._runs: dict[str, Database] = {}
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="trace-heart", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="trace-heartbeats", daemon=True)
         self._thread.start()
 
-    @contextmanager
-    def beating(self, lease: Lease) -> Iterator[threading.Event]:
-        """Keep a lease alive inside the block; the event is set once the lease is lost."""
+    def add(self, lease: Lease) -> threading.Event:
+        """Renew a lease until it is removed. The returned event is set when the lease is lost."""
         lost = threading.Event()
         with self._lock:
             self._leases[lease] = lost
-        try:
-            yield lost
-        finally:
-            with self._lock:
-                self._leases.pop(lease, None)
+        return lost
+
+    def remove(self, lease: Lease) -> None:
+        """Stop renewing a lease."""
+        with self._lock:
+            self._leases.pop(lease, None)
 
     @contextmanager
-    def beating_run(self, database: Database, run_id: str) -> Iterator[None]:
-        """Show inside the block that this run's process lives."""
+    def for_run(self, database: Database, run_id: str) -> Iterator[None]:
+        """Record inside the block that this Dagster run's process is alive."""
         with suppress(Unavailable):
             beat(database, run_id)
         with self._lock:
@@ -51,8 +51,8 @@ class Heart:
             with suppress(Unavailable):
                 end_beats(database, run_id)
 
-    def stop(self) -> None:
-        """End the thread; leases then lapse by themselves."""
+    def close(self) -> None:
+        """End the thread. Leases that were not removed lapse when their lifetime is over."""
         self._stopped.set()
         self._thread.join(timeout=5)
 
@@ -65,12 +65,12 @@ class Heart:
                 with suppress(Unavailable):
                     beat(database, run_id)
             for lease, lost in held:
-                self._beat(lease, lost)
+                self._renew(lease, lost)
 
-    def _beat(self, lease: Lease, lost: threading.Event) -> None:
+    def _renew(self, lease: Lease, lost: threading.Event) -> None:
         try:
             self._tasks.heartbeat(lease)
         except LeaseLost:
             lost.set()
         except Unavailable:
-            return  # the next beat tries again; the lease outlives two missed ones
+            return  # the next heartbeat tries again: a lease outlives two that failed

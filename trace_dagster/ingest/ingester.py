@@ -1,73 +1,52 @@
-"""One range from claim to commit: the path every launch takes, whoever asked for it."""
+"""One block range from claim to commit: the path that every launch takes, from the UI, a sensor or the command line.
+
+The Cryo op calls :meth:`Ingester.claim` and :meth:`Ingester.start`; the IO manager calls :meth:`Ingester.commit`.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
 from uuid import UUID
 
-import pyarrow as pa
-
 from trace_dagster.blocks import BlockRange
-from trace_dagster.errors import (
-    RETRYABLE,
-    ForkConflict,
-    LeaseLost,
-    Refused,
-    TraceError,
-    Unavailable,
-    UnknownFormat,
-)
-from trace_dagster.evidence.collector import Witness, is_provable
-from trace_dagster.extraction.extractor import Order, Piece, Pieces
+from trace_dagster.errors import ForkConflict, Refused, TraceError, Unavailable, UnknownFormat
+from trace_dagster.evidence.collector import EvidenceCollector
+from trace_dagster.evidence.needs import is_provable
+from trace_dagster.extraction.extractor import Extractor
+from trace_dagster.extraction.request import RangeRequest
+from trace_dagster.ingest.attempt import Attempt
 from trace_dagster.ingest.claim import ClaimedRange
-from trace_dagster.ingest.commit import Committer, Rows, Target
-from trace_dagster.ingest.heartbeat import Heart
+from trace_dagster.ingest.commit import CommitTarget, Committer, RangeRows
+from trace_dagster.ingest.heartbeat import Heartbeats
+from trace_dagster.ingest.range_extraction import RangeExtraction
+from trace_dagster.logs import component_log
 from trace_dagster.registry.publications import Publication, Publications
 from trace_dagster.registry.streams import StreamSpec
 from trace_dagster.registry.tasks import Lease, Tasks, Unclaimed, Unplanned
 from trace_dagster.rpc.pools import RpcPool
-from trace_dagster.verify.check import Proof, merge
 
 _POLL_SECONDS = 0.25
+_log = component_log("ingest")
 
 
-class Judge(Protocol):
-    """What a process knows and does beyond one range: committed evidence, settling conflicts, stopping streams."""
+@dataclass(frozen=True, slots=True)
+class ChainAccess:
+    """What an ingester does beyond its own range, when there is a node to compare with."""
 
-    def witness(self, spec: StreamSpec, block_range: BlockRange) -> Witness | None:
-        """Who measures the rows of this range against the chain; None where nobody can."""
-
-    def settle(self, conflict: ForkConflict, pool: RpcPool, used: list[str]) -> TraceError:
-        """Act on a conflict between this range and committed ones; returns what ends the attempt."""
-
-    def halt(self, spec: StreamSpec, reason: str) -> None:
-        """Stop a stream until someone looks."""
-
-
-class NoJudge:
-    """For an engine without a node: rows are checked for structure only."""
-
-    def witness(self, spec: StreamSpec, block_range: BlockRange) -> Witness | None:
-        """Nobody."""
-        del spec, block_range
-        return None
-
-    def settle(self, conflict: ForkConflict, pool: RpcPool, used: list[str]) -> TraceError:
-        """It stays a conflict."""
-        del pool, used
-        return conflict
-
-    def halt(self, spec: StreamSpec, reason: str) -> None:
-        """The range fails, that is all."""
+    evidence: Callable[[StreamSpec, BlockRange], EvidenceCollector]
+    """Returns the collector of the evidence that a range's rows are verified against."""
+    resolve: Callable[[ForkConflict, RpcPool, list[str]], TraceError]
+    """Acts on a conflict between this range and committed ones, see :meth:`ForkResolver.resolve`."""
+    halt: Callable[[StreamSpec, str], None]
+    """Stops a stream until its job is resumed."""
 
 
-class Ingest:
-    """Claims, extracts, verifies and commits ranges; safe to use from many threads."""
+class Ingester:
+    """Claims, extracts, verifies and commits ranges. Thread-safe."""
 
     def __init__(
         self,
@@ -75,18 +54,21 @@ class Ingest:
         tasks: Tasks,
         publications: Publications,
         committer: Committer,
-        pieces: Pieces,
-        heart: Heart,
+        extractor: Extractor,
+        heartbeats: Heartbeats,
         pool: Callable[[StreamSpec], RpcPool],
-        judge: Judge | None = None,
+        chain: ChainAccess | None = None,
     ) -> None:
+        """``chain`` is None for an engine without a node: rows are then checked for their structure only."""
         self._tasks = tasks
         self._publications = publications
         self._committer = committer
-        self._pieces = pieces
-        self._heart = heart
+        self._extractor = extractor
+        self._heartbeats = heartbeats
         self._pool = pool
-        self._judge: Judge = judge or NoJudge()
+        self._chain = chain
+        self._lock = threading.Lock()
+        self._open: set[RangeExtraction] = set()
 
     def claim(
         self,
@@ -98,13 +80,13 @@ class Ingest:
         refresh: bool = False,
         by_hand: bool = True,
     ) -> ClaimedRange | Publication | None:
-        """Take a range, or return what is committed already (no RPC work is done for it).
+        """Claim a range, or return its publication if it is committed already (without any RPC call).
 
-        None for a range that failed, waits before its next try or is held elsewhere, unless it is asked
-        for ``by_hand``.
-        Waits for a free slot of the stream, and up to ``wait_seconds`` for another run that holds the
-        range; raises Unavailable after that, Refused when the range is not a cell of the plan or its
-        job is paused. ``refresh`` takes a committed range too, to compare it with the chain.
+        Return None if the range failed, waits for its next try, or is leased elsewhere, unless a person asked for it
+        (``by_hand``). Wait for a free slot of the stream (``max_inflight``), and up to ``wait_seconds`` for another
+        run that holds the range. ``refresh`` claims a committed range as well, to compare it with the chain.
+
+        Raises Unavailable after that wait, and Refused if the range is not a cell of the plan or its job is paused.
         """
         identity = spec.task_id(block_range)
         deadline = time.monotonic() + wait_seconds
@@ -119,7 +101,9 @@ class Ingest:
                 self._plan(spec, block_range, identity)
                 outcome = take()
             if isinstance(outcome, Lease):
-                return ClaimedRange(spec, block_range, outcome)
+                claimed = ClaimedRange(spec, block_range, outcome)
+                _log.event("claimed", **claimed.facts, attempt=outcome.attempt, run_id=run_id)
+                return claimed
             if outcome is Unclaimed.NOT_DUE or (outcome is Unclaimed.LEASED and not by_hand):
                 return None
             if outcome is Unclaimed.COMMITTED:
@@ -132,142 +116,119 @@ class Ingest:
                 )
             time.sleep(_POLL_SECONDS)
 
+    def start(self, claimed: ClaimedRange) -> RangeExtraction:
+        """Start to extract a claimed range: its first pieces are under way when this returns.
+
+        The caller must end the extraction by :meth:`commit` or :meth:`RangeExtraction.close`. If it cannot be started,
+        the attempt is failed with the error that is raised.
+        """
+        spec, block_range = claimed.spec, claimed.block_range
+        attempt = Attempt(claimed.lease, self._tasks, self._heartbeats, claimed.facts)
+        try:
+            pool = self._pool(spec)
+            request = RangeRequest.of(spec, block_range, pool, self._evidence(spec, block_range))
+            pieces = self._extractor.start(request, attempt.lost)
+        except BaseException as error:
+            attempt.fail(error)
+            raise
+        extraction = RangeExtraction(claimed, attempt, pool, pieces, self._forget)
+        with self._lock:
+            self._open.add(extraction)
+        return extraction
+
+    def commit(self, extraction: RangeExtraction) -> Publication:
+        """Drain an extraction into Parquet and commit it; a failure ends the attempt with its reason.
+
+        Raises what :meth:`Committer.commit` and :meth:`RangeExtraction.tables` raise.
+        """
+        claimed, started = extraction.claimed, time.monotonic()
+        target = CommitTarget.of_stream(claimed.spec, claimed.block_range)
+        rows = RangeRows(
+            tables=extraction.tables(),
+            verification=extraction.proof.summary,
+            engine=self._extractor.engine,
+            metrics=extraction.metrics,
+        )
+        try:
+            with self._halting(claimed.spec), self._resolving(extraction):
+                published = self._committer.commit(claimed.lease, target, rows)
+        except BaseException as error:
+            extraction.fail(error)
+            raise
+        extraction.succeed(
+            rows=published.rows,
+            bytes=published.bytes,
+            seconds=round(time.monotonic() - started, 3),
+            level=published.verification.get("level"),
+            created=published.created,
+        )
+        return published
+
+    def commit_derived(
+        self, dataset_uuid: UUID, task_id: UUID, target: CommitTarget, rows: RangeRows, run_id: str
+    ) -> Publication:
+        """Commit a derived dataset, which replaces all that was visible of it. Raises Unavailable if it is leased."""
+        self._tasks.replace(task_id, dataset_uuid, target.block_range, target.config_hash)
+        outcome = self._tasks.claim(task_id, dataset_uuid, target.block_range, run_id, refresh=True)
+        if not isinstance(outcome, Lease):
+            raise Unavailable(f"this derived dataset is being written: {outcome.value}")
+        facts = {"dataset_key": target.dataset_key, "chain_id": target.chain_id, "block_range": target.block_range}
+        attempt = Attempt(outcome, self._tasks, self._heartbeats, facts)
+        try:
+            published = self._committer.commit(outcome, target, rows)
+        except BaseException as error:
+            attempt.fail(error)
+            raise
+        attempt.succeed(rows=published.rows, bytes=published.bytes)
+        return published
+
+    def close(self) -> None:
+        """Return every range whose extraction is still open to the queue: the run ends."""
+        with self._lock:
+            left = list(self._open)
+        for extraction in left:
+            extraction.release()
+
     def _plan(self, spec: StreamSpec, block_range: BlockRange, identity: UUID) -> None:
-        """What nobody planned yet is planned now when it is a cell of the stream."""
+        """Plan a range that the planner has not planned yet, if it is a cell of the stream."""
         if not spec.is_cell(block_range):
             raise Refused(
                 f"this range is not a cell of the stream's plan: its chunk_size is {spec.chunk_size}", range=block_range
             )
         self._tasks.ensure(identity, spec.dataset_uuid, block_range, spec.config_hash)
 
-    def commit(self, work: ClaimedRange) -> Publication:
-        """Extract, verify and commit a claimed range; a failure ends the attempt with its reason."""
-        with self.holding(work.lease) as lost, self._stopping(work.spec):
-            pool = self._pool(work.spec)
-            ledger = _Ledger(work.spec.verify, pool.quorum)
-            try:
-                return self._committer.commit(work.lease, self._target(work), self._rows(work, pool, ledger, lost))
-            except ForkConflict as conflict:
-                raise self._judge.settle(conflict, pool, sorted(ledger.endpoints)) from None
+    def _evidence(self, spec: StreamSpec, block_range: BlockRange) -> EvidenceCollector | None:
+        """Return None if the rows of the stream are not verified against the chain."""
+        if self._chain is None or spec.verify != "full" or not is_provable(spec.dataset.name):
+            return None
+        return self._chain.evidence(spec, block_range)
 
     @contextmanager
-    def _stopping(self, spec: StreamSpec) -> Iterator[None]:
-        """What this version does not know stops the whole stream, not only the range that met it."""
+    def _halting(self, spec: StreamSpec) -> Iterator[None]:
+        """Stop the whole stream, not only this range, when a form is met that this version does not know."""
         try:
             yield
         except UnknownFormat as error:
-            again = "once it is settled, or `verify: structural` is applied, `trace-lite resume` and `trace-lite retry`"
-            self._judge.halt(spec, f"{error}; the stream stands still: {again}")
+            if self._chain is not None:
+                again = "settle it or apply `verify: structural`, then run `trace-lite resume` and `trace-lite retry`"
+                reason = f"{error}; the stream is halted: {again}"
+                self._chain.halt(spec, reason)
+                _log.warning("stream_halted", job=spec.job_name, dataset_key=spec.dataset_key, reason=error)
             raise
 
-    def commit_whole(self, dataset: UUID, identity: UUID, target: Target, rows: Rows, run_id: str) -> Publication:
-        """Commit a derived dataset: it replaces whatever was visible of it. Raises Unavailable when it is leased."""
-        self._tasks.replace(identity, dataset, target.block_range, target.config_hash)
-        outcome = self._tasks.claim(identity, dataset, target.block_range, run_id, refresh=True)
-        if not isinstance(outcome, Lease):
-            raise Unavailable(f"this derived dataset is being written: {outcome.value}")
-        with self.holding(outcome):
-            return self._committer.commit(outcome, target, rows)
-
     @contextmanager
-    def holding(self, lease: Lease) -> Iterator[Any]:
-        """Heartbeats inside the block; whatever ends it is recorded on the attempt."""
-        with self._heart.beating(lease) as lost:
-            try:
-                yield lost
-            except LeaseLost:
+    def _resolving(self, extraction: RangeExtraction) -> Iterator[None]:
+        """Resolve a fork between this range and committed ones, and raise the error that results."""
+        try:
+            yield
+        except ForkConflict as conflict:
+            if self._chain is None:
                 raise
-            except TraceError as error:
-                self._tasks.fail(lease, str(error), retry=isinstance(error, RETRYABLE))
-                raise
-            except Exception as error:
-                self._tasks.fail(lease, f"unexpected {type(error).__name__}", retry=True)
-                raise
-            except BaseException:
-                self._tasks.release(lease)
-                raise
+            used = sorted(extraction.proof.endpoints)
+            outcome = self._chain.resolve(conflict, extraction.pool, used)
+            _log.warning("fork_resolved", **extraction.claimed.facts, block=conflict.block, reason=outcome)
+            raise outcome from None
 
-    def _target(self, work: ClaimedRange) -> Target:
-        spec = work.spec
-        return Target(
-            dataset_uuid=spec.dataset_uuid,
-            dataset_key=spec.dataset_key,
-            source=spec.dataset.name,
-            chain_id=spec.chain_id,
-            block_range=work.block_range,
-            config_hash=spec.config_hash,
-            schema=spec.dataset.schema(spec.columns),
-        )
-
-    def _rows(self, work: ClaimedRange, pool: RpcPool, ledger: _Ledger, lost: Any) -> Rows:
-        spec = work.spec
-        order = Order(
-            dataset=spec.dataset,
-            block_range=work.block_range,
-            chain_id=spec.chain_id,
-            stored=spec.columns,
-            verify=spec.verify,
-            pool=pool,
-            witness=self._witness(spec, work.block_range),
-            options=spec.options,
-        )
-        metrics: dict[str, Any] = {"blocks": len(work.block_range)}
-        return Rows(
-            tables=self._tables(order, ledger, metrics, lost),
-            evidence=ledger.summary,
-            engine=self._pieces.engine,
-            metrics=metrics,
-        )
-
-    def _witness(self, spec: StreamSpec, block_range: BlockRange) -> Witness | None:
-        wanted = spec.verify == "full" and is_provable(spec.dataset.name)
-        return self._judge.witness(spec, block_range) if wanted else None
-
-    def _tables(self, order: Order, ledger: _Ledger, metrics: dict[str, Any], lost: Any) -> Iterator[pa.Table]:
-        for piece in self._pieces.of(order, lost):
-            if lost.is_set():
-                raise LeaseLost("the lease of this range lapsed and was taken over", range=order.block_range)
-            ledger.add(piece)
-            metrics["verification_seconds"] = round(ledger.seconds, 3)
-            yield piece.table
-
-
-@dataclass(slots=True)
-class _Ledger:
-    """What was proven of a range so far, for its manifest."""
-
-    asked: str
-    quorum: int
-    proofs: list[Proof] = field(default_factory=list)
-    endpoints: Counter[str] = field(default_factory=Counter)
-    evidence: dict[str, Counter[str]] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def add(self, piece: Piece) -> None:
-        """The next piece, in block order."""
-        if piece.proof is not None:
-            self.proofs.append(piece.proof)
-        for name in piece.endpoints:
-            self.endpoints[name] += len(piece.block_range)
-        for part, source in piece.source.items():
-            self.evidence.setdefault(part, Counter())[source] += len(piece.block_range)
-        self.seconds += piece.evidence_seconds
-
-    def summary(self) -> dict[str, Any]:
-        """For the manifest. Raises VerificationFailed when two pieces do not fit together."""
-        if not self.proofs:
-            return {"asked": self.asked, "level": "off", "checks": [], "unproven": ["everything"]}
-        proof = merge(self.proofs)
-        boundary = {"first_parent_hash": proof.first_parent_hash, "last_block_hash": proof.last_block_hash}
-        return {
-            "asked": self.asked,
-            "level": proof.level,
-            "checks": list(proof.checks),
-            "unproven": ["everything but the rows' structure"] if proof.level == "structural" else list(proof.unproven),
-            "blocks": proof.blocks,
-            "boundary": {name: f"0x{value.hex()}" for name, value in boundary.items() if value is not None},
-            "evidence": {part: dict(sources) for part, sources in self.evidence.items()},
-            "endpoints": dict(self.endpoints),
-            "quorum": self.quorum,
-            "seconds": round(self.seconds, 3),
-        }
+    def _forget(self, extraction: RangeExtraction) -> None:
+        with self._lock:
+            self._open.discard(extraction)

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from trace_dagster.blocks import BlockRange, holes
 from trace_dagster.digest import ContentDigest
 from trace_dagster.errors import Corrupt, TraceError, Unavailable, VerificationFailed
-from trace_dagster.evidence.collector import Witness
+from trace_dagster.evidence.collector import EvidenceCollector
 from trace_dagster.manifest import decode
 from trace_dagster.registry.versions import StoredVersion
 from trace_dagster.rpc.pools import Endpoint
@@ -32,8 +32,8 @@ from trace_dagster.verify.check import PIECE_BLOCKS, Proof, check, columns, merg
 
 _THREADS = 2
 
-WitnessOf = Callable[[StoredVersion], Witness | None]
-"""Who measures the rows of a version; None where nothing is there to measure them against."""
+EvidenceOf = Callable[[StoredVersion], EvidenceCollector | None]
+"""Returns the collector of the evidence for a version, or None if the chain commits to nothing in its rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def audit(
     versions: Sequence[StoredVersion],
     wanted: dict[str, BlockRange],
     store: ObjectStore,
-    witness_of: WitnessOf,
+    evidence_of: EvidenceOf,
     endpoints: dict[str, list[Endpoint]],
     done: Callable[[], None] = lambda: None,
 ) -> Report:
@@ -96,7 +96,7 @@ def audit(
     """
     report = Report()
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="audit") as threads:
-        look = partial(_look, store=store, witness_of=witness_of, endpoints=endpoints)
+        look = partial(_look, store=store, evidence_of=evidence_of, endpoints=endpoints)
         for version, outcome in zip(versions, threads.map(look, versions), strict=True):
             _count(report, version, outcome)
             done()
@@ -120,7 +120,7 @@ def _count(report: Report, version: StoredVersion, outcome: Proof | Finding | st
 
 
 def _look(
-    version: StoredVersion, store: ObjectStore, witness_of: WitnessOf, endpoints: dict[str, list[Endpoint]]
+    version: StoredVersion, store: ObjectStore, evidence_of: EvidenceOf, endpoints: dict[str, list[Endpoint]]
 ) -> Proof | Finding | str:
     """What was proven of one version, or what is wrong with it, or why nobody knows."""
     try:
@@ -137,7 +137,7 @@ def _look(
                         version, kind, f"{file.key} is {'gone' if digest is None else 'not what was committed'}"
                     )
                 paths.append(path)
-            return _prove(version, paths, witness_of(version), endpoints.get(version.dataset_key, ()))
+            return _prove(version, paths, evidence_of(version), endpoints.get(version.dataset_key, ()))
     except (VerificationFailed, Corrupt) as error:
         return _finding(version, "bad_rows", str(error))
     except TraceError as error:
@@ -158,18 +158,18 @@ def _manifest_finding(version: StoredVersion, store: ObjectStore) -> Finding | N
 
 
 def _prove(
-    version: StoredVersion, paths: Sequence[Path], witness: Witness | None, endpoints: Sequence[Endpoint]
+    version: StoredVersion, paths: Sequence[Path], collector: EvidenceCollector | None, endpoints: Sequence[Endpoint]
 ) -> Proof:
-    """Rows against their digest, their structure and, where a witness tells, the chain's commitments."""
+    """Rows against their digest, their structure and, if there is evidence, the chain's commitments."""
     rows = _open(paths, version.schema)
     digest = ContentDigest(version.schema)
     if not {name for name, _ in version.columns}.issuperset(columns(version.dataset, "full")):
-        witness = None  # what the commitments cover was not stored
+        collector = None  # columns that the commitments cover were not stored
     proofs = []
     for piece in version.block_range.split(PIECE_BLOCKS):
         table = rows_of(rows, piece)
         digest.update(table)
-        proofs.append(_piece(version, table, piece, witness, endpoints))
+        proofs.append(_piece(version, table, piece, collector, endpoints))
     if digest.hexdigest() != version.content_digest:
         raise VerificationFailed("the rows are not those that were committed", range=version.block_range)
     proof = merge(proofs)
@@ -182,17 +182,21 @@ def _prove(
 
 
 def _piece(
-    version: StoredVersion, table: pa.Table, piece: BlockRange, witness: Witness | None, endpoints: Sequence[Endpoint]
+    version: StoredVersion,
+    table: pa.Table,
+    piece: BlockRange,
+    collector: EvidenceCollector | None,
+    endpoints: Sequence[Endpoint],
 ) -> Proof:
-    """Against stored rows alone, or against the nodes: one that contradicts may itself be the one that errs."""
-    if not endpoints or witness is None:
-        evidence = witness.stored(piece) if witness is not None else None
+    """Compare a piece with stored rows alone, or with the nodes: rows are right if one node proves them."""
+    if not endpoints or collector is None:
+        evidence = collector.of(piece).committed() if collector is not None else None
         return check(version.dataset, table, piece, version.chain_id, evidence)
     wrong: VerificationFailed | None = None
     silent: TraceError | None = None
     for endpoint in endpoints:
         try:
-            evidence = witness.gather(piece, endpoint, fresh=True, deep=True)
+            evidence = collector.of(piece).gather_from_node(endpoint, deep=True)
         except TraceError as error:  # what is wrong with a node's own evidence says nothing about the rows
             silent = error
             continue

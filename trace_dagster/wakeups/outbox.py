@@ -11,6 +11,9 @@ from trace_dagster.registry.publications import Publication, publication
 from trace_dagster.registry.wake import wake
 from trace_dagster.wakeups.driver import QueueDriver, WakeUp
 
+WAKEUPS_AT_ONCE = 4096
+"""Wake-ups that one sensor tick or command publishes; the next tick publishes the rest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Commit:
@@ -29,7 +32,7 @@ class Outbox:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def publish(self, queue: QueueDriver, *, limit: int) -> int:
+    def publish(self, queue: QueueDriver, *, limit: int = WAKEUPS_AT_ONCE) -> int:
         """Hand up to ``limit`` due wake-ups to the queue, then mark them; returns how many.
 
         A crash between the two publishes them once more. Raises Unavailable when the queue does not

@@ -1,10 +1,11 @@
-"""How long evidence that several datasets need is kept."""
+"""How long the cache keeps evidence that several datasets need."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.evidence.cache import Parts, Shared, batches_of
+from trace_dagster.evidence.cache import EvidenceCache, batches_of
+from trace_dagster.evidence.parts import EvidenceParts
 
 CHAIN = 143
 WHOLE = BlockRange(30, 270)
@@ -12,35 +13,35 @@ DATASETS = ("blocks", "transactions", "logs")
 
 
 class Asking:
-    """Datasets that go through one range, and what they fetched."""
+    """Datasets that use the evidence of one range, and the batches that they fetched."""
 
     def __init__(self, room=10**6):
-        self.shared, self.fetched = Shared(room, batches=1), []
+        self.cache, self.fetched = EvidenceCache(room, least_batches=1), []
         for dataset in DATASETS:
-            self.shared.expect(CHAIN, dataset)
+            self.cache.expect(CHAIN, dataset)
 
     @property
     def kept(self):
-        return sorted(batch.start for batch in self.shared._kept._futures)
+        return sorted(batch.start for batch in self.cache._kept._futures)
 
     def batches(self, piece):
-        return batches_of(piece, WHOLE, "node", CHAIN, self.shared.wanted(CHAIN))
+        return batches_of(piece, WHOLE, "node", CHAIN, self.cache.shared_needs(CHAIN))
 
     def fetch(self, batches):
         for batch in batches:
             self.fetched.append(batch.start)
-            yield Parts(), 1
+            yield EvidenceParts(), 1
 
     def go(self, piece, lacks=True):
         batches = self.batches(piece)
         if lacks:
-            self.shared.get(batches, self.fetch)
-        self.shared.passed(batches, piece)
+            self.cache.get(batches, self.fetch)
+        self.cache.mark_used(batches, piece)
 
 
 @st.composite
 def passages(draw):
-    """The pieces of each dataset, cut anywhere, in any order; whether it lacks something that rows do not tell."""
+    """Draw the pieces of each dataset, cut anywhere, in any order, and whether the dataset lacks some evidence."""
     pieces = []
     for place in range(len(DATASETS)):
         inner = draw(st.sets(st.integers(WHOLE.start + 1, WHOLE.end - 1), max_size=5))
@@ -85,5 +86,5 @@ def test_what_nobody_comes_for_any_more_goes_when_the_room_is_needed():
     for start in (50, 100, 150):
         asking.go(BlockRange(start, start + 50))
     assert asking.kept == [100, 150]
-    asking.shared.passed(asking.batches(BlockRange(50, 100)), BlockRange(50, 100))
+    asking.cache.mark_used(asking.batches(BlockRange(50, 100)), BlockRange(50, 100))
     assert asking.kept == [100, 150]

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from trace_dagster.evidence.single_flight import Once
+from trace_dagster.evidence.single_flight import SingleFlight
 
 
 def doubled(calls):
@@ -18,14 +18,14 @@ def doubled(calls):
 
 
 def test_each_key_is_worked_on_once_and_answers_come_in_order():
-    once, calls = Once(100), []
+    once, calls = SingleFlight(100), []
     assert once.get([3, 1], doubled(calls), 1) == [6, 2]
     assert once.get([1, 2, 3], doubled(calls), 1) == [2, 4, 6]
     assert calls == [[3, 1], [2]]
 
 
 def test_many_threads_make_one_call():
-    once, calls, begun, go = Once(100), [], threading.Event(), threading.Event()
+    once, calls, begun, go = SingleFlight(100), [], threading.Event(), threading.Event()
 
     def slow(keys):
         begun.set()
@@ -41,7 +41,7 @@ def test_many_threads_make_one_call():
 
 
 def test_a_failure_is_told_to_all_who_wait_and_kept_for_nobody():
-    once, calls = Once(100), []
+    once, calls = SingleFlight(100), []
 
     def half(keys):
         yield 2 * keys[0], 1
@@ -54,7 +54,7 @@ def test_a_failure_is_told_to_all_who_wait_and_kept_for_nobody():
 
 
 def test_a_failure_reaches_those_who_waited_for_it():
-    once, begun, go = Once(100), threading.Event(), threading.Event()
+    once, begun, go = SingleFlight(100), threading.Event(), threading.Event()
 
     def failing(keys):
         begun.set()
@@ -73,7 +73,7 @@ def test_a_failure_reaches_those_who_waited_for_it():
 
 
 def test_the_least_recently_asked_for_go_first():
-    once, calls = Once(3), []
+    once, calls = SingleFlight(3), []
     for key in (1, 2, 3, 1, 4):
         once.get([key], doubled(calls), 1)
     once.get([1, 3, 4], doubled(calls), 1)
@@ -83,7 +83,7 @@ def test_the_least_recently_asked_for_go_first():
 
 
 def test_what_is_larger_than_the_room_is_kept_until_the_next_comes():
-    once, calls = Once(0), []
+    once, calls = SingleFlight(0), []
     once.get([1], doubled(calls), 1)
     once.get([1], doubled(calls), 1)
     once.get([2], doubled(calls), 1)
@@ -92,7 +92,7 @@ def test_what_is_larger_than_the_room_is_kept_until_the_next_comes():
 
 
 def test_forgotten_work_is_done_anew_and_what_was_under_way_is_not_kept():
-    once, calls, begun, go = Once(100), [], threading.Event(), threading.Event()
+    once, calls, begun, go = SingleFlight(100), [], threading.Event(), threading.Event()
 
     def slow(keys):
         begun.set()
@@ -110,7 +110,7 @@ def test_forgotten_work_is_done_anew_and_what_was_under_way_is_not_kept():
 
 
 def test_waiting_ends():
-    once, go = Once(100), threading.Event()
+    once, go = SingleFlight(100), threading.Event()
     with ThreadPoolExecutor(1) as threads:
         threads.submit(once.get, [1], lambda keys: [(go.wait(5), 1)], 5)
         while not once._futures:
@@ -129,7 +129,7 @@ def test_heavy_values_are_kept_to_a_number_and_a_most():
         once.get(list(range(9)), heavy, 1)
         return [key for key, _ in once.found(range(9))]
 
-    assert kept(Once(15)) == [8]
-    assert kept(Once(15, least=4, most=100)) == [5, 6, 7, 8]
-    assert kept(Once(15, least=4, most=25)) == [7, 8]
-    assert kept(Once(1000, least=4, most=1000)) == list(range(9))
+    assert kept(SingleFlight(15)) == [8]
+    assert kept(SingleFlight(15, least=4, most=100)) == [5, 6, 7, 8]
+    assert kept(SingleFlight(15, least=4, most=25)) == [7, 8]
+    assert kept(SingleFlight(1000, least=4, most=1000)) == list(range(9))

@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trace_dagster.extraction.priority_semaphore import Turnstile
+from trace_dagster.extraction.priority_semaphore import PrioritySemaphore
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12))
 @settings(max_examples=30, deadline=None)
 def test_the_lowest_block_is_next_and_the_first_to_come_among_equals(blocks):
-    turnstile, order = Turnstile(1), []
+    turnstile, order = PrioritySemaphore(1), []
 
     def one(number):
-        with turnstile.passing(blocks[number]):
+        with turnstile.holding(blocks[number]):
             order.append(number)
 
-    with ThreadPoolExecutor(len(blocks)) as threads, turnstile.passing(0):
+    with ThreadPoolExecutor(len(blocks)) as threads, turnstile.holding(0):
         for number in range(len(blocks)):
             threads.submit(one, number)
             while len(turnstile._waiting) <= number:
@@ -30,12 +30,12 @@ def test_the_lowest_block_is_next_and_the_first_to_come_among_equals(blocks):
 
 
 def test_as_many_as_there_are_places_are_inside_and_no_more():
-    turnstile, full, lock = Turnstile(3), threading.Barrier(3), threading.Lock()
+    turnstile, full, lock = PrioritySemaphore(3), threading.Barrier(3), threading.Lock()
     inside, most = 0, 0
 
     def one(number):
         nonlocal inside, most
-        with turnstile.passing(number):
+        with turnstile.holding(number):
             with lock:
                 inside += 1
                 most = max(most, inside)
@@ -50,7 +50,7 @@ def test_as_many_as_there_are_places_are_inside_and_no_more():
 
 
 def test_a_place_is_given_back_by_who_fails():
-    turnstile = Turnstile(1)
+    turnstile = PrioritySemaphore(1)
     for _ in range(2):
-        with pytest.raises(ZeroDivisionError), turnstile.passing(1):
+        with pytest.raises(ZeroDivisionError), turnstile.holding(1):
             raise ZeroDivisionError

@@ -13,11 +13,12 @@ from trace_dagster.chaos_rpc.proxy import chaos_rpc
 from trace_dagster.devchain import server
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.errors import VerificationFailed
-from trace_dagster.evidence.cache import Parts, Shared
-from trace_dagster.evidence.collector import Witness
+from trace_dagster.evidence.cache import EvidenceCache
+from trace_dagster.evidence.collector import EvidenceCollector
+from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.rpc.latency import LogSpans, is_near, latency_seconds
 from trace_dagster.rpc.pools import Endpoint
-from trace_dagster.verify.check import check_evidence, needs
+from trace_dagster.verify.check import check_evidence
 from trace_dagster.verify.fast_path import await_compiled
 
 pytestmark = pytest.mark.integration
@@ -40,7 +41,7 @@ def test_four_streams_fetch_each_blocks_evidence_once(postgres_url, s3, chain):
     with counting(server.application(chain)) as (node, calls), running(postgres_url, s3, dev=node) as runtime:
         streams = apply(runtime, end=BLOCKS)
         for stream in streams.values():
-            runtime.shared.expect(stream.chain_id, stream.dataset.name)
+            runtime.evidence_cache.expect(stream.chain_id, stream.dataset.name)
         published = bring_in(runtime, streams)
         assert {each.verification["level"] for each in published} == {"full", "crosschecked"}
         cryo = {"eth_getBlockByNumber": 3 * BLOCKS, "eth_getBlockReceipts": 0}  # blocks, transactions, geth_calls
@@ -48,7 +49,7 @@ def test_four_streams_fetch_each_blocks_evidence_once(postgres_url, s3, chain):
         # the pool's head and each checked commit ask for a block now and then; without sharing it is 4 x and 3 x
         assert BLOCKS <= evidence["eth_getBlockByNumber"] <= BLOCKS + 20
         assert evidence["eth_getBlockReceipts"] == BLOCKS
-        assert not runtime.shared._kept._futures, "all four are through with all of it"
+        assert not runtime.evidence_cache._kept._futures, "all four are through with all of it"
 
 
 def test_the_rows_are_those_that_streams_alone_bring(postgres_url, s3, chain):
@@ -117,30 +118,39 @@ def test_a_node_on_this_machine_is_near_and_one_behind_a_slow_line_is_not(chain)
 
 def test_a_stream_that_joins_later_is_not_given_less_than_it_wants(chain):
     """Two streams that want no transactions have asked for these blocks already."""
-    shared, piece = Shared(), BlockRange(0, 50)
+    shared, piece = EvidenceCache(), BlockRange(0, 50)
     with counting(server.application(chain)) as (node, _):
         endpoint = Endpoint("dev", 1, node)
-        early = [Witness(dataset, 20143, None, shared) for dataset in ("blocks", "logs")]
-        assert all(each.gather(piece, endpoint).transactions is None for each in early)
-        late = Witness("transactions", 20143, None, shared).gather(piece, endpoint)
+        early = [EvidenceCollector(dataset, 20143, None, shared) for dataset in ("blocks", "logs")]
+        assert all(each.of(piece).gather(endpoint).transactions is None for each in early)
+        late = EvidenceCollector("transactions", 20143, None, shared).of(piece).gather(endpoint)
         assert late.transactions is not None
         assert late.receipts is not None
 
 
-def test_rows_stand_for_evidence_only_where_all_of_it_came_with_them(chain, monkeypatch):
+class Committed:
+    """Committed rows that hold the given parts."""
+
+    def __init__(self, parts: EvidenceParts) -> None:
+        self._parts = parts
+
+    def parts(self, *_):
+        return self._parts
+
+
+def test_rows_stand_for_evidence_only_where_all_of_it_came_with_them(chain):
     """Receipts of committed rows beside a node's transactions: whether they go together is looked at as ever."""
-    shared, piece = Shared(), BlockRange(0, 50)
+    shared, piece = EvidenceCache(), BlockRange(0, 50)
     await_compiled()
     with counting(server.application(chain)) as (node, _):
         endpoint = Endpoint("dev", 1, node)
         for dataset in ("transactions", "logs"):
             shared.expect(20143, dataset)
-        witness = Witness("geth_calls", 20143, None, shared)
-        whole = witness.gather(piece, endpoint)
+        whole = EvidenceCollector("geth_calls", 20143, None, shared).of(piece).gather(endpoint)
         assert whole.rows is not None
         receipts = list(whole.receipts)
-        monkeypatch.setattr(witness, "_known", lambda piece: Parts(receipts=[*receipts[:-1], receipts[-1][1:]]))
-        mixed = witness.gather(piece, endpoint)
+        altered = Committed(EvidenceParts(receipts=[*receipts[:-1], receipts[-1][1:]]))
+        mixed = EvidenceCollector("geth_calls", 20143, altered, shared).of(piece).gather(endpoint)
         assert (mixed.rows, mixed.source["receipts"]) == (None, "committed rows")
         with pytest.raises(VerificationFailed, match="not one receipt per transaction"):
             check_evidence(mixed, piece)
@@ -149,8 +159,9 @@ def test_rows_stand_for_evidence_only_where_all_of_it_came_with_them(chain, monk
 def test_blocks_past_a_range_are_not_asked_for(postgres_url, s3, chain):
     """Shared batches are whole ones of the grid, but never beyond the range: those blocks may not be final."""
     with running(postgres_url, s3, dev="http://127.0.0.1:9") as runtime:
-        runtime.shared.expect(20143, "blocks")
+        runtime.evidence_cache.expect(20143, "blocks")
         stream = apply(runtime)["logs"]
-        witness = runtime.witness(stream, BlockRange(30, 70))
-        batches = witness._batches(BlockRange(40, 60), Endpoint("dev", 1, "x"), needs("logs"))
+        piece = BlockRange(40, 60)
+        cached = runtime.evidence(stream, BlockRange(30, 70)).cached(piece, Endpoint("dev", 1, "x"))
+        batches = cached._batches(piece)
         assert [(each.start, each.end) for each in batches] == [(30, 50), (50, 70)]

@@ -1,4 +1,4 @@
-"""Rows that are committed and proven already, as evidence for other datasets of the same chain."""
+"""Reads committed rows of a chain's own datasets, as evidence for its other datasets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trace_dagster.store.scan import READ_ERRORS, rows_of
 from trace_dagster.verify.check import PIECE_BLOCKS
 
 WINDOW_BLOCKS = 1000
-"""Blocks read at once; one piece where the columns are wide."""
+"""Blocks that are read at once; only one piece if the columns are wide."""
 
 _WIDE = frozenset({"input", "data"})
 
@@ -33,7 +33,7 @@ class _Version:
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """Rows of some blocks, read at once."""
+    """Rows of some blocks that were read at once."""
 
     span: BlockRange
     rows: pa.Table
@@ -47,8 +47,8 @@ class _Window:
         return self.rows.filter(inside)
 
 
-class Committed:
-    """The proven versions of a chain's own datasets that touch one range, looked up once."""
+class CommittedRows:
+    """The committed versions of a chain's own datasets that touch one range. They are looked up a single time."""
 
     def __init__(
         self, database: Database, store: ObjectStore, dataset: UUID, block_range: BlockRange, sources: Sequence[str]
@@ -77,13 +77,13 @@ class Committed:
             self._versions.setdefault((row["source"], row["dataset_uuid"]), []).append(version)
 
     def versions(self, source: str, piece: BlockRange, columns: Sequence[str]) -> list[UUID]:
-        """The versions that hold all of ``columns`` for every block of ``piece``; empty when some are missing."""
+        """Return the versions that hold ``columns`` for every block of ``piece``; empty if a block is missing."""
         return [version.identity for version in self._covering(source, piece, columns)]
 
     def table(self, source: str, piece: BlockRange, columns: Sequence[str]) -> pa.Table | None:
-        """Their rows of ``piece``, in block order; None when they do not cover it or cannot be read.
+        """Return the rows of ``piece``, in block order; None if they do not cover it or cannot be read.
 
-        Pieces come in order, so rows are read some pieces ahead: a read costs far more than what it brings.
+        Pieces come in order, so a read takes some pieces ahead: opening a file costs far more than reading more rows.
         """
         key = (source, tuple(columns))
         with self._lock:

@@ -1,0 +1,61 @@
+"""The proven pieces of one range, in block order, extracted ahead of their consumer."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.errors import Unavailable
+from trace_dagster.extraction.range_state import RangeState
+from trace_dagster.extraction.request import Piece
+from trace_dagster.extraction.sizing import PieceSizes
+
+LOOK_AHEAD = 2
+"""Pieces of a range under way, or waiting to be taken: a range holds at most so many tables in memory."""
+
+
+class PieceStream:
+    """One range's pieces. One thread takes them; any thread may close the stream."""
+
+    def __init__(
+        self, state: RangeState, sizes: PieceSizes, submit: Callable[[BlockRange], Future[list[Piece]]]
+    ) -> None:
+        """Start the first LOOK_AHEAD pieces; ``submit`` starts one."""
+        self._state = state
+        self._sizes = sizes
+        self._submit = submit
+        self._todo = sizes.cut(state.request)
+        self._ahead: deque[Future[list[Piece]]] = deque()
+        for _ in range(LOOK_AHEAD):
+            self._start_next()
+
+    def __iter__(self) -> Iterator[Piece]:
+        """Yield the pieces. Raises what the last try of a piece raised, Unavailable after :meth:`close`."""
+        try:
+            while self._ahead:
+                try:
+                    pieces = self._ahead.popleft().result()
+                except CancelledError:
+                    raise Unavailable("extraction was stopped", range=self._state.request.block_range) from None
+                self._sizes.learn(self._state.request, pieces)
+                self._start_next()
+                yield from pieces
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Cancel the pieces that wait for a thread, and start no further call for those under way. Idempotent."""
+        self._state.close()
+        for future in tuple(self._ahead):
+            future.cancel()
+
+    def _start_next(self) -> None:
+        """Start the next piece, if there is one. A closed range raises in the piece's own thread."""
+        if (piece := next(self._todo, None)) is None:
+            return
+        try:
+            self._ahead.append(self._submit(piece))
+        except RuntimeError:  # the pool of threads is shut down
+            raise Unavailable("extraction was stopped", range=piece) from None

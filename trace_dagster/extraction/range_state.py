@@ -1,0 +1,48 @@
+"""The state that all pieces of one range share: its request, its deadline, and whether it was stopped."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.errors import TraceError, Unavailable
+from trace_dagster.extraction.request import RangeRequest
+
+TIMEOUT_SECONDS = 3600.0
+"""Time for a whole range, unless the stream sets ``timeout_seconds``."""
+
+
+class RangeState:
+    """One range under extraction."""
+
+    def __init__(self, request: RangeRequest, stopped: threading.Event | None) -> None:
+        """``stopped`` is set by the caller to stop the range, for example when its lease is lost."""
+        self.request = request
+        self._seconds = float(request.options.get("timeout_seconds", TIMEOUT_SECONDS))
+        self._deadline = time.monotonic() + self._seconds
+        self._stopped = stopped
+        self._closed = threading.Event()
+
+    @property
+    def seconds_left(self) -> float:
+        """Time until the deadline, at least a second."""
+        return max(1.0, self._deadline - time.monotonic())
+
+    @property
+    def is_closed(self) -> bool:
+        """True after :meth:`close`."""
+        return self._closed.is_set()
+
+    def close(self) -> None:
+        """Start no further call for this range."""
+        self._closed.set()
+
+    def require_running(self, piece: BlockRange, last: TraceError | None = None) -> None:
+        """Raise Unavailable if the range was stopped, or the last error if its time is over."""
+        if self.is_closed or (self._stopped is not None and self._stopped.is_set()):
+            raise Unavailable("extraction was stopped", range=piece)
+        if time.monotonic() >= self._deadline:
+            if last is not None:
+                raise last
+            raise Unavailable(f"the range took longer than timeout_seconds={self._seconds:.0f}", range=piece)

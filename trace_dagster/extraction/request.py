@@ -1,0 +1,89 @@
+"""What to extract and prove of one range, and a proven piece of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.datasets.catalogue import Dataset
+from trace_dagster.evidence.collector import EvidenceCollector
+from trace_dagster.registry.streams import StreamSpec
+from trace_dagster.rpc.pools import RpcPool
+from trace_dagster.verify.check import Proof, check, extracted
+from trace_dagster.verify.model import Evidence
+from trace_dagster.verify.rows.receipt_columns import are_told, asked, filled
+
+
+@dataclass(frozen=True, slots=True)
+class RangeRequest:
+    """One range of a dataset, the columns to keep, and how its rows are verified."""
+
+    dataset: Dataset
+    block_range: BlockRange
+    chain_id: int
+    columns: tuple[str, ...]
+    """Columns that are kept. The proof may need others, which are extracted as well and then dropped."""
+    verify: str
+    """full, structural or off."""
+    pool: RpcPool
+    evidence: EvidenceCollector | None
+    """None if the rows are not compared with the chain."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Engine options of the stream: rates, and ``timeout_seconds`` for the whole range."""
+
+    @classmethod
+    def of(
+        cls, spec: StreamSpec, block_range: BlockRange, pool: RpcPool, evidence: EvidenceCollector | None
+    ) -> RangeRequest:
+        """Return the request for one range of a stream."""
+        return cls(
+            dataset=spec.dataset,
+            block_range=block_range,
+            chain_id=spec.chain_id,
+            columns=spec.columns,
+            verify=spec.verify,
+            pool=pool,
+            evidence=evidence,
+            options=spec.options,
+        )
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """The names of the request in log lines."""
+        return {"dataset": self.dataset.name, "chain_id": self.chain_id}
+
+    @property
+    def extracted_columns(self) -> tuple[str, ...]:
+        """Every column of a piece, in schema order: those that are kept, and those that the proof reads."""
+        return extracted(self.dataset, self.columns, self.verify)
+
+    @property
+    def engine_columns(self) -> tuple[str, ...]:
+        """The columns that the engine extracts; proven receipts supply the rest."""
+        proven = self.evidence is not None
+        told = are_told(self.chain_id, self.block_range, proven=proven, quorum=self.pool.quorum)
+        return asked(self.dataset, self.columns, self.verify, told=told)
+
+    def prove(self, table: pa.Table, piece: BlockRange, evidence: Evidence) -> tuple[pa.Table, Proof]:
+        """Return the engine's rows with every extracted column, and their proof. Raises VerificationFailed."""
+        whole = filled(table, evidence, self.dataset.schema(self.extracted_columns))
+        return whole, check(self.dataset, whole, piece, self.chain_id, evidence)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The rows of some blocks of a range, and what was proven of them."""
+
+    block_range: BlockRange
+    table: pa.Table
+    """The request's columns, in schema order; rows in the dataset's order."""
+    proof: Proof | None
+    source: dict[str, str]
+    """Source of each part of the evidence: ``committed rows`` or ``rpc``."""
+    endpoints: tuple[str, ...]
+    """Names of the endpoints that gave the rows; more than one under a quorum."""
+    evidence_seconds: float
+    """Time spent waiting for evidence after the rows had arrived, and comparing."""

@@ -1,0 +1,56 @@
+"""What was proven of a range, collected piece by piece for its manifest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from trace_dagster.extraction.request import Piece
+from trace_dagster.verify.check import Proof, merge
+
+
+@dataclass(slots=True)
+class RangeProof:
+    """The proofs of a range's pieces so far, the endpoints of their rows, and the sources of their evidence."""
+
+    verify: str
+    """The level that the stream asks for."""
+    quorum: int
+    """Number of endpoints that must give the same rows."""
+    proofs: list[Proof] = field(default_factory=list)
+    endpoints: Counter[str] = field(default_factory=Counter)
+    """Blocks by the name of the endpoint that gave their rows."""
+    sources: dict[str, Counter[str]] = field(default_factory=dict)
+    """Blocks by source (``committed rows`` or ``rpc``), for each part of the evidence."""
+    seconds: float = 0.0
+    """Time spent waiting for evidence after the rows had arrived, and comparing."""
+
+    def add(self, piece: Piece) -> None:
+        """Add the next piece, in block order."""
+        if piece.proof is not None:
+            self.proofs.append(piece.proof)
+        for name in piece.endpoints:
+            self.endpoints[name] += len(piece.block_range)
+        for part, source in piece.source.items():
+            self.sources.setdefault(part, Counter())[source] += len(piece.block_range)
+        self.seconds += piece.evidence_seconds
+
+    def summary(self) -> dict[str, Any]:
+        """Return the manifest's ``verification`` member. Raises VerificationFailed if two pieces do not link."""
+        if not self.proofs:
+            return {"asked": self.verify, "level": "off", "checks": [], "unproven": ["everything"]}
+        proof = merge(self.proofs)
+        boundary = {"first_parent_hash": proof.first_parent_hash, "last_block_hash": proof.last_block_hash}
+        return {
+            "asked": self.verify,
+            "level": proof.level,
+            "checks": list(proof.checks),
+            "unproven": ["everything but the rows' structure"] if proof.level == "structural" else list(proof.unproven),
+            "blocks": proof.blocks,
+            "boundary": {name: f"0x{value.hex()}" for name, value in boundary.items() if value is not None},
+            "evidence": {part: dict(sources) for part, sources in self.sources.items()},
+            "endpoints": dict(self.endpoints),
+            "quorum": self.quorum,
+            "seconds": round(self.seconds, 3),
+        }
