@@ -19,9 +19,9 @@
 with moves as (
     select
         array_slice(topic1, 25, 32)::bit::ubigint as validator,
-        topic0 = '\xe4\xd4\xdf\x1e\x18\x27\xdd\x28\x25\x2f\xd5\xc3\xcd\x7e\xbc\xcd\x3d\xa6\xe0\xaa\x31\xf7\x4c\x82\x8f\x3c\x85\x42\xaf\x49\xd8\x40'::blob as is_delegate,
+        topic0 = delegate_topic() as is_delegate,
         case
-            when topic0 = '\xe4\xd4\xdf\x1e\x18\x27\xdd\x28\x25\x2f\xd5\xc3\xcd\x7e\xbc\xcd\x3d\xa6\xe0\xaa\x31\xf7\x4c\x82\x8f\x3c\x85\x42\xaf\x49\xd8\x40'::blob
+            when topic0 = delegate_topic()
                 then array_slice(data, 1, 32)
             else array_slice(data, 33, 64)
         end as amount
@@ -31,11 +31,11 @@ with moves as (
         and topic2 is not null
         and (
             (
-                topic0 = '\xe4\xd4\xdf\x1e\x18\x27\xdd\x28\x25\x2f\xd5\xc3\xcd\x7e\xbc\xcd\x3d\xa6\xe0\xaa\x31\xf7\x4c\x82\x8f\x3c\x85\x42\xaf\x49\xd8\x40'::blob
+                topic0 = delegate_topic()
                 and octet_length(data) = 64
             )
             or (
-                topic0 = '\x3e\x53\xc8\xb9\x17\x47\xe1\xb7\x2a\x44\x89\x4d\xb1\x0f\x2a\x45\xfa\x63\x2b\x16\x1f\xdc\xdd\x3a\x17\xbd\x6b\xe5\x48\x2b\xac\x62'::blob
+                topic0 = undelegate_topic()
                 and octet_length(data) = 96
             )
         )
@@ -44,9 +44,8 @@ amounts as (
     select
         validator, is_delegate,
         case
-            when array_slice(amount, 1, 16) = '\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00'::blob
-                then array_slice(amount, 17, 24)::bit::ubigint::hugeint * 18446744073709551616::hugeint
-                + array_slice(amount, 25, 32)::bit::ubigint::hugeint
+            when u256_limb(amount, 3) = 0 and u256_limb(amount, 2) = 0
+                then u256_limb(amount, 1) * 18446744073709551616::hugeint + u256_limb(amount, 0)
             else error('a stake amount is beyond 128 bits')::hugeint
         end as amount
     from moves

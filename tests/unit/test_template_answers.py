@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trace_dagster.analytics.templates import parse, templates
+from trace_dagster.analytics.templates import macros, parse, templates
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.datasets.chains import contracts_of
 from trace_dagster.devchain import constants
@@ -75,6 +75,7 @@ def run(name, events, **parameters):
         for index, event in enumerate(events)
     ]
     with duckdb.connect() as connection:
+        connection.execute(macros())
         connection.register("logs", pa.Table.from_pylist(rows, schema=SCHEMA))
         known = {parameter.name for parameter in template.parameters}
         window = {"from_block": 0, "to_block": LAST}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trace_dagster.analytics.templates import parse, templates
+from trace_dagster.analytics.templates import macros, parse, templates
 from trace_dagster.devchain import constants
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.errors import InvalidInput
@@ -31,6 +31,7 @@ def log(block, address, topics, data):
 def run(name, rows, **parameters):
     template = templates()[name]
     with duckdb.connect() as connection:
+        connection.execute(macros())
         connection.register("logs", pa.Table.from_pylist(rows, schema=SCHEMA))
         return connection.execute(template.sql, template.bind(parameters)).fetchall()
 

@@ -9,7 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from trace_dagster.analytics.derived import Derived
-from trace_dagster.analytics.templates import Template
+from trace_dagster.analytics.templates import Template, macros
 from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import InvalidInput
 from trace_dagster.identity import DEFAULT_ORG, canonical_json, derived_uuid, sha256_hex
@@ -31,7 +31,7 @@ def derive(template: Template, chain_id: int, given: Mapping[str, Any], reading:
     covered, gaps = _coverage(list(inputs.values()), reading)
     parameters = _with_window(template, given, covered)
     relations = [_relation(name, found, covered, reading, access) for name, found in inputs.items()]
-    with Session(relations, access) as session:
+    with Session(relations, access, macros=macros()) as session:
         table = _stored(session.table(template.sql, template.bind(parameters)))
     identity = {name: value for name, value in parameters.items() if name not in _WINDOW}
     dataset = derived_uuid(DEFAULT_ORG, chain_id, template.name, identity)
@@ -45,7 +45,7 @@ def derive(template: Template, chain_id: int, given: Mapping[str, Any], reading:
             dataset_name=template.name,
             chain_id=chain_id,
             block_range=covered,
-            config_hash=f"derived.{template.name}:{sha256_hex(canonical_json([template.sql, identity]).encode())[:16]}",
+            config_hash=_config_hash(template, identity),
             schema=table.schema,
             prefix="derived",
             whole=True,
@@ -54,6 +54,11 @@ def derive(template: Template, chain_id: int, given: Mapping[str, Any], reading:
         rows=_rows(template, table, covered),
         gaps=gaps,
     )
+
+
+def _config_hash(template: Template, identity: Mapping[str, Any]) -> str:
+    text = canonical_json([macros(), template.sql, identity])
+    return f"derived.{template.name}:{sha256_hex(text.encode())[:16]}"
 
 
 def _input(name: str, chain_id: int, reading: Reading) -> VisibleDataset:

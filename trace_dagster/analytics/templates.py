@@ -62,6 +62,12 @@ def templates() -> dict[str, Template]:
     return {path.stem: parse(path.stem, path.read_text()) for path in sorted(_folder().glob("*.sql"))}
 
 
+@cache
+def macros() -> str:
+    """Return the SQL that creates the macros templates use, to be run before the first template."""
+    return "\n".join(path.read_text() for path in sorted((_folder() / "macros").glob("*.sql")))
+
+
 def parse(name: str, text: str) -> Template:
     """Read a template. Raises InvalidInput when its header is incomplete or disagrees with its SQL."""
     fields = dict(_FIELD.findall(text))

@@ -51,7 +51,10 @@ class QueryResult:
 class Session:
     """One connection over fixed relations. Not thread-safe; close it when done."""
 
-    def __init__(self, relations: Sequence[Relation], access: S3Access, limits: Limits | None = None) -> None:
+    def __init__(
+        self, relations: Sequence[Relation], access: S3Access, limits: Limits | None = None, *, macros: str = ""
+    ) -> None:
+        """``macros`` is our own SQL, run before the session is shut: it creates the macros that templates use."""
         self._limits = limits or Limits()
         self._names = [relation.name for relation in relations]
         self._kept: list[pa.Table] = []
@@ -65,7 +68,7 @@ class Session:
             }
         )
         try:
-            self._open(relations, access)
+            self._open(relations, access, macros)
         except duckdb.Error as error:
             self._connection.close()
             raise _meaning(error) from None
@@ -100,7 +103,7 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open(self, relations: Sequence[Relation], access: S3Access) -> None:
+    def _open(self, relations: Sequence[Relation], access: S3Access, macros: str) -> None:
         connection = self._connection
         connection.execute(f"load {_literal(_httpfs())}")
         connection.execute(
@@ -114,6 +117,8 @@ class Session:
         for relation in relations:
             self._add(relation)
         connection.execute("set schema = 'main'")
+        if macros:
+            connection.execute(macros)
         self._shut(access)
 
     def _add(self, relation: Relation) -> None:
