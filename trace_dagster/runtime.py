@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from trace_dagster.evidence.cache import EvidenceCache
     from trace_dagster.evidence.collector import EvidenceCollector
     from trace_dagster.extraction.extractor import Extractor
-    from trace_dagster.gateway.routing import Doors
+    from trace_dagster.gateway.routing import GatewayRouting
     from trace_dagster.ingest.commit import Committer
     from trace_dagster.ingest.heartbeat import Heartbeats
     from trace_dagster.ingest.ingester import ChainAccess, Ingester
@@ -152,18 +152,18 @@ class Runtime:
         return not self.engine.name.startswith("fake")
 
     @cached_property
-    def doors(self) -> Doors:
+    def routing(self) -> GatewayRouting:
         """The choice of endpoints that are asked through a gateway."""
-        from trace_dagster.gateway.routing import Doors
+        from trace_dagster.gateway.routing import GatewayRouting
 
-        return Doors(self.settings.environment)
+        return GatewayRouting(self.settings.environment)
 
     @cached_property
     def pools(self) -> StreamPools:
         """RPC pools, checked to serve their chain."""
         from trace_dagster.ingest.stream_pools import StreamPools
 
-        return StreamPools(self._pool_named, self.doors)
+        return StreamPools(self._pool_named, self.routing)
 
     @cached_property
     def heartbeats(self) -> Heartbeats:
@@ -217,7 +217,7 @@ class Runtime:
 
     def close(self) -> None:
         """End ranges that are still open, then worker processes, threads and connections that were started."""
-        for name in ("ingester", "extractor", "engine", "doors", "heartbeats", "database"):
+        for name in ("ingester", "extractor", "engine", "routing", "heartbeats", "database"):
             if name in self.__dict__:
                 self.__dict__[name].close()
 

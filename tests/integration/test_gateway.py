@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import trustme
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.gateways import RpcFailed, ask_heads, fetch, gateway, gateway_process, watched
 from tests.support.nodes import serving
@@ -23,8 +24,9 @@ from trace_dagster.devchain.server import Methods
 from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.embedded import EmbeddedCryo
 from trace_dagster.errors import Unavailable
-from trace_dagster.gateway.budget_shares import Shares
+from trace_dagster.gateway.budget_shares import BudgetShares
 from trace_dagster.gateway.status_client import endpoints_asked
+from trace_dagster.logs import facts_of
 from trace_dagster.rpc.client import call_all
 from trace_dagster.rpc.pools import Endpoint
 
@@ -282,7 +284,7 @@ def test_requests_at_once_are_bounded(node):
     assert node.most_at_once == 3
 
 
-def test_refusals_slow_everybody_down_and_fail_nobody(served, node):
+def test_refusals_slow_everybody_down_and_fail_nobody(served, node, caplog):
     """A provider that allows 40 calls a second, which nobody told the gateway."""
     allowed = []
 
@@ -299,10 +301,14 @@ def test_refusals_slow_everybody_down_and_fail_nobody(served, node):
     assert [int(block["number"], 16) for block in found] == list(range(100))
     counts = served.counts()
     assert counts["refusals"] > 0
+    assert [event for event, _ in events(caplog)].count("rate_limited") == 1, (
+        "one line, however many calls were refused"
+    )
     assert counts["rate"] is not None
 
 
-def test_a_dead_endpoint_fails_fast_and_comes_back(node):
+def test_a_dead_endpoint_fails_fast_and_comes_back(node, caplog):
+    caplog.set_level("INFO", "trace_dagster")
     down = True
     node.manner = lambda calls: (503, b"") if down else None
     with gateway(dev=node.url) as served:
@@ -319,6 +325,13 @@ def test_a_dead_endpoint_fails_fast_and_comes_back(node):
         recovered = until(lambda: failing(served, 3) is None, seconds=8)
         assert recovered
         assert not served.counts()["is_down"]
+    assert events(caplog) == [("endpoint_down", "dev#1"), ("endpoint_recovered", "dev#1")], "a line per change of state"
+
+
+def events(caplog):
+    """The gateway's log: (event, endpoint) of each line."""
+    records = [record for record in caplog.records if record.name == "trace_dagster.gateway"]
+    return [(record.getMessage(), facts_of(record).get("endpoint")) for record in records]
 
 
 def failing(served, number):
@@ -395,7 +408,7 @@ def test_what_nobody_waits_for_any_more_is_not_sent(node):
 def test_two_gateways_share_a_budget(node, postgres_url):
     with gateway_process(dev=node.url, TRACE_RPC_POOL_DEV_RPS="40", TRACE_POSTGRES_URL=postgres_url) as served:
         served.ask("eth_blockNumber")
-        other = Shares(postgres_url, lambda: [Endpoint("dev", 1, node.url).fingerprint], lambda gateways: None)
+        other = BudgetShares(postgres_url, lambda: [Endpoint("dev", 1, node.url).fingerprint], lambda gateways: None)
         other.start()
         try:
             assert until(lambda: served.ask("eth_blockNumber") and served.counts()["limit"] == 20, seconds=6)
@@ -478,15 +491,20 @@ def test_it_ends_with_its_owner(node):
 
 def test_metrics_are_prometheus_text(served):
     served.post(batch([("eth_getBlockByNumber", hex(n), False) for n in range(10)]))
-    lines = fetch(f"{served.url}/metrics")[1].decode().splitlines()
-    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    assert values['trace_gateway_calls_asked_total{endpoint="dev#1"}'] == "10"
-    assert values['trace_gateway_request_seconds_count{endpoint="dev#1"}'] == "1"
-    assert values['trace_gateway_request_seconds_bucket{endpoint="dev#1",le="+Inf"}'] == "1"
-    assert all(float(value) >= 0 for value in values.values())
-    typed = {line.split()[2] for line in lines if line.startswith("# TYPE")}
-    names = {name.partition("{")[0] for name in values}
-    assert {name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count") for name in names} <= typed
+    families = {each.name: each for each in text_string_to_metric_families(fetch(f"{served.url}/metrics")[1].decode())}
+    assert families["trace_gateway_calls_asked"].type == "counter"
+    assert families["trace_gateway_queued"].type == "gauge"
+    assert families["trace_gateway_request_seconds"].type == "histogram"
+    values = {
+        (sample.name, sample.labels.get("le")): sample.value
+        for family in families.values()
+        for sample in family.samples
+        if sample.labels.get("endpoint") == "dev#1"
+    }
+    assert values["trace_gateway_calls_asked_total", None] == 10
+    assert values["trace_gateway_request_seconds_count", None] == 1
+    assert values["trace_gateway_request_seconds_bucket", "+Inf"] == 1
+    assert all(value >= 0 for value in values.values())
 
 
 def test_cryo_gives_the_same_tables_through_it(node):

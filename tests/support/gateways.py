@@ -25,7 +25,7 @@ from tests.support.nodes import serving_application
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.server import Methods
 from trace_dagster.gateway.gateway import Gateway
-from trace_dagster.gateway.server import Asker
+from trace_dagster.gateway.server import ClientConnection
 
 Said = tuple[int, bytes]
 """HTTP status and body."""
@@ -153,7 +153,7 @@ def gateway(**environment: str) -> Iterator[Door]:
 
     async def serve() -> None:
         served = Gateway(_variables(environment), token)
-        server = await loop.create_server(lambda: Asker(served.answer), "127.0.0.1", 0)
+        server = await loop.create_server(lambda: ClientConnection(served.answer), "127.0.0.1", 0)
         started.set_result(server.sockets[0].getsockname()[1])
         await stop.wait()
         server.close()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from trace_dagster.gateway.batches import TARGET_BYTES, AnswerSizes, BatchSize
 from trace_dagster.gateway.breaker import FAILURES, OPEN_SECONDS, Breaker
 from trace_dagster.gateway.counters import Medians
-from trace_dagster.gateway.rate_limiter import PAUSE_SECONDS, Pace
+from trace_dagster.gateway.rate_limiter import PAUSE_SECONDS, RateLimiter
 
 
 class Clock:
@@ -50,14 +50,14 @@ def saturate(pace, clock, seconds, sent=None, late=0.0):
 @pytest.mark.parametrize("limit", [1, 5, 25, 100, 1000])
 def test_a_limit_is_used_and_never_exceeded(limit):
     clock = Clock()
-    sent = saturate(Pace(limit, clock), clock, 60, late=0.001)
+    sent = saturate(RateLimiter(limit, clock), clock, 60, late=0.001)
     assert most_in_a_second(sent) <= limit
     assert sum(calls for _, calls in sent) >= 0.95 * limit * 60
 
 
 def test_calls_are_spread_over_the_second():
     clock = Clock()
-    sent = saturate(Pace(25, clock), clock, 10)
+    sent = saturate(RateLimiter(25, clock), clock, 10)
     assert max(calls for _, calls in sent) <= 5
 
 
@@ -68,7 +68,7 @@ def test_calls_are_spread_over_the_second():
 @settings(max_examples=150, deadline=None)
 def test_never_more_than_the_limit_whatever_is_asked_and_refused(limit, steps):
     clock = Clock()
-    pace = Pace(limit, clock)
+    pace = RateLimiter(limit, clock)
     sent = []
     for pause, wanted, is_refused in steps:
         clock.now += pause
@@ -86,7 +86,7 @@ def test_never_more_than_the_limit_whatever_is_asked_and_refused(limit, steps):
 @settings(max_examples=100, deadline=None)
 def test_what_is_waited_for_is_granted(limit, idle, calls):
     clock = Clock()
-    pace = Pace(limit, clock)
+    pace = RateLimiter(limit, clock)
     saturate(pace, clock, 3)
     clock.now += idle
     wanted = pace.worth_waiting_for(calls)
@@ -96,7 +96,7 @@ def test_what_is_waited_for_is_granted(limit, idle, calls):
 
 def test_a_refusal_slows_down_and_the_limit_is_regained():
     clock = Clock()
-    pace = Pace(25, clock)
+    pace = RateLimiter(25, clock)
     saturate(pace, clock, 3)
     for _ in range(20):  # one congestion, however many calls it hit
         pace.refused()
@@ -114,7 +114,7 @@ def test_a_refusal_slows_down_and_the_limit_is_regained():
 
 def test_what_the_endpoint_asks_for_is_waited():
     clock = Clock()
-    pace = Pace(None, clock)
+    pace = RateLimiter(None, clock)
     pace.grant(10)
     pace.refused(retry_after=7)
     assert pace.seconds_until(1) >= 7
@@ -127,7 +127,7 @@ def test_what_the_endpoint_asks_for_is_waited():
 def test_without_a_limit_refusals_find_one():
     """A provider that allows 40 calls a second and says nothing about it."""
     clock = Clock()
-    pace = Pace(None, clock)
+    pace = RateLimiter(None, clock)
     assert pace.grant(30) == 30
     taken, refusals, served = [], 0, 0
     ends = clock.now + 60
@@ -147,7 +147,7 @@ def test_without_a_limit_refusals_find_one():
 
 def test_a_share_of_the_limit_takes_effect_at_once():
     clock = Clock()
-    pace = Pace(30, clock)
+    pace = RateLimiter(30, clock)
     saturate(pace, clock, 2)
     pace.limit = 10
     clock.now += 1.1

@@ -33,7 +33,7 @@ class ExtractRequest:
 
         A gateway lets no request hang, but some wait for the endpoint's budget: through it the range's time counts.
         """
-        if self.endpoint.door:
+        if self.endpoint.gateway_url:
             return self.timeout_seconds
         slow = (
             _MOST_REQUESTS_PER_BLOCK * len(self.block_range) / self.requests_per_second

@@ -23,12 +23,14 @@ import click
 import uvloop
 
 from trace_dagster.errors import InvalidInput
-from trace_dagster.gateway.budget_shares import ASKED_SECONDS, Shares
+from trace_dagster.gateway.budget_shares import ASKED_SECONDS, BudgetShares
 from trace_dagster.gateway.gateway import KEPT_BYTES, Gateway
-from trace_dagster.gateway.server import BACKLOG, Asker
+from trace_dagster.gateway.server import BACKLOG, ClientConnection
+from trace_dagster.logs import component_log
 from trace_dagster.loopback import HOST, bound
 from trace_dagster.redaction import redact
 
+_log = component_log("gateway")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,128}")
 
 
@@ -67,29 +69,31 @@ async def _serve(gateway: Gateway, listener: socket.socket, url: str, *, owned: 
     if owned:
         threading.Thread(target=_when_stdin_closes, args=(loop, stop), daemon=True).start()
     shares = _shares(gateway, os.environ.get("TRACE_POSTGRES_URL", "").strip(), loop)
-    server = await loop.create_server(lambda: Asker(gateway.answer), sock=listener, backlog=BACKLOG)
+    server = await loop.create_server(lambda: ClientConnection(gateway.answer), sock=listener, backlog=BACKLOG)
     click.echo(json.dumps({"url": url}))
+    _log.event("started", port=listener.getsockname()[1], endpoints=len(gateway.clients), owned=owned)
     await stop.wait()
+    _log.event("stopped")
     server.close()
     await gateway.close()
     if shares is not None:
         await asyncio.to_thread(shares.close)
 
 
-def _shares(gateway: Gateway, dsn: str, loop: asyncio.AbstractEventLoop) -> Shares | None:
+def _shares(gateway: Gateway, dsn: str, loop: asyncio.AbstractEventLoop) -> BudgetShares | None:
     """Share budgets with other gateways, where there is a registry to meet them in."""
     if not dsn:
         return None
 
     def asked() -> list[str]:
         since = time.monotonic() - ASKED_SECONDS
-        return [upstream.fingerprint for upstream in gateway.upstreams if upstream.asked_at >= since]
+        return [client.fingerprint for client in gateway.clients if client.asked_at >= since]
 
     def shared(gateways: Mapping[str, int]) -> None:
         with suppress(RuntimeError):  # the loop ended meanwhile
             loop.call_soon_threadsafe(gateway.share, gateways)
 
-    shares = Shares(dsn, asked, shared)
+    shares = BudgetShares(dsn, asked, shared)
     shares.start()
     return shares
 

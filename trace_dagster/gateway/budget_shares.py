@@ -16,7 +16,7 @@ ASKED_SECONDS = 10.0
 """An endpoint that nobody asked for so long leaves its budget to other gateways."""
 
 
-class Shares:
+class BudgetShares:
     """Beats in a thread of its own, for psycopg blocks; without an answer the last shares hold.
 
     ``asked`` gives the fingerprints of the endpoints in use, ``shared`` takes how many gateways share each of them.

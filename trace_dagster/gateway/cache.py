@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from trace_dagster.gateway.cacheable import CHAIN_ID, Question
+from trace_dagster.gateway.cacheable import CHAIN_ID, CacheableCall
 from trace_dagster.gateway.rate_limiter import Clock
 
 CHAIN_ID_SECONDS = 30.0
 _ENTRY_BYTES = 400
 """What an entry costs beside its answer."""
 
-Key = tuple[str, Question]
+Key = tuple[str, CacheableCall]
 """Endpoint's fingerprint, question."""
 
 
-class Kept:
+class AnswerCache:
     """The answers used last, of all endpoints together."""
 
     def __init__(self, most_bytes: int, clock: Clock) -> None:

@@ -20,26 +20,26 @@ LOGS = "eth_getLogs"
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class CacheableCall:
     """A call for something that does not change, in the one form all askers of it share."""
 
     method: str
     params: bytes
 
     @property
-    def wider(self) -> Question | None:
+    def wider(self) -> CacheableCall | None:
         """The question whose answer holds this one's: the full block, the receipts of a block."""
         if self.method == BLOCK and self.params.endswith(b",false]"):
-            return Question(BLOCK, self.params[: -len(b"false]")] + b"true]")
+            return CacheableCall(BLOCK, self.params[: -len(b"false]")] + b"true]")
         if self.method == LOGS and (block := _only_block(self.params)):
-            return Question(RECEIPTS, _encode([block]))
+            return CacheableCall(RECEIPTS, _encode([block]))
         return None
 
 
-def question_of(method: str, params: msgspec.Raw) -> Question | None:
+def cacheable_call(method: str, params: msgspec.Raw) -> CacheableCall | None:
     """The question a call asks; None for what may change: tags, hashes, balances, ..."""
     if method == CHAIN_ID:
-        return Question(CHAIN_ID, b"[]")
+        return CacheableCall(CHAIN_ID, b"[]")
     if method not in _BY_NUMBER and not method.startswith(_TRACES):
         return None
     try:
@@ -52,11 +52,11 @@ def question_of(method: str, params: msgspec.Raw) -> Question | None:
     if first is None:
         return None
     if method == BLOCK:
-        return Question(BLOCK, _encode([first, len(values) > 1 and values[1] is True]))
-    return Question(method, _encode([first, *values[1:]]))
+        return CacheableCall(BLOCK, _encode([first, len(values) > 1 and values[1] is True]))
+    return CacheableCall(method, _encode([first, *values[1:]]))
 
 
-def derive(question: Question, wider: bytes) -> bytes | None:
+def derive(question: CacheableCall, wider: bytes) -> bytes | None:
     """The answer to ``question`` out of the answer to its wider one; None where that does not tell it."""
     try:
         return _thinned(wider) if question.method == BLOCK else _logs_of(wider)

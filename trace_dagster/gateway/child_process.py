@@ -13,7 +13,7 @@ from trace_dagster.errors import Unavailable
 _STOP_SECONDS = 5.0
 
 
-class OwnedGateway:
+class ChildGateway:
     """A child process that ends with its owner, by the pipe between them. Raises Unavailable when it does not start."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:

@@ -7,22 +7,31 @@ from functools import partial
 
 import msgspec
 
-from trace_dagster.gateway.cache import Kept
-from trace_dagster.gateway.cacheable import BLOCK, CHAIN_ID, RECEIPTS, Question, derive, may_be_kept, question_of
+from trace_dagster.gateway.cache import AnswerCache
+from trace_dagster.gateway.cacheable import (
+    BLOCK,
+    CHAIN_ID,
+    RECEIPTS,
+    CacheableCall,
+    cacheable_call,
+    derive,
+    may_be_kept,
+)
+from trace_dagster.gateway.call_queue import QueuedCall
+from trace_dagster.gateway.endpoint_client import EndpointClient
 from trace_dagster.gateway.jsonrpc import Answer, lacks_method
-from trace_dagster.gateway.upstream import Pending, Upstream
 
 WANTED = {"blocks": BLOCK, "receipts": RECEIPTS}
 """What askers may say is wanted anyway, and the method that fetches it."""
 
 
-class Sharing:
+class Coalescer:
     """What askers of one endpoint share."""
 
-    def __init__(self, upstream: Upstream, kept: Kept) -> None:
-        self.upstream = upstream
+    def __init__(self, client: EndpointClient, kept: AnswerCache) -> None:
+        self.client = client
         self._kept = kept
-        self._under_way: dict[tuple[int, Question], Pending] = {}
+        self._under_way: dict[tuple[int, CacheableCall], QueuedCall] = {}
         self._lacks: set[str] = set()
         """Methods the endpoint does not have: nothing is read out of their answers."""
 
@@ -32,11 +41,11 @@ class Sharing:
         ``wanted`` names methods whose answers are fetched anyway, so that narrower calls are read out of them. From
         ``attempt`` 1 on kept answers are neither used nor replaced: the call is sent to the node.
         """
-        counts = self.upstream.counts
+        counts = self.client.counters
         counts.calls_asked += 1
-        question = question_of(method, params)
+        question = cacheable_call(method, params)
         if question is None:
-            return await self._waited(self.upstream.ask(method, bytes(params)))
+            return await self._waited(self.client.ask(method, bytes(params)))
         if (found := self._known(question, attempt)) is not None:
             return found
         wider = self._worth_asking(question, wanted, attempt)
@@ -52,7 +61,7 @@ class Sharing:
                 return Answer(derived)
         return await self._fetched(question, attempt)
 
-    def _worth_asking(self, question: Question, wanted: frozenset[str], attempt: int) -> Question | None:
+    def _worth_asking(self, question: CacheableCall, wanted: frozenset[str], attempt: int) -> CacheableCall | None:
         """A wider question to read the answer out of, where it costs nothing more."""
         wider = question.wider
         if wider is None or wider.method in self._lacks or (attempt, question) in self._under_way:
@@ -60,7 +69,7 @@ class Sharing:
         is_there = (attempt, wider) in self._under_way or (attempt == 0 and self._kept.has(self._key(wider)))
         return wider if is_there or wider.method in wanted else None
 
-    async def _fetched(self, question: Question, attempt: int) -> Answer:
+    async def _fetched(self, question: CacheableCall, attempt: int) -> Answer:
         known = self._known(question, attempt)
         if known is not None:
             return known
@@ -68,36 +77,36 @@ class Sharing:
         call = self._under_way.get(key)
         if call is None:
             is_numbered = question.method != CHAIN_ID
-            call = self.upstream.ask(question.method, question.params, is_numbered=is_numbered)
+            call = self.client.ask(question.method, question.params, is_numbered=is_numbered)
             self._under_way[key] = call
             call.answer.add_done_callback(partial(self._arrived, key))
         else:
-            self.upstream.counts.calls_joined += 1
+            self.client.counters.calls_joined += 1
         return await self._waited(call)
 
-    async def _waited(self, call: Pending) -> Answer:
+    async def _waited(self, call: QueuedCall) -> Answer:
         """The answer; a call that all its askers gave up is not sent any more."""
-        call.askers += 1
+        call.waiters += 1
         try:
             return await asyncio.shield(call.answer)
         finally:
-            call.askers -= 1
-            if not call.askers:
+            call.waiters -= 1
+            if not call.waiters:
                 call.answer.cancel()  # nothing, where the answer is there
 
-    def _known(self, question: Question, attempt: int) -> Answer | None:
+    def _known(self, question: CacheableCall, attempt: int) -> Answer | None:
         result = self._kept.get(self._key(question)) if attempt == 0 else None
         if result is None:
             return None
-        self.upstream.counts.calls_kept += 1
+        self.client.counters.calls_kept += 1
         return Answer(result)
 
-    def _arrived(self, key: tuple[int, Question], answer: asyncio.Future[Answer]) -> None:
+    def _arrived(self, key: tuple[int, CacheableCall], answer: asyncio.Future[Answer]) -> None:
         del self._under_way[key]
         attempt, question = key
         result = None if answer.cancelled() else answer.result().result
         if attempt == 0 and result is not None and may_be_kept(result):
             self._kept.put(self._key(question), result)
 
-    def _key(self, question: Question) -> tuple[str, Question]:
-        return self.upstream.fingerprint, question
+    def _key(self, question: CacheableCall) -> tuple[str, CacheableCall]:
+        return self.client.fingerprint, question

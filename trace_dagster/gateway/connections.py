@@ -20,7 +20,7 @@ _IDLE_SECONDS = 20.0
 """A connection unused for longer may be half closed already."""
 
 
-class Fault(Exception):
+class RequestFailed(Exception):
     """No answer; the text says why, without the URL."""
 
     def __init__(self, reason: str, *, is_silent: bool) -> None:
@@ -29,7 +29,7 @@ class Fault(Exception):
         """Nothing came at all: asking for less does not help."""
 
 
-class Reply(NamedTuple):
+class HttpReply(NamedTuple):
     """One HTTP answer."""
 
     status: int
@@ -50,14 +50,14 @@ class Connections:
         self._head = _head(parts)
         self._idle: list[_Connection] = []
 
-    async def post(self, body: bytes) -> Reply:
-        """The answer to a POST of JSON. Raises Fault."""
+    async def post(self, body: bytes) -> HttpReply:
+        """The answer to a POST of JSON. Raises RequestFailed."""
         connection = self._taken() or await self._opened()
         try:
             async with asyncio.timeout(WHOLE_SECONDS):
                 reply = await connection.ask(self._head + b"%d\r\n\r\n" % len(body) + body)
         except TimeoutError:
-            raise Fault(f"no whole answer in {WHOLE_SECONDS:.0f} s", is_silent=True) from None
+            raise RequestFailed(f"no whole answer in {WHOLE_SECONDS:.0f} s", is_silent=True) from None
         finally:
             if connection.is_reusable:
                 connection.idle_since = asyncio.get_running_loop().time()
@@ -87,9 +87,9 @@ class Connections:
             async with asyncio.timeout(CONNECT_SECONDS):
                 _, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=context)
         except TimeoutError:
-            raise Fault(f"cannot connect in {CONNECT_SECONDS:.0f} s", is_silent=True) from None
+            raise RequestFailed(f"cannot connect in {CONNECT_SECONDS:.0f} s", is_silent=True) from None
         except (OSError, ValueError) as error:  # its text may name the host
-            raise Fault(f"cannot connect ({type(error).__name__})", is_silent=True) from None
+            raise RequestFailed(f"cannot connect ({type(error).__name__})", is_silent=True) from None
         return connection
 
 
@@ -100,14 +100,14 @@ class _Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self.is_reusable = False
         self._transport: asyncio.Transport | None = None
-        self._answer: asyncio.Future[Reply] | None = None
+        self._answer: asyncio.Future[HttpReply] | None = None
         self._retry_after: float | None = None
         self._start()
 
-    async def ask(self, request: bytes) -> Reply:
-        """Send, and wait for the answer. Raises Fault."""
+    async def ask(self, request: bytes) -> HttpReply:
+        """Send, and wait for the answer. Raises RequestFailed."""
         if self._transport is None:
-            raise Fault("the connection was lost", is_silent=False)
+            raise RequestFailed("the connection was lost", is_silent=False)
         self.is_reusable = False
         self._start()
         self._answer = asyncio.get_running_loop().create_future()
@@ -171,12 +171,12 @@ class _Connection(asyncio.Protocol):
         self.is_reusable = keeps_open
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
-            answer.set_result(Reply(self._parser.get_status_code(), bytes(self._body), self._retry_after))
+            answer.set_result(HttpReply(self._parser.get_status_code(), bytes(self._body), self._retry_after))
 
     def _fail(self, reason: str) -> None:
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
-            answer.set_exception(Fault(reason, is_silent=False))
+            answer.set_exception(RequestFailed(reason, is_silent=False))
         self.abort()
 
 

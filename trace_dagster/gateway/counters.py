@@ -27,7 +27,7 @@ class Histogram:
 
 
 @dataclass(slots=True)
-class Counts:
+class CallCounters:
     """Since the gateway started."""
 
     calls_asked: int = 0

@@ -21,13 +21,13 @@ from urllib.parse import parse_qs
 import msgspec
 
 from trace_dagster.errors import InvalidInput
-from trace_dagster.gateway.cache import Kept
-from trace_dagster.gateway.coalescing import WANTED, Sharing
-from trace_dagster.gateway.jsonrpc import Answer, Call, calls_in, failed
-from trace_dagster.gateway.metrics import metrics_of, status_of
+from trace_dagster.gateway.cache import AnswerCache
+from trace_dagster.gateway.coalescing import WANTED, Coalescer
+from trace_dagster.gateway.endpoint_client import EndpointClient
+from trace_dagster.gateway.jsonrpc import Answer, GatewayCall, calls_in, failed
+from trace_dagster.gateway.metrics import GatewayCollector, exposition, status_of
 from trace_dagster.gateway.rate_limiter import Clock
-from trace_dagster.gateway.server import HttpAnswer, HttpRequest
-from trace_dagster.gateway.upstream import Upstream
+from trace_dagster.gateway.server import HttpRequest, HttpResponse
 from trace_dagster.rpc.pools import Endpoint, RpcPool, pool_named, pools_from
 
 KEPT_BYTES = 256 * 1024 * 1024
@@ -35,7 +35,7 @@ _TRY = re.compile(r"\d{1,6}")
 _PARSE_ERROR = -32700
 _INVALID_REQUEST = -32600
 _NULL = msgspec.Raw(b"null")
-_NOT_FOUND = HttpAnswer(404, b"not found", b"text/plain")
+_NOT_FOUND = HttpResponse(404, b"not found", b"text/plain")
 
 
 class Gateway:
@@ -55,41 +55,41 @@ class Gateway:
         self._environment = environment
         self._token = token
         self._clock = clock
-        self._kept = Kept(kept_bytes, clock)
-        self._by_fingerprint: dict[str, Sharing] = {}
+        self._kept = AnswerCache(kept_bytes, clock)
+        self._by_fingerprint: dict[str, Coalescer] = {}
         self._routes: dict[str, _Route] = {}
+        self._collector = GatewayCollector(lambda: self.clients, lambda: self._kept.bytes)
         for pool in pools_from(environment).values():
             for endpoint in pool.endpoints:
-                self._sharing(pool, endpoint)
+                self._coalescer(pool, endpoint)
 
     @property
-    def upstreams(self) -> list[Upstream]:
+    def clients(self) -> list[EndpointClient]:
         """Every endpoint there is so far; a URL that two pools name is one."""
-        return [sharing.upstream for sharing in self._by_fingerprint.values()]
+        return [coalescer.client for coalescer in self._by_fingerprint.values()]
 
-    async def answer(self, request: HttpRequest) -> HttpAnswer:
+    async def answer(self, request: HttpRequest) -> HttpResponse:
         """The one handler."""
         target = request.target.decode("latin-1")
         token, _, rest = target.removeprefix("/").partition("/")
         if not hmac.compare_digest(token.encode(), self._token.encode()):
             return _NOT_FOUND
         if request.verb == b"POST":
-            return HttpAnswer(200, await self._rpc(rest, request.body))
+            return HttpResponse(200, await self._rpc(rest, request.body))
         if request.verb == b"GET" and rest == "status":
-            return HttpAnswer(200, msgspec.json.encode(status_of(self.upstreams, self._kept.bytes)))
+            return HttpResponse(200, msgspec.json.encode(status_of(self.clients, self._kept.bytes)))
         if request.verb == b"GET" and rest == "metrics":
-            text = metrics_of(self.upstreams, self._kept.bytes)
-            return HttpAnswer(200, text.encode(), b"text/plain; version=0.0.4")
+            return HttpResponse(200, exposition(self._collector), b"text/plain; version=0.0.4")
         return _NOT_FOUND
 
     def share(self, gateways: Mapping[str, int]) -> None:
         """Divide limits by how many gateways ask an endpoint, by fingerprint; the others stay as they are."""
         for fingerprint, count in gateways.items():
-            self._by_fingerprint[fingerprint].upstream.share(count)
+            self._by_fingerprint[fingerprint].client.share_limits(count)
 
     async def close(self) -> None:
         """End what is under way."""
-        await asyncio.gather(*(upstream.close() for upstream in self.upstreams))
+        await asyncio.gather(*(client.close() for client in self.clients))
 
     async def _rpc(self, target: str, body: bytes) -> bytes:
         try:
@@ -100,7 +100,7 @@ class Gateway:
             route = self._routes.get(target) or self._add_route(target)
         except InvalidInput as error:
             return _to_all(calls, failed(str(error)))
-        if isinstance(calls, Call):
+        if isinstance(calls, GatewayCall):
             return await route.answer(calls)
         if not calls:
             return failed("a batch holds at least one request", _INVALID_REQUEST).to(_NULL)
@@ -119,15 +119,15 @@ class Gateway:
         if not found:
             raise InvalidInput(f"rpc pool {name} has endpoints 1 to {len(pool.urls)}, not this one")
         methods = frozenset(WANTED[word] for word in words)
-        route = _Route(self._sharing(pool, found[0]), methods, int(attempt))
+        route = _Route(self._coalescer(pool, found[0]), methods, int(attempt))
         if not route.attempt:  # tries are few and their numbers any: routes to them are not worth keeping
             self._routes[target] = route
         return route
 
-    def _sharing(self, pool: RpcPool, endpoint: Endpoint) -> Sharing:
+    def _coalescer(self, pool: RpcPool, endpoint: Endpoint) -> Coalescer:
         known = self._by_fingerprint.get(endpoint.fingerprint)
         if known is None:
-            known = Sharing(Upstream(endpoint, pool.limits, self._clock), self._kept)
+            known = Coalescer(EndpointClient(endpoint, pool.limits, self._clock), self._kept)
             self._by_fingerprint[endpoint.fingerprint] = known
         return known
 
@@ -135,17 +135,17 @@ class Gateway:
 class _Route:
     """One endpoint, asked in one way."""
 
-    def __init__(self, sharing: Sharing, wanted: frozenset[str], attempt: int) -> None:
+    def __init__(self, coalescer: Coalescer, wanted: frozenset[str], attempt: int) -> None:
         self.attempt = attempt
-        self._sharing = sharing
+        self._coalescer = coalescer
         self._wanted = wanted
 
-    async def answer(self, call: Call) -> bytes:
+    async def answer(self, call: GatewayCall) -> bytes:
         """The answer object for one call."""
-        return (await self._sharing.answer(call.method, call.params, self._wanted, self.attempt)).to(call.id)
+        return (await self._coalescer.answer(call.method, call.params, self._wanted, self.attempt)).to(call.id)
 
 
-def _to_all(calls: Call | Sequence[Call], answer: Answer) -> bytes:
-    if isinstance(calls, Call):
+def _to_all(calls: GatewayCall | Sequence[GatewayCall], answer: Answer) -> bytes:
+    if isinstance(calls, GatewayCall):
         return answer.to(calls.id)
     return b"[" + b",".join(answer.to(call.id) for call in calls) + b"]"

@@ -21,7 +21,7 @@ _TOO_LARGE = re.compile(r"(response|batch|content).{0,20}(too large|size limit|l
 _BATCH_CODES = frozenset({-32600, -32003})
 
 
-class Call(msgspec.Struct):
+class GatewayCall(msgspec.Struct):
     """One request of an asker; ``id`` and ``params`` stay the bytes they came as."""
 
     method: str
@@ -29,7 +29,7 @@ class Call(msgspec.Struct):
     params: msgspec.Raw = msgspec.Raw(b"[]")
 
 
-class Told(msgspec.Struct):
+class RpcAnswer(msgspec.Struct):
     """One answer object of an endpoint."""
 
     id: int | str | None = None
@@ -57,20 +57,20 @@ class Answer:
         return b'{"jsonrpc":"2.0","id":%b,"%b":%b}' % (bytes(identity) or b"null", name, value or b"null")
 
 
-_CALL = msgspec.json.Decoder(Call)
-_CALLS = msgspec.json.Decoder(list[Call])
-_TOLD = msgspec.json.Decoder(Told)
-_TOLDS = msgspec.json.Decoder(list[Told])
+_CALL = msgspec.json.Decoder(GatewayCall)
+_CALLS = msgspec.json.Decoder(list[GatewayCall])
+_TOLD = msgspec.json.Decoder(RpcAnswer)
+_TOLDS = msgspec.json.Decoder(list[RpcAnswer])
 _ERROR = msgspec.json.Decoder(_Error)
 _encode = msgspec.json.encode
 
 
-def calls_in(body: bytes) -> Call | list[Call]:
+def calls_in(body: bytes) -> GatewayCall | list[GatewayCall]:
     """A request or a batch. Raises msgspec.DecodeError, RecursionError."""
     return _CALLS.decode(body) if body.lstrip()[:1] == b"[" else _CALL.decode(body)
 
 
-def told_in(body: bytes) -> Told | list[Told]:
+def answers_in(body: bytes) -> RpcAnswer | list[RpcAnswer]:
     """An answer or a batch of them. Raises msgspec.DecodeError, RecursionError."""
     return _TOLDS.decode(body) if body.lstrip()[:1] == b"[" else _TOLD.decode(body)
 

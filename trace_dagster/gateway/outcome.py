@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from trace_dagster.gateway.connections import Fault, Reply
-from trace_dagster.gateway.jsonrpc import Answer, Told, is_about_the_batch, is_refusal, told_in
+from trace_dagster.gateway.connections import HttpReply, RequestFailed
+from trace_dagster.gateway.jsonrpc import Answer, RpcAnswer, answers_in, is_about_the_batch, is_refusal
 
 
 @dataclass(slots=True)
@@ -29,12 +29,12 @@ class Outcome:
     retry_after: float | None = None
 
 
-def of_fault(fault: Fault) -> Outcome:
-    """No answer at all."""
-    return Outcome(reason=str(fault), is_silent=fault.is_silent)
+def of_failure(failure: RequestFailed) -> Outcome:
+    """Return the outcome of a request without an answer."""
+    return Outcome(reason=str(failure), is_silent=failure.is_silent)
 
 
-def of_reply(reply: Reply, ids: Sequence[int]) -> Outcome:
+def of_reply(reply: HttpReply, ids: Sequence[int]) -> Outcome:
     """An answer, as hostile as it may be."""
     is_batch = len(ids) > 1
     if reply.status in {401, 403}:
@@ -46,7 +46,7 @@ def of_reply(reply: Reply, ids: Sequence[int]) -> Outcome:
     if reply.status != 200 and (is_batch or not 400 <= reply.status < 500):
         return Outcome(reason=f"HTTP {reply.status}")
     try:
-        told = told_in(reply.body)
+        told = answers_in(reply.body)
     except (msgspec.DecodeError, RecursionError):
         reason = "the answer is not JSON-RPC" if reply.status == 200 else f"HTTP {reply.status}"
         return Outcome(reason=reason)
@@ -59,7 +59,7 @@ def of_reply(reply: Reply, ids: Sequence[int]) -> Outcome:
     return _of_list([told], ids)
 
 
-def _of_list(told: Sequence[Told], ids: Sequence[int]) -> Outcome:
+def _of_list(told: Sequence[RpcAnswer], ids: Sequence[int]) -> Outcome:
     outcome = Outcome(reason="it answers another call than the one asked")
     seen = Counter(each.id for each in told)
     is_batch = len(ids) > 1
@@ -80,7 +80,7 @@ def _of_list(told: Sequence[Told], ids: Sequence[int]) -> Outcome:
     return outcome
 
 
-def _note(outcome: Outcome, identity: int, told: Told, *, is_batch: bool) -> None:
+def _note(outcome: Outcome, identity: int, told: RpcAnswer, *, is_batch: bool) -> None:
     error = bytes(told.error)
     if error not in {b"", b"null"}:
         if is_refusal(error):

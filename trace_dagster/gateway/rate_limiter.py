@@ -23,7 +23,7 @@ _GROWTH, _GROWTH_GROWTH = 0.05, 0.01
 _LEAST_TOP = 10.0
 
 
-class Pace:
+class RateLimiter:
     """Grants calls: at most the rate in any rolling second, evenly, with bursts of a fifth of a second.
 
     A refusal lowers the rate for everyone, once however many calls were refused together; then it grows back to
@@ -58,6 +58,12 @@ class Pace:
     def rate(self) -> float | None:
         """Calls a second now; None where nothing bounds them."""
         return self._rate(self._clock())
+
+    @property
+    def is_recovered(self) -> bool:
+        """True if no refusal lowers the rate any more: it is back at the limit, or at twice the refused rate."""
+        rate = self.rate
+        return self._low is None or (self._limit is None and rate is not None and rate >= 2 * self._top)
 
     def grant(self, wanted: int) -> int:
         """How many of ``wanted`` calls may be sent now; they count as sent."""

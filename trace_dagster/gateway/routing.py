@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from trace_dagster.errors import InvalidInput
-from trace_dagster.gateway.child_process import OwnedGateway
+from trace_dagster.gateway.child_process import ChildGateway
 from trace_dagster.rpc.latency import latency_seconds
 from trace_dagster.rpc.pools import GATEWAY_VARIABLE, Endpoint, Limits, RpcPool
 
@@ -22,8 +22,8 @@ FAR_SECONDS = 0.02
 """An endpoint whose quickest answer takes longer is worth a gateway."""
 
 
-class Doors:
-    """Finds the door to each endpoint. Without a gateway in the environment it starts one when it needs one."""
+class GatewayRouting:
+    """Decides for each endpoint. If no gateway is configured, it starts one as a child process when one is needed."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
@@ -32,15 +32,15 @@ class Doors:
             raise InvalidInput(f"{MODE_VARIABLE} must be one of {', '.join(MODES)}, not {self._mode[:40]!r}")
         self._url = environment.get(GATEWAY_VARIABLE, "").strip()
         self._lock = threading.Lock()
-        self._owned: OwnedGateway | None = None
+        self._owned: ChildGateway | None = None
 
     def through(self, pool: RpcPool, wanted: frozenset[str] = frozenset()) -> RpcPool:
-        """The pool with the doors its endpoints are asked through.
+        """Return the pool with the gateway URLs of the endpoints that are asked through a gateway.
 
         ``wanted`` (``blocks``, ``receipts``) is what is fetched of each block anyway, see ``gateway.py``.
         """
-        doors = tuple(self._door(endpoint, pool.limits, wanted) for endpoint in pool.endpoints)
-        return replace(pool, doors=doors)
+        urls = tuple(self._url_of(endpoint, pool.limits, wanted) for endpoint in pool.endpoints)
+        return replace(pool, gateway_urls=urls)
 
     def close(self) -> None:
         """End the gateway that was started, if one was."""
@@ -48,7 +48,7 @@ class Doors:
             if self._owned is not None:
                 self._owned.close()
 
-    def _door(self, endpoint: Endpoint, limits: Limits, wanted: frozenset[str]) -> str:
+    def _url_of(self, endpoint: Endpoint, limits: Limits, wanted: frozenset[str]) -> str:
         if self._mode == "never" or not (self._mode == "always" or limits.are_set or _is_far(endpoint)):
             return ""
         path = f"{self._gateway()}/{endpoint.pool}/{endpoint.position}"
@@ -59,7 +59,7 @@ class Doors:
             return self._url
         with self._lock:
             if self._owned is None or not self._owned.alive:
-                self._owned = OwnedGateway(self._environment)
+                self._owned = ChildGateway(self._environment)
             return self._owned.url
 
 

@@ -22,7 +22,7 @@ class HttpRequest(NamedTuple):
     body: bytes
 
 
-class HttpAnswer(NamedTuple):
+class HttpResponse(NamedTuple):
     """What it gets."""
 
     status: int
@@ -30,10 +30,10 @@ class HttpAnswer(NamedTuple):
     content_type: bytes = b"application/json"
 
 
-Handler = Callable[[HttpRequest], Awaitable[HttpAnswer]]
+Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
-class Asker(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """One connection of an asker. What it waits for is given up when it goes away."""
 
     def __init__(self, handler: Handler) -> None:
@@ -96,7 +96,7 @@ class Asker(asyncio.Protocol):
             self._transport.abort()
 
 
-def _encoded(answer: HttpAnswer, *, keeps_open: bool) -> bytes:
+def _encoded(answer: HttpResponse, *, keeps_open: bool) -> bytes:
     return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b" % (
         answer.status,
         HTTPStatus(answer.status).phrase.encode(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trace_dagster.gateway.routing import Doors
+from trace_dagster.gateway.routing import GatewayRouting
 from trace_dagster.registry.streams import StreamSpec
 from trace_dagster.rpc.client import require_chain
 from trace_dagster.rpc.pools import RpcPool
@@ -13,9 +13,9 @@ from trace_dagster.rpc.pools import RpcPool
 class StreamPools:
     """The pools of one process. Each pool is asked for its chain id a single time."""
 
-    def __init__(self, pool_named: Callable[[str], RpcPool], doors: Doors) -> None:
+    def __init__(self, pool_named: Callable[[str], RpcPool], routing: GatewayRouting) -> None:
         self._pool_named = pool_named
-        self._doors = doors
+        self._routing = routing
         self._checked: set[tuple[str, int]] = set()
         self._fetched: dict[tuple[str, int], frozenset[str]] = {}
         """``blocks`` or ``receipts``, if the streams of a pool and chain fetch them of every block."""
@@ -25,7 +25,7 @@ class StreamPools:
 
         Raises InvalidInput if the pool is unknown or serves another chain, Unavailable if it does not answer.
         """
-        pool = self._doors.through(self._pool_named(name), self._fetched.get((name, chain_id), frozenset()))
+        pool = self._routing.through(self._pool_named(name), self._fetched.get((name, chain_id), frozenset()))
         if (name, chain_id) not in self._checked:
             require_chain(pool, chain_id)
             self._checked.add((name, chain_id))

@@ -35,14 +35,14 @@ def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS)
     Raises NoAnswer when none comes within WHOLE_SECONDS, Unavailable when it is larger than MAX_ANSWER_BYTES or
     a 429, InvalidInput for a refused key.
     """
-    timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=DOOR_SECONDS if endpoint.door else read_seconds)
+    timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=DOOR_SECONDS if endpoint.gateway_url else read_seconds)
     try:
         answer = _connections().request(
             "POST", _target(endpoint.address), body=body, headers=_headers(endpoint.address), timeout=timeout,
             preload_content=False,
         )  # fmt: skip
         try:
-            data = _read(answer, endpoint, DOOR_SECONDS if endpoint.door else WHOLE_SECONDS)
+            data = _read(answer, endpoint, DOOR_SECONDS if endpoint.gateway_url else WHOLE_SECONDS)
         finally:
             answer.release_conn()
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:

@@ -29,7 +29,7 @@ _NARROWER = 10
 
 def requests_at_once(endpoint: Endpoint) -> int | None:
     """How many requests Cryo should keep under way in one call; None for Cryo's own default, 100."""
-    return NEAR_REQUESTS if not endpoint.door and is_near(endpoint) else None
+    return NEAR_REQUESTS if not endpoint.gateway_url and is_near(endpoint) else None
 
 
 def is_near(endpoint: Endpoint) -> bool:

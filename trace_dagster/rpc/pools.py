@@ -28,7 +28,7 @@ class Endpoint:
     pool: str
     position: int
     url: str = field(repr=False)
-    door: str = field(default="", repr=False)
+    gateway_url: str = field(default="", repr=False)
     """A gateway's URL for this endpoint; empty where it is asked directly."""
     batch: int = BATCH_CALLS
     """JSON-RPC calls it takes in one HTTP request."""
@@ -41,11 +41,11 @@ class Endpoint:
     @property
     def address(self) -> str:
         """Where requests go."""
-        return self.door or self.url
+        return self.gateway_url or self.url
 
     def again(self, attempt: int) -> Endpoint:
         """The endpoint for another try: a gateway then gives nothing it kept from the tries before."""
-        return replace(self, door=f"{self.door}?try={attempt}") if self.door and attempt else self
+        return replace(self, gateway_url=f"{self.gateway_url}?try={attempt}") if self.gateway_url and attempt else self
 
     @property
     def fingerprint(self) -> str:
@@ -80,16 +80,16 @@ class RpcPool:
     """How many endpoints must give the same rows before they are committed."""
     limits: Limits = Limits()
     """The same for each of its endpoints."""
-    doors: tuple[str, ...] = field(default=(), repr=False)
+    gateway_urls: tuple[str, ...] = field(default=(), repr=False)
     """Of its endpoints, in order; none where all are asked directly."""
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Every node, in the order written."""
-        doors = self.doors or ("",) * len(self.urls)
+        gateway_urls = self.gateway_urls or ("",) * len(self.urls)
         return tuple(
-            Endpoint(self.name, position, url, door, self.limits.batch)
-            for position, (url, door) in enumerate(zip(self.urls, doors, strict=True), 1)
+            Endpoint(self.name, position, url, gateway_url, self.limits.batch)
+            for position, (url, gateway_url) in enumerate(zip(self.urls, gateway_urls, strict=True), 1)
         )
 
 

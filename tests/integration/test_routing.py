@@ -14,7 +14,7 @@ from tests.support.gateways import gateway_process, watched
 from tests.support.nodes import running
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.errors import InvalidInput
-from trace_dagster.gateway.routing import Doors
+from trace_dagster.gateway.routing import GatewayRouting
 from trace_dagster.rpc.pools import pool_named
 from trace_dagster.verify.fast_path import await_compiled
 
@@ -33,7 +33,7 @@ def chain():
 
 def test_a_node_next_door_without_limits_is_asked_directly(chain):
     with watched(chain) as node:
-        doors = Doors({"TRACE_RPC_POOL_DEV_URL": node.url})
+        doors = GatewayRouting({"TRACE_RPC_POOL_DEV_URL": node.url})
         pool = doors.through(pool_named("dev", {"TRACE_RPC_POOL_DEV_URL": node.url}))
         assert [endpoint.address for endpoint in pool.endpoints] == [node.url]
         assert doors._owned is None
@@ -44,7 +44,7 @@ def test_a_limited_or_far_endpoint_is_asked_through_the_gateway(chain, variables
     with watched(chain) as node:
         node.delay = lambda calls: 0.0 if variables else 0.05
         environment = {"TRACE_RPC_POOL_DEV_URL": node.url, "TRACE_RPC_GATEWAY_URL": "http://127.0.0.1:9/token"}
-        pool = Doors(environment | variables).through(
+        pool = GatewayRouting(environment | variables).through(
             pool_named("dev", environment | variables), frozenset({"receipts", "blocks"})
         )
         (endpoint,) = pool.endpoints
@@ -56,9 +56,9 @@ def test_a_limited_or_far_endpoint_is_asked_through_the_gateway(chain, variables
 def test_never_means_never_and_nonsense_is_refused(chain):
     with watched(chain) as node:
         variables = {"TRACE_RPC_POOL_DEV_URL": node.url, "TRACE_RPC_POOL_DEV_RPS": "5", "TRACE_RPC_GATEWAY": "never"}
-        assert Doors(variables).through(pool_named("dev", variables)).endpoints[0].address == node.url
+        assert GatewayRouting(variables).through(pool_named("dev", variables)).endpoints[0].address == node.url
     with pytest.raises(InvalidInput, match="TRACE_RPC_GATEWAY must be one of auto, always, never"):
-        Doors({"TRACE_RPC_GATEWAY": "sometimes"})
+        GatewayRouting({"TRACE_RPC_GATEWAY": "sometimes"})
 
 
 def test_rows_through_the_gateway_are_the_chains_and_blocks_are_fetched_once(postgres_url, s3, chain):

@@ -7,9 +7,9 @@ import pytest
 
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.server import Methods
-from trace_dagster.gateway.cache import _ENTRY_BYTES, Kept
-from trace_dagster.gateway.cacheable import Question, derive, may_be_kept, question_of
-from trace_dagster.gateway.connections import Reply
+from trace_dagster.gateway.cache import _ENTRY_BYTES, AnswerCache
+from trace_dagster.gateway.cacheable import CacheableCall, cacheable_call, derive, may_be_kept
+from trace_dagster.gateway.connections import HttpReply
 from trace_dagster.gateway.jsonrpc import Answer, is_refusal
 from trace_dagster.gateway.outcome import of_reply
 
@@ -26,7 +26,7 @@ def asked(methods, method, *params):
 
 
 def question(method, *params):
-    return question_of(method, msgspec.Raw(json.dumps(params).encode()))
+    return cacheable_call(method, msgspec.Raw(json.dumps(params).encode()))
 
 
 def test_a_header_out_of_the_full_block_is_the_nodes_own(methods):
@@ -97,7 +97,7 @@ def test_what_may_change_is_no_question_to_share(method, params):
 def test_the_same_question_has_one_form():
     one = question("eth_getLogs", {"fromBlock": "0xA", "toBlock": "0xa", "address": None, "topics": []})
     assert one == question("eth_getLogs", {"toBlock": "0xa", "fromBlock": "0xa"})
-    assert one.wider == Question("eth_getBlockReceipts", b'["0xa"]')
+    assert one.wider == CacheableCall("eth_getBlockReceipts", b'["0xa"]')
     assert question("eth_getBlockByNumber", "0xa") == question("eth_getBlockByNumber", "0xA", False)
     assert question("eth_getLogs", {"fromBlock": "0xa", "toBlock": "0xa", "topics": [["0x1"]]}).wider is None
     assert question("eth_getLogs", {"fromBlock": "0xa", "toBlock": "0xb"}).wider is None
@@ -114,8 +114,8 @@ def test_what_says_nothing_is_not_kept(result):
 
 def test_kept_answers_are_bounded_and_those_used_last_stay():
     now = [0.0]
-    kept = Kept(3 * (_ENTRY_BYTES + 100), lambda: now[0])
-    keys = [("node", Question("eth_getBlockByNumber", str(n).encode())) for n in range(4)]
+    kept = AnswerCache(3 * (_ENTRY_BYTES + 100), lambda: now[0])
+    keys = [("node", CacheableCall("eth_getBlockByNumber", str(n).encode())) for n in range(4)]
     for key in keys[:3]:
         kept.put(key, b"x" * 100)
     assert kept.get(keys[0]) == b"x" * 100
@@ -125,7 +125,7 @@ def test_kept_answers_are_bounded_and_those_used_last_stay():
     assert kept.bytes == 3 * _ENTRY_BYTES + 210
     kept.put(keys[1], b"x" * 10_000)  # larger than all there is
     assert kept.get(keys[1]) is None
-    chain_id = ("node", Question("eth_chainId", b"[]"))
+    chain_id = ("node", CacheableCall("eth_chainId", b"[]"))
     kept.put(chain_id, b'"0x1"')
     assert kept.get(chain_id) == b'"0x1"'
     now[0] = 31.0
@@ -156,7 +156,7 @@ def told(identity, **rest):
 
 
 def read(said, ids, status=200):
-    return of_reply(Reply(status, said if isinstance(said, bytes) else json.dumps(said).encode()), ids)
+    return of_reply(HttpReply(status, said if isinstance(said, bytes) else json.dumps(said).encode()), ids)
 
 
 def test_an_answer_counts_only_under_the_id_of_its_call():

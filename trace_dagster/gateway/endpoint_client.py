@@ -1,0 +1,258 @@
+"""One RPC endpoint: queues calls, applies the rate limit, batches them into HTTP requests, retries and hedges.
+
+Every call gets an answer: the node's, or an error of the gateway's own when the tries are used up. A call is never
+given to another endpoint: its asker decides that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+from trace_dagster.gateway.batches import AnswerSizes, BatchSize
+from trace_dagster.gateway.breaker import Breaker
+from trace_dagster.gateway.call_queue import CallQueue, FlushTimer, QueuedCall, batch_of
+from trace_dagster.gateway.counters import CallCounters
+from trace_dagster.gateway.hedging import Hedging
+from trace_dagster.gateway.jsonrpc import Answer, failed
+from trace_dagster.gateway.outcome import Outcome
+from trace_dagster.gateway.rate_limiter import Clock, RateLimiter
+from trace_dagster.gateway.sender import HttpSending, Sender
+from trace_dagster.logs import component_log
+from trace_dagster.rpc.pools import Endpoint, Limits
+
+CONCURRENCY = 64
+"""HTTP requests under way at once, unless the pool sets its own limit."""
+
+COLLECT_SECONDS = 0.002
+"""How long a call waits for others to share its request with, while requests are under way."""
+
+RETRIES = 5
+RETRY_SECONDS = 90.0
+"""No retry is made later than this after a call was first sent."""
+
+NULL_RETRIES = 2
+"""Retries of a call about a block by number that was answered with null: a replica may be behind."""
+
+_BACKOFF_SECONDS = 0.1
+_MOST_BACKOFF_SECONDS = 5.0
+_log = component_log("gateway")
+
+
+class EndpointClient:
+    """The client of one endpoint. Belongs to one event loop."""
+
+    def __init__(self, endpoint: Endpoint, limits: Limits, clock: Clock) -> None:
+        self.name = endpoint.name
+        self.fingerprint = endpoint.fingerprint
+        self.counters = CallCounters()
+        self.asked_at = clock()
+        """When the last call was queued, by the clock."""
+        self.rate_limiter = RateLimiter(limits.requests_per_second, clock)
+        self._limits = limits
+        self._concurrency = limits.concurrency or CONCURRENCY
+        self._clock = clock
+        self._sender = Sender(endpoint.url, self.counters, clock)
+        self._queue = CallQueue()
+        self._timer = FlushTimer(self._flush)
+        self._hedging = Hedging(self.counters)
+        self._batch_size = BatchSize(limits.batch, clock)
+        self._sizes = AnswerSizes()
+        self._breaker = Breaker(clock)
+        self._is_refusing = False
+
+    @property
+    def under_way(self) -> int:
+        """HTTP requests under way."""
+        return len(self._sender.under_way)
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait to be sent."""
+        return len(self._queue)
+
+    @property
+    def is_down(self) -> bool:
+        """True while calls fail at once, because the endpoint failed too often in a row."""
+        return self._breaker.is_open
+
+    @property
+    def batch_size(self) -> int:
+        """Most calls in one HTTP request, as far as the endpoint is known to accept them."""
+        return self._batch_size.size
+
+    def share_limits(self, gateways: int) -> None:
+        """Use only this gateway's part of the endpoint's limits: so many gateways share them."""
+        if self._limits.requests_per_second is not None:
+            self.rate_limiter.limit = self._limits.requests_per_second / gateways
+        if self._limits.concurrency is not None:
+            self._concurrency = max(1, self._limits.concurrency // gateways)
+
+    def ask(self, method: str, params: bytes, *, is_numbered: bool = False) -> QueuedCall:
+        """Queue a call; its ``answer`` is the node's, or an error that says why there is none."""
+        call = QueuedCall(method, params, asyncio.get_running_loop().create_future(), is_numbered=is_numbered)
+        self.asked_at = self._clock()
+        if self._breaker.admits():
+            self._queue.add(call)
+            self._flush_when_worthwhile()
+        else:
+            self._fail(call, "it failed too often in a row and is left alone for some seconds")
+        return call
+
+    async def close(self) -> None:
+        """Cancel every call, queued or under way."""
+        await self._sender.close()
+        for call in self._queue.drain():
+            call.answer.cancel()
+        self._timer.cancel()
+
+    def _flush_when_worthwhile(self) -> None:
+        if not self._sender.under_way or len(self._queue) >= self._batch_size.size:
+            self._timer.soon()
+        else:
+            self._timer.within(COLLECT_SECONDS)
+
+    def _flush(self) -> None:
+        """Send as much as rate limit and concurrency allow, one batch of each lane in turn."""
+        limiter = self.rate_limiter
+        while len(self._sender.under_way) < self._concurrency:
+            lane = self._queue.next_lane()
+            if lane is None:
+                return
+            fitting = self._sizes.calls_within_target(lane[0].method)
+            most = batch_of(lane, min(self._batch_size.size, fitting, len(lane)))
+            wait = limiter.seconds_until(limiter.worth_waiting_for(most))
+            granted = 0 if wait > 0 else limiter.grant(most)
+            if not granted:
+                self._timer.within(max(wait, COLLECT_SECONDS))
+                return
+            self._send([lane.popleft() for _ in range(granted)])
+
+    def _send(self, calls: Sequence[QueuedCall], hedged: HttpSending | None = None) -> None:
+        sending = self._sender.open(calls, hedged)
+        sending.task = asyncio.get_running_loop().create_task(self._exchange(sending))
+
+    async def _exchange(self, sending: HttpSending) -> None:
+        hedge = None if sending.is_hedge else self._hedge_later(sending)
+        started = self._clock()
+        try:
+            outcome = await self._sender.exchange(sending)
+        finally:
+            if hedge is not None:
+                hedge.cancel()
+            self._sender.ended(sending)
+            self._timer.soon()
+        self._learn(sending.calls, outcome, self._clock() - started)
+        self._settle(sending, outcome)
+
+    def _learn(self, calls: Sequence[QueuedCall], outcome: Outcome, seconds: float) -> None:
+        """Adapt rate, batch size, hedging and breaker to what the endpoint did with a request."""
+        if outcome.refused:
+            self.counters.refusals += len(outcome.refused)
+            self.rate_limiter.refused(outcome.retry_after)
+            self._note_refusing(outcome.reason)
+        if outcome.splits:
+            self._batch_size.refused(len(calls))
+        if outcome.answers:
+            self._note_answering()
+            self._breaker.succeeded()
+            self.counters.latency.add(seconds)
+            self._hedging.learn({call.method for call in calls}, seconds)
+        elif not outcome.refused and not outcome.splits:
+            self.counters.faults += 1
+            # one bad call spoils a whole batch: only a failure with another cause means that the endpoint is down
+            if outcome.is_silent or outcome.is_final or len(calls) == 1:
+                self._note_failure(outcome.reason)
+
+    def _note_refusing(self, reason: str) -> None:
+        if not self._is_refusing:
+            self._is_refusing = True
+            _log.warning("rate_limited", endpoint=self.name, rate=self.rate_limiter.rate, reason=reason)
+
+    def _note_answering(self) -> None:
+        if self._breaker.is_open:
+            _log.event("endpoint_recovered", endpoint=self.name)
+        if self._is_refusing and self.rate_limiter.is_recovered:
+            self._is_refusing = False
+            _log.event("rate_limit_recovered", endpoint=self.name, rate=self.rate_limiter.rate)
+
+    def _note_failure(self, reason: str) -> None:
+        """Count a failure; when the endpoint is down, fail what waits for it, so that askers turn to another one."""
+        was_open = self._breaker.is_open
+        self._breaker.failed()
+        if self._breaker.is_open:
+            if not was_open:
+                _log.warning("endpoint_down", endpoint=self.name, reason=reason)
+            for call in self._queue.drain():
+                self._fail(call, reason)
+
+    def _settle(self, sending: HttpSending, outcome: Outcome) -> None:
+        """Answer the calls of a request, or send them again."""
+        answered = 0
+        for identity, call in zip(sending.ids, sending.calls, strict=True):
+            if call.answer.done():
+                continue
+            answer = outcome.answers.get(identity)
+            if answer is not None and self._is_suspect(call, answer):
+                call.nulls += 1
+            elif answer is not None:
+                self._sizes.learn(call.method, len(answer.result or b""))
+                call.answer.set_result(answer)
+                answered += 1
+            if not call.under_way and not call.answer.done():  # else its hedge may still answer it
+                self._again(call, outcome, len(sending.calls), is_refused=identity in outcome.refused)
+        self.counters.hedges_won += answered if sending.is_hedge else 0
+        partner = sending.partner
+        if partner is not None and partner.task is not None and all(call.answer.done() for call in partner.calls):
+            partner.task.cancel()
+
+    @staticmethod
+    def _is_suspect(call: QueuedCall, answer: Answer) -> bool:
+        may_ask_again = call.nulls < NULL_RETRIES and call.tries < RETRIES
+        return call.is_numbered and answer.result == b"null" and may_ask_again
+
+    def _again(self, call: QueuedCall, outcome: Outcome, batch: int, *, is_refused: bool) -> None:
+        """Send a call once more if that may help; ``batch`` is the number of calls it was sent with."""
+        is_late = self._clock() - call.first_sent >= RETRY_SECONDS
+        if is_late or outcome.is_final or self._breaker.is_open or call.tries >= RETRIES:
+            self._fail(call, outcome.reason)
+            return
+        self.counters.retries += 1
+        if is_refused:
+            self._queue.add_first(call)  # the rate limiter knows when
+        elif outcome.splits:
+            call.largest_batch = max(1, batch // 2)
+            self._queue.add_first(call)
+        else:
+            call.tries += 1
+            call.largest_batch = max(1, batch // 4)
+            backoff = min(_BACKOFF_SECONDS * 2**call.tries, _MOST_BACKOFF_SECONDS)
+            delay = random.uniform(0.5, 1.0) * backoff  # noqa: S311
+            asyncio.get_running_loop().call_later(delay, self._after_backoff, call)
+
+    def _after_backoff(self, call: QueuedCall) -> None:
+        if self._breaker.is_open:
+            self._fail(call, "it failed too often in a row")
+        elif not call.answer.done():
+            self._queue.add_first(call)
+            self._flush_when_worthwhile()
+
+    def _fail(self, call: QueuedCall, reason: str) -> None:
+        if not call.answer.done():
+            tries = f" after {call.tries + 1} tries" if call.tries else ""
+            call.answer.set_result(failed(f"rpc endpoint {self.name} does not answer {call.method}{tries}: {reason}"))
+
+    def _hedge_later(self, sending: HttpSending) -> asyncio.TimerHandle | None:
+        """Schedule a second request for the time when this one takes much longer than usual."""
+        delay = self._hedging.delay({call.method for call in sending.calls})
+        return None if delay is None else asyncio.get_running_loop().call_later(delay, self._hedge, sending)
+
+    def _hedge(self, sending: HttpSending) -> None:
+        calls = [call for call in sending.calls if not call.answer.done()]
+        limiter = self.rate_limiter
+        has_room = len(self._sender.under_way) < self._concurrency and not limiter.seconds_until(len(calls))
+        may_hedge = calls and self._hedging.is_affordable(len(calls)) and has_room
+        if may_hedge and limiter.grant(len(calls)) == len(calls):
+            self.counters.hedges_sent += len(calls)
+            self._send(calls, sending)
