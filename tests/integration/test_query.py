@@ -12,7 +12,7 @@ import pytest
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
 from trace_dagster.query.render import to_json
-from trace_dagster.query.session import MAX_ROWS, Limits, Relation, Session
+from trace_dagster.query.session import MAX_ROWS, QueryLimits, QuerySession, Relation
 from trace_dagster.store.access import S3Access
 
 pytestmark = pytest.mark.integration
@@ -43,7 +43,7 @@ def session(store, uris):
         Relation("chain_2.logs", SCHEMA, ()),
         Relation("logs", SCHEMA, ()),
     ]
-    with Session(relations, store.access) as opened:
+    with QuerySession(relations, store.access) as opened:
         yield opened
 
 
@@ -97,7 +97,7 @@ def test_json_form(session):
 
 
 def test_a_query_that_takes_too_long_is_ended_and_the_session_lives_on(store, uris):
-    with Session([Relation("blocks", SCHEMA, uris)], store.access, Limits(timeout_seconds=0.5)) as session:
+    with QuerySession([Relation("blocks", SCHEMA, uris)], store.access, QueryLimits(timeout_seconds=0.5)) as session:
         started = time.monotonic()
         with pytest.raises(Unavailable, match="too long"):
             session.query("select count(*) from range(1000000) a, range(1000000) b where a.range + b.range = 7")
@@ -106,8 +106,8 @@ def test_a_query_that_takes_too_long_is_ended_and_the_session_lives_on(store, ur
 
 
 def test_a_query_beyond_its_memory_is_refused_and_the_session_lives_on(store, uris):
-    limits = Limits(memory_mib=64, timeout_seconds=60)
-    with Session([Relation("blocks", SCHEMA, uris)], store.access, limits) as session:
+    limits = QueryLimits(memory_mib=64, timeout_seconds=60)
+    with QuerySession([Relation("blocks", SCHEMA, uris)], store.access, limits) as session:
         with pytest.raises(InvalidInput, match="more memory"):
             session.query("select count(distinct md5(range::varchar)) from range(50000000)")
         assert session.query("select count(*) from blocks").rows == [(150,)]
@@ -130,7 +130,7 @@ def test_a_wrong_query_is_one_clear_line(session, sql, says):
 
 
 def test_a_vanished_object_is_the_stores_fault_and_names_no_secret(store, uris):
-    with Session([Relation("blocks", SCHEMA, uris)], store.access) as session:
+    with QuerySession([Relation("blocks", SCHEMA, uris)], store.access) as session:
         store.delete(["cryo/1/d/50.parquet"])
         with pytest.raises(Unavailable) as caught:
             session.query("select sum(gas_used) from blocks")
@@ -141,7 +141,7 @@ def test_a_vanished_object_is_the_stores_fault_and_names_no_secret(store, uris):
 def test_a_store_that_refuses_the_key_is_reported_without_it(store, uris):
     wrong = S3Access(store.access.bucket, store.access.access_key, "not-the-secret", store.access.endpoint)
     with pytest.raises(TraceError) as caught:
-        Session([Relation("blocks", SCHEMA, uris)], wrong)
+        QuerySession([Relation("blocks", SCHEMA, uris)], wrong)
     assert "not-the-secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 

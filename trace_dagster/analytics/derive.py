@@ -14,7 +14,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import InvalidInput
 from trace_dagster.identity import DEFAULT_ORG, canonical_json, derived_uuid, sha256_hex
 from trace_dagster.ingest.commit import CommitTarget, RangeRows
-from trace_dagster.query.session import Relation, Session
+from trace_dagster.query.session import QuerySession, Relation
 from trace_dagster.registry.catalog import Reading, VisibleDataset
 from trace_dagster.store.access import S3Access
 
@@ -31,7 +31,7 @@ def derive(template: Template, chain_id: int, given: Mapping[str, Any], reading:
     covered, gaps = _coverage(list(inputs.values()), reading)
     parameters = _with_window(template, given, covered)
     relations = [_relation(name, found, covered, reading, access) for name, found in inputs.items()]
-    with Session(relations, access, macros=macros()) as session:
+    with QuerySession(relations, access, macros=macros()) as session:
         table = _stored(session.table(template.sql, template.bind(parameters)))
     identity = {name: value for name, value in parameters.items() if name not in _WINDOW}
     dataset = derived_uuid(DEFAULT_ORG, chain_id, template.name, identity)

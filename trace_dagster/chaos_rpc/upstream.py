@@ -10,7 +10,7 @@ from functools import lru_cache
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from trace_dagster.chaos_rpc.transport import JSON, Reply
-from trace_dagster.chaos_rpc.wire import READ_AHEAD_BYTES, Head, read_body, read_head
+from trace_dagster.chaos_rpc.wire import READ_AHEAD_BYTES, HttpHead, read_body, read_head
 from trace_dagster.errors import InvalidInput
 
 CONNECT_TIMEOUT_SECONDS = 10.0
@@ -88,7 +88,7 @@ class Upstream:
         return Reply(head.status, found, head.headers.get("content-type", JSON))
 
 
-async def _final_head(reader: asyncio.StreamReader) -> Head:
+async def _final_head(reader: asyncio.StreamReader) -> HttpHead:
     """The head of the answer proper, after any 1xx."""
     while (head := await read_head(reader)) is not None:
         if head.status >= 200:

@@ -16,7 +16,7 @@ class TooLarge(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class HttpHead:
     """A message without its body; header names are lower case."""
 
     start: str
@@ -39,7 +39,7 @@ class Head:
         return wish == "keep-alive" if "HTTP/1.0" in self.start else wish != "close"
 
 
-async def read_head(reader: asyncio.StreamReader) -> Head | None:
+async def read_head(reader: asyncio.StreamReader) -> HttpHead | None:
     """The next message's head; None at the end of the connection. Raises TooLarge, IncompleteReadError."""
     try:
         text = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -51,10 +51,10 @@ async def read_head(reader: asyncio.StreamReader) -> Head | None:
         raise TooLarge("the head is too large") from None
     start, *lines = text.strip().split("\r\n")
     pairs = (line.partition(":") for line in lines)
-    return Head(start, {name.strip().lower(): value.strip() for name, _, value in pairs})
+    return HttpHead(start, {name.strip().lower(): value.strip() for name, _, value in pairs})
 
 
-async def read_body(reader: asyncio.StreamReader, head: Head, *, until_end: bool = False) -> bytes:
+async def read_body(reader: asyncio.StreamReader, head: HttpHead, *, until_end: bool = False) -> bytes:
     """The body that belongs to a head; ``until_end``: without a length it ends with the connection.
 
     Raises TooLarge, ValueError for a length that is none, IncompleteReadError.

@@ -220,9 +220,9 @@ def _outcome(job: JobStatus, runtime: Runtime, *, stalled: bool) -> tuple[int, l
 def run_query(sql: str, environment: Mapping[str, str], limit: int) -> QueryResult:
     """Answer one SELECT over everything visible."""
     from trace_dagster.query.relations import relations
-    from trace_dagster.query.session import Session
+    from trace_dagster.query.session import QuerySession
 
     with opened(environment) as runtime:
         found = list(relations(runtime.reading.lake(), runtime.settings.s3))
-    with Session(found, runtime.settings.s3) as session:
+    with QuerySession(found, runtime.settings.s3) as session:
         return session.query(sql, limit)

@@ -35,7 +35,7 @@ from trace_dagster.devchain.crypto import (
     keccak,
     list_root,
 )
-from trace_dagster.devchain.transactions import Call, Log, Transaction, encode_receipt, sign
+from trace_dagster.devchain.transactions import Call, DevTransaction, Log, encode_receipt, sign
 
 ACCOUNTS = 60
 _EMPTY_EVERY = 11
@@ -58,7 +58,7 @@ class Block:
     timestamp: int
     extra_data: bytes
     mix_hash: bytes
-    transactions: tuple[Transaction, ...]
+    transactions: tuple[DevTransaction, ...]
     receipt_blooms: tuple[bytes, ...]
     size: int
 
@@ -139,7 +139,7 @@ class DevChain:
                 return sum(block.frame_count for block in span)
         raise ValueError(f"no count is kept for dataset {dataset}")
 
-    def _transactions(self, rng: Random, number: int) -> list[Transaction]:
+    def _transactions(self, rng: Random, number: int) -> list[DevTransaction]:
         if number == 0 or number % _EMPTY_EVERY == 0:
             return []
         found = [sign(0, self._system, self._reward(rng, number), tip=0, salt=bytes(32))]
@@ -176,7 +176,7 @@ class DevChain:
         return before + rewards - block.gas_used * BASE_FEE_WEI
 
 
-def _assemble(number: int, parent: bytes, transactions: list[Transaction], rng: Random) -> Block:
+def _assemble(number: int, parent: bytes, transactions: list[DevTransaction], rng: Random) -> Block:
     cumulative, receipts, blooms = 0, [], []
     for transaction in transactions:
         cumulative += transaction.gas_used

@@ -12,7 +12,7 @@ from trace_dagster.devchain.crypto import (
     EMPTY_TRIE_ROOT,
     contract_address,
 )
-from trace_dagster.devchain.transactions import Log, Transaction
+from trace_dagster.devchain.transactions import DevTransaction, Log
 
 Json = dict[str, Any]
 
@@ -122,7 +122,7 @@ def receipts_json(block: Block) -> list[Json]:
     return found
 
 
-def log_json(block: Block, index: int, log_index: int, transaction: Transaction, log: Log) -> Json:
+def log_json(block: Block, index: int, log_index: int, transaction: DevTransaction, log: Log) -> Json:
     """The items of ``eth_getLogs``."""
     return {
         "address": _hex(log.address),
@@ -145,7 +145,7 @@ def traces_json(block: Block) -> list[Json]:
     ]
 
 
-def _root_frame(transaction: Transaction) -> Json:
+def _root_frame(transaction: DevTransaction) -> Json:
     call = transaction.call
     to = call.to if call.to is not None else contract_address(transaction.sender, transaction.nonce)
     frame: Json = {

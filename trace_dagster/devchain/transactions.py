@@ -54,7 +54,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Transaction:
+class DevTransaction:
     """A signed transaction with its effects."""
 
     kind: int
@@ -95,7 +95,7 @@ AUTHORIZATION_GAS = 25_000
 """EIP-7702, for each authorization."""
 
 
-def sign(kind: int, account: Account, call: Call, *, tip: int, salt: bytes) -> Transaction:
+def sign(kind: int, account: Account, call: Call, *, tip: int, salt: bytes) -> DevTransaction:
     """Build, sign and encode; takes the account's next nonce, and one more for its own authorization."""
     extra_gas = {1: ACCESS_LIST_GAS, 4: ACCESS_LIST_GAS + AUTHORIZATION_GAS}.get(kind, 0)
     call = replace(call, gas_used=call.gas_used + extra_gas)
@@ -109,7 +109,7 @@ def sign(kind: int, account: Account, call: Call, *, tip: int, salt: bytes) -> T
     parity, r, s = account.sign(keccak(_envelope(kind, [*fields, CHAIN_ID, 0, 0] if kind == 0 else fields)))
     v = parity + CHAIN_ID * 2 + 35 if kind == 0 else parity
     encoded = _envelope(kind, [*fields, v, r, s])
-    return Transaction(
+    return DevTransaction(
         kind=kind,
         sender=account.address,
         nonce=nonce,
@@ -125,7 +125,7 @@ def sign(kind: int, account: Account, call: Call, *, tip: int, salt: bytes) -> T
     )
 
 
-def encode_receipt(transaction: Transaction, cumulative_gas: int) -> tuple[bytes, bytes]:
+def encode_receipt(transaction: DevTransaction, cumulative_gas: int) -> tuple[bytes, bytes]:
     """(consensus encoding, bloom) of a receipt."""
     bloom = logs_bloom(entry for log in transaction.logs for entry in log.bloom_entries)
     logs = [[log.address, list(log.topics), log.data] for log in transaction.logs]

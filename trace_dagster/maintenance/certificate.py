@@ -47,11 +47,11 @@ _Place = tuple[str, int]
 """Dataset key and first block: one range, where none covers another."""
 
 
-class _Strict(BaseModel):
+class _CertificatePart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class CertifiedFile(_Strict):
+class CertifiedFile(_CertificatePart):
     """One Parquet object by its name, which tells range, task and attempt."""
 
     name: str
@@ -60,7 +60,7 @@ class CertifiedFile(_Strict):
     rows: int = Field(ge=0)
 
 
-class CertifiedRange(_Strict):
+class CertifiedRange(_CertificatePart):
     """One committed range: what its manifest and its rows are, and where it hangs in the hash chain."""
 
     dataset_key: str
@@ -96,7 +96,7 @@ class CertifiedRange(_Strict):
         return BlockRange(self.range_start, self.range_end)
 
 
-class Certificate(_Strict):
+class Certificate(_CertificatePart):
     """The statement. ``digest`` names everything else in it."""
 
     kind: Literal["trace_dagster.maintenance.certificate"] = "trace_dagster.maintenance.certificate"

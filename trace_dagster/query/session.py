@@ -31,7 +31,7 @@ class Relation:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class QueryLimits:
     """What one session may use."""
 
     memory_mib: int = 2048
@@ -48,14 +48,14 @@ class QueryResult:
     truncated: bool
 
 
-class Session:
+class QuerySession:
     """One connection over fixed relations. Not thread-safe; close it when done."""
 
     def __init__(
-        self, relations: Sequence[Relation], access: S3Access, limits: Limits | None = None, *, macros: str = ""
+        self, relations: Sequence[Relation], access: S3Access, limits: QueryLimits | None = None, *, macros: str = ""
     ) -> None:
         """``macros`` is our own SQL, run before the session is shut: it creates the macros that templates use."""
-        self._limits = limits or Limits()
+        self._limits = limits or QueryLimits()
         self._names = [relation.name for relation in relations]
         self._kept: list[pa.Table] = []
         self._connection = duckdb.connect(
@@ -97,7 +97,7 @@ class Session:
         """Free everything."""
         self._connection.close()
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> QuerySession:
         return self
 
     def __exit__(self, *_: object) -> None:
