@@ -19,7 +19,7 @@ from trace_dagster.errors import TraceError
 from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.verify.commitments import prove
 from trace_dagster.verify.commitments.rpc_json import decode_block, decode_receipts
-from trace_dagster.verify.fast_path import await_compiled, prove_plain
+from trace_dagster.verify.fast_path import await_compiled, prove_in_columns
 from trace_dagster.verify.model import Header, Receipt, Transaction
 
 _ODD = (b'"', b"\\", b",", b":", b"{", b"}", b"[", b"]", b"n", b"0", b"x", b"f", b"F", b"g", b" ", b"\x00", b"\xff")
@@ -46,7 +46,7 @@ def in_python(answers: list[bytes], first: int) -> Found | None:
 
 def compiled(answers: list[bytes], first: int) -> Found | None:
     """What the compiled code proves."""
-    if (found := prove_plain(answers, first)) is None:
+    if (found := prove_in_columns(answers, first)) is None:
         return None
     parts = EvidenceParts.in_columns(*found)
     assert parts.transactions is not None

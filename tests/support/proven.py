@@ -20,7 +20,7 @@ from trace_dagster.devchain.encode import block_json, receipts_json, traces_json
 from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.verify.commitments.prove import prove_header, prove_transactions, receipts_of
 from trace_dagster.verify.commitments.rpc_json import decode_block, decode_receipts
-from trace_dagster.verify.fast_path import await_compiled, prove_plain
+from trace_dagster.verify.fast_path import await_compiled, prove_in_columns
 from trace_dagster.verify.model import Evidence
 
 DEVCHAIN = BlockRange(20, 32)
@@ -93,7 +93,7 @@ def in_columns(piece: BlockRange, answers: list[tuple[dict[str, Any], list[dict[
     """The same, proven by the compiled code; None where that finds it not plain."""
     await_compiled()
     texts = [json.dumps(block).encode() for block, _ in answers] + [json.dumps(found).encode() for _, found in answers]
-    if (found := prove_plain(texts, piece.start)) is None:
+    if (found := prove_in_columns(texts, piece.start)) is None:
         return None
     parts = EvidenceParts.in_columns(*found)
     return Evidence(found[0], parts.transactions, parts.receipts, {"all": "raw"}, proven=parts.proven, rows=parts.rows)

@@ -14,7 +14,7 @@ from trace_dagster.verify.model import Evidence
 from trace_dagster.verify.rows.arrow import headers_of, receipts_of_tables, transactions_of
 from trace_dagster.verify.rows.comparison import Compared, compare
 from trace_dagster.verify.rows.rowwise import check_logs, check_token_transfers, check_transactions
-from trace_dagster.verify.rows.uint256_columns import faces
+from trace_dagster.verify.rows.uint256_columns import uint256_columns
 
 FORM = {"block_number in range", "rows in block order", "chain_id"}
 KEYED = {*FORM, "unique natural key"}
@@ -22,18 +22,18 @@ PAIRS = "transaction_hash belongs to transaction_index"
 CHECKS = {
     "blocks": {*FORM, "one row per block", "parent_hash links rows", "header hash", "rows equal the header"},
     "transactions": {
-        *KEYED, "transaction_index contiguous per block", "transaction_hash unique", "faces of value agree",
+        *KEYED, "transaction_index contiguous per block", "transaction_hash unique", "columns of value agree",
         "n_input counts the input", "transactions root", "rows equal the transactions", "receipts root from rows",
     },
     "logs": {
         *KEYED, "log_index contiguous per block", "logs bloom from rows", "receipts root from rows", PAIRS,
         "block_hash equals the header's",
     },
-    "erc20_transfers": {*KEYED, "faces of value agree", "rows are the logs' transfers", PAIRS},
-    "erc721_transfers": {*KEYED, "faces of token_id agree", "rows are the logs' transfers", PAIRS},
+    "erc20_transfers": {*KEYED, "columns of value agree", "rows are the logs' transfers", PAIRS},
+    "erc721_transfers": {*KEYED, "columns of token_id agree", "rows are the logs' transfers", PAIRS},
     "geth_calls": {
-        *KEYED, "call frames form one tree per transaction", "faces of gas agree", "faces of gas_used agree",
-        "faces of value agree", "root frames equal the transactions", PAIRS,
+        *KEYED, "call frames form one tree per transaction", "columns of gas agree", "columns of gas_used agree",
+        "columns of value agree", "root frames equal the transactions", PAIRS,
     },
 }  # fmt: skip
 
@@ -46,7 +46,7 @@ def proof(name, table, **changes):
 @pytest.mark.parametrize("name", CHECKS)
 def test_checks_are_named_as_documents_and_manifests_know_them(name):
     table = devchain().tables[name]
-    faced = {"faces of total_difficulty agree"} if name == "blocks" else set()
+    faced = {"columns of total_difficulty agree"} if name == "blocks" else set()
     assert set(proof(name, table).checks) == CHECKS[name] | faced
 
 
@@ -70,11 +70,11 @@ def test_shapes_hold_each_item_once(count):
 
 
 def with_value(name, base, at, value):
-    """The table with all faces of one number changed together: only the evidence can tell."""
+    """The table with all columns of one number changed together: only the evidence can tell."""
     table = devchain().tables[name]
     rows = table.to_pylist()
     assert rows[at][f"{base}_string"] != str(value)
-    rows[at] |= {column: values[0] for column, values in faces(base, [value]).items()}
+    rows[at] |= {column: values[0] for column, values in uint256_columns(base, [value]).items()}
     return pa.Table.from_pylist(rows, schema=table.schema)
 
 

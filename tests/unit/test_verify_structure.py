@@ -13,7 +13,7 @@ from trace_dagster.errors import VerificationFailed
 from trace_dagster.rpc.pools import Endpoint
 from trace_dagster.verify.rows.calltree import check_shape, frames_of, require_shape
 from trace_dagster.verify.rows.structure import check_structure
-from trace_dagster.verify.rows.uint256_columns import check_faces
+from trace_dagster.verify.rows.uint256_columns import check_uint256_columns
 
 SPAN = BlockRange(10, 14)
 
@@ -230,10 +230,10 @@ def test_block_rewards_are_no_frames():
     run("traces", frames("traces", [(10, 0, ""), (10, None, "", "reward"), (10, None, "", "reward")]))
 
 
-FACES = ["block_number", "transfer_index", "value_binary", "value_string", "value_f64"]
+UINT256_SUFFIXES = ["block_number", "transfer_index", "value_binary", "value_string", "value_f64"]
 
 
-def valued(binary, string, double, columns=FACES):
+def valued(binary, string, double, columns=UINT256_SUFFIXES):
     row = {"block_number": 10, "transfer_index": 0, "value_binary": binary, "value_string": string, "value_f64": double}
     return table("native_transfers", [row], columns)
 
@@ -243,14 +243,18 @@ BIG = 2**255 + 1
 
 def test_faces_that_agree():
     for number in (0, 5, 2**53 + 1, BIG):
-        assert "faces of value agree" in run(
+        assert "columns of value agree" in run(
             "native_transfers", valued(number.to_bytes(32, "big"), str(number), float(number))
         )
-    assert "faces of value agree" in run("native_transfers", valued(None, None, None))
-    assert "faces of value agree" in run("native_transfers", valued(None, None, None, [*FACES[:2], *FACES[3:]]))
-    assert "faces of value agree" in run("native_transfers", valued(None, "5", 5.0, [*FACES[:2], *FACES[3:]]))
-    assert "faces of value agree" not in run(
-        "native_transfers", valued(None, "5", 5.0, [*FACES[:4:3], "transfer_index"])
+    assert "columns of value agree" in run("native_transfers", valued(None, None, None))
+    assert "columns of value agree" in run(
+        "native_transfers", valued(None, None, None, [*UINT256_SUFFIXES[:2], *UINT256_SUFFIXES[3:]])
+    )
+    assert "columns of value agree" in run(
+        "native_transfers", valued(None, "5", 5.0, [*UINT256_SUFFIXES[:2], *UINT256_SUFFIXES[3:]])
+    )
+    assert "columns of value agree" not in run(
+        "native_transfers", valued(None, "5", 5.0, [*UINT256_SUFFIXES[:4:3], "transfer_index"])
     )
 
 
@@ -271,8 +275,11 @@ def test_faces_that_do_not_agree(binary, string, double):
 @pytest.mark.parametrize("string", ["", "-1", "1.0", "x", "٣", "1" * 79, str(2**256)])
 def test_decimal_text_that_is_no_number(string):
     with pytest.raises(VerificationFailed, match="value_string is no uint256 block=10"):
-        run("native_transfers", valued(None, string, 1.0, [*FACES[:2], *FACES[3:]]))
-    run("native_transfers", valued(None, str(2**256 - 1), float(2**256 - 1), [*FACES[:2], *FACES[3:]]))
+        run("native_transfers", valued(None, string, 1.0, [*UINT256_SUFFIXES[:2], *UINT256_SUFFIXES[3:]]))
+    run(
+        "native_transfers",
+        valued(None, str(2**256 - 1), float(2**256 - 1), [*UINT256_SUFFIXES[:2], *UINT256_SUFFIXES[3:]]),
+    )
 
 
 COUNTS = ["block_number", "transaction_index", "input", "n_input_bytes", "n_input_zero_bytes", "n_input_nonzero_bytes"]
@@ -347,9 +354,11 @@ def passes(rule, *arguments):
 
 @given(st.lists(rows_of_faces(), min_size=1, max_size=8))
 def test_columns_of_faces_are_judged_as_each_value_alone(rows):
-    whole = table("native_transfers", [dict(zip(FACES[2:], row, strict=True)) for row in rows], FACES[2:])
+    whole = table(
+        "native_transfers", [dict(zip(UINT256_SUFFIXES[2:], row, strict=True)) for row in rows], UINT256_SUFFIXES[2:]
+    )
     whole = whole.append_column("block_number", pa.array([10] * len(rows)))
-    assert passes(check_faces, whole) == all(is_right(*row) for row in rows)
+    assert passes(check_uint256_columns, whole) == all(is_right(*row) for row in rows)
 
 
 def test_a_column_of_another_kind_is_refused():

@@ -21,7 +21,7 @@ def left_out(name: str, wanted: Collection[str]) -> list[str]:
 
 
 def cryo_column(name: str) -> str:
-    """The name Cryo's column options use: one for the three faces of a uint256."""
+    """The name Cryo's column options use: one for the three columns of a uint256."""
     for suffix in _U256_SUFFIXES:
         if name.endswith(suffix):
             return name.removesuffix(suffix)

@@ -122,7 +122,7 @@ def _filler(chain_id: int, dataset: str, field: pa.Field, key: _Key) -> object:
         return _COUNTS[field.name](_bytes(32, chain_id, dataset, "input", *key))
     base = field.name.removesuffix("_binary").removesuffix("_string").removesuffix("_f64")
     number = _number(chain_id, dataset, base, *key)
-    if base != field.name:  # the three faces of one uint256
+    if base != field.name:  # the three columns of one uint256
         faces = {"_binary": number.to_bytes(32, "big"), "_string": str(number), "_f64": float(number)}
         return faces[field.name.removeprefix(base)]
     if pa.types.is_boolean(field.type):

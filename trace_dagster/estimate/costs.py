@@ -14,7 +14,7 @@ from trace_dagster.planning.dispatcher import RANGES_PER_RUN
 from trace_dagster.planning.run_groups import sharing
 from trace_dagster.rpc.pools import RpcPool
 from trace_dagster.verify.check import PIECE_BLOCKS
-from trace_dagster.verify.rows.receipt_columns import are_told, asked
+from trace_dagster.verify.rows.receipt_columns import engine_columns, receipts_supply
 
 _PLACES = 3
 """Where blocks are sampled: at the start of the span, in its middle, at its end."""
@@ -181,8 +181,8 @@ def counted(todo: Sequence[BlockRange], stream: Stream, chain_id: int, quorum: i
     for span in todo:
         sizes += cell_sizes(span, stream.chunk_size)
     proven = stream.verify == "full"
-    told = all(are_told(chain_id, span, proven=proven, quorum=quorum) for span in todo)
-    columns = asked(stream.dataset, stream.dataset.stored_columns(stream.columns), stream.verify, told=told)
+    told = all(receipts_supply(chain_id, span, proven=proven, quorum=quorum) for span in todo)
+    columns = engine_columns(stream.dataset, stream.dataset.stored_columns(stream.columns), stream.verify, proven=told)
     extraction = evidence = 0
     for size, ranges in sizes.items():
         for piece, pieces in cell_sizes(BlockRange(0, size), PIECE_BLOCKS).items():

@@ -13,7 +13,7 @@ from trace_dagster.rpc.client import Call, call_all, quantity
 from trace_dagster.rpc.pools import Endpoint, variable_of
 from trace_dagster.verify.check import Needs
 from trace_dagster.verify.commitments import prove, rpc_json
-from trace_dagster.verify.fast_path import prove_plain
+from trace_dagster.verify.fast_path import prove_in_columns
 from trace_dagster.verify.model import Header, Receipt
 
 _HEADER_BYTES = 1200
@@ -102,7 +102,7 @@ class NodeSource:
 
 def _in_columns(answers: Sequence[msgspec.Raw], piece: BlockRange) -> EvidenceParts | None:
     """Return the parts of whole blocks and receipts as the compiled code proves them, or None if it does not."""
-    found = prove_plain(answers, piece.start)
+    found = prove_in_columns(answers, piece.start)
     if found is None:
         return None
     headers, rows = found

@@ -9,7 +9,7 @@ from itertools import chain
 from trace_dagster.blocks import BlockRange
 from trace_dagster.verify.check import Needs
 from trace_dagster.verify.commitments import prove
-from trace_dagster.verify.model import Header, Late, Outcome, Receipt, Rows, Transaction
+from trace_dagster.verify.model import Header, LazySequence, Outcome, ProvenRows, Receipt, Transaction
 from trace_dagster.verify.rows import arrow
 
 PARTS = ("headers", "transactions", "receipts")
@@ -28,19 +28,19 @@ class EvidenceParts:
     """Bytes in memory, for the cache: of the columns, or of the answers that the parts were read from."""
     passed: int = 0
     """Blocks that datasets no longer need, counted for each dataset; used by the cache."""
-    rows: Rows | None = None
+    rows: ProvenRows | None = None
     """Transactions and logs as tables, if they were proven in columns. The other parts are then made when needed."""
 
     @classmethod
-    def in_columns(cls, headers: Sequence[Header], rows: Rows) -> EvidenceParts:
+    def in_columns(cls, headers: Sequence[Header], rows: ProvenRows) -> EvidenceParts:
         """Return the parts of blocks that were proven in columns."""
         piece = BlockRange(headers[0].number, headers[-1].number + 1)
-        receipts = Late(len(headers), lambda: arrow.receipts_of_tables(rows.transactions, rows.logs, piece))
+        receipts = LazySequence(len(headers), lambda: arrow.receipts_of_tables(rows.transactions, rows.logs, piece))
         return cls(
             headers=headers,
-            transactions=Late(len(headers), lambda: arrow.transactions_of(rows.transactions, piece)),
+            transactions=LazySequence(len(headers), lambda: arrow.transactions_of(rows.transactions, piece)),
             receipts=receipts,
-            proven=Late(len(headers), lambda: [list(prove.outcomes(inside)) for inside in receipts]),
+            proven=LazySequence(len(headers), lambda: [list(prove.outcomes(inside)) for inside in receipts]),
             rows=rows,
         )
 
@@ -75,7 +75,7 @@ def joined(found: Sequence[EvidenceParts]) -> EvidenceParts:
     rows = [each.rows for each in found if each.rows is not None]
     if len(rows) == len(found):
         headers = [header for each in found for header in each.headers or ()]
-        return EvidenceParts.in_columns(headers, Rows.joined(rows))
+        return EvidenceParts.in_columns(headers, ProvenRows.joined(rows))
     whole = EvidenceParts()
     for name in (*PARTS, "proven"):
         if getattr(found[0], name) is not None:

@@ -14,7 +14,7 @@ from trace_dagster.registry.streams import StreamSpec
 from trace_dagster.rpc.pools import RpcPool
 from trace_dagster.verify.check import Proof, check, extracted
 from trace_dagster.verify.model import Evidence
-from trace_dagster.verify.rows.receipt_columns import are_told, asked, filled
+from trace_dagster.verify.rows.receipt_columns import engine_columns, receipts_supply, with_receipt_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,12 @@ class RangeRequest:
     def engine_columns(self) -> tuple[str, ...]:
         """The columns that the engine extracts; proven receipts supply the rest."""
         proven = self.evidence is not None
-        told = are_told(self.chain_id, self.block_range, proven=proven, quorum=self.pool.quorum)
-        return asked(self.dataset, self.columns, self.verify, told=told)
+        supplied = receipts_supply(self.chain_id, self.block_range, proven=proven, quorum=self.pool.quorum)
+        return engine_columns(self.dataset, self.columns, self.verify, proven=supplied)
 
     def prove(self, table: pa.Table, piece: BlockRange, evidence: Evidence) -> tuple[pa.Table, Proof]:
         """Return the engine's rows with every extracted column, and their proof. Raises VerificationFailed."""
-        whole = filled(table, evidence, self.dataset.schema(self.extracted_columns))
+        whole = with_receipt_columns(table, evidence, self.dataset.schema(self.extracted_columns))
         return whole, check(self.dataset, whole, piece, self.chain_id, evidence)
 
 

@@ -1,4 +1,4 @@
-"""One piece of a dataset against evidence: which is needed, which columns, what came of it."""
+"""Check one piece of a dataset: which evidence and columns it needs, and what the comparison proves."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from trace_dagster.verify.rows.structure import check_structure
 
 Level = Literal["structural", "crosschecked", "full"]
 LEVELS = ("off", "structural", "crosschecked", "full")
-"""From nothing known to everything the chain commits to."""
+"""Levels of proof, from none to everything that the chain commits to."""
 
 PIECE_BLOCKS = 500
-"""Blocks proven at once: a table costs half a millisecond whatever it holds, and must fit into memory."""
+"""Most blocks of a piece. A table costs half a millisecond to check whatever it holds, and must fit into memory."""
 
 _PROVABLE = frozenset({"blocks", "transactions", "logs", "erc20_transfers", "erc721_transfers"})
 
@@ -39,14 +39,14 @@ _ALL_COLUMNS: dict[str, tuple[str, ...]] = {
     "traces": ("transaction_hash", "action_type", "action_from", "action_to", "action_value", "error"),
     "geth_balance_diffs": ("transaction_hash", "address", "from_value_binary", "to_value_binary"),
 }
-"""What a comparison with evidence reads beside the structural columns."""
+"""Columns that a comparison with evidence reads in addition to the structural columns."""
 
 _SHAPE_COLUMNS = {"traces": ("trace_address", "action_type"), "transactions": ("transaction_hash",)}
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """Which evidence level ``full`` wants."""
+    """The evidence that level ``full`` needs."""
 
     headers: bool
     transactions: bool
@@ -55,10 +55,11 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What is known of a piece. ``full``: the chain's commitments cover the rows but for what ``unproven`` lists.
+    """What is known of a piece.
 
-    ``crosschecked``: no commitment covers the dataset, but it was compared with proven headers, transactions or
-    receipts. ``structural``: the rows have the form of a right answer.
+    ``full``: the chain's commitments cover the rows, except for what ``unproven`` lists. ``crosschecked``: no
+    commitment covers the dataset, but its rows were compared with proven headers, transactions or receipts.
+    ``structural``: the rows have the form of a right answer.
     """
 
     level: Level
@@ -71,7 +72,7 @@ class Proof:
 
 
 def needs(dataset_name: str) -> Needs:
-    """The evidence level ``full`` wants for a dataset."""
+    """Return the evidence that level ``full`` needs for a dataset."""
     if dataset_name == "blocks":
         return Needs(True, False, False)
     if dataset_name in {"logs", "erc20_transfers", "erc721_transfers"}:
@@ -82,7 +83,7 @@ def needs(dataset_name: str) -> Needs:
 
 
 def columns(dataset: Dataset, level: str) -> tuple[str, ...]:
-    """Columns that must be extracted for a check at ``level`` (structural or full), in schema order."""
+    """Return the columns that a check at ``level`` (structural or full) reads, in schema order."""
     wanted = {*dataset.checked_columns, *_SHAPE_COLUMNS.get(dataset.name, ())}
     if level == "full":
         wanted |= {*_ALL_COLUMNS.get(dataset.name, ()), "block_hash"}
@@ -90,7 +91,7 @@ def columns(dataset: Dataset, level: str) -> tuple[str, ...]:
 
 
 def extracted(dataset: Dataset, stored: Sequence[str], level: str) -> tuple[str, ...]:
-    """Every column it takes to check rows at a level and to store them, in schema order."""
+    """Return every column that is needed to check rows at a level and to store them, in schema order."""
     return dataset.stored_columns([*stored, *columns(dataset, level)])
 
 
@@ -103,10 +104,10 @@ def check(
     *,
     deep: bool = False,
 ) -> Proof:
-    """Check all rows of a piece, structurally and against evidence when there is some.
+    """Check all rows of a piece: their structure, and their agreement with the evidence if there is some.
 
-    ``deep`` says that the evidence's senders were recovered from signatures.
-    Raises VerificationFailed with the first disagreement, UnknownFormat for a transaction type not known here.
+    ``deep`` means that the evidence's senders were recovered from signatures. Raise VerificationFailed with the first
+    difference, UnknownFormat for an unknown transaction type.
     """
     done = check_structure(dataset, table, piece, chain_id)
     if evidence is None:
@@ -122,7 +123,7 @@ def check(
 
 
 def check_evidence(evidence: Evidence, piece: BlockRange) -> None:
-    """The evidence is of this piece and hangs together. Raises VerificationFailed."""
+    """Raise VerificationFailed unless the evidence is of this piece and consistent."""
     if [header.number for header in evidence.headers] != list(range(piece.start, piece.end)):
         raise VerificationFailed("the evidence is not of these blocks", block=piece.start, range=piece)
     link(evidence.headers, None)
@@ -142,9 +143,9 @@ def check_evidence(evidence: Evidence, piece: BlockRange) -> None:
 
 
 def merge(proofs: Sequence[Proof]) -> Proof:
-    """The proof of consecutive pieces as one: what holds for all of them.
+    """Return the proof of consecutive pieces as one: what holds for all of them.
 
-    Raises VerificationFailed, naming the block, where one piece's parent is not the last block of the one before.
+    Raise VerificationFailed with the block if the first parent of a piece is not the last block of the piece before.
     """
     for before, after in pairwise(proofs):
         block = before.first_block + before.blocks
@@ -200,7 +201,7 @@ def _transfers(dataset: Dataset, table: pa.Table, evidence: Evidence) -> Compare
 
 
 def _pairs(table: pa.Table, evidence: Evidence) -> Compared:
-    """What any dataset has in common with the chain."""
+    """Compare the columns that any dataset shares with the chain."""
     blocks = rowwise.check_block_hashes(table, evidence.headers)
     hashes = rowwise.check_transaction_hashes(
         table, evidence.headers, evidence.transactions, evidence.receipts, nulls=True

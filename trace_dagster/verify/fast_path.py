@@ -17,22 +17,23 @@ from importlib import import_module
 from typing import NamedTuple
 
 from trace_dagster.verify.commitments.rpc_json import Json
-from trace_dagster.verify.model import Header, Rows
+from trace_dagster.verify.model import Header, ProvenRows
 from trace_dagster.verify.native import ENDING
 
-Plain = tuple[list[Header], Rows]
+Plain = tuple[list[Header], ProvenRows]
 Prove = Callable[[Sequence[Json], int], Plain | None]
 
 READ_SECONDS = 3.0
-"""So long the first proofs wait for the compiled code: read from disk it is there by then."""
+"""How long the first proofs wait for the compiled code. Code that is read from disk is ready by then."""
 
 
-def prove_plain(answers: Sequence[Json], first: int) -> Plain | None:
-    """Headers, transactions, receipts and logs of the blocks from ``first`` on, proven; None where they are not plain.
+def prove_in_columns(answers: Sequence[Json], first: int) -> Plain | None:
+    """Prove the blocks from ``first`` on in columns; return their headers and rows, or None if the compiled code does
+    not.
 
-    ``answers`` are those to ``eth_getBlockByNumber`` with whole transactions, then those to ``eth_getBlockReceipts``.
-    None as well until the compiled code is there: half a second after the first call, 20 where it is not on disk yet.
-    The first calls wait for it, READ_SECONDS.
+    ``answers`` are the answers to ``eth_getBlockByNumber`` with whole transactions, then those to
+    ``eth_getBlockReceipts``. The result is also None until the compiled code is ready: half a second after the first
+    call, 20 seconds if it must be compiled first. The first calls wait up to READ_SECONDS for it.
     """
     compiled, until = _compiled()
     if not compiled.done():
@@ -41,24 +42,24 @@ def prove_plain(answers: Sequence[Json], first: int) -> Plain | None:
         return None
     try:
         return compiled.result()(answers, first)
-    except MemoryError:  # answers made to need more room than real ones do
+    except MemoryError:  # a hostile answer can need more memory than a real one
         return None
 
 
 def await_compiled() -> None:
-    """Until the compiled code is there. Raises what kept it from being compiled."""
+    """Wait until the compiled code is ready. Raise the error that kept it from being compiled."""
     _compiled().found.result()
 
 
 class _Loading(NamedTuple):
     found: Future[Prove]
     until: float
-    """When nobody waits for it any longer, by the monotonic clock."""
+    """Time after which no caller waits for the code any more, by the monotonic clock."""
 
 
 @cache
 def _compiled() -> _Loading:
-    """Read or compiled beside the work: until then Python proves."""
+    """Start to read or compile the code in a thread. Until it is ready, blocks are proven in Python."""
     found: Future[Prove] = Future()
     thread = threading.Thread(target=_load, args=(found,), name="compile", daemon=True)
     thread.start()
@@ -69,13 +70,13 @@ def _compiled() -> _Loading:
 def _load(found: Future[Prove]) -> None:
     try:
         found.set_result(import_module("trace_dagster.verify.native.columns").proven)
-    except BaseException as error:  # a processor or a disk it does not know how to use
+    except BaseException as error:  # a processor or a disk that numba cannot use
         found.set_exception(error)
         if not ENDING.is_set():
             warnings.warn(f"proofs run in Python, several times slower: {error!r}", RuntimeWarning, stacklevel=2)
 
 
 def _end(thread: threading.Thread) -> None:
-    """A process that ends under the compiler crashes: it ends with the function at hand."""
+    """Stop compiling after the current function: a process that exits while the compiler runs crashes."""
     ENDING.set()
     thread.join()

@@ -1,4 +1,4 @@
-"""How a disagreement reads: one sentence, then block=, expected= and got=, short enough for a log line."""
+"""The text of a difference: one sentence, then block=, expected= and got=, short enough for a log line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _LONGEST_TEXT = 80
 
 
 def shown(value: object) -> str:
-    """Bytes as 0x.., whole up to 32 bytes and cut beyond; other values as text, cut too."""
+    """Return bytes as 0x.., cut after 32 bytes, and other values as text, cut after 80 characters."""
     if isinstance(value, bytes):
         if len(value) <= _LONGEST_BYTES:
             return "0x" + value.hex()
@@ -24,5 +24,5 @@ def shown(value: object) -> str:
 
 
 def disagrees(sentence: str, block: int, expected: object, got: object, **more: object) -> VerificationFailed:
-    """The error for ``sentence``; the caller raises it."""
+    """Return the error for a difference; the caller raises it."""
     return VerificationFailed(sentence, block=block, expected=shown(expected), got=shown(got), **more)

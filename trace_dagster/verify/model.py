@@ -1,4 +1,4 @@
-"""What was proven of a piece, ready to compare rows with. One entry per block, in order."""
+"""What was proven of a piece, in the form that rows are compared with: one entry per block, in order."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Log = tuple[bytes, tuple[bytes, ...], bytes]
 """(address, topics, data): 20 bytes, up to four times 32 bytes, any number of bytes."""
 
 Outcome = tuple[int, bytes, int, Sequence[Log]]
-"""What a receipts root is made of: (type, encoded first field, cumulative gas, logs)."""
+"""The part of a receipt that the receipts root covers: (type, encoded first field, cumulative gas, logs)."""
 
 
 class Header(msgspec.Struct, frozen=True, gc=False):
-    """A block's header: hashes and roots 32 bytes, bloom 256, author 20; times in seconds, fees in wei.
+    """A block's header. Hashes and roots have 32 bytes, bloom 256, author 20; times are in seconds, fees in wei.
 
-    ``base_fee_per_gas`` is None before London; the other optional fields when a stored table lacks them.
+    ``base_fee_per_gas`` is None before London. The other optional fields are None if a stored table lacks them.
     """
 
     number: int
@@ -38,9 +38,9 @@ class Header(msgspec.Struct, frozen=True, gc=False):
 
 
 class Transaction(msgspec.Struct, frozen=True, gc=False):
-    """A transaction the transactions root covers, but for ``sender``: that is what the node said.
+    """A transaction. The transactions root covers every field but ``sender``, which is the node's word.
 
-    Amounts in wei. ``gas_price`` is what one unit of gas costs the sender (EIP-1559).
+    Amounts are in wei. ``gas_price`` is the sender's cost of one unit of gas (EIP-1559).
     """
 
     hash: bytes
@@ -57,7 +57,7 @@ class Transaction(msgspec.Struct, frozen=True, gc=False):
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """A receipt the receipts root covers, but for ``transaction_hash``: that is what the node said.
+    """A receipt. The receipts root covers every field but ``transaction_hash``, which is the node's word.
 
     Before Byzantium (EIP-658) ``post_state`` holds 32 bytes and ``succeeded`` is None.
     """
@@ -72,22 +72,23 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Transactions and logs of consecutive blocks as tables, with the names and order of the rows Cryo stores.
+class ProvenRows:
+    """Transactions and logs of consecutive blocks as tables, with the names and order of Cryo's columns.
 
-    What the roots cover is proven, and each receipt is of its transaction; ``from_address`` is what the node said.
+    The columns that the roots cover are proven, and each receipt belongs to its transaction. ``from_address`` is the
+    node's word.
     """
 
     transactions: pa.Table
     logs: pa.Table
     transaction_ends: list[int]
-    """For each block the row behind its last transaction."""
+    """For each block, the row behind its last transaction."""
     log_ends: list[int]
 
-    def of(self, start: int, end: int) -> Rows:
-        """The rows of some of the blocks, counted from the first."""
+    def of(self, start: int, end: int) -> ProvenRows:
+        """Return the rows of some of the blocks, counted from the first."""
         transactions, logs = _first(self.transaction_ends, start), _first(self.log_ends, start)
-        return Rows(
+        return ProvenRows(
             self.transactions.slice(transactions, _first(self.transaction_ends, end) - transactions),
             self.logs.slice(logs, _first(self.log_ends, end) - logs),
             [each - transactions for each in self.transaction_ends[start:end]],
@@ -95,15 +96,15 @@ class Rows:
         )
 
     @staticmethod
-    def joined(parts: Sequence[Rows]) -> Rows:
-        """Those of blocks that follow on each other as one."""
+    def joined(parts: Sequence[ProvenRows]) -> ProvenRows:
+        """Return the rows of consecutive parts as one."""
         transaction_ends: list[int] = []
         log_ends: list[int] = []
         for part in parts:
             transactions, logs = _first(transaction_ends, len(transaction_ends)), _first(log_ends, len(log_ends))
             transaction_ends += [transactions + each for each in part.transaction_ends]
             log_ends += [logs + each for each in part.log_ends]
-        return Rows(
+        return ProvenRows(
             pa.concat_tables([part.transactions for part in parts]),
             pa.concat_tables([part.logs for part in parts]),
             transaction_ends,
@@ -112,20 +113,20 @@ class Rows:
 
     @property
     def nbytes(self) -> int:
-        """Bytes the tables take."""
+        """Size of the tables in bytes."""
         return int(self.transactions.nbytes + self.logs.nbytes)
 
 
 def _first(ends: Sequence[int], block: int) -> int:
-    """Where the rows of a block begin."""
+    """Return the first row of a block."""
     return ends[block - 1] if block else 0
 
 
 Item = TypeVar("Item")
 
 
-class Late(Sequence[Item], Generic[Item]):
-    """A sequence of a known length that is made when somebody looks into it: few datasets need more than columns."""
+class LazySequence(Sequence[Item], Generic[Item]):
+    """A sequence of a known length that is made when it is first read. Few datasets need more than columns."""
 
     def __init__(self, length: int, make: Callable[[], Sequence[Item]]) -> None:
         self._length = length
@@ -147,13 +148,13 @@ class Late(Sequence[Item], Generic[Item]):
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """Everything known about a piece; ``source`` says where each part came from."""
+    """The evidence of a piece. ``source`` maps each part to where it came from."""
 
     headers: Sequence[Header]
     transactions: Sequence[Sequence[Transaction]] | None = None
     receipts: Sequence[Sequence[Receipt]] | None = None
     source: dict[str, str] = msgspec.field(default_factory=dict)
     proven: Sequence[Sequence[Outcome]] | None = None
-    """The receipts once more, where they are known to give their headers' roots: for rows that say the same."""
-    rows: Rows | None = None
-    """All of it once more as tables, where it was proven in columns."""
+    """The receipts in encoded form, if they are known to give their headers' roots: equal rows need no second proof."""
+    rows: ProvenRows | None = None
+    """Transactions and logs as tables, if they were proven in columns."""

@@ -1,4 +1,4 @@
-"""Logs bloom (yellow paper, section 4.3.1): 2,048 bits, three for each address and topic."""
+"""The logs bloom (yellow paper, section 4.3.1): 2,048 bits, three for each address and topic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MASKS_KEPT = 1 << 15
 
 @lru_cache(_MASKS_KEPT)
 def mask(entry: bytes) -> int:
-    """The three bits of an address or topic, as a 2,048-bit number."""
+    """Return the three bits of an address or topic as a 2,048-bit number."""
     digest = keccak(entry)
     found = 0
     for at in (0, 2, 4):
@@ -20,5 +20,5 @@ def mask(entry: bytes) -> int:
 
 
 def as_bytes(bits: int) -> bytes:
-    """The 256 bytes a header holds."""
+    """Return the bloom as the 256 bytes of a header."""
     return bits.to_bytes(256, "big")

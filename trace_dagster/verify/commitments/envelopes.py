@@ -1,4 +1,4 @@
-"""Transactions as the chain hashes and signs them: EIP-155, 2718, 2930, 1559, 4844, 7702."""
+"""Encode transactions as the chain hashes and signs them: EIP-155, 2718, 2930, 1559, 4844, 7702."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Item = TypeVar("_Item")
 
 
 class Members(NamedTuple):
-    """The members that hash and row have in common, read once; amounts in wei."""
+    """The members that both the hash and the row need. Amounts are in wei."""
 
     kind: int
     nonce: int
@@ -26,13 +26,13 @@ class Members(NamedTuple):
     value: int
     input: bytes
     price: int | None
-    """Types 0 and 1; the others name ``cap`` and ``tip``."""
+    """Gas price of types 0 and 1; the other types have ``cap`` and ``tip``."""
     cap: int | None
     tip: int | None
 
 
 def members(raw: RawTransaction, block: int) -> Members:
-    """Raises UnknownFormat for a type not known here, VerificationFailed for members of the wrong form."""
+    """Read the members. Raise UnknownFormat for an unknown type, VerificationFailed for a malformed member."""
     of = kind(raw.type, block)
     return Members(
         of,
@@ -48,7 +48,7 @@ def members(raw: RawTransaction, block: int) -> Members:
 
 
 def envelope(raw: RawTransaction, read: Members, block: int) -> bytes:
-    """The bytes whose keccak is the transaction's hash. Raises VerificationFailed for members of the wrong form."""
+    """Return the bytes whose keccak is the transaction's hash. Raise VerificationFailed for a malformed member."""
     fields = _fields(raw, read, block)
     v = raw.v if read.kind == 0 or raw.y_parity is None else raw.y_parity
     fields += [uint(number(v, block)), uint(number(raw.r, block)), uint(number(raw.s, block))]
@@ -56,12 +56,12 @@ def envelope(raw: RawTransaction, read: Members, block: int) -> bytes:
 
 
 def recover_sender(raw: RawTransaction, block: int) -> bytes:
-    """The address whose key signed: 20 bytes. Raises VerificationFailed when no key can have."""
+    """Return the 20-byte address whose key signed. Raise VerificationFailed if no key can have signed."""
     read = members(raw, block)
     of = read.kind
     v = number(raw.v if of == 0 or raw.y_parity is None else raw.y_parity, block)
     fields = _fields(raw, read, block)
-    if of == 0 and v >= 35:  # EIP-155: v carries the chain, and the signed fields end in (chain id, 0, 0)
+    if of == 0 and v >= 35:  # EIP-155: v holds the chain id, and the signed fields end in (chain id, 0, 0)
         fields += [uint((v - 35) // 2), EMPTY_TEXT, EMPTY_TEXT]
     parity = v if of else (v - 35) % 2 if v >= 35 else v - 27
     signature = number(raw.r, block).to_bytes(32, "big") + number(raw.s, block).to_bytes(32, "big")
@@ -81,7 +81,7 @@ def _typed(of: int, fields: list[bytes]) -> bytes:
 
 
 def _fields(raw: RawTransaction, read: Members, block: int) -> list[bytes]:
-    """All but the signature, encoded, in the order of the type's EIP."""
+    """Return all fields but the signature, encoded, in the order of the type's EIP."""
     to = EMPTY_TEXT if read.to is None else text(read.to)
     body = [uint(read.gas), to, uint(read.value), text(read.input)]
     nonce = uint(read.nonce)

@@ -1,4 +1,4 @@
-"""Hex text of an answer to bytes and numbers; ``block`` is what an error names."""
+"""Convert an answer's hex text to bytes and numbers; ``block`` is named in errors."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from trace_dagster.errors import UnknownFormat, VerificationFailed
 from trace_dagster.verify.mismatch import disagrees, shown
 
 KINDS = range(5)
-"""Transaction types known: legacy, EIP-2930, EIP-1559, EIP-4844, EIP-7702."""
+"""Known transaction types: legacy, EIP-2930, EIP-1559, EIP-4844, EIP-7702."""
 
 _LONGEST_NUMBER = 2 + 64
 
 
 def data(text: str | None, block: int) -> bytes:
-    """Bytes of any length. Raises VerificationFailed for what is missing or no hex."""
+    """Return bytes of any length. Raise VerificationFailed if the text is missing or not hex."""
     try:
         if text is not None and text[:2] == "0x":
             return bytes.fromhex(text[2:])
@@ -22,7 +22,9 @@ def data(text: str | None, block: int) -> bytes:
 
 
 def fixed(text: str | None, size: int, block: int) -> bytes:
-    """Exactly ``size`` bytes: another length could move bytes between fields under the same hash."""
+    """Return exactly ``size`` bytes. Raise for another length, which could move bytes between fields under the same
+    hash.
+    """
     try:
         if text is not None and text[:2] == "0x" and len(found := bytes.fromhex(text[2:])) == size:
             return found
@@ -32,7 +34,7 @@ def fixed(text: str | None, size: int, block: int) -> bytes:
 
 
 def number(text: str | None, block: int) -> int:
-    """A number of at most 256 bits. Raises VerificationFailed."""
+    """Return a number of at most 256 bits. Raise VerificationFailed if the text is not one."""
     try:
         if text is not None and text[:2] == "0x" and len(text) <= _LONGEST_NUMBER:
             return int(text, 16)
@@ -42,7 +44,7 @@ def number(text: str | None, block: int) -> int:
 
 
 def kind(text: str | None, block: int) -> int:
-    """A transaction's type; none means legacy (EIP-2718). Raises UnknownFormat for a type not known here."""
+    """Return a transaction's type; a missing type is 0, legacy (EIP-2718). Raise UnknownFormat for an unknown type."""
     found = 0 if text is None else number(text, block)
     if found not in KINDS:
         raise unknown_kind(found, block)
@@ -50,5 +52,5 @@ def kind(text: str | None, block: int) -> int:
 
 
 def unknown_kind(found: int, block: int) -> UnknownFormat:
-    """The error for a transaction type this version cannot encode."""
+    """Return the error for a transaction type that this version cannot encode."""
     return UnknownFormat("a transaction has a type this version does not know", block=block, type=shown(found))

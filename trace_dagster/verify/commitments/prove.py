@@ -1,7 +1,7 @@
-"""Raw answers to evidence: each function proves what it returns, or raises.
+"""Turn raw answers into evidence. Each function proves what it returns.
 
-VerificationFailed when a hash or root does not come out, UnknownFormat when the answer has a form this version
-does not know. Blocks are numbers, hashes 32 bytes.
+It raises VerificationFailed if a hash or root differs, UnknownFormat if the answer has a form that this version does
+not know. Blocks are numbers, hashes have 32 bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["claimed_receipts", "link", "prove_header", "prove_transactions", "re
 
 
 def prove_header(raw: RawHeader, number_wanted: int) -> Header:
-    """The header, once its number is the one asked for and keccak(rlp(header)) is its hash."""
+    """Return the header if it has the requested number and keccak(rlp(header)) is its hash."""
     block = number_wanted
     if number(raw.number, block) != block:
         raise disagrees("the node answered with another block", block, block, number(raw.number, block))
@@ -47,9 +47,10 @@ def prove_header(raw: RawHeader, number_wanted: int) -> Header:
 
 
 def prove_transactions(raw: RawFullBlock, header: Header, *, deep: bool = False) -> list[Transaction]:
-    """The block's transactions, once each hash and the transactions root come out.
+    """Return the block's transactions if every hash and the transactions root agree.
 
-    ``deep`` recovers each sender from its signature, about 60 us a transaction; else senders are hearsay.
+    ``deep`` recovers each sender from its signature, which takes about 60 us per transaction. Otherwise senders are not
+    proven.
     """
     found, envelopes = [], []
     for each in raw.transactions:
@@ -66,14 +67,14 @@ def prove_transactions(raw: RawFullBlock, header: Header, *, deep: bool = False)
 
 
 def receipts_of(raw: Sequence[RawReceipt], header: Header) -> list[Receipt]:
-    """The block's receipts, once their root and bloom are the header's."""
+    """Return the block's receipts if they give the header's receipts root and bloom."""
     receipts = claimed_receipts(raw, header.number)
     prove_receipts(list(outcomes(receipts)), header)
     return receipts
 
 
 def claimed_receipts(raw: Sequence[RawReceipt] | Sequence[RawOutcome], block: int) -> list[Receipt]:
-    """The receipts as the node gives them: for a check that puts rows into them and proves the root of that."""
+    """Return the receipts as the node gives them. The caller puts rows into them and proves the root of the result."""
     receipts: list[Receipt] = []
     for each in raw:
         before = receipts[-1].cumulative_gas if receipts else 0
@@ -82,18 +83,20 @@ def claimed_receipts(raw: Sequence[RawReceipt] | Sequence[RawOutcome], block: in
 
 
 def outcomes(receipts: Sequence[Receipt]) -> Iterator[Outcome]:
-    """What the receipts root is made of."""
+    """Yield the part of each receipt that the receipts root covers."""
     for each in receipts:
         yield each.kind, first_field(each), each.cumulative_gas, each.logs
 
 
 def first_field(receipt: Receipt) -> bytes:
-    """The encoded state root before Byzantium, the encoded status from then on."""
+    """Return the encoded state root before Byzantium, the encoded status after it."""
     return status(bool(receipt.succeeded)) if receipt.post_state is None else text(receipt.post_state)
 
 
 def link(headers: Sequence[Header], parent: bytes | None) -> None:
-    """Each header's parent_hash must be the hash before it; ``parent`` is what stands before the first, if known."""
+    """Raise VerificationFailed unless each header's parent_hash is the hash before it; ``parent`` precedes the first
+    header.
+    """
     before = parent
     for header in headers:
         if before is not None and header.parent_hash != before:
@@ -121,7 +124,9 @@ def _header(raw: RawHeader, block: int) -> Header:
 
 
 def _encoded_header(raw: RawHeader, header: Header) -> bytes:
-    """RLP of all fields up to the last the block has (yellow paper 4.4, EIP-1559, 4895, 4844, 4788, 7685)."""
+    """Return the RLP of all fields up to the last that the block has (yellow paper 4.4, EIP-1559, 4895, 4844, 4788,
+    7685).
+    """
     block = header.number
     assert header.state_root is not None
     assert header.author is not None
@@ -156,7 +161,7 @@ def _encoded_header(raw: RawHeader, header: Header) -> bytes:
 
 
 def _later_fields(raw: RawHeader, block: int) -> list[bytes]:
-    """Fields added by forks, in order: a gap is refused, else a value could pass under another field's name."""
+    """Return the fields that forks added, in order. A gap is refused: a value could pass under another field's name."""
     given = (
         (_uint, raw.base_fee_per_gas),
         (_hash32, raw.withdrawals_root),
@@ -206,7 +211,7 @@ def _transaction(raw: RawTransaction, read: Members, found: bytes, header: Heade
 
 
 def _price(read: Members, header: Header) -> int:
-    """What one unit of gas costs the sender (EIP-1559)."""
+    """Return the sender's cost of one unit of gas (EIP-1559)."""
     if read.price is not None:
         return read.price
     if header.base_fee_per_gas is None:

@@ -1,4 +1,4 @@
-"""Receipts as the chain hashes them: yellow paper 4.3.1, EIP-658 (status), EIP-2718 (types)."""
+"""Encode receipts as the chain hashes them: yellow paper 4.3.1, EIP-658 (status), EIP-2718 (types)."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from trace_dagster.verify.mismatch import disagrees
 from trace_dagster.verify.model import Header, Log, Outcome
 
 FAILED, SUCCEEDED = EMPTY_TEXT, b"\x01"
-"""The first field from Byzantium on; before, the state root stands there."""
+"""The first field of a receipt since Byzantium. Before, it is the state root."""
 
 MOST_TOPICS = 4
 BYZANTIUM = {1: 4_370_000, 3: 1_700_000, 61: 8_772_000}
-"""First block with status receipts (EIP-658), for chains that began before it; elsewhere it is the first of all."""
+"""First block with status receipts (EIP-658), for chains that began before it. Other chains have them from genesis."""
 
 _NO_LOGS = text(bytes(256)) + EMPTY_LIST
 _TOPIC_HEADS = (EMPTY_LIST, b"\xe1", b"\xf8\x42", b"\xf8\x63", b"\xf8\x84")
-"""Before 0 to 4 topics of 33 encoded bytes each."""
+"""RLP heads of 0 to 4 topics, each of 33 encoded bytes."""
 
 _BLOOM = text(bytes(256))[:3]
 
 
 def prove_receipts(outcomes: Sequence[Outcome], header: Header, proven: Sequence[Outcome] | None = None) -> None:
-    """Raises VerificationFailed unless these receipts give the header's receipts root and bloom.
+    """Raise VerificationFailed unless the receipts give the header's receipts root and bloom.
 
-    ``proven`` are receipts that do: the same ones need no second proof.
+    ``proven`` are receipts that are known to do so: if the given ones are equal, nothing is computed.
     """
     if proven is not None and outcomes == proven:
         return
@@ -45,12 +45,12 @@ def prove_receipts(outcomes: Sequence[Outcome], header: Header, proven: Sequence
 
 
 def has_status(chain_id: int, piece: BlockRange) -> bool:
-    """Whether receipts of these blocks hold a status, as rows do; before Byzantium it is a state root."""
+    """Return whether receipts of these blocks hold a status, as rows do. Before Byzantium they hold a state root."""
     return piece.start >= BYZANTIUM.get(chain_id, 0)
 
 
 def status(succeeded: bool) -> bytes:
-    """The encoded first field from Byzantium on."""
+    """Return the encoded status, the first field of a receipt since Byzantium."""
     return SUCCEEDED if succeeded else FAILED
 
 

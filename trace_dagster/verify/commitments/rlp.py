@@ -1,4 +1,4 @@
-"""RLP, encoding only (yellow paper, appendix B). Sized for speed: most fields are short."""
+"""RLP encoding (yellow paper, appendix B), written for speed: most fields are short."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ _SHORT_LIST = [bytes([0xC0 + size]) for size in range(56)]
 _SMALL = [b"\x80", *(bytes([value]) for value in range(1, 128))]
 
 _LONGEST_KEPT = 1024
-"""Most receipts, trie nodes and inputs are shorter: their prefixes are looked up, not made."""
+"""Most receipts, trie nodes and inputs are shorter than this: their prefixes are looked up in a table."""
 
 EMPTY_TEXT = b"\x80"
 EMPTY_LIST = b"\xc0"
 
 
 def text(data: bytes) -> bytes:
-    """A byte string."""
+    """Encode a byte string."""
     size = len(data)
     if size < 56:
         return data if size == 1 and data < b"\x80" else _SHORT_TEXT[size] + data
@@ -22,14 +22,14 @@ def text(data: bytes) -> bytes:
 
 
 def uint(value: int) -> bytes:
-    """A number, big-endian without leading zeros. OverflowError when negative."""
+    """Encode a number, big-endian without leading zeros. Raise OverflowError for a negative one."""
     if 0 <= value < 128:
         return _SMALL[value]
     return text(value.to_bytes((value.bit_length() + 7) // 8, "big"))
 
 
 def sequence(*pieces: bytes) -> bytes:
-    """A list of items that are encoded already."""
+    """Encode a list of items that are already encoded."""
     payload = b"".join(pieces)
     size = len(payload)
     return (_LISTS[size] if size < _LONGEST_KEPT else _long(0xF7, size)) + payload

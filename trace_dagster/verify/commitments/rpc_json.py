@@ -1,6 +1,6 @@
-"""JSON-RPC answers as they come: the members proofs need, still as text, decoded by msgspec.
+"""Decode JSON-RPC answers with msgspec into the members that proofs need, still as text.
 
-Answers are hostile. Whatever is wrong with one ends as VerificationFailed, here or where its text is read.
+Answers are hostile. Anything wrong with one raises VerificationFailed, here or when its text is converted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RawAuthorization(msgspec.Struct, rename="camel", gc=False):
 
 
 class RawTransaction(msgspec.Struct, rename="camel", gc=False):
-    """A transaction of any type: which members it must have depends on its type."""
+    """A transaction of any type. Its type decides which members it must have."""
 
     hash: str
     nonce: str
@@ -61,7 +61,7 @@ class RawTransaction(msgspec.Struct, rename="camel", gc=False):
 
 
 class RawHeader(msgspec.Struct, rename="camel"):
-    """A block's header members, through Prague, and its hash. ``source`` is the text they came from."""
+    """A block's header members up to Prague, and its hash. ``source`` is the text that they were read from."""
 
     hash: str
     parent_hash: str
@@ -88,7 +88,7 @@ class RawHeader(msgspec.Struct, rename="camel"):
     source: Any = msgspec.field(name=" source", default=b"{}")
 
     def unknown_members(self) -> list[str]:
-        """Members of the answer that are neither header fields nor known to be none, sorted."""
+        """Return the answer's members that are neither header fields nor known not to be, sorted."""
         return sorted(map(shown, set(_decoded(_MEMBERS, self.source, "a block")) - _KNOWN))
 
 
@@ -105,7 +105,7 @@ class RawFullBlock(RawHeader, rename="camel", kw_only=True):
 
 
 class RawLog(msgspec.Struct, gc=False):
-    """A log; its place is where it stands in the receipt."""
+    """A log. Its index follows from its place in the receipt."""
 
     address: str
     topics: list[str]
@@ -113,7 +113,7 @@ class RawLog(msgspec.Struct, gc=False):
 
 
 class RawOutcome(msgspec.Struct, rename="camel", gc=False):
-    """A receipt without its logs; ``root`` instead of ``status`` before Byzantium (EIP-658)."""
+    """A receipt without its logs. It has ``root`` instead of ``status`` before Byzantium (EIP-658)."""
 
     cumulative_gas_used: str
     status: str | None = None
@@ -123,7 +123,7 @@ class RawOutcome(msgspec.Struct, rename="camel", gc=False):
 
 
 class RawReceipt(RawOutcome, rename="camel", gc=False, kw_only=True):
-    """A receipt."""
+    """A receipt with its logs."""
 
     logs: list[RawLog]
 
@@ -131,12 +131,12 @@ class RawReceipt(RawOutcome, rename="camel", gc=False, kw_only=True):
 _NOT_HEADER = frozenset(
     {
         "transactions",
-        "uncles",  # their hashes; sha3Uncles is the header's word for them
+        "uncles",  # their hashes; the header has sha3Uncles
         "withdrawals",  # the header has their root
         "size",
         "totalDifficulty",
-        "author",  # Parity's and Nethermind's second name for miner
-        "sealFields",  # Parity: mixHash and nonce once more
+        "author",  # second name of miner in Parity and Nethermind
+        "sealFields",  # Parity repeats mixHash and nonce here
         " source",
     }
 )
@@ -154,9 +154,9 @@ def decode_block(data: Json, *, full: Literal[True]) -> RawFullBlock: ...
 @overload
 def decode_block(data: Json, *, full: Literal[False]) -> RawBlock: ...
 def decode_block(data: Json, *, full: bool) -> RawBlock | RawFullBlock:
-    """``eth_getBlockByNumber``, with whole transactions when ``full``.
+    """Decode an answer to ``eth_getBlockByNumber``, with whole transactions if ``full``.
 
-    Raises VerificationFailed for null and for anything of another form.
+    Raise VerificationFailed for null and for any other form.
     """
     found = _decoded(_FULL_BLOCK if full else _BLOCK, data, "a block")
     found.source = data
@@ -164,12 +164,12 @@ def decode_block(data: Json, *, full: bool) -> RawBlock | RawFullBlock:
 
 
 def decode_receipts(data: Json) -> list[RawReceipt]:
-    """``eth_getBlockReceipts``. Raises VerificationFailed as :func:`decode_block` does."""
+    """Decode an answer to ``eth_getBlockReceipts``. Raise VerificationFailed as :func:`decode_block` does."""
     return _decoded(_RECEIPTS, data, "receipts")  # type: ignore[no-any-return]
 
 
 def decode_outcomes(data: Json) -> list[RawOutcome]:
-    """The same answer for who brings the logs."""
+    """Decode the same answer without the logs, for a caller that has them from rows."""
     return _decoded(_OUTCOMES, data, "receipts")  # type: ignore[no-any-return]
 
 
@@ -177,5 +177,5 @@ def _decoded(decoder: msgspec.json.Decoder[Any], data: Json, what: str) -> Any:
     try:
         return decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        # msgspec names the place and the type it met, never the value
+        # msgspec names the place and the type of what it found, never the value
         raise VerificationFailed(f"the node's answer is not of the form of {what}", reason=shown(error)) from None

@@ -1,7 +1,7 @@
-"""Root of a block's transactions or receipts: the Merkle Patricia trie from rlp(index) to item.
+"""Compute the root of a block's transactions or receipts: the Merkle Patricia trie from rlp(index) to item.
 
-Yellow paper, appendix D. The keys are always rlp(0), rlp(1), ..., so the shape of the trie depends on the number of
-items only and is kept; what is left per item is one RLP list and one hash.
+See the yellow paper, appendix D. The keys are always rlp(0), rlp(1), ..., so the shape of the trie depends only on the
+number of items and is remembered. What remains per item is one RLP list and one hash.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _Node = _Leaf | _Extension | _Branch
 
 
 def list_root(items: Sequence[bytes]) -> bytes:
-    """32 bytes; the items are consensus encodings, in block order."""
+    """Return the 32-byte root of the items, which are consensus encodings in block order."""
     return keccak(_encoded(_shape(len(items)), items)) if items else EMPTY_ROOT
 
 
@@ -64,7 +64,7 @@ def _shape(count: int) -> _Node:
 
 
 def _grown(keys: list[tuple[str, int]], depth: int) -> _Node:
-    """The node that holds ``keys`` (hex nibbles, index), all alike in their first ``depth`` nibbles."""
+    """Return the node that holds ``keys`` (hex nibbles, index), which agree in their first ``depth`` nibbles."""
     first, last = keys[0][0], keys[-1][0]
     if len(keys) == 1:
         return _Leaf(_path(first[depth:], 2), keys[0][1])
@@ -75,6 +75,6 @@ def _grown(keys: list[tuple[str, int]], depth: int) -> _Node:
 
 
 def _path(nibbles: str, flag: int) -> bytes:
-    """Hex-prefix encoding (yellow paper, appendix C) as an RLP string; ``flag`` is 2 for a leaf, 0 else."""
+    """Return the hex-prefix encoding (yellow paper, appendix C) as an RLP string; ``flag`` is 2 for a leaf, else 0."""
     prefix = f"{flag + 1}" if len(nibbles) % 2 else f"{flag}0"
     return text(bytes.fromhex(prefix + nibbles))

@@ -1,4 +1,4 @@
-"""Compile the proof now: `make install` does, elsewhere the first run that proves does it beside its work."""
+"""Compile the proof. `make install` runs this; otherwise the first run that proves compiles it in a thread."""
 
 from trace_dagster.verify.fast_path import await_compiled
 

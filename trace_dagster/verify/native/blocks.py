@@ -50,10 +50,10 @@ HEADER = (
     "number", "gasLimit", "gasUsed", "timestamp", "extraData", "mixHash", "nonce", "baseFeePerGas", "withdrawalsRoot",
     "blobGasUsed", "excessBlobGas", "parentBeaconBlockRoot", "requestsHash", "hash", "transactions",
 )  # fmt: skip
-"""The first 21 in the order they are hashed in."""
+"""Header members; the first 21 are in the order in which they are hashed."""
 _ANY, _NUMBER = -1, 0
 _HEADER_SIZES = np.array([32, 32, 20, 32, 32, 32, 256, 0, 0, 0, 0, 0, -1, 32, 8, 0, 32, 0, 0, 32, 32], np.int64)
-"""Bytes of each; 0 for a number, -1 for any size."""
+"""Bytes of each member; 0 for a number, -1 for any size."""
 TRANSACTION = (
     "type", "chainId", "nonce", "gasPrice", "maxPriorityFeePerGas", "maxFeePerGas", "gas", "to", "value", "input",
     "accessList", "maxFeePerBlobGas", "blobVersionedHashes", "authorizationList", "yParity", "v", "r", "s", "hash",
@@ -97,16 +97,16 @@ _FORMS = np.array(
     ],
     np.int64,
 )
-"""What is hashed of a transaction of each type, in order (EIP-155, 2930, 1559, 4844, 7702)."""
+"""The members of each transaction type that are hashed, in order (EIP-155, 2930, 1559, 4844, 7702)."""
 
 HEADER_BYTES = {
     "hash": (_HASH, 32), "parent_hash": (_PARENT, 32), "transactions_root": (_TRANSACTIONS_ROOT, 32),
     "receipts_root": (_RECEIPTS_ROOT, 32), "logs_bloom": (_BLOOM, 256), "state_root": (_STATE, 32),
     "author": (_MINER, 20),
 }  # fmt: skip
-"""Columns of fixed size of a header: the member each is read from, and bytes."""
+"""Header columns of fixed size: the member that each is read from, and its bytes."""
 TRANSACTION_BYTES = {"hash": (_TRANSACTION_HASH, 32), "sender": (_FROM, 20), "to": (_TO, 20)}
-"""The same of a transaction; 32 bytes of value follow."""
+"""Transaction columns of fixed size; 32 bytes of value follow them."""
 VALUE_AT, TOPICS_AT = sum(size for _, size in TRANSACTION_BYTES.values()), 20
 HEADER_NUMBERS = ("gas_used", "timestamp", "base_fee", "has_base_fee")
 TRANSACTION_NUMBERS = (
@@ -122,7 +122,7 @@ _BASE_FEE_OF, _HAS_BASE_FEE = 2, 3
 
 
 def _members(columns: dict[str, tuple[int, int]]) -> Table:
-    """(member, first byte, size) of each column."""
+    """Return (member, first byte, size) of each column."""
     sizes = [size for _, size in columns.values()]
     firsts = np.cumsum([0, *sizes[:-1]])
     return np.array([(which, at, size) for (which, size), at in zip(columns.values(), firsts, strict=True)], np.int64)
@@ -154,7 +154,7 @@ def _same(one: Bytes, at: int, other: Bytes, place: int, size: int) -> bool:
 
 @native
 def _read_bytes(text: Text, found: Found, columns: Table, row: Bytes) -> bool:
-    """Members of fixed size to a row; one that is not there is left out."""
+    """Copy members of fixed size to a row; a missing member is skipped."""
     for column in range(len(columns)):
         which, at, size = columns[column]
         if found[which, 0] >= 0 and fixed(text, found[which, 0], found[which, 1], size, row, at) < 0:
@@ -164,7 +164,7 @@ def _read_bytes(text: Text, found: Found, columns: Table, row: Bytes) -> bool:
 
 @native
 def _read_header(text: Text, found: Found, number: int, row: Bytes, numbers: Words, out: Bytes, state: Words) -> bool:
-    """The header's columns, once it has the number and gives its own hash."""
+    """Read the header's columns; return True if it has the number and gives its own hash."""
     numbers[_HAS_BASE_FEE] = 1 if found[_BASE_FEE, 0] >= 0 else 0
     numbers[_BASE_FEE_OF] = 0
     if (
@@ -185,7 +185,7 @@ def _read_header(text: Text, found: Found, number: int, row: Bytes, numbers: Wor
             if which < _BASE_FEE:
                 return False
         elif missing:
-            return False  # a field that later ones need: a value could pass under another's name
+            return False  # a gap: a later field could pass under another field's name
         elif size == _NUMBER:
             at = put_number(text, start, end, out, at)
         else:
@@ -230,7 +230,7 @@ def _read_transaction(text: Text, found: Found, header: Words, row: Bytes, numbe
 
 @native
 def _put_hashes(text: Text, place: int, end: int, out: Bytes, at: int) -> int:
-    """A list of 32-byte texts."""
+    """Write a list of 32-byte values."""
     if not is_list(text, place, end):
         return -1
     start, at = at, begin(out, at)
@@ -244,7 +244,7 @@ def _put_hashes(text: Text, place: int, end: int, out: Bytes, at: int) -> int:
 
 @native
 def _put_accesses(text: Text, place: int, end: int, out: Bytes, at: int, entry: Found) -> int:
-    """Entries of an address and a list of storage keys (EIP-2930)."""
+    """Write an access list: entries of an address and a list of storage keys (EIP-2930)."""
     if not is_list(text, place, end):
         return -1
     start, at = at, begin(out, at)
@@ -260,7 +260,7 @@ def _put_accesses(text: Text, place: int, end: int, out: Bytes, at: int, entry: 
 
 @native
 def _put_authorizations(text: Text, place: int, end: int, out: Bytes, at: int, entry: Found) -> int:
-    """Entries of chain id, address, nonce and signature (EIP-7702)."""
+    """Write an authorization list: entries of chain id, address, nonce and signature (EIP-7702)."""
     if not is_list(text, place, end):
         return -1
     start, at = at, begin(out, at)
@@ -283,7 +283,7 @@ def _put_authorizations(text: Text, place: int, end: int, out: Bytes, at: int, e
 
 @native
 def _put_transaction(text: Text, found: Found, kind: int, out: Bytes, at: int, inner: Found) -> int:
-    """The bytes whose keccak is the transaction's hash."""
+    """Write the bytes whose keccak is the transaction's hash."""
     at = put_kind(kind, out, at)
     start, at = at, begin(out, at)
     for place in range(_LONGEST_FORM):
@@ -313,7 +313,7 @@ def _read_transactions(
     text: Text, found: Objects, header: Words, row: int, rows: Rows, numbers: Numbers, inputs: Bytes,
     input_ends: Places, items: Bytes, item_ends: Places, inner: Found, state: Words,
 ) -> bool:  # fmt: skip
-    """A block's transactions to columns from ``row`` on and their encodings to ``items``; each must give its hash."""
+    """Read a block's transactions into columns from ``row`` on and their encodings into ``items``; check every hash."""
     start, at = 0, 0 if row == 0 else input_ends[row - 1]
     for each in range(len(found)):
         at = decode(text, found[each, _INPUT, 0], found[each, _INPUT, 1], inputs, at)
@@ -333,7 +333,7 @@ def _read_transactions(
 
 @native
 def _read_outcome(text: Text, found: Found, gas: Word, numbers: Words, row: Bytes, room: Bytes, at: int) -> bool:
-    """What a receipt adds to its transaction's row: it must be of that transaction and hold a status (EIP-658)."""
+    """Add a receipt's values to its transaction's row. It must be the transaction's and hold a status (EIP-658)."""
     succeeded = small(text, found[_STATUS, 0], found[_STATUS, 1]) if found[_STATUS, 0] >= 0 else -1
     kind = small(text, found[_RECEIPT_TYPE, 0], found[_RECEIPT_TYPE, 1])
     if succeeded < 0 or succeeded > 1 or kind != np.int64(numbers[_KIND]):
@@ -351,7 +351,7 @@ def _read_outcome(text: Text, found: Found, gas: Word, numbers: Words, row: Byte
 
 @native
 def _read_log(text: Text, found: Found, row: Bytes, numbers: Words) -> bool:
-    """A log's address and topics."""
+    """Read a log's address and topics."""
     place, end = found[_TOPICS, 0], found[_TOPICS, 1]
     if fixed(text, found[_ADDRESS, 0], found[_ADDRESS, 1], 20, row, 0) < 0 or not is_list(text, place, end):
         return False
@@ -379,7 +379,7 @@ def _put_log(row: Bytes, topics: int, data: Bytes, first: int, last: int, out: B
 
 @native
 def _set_bits(entry: Bytes, first: int, last: int, bloom: Bytes, room: Bytes, at: int, state: Words) -> None:
-    """The three bits of an address or topic (yellow paper, section 4.3.1); ``room`` has 32 bytes at ``at``."""
+    """Set the three bits of an address or topic (yellow paper, section 4.3.1); ``room`` has 32 bytes at ``at``."""
     keccak(entry, first, last, room, at, state)
     for place in range(at, at + 6, 2):
         bit = ((np.int64(room[place]) << 8) | np.int64(room[place + 1])) & 2047
@@ -391,7 +391,7 @@ def _put_receipt(
     text: Text, found: Found, kind: int, rows: Rows, numbers: Numbers, data: Bytes, data_ends: Places,
     out: Bytes, at: int, bloom: Bytes, state: Words,
 ) -> int:  # fmt: skip
-    """A receipt with the logs that are in their columns already; its bloom is added to the block's."""
+    """Write a receipt whose logs are already in their columns, and add its bloom to the block's."""
     at = put_kind(kind, out, at)
     start, at = at, begin(out, at)
     at = put_number(text, found[_STATUS, 0], found[_STATUS, 1], out, at)
@@ -422,9 +422,9 @@ def _read_receipts(
     log_bytes: Rows, log_numbers: Numbers, data: Bytes, data_ends: Places, logs: Objects, items: Bytes,
     item_ends: Places, bloom: Bytes, found: Found, state: Words,
 ) -> int:  # fmt: skip
-    """One receipt for each transaction to ``items``, their logs to columns from row ``log`` on; the row behind them.
+    """Write one receipt per transaction into ``items`` and their logs into columns from row ``log`` on.
 
-    -1 where one is not plain, or not of its transaction.
+    Return the row behind the last log, or -1 if a receipt is not accepted or belongs to another transaction.
     """
     row, start, gas = 0, 0, np.uint64(0)
     at = space(text, at, end)
@@ -465,11 +465,11 @@ def prove(
     block_ends: Found, transactions: Objects, logs: Objects, items: Bytes, item_ends: Places, work: Bytes,
     found: Found, inner: Found, frames: Found, state: Words, bloom: Bytes,
 ) -> int:  # fmt: skip
-    """How many of the blocks from number ``first`` on are plainly right, up to the first that is not.
+    """Return how many blocks from number ``first`` on are accepted, up to the first that is not.
 
-    ``text`` holds the blocks' answers and then their receipts', ``ends`` says where each ends. Their columns are
-    filled; ``block_ends`` says where each block's extra data, transactions and logs end in them. The arrays from
-    ``transactions`` on are room to work in.
+    ``text`` holds the answers of the blocks, then those of their receipts; ``ends`` gives the end of each. The columns
+    are filled, and ``block_ends`` gives where each block's extra data, transactions and logs end in them. The arrays
+    from ``transactions`` on are working memory.
     """
     count = len(ends) // 2
     extra_end, row, log = 0, 0, 0
@@ -509,9 +509,10 @@ def prove(
 
 
 def room(blocks: int, transactions: int, logs: int, size: int, longest: int) -> list[NDArray[Any]]:
-    """The arrays :func:`prove` fills and works in, in its order, for so many rows.
+    """Return the arrays that :func:`prove` fills and works in, in its order.
 
-    ``size`` is of all answers together, ``longest`` of the longest. What needs more room is not plain.
+    ``size`` is the length of all answers together, ``longest`` that of the longest. Blocks that need more are not
+    accepted.
     """
     bytes_, words, places = np.uint8, np.uint64, np.int64
     encoded = 2 * longest + _SPARE
@@ -540,7 +541,7 @@ def room(blocks: int, transactions: int, logs: int, size: int, longest: int) -> 
         (bytes_, (_BLOOM_BYTES,)),
     ]
     sizes = [-(-math.prod(shape) * np.dtype(kind).itemsize // _WORD) * _WORD for kind, shape in shapes]
-    whole = np.empty(sum(sizes), bytes_)  # one piece, given back as one: many of a megabyte would litter the heap
+    whole = np.empty(sum(sizes), bytes_)  # one allocation, freed as one: many of a megabyte would fragment the heap
     ends = itertools.accumulate(sizes)
     return [
         whole[end - size : end][: math.prod(shape) * np.dtype(kind).itemsize].view(kind).reshape(shape)

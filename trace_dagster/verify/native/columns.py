@@ -1,4 +1,4 @@
-"""Answers to proven columns: what the compiled code fills, as headers and as Arrow tables with Cryo's column names."""
+"""Turn answers into proven columns: headers, and Arrow tables with Cryo's column names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from trace_dagster.verify.commitments.rpc_json import Json
-from trace_dagster.verify.model import Header, Rows
+from trace_dagster.verify.model import Header, ProvenRows
 from trace_dagster.verify.native.blocks import (
     HEADER_BYTES,
     HEADER_NUMBERS,
@@ -25,39 +25,39 @@ from trace_dagster.verify.native.blocks import (
 
 _BINARY = pa.large_binary()
 _AT_ONCE = 16 << 20
-"""Bytes of answers that are put together for the compiled code."""
+"""Bytes of answers that are passed to the compiled code together."""
 _FILLED = 12
-"""Of the arrays it is given; the others are room to work in."""
+"""How many of its arrays the compiled code fills; the others are working memory."""
 _RECEIPT_BYTES, _LOG_BYTES = 512, 256
-"""Fewer than the text of a receipt (its bloom) or a log (address, topics, hashes of block and transaction) has."""
+"""Lower bounds of the text of a receipt (its bloom) and of a log (address, topics, hashes of block and transaction)."""
 _FIRST_WITH_FEES = 2
-"""The first type of transactions with fee caps (EIP-1559)."""
+"""First transaction type with fee caps (EIP-1559)."""
 
 Array = NDArray[Any]
 
 
-def proven(answers: Sequence[Json], first: int) -> tuple[list[Header], Rows] | None:
-    """See :func:`trace_dagster.verify.fast_path.prove_plain`."""
+def proven(answers: Sequence[Json], first: int) -> tuple[list[Header], ProvenRows] | None:
+    """See :func:`trace_dagster.verify.fast_path.prove_in_columns`."""
     blocks = len(answers) // 2
     headers: list[Header] = []
-    parts: list[Rows] = []
+    parts: list[ProvenRows] = []
     for start, end in _cut([len(memoryview(one)) + len(memoryview(two)) for one, two in _pairs(answers)]):
         found = _proven([*answers[start:end], *answers[blocks + start : blocks + end]], first + start)
         if found is None:
             return None
         headers += found[0]
         parts.append(found[1])
-    return headers, Rows.joined(parts)
+    return headers, ProvenRows.joined(parts)
 
 
 def _pairs(answers: Sequence[Json]) -> Iterator[tuple[Json, Json]]:
-    """Each block's answer with that of its receipts."""
+    """Yield each block's answer with that of its receipts."""
     blocks = len(answers) // 2
     return zip(answers[:blocks], answers[blocks:], strict=True)
 
 
 def _cut(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Spans of blocks whose answers have _AT_ONCE bytes, or one block."""
+    """Yield spans of blocks whose answers have _AT_ONCE bytes together; at least one block."""
     start = taken = 0
     for block, size in enumerate(sizes):
         if block > start and taken + size > _AT_ONCE:
@@ -67,7 +67,7 @@ def _cut(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
     yield start, len(sizes)
 
 
-def _proven(answers: Sequence[Json], first: int) -> tuple[list[Header], Rows] | None:
+def _proven(answers: Sequence[Json], first: int) -> tuple[list[Header], ProvenRows] | None:
     ends = np.fromiter(accumulate(len(memoryview(answer)) for answer in answers), np.int64, len(answers))
     text = b"".join(answers)
     receipts = len(text) - int(ends[len(answers) // 2 - 1])
@@ -81,7 +81,7 @@ def _proven(answers: Sequence[Json], first: int) -> tuple[list[Header], Rows] | 
     ) = arrays[:_FILLED]  # fmt: skip
     extra_ends, transaction_ends, log_ends = block_ends.T
     headers = _headers(first, header_bytes, header_numbers, extra, extra_ends.tolist())
-    return headers, Rows(
+    return headers, ProvenRows(
         _transactions(headers, transaction_bytes, transaction_numbers, inputs, input_ends, transaction_ends),
         _logs(headers, transaction_bytes, log_bytes, log_numbers, data, data_ends, transaction_ends, log_ends),
         transaction_ends.tolist(),
@@ -114,7 +114,7 @@ def _headers(first: int, rows: Array, numbers: Array, extra: Array, extra_ends: 
 
 
 def _split(rows: Array, columns: Mapping[str, tuple[int, int]]) -> dict[str, Array]:
-    """The columns of fixed size that stand in each row one after the other."""
+    """Split rows into their columns of fixed size."""
     widths = [width for _, width in columns.values()]
     ends = accumulate(widths)
     return {name: rows[:, end - width : end] for name, width, end in zip(columns, widths, ends, strict=True)}
@@ -175,7 +175,7 @@ def _logs(
 
 
 def _places(headers: list[Header], ends: Array) -> tuple[Array, Array]:
-    """(block number, place in the block) of each row."""
+    """Return (block number, index in the block) of each row."""
     counts = np.diff(ends, prepend=0)
     numbers = np.arange(headers[0].number, headers[0].number + len(headers), dtype=np.uint64)
     return numbers.repeat(counts), np.arange(ends[-1], dtype=np.uint64) - (ends - counts).repeat(counts).astype(
@@ -184,7 +184,7 @@ def _places(headers: list[Header], ends: Array) -> tuple[Array, Array]:
 
 
 def _fixed(values: Array, given: Array | None = None) -> pa.Array:
-    """A binary column out of rows of bytes, copied: a view keeps all the room; null where ``given`` is 0."""
+    """Copy rows of bytes into a binary column, null where ``given`` is 0. A view would keep the whole array alive."""
     count, width = values.shape
     offsets = np.arange(count + 1, dtype=np.int64) * width
     valid = None if given is None else pa.py_buffer(np.packbits(given.astype(np.bool_), bitorder="little"))
@@ -192,7 +192,7 @@ def _fixed(values: Array, given: Array | None = None) -> pa.Array:
 
 
 def _texts(data: Array, ends: Array) -> pa.Array:
-    """A binary column of values of any length."""
+    """Return a binary column of values of any length."""
     offsets = np.concatenate((np.zeros(1, np.int64), ends))
     values = data[: offsets[-1]].copy()
     return pa.Array.from_buffers(_BINARY, len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(values)])

@@ -1,4 +1,4 @@
-"""One way to compile: for the types a function is annotated with, without Python's lock, kept on disk."""
+"""Compile functions for the types of their annotations, without Python's lock, and keep the result on disk."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _PLAIN = {int: types.int64, bool: types.boolean, type(None): types.void}
 
 
 def _kept_in() -> str:
-    """A folder for compiled code of exactly these sources: numba would look at one file of them only.
+    """Return the folder for code compiled from exactly these sources, or an empty text if no folder is writable.
 
-    The code of a function holds that of those it calls. Empty where nothing can be written.
+    Numba itself compares one source file only, but the code of a function contains the functions that it calls.
     """
     here = Path(__file__).parent
     sources = b"".join(path.read_bytes() for path in sorted(here.glob("*.py")))
@@ -40,9 +40,9 @@ config.CACHE_DIR = _kept_in()
 
 
 def native(function: Function) -> Function:
-    """Compiled when its module is first imported, read from disk from then on (NUMBA_CACHE_DIR, else beside it).
+    """Compile a function when its module is first imported; later imports read it from disk (NUMBA_CACHE_DIR, or here).
 
-    Indices are not checked unless NUMBA_BOUNDSCHECK=1 says so, as tests do.
+    Indices are checked only if NUMBA_BOUNDSCHECK=1, as in tests.
     """
     if ENDING.is_set():
         raise RuntimeError("the process ends")
@@ -53,5 +53,5 @@ def native(function: Function) -> Function:
 
 
 def _type(hint: Any) -> Any:
-    """Python's int and bool, or the type an array's alias carries."""
+    """Return the numba type of Python's int or bool, or the type that an array's alias holds."""
     return _PLAIN[hint] if hint in _PLAIN else get_args(hint)[1]

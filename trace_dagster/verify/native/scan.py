@@ -1,4 +1,4 @@
-"""Where the members of JSON objects stand. A place of -1 means: not here, or not of the plain form."""
+"""Find where the members of JSON objects stand. -1 means that a member is missing or not of the accepted form."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NULL = ord("n")
 
 @native
 def space(text: Text, at: int, end: int) -> int:
-    """Behind white space."""
+    """Return the place behind white space."""
     while at < end and text[at] <= 32:
         at += 1
     return at
@@ -20,7 +20,7 @@ def space(text: Text, at: int, end: int) -> int:
 
 @native
 def string(text: Text, at: int, end: int) -> int:
-    """Behind the string that begins at ``at``; -1 for one with an escape: hex needs none."""
+    """Return the place behind the string at ``at``; -1 if it has an escape, which hex does not need."""
     if at < 0 or at >= end or text[at] != QUOTE:
         return -1
     at += 1
@@ -33,7 +33,7 @@ def string(text: Text, at: int, end: int) -> int:
 
 @native
 def value(text: Text, at: int, end: int) -> int:
-    """Behind the value that begins at ``at``."""
+    """Return the place behind the value at ``at``."""
     depth = 0
     while 0 <= at < end:
         char = text[at]
@@ -57,9 +57,9 @@ def value(text: Text, at: int, end: int) -> int:
 
 @native
 def following(text: Text, at: int, end: int) -> int:
-    """The next item of a list or member of an object, or its closing bracket.
+    """Return the next item of a list or member of an object, or its closing bracket.
 
-    ``at`` is the opening bracket or the place behind an item; -1 where neither a comma nor the bracket follows.
+    ``at`` is the opening bracket or the place behind an item. Return -1 if neither a comma nor the bracket follows.
     """
     if at < 0:
         return -1
@@ -77,22 +77,22 @@ def following(text: Text, at: int, end: int) -> int:
 
 @native
 def is_list(text: Text, at: int, end: int) -> bool:
-    """Whether a list begins there."""
+    """Return whether a list begins at ``at``."""
     return 0 <= at < end and text[at] == OPEN_LIST
 
 
 @native
 def more(text: Text, at: int) -> bool:
-    """Whether :func:`following` found something."""
+    """Return whether :func:`following` found an item."""
     return at >= 0 and text[at] != CLOSE and text[at] != CLOSE_LIST
 
 
 @native
 def name(text: Text, at: int, end: int, names: Text, ends: Ends, hint: int) -> int:
-    """Which of the names the string at ``at`` is; -1 for another.
+    """Return which of the names the string at ``at`` is; -1 if it is none of them.
 
-    ``names`` are one after the other, ``ends`` says where each ends. Members come in nearly the same order each time:
-    looked for from ``hint`` on.
+    ``names`` are concatenated, ``ends`` gives the end of each. The search starts at ``hint``, because members come in
+    nearly the same order each time.
     """
     first, size, count = at + 1, string(text, at, end) - at - 2, ends.size
     for step in range(count):
@@ -111,7 +111,7 @@ def name(text: Text, at: int, end: int, names: Text, ends: Ends, hint: int) -> i
 
 @native
 def value_of(text: Text, at: int, end: int) -> int:
-    """Where the value of the member at ``at`` begins."""
+    """Return where the value of the member at ``at`` begins."""
     at = string(text, at, end)
     if at < 0:
         return -1
@@ -121,14 +121,16 @@ def value_of(text: Text, at: int, end: int) -> int:
 
 @native
 def _entered(text: Text, at: int, end: int, found: Found) -> int:
-    """The first member of the object at ``at``, or its brace; nothing is found of it yet."""
+    """Return the first member of the object at ``at``, or its closing brace, and clear ``found``."""
     found[:] = -1
     return following(text, at, end) if 0 <= at < end and text[at] == OPEN else -1
 
 
 @native
 def flat(text: Text, at: int, end: int, names: Text, ends: Ends, found: Found) -> int:
-    """Behind the object at ``at``; of a member that stands twice the last counts, null counts as none."""
+    """Find the members of the object at ``at``; return the place behind it. The last of a repeated member counts, and
+    null counts as missing.
+    """
     hint = 0
     at = _entered(text, at, end, found)
     while more(text, at):
@@ -150,9 +152,11 @@ def deep(
     text: Text, at: int, end: int, names: Text, ends: Ends, found: Found,
     list_name: int, inner_names: Text, inner_ends: Ends, inner: Objects, row: int,
 ) -> int:  # fmt: skip
-    """The same of an object with a list of objects, member ``list_name``: each fills a row of ``inner`` from ``row``.
+    """Do the same for an object with a list of objects, member ``list_name``; each fills a row of ``inner`` from
+    ``row`` on.
 
-    ``found[list_name]`` gets the first of those rows and the one behind the last; -1 for anything but one list.
+    ``found[list_name]`` gets the first of these rows and the one behind the last. Return -1 unless there is exactly one
+    list.
     """
     hint = 0
     at = _entered(text, at, end, found)
@@ -161,7 +165,7 @@ def deep(
         which = name(text, at, end, names, ends, hint)
         if which == list_name:
             if found[which, 0] >= 0 or not is_list(text, start, end):
-                return -1  # a second list would add rows that nothing covers
+                return -1  # a second list would add rows that nothing proves
             behind = following(text, start, end)
             found[which, 0] = row
             while more(text, behind):

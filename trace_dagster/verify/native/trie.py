@@ -1,4 +1,4 @@
-"""Root of a block's transactions or receipts: see ``verify/commitments/trie.py``, which says the same in Python."""
+"""Compute the root of a block's transactions or receipts, as ``verify/commitments/trie.py`` does in Python."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from trace_dagster.verify.native.types import Bytes, Found, Places, Words
 
 MOST_ITEMS = 1 << 16
 DEEPEST = 12
-"""Frames that are enough: a key has six nibbles at most."""
+"""Largest depth of the stack: a key has at most six nibbles."""
 _HASH_BYTES = 32
 _NEW, _EXTENDED = -1, -2
 
 
 @native
 def _index(rank: int, count: int) -> int:
-    """Which item's key, rlp(index), stands at ``rank`` among the sorted keys: rlp(0) = 0x80 comes behind 0x7f."""
+    """Return the index whose key, rlp(index), has ``rank`` among the sorted keys: rlp(0) = 0x80 follows 0x7f."""
     zero = min(count - 1, 127)
     if rank < zero:
         return rank + 1
@@ -25,7 +25,7 @@ def _index(rank: int, count: int) -> int:
 
 @native
 def _nibbles(index: int) -> int:
-    """How many a key has."""
+    """Return the number of nibbles of an index's key."""
     return 2 if index < 128 else 4 if index < 256 else 6
 
 
@@ -44,7 +44,7 @@ def _nibble(index: int, depth: int) -> int:
 
 @native
 def _put_path(index: int, first: int, last: int, flag: int, out: Bytes, at: int) -> int:
-    """Nibbles ``first`` to ``last`` of a key, hex-prefixed (appendix C); ``flag`` is 2 for a leaf, 0 else."""
+    """Write nibbles ``first`` to ``last`` of a key with hex prefix (appendix C); ``flag`` is 2 for a leaf, else 0."""
     size = (last - first) // 2 + 1
     at = put_head(0x80, size, out, at) if size > 1 else at
     if at < 0 or at + size > len(out):
@@ -66,7 +66,7 @@ def _put_leaf(items: Bytes, ends: Places, index: int, depth: int, out: Bytes, at
 
 @native
 def _referred(out: Bytes, at: int, last: int, state: Words) -> int:
-    """The node encoded from ``at`` to ``last``, or its hash where that is shorter."""
+    """Replace the node encoded from ``at`` to ``last`` by its hash if that is shorter."""
     if last < 0 or last - at < _HASH_BYTES:
         return last
     if at + 1 + _HASH_BYTES > len(out):
@@ -78,8 +78,8 @@ def _referred(out: Bytes, at: int, last: int, state: Words) -> int:
 
 @native
 def _push(frames: Found, top: int, low: int, high: int, depth: int, start: int) -> None:
-    """A frame is a node on the way down: the ranks of its keys, how many nibbles they share, where it begins in
-    what is written, its next child and that child's first rank.
+    """Push a frame, which is a node on the way down: the ranks of its keys, the nibbles that they share, its start in
+    the output, its next child, and that child's first rank.
     """
     frames[top, 0], frames[top, 1], frames[top, 2] = low, high, depth
     frames[top, 3], frames[top, 4], frames[top, 5] = start, _NEW, low
@@ -87,7 +87,7 @@ def _push(frames: Found, top: int, low: int, high: int, depth: int, start: int) 
 
 @native
 def _put_trie(items: Bytes, ends: Places, count: int, out: Bytes, frames: Found, state: Words) -> int:
-    """The root node's encoding: each node is written where its parent refers to it, and replaced by its hash there."""
+    """Write the root node's encoding. Each node is written where its parent refers to it, then replaced by its hash."""
     top, at = 0, 0
     _push(frames, 0, 0, count, 0, 0)
     while at >= 0:
@@ -137,9 +137,9 @@ def _put_trie(items: Bytes, ends: Places, count: int, out: Bytes, frames: Found,
 
 @native
 def list_root(items: Bytes, ends: Places, count: int, out: Bytes, frames: Found, state: Words) -> int:
-    """Where the root of ``count`` items stands in ``out``: 32 bytes; -1 where it has no room.
+    """Return where the 32-byte root of ``count`` items stands in ``out``; -1 if there is no room.
 
-    ``ends`` says where each item ends in ``items``; ``frames`` has six places for each node on the way down.
+    ``ends`` gives the end of each item in ``items``; ``frames`` has six places for each node on the way down.
     """
     if count > MOST_ITEMS or len(out) < _HASH_BYTES + 1:
         return -1

@@ -1,4 +1,4 @@
-"""Arrays as compiled functions take them: each alias carries the type numba compiles for."""
+"""Array types of compiled functions: each alias carries the type that numba compiles for."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Numbers: TypeAlias = Annotated[NDArray[np.uint64], types.uint64[:, ::1]]
 Ends: TypeAlias = Annotated[NDArray[np.int64], types.Array(types.int64, 1, "C", readonly=True)]
 Places: TypeAlias = Annotated[NDArray[np.int64], types.int64[::1]]
 Found: TypeAlias = Annotated[NDArray[np.int64], types.int64[:, ::1]]
-"""Start and end of the value of each member of an object, -1 where there is none."""
+"""Start and end of the value of each member of an object; -1 if it is missing."""
 Objects: TypeAlias = Annotated[NDArray[np.int64], types.int64[:, :, ::1]]
-"""The same for each object of a list."""
+"""Start and end of the members of each object of a list."""
 Table: TypeAlias = Annotated[NDArray[np.int64], types.Array(types.int64, 2, "C", readonly=True)]
 Word: TypeAlias = Annotated[np.uint64, types.uint64]

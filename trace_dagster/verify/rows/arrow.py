@@ -1,7 +1,8 @@
-"""Arrow tables, stored or freshly extracted, to Python values and evidence.
+"""Read Arrow tables, stored or freshly extracted, into Python values and evidence.
 
-Column order, dictionaries and chunks do not matter; a missing column, a null or a value of the wrong size where there
-must be one raises VerificationFailed. Rows are grouped per block of a BlockRange and must be in block order.
+The order of columns, dictionaries and chunks do not matter. A missing column, or a null or a value of the wrong size
+where none is allowed, raises VerificationFailed. Rows are grouped by the blocks of a BlockRange and must be in block
+order.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ TRANSACTION_COLUMNS = (
     *RECEIPT_COLUMNS, "from_address", "to_address", "value_binary", "nonce", "gas_limit", "gas_price",
     "max_fee_per_gas", "max_priority_fee_per_gas", "input",
 )  # fmt: skip
-"""What stored rows must have to stand in for a node's answer."""
+"""Columns that stored rows need to replace a node's answer."""
 
 
 def headers_of(blocks: pa.Table, piece: BlockRange) -> list[Header]:
-    """One header per block of the piece, from rows of dataset blocks."""
+    """Return one header per block of the piece, from rows of dataset ``blocks`` with HEADER_COLUMNS."""
     spans(blocks, piece, one_each=True)
     columns = [
         required(blocks, "block_number"),
@@ -50,7 +51,7 @@ def headers_of(blocks: pa.Table, piece: BlockRange) -> list[Header]:
 
 
 def transactions_of(transactions: pa.Table, piece: BlockRange) -> list[list[Transaction]]:
-    """The transactions of each block, from rows of dataset transactions; senders are what the rows say."""
+    """Return the transactions of each block, from rows of dataset ``transactions``. Senders are not proven."""
     numbers = required(transactions, "block_number")
     columns = [
         fixed(transactions, "transaction_hash", 32),
@@ -70,7 +71,7 @@ def transactions_of(transactions: pa.Table, piece: BlockRange) -> list[list[Tran
 
 
 def receipts_of_tables(transactions: pa.Table, logs: pa.Table | None, piece: BlockRange) -> list[list[Receipt]]:
-    """The receipts of each block, from rows of dataset transactions and, where given, of dataset logs."""
+    """Return the receipts of each block, from rows of dataset ``transactions`` and, if given, of dataset ``logs``."""
     numbers = required(transactions, "block_number")
     of = kinds(transactions, numbers)
     success, gas = required(transactions, "success"), required(transactions, "gas_used")
@@ -89,7 +90,10 @@ def receipts_of_tables(transactions: pa.Table, logs: pa.Table | None, piece: Blo
 
 
 def logs_of(logs: pa.Table, piece: BlockRange) -> list[dict[int, list[Log]]]:
-    """For each block its logs by transaction index; log_index must count from 0 and transactions come in order."""
+    """Return each block's logs by transaction index.
+
+    Raise VerificationFailed unless log_index counts from 0 and the transactions come in order.
+    """
     numbers = required(logs, "block_number")
     positions = required(logs, "transaction_index")
     addresses, data = fixed(logs, "address", 20), required(logs, "data")
@@ -108,13 +112,13 @@ def logs_of(logs: pa.Table, piece: BlockRange) -> list[dict[int, list[Log]]]:
 
 
 def no_more(by_transaction: dict[int, list[Log]], count: int, block: int) -> None:
-    """What is left after every receipt took its logs belongs to no transaction of the block."""
+    """Raise VerificationFailed if logs are left after every receipt took its own: they belong to no transaction."""
     for index in by_transaction:
         raise disagrees("a log belongs to no transaction of its block", block, f"below {count}", index)
 
 
 def cumulative(gas: Sequence[int]) -> list[int]:
-    """Gas used up to and with each transaction."""
+    """Return the gas used up to and including each transaction."""
     sums, total = [], 0
     for used in gas:
         total += used
@@ -123,7 +127,7 @@ def cumulative(gas: Sequence[int]) -> list[int]:
 
 
 def spans(table: pa.Table, piece: BlockRange, *, one_each: bool = False) -> list[slice]:
-    """The rows of each block of the piece."""
+    """Return the rows of each block of the piece as a slice; ``one_each`` requires exactly one row per block."""
     runs = pc.run_end_encode(present(table, "block_number"))
     numbers, ends = runs.values.to_pylist(), runs.run_ends.to_pylist()
     for before, after in pairwise(numbers):
@@ -144,14 +148,14 @@ def spans(table: pa.Table, piece: BlockRange, *, one_each: bool = False) -> list
 
 
 def dense(table: pa.Table, piece: BlockRange, index: str) -> list[slice]:
-    """:func:`spans`, once ``index`` counts 0, 1, 2, ... in each block."""
+    """Return :func:`spans`, after :func:`require_dense`."""
     found = spans(table, piece)
     require_dense(table, found, index)
     return found
 
 
 def require_dense(table: pa.Table, found: Sequence[slice], index: str) -> None:
-    """Raises VerificationFailed unless ``index`` counts 0, 1, 2, ... in each of the blocks' spans."""
+    """Raise VerificationFailed unless ``index`` counts 0, 1, 2, ... in each block."""
     positions = present(table, index)
     expected = pa.array(chain.from_iterable(range(span.stop - span.start) for span in found), pa.int64())
     row = unequal(positions, expected)
@@ -161,7 +165,9 @@ def require_dense(table: pa.Table, found: Sequence[slice], index: str) -> None:
 
 
 def unequal(left: pa.Array, right: pa.Array | int) -> int | None:
-    """The first row where two columns without nulls differ. Raises VerificationFailed when they are of two kinds."""
+    """Return the first row where two columns without nulls differ. Raise VerificationFailed if their types do not
+    compare.
+    """
     try:
         return first(pc.not_equal(left, right))
     except pa.ArrowException as error:
@@ -169,19 +175,19 @@ def unequal(left: pa.Array, right: pa.Array | int) -> int | None:
 
 
 def first(wrong: pa.BooleanArray | pa.ChunkedArray) -> int | None:
-    """The first row where something is wrong."""
+    """Return the first row that is true, or None."""
     row: int = pc.index(wrong, True).as_py()
     return None if row < 0 else row
 
 
 def block_at(table: pa.Table, row: int) -> int:
-    """The block a row is of; -1 where the row does not say."""
+    """Return the block of a row; -1 if its block_number is null."""
     found: int | None = plain(table, "block_number")[row].as_py()
     return -1 if found is None else found
 
 
 def kinds(table: pa.Table, numbers: Sequence[int]) -> list[int]:
-    """Transaction types. Raises UnknownFormat for one this version does not know."""
+    """Return the transaction types. Raise UnknownFormat for a type that this version does not know."""
     found = required(table, "transaction_type")
     for kind, block in zip(found, numbers, strict=True):
         if kind not in KINDS:
@@ -190,28 +196,28 @@ def kinds(table: pa.Table, numbers: Sequence[int]) -> list[int]:
 
 
 def column(table: pa.Table, name: str) -> list[Any] | None:
-    """A column's values, or None when the table has no such column."""
+    """Return a column's values, or None if the table has no such column."""
     return plain(table, name).to_pylist() if name in table.column_names else None
 
 
 def plain(table: pa.Table, name: str) -> pa.ChunkedArray:
-    """A column without its dictionary."""
+    """Return a column without its dictionary."""
     found = table[name]
     return found.cast(found.type.value_type) if pa.types.is_dictionary(found.type) else found
 
 
 def needed(table: pa.Table, name: str) -> list[Any]:
-    """A column that must be there; values may be null."""
+    """Return the values of a column that must exist; they may be null."""
     return _given(table, name).to_pylist()  # type: ignore[no-any-return]
 
 
 def required(table: pa.Table, name: str) -> list[Any]:
-    """A column that must be there without nulls, as Python values."""
+    """Return the values of a column that must exist and have no nulls."""
     return present(table, name).to_pylist()  # type: ignore[no-any-return]
 
 
 def present(table: pa.Table, name: str) -> pa.Array:
-    """A column that must be there without nulls, without its dictionary."""
+    """Return a column that must exist and have no nulls, without its dictionary and in one chunk."""
     found = _given(table, name).combine_chunks()
     row = first(found.is_null())
     if row is not None:
@@ -226,14 +232,14 @@ def _given(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def fixed(table: pa.Table, name: str, size: int) -> list[bytes]:
-    """A column of byte strings of ``size`` bytes, without nulls."""
+    """Return a column of byte strings of ``size`` bytes, without nulls."""
     found = required(table, name)
     _check_size(table, name, size, found)
     return found
 
 
 def _check_size(table: pa.Table, name: str, size: int, found: list[Any]) -> None:
-    """Another length could move bytes between fields under the same hash."""
+    """Raise VerificationFailed for another length, which could move bytes between fields under the same hash."""
     values = plain(table, name)
     if not _is_binary(values.type):
         raise VerificationFailed("a column is not of bytes", column=name, type=values.type)

@@ -1,8 +1,8 @@
-"""geth_balance_diffs: no commitment covers balances, so only rules between them and proven transactions.
+"""Check geth_balance_diffs: no commitment covers balances, so only rules between them and proven transactions.
 
-Cryo 0.3.2 asks for geth's prestate in diff mode and writes 0 for a balance the answer leaves out. Geth leaves out
+Cryo 0.3.2 asks for geth's prestate in diff mode and writes 0 for a balance that the answer leaves out. Geth leaves out
 a balance that did not change, so an account of which only nonce, code or storage changed has ``to_value`` 0. The rules
-below are those that hold all the same: a ``to_value`` of 0 says nothing, and rows may be missing.
+below hold all the same: a ``to_value`` of 0 has no meaning, and rows may be missing.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ def check_balance_diffs(
     transactions: Sequence[Sequence[Transaction]],
     receipts: Sequence[Sequence[Receipt]],
 ) -> Compared:
-    """Checked, per block and in wei:
+    """Check the balances of each block, in wei:
 
-    - an address stands once per transaction, and transaction_hash belongs to transaction_index;
-    - a balance is, before a transaction, what it was after the last one of the block that changed it (unless 0);
-    - a transaction that pays for gas has its sender, and no value comes out of nothing: the sum over its addresses
-      falls by at least gas_used * base fee, which is burned (EIP-1559);
-    - the sender of a failed one loses at least its fee, less the tip when it is the block's author.
+    - an address occurs once per transaction, and transaction_hash belongs to transaction_index;
+    - a balance before a transaction is the balance after the block's last transaction that changed it (unless that is
+      0);
+    - a transaction that pays for gas has its sender, and creates no value: the sum over its addresses falls by at least
+      gas_used * base fee, which is burned (EIP-1559);
+    - the sender of a failed transaction loses at least its fee, less the tip if the sender is the block's author.
 
-    Not checked: how much each address got, whether an address is missing that others do not need, what a successful
-    transaction moved, balances at the block's ends (withdrawals, rewards), transactions at gas price 0, which
-    system transactions are on some chains and may mint.
+    Not checked: how much each address received, whether an address is missing that no rule needs, what a successful
+    transaction moved, balances at the block's ends (withdrawals, rewards), and transactions at gas price 0, which are
+    system transactions on some chains and may mint.
     """
     checks = ["balances follow on each other", "senders pay for gas", "transactions create no value"]
     blocks = _grouped(table, headers)

@@ -1,4 +1,4 @@
-"""Call frames against proven transactions: the roots, which is all a block commits to."""
+"""Compare call frames with proven transactions: root frames only, because a block commits to nothing below them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trace_dagster.verify.rows.arrow import column
 from trace_dagster.verify.rows.calltree import SEPARATORS, Frames, check_shape, frames_of
 from trace_dagster.verify.rows.comparison import Compared, compare, counted
 from trace_dagster.verify.rows.shared_columns import check_block_hashes, check_transaction_hashes
-from trace_dagster.verify.rows.uint256_columns import faces
+from trace_dagster.verify.rows.uint256_columns import uint256_columns
 
 _Root = tuple[int, Transaction, Receipt]
 """(block, transaction, receipt) of a root frame."""
@@ -30,10 +30,11 @@ def check_calls(
     *,
     name: str = "geth_calls",
 ) -> Compared:
-    """Each transaction has one tree, whose root is the transaction: sender, target, value, input, kind, outcome.
+    """Check that each transaction has one tree, whose root equals the transaction: sender, target, value, input, kind,
+    outcome.
 
-    ``name`` is geth_calls or traces. A created contract's address must be the one sender and nonce give. Frames
-    below the root, gas, output and the words of an error are in no commitment; only the tree's shape is checked.
+    ``name`` is geth_calls or traces. The address of a created contract must follow from sender and nonce. Frames below
+    the root, gas, output and error texts are in no commitment; of these only the tree's shape is checked.
     """
     found = frames_of(table)
     check_shape(found, SEPARATORS[name])
@@ -54,7 +55,7 @@ def check_calls(
 
 
 def created_address(sender: bytes, nonce: int) -> bytes:
-    """Where a creating transaction puts its contract (yellow paper, section 7)."""
+    """Return the address at which a creating transaction puts its contract (yellow paper, section 7)."""
     return keccak(sequence(text(sender), uint(nonce)))[12:]
 
 
@@ -77,7 +78,7 @@ def _geth_columns(roots: list[_Root]) -> dict[str, Sequence[object]]:
     return {
         "typ": ["CREATE" if each.to is None else "CALL" for _, each, _ in roots],
         "input": [each.input for _, each, _ in roots],
-        **faces("value", [each.value for _, each, _ in roots]),
+        **uint256_columns("value", [each.value for _, each, _ in roots]),
     }
 
 
@@ -94,7 +95,7 @@ def _trace_columns(roots: list[_Root]) -> dict[str, Sequence[object]]:
 
 
 def _check_created(table: pa.Table, name: str, roots: list[_Root]) -> None:
-    """A call's target in geth_calls; for a creation the address it gives. Failed ones may leave it out."""
+    """Check a call's target in geth_calls, and the address of a creation. Failed transactions may leave it out."""
     for (block, each, receipt), got in zip(roots, column(table, name) or [], strict=False):
         if each.to is not None:
             expected = each.to if name == "to_address" else None
@@ -107,7 +108,7 @@ def _check_created(table: pa.Table, name: str, roots: list[_Root]) -> None:
 
 
 def _check_errors(table: pa.Table, roots: list[_Root]) -> None:
-    """The root fails exactly when the receipt says so; before Byzantium receipts do not say."""
+    """Check that the root fails exactly if the receipt says so. Receipts before Byzantium do not say."""
     for (block, _, receipt), got in zip(roots, column(table, "error") or [], strict=False):
         if receipt.succeeded is not None and receipt.succeeded != (got is None):
             raise disagrees("error is not what the receipt says", block, "null" if receipt.succeeded else "a text", got)

@@ -1,4 +1,4 @@
-"""The shape of call trees: geth_calls and traces name frames "", "0", "0 1", ... ("0_1" in traces)."""
+"""Check the shape of call trees: geth_calls and traces name frames "", "0", "0 1", ... ("0_1" in traces)."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from trace_dagster.verify.mismatch import disagrees
 from trace_dagster.verify.rows.arrow import column, plain, present, required
 
 SEPARATORS = {"geth_calls": " ", "traces": "_"}
-"""Datasets of call frames, and what Cryo 0.3.2 puts between the steps of a trace_address."""
+"""Datasets of call frames, and the separator that Cryo 0.3.2 puts between the steps of a trace_address."""
 
 _KIN_KEPT = 1 << 12
-"""Most trees are small: the same addresses come again and again."""
+"""Addresses whose parent and sibling are remembered. Most trees are small, so the same addresses recur."""
 
 _LONGEST_KEPT = 32
-"""Frames of a tree whose shape is remembered: most have a few, and the same few shapes."""
+"""Largest number of frames of a tree whose shape is remembered. Most trees have a few frames, in few shapes."""
 _POSITIONS = 1 << 32
-"""More than a block has transactions."""
+"""A number above the count of transactions in any block."""
 
 Frames = dict[int, dict[int, dict[str, int]]]
 """Row by block, transaction index and trace address."""
 
 
 def require_shape(table: pa.Table, separator: str) -> None:
-    """The rows are one tree per transaction. Raises VerificationFailed with the first that is not."""
-    if not _plainly_shaped(table, separator):
+    """Raise VerificationFailed unless the rows form one tree per transaction."""
+    if not _is_well_shaped(table, separator):
         check_shape(frames_of(table), separator)
 
 
 def frames_of(table: pa.Table) -> Frames:
-    """Every frame's row; block rewards in traces are no frames. Raises VerificationFailed for a doubled one."""
+    """Return every frame's row. Raise VerificationFailed for a duplicate. Block rewards in traces are no frames."""
     blocks, addresses = required(table, "block_number"), required(table, "trace_address")
     positions = column(table, "transaction_index") or [None] * table.num_rows
     kinds = column(table, "action_type") or [None] * table.num_rows
@@ -53,7 +53,7 @@ def frames_of(table: pa.Table) -> Frames:
 
 
 def check_shape(found: Frames, separator: str) -> None:
-    """Transactions count from 0, each has a root, each frame its parent and the sibling before it."""
+    """Check that transactions count from 0, each has a root, and each frame has its parent and its previous sibling."""
     for block, transactions in found.items():
         for expected, (position, frames) in enumerate(sorted(transactions.items())):
             if position != expected:
@@ -65,8 +65,10 @@ def check_shape(found: Frames, separator: str) -> None:
                     raise VerificationFailed(fault, block=block, got=repr(address)[:80])
 
 
-def _plainly_shaped(table: pa.Table, separator: str) -> bool:
-    """Whether rows come tree by tree, as Cryo gives them: then a tree is a list of addresses, and few differ."""
+def _is_well_shaped(table: pa.Table, separator: str) -> bool:
+    """Return whether the rows come tree by tree with valid shapes. That is how Cryo gives them, and it is fast to
+    check.
+    """
     ends = _tree_ends(table)
     if ends is None:
         return False
@@ -76,7 +78,7 @@ def _plainly_shaped(table: pa.Table, separator: str) -> bool:
 
 
 def _tree_ends(table: pa.Table) -> list[int] | None:
-    """The row behind each tree, where each block's are in order and count from 0; None where that is not plain."""
+    """Return the row behind each tree, or None unless each block's trees are in order and count from 0."""
     if "transaction_index" not in table.column_names or "action_type" in table.column_names or not table.num_rows:
         return None
     positions = plain(table, "transaction_index")
@@ -89,7 +91,7 @@ def _tree_ends(table: pa.Table) -> list[int] | None:
         runs = pc.run_end_encode(
             pc.add_checked(pc.multiply_checked(blocks, _POSITIONS), positions.combine_chunks().cast(pa.int64()))
         )
-    except (pa.ArrowException, TypeError):  # numbers that are none of a block or a transaction
+    except (pa.ArrowException, TypeError):  # numbers that cannot be a block's or a transaction's
         return None
     trees = pairwise([-_POSITIONS, *runs.values.to_pylist()])
     if all(tree == before + 1 or (tree % _POSITIONS == 0 and tree > before) for before, tree in trees):
@@ -98,7 +100,7 @@ def _tree_ends(table: pa.Table) -> list[int] | None:
 
 
 def _is_tree(addresses: tuple[str, ...], separator: str) -> bool:
-    """Whether there is a root, and each frame stands once and in its place."""
+    """Return whether there is a root, and each frame occurs once and in its place."""
     frames = set(addresses)
     if len(frames) != len(addresses) or "" not in frames:
         return False
@@ -109,7 +111,7 @@ _is_tree_known = lru_cache(_KIN_KEPT)(_is_tree)
 
 
 def _fault(address: str, frames: Collection[str], separator: str) -> str | None:
-    """What is wrong with the place of a frame below the root."""
+    """Return what is wrong with the place of a frame below the root, or None."""
     kin = _kin(address, separator)
     if kin is None:
         return "a call frame's trace_address is malformed"
@@ -123,7 +125,7 @@ def _fault(address: str, frames: Collection[str], separator: str) -> str | None:
 
 @lru_cache(_KIN_KEPT)
 def _kin(address: str, separator: str) -> tuple[str, str | None] | None:
-    """The addresses of a frame's parent and of the sibling before it, if it has one; None for a malformed address."""
+    """Return the addresses of a frame's parent and previous sibling (None if it is the first); None if malformed."""
     parent, _, last = address.rpartition(separator)
     if not (last.isascii() and last.isdigit() and len(last) < 10) or str(int(last)) != last:
         return None

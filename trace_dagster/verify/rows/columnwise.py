@@ -1,8 +1,7 @@
-"""Column-wise comparison of rows with proven rows.
+"""Compare rows with proven rows, column by column.
 
-It only confirms equality; on a difference, ``rowwise.py`` finds the row and raises.
-
-The tables have passed the structural checks: in them the faces of a number agree, and counts of an input count it.
+This only confirms equality; on a difference, ``rowwise.py`` finds the row and raises. The tables have passed the
+structural checks, so the columns of one uint256 agree with each other, and byte counts agree with their input.
 """
 
 from __future__ import annotations
@@ -12,15 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trace_dagster.verify.model import Evidence, Header, Rows
+from trace_dagster.verify.model import Evidence, Header, ProvenRows
 from trace_dagster.verify.rows.arrow import plain
 from trace_dagster.verify.rows.calls import OPEN, created_address
 from trace_dagster.verify.rows.comparison import Compared
 from trace_dagster.verify.rows.shared_columns import BELONGS, BLOCK_HASH
-from trace_dagster.verify.rows.uint256_columns import FACES, INPUT_COUNTS
+from trace_dagster.verify.rows.uint256_columns import INPUT_COUNTS, UINT256_SUFFIXES
 
 _Columns = dict[str, pa.ChunkedArray]
-_VALUE = {f"value{face}" for face in FACES}
+_VALUE = {f"value{face}" for face in UINT256_SUFFIXES}
 _TRANSACTION_COLUMNS = {"block_number", "transaction_index", "transaction_type", "success", "gas_used"}
 _LOG_COLUMNS = {
     "block_number", "transaction_index", "log_index", "address", "topic0", "topic1", "topic2", "topic3", "data",
@@ -28,19 +27,19 @@ _LOG_COLUMNS = {
 
 
 def compared(name: str, table: pa.Table, evidence: Evidence, *, deep: bool) -> Compared | None:
-    """What ``verify/rows/rowwise.py`` says of rows that are plainly equal to the proven ones.
+    """Return the result of the comparison if the rows equal the proven ones, as ``rowwise.py`` would.
 
-    None where they are not, where a column it needs is missing, and for datasets it does not know.
+    Return None if they differ, if a needed column is missing, or for a dataset that is not compared by column.
     """
     if evidence.rows is None or name not in _DATASETS:
         return None
     try:
         return _DATASETS[name](table, evidence, evidence.rows, deep)
-    except (pa.ArrowException, KeyError):  # another number of rows, other blocks, a column of another kind
+    except (pa.ArrowException, KeyError):  # another number of rows, other blocks, or a column of another type
         return None
 
 
-def _transactions(table: pa.Table, evidence: Evidence, rows: Rows, deep: bool) -> Compared | None:
+def _transactions(table: pa.Table, evidence: Evidence, rows: ProvenRows, deep: bool) -> Compared | None:
     given, proven = set(table.column_names), rows.transactions
     expected = {name: proven[name] for name in proven.column_names} | _of_blocks(evidence, rows.transaction_ends, given)
     derived = _derived(given, "value_binary", _VALUE) | _derived(given, "input", set(INPUT_COUNTS))
@@ -53,7 +52,7 @@ def _transactions(table: pa.Table, evidence: Evidence, rows: Rows, deep: bool) -
     return Compared(["transactions root", "rows equal the transactions", "receipts root from rows"], covered)
 
 
-def _logs(table: pa.Table, evidence: Evidence, rows: Rows, deep: bool) -> Compared | None:
+def _logs(table: pa.Table, evidence: Evidence, rows: ProvenRows, deep: bool) -> Compared | None:
     given = set(table.column_names)
     expected = {name: rows.logs[name] for name in rows.logs.column_names} | _of_blocks(evidence, rows.log_ends, given)
     if not given >= _LOG_COLUMNS or not same_values(table, expected):
@@ -68,7 +67,7 @@ def _logs(table: pa.Table, evidence: Evidence, rows: Rows, deep: bool) -> Compar
     return done
 
 
-def _calls(table: pa.Table, evidence: Evidence, rows: Rows, deep: bool) -> Compared | None:
+def _calls(table: pa.Table, evidence: Evidence, rows: ProvenRows, deep: bool) -> Compared | None:
     given, proven = set(table.column_names), rows.transactions
     roots = table.filter(pc.equal(plain(table, "trace_address"), ""))
     expected = {
@@ -92,7 +91,9 @@ def _calls(table: pa.Table, evidence: Evidence, rows: Rows, deep: bool) -> Compa
 
 
 def _targets(found: pa.ChunkedArray, proven: pa.Table) -> bool:
-    """Whether each call is to its transaction's target, and each creation that succeeded at the address it gives."""
+    """Return whether each call's target is its transaction's, and each successful creation has the address it must
+    have.
+    """
     wanted = proven["to_address"]
     if not pc.all(pc.or_(pc.is_null(wanted), pc.fill_null(pc.equal(found, wanted), False)), min_count=0).as_py():
         return False
@@ -105,8 +106,8 @@ def _targets(found: pa.ChunkedArray, proven: pa.Table) -> bool:
     return addresses == list(found.filter(creations).to_pylist())
 
 
-def _hashes_belong(table: pa.Table, headers: Sequence[Header], rows: Rows) -> bool:
-    """Whether each row's transaction_hash is that of the transaction at its transaction_index."""
+def _hashes_belong(table: pa.Table, headers: Sequence[Header], rows: ProvenRows) -> bool:
+    """Return whether each row's transaction_hash is that of the transaction at its transaction_index."""
     positions = plain(table, "transaction_index").cast(pa.int64())
     blocks = pc.subtract(plain(table, "block_number").cast(pa.int64()), headers[0].number)
     ends = pa.array(rows.transaction_ends, pa.int64())
@@ -119,7 +120,7 @@ def _hashes_belong(table: pa.Table, headers: Sequence[Header], rows: Rows) -> bo
 
 
 def _of_blocks(evidence: Evidence, ends: Sequence[int], given: set[str]) -> _Columns:
-    """Columns of the block each row is of."""
+    """Return the columns that hold a fact of each row's block."""
     values: dict[str, Callable[[Header], object]] = {
         "block_hash": lambda header: header.hash,
         "timestamp": lambda header: header.timestamp,
@@ -134,12 +135,12 @@ def _of_blocks(evidence: Evidence, ends: Sequence[int], given: set[str]) -> _Col
 
 
 def _derived(given: set[str], base: str, names: set[str]) -> set[str]:
-    """Columns that say what ``base`` says: the structural checks compared them with it."""
+    """Return the given columns that follow from ``base``: the structural checks compared them with it."""
     return names & given if base in given else set()
 
 
 def same_values(table: pa.Table, expected: Mapping[str, pa.ChunkedArray]) -> bool:
-    """Whether those columns the table has hold these values."""
+    """Return whether the table's columns hold these values; columns that the table lacks are skipped."""
     for name in expected.keys() & set(table.column_names):
         values = plain(table, name)
         if not _alike(values.type, expected[name].type) or not values.equals(expected[name].cast(values.type)):
@@ -148,7 +149,7 @@ def same_values(table: pa.Table, expected: Mapping[str, pa.ChunkedArray]) -> boo
 
 
 def _alike(one: pa.DataType, other: pa.DataType) -> bool:
-    """Whether two types hold values of one kind: Arrow would also write a number as text to compare it."""
+    """Return whether two types hold values of one kind. Arrow would also cast a number to text to compare them."""
     return any(is_kind(one) and is_kind(other) for is_kind in _KINDS)
 
 
@@ -158,7 +159,7 @@ _KINDS = (
     lambda kind: pa.types.is_binary(kind) or pa.types.is_large_binary(kind),
     lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
 )
-_DATASETS: dict[str, Callable[[pa.Table, Evidence, Rows, bool], Compared | None]] = {
+_DATASETS: dict[str, Callable[[pa.Table, Evidence, ProvenRows, bool], Compared | None]] = {
     "transactions": _transactions,
     "logs": _logs,
     "geth_calls": _calls,

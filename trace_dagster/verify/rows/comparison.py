@@ -1,4 +1,4 @@
-"""Columns against what they must hold."""
+"""Compare columns with expected values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trace_dagster.verify.rows.arrow import plain
 
 @dataclass(slots=True)
 class Compared:
-    """What a comparison did: names of checks, columns the evidence covers, statements it leaves open."""
+    """The result of a comparison: names of checks, columns that the evidence covers, statements that stay unproven."""
 
     checks: list[str] = field(default_factory=list)
     covered: set[str] = field(default_factory=set)
@@ -23,9 +23,9 @@ class Compared:
 
 
 def compare(table: pa.Table, expected: Mapping[str, Sequence[object]], blocks: Sequence[int]) -> set[str]:
-    """Names of the columns of ``expected`` the table has, once all their values are equal.
+    """Return the columns of ``expected`` that the table has, if all their values are equal.
 
-    ``blocks`` gives each row's block. Raises VerificationFailed with the first value that differs.
+    ``blocks`` gives each row's block. Raise VerificationFailed with the first value that differs.
     """
     found = {name for name in expected if name in table.column_names}
     for name in sorted(found):
@@ -38,12 +38,12 @@ def compare(table: pa.Table, expected: Mapping[str, Sequence[object]], blocks: S
 
 
 def piece_of(headers: Sequence[Header]) -> BlockRange:
-    """The blocks the headers are of."""
+    """Return the block range of consecutive headers."""
     return BlockRange(headers[0].number, headers[-1].number + 1)
 
 
 def counted(rows: int, expected: int, what: str, block: int) -> None:
-    """Raises VerificationFailed unless a block has as many rows as the chain says."""
+    """Raise VerificationFailed unless a block has as many rows as the chain says."""
     if rows != expected:
         raise disagrees(f"the block does not have as many {what} as the chain says", block, expected, rows)
 
@@ -52,4 +52,4 @@ def _equal(values: pa.ChunkedArray, expected: Sequence[object]) -> bool:
     try:
         return bool(values.equals(pa.chunked_array([pa.array(expected, values.type)])))
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
-        return False  # a value the column cannot hold: the loop over both will name it
+        return False  # a value that the column cannot hold: the loop in compare() finds and names it

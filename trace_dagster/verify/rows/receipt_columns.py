@@ -1,4 +1,4 @@
-"""Columns that receipts tell: where receipts are proven anyway, Cryo need not fetch every one of them once more."""
+"""Take columns from proven receipts, so that Cryo does not fetch every receipt a second time."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _MOST_GAS = 1 << 64
 _KEYS = ("block_number", "transaction_index")
 
 
-def are_told(chain_id: int, span: BlockRange, *, proven: bool, quorum: int) -> bool:
-    """Whether the receipts of these blocks can tell: they are ``proven`` and hold a status.
+def receipts_supply(chain_id: int, span: BlockRange, *, proven: bool, quorum: int) -> bool:
+    """Return whether receipts of these blocks supply the columns: they are ``proven`` and hold a status.
 
-    Not under a ``quorum``: others must give the same rows, not a part of them.
+    Under a ``quorum`` they do not: other endpoints must give the same rows, not a part of them.
     """
     return proven and quorum == 1 and has_status(chain_id, span)
 
 
-def asked(dataset: Dataset, stored: Sequence[str], level: str, *, told: bool) -> tuple[str, ...]:
-    """Columns the engine is asked for so that rows can be checked at a level and stored, in schema order."""
-    spared = dataset.receipt_columns if told else ()
+def engine_columns(dataset: Dataset, stored: Sequence[str], level: str, *, proven: bool) -> tuple[str, ...]:
+    """Return the columns that the engine extracts, in schema order: without those that ``proven`` receipts supply."""
+    spared = dataset.receipt_columns if proven else ()
     return tuple(name for name in extracted(dataset, stored, level) if name not in spared)
 
 
-def filled(table: pa.Table, evidence: Evidence, schema: pa.Schema) -> pa.Table:
-    """The rows of a piece with all columns of ``schema``: those the engine was not asked for, out of the evidence.
+def with_receipt_columns(table: pa.Table, evidence: Evidence, schema: pa.Schema) -> pa.Table:
+    """Return the rows of a piece with all columns of ``schema``, adding those that the engine did not extract.
 
-    A row is of the receipt that stands at its place. Raises VerificationFailed where there is not one row for each
-    receipt, or a receipt says what no row can hold.
+    A row belongs to the receipt at its place. Raise VerificationFailed unless there is one row for each receipt, or if
+    a receipt holds a value that no row can hold.
     """
     if schema.names == table.column_names:
         return table

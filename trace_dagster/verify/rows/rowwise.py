@@ -1,7 +1,7 @@
-"""Rows against proven evidence, one function per dataset.
+"""Compare rows with proven evidence, one function per dataset.
 
-Each takes a table with all rows of the headers' blocks, raises VerificationFailed with the first disagreement and says
-which columns the evidence covers. Columns a stream does not store are not compared.
+Each function takes a table with all rows of the headers' blocks. It raises VerificationFailed with the first
+difference, and returns which columns the evidence covers. Columns that a stream does not store are not compared.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trace_dagster.verify.rows.calls import check_calls
 from trace_dagster.verify.rows.comparison import Compared, compare, counted, piece_of
 from trace_dagster.verify.rows.shared_columns import check_block_hashes, check_transaction_hashes
 from trace_dagster.verify.rows.token_transfers import check_token_transfers
-from trace_dagster.verify.rows.uint256_columns import faces, input_counts
+from trace_dagster.verify.rows.uint256_columns import input_counts, uint256_columns
 
 __all__ = [
     "check_balance_diffs",
@@ -40,7 +40,7 @@ Proven = Sequence[Sequence[Outcome]]
 
 
 def check_blocks(table: pa.Table, headers: Sequence[Header]) -> Compared:
-    """Every column is the proven header's; size and total_difficulty_* are in no header."""
+    """Compare every column with the proven header. No header holds size and total_difficulty_*."""
     spans(table, piece_of(headers), one_each=True)
     expected: dict[str, Sequence[object]] = {
         "block_number": [header.number for header in headers],
@@ -69,10 +69,10 @@ def check_transactions(
     proven: Proven | None = None,
     deep: bool = False,
 ) -> Compared:
-    """Every column is the proven transaction's; type, success and gas used give the receipts root.
+    """Compare every column with the proven transaction; type, success and gas_used must give the receipts root.
 
-    from_address is compared with what the node said and covered when ``deep``: senders were recovered from
-    signatures. n_rlp_bytes is not compared: Cryo counts encodings of its own.
+    from_address is compared with the node's value. It counts as covered if ``deep``: senders were then recovered from
+    signatures. n_rlp_bytes is not compared, because Cryo counts an encoding of its own.
     """
     slices = dense(table, piece_of(headers), "transaction_index")
     for header, span, inside in zip(headers, slices, transactions, strict=True):
@@ -96,10 +96,10 @@ def check_logs(
     *,
     proven: Proven | None = None,
 ) -> Compared:
-    """The rows' logs, put into the receipts, give the receipts root and the bloom.
+    """Check that the rows' logs, put into the receipts, give the receipts root and the bloom.
 
-    transaction_hash is compared with the proven transactions, or else with what the receipts' node said and then
-    not covered.
+    transaction_hash is compared with the proven transactions. If there are none, it is compared with the hashes in the
+    node's receipts, and then does not count as covered.
     """
     piece = piece_of(headers)
     known: Iterable[Sequence[Outcome] | None] = repeat(None, len(headers)) if proven is None else proven
@@ -124,7 +124,7 @@ def check_logs(
 
 
 def _sender_column(senders: Sequence[bytes | None]) -> dict[str, Sequence[object]]:
-    """Nothing to compare with where the evidence names no senders."""
+    """Return no column if the evidence lacks a sender."""
     return {} if None in senders else {"from_address": senders}
 
 
@@ -145,7 +145,7 @@ def _transaction_columns(flat: Sequence[tuple[Header, Transaction]]) -> dict[str
         "max_priority_fee_per_gas": [each.max_priority_fee_per_gas for _, each in flat],
         "max_fee_per_gas": [each.max_fee_per_gas for _, each in flat],
         **input_counts(inputs),
-        **faces("value", [each.value for _, each in flat]),
+        **uint256_columns("value", [each.value for _, each in flat]),
     }
 
 
@@ -160,7 +160,7 @@ def _positions(flat: Sequence[tuple[Header, Transaction]]) -> Iterator[int]:
 def _check_outcomes(
     table: pa.Table, headers: Sequence[Header], slices: Sequence[slice], receipts: Receipts, proven: Proven | None
 ) -> set[str]:
-    """type, success and gas_used of the rows, with the receipts' logs, must give the receipts root."""
+    """Check that type, success and gas_used of the rows, with the receipts' logs, give the receipts root."""
     of = kinds(table, required(table, "block_number"))
     success, gas = required(table, "success"), required(table, "gas_used")
     known: Iterable[Sequence[Outcome] | None] = repeat(None, len(headers)) if proven is None else proven
@@ -174,5 +174,5 @@ def _check_outcomes(
 
 
 def _outcome(kind: int, succeeded: bool, total: int, receipt: Receipt) -> Outcome:
-    """Before Byzantium a receipt holds no status: the rows' ``success`` cannot be proven."""
+    """Return a row's outcome. A receipt before Byzantium holds no status, so ``success`` cannot be proven."""
     return kind, status(succeeded) if receipt.post_state is None else first_field(receipt), total, receipt.logs

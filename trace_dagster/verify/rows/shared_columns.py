@@ -1,4 +1,4 @@
-"""block_hash, and transaction_hash with transaction_index: columns many datasets have."""
+"""Check columns that many datasets have: block_hash, and transaction_hash with transaction_index."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from trace_dagster.verify.rows.comparison import Compared, compare
 
 BLOCK_HASH = "block_hash equals the header's"
 BELONGS = "transaction_hash belongs to transaction_index"
-"""What the checks are called, however the columns are compared."""
+"""Names of the checks, for both ways to compare the columns."""
 
 
 def check_block_hashes(table: pa.Table, headers: Sequence[Header]) -> Compared:
-    """Each row's block_hash is its block's; nothing to do for a table without the column."""
+    """Check that each row's block_hash is its block's. A table without the column passes."""
     if "block_hash" not in table.column_names:
         return Compared()
     blocks = required(table, "block_number")
@@ -35,10 +35,11 @@ def check_transaction_hashes(
     *,
     nulls: bool = False,
 ) -> Compared:
-    """Each row's transaction_hash is the one at its transaction_index.
+    """Check that each row's transaction_hash is the one at its transaction_index.
 
-    Covered when the hashes are of proven transactions; receipts only say what a node said. Rows with neither (block
-    rewards in traces) are left out. ``nulls`` lets a hash be missing: Cryo 0.3.2 leaves it out of vm_traces.
+    The column counts as covered if the hashes come from proven transactions; in receipts they are only the node's word.
+    Rows with neither value (block rewards in traces) are skipped. ``nulls`` allows a missing hash, because Cryo 0.3.2
+    leaves it out of vm_traces.
     """
     hashes = hashes_of(headers, transactions, receipts)
     positions, found = column(table, "transaction_index"), column(table, "transaction_hash")
@@ -62,7 +63,7 @@ def hashes_of(
     transactions: Sequence[Sequence[Transaction]] | None,
     receipts: Sequence[Sequence[Receipt]] | None,
 ) -> dict[tuple[int, int | None], bytes | None] | None:
-    """Transaction hash by (block, index): proven ones where there are, else what the receipts say, else None."""
+    """Return transaction hashes by (block, index): proven ones if known, else those in the receipts, else None."""
     if transactions is not None:
         return {
             (header.number, index): each.hash

@@ -1,4 +1,4 @@
-"""Structural verification: rules any correct answer obeys. It proves form, not truth."""
+"""Structural verification: rules that any correct answer obeys. It proves the form of rows, not their truth."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from trace_dagster.errors import VerificationFailed
 from trace_dagster.verify.mismatch import disagrees
 from trace_dagster.verify.rows.arrow import block_at, first, present, require_dense, spans, unequal
 from trace_dagster.verify.rows.calltree import SEPARATORS, require_shape
-from trace_dagster.verify.rows.uint256_columns import check_faces, check_input_counts
+from trace_dagster.verify.rows.uint256_columns import check_input_counts, check_uint256_columns
 
 DENSE_INDEX = {"transactions": "transaction_index", "logs": "log_index"}
-"""Datasets that hold every item of a block, so that the index counts 0, 1, 2, ..."""
+"""Datasets that hold every item of a block, so that their index counts 0, 1, 2, ..."""
 
 
 def check_structure(dataset: Dataset, table: pa.Table, piece: BlockRange, chain_id: int) -> list[str]:
-    """Check one piece; returns the names of the checks done, the same for the same columns whatever the rows.
+    """Check one piece; return the names of the checks, which depend on the columns and not on the rows.
 
-    Raises VerificationFailed with the first block that is wrong.
+    Raise VerificationFailed with the first block that is wrong.
     """
     done = ["block_number in range", "rows in block order"]
     slices = spans(table, piece, one_each=dataset.name == "blocks")
@@ -42,7 +42,7 @@ def check_structure(dataset: Dataset, table: pa.Table, piece: BlockRange, chain_
 
 
 def _check_values(table: pa.Table) -> list[str]:
-    done = [f"faces of {base} agree" for base in check_faces(table)]
+    done = [f"columns of {base} agree" for base in check_uint256_columns(table)]
     if check_input_counts(table):
         done.append("n_input counts the input")
     return done
@@ -75,7 +75,7 @@ def _check_key(dataset: Dataset, table: pa.Table, slices: list[slice]) -> list[s
         require_dense(table, slices, DENSE_INDEX[dataset.name])
         return ["unique natural key", f"{DENSE_INDEX[dataset.name]} contiguous per block"]
     if dataset.name in SEPARATORS and "trace_address" in table.column_names:
-        return ["unique natural key"]  # a frame that stands twice is in no tree
+        return ["unique natural key"]  # a frame that occurs twice is in no tree
     if len(dataset.natural_key) != 2:
         _check_unique(table, list(dataset.natural_key))
         return ["unique natural key"]

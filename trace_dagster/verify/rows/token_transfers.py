@@ -1,4 +1,4 @@
-"""Token transfers, derived from proven logs by Cryo 0.3.2's own rule."""
+"""Check token transfers, which Cryo 0.3.2 derives from logs by a rule of its own."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from trace_dagster.verify.model import Header, Log, Receipt, Transaction
 from trace_dagster.verify.rows.arrow import spans
 from trace_dagster.verify.rows.comparison import Compared, compare, counted, piece_of
 from trace_dagster.verify.rows.shared_columns import check_transaction_hashes
-from trace_dagster.verify.rows.uint256_columns import faces
+from trace_dagster.verify.rows.uint256_columns import uint256_columns
 
 TRANSFER = bytes.fromhex("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef")
-"""keccak("Transfer(address,address,uint256)"): ERC-20's and ERC-721's first topic alike."""
+"""keccak("Transfer(address,address,uint256)"), the first topic of ERC-20 and ERC-721."""
 
 _FORMS = {"erc20_transfers": (3, 32, "value"), "erc721_transfers": (4, 0, "token_id")}
-"""Topics, bytes of data, and the uint256 column. Tried against the engine with every other combination."""
+"""Number of topics, bytes of data, and the uint256 column. The engine was tried with every other combination."""
 
 _Row = tuple[int, bytes, int, int, bytes, bytes, bytes, int]
 
@@ -28,10 +28,10 @@ def check_token_transfers(
     receipts: Sequence[Sequence[Receipt]],
     transactions: Sequence[Sequence[Transaction]] | None = None,
 ) -> Compared:
-    """The rows are exactly the transfers in the proven logs, in order.
+    """Check that the rows are exactly the transfers in the proven logs, in order.
 
-    Both datasets call the token ``erc20``; addresses are the topics' last 20 bytes. transaction_hash is covered
-    when there are proven transactions.
+    Both datasets call the token ``erc20``. Addresses are the last 20 bytes of topics. transaction_hash counts as
+    covered if there are proven transactions.
     """
     slices = spans(table, piece_of(headers))
     rows: list[_Row] = []
@@ -45,7 +45,7 @@ def check_token_transfers(
 
 
 def is_transfer(name: str, log: Log) -> bool:
-    """Whether Cryo makes a row of dataset ``name`` from this log."""
+    """Return whether Cryo makes a row of dataset ``name`` from this log."""
     topics, size, _ = _FORMS[name]
     return len(log[1]) == topics and log[1][0] == TRANSFER and len(log[2]) == size
 
@@ -65,4 +65,4 @@ def _transfers(name: str, header: Header, receipts: Sequence[Receipt]) -> Iterat
 def _columns(name: str, rows: list[_Row]) -> dict[str, Sequence[object]]:
     names = ("block_number", "block_hash", "transaction_index", "log_index", "erc20", "from_address", "to_address")
     plain: dict[str, Sequence[object]] = {key: [row[at] for row in rows] for at, key in enumerate(names)}
-    return {**plain, **faces(_FORMS[name][2], [row[7] for row in rows])}
+    return {**plain, **uint256_columns(_FORMS[name][2], [row[7] for row in rows])}

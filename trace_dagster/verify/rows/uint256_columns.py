@@ -1,4 +1,4 @@
-"""Columns that say one thing in several ways: the three faces of a uint256, the byte counts of an input."""
+"""Check columns that hold one value in several forms: the three columns of a uint256, the byte counts of an input."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from trace_dagster.errors import VerificationFailed
 from trace_dagster.verify.mismatch import disagrees
 from trace_dagster.verify.rows.arrow import block_at, column, first, plain
 
-FACES = ("_binary", "_string", "_f64")
+UINT256_SUFFIXES = ("_binary", "_string", "_f64")
 INPUT_COUNTS = ("n_input_bytes", "n_input_zero_bytes", "n_input_nonzero_bytes")
 
 
-def numbers_with_faces(table: pa.Table) -> list[str]:
-    """Names of the uint256 values that have at least two of their faces in the table, sorted."""
-    bases = {name.removesuffix(face) for name in table.column_names for face in FACES if name.endswith(face)}
-    return sorted(base for base in bases if sum(base + face in table.column_names for face in FACES) > 1)
+def uint256_values(table: pa.Table) -> list[str]:
+    """Return the names of the uint256 values that have at least two of their columns in the table, sorted."""
+    bases = {name.removesuffix(face) for name in table.column_names for face in UINT256_SUFFIXES if name.endswith(face)}
+    return sorted(base for base in bases if sum(base + face in table.column_names for face in UINT256_SUFFIXES) > 1)
 
 
-def check_faces(table: pa.Table) -> list[str]:
-    """The faces of each uint256 must agree; returns the names of those checked."""
-    found = numbers_with_faces(table)
+def check_uint256_columns(table: pa.Table) -> list[str]:
+    """Raise VerificationFailed unless the columns of each uint256 agree; return the names of the values checked."""
+    found = uint256_values(table)
     if not found:
         return []
-    for base, agreeing in zip(found, _plainly_agreeing(table, found), strict=True):
+    for base, agreeing in zip(found, _exactly_agreeing(table, found), strict=True):
         if not pc.all(agreeing, min_count=0).as_py():
             _check_faces(table.filter(pc.invert(agreeing)), base)
     return found
 
 
-def faces(base: str, values: list[int | None]) -> dict[str, list[object]]:
-    """What each face of a uint256 column holds: 32 bytes big-endian, decimal text, the nearest double."""
+def uint256_columns(base: str, values: list[int | None]) -> dict[str, list[object]]:
+    """Return the columns of a uint256: 32 bytes big-endian, decimal text, the nearest double."""
     return {
         f"{base}_binary": [None if value is None else value.to_bytes(32, "big") for value in values],
         f"{base}_string": [None if value is None else str(value) for value in values],
@@ -41,7 +41,7 @@ def faces(base: str, values: list[int | None]) -> dict[str, list[object]]:
 
 
 def input_counts(inputs: list[bytes]) -> dict[str, list[int]]:
-    """The byte counts Cryo derives from a transaction's input."""
+    """Return the byte counts that Cryo derives from a transaction's input."""
     zeros = [data.count(0) for data in inputs]
     sizes = [len(data) for data in inputs]
     return dict(
@@ -50,7 +50,9 @@ def input_counts(inputs: list[bytes]) -> dict[str, list[int]]:
 
 
 def check_input_counts(table: pa.Table) -> bool:
-    """The n_input_* columns must count the input; False when there is nothing to compare."""
+    """Raise VerificationFailed unless the n_input_* columns count the input. Return False if there is nothing to
+    compare.
+    """
     present = [name for name in INPUT_COUNTS if name in table.column_names]
     if "input" not in table.column_names or not present:
         return False
@@ -68,23 +70,23 @@ def check_input_counts(table: pa.Table) -> bool:
     return True
 
 
-def _plainly_agreeing(table: pa.Table, bases: list[str]) -> list[pa.ChunkedArray]:
-    """For each number, which rows are known to agree: null in every face, or equal and below 2^127.
+def _exactly_agreeing(table: pa.Table, bases: list[str]) -> list[pa.ChunkedArray]:
+    """Return for each value which rows are known to agree: null in every column, or equal and below 2^127.
 
-    There the arithmetic of columns is exact; the others need Python's.
+    Column arithmetic is exact for those. The other rows need Python's integers.
     """
-    given = {base: [base + face for face in FACES if base + face in table.column_names] for base in bases}
+    given = {base: [base + face for face in UINT256_SUFFIXES if base + face in table.column_names] for base in bases}
     names = [name for columns in given.values() for name in columns]
     try:
         frame = pl.DataFrame(pl.from_arrow(pa.table({name: plain(table, name) for name in names})))
-        agreeing = frame.select(_agree_plainly(base, columns).alias(base) for base, columns in given.items())
-    except (pl.exceptions.PolarsError, pa.ArrowException):  # columns of other types: left to the exact comparison
+        agreeing = frame.select(_agree_exactly(base, columns).alias(base) for base, columns in given.items())
+    except (pl.exceptions.PolarsError, pa.ArrowException):  # columns of other types are left to the exact comparison
         return [pa.chunked_array([pa.array([False] * table.num_rows, pa.bool_())])] * len(bases)
     return [agreeing[base].to_arrow() for base in bases]
 
 
-def _agree_plainly(base: str, names: list[str]) -> pl.Expr:
-    binary, text, double = (pl.col(base + face) for face in FACES)
+def _agree_exactly(base: str, names: list[str]) -> pl.Expr:
+    binary, text, double = (pl.col(base + face) for face in UINT256_SUFFIXES)
     low = binary.bin.slice(16, 16).bin.reinterpret(dtype=pl.Int128, endianness="big")
     value = low if f"{base}_binary" in names else text.cast(pl.Int128, strict=False)
     rules = {
@@ -98,9 +100,9 @@ def _agree_plainly(base: str, names: list[str]) -> pl.Expr:
 
 def _check_faces(table: pa.Table, base: str) -> None:
     blocks = plain(table, "block_number").to_pylist()
-    given = {face: column(table, base + face) for face in FACES}
+    given = {face: column(table, base + face) for face in UINT256_SUFFIXES}
     values = _numbers(base, given["_binary"], given["_string"], blocks)
-    for name, expected in faces(base, values).items():
+    for name, expected in uint256_columns(base, values).items():
         if name in table.column_names:
             _agree(f"{name} does not agree with the value's other columns", blocks, expected, column(table, name) or [])
 
@@ -108,7 +110,7 @@ def _check_faces(table: pa.Table, base: str) -> None:
 def _numbers(
     base: str, binary: list[bytes | None] | None, string: list[str | None] | None, blocks: list[int]
 ) -> list[int | None]:
-    """The exact numbers, from whichever exact face is there: two faces always include one."""
+    """Return the exact numbers from an exact column; two columns of a value always include one."""
     if binary is not None:
         return [None if value is None else int.from_bytes(value[:33], "big") % 2**256 for value in binary]
     assert string is not None

@@ -22,7 +22,7 @@ from tests.support.proven import DEVCHAIN, REAL, devchain, real, real_folder
 from trace_dagster.evidence.parts import EvidenceParts, joined
 from trace_dagster.verify import fast_path
 from trace_dagster.verify.commitments import trie
-from trace_dagster.verify.fast_path import await_compiled, prove_plain
+from trace_dagster.verify.fast_path import await_compiled, prove_in_columns
 from trace_dagster.verify.native import keccak as native_keccak
 from trace_dagster.verify.native import trie as native_trie
 from trace_dagster.verify.native.blocks import room
@@ -63,9 +63,9 @@ def test_roots(count):
 
 
 def test_blocks_apart_and_together():
-    headers, rows = prove_plain(whole(), FIRST)
+    headers, rows = prove_in_columns(whole(), FIRST)
     one = EvidenceParts.in_columns(headers, rows)
-    each = [EvidenceParts.in_columns(*prove_plain(texts(at, at + 1), FIRST + at)) for at in range(len(DEVCHAIN))]
+    each = [EvidenceParts.in_columns(*prove_in_columns(texts(at, at + 1), FIRST + at)) for at in range(len(DEVCHAIN))]
     for found in (joined(each), joined([one.slice(0, 5), one.slice(5, 6), one.slice(6, len(DEVCHAIN))])):
         assert found.rows.transactions.equals(rows.transactions)
         assert found.rows.logs.equals(rows.logs)
@@ -84,8 +84,8 @@ def test_real_blocks_are_plain(number):
 
 
 def test_another_number_than_asked_for_is_not_plain():
-    assert prove_plain(whole(), FIRST + 1) is None
-    assert prove_plain(whole()[1:] + whole()[:1], FIRST) is None
+    assert prove_in_columns(whole(), FIRST + 1) is None
+    assert prove_in_columns(whole()[1:] + whole()[:1], FIRST) is None
 
 
 def objects(answers):
@@ -130,7 +130,7 @@ def test_what_a_hash_covers_cannot_differ():
                     value = each[name]
                     each[name] = value[:-1] + ("1" if value[-1] != "1" else "2")
                     texts_ = [json.dumps(answer).encode() for answer in answers]
-                    assert (prove_plain(texts_, FIRST + at) is None) == (in_python(texts_, FIRST + at) is None)
+                    assert (prove_in_columns(texts_, FIRST + at) is None) == (in_python(texts_, FIRST + at) is None)
                     each[name] = value
 
 
@@ -153,7 +153,7 @@ def test_white_space_order_and_unknown_members_do_not_matter():
 def test_an_escape_is_left_to_python():
     answers = texts(1, 2)
     answers[0] = answers[0].replace(b'"0x', b'"\\u0030x', 1)
-    assert prove_plain(answers, FIRST + 1) is None
+    assert prove_in_columns(answers, FIRST + 1) is None
     assert in_python(answers, FIRST + 1) is not None
 
 
@@ -166,9 +166,9 @@ def test_a_second_list_of_logs_adds_no_rows():
     forged = logs.replace(json.loads(logs)[0]["address"], "0x" + "ab" * 20)
     for first, second in ((forged, logs), (logs, forged), ("[]", logs), (logs, "[]"), (logs, logs)):
         text = json.dumps(receipts).replace(f'"logs": {logs}', f'"logs": {first}, "logs": {second}', 1)
-        assert prove_plain([json.dumps(block).encode(), text.encode()], FIRST + at) is None
+        assert prove_in_columns([json.dumps(block).encode(), text.encode()], FIRST + at) is None
     text = json.dumps(block).replace('"transactions": [', '"transactions": [], "transactions": [', 1)
-    assert prove_plain([text.encode(), json.dumps(receipts).encode()], FIRST + at) is None
+    assert prove_in_columns([text.encode(), json.dumps(receipts).encode()], FIRST + at) is None
 
 
 @pytest.mark.parametrize("other", ["1", "17", '"x"', "null", "{}", "true"])
@@ -178,7 +178,7 @@ def test_what_is_no_list_is_no_number_of_rows(other):
     for members in (f'{{"transactions": {other}, {header[1:]}', f'{header[:-1]}, "transactions": {other}}}'):
         for words in (b'["cumulativeGasUsed"', b'[{"logs": %s}, "topics"' % other.encode()):
             receipts = words + b', "cumulativeGasUsed", "topics"' * 3000 + b"]"
-            assert prove_plain([members.encode(), receipts], FIRST) is None
+            assert prove_in_columns([members.encode(), receipts], FIRST) is None
 
 
 def test_rows_do_not_keep_the_room_they_were_found_in(monkeypatch):
@@ -192,7 +192,7 @@ def test_rows_do_not_keep_the_room_they_were_found_in(monkeypatch):
 
     monkeypatch.setattr("trace_dagster.verify.native.columns.room", kept)
     for start in range(len(DEVCHAIN)):
-        found = prove_plain(texts(start, start + 1), FIRST + start)
+        found = prove_in_columns(texts(start, start + 1), FIRST + start)
         assert found is not None
         gc.collect()
         assert rooms[-1]() is None
@@ -226,7 +226,7 @@ def test_answers_that_need_too_much_room_are_left_to_python(monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr("trace_dagster.verify.native.columns.room", full)
-    assert prove_plain(whole(), FIRST) is None
+    assert prove_in_columns(whole(), FIRST) is None
 
 
 def test_changed_bytes():
@@ -262,13 +262,13 @@ def test_the_first_proofs_wait_for_the_code_but_not_until_it_is_compiled(monkeyp
     monkeypatch.setattr(fast_path, "import_module", late)
     fast_path._compiled.cache_clear()
     try:
-        assert prove_plain(whole(), FIRST) is not None
+        assert prove_in_columns(whole(), FIRST) is not None
         monkeypatch.setattr(fast_path, "READ_SECONDS", 0.0)
         fast_path._compiled.cache_clear()
-        assert prove_plain(whole(), FIRST) is None
+        assert prove_in_columns(whole(), FIRST) is None
         slowly.set()
         await_compiled()
-        assert prove_plain(whole(), FIRST) is not None
+        assert prove_in_columns(whole(), FIRST) is not None
     finally:
         slowly.set()
         monkeypatch.undo()
@@ -283,12 +283,12 @@ def test_python_proves_where_the_code_cannot_be_compiled(monkeypatch):
     monkeypatch.setattr(fast_path, "import_module", broken)
     fast_path._compiled.cache_clear()
     try:
-        assert prove_plain(whole(), FIRST) is None
+        assert prove_in_columns(whole(), FIRST) is None
         with pytest.raises(OSError, match="not now"):
             await_compiled()
-        assert prove_plain(whole(), FIRST) is None
+        assert prove_in_columns(whole(), FIRST) is None
     finally:
         monkeypatch.undo()
         fast_path._compiled.cache_clear()
         await_compiled()
-    assert prove_plain(whole(), FIRST) is not None
+    assert prove_in_columns(whole(), FIRST) is not None

@@ -11,7 +11,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import catalogue, dataset
 from trace_dagster.errors import VerificationFailed
 from trace_dagster.verify.check import LEVELS, check, extracted
-from trace_dagster.verify.rows.receipt_columns import are_told, asked, filled
+from trace_dagster.verify.rows.receipt_columns import engine_columns, receipts_supply, with_receipt_columns
 
 TRANSACTIONS = dataset("transactions")
 TOLD = list(TRANSACTIONS.receipt_columns)
@@ -32,7 +32,7 @@ def test_rows_filled_from_receipts_are_those_cryo_gives(which):
     found = case(which)
     rows = whole(found)
     for evidence in both_kinds(found):
-        given_rows = filled(rows.drop_columns(TOLD), evidence, rows.schema)
+        given_rows = with_receipt_columns(rows.drop_columns(TOLD), evidence, rows.schema)
         assert given_rows.equals(rows)
         assert given_rows.schema.equals(rows.schema)
         assert check(TRANSACTIONS, given_rows, found.piece, found.chain_id, evidence).level == "full"
@@ -41,7 +41,7 @@ def test_rows_filled_from_receipts_are_those_cryo_gives(which):
 def test_rows_with_every_column_are_left_alone():
     rows = whole(devchain())
     lie = rows.set_column(rows.column_names.index("gas_used"), "gas_used", pa.array([1] * rows.num_rows, pa.uint64()))
-    assert filled(lie, devchain().evidence, rows.schema) is lie
+    assert with_receipt_columns(lie, devchain().evidence, rows.schema) is lie
 
 
 @given(st.data())
@@ -56,7 +56,7 @@ def test_rows_that_are_not_those_of_the_receipts_are_refused(data):
     )
     for evidence in both_kinds(devchain()):
         with pytest.raises(VerificationFailed) as caught:
-            filled(rows.take(pa.array(wrong, pa.int64())), evidence, whole(devchain()).schema)
+            with_receipt_columns(rows.take(pa.array(wrong, pa.int64())), evidence, whole(devchain()).schema)
         assert "block" in caught.value.facts
 
 
@@ -66,7 +66,7 @@ def test_a_transaction_a_node_left_out_is_named(row):
     kept = [place for place in range(rows.num_rows) if place != row % rows.num_rows]
     for evidence in both_kinds(devchain()):
         with pytest.raises(VerificationFailed, match=r"transaction_index|as many transactions"):
-            filled(rows.take(kept), evidence, whole(devchain()).schema)
+            with_receipt_columns(rows.take(kept), evidence, whole(devchain()).schema)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,9 @@ def test_receipts_that_say_what_no_row_can_are_refused(wrong, said):
     lying = [[replace(each, **wrong) for each in inside] for inside in found.evidence.receipts]
     first = next(header.number for header, inside in zip(found.evidence.headers, lying, strict=True) if inside)
     with pytest.raises(VerificationFailed, match=f"{said}.*block={first}"):
-        filled(whole(found).drop_columns(TOLD), replace(found.evidence, receipts=lying), whole(found).schema)
+        with_receipt_columns(
+            whole(found).drop_columns(TOLD), replace(found.evidence, receipts=lying), whole(found).schema
+        )
 
 
 @pytest.mark.parametrize("name", catalogue())
@@ -91,8 +93,8 @@ def test_cryo_is_asked_for_what_receipts_do_not_tell(name, level):
     known = dataset(name)
     stored = known.stored_columns()
     every = extracted(known, stored, level)
-    assert asked(known, stored, level, told=False) == every
-    spared = set(every) - set(asked(known, stored, level, told=True))
+    assert engine_columns(known, stored, level, proven=False) == every
+    spared = set(every) - set(engine_columns(known, stored, level, proven=True))
     assert spared == ({"gas_used", "success"} if name == "transactions" else set())
 
 
@@ -107,4 +109,4 @@ def test_cryo_is_asked_for_what_receipts_do_not_tell(name, level):
     ],
 )
 def test_only_proven_receipts_with_a_status_tell_and_only_of_one_endpoints_rows(chain_id, start, proven, quorum, told):
-    assert are_told(chain_id, BlockRange(start, start + 5), proven=proven, quorum=quorum) is told
+    assert receipts_supply(chain_id, BlockRange(start, start + 5), proven=proven, quorum=quorum) is told
