@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
   if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then echo $$p; break; fi; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev node demo up down test lint check format faults soak mutants schema bench silent-loss screenshots lock clean
+.PHONY: help install install-dev node demo up down test lint check format faults soak mutants schema bench silent-loss screenshots docs-tables lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ silent-loss: install-dev ## What bare Cryo loses before a node that lies: a tabl
 
 screenshots: install-dev ## Take the pictures in docs/images with a real browser (needs chromium)
 	$(BIN)/python docs/screenshot.py
+
+docs-tables: install-dev ## Write the tables of docs/ that are made from the code
+	$(BIN)/python docs/variables.py
 
 lock: install-dev ## Pin and hash every dependency anew
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras --no-emit-index-url --quiet pyproject.toml --group build -o requirements.txt

@@ -16,6 +16,7 @@ import psycopg
 from bench import node
 from bench.usage import Usage, await_idle
 from trace_dagster.cli.commands import apply_file, watch
+from trace_dagster.config.settings import Settings, settings_from
 from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.lite.processes import STACK_VARIABLE
 from trace_dagster.lite.stack import Stack
@@ -114,7 +115,7 @@ def stack(rpc: str, **settings: str) -> Iterator[dict[str, str]]:
             f"TRACE_RPC_POOL_{POOL.upper()}_URL": rpc,
             **settings,
         }
-        with Stack(Path(home), environment).running(_say) as state:
+        with Stack(Settings.read(environment)).running(_say) as state:
             yield {**environment, **state.environment(), STACK_VARIABLE: state.stack_id}
 
 
@@ -138,7 +139,7 @@ def sync(
     with Usage(environment[STACK_VARIABLE], CLOCK_SECONDS) as usage:
         started = time.time()
         apply(name, environment, blocks=blocks, chunk=chunk, verify=verify, datasets=datasets, pool=pool)
-        if watch(name, environment, _say):
+        if watch(name, settings_from(environment), _say):
             sys.exit(f"error: {name} did not commit everything")
     with psycopg.connect(environment["TRACE_POSTGRES_URL"]) as connection:
         row = connection.execute(_COMMITS, [name]).fetchone()
@@ -163,7 +164,7 @@ def apply(
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(text)
         file.flush()
-        apply_file(Path(file.name), environment, lambda _: None)
+        apply_file(Path(file.name), settings_from(environment), lambda _: None)
 
 
 def hide(environment: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ import sys
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from trace_dagster.config.settings import s3_access
+from trace_dagster.config.settings import Settings
 from trace_dagster.errors import TraceError
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.objects import ensure_bucket
@@ -24,7 +24,7 @@ def is_private(access: S3Access) -> bool:
 
 def main() -> None:
     try:
-        access = s3_access(os.environ)
+        access = Settings.read(os.environ).s3
         ensure_bucket(access)
     except TraceError as error:
         sys.exit(f"error: {error}")

@@ -20,7 +20,8 @@ from pathlib import Path
 from playwright.sync_api import BrowserContext, Error, Page, sync_playwright
 from playwright.sync_api import TimeoutError as NotShown
 
-from trace_dagster.config.running_stack import home_of, load_state
+from trace_dagster.config.running_stack import load_state
+from trace_dagster.config.settings import Settings
 
 IMAGES = Path(__file__).parent / "images"
 VIEWPORT = {"width": 1400, "height": 900}
@@ -93,7 +94,7 @@ def browser_path(given: str | None) -> str | None:
 
 def running_url() -> str:
     """The web server of the stack under TRACE_HOME."""
-    state = load_state(home_of(os.environ))
+    state = load_state(Settings.read(os.environ).home)
     if state is None:
         sys.exit("error: no stack is running here: start one with `trace-lite demo --keep`, or give --url")
     return state.web_url

@@ -21,7 +21,7 @@ from trace_dagster.registry.jobs import Jobs
 from trace_dagster.registry.publications import Publications
 from trace_dagster.registry.streams import StreamSpec
 from trace_dagster.registry.tasks import Tasks
-from trace_dagster.rpc.pools import RpcPool, pool_named
+from trace_dagster.rpc.pools import RpcPool
 from trace_dagster.wakeups.outbox import Outbox
 from trace_dagster.wakeups.postgres import PgQueueDriver
 
@@ -62,9 +62,9 @@ class Runtime:
         """Leases and fencing."""
         return Tasks(
             self.database,
-            lease_ttl_seconds=self.settings.lease_ttl_seconds,
-            max_attempts=self.settings.max_attempts,
-            retry_base_seconds=self.settings.retry_base_seconds,
+            lease_ttl_seconds=self.settings.ranges.lease_ttl_seconds,
+            max_attempts=self.settings.ranges.max_attempts,
+            retry_base_seconds=self.settings.ranges.retry_base_seconds,
         )
 
     @cached_property
@@ -103,7 +103,7 @@ class Runtime:
     @cached_property
     def dispatcher(self) -> Dispatcher:
         """Wake-ups to runs."""
-        return Dispatcher(self.database, self.jobs, self.queue, ranges_per_run=self.settings.ranges_per_run)
+        return Dispatcher(self.database, self.jobs, self.queue, ranges_per_run=self.settings.ranges.ranges_per_run)
 
     @cached_property
     def publications(self) -> Publications:
@@ -142,9 +142,9 @@ class Runtime:
     @cached_property
     def engine(self) -> Engine:
         """The extraction engine that TRACE_CRYO_MODE names."""
-        from trace_dagster.engine.select import engine_from
+        from trace_dagster.engine.select import selected_engine
 
-        return engine_from(self.settings.environment)
+        return selected_engine(**self.settings.engine.selection)
 
     @property
     def needs_rpc(self) -> bool:
@@ -156,7 +156,7 @@ class Runtime:
         """The choice of endpoints that are asked through a gateway."""
         from trace_dagster.gateway.routing import GatewayRouting
 
-        return GatewayRouting(self.settings.environment)
+        return GatewayRouting(self.settings)
 
     @cached_property
     def pools(self) -> StreamPools:
@@ -233,4 +233,4 @@ class Runtime:
         )
 
     def _pool_named(self, name: str) -> RpcPool:
-        return pool_named(name, self.settings.environment)
+        return self.settings.pool(name)

@@ -16,6 +16,7 @@ from tests.support.replay import replaying
 from trace_dagster.chaos_rpc.proxy import chaos_rpc
 from trace_dagster.chaos_rpc.state import ChaosRpc
 from trace_dagster.config.running_stack import StackState
+from trace_dagster.config.settings import Settings
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.lite.stack import Stack
 
@@ -129,7 +130,7 @@ def stack(open_folder, real_blocks, node, growing, lines) -> Iterator[Running]:
     if growing is not None:
         environment["TRACE_RPC_POOL_GROWING_URL"] = growing.url
     said: list[str] = []
-    with Stack(home, environment).running(said.append) as state:
+    with Stack(Settings.read({**environment, "TRACE_HOME": str(home)})).running(said.append) as state:
         for line in lines:
             line.upstream_url = state.environment()["TRACE_RPC_POOL_DEVCHAIN_URL"]
         yield Running(home, state, environment)

@@ -14,6 +14,7 @@ from tests.acceptance.conftest import BLOCKS, ROOT
 from tests.acceptance.jobs import FOUR, job_file
 from trace_dagster.blocks import BlockRange
 from trace_dagster.cli.dagster_client import DagsterWeb
+from trace_dagster.config.settings import settings_from
 from trace_dagster.devchain import constants
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
@@ -206,7 +207,11 @@ def test_downstream_assets_load_one_or_many_committed_partitions(stack, synced, 
     from dagster import InMemoryIOManager, SourceAsset
 
     source = SourceAsset(upstream, partitions_def=partitions)
-    resources = {RUNTIME: runtime_resource(dict(os.environ)), IO_MANAGER: commit_io_manager, "mem": InMemoryIOManager()}
+    resources = {
+        RUNTIME: runtime_resource(settings_from(os.environ)),
+        IO_MANAGER: commit_io_manager,
+        "mem": InMemoryIOManager(),
+    }
     key = BlockRange(300, 400).key
     assert materialize([one, source], partition_key=key, resources=resources, selection=[one]).success
     assert materialize([whole, source], resources=resources, selection=[whole]).success

@@ -32,7 +32,7 @@ from tests.support.lake_truth import COLUMNS, differences
 from tests.support.registry import assert_registry_sound
 from trace_dagster.chaos_rpc.proxy import ChaosRpc, chaos_rpc
 from trace_dagster.config.running_stack import StackState, load_state
-from trace_dagster.config.settings import s3_access
+from trace_dagster.config.settings import Settings
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.constants import CHAIN_ID, FINAL_BEHIND
 from trace_dagster.lite.devchain import SEED as CHAIN_SEED
@@ -320,7 +320,7 @@ class Soak:
         chain = DevChain(CHAIN_SEED, self._options.blocks)
         variables = self._state.environment()
         database = Database(variables["TRACE_POSTGRES_URL"])
-        store = ObjectStore(s3_access(variables))
+        store = ObjectStore(Settings.read(variables).s3)
         try:
             wrong = differences(database, store, chain, self._options.blocks)
             self.report.problems += [f"{dataset}: {text}" for dataset, text in wrong.items()]
@@ -453,7 +453,7 @@ def soak_environment(home: Path, options: Options, proxy: ChaosRpc) -> dict[str,
 def _running(home: Path, environment: dict[str, str], say: Say) -> Iterator[StackState]:
     """A stack with a supervisor of its own process: it must be there to restart what is killed."""
     try:
-        yield Stack(home, environment).start_detached(say)
+        yield Stack(Settings.read({**environment, "TRACE_HOME": str(home)})).start_detached(say)
     finally:
         down(home)
 

@@ -18,13 +18,14 @@ import pytest
 
 from tests.support.nodes import serving
 from trace_dagster.blocks import BlockRange
+from trace_dagster.config.settings import Settings
 from trace_dagster.datasets.catalogue import catalogue, dataset
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.binary import CryoBinary, sweep
 from trace_dagster.engine.embedded import EmbeddedCryo
 from trace_dagster.engine.fake import FakeCryo
-from trace_dagster.engine.select import engine_from
+from trace_dagster.engine.select import selected_engine
 from trace_dagster.engine.workers import CallFailed
 from trace_dagster.errors import ExtractionFailed, InvalidInput, Unavailable, UnknownFormat
 from trace_dagster.extraction.extractor import Extractor
@@ -305,10 +306,10 @@ def test_the_catalogues_schema_is_the_engines_own(engine, pool, name):
 
 def test_the_mode_must_be_known_and_a_binary_must_exist(tmp_path):
     with pytest.raises(InvalidInput, match="must be real or fake, not 'reel'; did you mean 'real'"):
-        engine_from({"TRACE_CRYO_MODE": "reel"})
+        selected_engine(**Settings.read({"TRACE_CRYO_MODE": "reel"}).engine.selection)
     with pytest.raises(InvalidInput, match="TRACE_CRYO_BIN is not an executable file"):
-        engine_from({"TRACE_CRYO_BIN": str(tmp_path / "absent")})
-    assert engine_from({"TRACE_CRYO_MODE": "fake"}).name == "fake"
+        selected_engine(**Settings.read({"TRACE_CRYO_BIN": str(tmp_path / "absent")}).engine.selection)
+    assert selected_engine(**Settings.read({"TRACE_CRYO_MODE": "fake"}).engine.selection).name == "fake"
 
 
 def test_a_pool_of_another_chain_is_refused(pool):

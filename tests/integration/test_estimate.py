@@ -14,6 +14,7 @@ from tests.support.nodes import counting, forwarding, running, serving
 from trace_dagster.blocks import BlockRange, cells
 from trace_dagster.cli import main
 from trace_dagster.config.chain_sync import read
+from trace_dagster.config.settings import Settings
 from trace_dagster.datasets.catalogue import catalogue
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.constants import CHAIN_ID, FINAL_BEHIND
@@ -73,7 +74,7 @@ def pool(url, **settings):
 
 
 def planned(path, variables, blocks=SAMPLE):
-    found = estimate(path, variables, lambda _: None, sample_blocks=blocks)
+    found = estimate(path, Settings.read(variables), lambda _: None, sample_blocks=blocks)
     return {each.dataset_key: each for each in found.streams}
 
 
@@ -181,12 +182,12 @@ def test_what_is_committed_is_left_out_and_nothing_is_changed(node, job, postgre
     path = job(streams=("blocks", "logs"), verify="structural")
     variables = {**pool(node), "TRACE_POSTGRES_URL": postgres_url}
     with applied(path, postgres_url, s3, node) as (runtime, specs):
-        before = estimate(path, variables, lambda _: None, sample_blocks=0)
+        before = estimate(path, Settings.read(variables), lambda _: None, sample_blocks=0)
         assert before.notes[0] == "nothing is committed yet"
         assert [each.counts.ranges for each in before.streams] == [2, 2]
         sync(runtime, specs["blocks"])
         rows = stored(runtime.database)
-        after = estimate(path, variables, lambda _: None, sample_blocks=SAMPLE)
+        after = estimate(path, Settings.read(variables), lambda _: None, sample_blocks=SAMPLE)
         assert stored(runtime.database) == rows
     blocks, logs = after.streams
     assert (blocks.counts.ranges, blocks.committed_blocks, blocks.sample) == (0, END, None)
@@ -207,7 +208,7 @@ def test_the_registry_refuses_what_it_would_refuse_to_apply(job, node, postgres_
 
 def test_a_registry_that_is_away_is_said_and_the_plan_is_made(job, node):
     away = "postgresql://nobody@127.0.0.1:9/none?connect_timeout=2"
-    found = estimate(job(), {**pool(node), "TRACE_POSTGRES_URL": away}, lambda _: None, sample_blocks=0)
+    found = estimate(job(), Settings.read({**pool(node), "TRACE_POSTGRES_URL": away}), lambda _: None, sample_blocks=0)
     assert found.notes[0].startswith("postgres does not answer")
     assert found.notes[0].endswith("nothing is taken as committed")
     assert [each.counts.blocks for each in found.streams] == [END] * 4
@@ -223,7 +224,7 @@ def test_symbolic_bounds_are_resolved_on_the_pool(job, node):
 
 def test_a_job_that_follows_is_planned_up_to_the_last_full_cell_of_the_head(job, node):
     path = job(mode="{kind: follow_head, from_block: 10, tail_lag: 30}", streams=("blocks",))
-    found = estimate(path, pool(node), lambda _: None, sample_blocks=0)
+    found = estimate(path, Settings.read(pool(node)), lambda _: None, sample_blocks=0)
     lagged = min(BLOCKS - 30, BLOCKS - FINAL_BEHIND)
     assert found.streams[0].todo == (BlockRange(10, lagged // 60 * 60),)
     assert any("from there the job follows the head" in note for note in found.notes)

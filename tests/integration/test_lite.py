@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from trace_dagster.config.running_stack import load_state
+from trace_dagster.config.settings import Settings
 from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.lite.home import Home
 from trace_dagster.lite.ports import Ports
@@ -58,9 +59,9 @@ def test_a_taken_port_is_named():
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(InvalidInput, match=f"port {port} is taken.*TRACE_PORT_WEB"):
-            Ports({"TRACE_PORT_WEB": str(port)}).take("TRACE_PORT_WEB")
+            Ports({"TRACE_PORT_WEB": port}).take("TRACE_PORT_WEB")
     with pytest.raises(InvalidInput, match="TRACE_PORT_WEB must be a port"):
-        Ports({"TRACE_PORT_WEB": "http"}).take("TRACE_PORT_WEB")
+        Settings.read({"TRACE_PORT_WEB": "http"})
 
 
 def test_a_home_of_a_newer_version_is_refused(tmp_path):
@@ -136,7 +137,7 @@ def test_an_unreachable_server_of_the_users_is_named(tmp_path):
     environment = {**clean(), "TRACE_POSTGRES_URL": "postgresql://u:hunter2@127.0.0.1:9/x"}
     with (
         pytest.raises(Unavailable, match="TRACE_POSTGRES_URL does not answer") as caught,
-        Stack(tmp_path / "home", environment).running(lambda _: None),
+        Stack(Settings.read({**environment, "TRACE_HOME": str(tmp_path / "home")})).running(lambda _: None),
     ):
         pass
     assert "hunter2" not in str(caught.value)
@@ -156,12 +157,12 @@ def test_a_detached_stack_uses_given_servers_and_a_killed_supervisor_leaves_noth
         "AWS_SECRET_ACCESS_KEY": s3.secret_key,
         "TRACE_DEVCHAIN_BLOCKS": "20",
     }
-    state = Stack(home, environment).start_detached(lambda _: None)
+    state = Stack(Settings.read({**environment, "TRACE_HOME": str(home)})).start_detached(lambda _: None)
     try:
         assert is_current(postgres_url)
         assert {path.name for path in home.iterdir()}.isdisjoint({"postgres", "s3"})
         with pytest.raises(InvalidInput, match="already runs"):
-            Stack(home, environment).start_detached(lambda _: None)
+            Stack(Settings.read({**environment, "TRACE_HOME": str(home)})).start_detached(lambda _: None)
         members = [p for p in psutil.process_iter() if _stack_id(p) == state.stack_id]
         assert len(members) >= 4
         os.kill(state.pid, signal.SIGKILL)
@@ -223,7 +224,7 @@ def test_an_s3_server_of_the_users_needs_its_keys(tmp_path, postgres_url):
     }
     with (
         pytest.raises(InvalidInput, match="TRACE_S3_ENDPOINT is set but AWS_ACCESS_KEY_ID is not"),
-        Stack(tmp_path / "home", environment).running(lambda _: None),
+        Stack(Settings.read({**environment, "TRACE_HOME": str(tmp_path / "home")})).running(lambda _: None),
     ):
         pass
 

@@ -15,6 +15,7 @@ from trace_dagster.chaos_rpc.proxy import chaos_rpc
 from trace_dagster.cli.render import standings_table
 from trace_dagster.cli.verification import certify_job, verify_job
 from trace_dagster.config.chain_sync import parse
+from trace_dagster.config.settings import settings_from
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.errors import InvalidInput, Refused, Unavailable, UnknownFormat, VerificationFailed
@@ -22,7 +23,6 @@ from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.maintenance.certificate import check_files, read, unanchored
 from trace_dagster.manifest import decode
 from trace_dagster.registry.jobs import Bounds
-from trace_dagster.rpc.pools import pool_named
 from trace_dagster.store.caps import Caps
 
 pytestmark = pytest.mark.integration
@@ -228,7 +228,7 @@ class TestLiars:
             chaos_rpc(honest, faults=["error_32601"], rate=1.0, seed=1) as lame,
             running(postgres_url, s3, dev=f"{busy.url},{lame.url}") as runtime,
         ):
-            runtime.pools.named = lambda name, chain_id: pool_named(name, runtime.settings.environment)
+            runtime.pools.named = lambda name, chain_id: runtime.settings.pool(name)
             streams = apply(runtime, streams=("logs",))
             with pytest.raises(Unavailable):
                 commit(runtime, streams["logs"], 0)
@@ -346,7 +346,7 @@ class TestAudit:
             yield runtime, streams, environment(postgres_url, s3, dev=honest)
 
     def verify(self, lake, *, deep=False, repair=False, span=None):
-        return verify_job("proofs", lake[2], span, deep=deep, repair=repair, progress=silent)
+        return verify_job("proofs", settings_from(lake[2]), span, deep=deep, repair=repair, progress=silent)
 
     @pytest.mark.parametrize("deep", [False, True])
     def test_a_whole_lake_passes(self, lake, deep):
@@ -406,7 +406,7 @@ class TestAudit:
     def test_a_certificate_is_checked_with_nothing_but_the_parquet(self, lake, tmp_path, chain):
         runtime, _, variables = lake
         statement = tmp_path / "statement.json"
-        statement.write_text(certify_job("proofs", variables, None).model_dump_json())
+        statement.write_text(certify_job("proofs", settings_from(variables), None).model_dump_json())
         folder = _downloaded(runtime, tmp_path / "data")
         trusted = (299, chain.blocks[299].hash)
         wrong, checked = check_files(read(statement), folder, trusted)
@@ -441,16 +441,18 @@ class TestAudit:
             assert most["files"] > 11
             assert found["logs", 0].verification["evidence"]["receipts"] == {"committed rows": 100}
             variables = environment(postgres_url, s3, dev=honest)
-            assert verify_job("proofs", variables, None, deep=False, repair=False, progress=silent).report.passed
+            assert verify_job(
+                "proofs", settings_from(variables), None, deep=False, repair=False, progress=silent
+            ).report.passed
             statement = tmp_path / "statement.json"
-            statement.write_text(certify_job("proofs", variables, None).model_dump_json())
+            statement.write_text(certify_job("proofs", settings_from(variables), None).model_dump_json())
             assert check_files(read(statement), _downloaded(runtime, tmp_path / "data"), None)[0] == []
 
     def test_an_incomplete_job_gets_no_certificate(self, lake):
         runtime, streams, variables = lake
         runtime.forks.invalidate([commit(runtime, streams["blocks"], 0, refresh=True).dataset_version], "a test")
         with pytest.raises(InvalidInput, match=r"blocks is not complete: \[0, 100\) is not committed"):
-            certify_job("proofs", variables, None)
+            certify_job("proofs", settings_from(variables), None)
 
 
 def _overwrite(store, key, change):

@@ -12,10 +12,10 @@ from tests.integration.test_evidence import bring_in
 from tests.integration.test_proofs import FOUR, SEED, apply, commit
 from tests.support.gateways import gateway_process, watched
 from tests.support.nodes import running
+from trace_dagster.config.settings import Settings
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.errors import InvalidInput
 from trace_dagster.gateway.routing import GatewayRouting
-from trace_dagster.rpc.pools import pool_named
 from trace_dagster.verify.fast_path import await_compiled
 
 pytestmark = pytest.mark.integration
@@ -33,8 +33,9 @@ def chain():
 
 def test_a_node_next_door_without_limits_is_asked_directly(chain):
     with watched(chain) as node:
-        doors = GatewayRouting({"TRACE_RPC_POOL_DEV_URL": node.url})
-        pool = doors.through(pool_named("dev", {"TRACE_RPC_POOL_DEV_URL": node.url}))
+        settings = Settings.read({"TRACE_RPC_POOL_DEV_URL": node.url})
+        doors = GatewayRouting(settings)
+        pool = doors.through(settings.pool("dev"))
         assert [endpoint.address for endpoint in pool.endpoints] == [node.url]
         assert doors._owned is None
 
@@ -44,21 +45,21 @@ def test_a_limited_or_far_endpoint_is_asked_through_the_gateway(chain, variables
     with watched(chain) as node:
         node.delay = lambda calls: 0.0 if variables else 0.05
         environment = {"TRACE_RPC_POOL_DEV_URL": node.url, "TRACE_RPC_GATEWAY_URL": "http://127.0.0.1:9/token"}
-        pool = GatewayRouting(environment | variables).through(
-            pool_named("dev", environment | variables), frozenset({"receipts", "blocks"})
-        )
+        settings = Settings.read(environment | variables)
+        pool = GatewayRouting(settings).through(settings.pool("dev"), frozenset({"receipts", "blocks"}))
         (endpoint,) = pool.endpoints
         assert endpoint.address == "http://127.0.0.1:9/token/dev/1/blocks+receipts"
         assert endpoint.again(2).address == f"{endpoint.address}?try=2"
-        assert endpoint.fingerprint == pool_named("dev", environment).endpoints[0].fingerprint
+        assert endpoint.fingerprint == Settings.read(environment).pool("dev").endpoints[0].fingerprint
 
 
 def test_never_means_never_and_nonsense_is_refused(chain):
     with watched(chain) as node:
         variables = {"TRACE_RPC_POOL_DEV_URL": node.url, "TRACE_RPC_POOL_DEV_RPS": "5", "TRACE_RPC_GATEWAY": "never"}
-        assert GatewayRouting(variables).through(pool_named("dev", variables)).endpoints[0].address == node.url
+        settings = Settings.read(variables)
+        assert GatewayRouting(settings).through(settings.pool("dev")).endpoints[0].address == node.url
     with pytest.raises(InvalidInput, match="TRACE_RPC_GATEWAY must be one of auto, always, never"):
-        GatewayRouting({"TRACE_RPC_GATEWAY": "sometimes"})
+        Settings.read({"TRACE_RPC_GATEWAY": "sometimes"})
 
 
 def test_rows_through_the_gateway_are_the_chains_and_blocks_are_fetched_once(postgres_url, s3, chain):

@@ -22,6 +22,7 @@ from typing import Any
 import uvloop
 
 from tests.support.nodes import serving_application
+from trace_dagster.config.settings import Settings
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.server import Methods
 from trace_dagster.gateway.gateway import Gateway
@@ -152,7 +153,7 @@ def gateway(**environment: str) -> Iterator[Door]:
     stop = asyncio.Event()
 
     async def serve() -> None:
-        served = Gateway(_variables(environment), token)
+        served = Gateway(Settings.read(_variables(environment)).rpc, token)
         server = await loop.create_server(lambda: ClientConnection(served.answer), "127.0.0.1", 0)
         started.set_result(server.sockets[0].getsockname()[1])
         await stop.wait()

@@ -36,12 +36,12 @@ from trace_dagster.chaos_rpc.faults import FAULTS, USUAL
 from trace_dagster.chaos_rpc.proxy import ChaosRpc, chaos_rpc
 from trace_dagster.chaos_rpc.shapes import BLOCKS, LISTS, WITH_ROWS, Context, rows_of
 from trace_dagster.cli import main
+from trace_dagster.config.settings import Settings
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.devchain.server import Methods
 from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.rpc.client import block_number_of, call_all
-from trace_dagster.rpc.pools import pools_from
 
 BLOCK_COUNT = 60
 NUMBERS = range(20, 40)
@@ -368,7 +368,7 @@ def test_a_valid_body_is_the_right_one_and_a_refusal_asks_nobody(devchain):
 @pytest.mark.parametrize("fault", ["http_429", "http_429_text"])
 def test_who_is_refused_by_a_limit_is_told_where_to_set_it(fault):
     with chaos_rpc(None, faults=[fault], rate=1.0) as proxy:
-        (endpoint,) = pools_from({"TRACE_RPC_POOL_DEV_URL": proxy.url})["dev"].endpoints
+        (endpoint,) = Settings.read({"TRACE_RPC_POOL_DEV_URL": proxy.url}).pool("dev").endpoints
         for ask_it in (lambda: block_number_of(endpoint), lambda: call_all(endpoint, [("eth_chainId", [])] * 3)):
             with pytest.raises(Unavailable, match="TRACE_RPC_POOL_DEV_RPS"):
                 ask_it()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.config.chain_sync import ChainSync, FixedTarget, read
-from trace_dagster.config.settings import settings_from
+from trace_dagster.config.settings import Settings
 from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.maintenance.sweep import Swept, sweep
 from trace_dagster.planning.bounds import is_symbolic, resolve
@@ -19,7 +19,6 @@ from trace_dagster.registry.endpoint_scores import Standing
 from trace_dagster.registry.jobs import Applied, Bounds
 from trace_dagster.registry.migrations import is_current
 from trace_dagster.registry.status import JobStatus, failed_ranges, job_statuses
-from trace_dagster.rpc.pools import GATEWAY_VARIABLE
 from trace_dagster.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -27,16 +26,15 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
-WEB_URL = "TRACE_WEB_URL"
 _POLL_SECONDS = 0.5
 _STALL_SECONDS = 10.0
 """A job that waits for blocks the chain does not have, this long without progress, is reported."""
 
 
 @contextmanager
-def opened(environment: Mapping[str, str]) -> Iterator[Runtime]:
+def opened(settings: Settings) -> Iterator[Runtime]:
     """A runtime over a registry of the right version."""
-    runtime = Runtime(settings_from(environment))
+    runtime = Runtime(settings.complete())
     try:
         if not is_current(runtime.settings.postgres_url):
             raise InvalidInput("the registry's schema is not current: run `trace-lite migrate`")
@@ -45,10 +43,10 @@ def opened(environment: Mapping[str, str]) -> Iterator[Runtime]:
         runtime.close()
 
 
-def apply_file(path: Path, environment: Mapping[str, str], say: Say) -> Applied:
+def apply_file(path: Path, settings: Settings, say: Say) -> Applied:
     """Check a chain_sync file against its chain, register it, and make Dagster load it."""
     job = read(path)
-    with opened(environment) as runtime:
+    with opened(settings) as runtime:
         bounds = _bounds(job, runtime, say)
         applied = runtime.jobs.apply(job, bounds)
         names = [lane.name for lane in lanes_of_any(runtime.jobs.streams()) if lane.streams[0].job_name == job.name]
@@ -58,15 +56,15 @@ def apply_file(path: Path, environment: Mapping[str, str], say: Say) -> Applied:
     say(f"{'registered' if applied.created else 'updated'} {job.name}: {', '.join(applied.streams)}")
     if applied.disabled:
         say(f"no longer synced (their data stays): {', '.join(applied.disabled)}")
-    _reload(environment, names, say)
+    _reload(settings, names, say)
     return applied
 
 
-def watch(name: str, environment: Mapping[str, str], say: Say) -> int:
+def watch(name: str, settings: Settings, say: Say) -> int:
     """Show progress until the job is complete; returns the exit code."""
     from trace_dagster.cli.render import progress
 
-    with opened(environment) as runtime, progress() as show:
+    with opened(settings) as runtime, progress() as show:
         moved = time.monotonic()
         committed = -1
         while True:
@@ -85,9 +83,9 @@ def watch(name: str, environment: Mapping[str, str], say: Say) -> int:
     return code
 
 
-def read_status(environment: Mapping[str, str], wanted: str | None) -> list[JobStatus]:
+def read_status(settings: Settings, wanted: str | None) -> list[JobStatus]:
     """Every job, or the one named. Raises InvalidInput for a job that was never applied."""
-    with opened(environment) as runtime:
+    with opened(settings) as runtime:
         found = job_statuses(runtime.database, runtime.jobs)
     if wanted is None:
         return found
@@ -98,16 +96,16 @@ def read_status(environment: Mapping[str, str], wanted: str | None) -> list[JobS
     return named
 
 
-def read_standings(environment: Mapping[str, str]) -> list[Standing]:
+def read_standings(settings: Settings) -> list[Standing]:
     """Every rpc endpoint that lied, and how it stands now."""
-    with opened(environment) as runtime:
+    with opened(settings) as runtime:
         return runtime.standings.all()
 
 
-def read_gateway(environment: Mapping[str, str], say: Say) -> dict[str, dict[str, Any]]:
+def read_gateway(settings: Settings, say: Say) -> dict[str, dict[str, Any]]:
     """What the rpc gateway says of each endpoint it asks; nothing, with a word about it, when it does not answer."""
-    url = environment.get(GATEWAY_VARIABLE, "").strip()
-    if not url:
+    url = settings.gateway_url
+    if url is None:
         return {}
     from trace_dagster.gateway.status_client import endpoints_asked
 
@@ -118,9 +116,9 @@ def read_gateway(environment: Mapping[str, str], say: Say) -> dict[str, dict[str
         return {}
 
 
-def set_paused(wanted: str, environment: Mapping[str, str], say: Say, *, paused: bool) -> None:
+def set_paused(wanted: str, settings: Settings, say: Say, *, paused: bool) -> None:
     """Pause or resume a job. Ranges under way end as they would; a paused job gets no further lease."""
-    with opened(environment) as runtime:
+    with opened(settings) as runtime:
         name = _name(runtime, wanted)
         changed = runtime.jobs.set_enabled(name, not paused)
         runtime.outbox.publish(runtime.queue)
@@ -132,10 +130,10 @@ def requeue(
     dataset_key: str | None,
     block_range: BlockRange | None,
     states: Sequence[str],
-    environment: Mapping[str, str],
+    settings: Settings,
 ) -> int:
     """Queue failed or committed ranges again; returns how many. Raises InvalidInput for an unknown job or stream."""
-    with opened(environment) as runtime:
+    with opened(settings) as runtime:
         job = runtime.jobs.find(wanted)
         if dataset_key is not None:
             runtime.jobs.stream_of(wanted, dataset_key)
@@ -144,9 +142,9 @@ def requeue(
     return found
 
 
-def run_sweep(environment: Mapping[str, str], grace_seconds: float, *, dry_run: bool) -> Swept:
+def run_sweep(settings: Settings, grace_seconds: float, *, dry_run: bool) -> Swept:
     """Remove what no commit needs and nobody can commit any more; see :mod:`trace_dagster.maintenance.sweep`."""
-    with opened(environment) as runtime:
+    with opened(settings) as runtime:
         return sweep(runtime.database, runtime.store, grace_seconds=grace_seconds, dry_run=dry_run)
 
 
@@ -181,15 +179,15 @@ def _bounds(job: ChainSync, runtime: Runtime, say: Say) -> Bounds:
     return bounds
 
 
-def _reload(environment: Mapping[str, str], names: list[str], say: Say) -> None:
+def _reload(settings: Settings, names: list[str], say: Say) -> None:
     from trace_dagster.cli.dagster_client import DagsterWeb
 
-    url = environment.get(WEB_URL, "")
+    url = settings.stack.web_url
     if url:
         DagsterWeb(url).reload(names)
         say(f"{', '.join(names)} in the UI: {url}")
     else:
-        say(f"reload the code location in Dagster's UI to see it (or set {WEB_URL})")
+        say("reload the code location in Dagster's UI to see it (or set TRACE_WEB_URL)")
 
 
 def _job(runtime: Runtime, name: str) -> JobStatus:
@@ -217,12 +215,12 @@ def _outcome(job: JobStatus, runtime: Runtime, *, stalled: bool) -> tuple[int, l
     return None
 
 
-def run_query(sql: str, environment: Mapping[str, str], limit: int) -> QueryResult:
+def run_query(sql: str, settings: Settings, limit: int) -> QueryResult:
     """Answer one SELECT over everything visible."""
     from trace_dagster.query.relations import relations
     from trace_dagster.query.session import QuerySession
 
-    with opened(environment) as runtime:
+    with opened(settings) as runtime:
         found = list(relations(runtime.reading.lake(), runtime.settings.s3))
     with QuerySession(found, runtime.settings.s3) as session:
         return session.query(sql, limit)

@@ -14,7 +14,7 @@ from rich.table import Table
 from trace_dagster.cli.commands import apply_file, read_status, run_query, watch
 from trace_dagster.cli.dagster_client import DagsterWeb
 from trace_dagster.cli.render import human_bytes
-from trace_dagster.config.running_stack import home_of
+from trace_dagster.config.settings import Settings
 from trace_dagster.defs.analytics import analytics_job_name
 from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.errors import Unavailable
@@ -33,22 +33,22 @@ _QUERIES = {
 }
 
 
-def run_demo(environment: dict[str, str], say: Say, *, report: Path | None, keep: bool) -> int:
+def run_demo(settings: Settings, say: Say, *, report: Path | None, keep: bool) -> int:
     """Run the demo; returns the exit code. With ``keep`` the stack stays up until Ctrl-C."""
     started = time.monotonic()
-    stack = Stack(home_of(environment), environment)
+    stack = Stack(settings)
     with stack.running(say) as state:
         say(state.summary())
         ready = time.monotonic()
-        variables = {**environment, **state.environment()}
-        applied = apply_file(_example(), variables, say)
-        code = watch(applied.name, variables, say)
+        running = Settings.read({**settings.child_variables(), **state.environment()})
+        applied = apply_file(_example(), running, say)
+        code = watch(applied.name, running, say)
         synced = time.monotonic()
         if code:
             return code
         say("materializing analytics")
         _materialize(state.web_url)
-        found = {name: to_json(run_query(sql, variables, 100)) for name, sql in _QUERIES.items()}
+        found = {name: to_json(run_query(sql, running, 100)) for name, sql in _QUERIES.items()}
         ended = time.monotonic()
         seconds = {
             "start": ready - started,
@@ -56,7 +56,7 @@ def run_demo(environment: dict[str, str], say: Say, *, report: Path | None, keep
             "analytics": ended - synced,
             "total": ended - started,
         }
-        job = read_status(variables, applied.name)[0]
+        job = read_status(running, applied.name)[0]
         _print(job.to_json(), found, seconds, state.web_url)
         if report is not None:
             _write(report, {"job": job.to_json(), "analytics": found, "seconds": seconds})

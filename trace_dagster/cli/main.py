@@ -8,13 +8,16 @@ import sys
 import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from trace_dagster import __version__
 from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import InvalidInput, TraceError
+
+if TYPE_CHECKING:
+    from trace_dagster.config.settings import Settings
 
 _INTERRUPTED = 130
 
@@ -53,10 +56,14 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def _environment() -> dict[str, str]:
-    from trace_dagster.config.running_stack import environment_with_stack
+def _settings(*, with_stack: bool = True) -> Settings:
+    """Read the settings, a single time per command; without the running stack's variables for what starts a stack."""
+    from trace_dagster.config.process import start_process
 
-    return environment_with_stack(os.environ)
+    def warn(variable: str, close: str | None) -> None:
+        say(f"warning: {variable} is not a known variable" + (f"; did you mean {close}?" if close else ""))
+
+    return start_process(os.environ, level="warning", warn=warn, with_stack=with_stack)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -72,10 +79,9 @@ def main() -> None:
 @click.option("--detach", is_flag=True, help="Return once everything is healthy; end it with `trace-lite down`.")
 def up(detach: bool) -> None:
     """Start Postgres, S3, the devchain and Dagster; Ctrl-C ends everything."""
-    from trace_dagster.config.running_stack import home_of
     from trace_dagster.lite.stack import Stack
 
-    stack = Stack(home_of(os.environ), dict(os.environ))
+    stack = Stack(_settings(with_stack=False))
     if detach:
         state = stack.start_detached(say)
         say(state.summary())
@@ -86,10 +92,9 @@ def up(detach: bool) -> None:
 @main.command()
 def down() -> None:
     """End the stack that runs under TRACE_HOME."""
-    from trace_dagster.config.running_stack import home_of
     from trace_dagster.lite.stack import down as end
 
-    say("stopped" if end(home_of(os.environ)) else "nothing is running here")
+    say("stopped" if end(_settings().home) else "nothing is running here")
 
 
 @main.command()
@@ -99,10 +104,10 @@ def apply(path: Path, wait: bool) -> None:
     """Register a chain_sync job; its ranges are planned and run from then on."""
     from trace_dagster.cli.commands import apply_file, watch
 
-    environment = _environment()
-    applied = apply_file(path, environment, say)
+    settings = _settings()
+    applied = apply_file(path, settings, say)
     if wait:
-        sys.exit(watch(applied.name, environment, say))
+        sys.exit(watch(applied.name, settings, say))
 
 
 @main.command()
@@ -126,7 +131,7 @@ def plan(path: Path, sample_blocks: int, no_sample: bool, as_json: bool) -> None
     from trace_dagster.cli.render import plan_lines
     from trace_dagster.estimate.estimator import estimate
 
-    found = estimate(path, _environment(), say, sample_blocks=0 if no_sample else sample_blocks)
+    found = estimate(path, _settings(), say, sample_blocks=0 if no_sample else sample_blocks)
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2))
     else:
@@ -142,9 +147,10 @@ def status(job: str | None, as_json: bool) -> None:
     from trace_dagster.cli.commands import read_gateway, read_standings, read_status
     from trace_dagster.cli.render import gateway_table, standings_table, status_table
 
-    found = read_status(_environment(), job)
-    standings = read_standings(_environment())
-    asked = read_gateway(_environment(), say)
+    settings = _settings()
+    found = read_status(settings, job)
+    standings = read_standings(settings)
+    asked = read_gateway(settings, say)
     if as_json:
         endpoints = [asdict(standing) for standing in standings]
         jobs = [entry.to_json() for entry in found]
@@ -162,7 +168,7 @@ def jobs(as_json: bool) -> None:
     from trace_dagster.cli.commands import read_status
     from trace_dagster.cli.render import jobs_table
 
-    found = read_status(_environment(), None)
+    found = read_status(_settings(), None)
     if as_json:
         click.echo(json.dumps({"jobs": [entry.headline() for entry in found]}, indent=2))
     else:
@@ -175,7 +181,7 @@ def pause(job: str) -> None:
     """Give a job no further ranges to work on; those under way are finished."""
     from trace_dagster.cli.commands import set_paused
 
-    set_paused(job, _environment(), say, paused=True)
+    set_paused(job, _settings(), say, paused=True)
 
 
 @main.command()
@@ -184,7 +190,7 @@ def resume(job: str) -> None:
     """Let a paused job go on."""
     from trace_dagster.cli.commands import set_paused
 
-    set_paused(job, _environment(), say, paused=False)
+    set_paused(job, _settings(), say, paused=False)
 
 
 class _Blocks(click.ParamType[BlockRange]):
@@ -210,7 +216,7 @@ def retry(job: str, stream: str | None, blocks: BlockRange | None) -> None:
     """Queue failed and dead ranges again, with all their tries."""
     from trace_dagster.cli.commands import requeue
 
-    count = requeue(job, stream, blocks, ("failed", "dead"), _environment())
+    count = requeue(job, stream, blocks, ("failed", "dead"), _settings())
     say(f"{count} ranges are queued again" if count else "no failed range matches")
 
 
@@ -222,7 +228,7 @@ def refresh(job: str, stream: str, blocks: BlockRange) -> None:
     """Fetch committed ranges again; where rows or objects differ, a new generation replaces the old one."""
     from trace_dagster.cli.commands import requeue
 
-    count = requeue(job, stream, blocks, ("committed",), _environment())
+    count = requeue(job, stream, blocks, ("committed",), _settings())
     say(f"{count} ranges are queued again" if count else "no committed range matches")
 
 
@@ -240,7 +246,7 @@ def sweep(dry_run: bool, grace_hours: float, as_json: bool) -> None:
     """Remove objects that no commit needs: of dead attempts and of replaced generations."""
     from trace_dagster.cli.commands import run_sweep
 
-    swept = run_sweep(_environment(), grace_hours * 3600, dry_run=dry_run)
+    swept = run_sweep(_settings(), grace_hours * 3600, dry_run=dry_run)
     if as_json:
         click.echo(json.dumps(swept.to_json(), indent=2))
     else:
@@ -263,7 +269,7 @@ def verify(job: str, blocks: BlockRange | None, deep: bool, repair: bool, as_jso
     from trace_dagster.cli.verification import verify_job
 
     with counting("ranges") as progress:
-        verified = verify_job(job, _environment(), blocks, deep=deep, repair=repair, progress=progress)
+        verified = verify_job(job, _settings(), blocks, deep=deep, repair=repair, progress=progress)
     if as_json:
         click.echo(json.dumps({**verified.report.to_json(), "repaired": verified.repaired}, indent=2))
     else:
@@ -314,7 +320,7 @@ def certify(
         sys.exit(_check_statement(statement, data, trusted))
     from trace_dagster.cli.verification import certify_job
 
-    text = certify_job(str(job), _environment(), blocks).model_dump_json(indent=1)
+    text = certify_job(str(job), _settings(), blocks).model_dump_json(indent=1)
     if out is None:
         click.echo(text)
     else:
@@ -355,7 +361,7 @@ def query(sql: str, as_json: bool, limit: int) -> None:
     from trace_dagster.cli.commands import run_query
     from trace_dagster.cli.render import print_result
 
-    print_result(run_query(sql, _environment(), limit), as_json=as_json)
+    print_result(run_query(sql, _settings(), limit), as_json=as_json)
 
 
 @main.command()
@@ -363,10 +369,7 @@ def migrate() -> None:
     """Bring the registry's schema up to this version."""
     from trace_dagster.registry.migrations import migrate as run
 
-    url = _environment().get("TRACE_POSTGRES_URL", "")
-    if not url:
-        raise InvalidInput("TRACE_POSTGRES_URL is not set and no stack is running here")
-    applied = run(url)
+    applied = run(_settings().postgres_url)
     say(f"applied {', '.join(applied)}" if applied else "the schema is current")
 
 
@@ -379,14 +382,12 @@ def demo(report: Path | None, keep: bool) -> None:
     """The whole way once: a chain, the real engine, Parquet on S3, SQL, analytics."""
     from trace_dagster.cli.demo import run_demo
 
-    sys.exit(run_demo(dict(os.environ), say, report=report, keep=keep))
+    sys.exit(run_demo(_settings(with_stack=False), say, report=report, keep=keep))
 
 
 @main.command("chaos-rpc")
-@click.option(
-    "--upstream", envvar="TRACE_CHAOS_UPSTREAM", help="The node's URL; TRACE_CHAOS_UPSTREAM keeps it off argv."
-)
-@click.option("--fork-upstream", envvar="TRACE_CHAOS_FORK_UPSTREAM", help="A node on a fork, for stale_fork.")
+@click.option("--upstream", help="The node's URL; TRACE_CHAOS_UPSTREAM keeps it off argv.")
+@click.option("--fork-upstream", help="A node on a fork, for stale_fork.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8555, show_default=True, help="0 takes a free one.")
 @click.option("--rate", type=float, default=0.01, show_default=True, help="Share of the requests, 0 to 1.")
 @click.option("--fault", "faults", multiple=True, help="Only these, repeatable. Default: all but stall.")
@@ -406,6 +407,9 @@ def chaos_rpc(
         for fault in FAULTS.values():
             click.echo(f"{fault.name:<34}{fault.kind:<11}{fault.description}")
         return
+    chaos = _settings().chaos
+    upstream = upstream or (chaos.upstream.get_secret_value() if chaos.upstream else None)
+    fork_upstream = fork_upstream or (chaos.fork_upstream.get_secret_value() if chaos.fork_upstream else None)
     if not upstream:
         raise InvalidInput("there is no node to ask: pass --upstream URL, or set TRACE_CHAOS_UPSTREAM")
     proxy = ChaosRpc(upstream, faults or USUAL, fork_url=fork_upstream, **options)

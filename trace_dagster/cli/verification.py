@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.cli.commands import opened
+from trace_dagster.config.settings import Settings
 from trace_dagster.errors import InvalidInput
 from trace_dagster.evidence.collector import EvidenceCollector
 from trace_dagster.evidence.committed_rows import CommittedRows
@@ -34,7 +35,7 @@ class Verified:
 
 def verify_job(
     wanted: str,
-    environment: Mapping[str, str],
+    settings: Settings,
     span: BlockRange | None,
     *,
     deep: bool,
@@ -45,7 +46,7 @@ def verify_job(
 
     Raises InvalidInput for an unknown job.
     """
-    with opened(environment) as runtime:
+    with opened(settings) as runtime:
         streams = _streams(runtime, wanted)
         whole = span or BlockRange(0, MAX_BLOCK)
         wanted_blocks = _spans(streams, whole)
@@ -63,9 +64,9 @@ def verify_job(
         return Verified(report, _repair(runtime, streams, report) if repair else 0)
 
 
-def certify_job(wanted: str, environment: Mapping[str, str], span: BlockRange | None) -> Certificate:
+def certify_job(wanted: str, settings: Settings, span: BlockRange | None) -> Certificate:
     """State what is committed of a job. Raises InvalidInput for an unknown job, or one that is not complete."""
-    with opened(environment) as runtime:
+    with opened(settings) as runtime:
         streams = _streams(runtime, wanted)
         whole = span or BlockRange(0, MAX_BLOCK)
         versions = versions_of_job(runtime.database, streams[0].job_id, whole)

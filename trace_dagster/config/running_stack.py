@@ -9,17 +9,19 @@ from pathlib import Path
 
 import psutil
 
-DEFAULT_HOME = ".trace"
+from trace_dagster.config.settings import DEFAULT_HOME
+
 STATE_FILE = "stack.json"
 """The file in TRACE_HOME that the supervisor writes while the stack runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class StackState:
-    """A running stack: who supervises it and what it serves."""
+    """A running stack: the supervisor's process, the addresses of its services, and the variables to use them."""
 
     pid: int
     started: float
+    """When the supervisor started, in seconds since the epoch: another process may have its pid later."""
     stack_id: str
     web_url: str
     s3_endpoint: str
@@ -28,11 +30,11 @@ class StackState:
     variables: dict[str, str] = field(repr=False)
 
     def environment(self) -> dict[str, str]:
-        """The variables any process needs to use this stack. They hold secrets."""
+        """Return the variables that a process needs to use this stack. They hold secrets."""
         return dict(self.variables)
 
     def summary(self) -> str:
-        """Addresses for a person."""
+        """Return the addresses, one a line, without secrets."""
         lines = [
             f"dagster ui   {self.web_url}",
             f"s3           {self.s3_endpoint} (bucket {self.variables['TRACE_S3_BUCKET']})",
@@ -42,21 +44,19 @@ class StackState:
         return "\n".join(lines)
 
 
-def home_of(environment: Mapping[str, str]) -> Path:
-    """Return TRACE_HOME, or ``.trace`` in the current folder."""
-    return Path(environment.get("TRACE_HOME") or DEFAULT_HOME).absolute()
-
-
 def environment_with_stack(environment: Mapping[str, str]) -> dict[str, str]:
-    """Complete ``environment`` with the running stack's variables; a variable that is set already wins."""
+    """Complete ``environment`` with the running stack's variables; a variable that is set already wins.
+
+    The stack is ignored if TRACE_POSTGRES_URL is set.
+    """
     if environment.get("TRACE_POSTGRES_URL"):
         return dict(environment)
-    state = load_state(home_of(environment))
+    state = load_state(Path(environment.get("TRACE_HOME") or DEFAULT_HOME).absolute())
     return {**(state.environment() if state else {}), **environment}
 
 
 def load_state(home: Path) -> StackState | None:
-    """The stack that runs in ``home``, or None."""
+    """Return the stack that runs in ``home``, or None."""
     try:
         state = StackState(**json.loads((home / STATE_FILE).read_text()))
     except (OSError, ValueError, TypeError):
@@ -67,7 +67,7 @@ def load_state(home: Path) -> StackState | None:
 def _is_running(state: StackState) -> bool:
     try:
         process = psutil.Process(state.pid)
-        # where nothing reaps orphans, a killed supervisor stays as a zombie
+        # if nothing reaps orphans, a killed supervisor stays as a zombie
         return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - state.started) < 1
     except psutil.Error:
         return False

@@ -1,105 +1,509 @@
-"""What the environment says, checked once and carried as values."""
+"""Settings: one frozen tree of checked values, read from the environment when a process starts.
+
+Each field names its variable (the alias), its type and bounds, its default, and a one-line description;
+``variables.py`` makes the table in docs/operations.md of them. Only entry points read the environment. They pass the
+tree, or the part that a component needs, to everything else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Self, TypedDict
+from urllib.parse import unquote, urlsplit
 
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from trace_dagster.config.rpc_pools import POOL_VARIABLE, PoolVariables, pool_of, split_urls, url_list
+from trace_dagster.config.rules import choice, gateway_token, hours, http_url, whole
 from trace_dagster.errors import InvalidInput
+from trace_dagster.logs import FORMATS, LEVELS
+from trace_dagster.rpc.pools import RpcPool
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.caps import Caps
 
 DEFAULT_BUCKET = "trace-lake"
-_SQS_OPTIONAL = ("ENDPOINT", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
+DEFAULT_HOME = Path(".trace")
+DEVCHAIN_BLOCKS = 4100
+"""A little more than examples/devchain.yaml syncs, so that all of its blocks are final."""
+
+GATEWAY_MODES = ("auto", "always", "never")
+ENGINE_MODES = ("real", "fake")
+_INTERNAL = {"internal": True}
+"""Marks a variable that our own processes pass to each other; the table leaves it out."""
+
+_CAPS = Caps()
+_MOST = 2**62 - 1
+_S3_URL = "http://127.0.0.1:9000"
+_SQS_URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/name"
+
+Positive = Annotated[int, BeforeValidator(whole(1, _MOST, "must be a positive whole number"))]
+UpToAMillion = Annotated[int, BeforeValidator(whole(0, 1_000_000, "must be a whole number up to 1000000"))]
+Port = Annotated[int, BeforeValidator(whole(1, 65_535, "must be a port from 1 to 65535"))]
+S3Port = Annotated[int, BeforeValidator(whole(1, 55_535, "must be a port from 1 to 55535"))]
+"""SeaweedFS also listens on the port + 10000."""
+
+CacheBytes = Annotated[int, BeforeValidator(whole(0, 10**12 - 1, "must be a number of bytes, 0 to keep nothing"))]
+QueueUrl = Annotated[SecretStr, BeforeValidator(http_url(_SQS_URL))]
 
 
-@dataclass(frozen=True, slots=True)
-class SqsAccess:
-    """The SQS queues that carry wake-ups, where the registry's own table should not."""
+class _Group(BaseModel):
+    """Settings of one component. Reprs and errors never show an input."""
 
-    queue_url: str = field(repr=False)
-    dead_queue_url: str = field(repr=False)
-    endpoint: str | None = field(repr=False)
-    access_key: str | None = field(repr=False)
-    """None: the object store's."""
-    secret_key: str | None = field(repr=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything a process needs to reach the registry and the store. Secrets never show in repr."""
+class RegistrySettings(_Group):
+    """The registry's database."""
 
-    postgres_url: str = field(repr=False)
-    s3: S3Access
-    environment: Mapping[str, str] = field(repr=False)
-    caps: Caps = field(default_factory=Caps)
-    lease_ttl_seconds: float = 60.0
-    max_attempts: int = 3
-    retry_base_seconds: float = 5.0
-    sqs: SqsAccess | None = None
-    ranges_per_run: int | None = None
-    """Block ranges of one Dagster run at most; None: as many as take ten minutes."""
+    postgres_url: SecretStr | None = Field(
+        None, alias="TRACE_POSTGRES_URL", description="your Postgres: `up` then starts none"
+    )
+
+
+class ObjectStoreSettings(_Group):
+    """The bucket and its server."""
+
+    endpoint: Annotated[str, BeforeValidator(http_url(_S3_URL))] | None = Field(
+        None,
+        alias="TRACE_S3_ENDPOINT",
+        description="your object store: `up` then starts none; without it AWS's own",
+        repr=False,
+    )
+    bucket: str = Field(DEFAULT_BUCKET, alias="TRACE_S3_BUCKET", description="the bucket")
+    access_key: SecretStr | None = Field(None, alias="AWS_ACCESS_KEY_ID", description="key of the object store")
+    secret_key: SecretStr | None = Field(None, alias="AWS_SECRET_ACCESS_KEY", description="secret of that key")
+    region: str | None = Field(
+        None, alias="AWS_REGION", description="region of the object store and of SQS (us-east-1)"
+    )
+    default_region: str | None = Field(
+        None, alias="AWS_DEFAULT_REGION", description="the region if `AWS_REGION` is not set"
+    )
+
+
+class QueueSettings(_Group):
+    """SQS queues for wake-ups; without them a table of the registry is the queue."""
+
+    url: QueueUrl | None = Field(
+        None,
+        alias="TRACE_SQS_QUEUE_URL",
+        description="a standard SQS queue for wake-ups; without it a table of the registry",
+    )
+    dead_url: QueueUrl | None = Field(
+        None,
+        alias="TRACE_SQS_DEAD_QUEUE_URL",
+        description="the standard SQS queue for dead messages; set both or neither",
+    )
+    endpoint: Annotated[SecretStr, BeforeValidator(http_url("http://127.0.0.1:9324"))] | None = Field(
+        None, alias="TRACE_SQS_ENDPOINT", description="where the queues are if not at AWS"
+    )
+    access_key: SecretStr | None = Field(
+        None, alias="TRACE_SQS_ACCESS_KEY_ID", description="key of the queues if not the object store's"
+    )
+    secret_key: SecretStr | None = Field(None, alias="TRACE_SQS_SECRET_ACCESS_KEY", description="secret of that key")
+
+
+class RangeSettings(_Group):
+    """How block ranges are leased, retried, grouped into runs, and limited in size."""
+
+    lease_ttl_seconds: Positive = Field(60, alias="TRACE_LEASE_TTL_SECONDS", description="lease lifetime (60)")
+    max_attempts: Positive = Field(3, alias="TRACE_MAX_ATTEMPTS", description="attempts per range (3)")
+    retry_base_seconds: Positive = Field(
+        5, alias="TRACE_RETRY_BASE_SECONDS", description="first wait between attempts (5), doubled each time"
+    )
+    ranges_per_run: Positive | None = Field(
+        None,
+        alias="TRACE_RANGES_PER_RUN",
+        description="block ranges of one Dagster run; without it as many as take ten minutes, up to 1,000",
+    )
+    files_per_range: Positive = Field(
+        _CAPS.files_per_range, alias="MAX_PARQUET_FILES_PER_RANGE", description="cap: files of one range (256)"
+    )
+    bytes_per_file: Positive = Field(
+        _CAPS.bytes_per_file, alias="MAX_PARQUET_BYTES_PER_FILE", description="cap: bytes of one file (512 MiB)"
+    )
+    bytes_per_range: Positive = Field(
+        _CAPS.bytes_per_range, alias="MAX_TOTAL_PARQUET_BYTES_PER_RANGE", description="cap: bytes of one range (2 GiB)"
+    )
+
+
+class EngineChoice(TypedDict):
+    """Which engine to make; a value of this layer, because importing the engine's package costs time."""
+
+    mode: str
+    binary: Path | None
+    variable: str
+    """The variable that names the binary."""
+    staging: Path | None
+    ttl_hours: float
+
+
+class EngineSettings(_Group):
+    """The extraction engine."""
+
+    mode: Annotated[str, BeforeValidator(choice(ENGINE_MODES, "must be real or fake"))] = Field(
+        "real", alias="TRACE_CRYO_MODE", description="`real` (default) or `fake` (a made-up chain, for tests)"
+    )
+    binary: Path | None = Field(
+        None, alias="TRACE_CRYO_BIN", description="a Cryo binary to run instead of the embedded engine"
+    )
+    binary_fallback: Path | None = Field(
+        None, alias="CRYO_BIN", description="the Cryo binary if `TRACE_CRYO_BIN` is not set"
+    )
+    staging: Path | None = Field(
+        None,
+        alias="TRACE_STAGING_DIR",
+        description="the folder in which a binary stages (`trace/cryo` in the temporary folder)",
+    )
+    staging_ttl_hours: Annotated[float, BeforeValidator(hours)] = Field(
+        24.0,
+        alias="TRACE_CRYO_STAGING_TTL_HOURS",
+        description="age at which a binary's leftovers are deleted, in hours (24)",
+    )
+    compiled_proof: Path | None = Field(
+        None,
+        alias="NUMBA_CACHE_DIR",
+        description="where compiled proofs are kept; else next to the source or in the user's cache (read by numba)",
+    )
+
+    @property
+    def selection(self) -> EngineChoice:
+        """The arguments of :func:`trace_dagster.engine.select.selected_engine`."""
+        variable = "TRACE_CRYO_BIN" if self.binary else "CRYO_BIN"
+        return {
+            "mode": self.mode,
+            "binary": self.binary or self.binary_fallback,
+            "variable": variable,
+            "staging": self.staging,
+            "ttl_hours": self.staging_ttl_hours,
+        }
+
+
+class RpcSettings(_Group):
+    """RPC pools by name. A pool's name is a part of its variables' names."""
+
+    named: dict[str, PoolVariables] = Field(default_factory=dict, alias="TRACE_RPC_POOL_<NAME>_URL", repr=False)
+    fallback: Annotated[SecretStr, BeforeValidator(url_list)] | None = Field(
+        None, alias="TRACE_CRYO_RPC_URL", description="endpoint of any pool that has none of its own"
+    )
+
+    @cached_property
+    def pools(self) -> dict[str, RpcPool]:
+        """Every pool that has URLs, by name. Raises InvalidInput for a wrong URL or quorum."""
+        return {name: pool_of(name, each, each.url) for name, each in self.named.items() if each.url is not None}
+
+    def pool(self, name: str) -> RpcPool:
+        """Return the pool called ``name``; without URLs of its own it has the fallback's.
+
+        Raises InvalidInput, with the name of the variable to set, if neither is set.
+        """
+        if name in self.pools:
+            return self.pools[name]
+        if self.fallback is not None:
+            return pool_of(name, self.named.get(name, PoolVariables()), self.fallback)
+        raise InvalidInput(
+            f"rpc pool {name!r} has no URL: set TRACE_RPC_POOL_{name.upper()}_URL and restart `trace-lite up` with it",
+            known=",".join(sorted(self.pools)) or "none",
+        )
+
+
+class GatewaySettings(_Group):
+    """The RPC gateway: when it is used, where it is, and what `python -m trace_dagster.gateway` needs."""
+
+    mode: Annotated[str, BeforeValidator(choice(GATEWAY_MODES))] = Field(
+        "auto",
+        alias="TRACE_RPC_GATEWAY",
+        description="`auto` (default: limited and far endpoints are called through the gateway), `always`, `never`",
+    )
+    url: Annotated[SecretStr, BeforeValidator(http_url("http://127.0.0.1:8546/TOKEN"))] | None = Field(
+        None,
+        alias="TRACE_RPC_GATEWAY_URL",
+        description="a gateway that runs already; `up` starts one, else a process starts its own",
+    )
+    token: Annotated[SecretStr, BeforeValidator(gateway_token)] | None = Field(
+        None,
+        alias="TRACE_GATEWAY_TOKEN",
+        description="of `python -m trace_dagster.gateway`: its token, 16 to 128 letters, digits, - or _ (random)",
+    )
+    cache_bytes: CacheBytes = Field(
+        256 * 1024 * 1024,
+        alias="TRACE_GATEWAY_CACHE_BYTES",
+        description="of `python -m trace_dagster.gateway`: room for cached responses (256 MiB), 0 for none",
+    )
+
+
+class LogSettings(_Group):
+    """The process log."""
+
+    format: Annotated[str, BeforeValidator(choice(FORMATS))] = Field(
+        "text", alias="TRACE_LOG_FORMAT", description="`text` (default) or `json`: the format of process logs"
+    )
+    level: Annotated[str, BeforeValidator(choice(LEVELS))] | None = Field(
+        None,
+        alias="TRACE_LOG_LEVEL",
+        description="`debug`, `info`, `warning` or `error` (`info`; `warning` in `trace-lite` commands)",
+    )
+
+
+class StackSettings(_Group):
+    """The laptop stack."""
+
+    home: Path = Field(DEFAULT_HOME, alias="TRACE_HOME", description="the stack's folder (`.trace`)")
+    port_postgres: Port | None = Field(
+        None, alias="TRACE_PORT_POSTGRES", description="fixed port of Postgres; a free one otherwise"
+    )
+    port_s3: S3Port | None = Field(None, alias="TRACE_PORT_S3", description="the same of the S3 server")
+    port_web: Port | None = Field(None, alias="TRACE_PORT_WEB", description="the same of Dagster's web server")
+    port_code: Port | None = Field(None, alias="TRACE_PORT_CODE", description="the same of Dagster's code server")
+    port_devchain: Port | None = Field(None, alias="TRACE_PORT_DEVCHAIN", description="the same of the devchain")
+    port_gateway: Port | None = Field(None, alias="TRACE_PORT_GATEWAY", description="the same of the rpc gateway")
+    devchain_blocks: UpToAMillion = Field(
+        DEVCHAIN_BLOCKS, alias="TRACE_DEVCHAIN_BLOCKS", description="length of the devchain in blocks (4100)"
+    )
+    devchain_block_interval_seconds: UpToAMillion = Field(
+        0,
+        alias="TRACE_DEVCHAIN_BLOCK_INTERVAL_SECONDS",
+        description="seconds between new blocks of the devchain (0: it does not grow)",
+    )
+    web_url: Annotated[str, BeforeValidator(http_url("http://127.0.0.1:3000"))] | None = Field(
+        None,
+        alias="TRACE_WEB_URL",
+        description="Dagster's web server, for `apply` without a local stack",
+        repr=False,
+    )
+    stack_id: str | None = Field(
+        None,
+        alias="TRACE_STACK_ID",
+        description="marks the processes of one stack, so that it can end them",
+        json_schema_extra=_INTERNAL,  # type: ignore[arg-type]
+    )
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The ports that are fixed, by variable."""
+        fixed = ((str(field.alias), getattr(self, name)) for name, field in type(self).model_fields.items())
+        return {variable: value for variable, value in fixed if variable.startswith("TRACE_PORT_") and value}
+
+
+class ChaosSettings(_Group):
+    """The nodes behind `trace-lite chaos-rpc`."""
+
+    upstream: SecretStr | None = Field(
+        None, alias="TRACE_CHAOS_UPSTREAM", description="the node behind [`chaos-rpc`](chaos_rpc.md)"
+    )
+    fork_upstream: SecretStr | None = Field(
+        None, alias="TRACE_CHAOS_FORK_UPSTREAM", description="a node on a fork, for its fault `stale_fork`"
+    )
+
+
+class DebugSettings(_Group):
+    """Help for whoever looks for a defect of ours."""
+
+    traceback: str | None = Field(
+        None, alias="TRACE_DEBUG", description="`1`: show the traceback of an unexpected error"
+    )
+
+
+class SqsAccess(_Group):
+    """How to reach the SQS queues. None for a key means the object store's."""
+
+    queue_url: str = Field(repr=False)
+    dead_queue_url: str = Field(repr=False)
+    endpoint: str | None = Field(repr=False)
+    access_key: str | None = Field(repr=False)
+    secret_key: str | None = Field(repr=False)
+
+
+class _Variables(PydanticBaseSettingsSource):
+    """Fills each group from the variables that its fields name. An empty variable counts as not set."""
+
+    def __init__(self, settings_class: type[BaseSettings], variables: Mapping[str, str]) -> None:
+        super().__init__(settings_class)
+        self._variables = variables
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return the variables of the group ``field_name``, by alias."""
+        group = field.annotation
+        assert isinstance(group, type)
+        assert issubclass(group, _Group)
+        aliases = [str(each.alias) for each in group.model_fields.values()]
+        found: dict[str, Any] = {name: self._variables[name] for name in aliases if name in self._variables}
+        if group is RpcSettings:
+            found["TRACE_RPC_POOL_<NAME>_URL"] = self._pools()
+        return found, field_name, True
+
+    def __call__(self) -> dict[str, Any]:
+        """Return what is set, by group."""
+        fields = self.settings_cls.model_fields.items()
+        return {name: self.get_field_value(field, name)[0] for name, field in fields}
+
+    def _pools(self) -> dict[str, dict[str, str]]:
+        pools: dict[str, dict[str, str]] = {}
+        for variable, value in self._variables.items():
+            if match := POOL_VARIABLE.fullmatch(variable):
+                pools.setdefault(match[1].lower(), {})[match[2]] = value
+        return pools
+
+
+class Settings(BaseSettings):
+    """Everything that a process reads from its environment."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    registry: RegistrySettings
+    object_store: ObjectStoreSettings
+    queue: QueueSettings
+    ranges: RangeSettings
+    engine: EngineSettings
+    rpc: RpcSettings
+    gateway: GatewaySettings
+    log: LogSettings
+    stack: StackSettings
+    chaos: ChaosSettings
+    debug: DebugSettings
+    _environment: Mapping[str, str] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: Any, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the given mapping only, never the process's environment."""
+        return (_Variables(settings_cls, init_settings.init_kwargs["environment"]),)
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Self:
+        """Check every variable. Raises InvalidInput with the name of the first that is wrong."""
+        given = {name: value.strip() for name, value in environment.items() if value.strip()}
+        try:
+            settings = cls(environment=given)
+        except ValidationError as error:
+            _refuse(error)
+        settings._environment = dict(environment)
+        settings._require_both_queues()
+        settings.rpc.pools  # noqa: B018  (checks them)
+        return settings
+
+    def complete(self) -> Self:
+        """Return these settings. Raises InvalidInput if they lack the registry or a key of the object store."""
+        self.postgres_url, self.s3  # noqa: B018  (they raise)
+        return self
+
+    @property
+    def postgres_url(self) -> str:
+        """The registry's URL; it holds the password. Raises InvalidInput if it is not set."""
+        return _required(self.registry.postgres_url, "TRACE_POSTGRES_URL")
+
+    @cached_property
+    def s3(self) -> S3Access:
+        """The object store. Raises InvalidInput if a key is not set."""
+        store = self.object_store
+        return S3Access(
+            bucket=store.bucket,
+            access_key=_required(store.access_key, "AWS_ACCESS_KEY_ID"),
+            secret_key=_required(store.secret_key, "AWS_SECRET_ACCESS_KEY"),
+            endpoint=store.endpoint,
+            region=store.region or store.default_region or "us-east-1",
+        )
+
+    @cached_property
+    def caps(self) -> Caps:
+        """How large one range may become."""
+        ranges = self.ranges
+        return Caps(ranges.files_per_range, ranges.bytes_per_file, ranges.bytes_per_range)
+
+    @cached_property
+    def sqs(self) -> SqsAccess | None:
+        """The SQS queues; None if they are not set."""
+        queue = self.queue
+        if queue.url is None or queue.dead_url is None:
+            return None
+        return SqsAccess(
+            queue_url=queue.url.get_secret_value(),
+            dead_queue_url=queue.dead_url.get_secret_value(),
+            endpoint=_plain(queue.endpoint),
+            access_key=_plain(queue.access_key),
+            secret_key=_plain(queue.secret_key),
+        )
+
+    @property
+    def gateway_url(self) -> str | None:
+        """The URL of a gateway that runs already; it holds the token."""
+        return _plain(self.gateway.url)
+
+    @property
+    def home(self) -> Path:
+        """TRACE_HOME as an absolute path."""
+        return self.stack.home.absolute()
+
+    def pool(self, name: str) -> RpcPool:
+        """Return an RPC pool; see :meth:`RpcSettings.pool`."""
+        return self.rpc.pool(name)
+
+    def child_variables(self, choose: Callable[[str], bool] = lambda _: True) -> dict[str, str]:
+        """Return the variables to start a child process with, as they were read: those that ``choose`` accepts."""
+        return {name: value for name, value in self._environment.items() if choose(name)}
+
+    def secrets(self) -> Iterator[str]:
+        """Yield every secret: keys, passwords, tokens, and the URLs of RPC endpoints."""
+        if self.registry.postgres_url is not None:
+            yield from _passwords(self.registry.postgres_url.get_secret_value())
+        groups = (self.object_store, self.queue, self.gateway, self.chaos)
+        for value in (value for group in groups for _, value in group if isinstance(value, SecretStr)):
+            yield value.get_secret_value()
+        for pool in self.rpc.pools.values():
+            yield from pool.urls
+        if self.rpc.fallback is not None:
+            yield from split_urls(self.rpc.fallback.get_secret_value())
+
+    def _require_both_queues(self) -> None:
+        if (self.queue.url is None) != (self.queue.dead_url is None):
+            raise InvalidInput("TRACE_SQS_QUEUE_URL and TRACE_SQS_DEAD_QUEUE_URL go together: set both, or neither")
 
 
 def settings_from(environment: Mapping[str, str]) -> Settings:
-    """Read settings. Raises InvalidInput naming the variable that is missing or wrong."""
-    usual = Caps()
-    caps = Caps(
-        files_per_range=_number(environment, "MAX_PARQUET_FILES_PER_RANGE", usual.files_per_range),
-        bytes_per_file=_number(environment, "MAX_PARQUET_BYTES_PER_FILE", usual.bytes_per_file),
-        bytes_per_range=_number(environment, "MAX_TOTAL_PARQUET_BYTES_PER_RANGE", usual.bytes_per_range),
-    )
-    return Settings(
-        postgres_url=_required(environment, "TRACE_POSTGRES_URL"),
-        s3=s3_access(environment),
-        environment=environment,
-        caps=caps,
-        lease_ttl_seconds=_number(environment, "TRACE_LEASE_TTL_SECONDS", 60),
-        max_attempts=_number(environment, "TRACE_MAX_ATTEMPTS", 3),
-        retry_base_seconds=_number(environment, "TRACE_RETRY_BASE_SECONDS", 5),
-        sqs=_sqs(environment),
-        ranges_per_run=ranges_per_run(environment),
-    )
+    """Read the settings of a process that uses the registry and the object store.
+
+    Raises InvalidInput with the name of the variable that is missing or wrong.
+    """
+    return Settings.read(environment).complete()
 
 
-def ranges_per_run(environment: Mapping[str, str]) -> int | None:
-    """Block ranges of one Dagster run, where somebody set it."""
-    return _number(environment, "TRACE_RANGES_PER_RUN", 0) or None
+def fields() -> Iterator[tuple[str, FieldInfo]]:
+    """Yield each variable of the tree and its field, in the order of the tree, without those of pools."""
+    for group in Settings.model_fields.values():
+        for field in group.annotation.model_fields.values():  # type: ignore[union-attr]
+            if field.alias and "<" not in field.alias:
+                yield field.alias, field
 
 
-def s3_access(environment: Mapping[str, str]) -> S3Access:
-    """The object store the environment names."""
-    return S3Access(
-        bucket=environment.get("TRACE_S3_BUCKET", "").strip() or DEFAULT_BUCKET,
-        access_key=_required(environment, "AWS_ACCESS_KEY_ID"),
-        secret_key=_required(environment, "AWS_SECRET_ACCESS_KEY"),
-        endpoint=environment.get("TRACE_S3_ENDPOINT", "").strip() or None,
-        region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "us-east-1",
-    )
+def _refuse(error: ValidationError) -> NoReturn:
+    """Raise the first error as one line that starts with its variable."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    path = [str(part) for part in first["loc"]]
+    variable = f"TRACE_RPC_POOL_{path[2].upper()}_{path[3]}" if path[0] == "rpc" and len(path) > 3 else path[1]
+    raise InvalidInput(f"{variable} {first['msg'].removeprefix('Value error, ')}") from None
 
 
-def _sqs(environment: Mapping[str, str]) -> SqsAccess | None:
-    url = environment.get("TRACE_SQS_QUEUE_URL", "").strip()
-    dead = environment.get("TRACE_SQS_DEAD_QUEUE_URL", "").strip()
-    if not url and not dead:
-        return None
-    if not url or not dead:
-        raise InvalidInput("TRACE_SQS_QUEUE_URL and TRACE_SQS_DEAD_QUEUE_URL go together: set both, or neither")
-    return SqsAccess(url, dead, *(environment.get(f"TRACE_SQS_{name}", "").strip() or None for name in _SQS_OPTIONAL))
+def _required(value: SecretStr | None, variable: str) -> str:
+    if value is None:
+        raise InvalidInput(
+            f"{variable} is not set and no stack is running here: start one with `trace-lite up --detach`"
+        )
+    return value.get_secret_value()
 
 
-def _required(environment: Mapping[str, str], name: str) -> str:
-    value = environment.get(name, "").strip()
-    if not value:
-        raise InvalidInput(f"{name} is not set and no stack is running here: start one with `trace-lite up --detach`")
-    return value
+def _plain(value: SecretStr | None) -> str | None:
+    return None if value is None else value.get_secret_value()
 
 
-def _number(environment: Mapping[str, str], name: str, default: int) -> int:
-    """A positive whole number, ``default`` where nothing is set. Raises InvalidInput naming the variable."""
-    value = environment.get(name, "").strip()
-    if not value:
-        return default
-    if not value.isdecimal() or not 0 < int(value) < 2**62:
-        raise InvalidInput(f"{name} must be a positive whole number", value=repr(value[:40]))
-    return int(value)
+def _passwords(url: str) -> Iterator[str]:
+    """Yield the password of a Postgres URL as it is written and decoded. Host and database are not secret."""
+    try:
+        written = urlsplit(url).password
+    except ValueError:
+        return
+    if written:
+        yield from {written, unquote(written)}

@@ -14,8 +14,7 @@ from dagster import DagsterRun
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
 from dagster._serdes import ConfigurableClassData
 
-from trace_dagster.config.running_stack import environment_with_stack
-from trace_dagster.config.settings import settings_from
+from trace_dagster.config.process import start_process
 from trace_dagster.errors import TraceError
 from trace_dagster.planning.dispatcher import BATCH_TAG
 from trace_dagster.registry.connection import Database
@@ -59,7 +58,7 @@ class MonitoredRunLauncher(DefaultRunLauncher):
 
     def _registry(self) -> Database:
         if self._database is None:
-            settings = settings_from(environment_with_stack(os.environ))
-            self._patience_seconds = settings.lease_ttl_seconds
+            settings = start_process(os.environ)
+            self._patience_seconds = settings.ranges.lease_ttl_seconds
             self._database = Database(settings.postgres_url, max_connections=1)
         return self._database

@@ -21,7 +21,7 @@ from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from trace_dagster.config.running_stack import environment_with_stack, home_of
+from trace_dagster.config.process import start_process
 from trace_dagster.dagster_instance.event_log import GroupedEventLog
 from trace_dagster.registry.connection import RESTED_SECONDS
 
@@ -71,10 +71,10 @@ class TraceDagsterStorage(DagsterPostgresStorage):
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Any:
         """Postgres when there is one, else a scratch SQLite so that `dagster dev` still shows its message."""
-        url = environment_with_stack(os.environ).get("TRACE_POSTGRES_URL", "").strip()
-        if url:
-            return cls(url, inst_data)
-        scratch = home_of(os.environ) / "dagster-scratch"
+        settings = start_process(os.environ)
+        if settings.registry.postgres_url is not None:
+            return cls(settings.postgres_url, inst_data)
+        scratch = settings.home / "dagster-scratch"
         warnings.warn(
             "TRACE_POSTGRES_URL is not set and no `trace-lite up` is running: Dagster uses scratch storage",
             stacklevel=2,

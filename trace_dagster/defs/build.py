@@ -1,6 +1,6 @@
 """Definitions from what is applied in Postgres: one plain function, overridable parts, no hidden state."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from dagster import (
@@ -12,7 +12,7 @@ from dagster import (
     define_asset_job,
 )
 
-from trace_dagster.config.settings import ranges_per_run, settings_from
+from trace_dagster.config.settings import Settings
 from trace_dagster.dagster_instance.executor import thread_executor
 from trace_dagster.defs.analytics import analytics_assets, analytics_job_name
 from trace_dagster.defs.reconcile import coverage_check
@@ -26,36 +26,37 @@ from trace_dagster.registry.streams import StreamRow
 from trace_dagster.runtime import Runtime
 
 
-def build_definitions(environment: Mapping[str, str]) -> Definitions:
+def build_definitions(read_settings: Callable[[], Settings]) -> Definitions:
     """Every applied job as assets, jobs, checks and sensors.
 
-    Without a reachable registry the location loads empty, with one message in its metadata and log.
+    Without valid settings or a reachable registry the location loads empty, with one message in its metadata and log.
     """
     try:
-        runtime = Runtime(settings_from(environment))
+        settings = read_settings().complete()
+        runtime = Runtime(settings)
         try:
             streams = runtime.jobs.streams()
         finally:
             runtime.close()
     except TraceError as error:
         return Definitions(metadata={"trace/unavailable": str(error)})
-    return definitions_of(streams, environment)
+    return definitions_of(streams, settings)
 
 
-def definitions_of(streams: list[StreamRow], environment: Mapping[str, str]) -> Definitions:
+def definitions_of(streams: list[StreamRow], settings: Settings) -> Definitions:
     """Definitions of given streams; the registry is not asked."""
-    assets = [stream_asset(stream, _grid(stream), ranges_per_run(environment)) for stream in streams]
+    assets = [stream_asset(stream, _grid(stream), settings.ranges.ranges_per_run) for stream in streams]
     derived = list(analytics_assets(streams))
     lane_jobs = [_lane_job(lane) for lane in lanes_of_any(streams)]
     chains = sorted({stream.chain_id for stream in streams})
     analytics_jobs = [job for chain_id in chains if (job := _analytics_job(chain_id, derived)) is not None]
-    holder = RuntimeHolder(environment)
+    holder = RuntimeHolder(settings)
     return Definitions(
         assets=[*assets, *derived],
         jobs=[*lane_jobs, *analytics_jobs],
         asset_checks=list(_checks(streams)),
         sensors=sensors(holder.get, streams, lane_jobs) if lane_jobs else [],
-        resources={RUNTIME: runtime_resource(environment), IO_MANAGER: commit_io_manager},
+        resources={RUNTIME: runtime_resource(settings), IO_MANAGER: commit_io_manager},
         executor=thread_executor,
     )
 

@@ -1,11 +1,11 @@
 """Resources of assets and sensors, made by Dagster in the process that needs them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from dagster import InitResourceContext, ResourceDefinition, io_manager, resource
 
-from trace_dagster.config.settings import settings_from
+from trace_dagster.config.settings import Settings
 from trace_dagster.defs.streams import RUNTIME
 from trace_dagster.runtime import Runtime
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from trace_dagster.defs.io_manager import CommitIOManager
 
 
-def runtime_resource(environment: Mapping[str, str]) -> ResourceDefinition:
+def runtime_resource(settings: Settings) -> ResourceDefinition:
     """Return the resource that gives each run one runtime, and closes it when the run ends."""
 
     @resource
     def trace(context: InitResourceContext) -> Iterator[Runtime]:
-        runtime = Runtime(settings_from(environment))
+        runtime = Runtime(settings)
         try:
             with runtime.heartbeats.for_run(runtime.database, context.run.run_id if context.run else "none"):
                 yield runtime
@@ -39,12 +39,12 @@ def commit_io_manager(context: InitResourceContext) -> "CommitIOManager":
 class RuntimeHolder:
     """The code server's runtime for sensor ticks: made by the first tick and kept."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._runtime: Runtime | None = None
 
     def get(self) -> Runtime:
         """Return the runtime; the first call makes it."""
         if self._runtime is None:
-            self._runtime = Runtime(settings_from(self._environment))
+            self._runtime = Runtime(self._settings)
         return self._runtime

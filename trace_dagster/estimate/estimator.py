@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from trace_dagster.blocks import BlockRange, holes
 from trace_dagster.config.chain_sync import ChainSync, FixedTarget, Stream, read
-from trace_dagster.engine.select import engine_from, mode_of
+from trace_dagster.config.settings import Settings
+from trace_dagster.engine.select import selected_engine
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
 from trace_dagster.estimate.costs import Plan, Sample, StreamPlan, counted, limit_of, places
 from trace_dagster.evidence.collector import EvidenceCollector
@@ -30,7 +31,7 @@ from trace_dagster.registry.jobs import Bounds, Jobs, engine_options, follow, st
 from trace_dagster.registry.migrations import is_current
 from trace_dagster.registry.status import committed_ranges
 from trace_dagster.rpc.client import block_number, require_chain
-from trace_dagster.rpc.pools import RpcPool, pool_named, variable_of
+from trace_dagster.rpc.pools import RpcPool, variable_of
 from trace_dagster.store.parquet import encoded_bytes
 
 Say = Callable[[str], None]
@@ -61,33 +62,32 @@ _Chains = Mapping[str, _Chain | TraceError]
 """By pool; the error of those that cannot be used."""
 
 
-def estimate(path: Path, environment: Mapping[str, str], say: Say, *, sample_blocks: int) -> Plan:
+def estimate(path: Path, settings: Settings, say: Say, *, sample_blocks: int) -> Plan:
     """Plan a file; ``sample_blocks`` blocks of each stream are sampled, none for 0.
 
     Raises InvalidInput where apply would refuse the file itself.
     """
     job = read(path)
-    needs_rpc = mode_of(environment) == "real"
+    needs_rpc = settings.engine.mode == "real"
     if is_symbolic(job) and not needs_rpc:
         raise InvalidInput("the fake engine has no head: write from_block and to_block as numbers")
-    known = _known(job, environment)
-    chains = {name: _chain(name, job, environment) for name in sorted({s.rpc_pool for s in job.streams.values()})}
+    known = _known(job, settings)
+    chains = {name: _chain(name, job, settings) for name in sorted({s.rpc_pool for s in job.streams.values()})}
     bounds = _bounds(job, known, chains)
     streams = [_stream(job, key, bounds, chains, known) for key in job.streams]
     if sample_blocks:
-        streams = _sampled(streams, chains, job.chain_id, environment, say, sample_blocks)
+        streams = _sampled(streams, chains, job.chain_id, settings, say, sample_blocks)
     return Plan(job.name, job.chain_id, job.mode.kind, tuple(streams), tuple(_notes(job, bounds, chains, known)))
 
 
-def _known(job: ChainSync, environment: Mapping[str, str]) -> _Known:
+def _known(job: ChainSync, settings: Settings) -> _Known:
     """Raises InvalidInput where the registry's jobs forbid this one."""
-    url = environment.get("TRACE_POSTGRES_URL", "").strip()
-    if not url:
+    if settings.registry.postgres_url is None:
         return _Known(f"no registry is up: {_NOTHING_COMMITTED}")
     try:
-        if not is_current(url):
+        if not is_current(settings.postgres_url):
             return _Known(f"the registry's schema is not current: {_NOTHING_COMMITTED}")
-        database = Database(url)
+        database = Database(settings.postgres_url)
         try:
             return _registered(job, database)
         finally:
@@ -104,12 +104,12 @@ def _registered(job: ChainSync, database: Database) -> _Known:
     return _Known(note, jobs.resolved(job) if is_symbolic(job) else None, committed)
 
 
-def _chain(name: str, job: ChainSync, environment: Mapping[str, str]) -> _Chain | TraceError:
-    if mode_of(environment) == "fake":
+def _chain(name: str, job: ChainSync, settings: Settings) -> _Chain | TraceError:
+    if settings.engine.mode == "fake":
         end = job.mode.to_block if isinstance(job.mode, FixedTarget) else 1_000_000
         return _Chain(RpcPool(name, ("made up",)), int(end) - 1, int(end) - 1)
     try:
-        pool = pool_named(name, environment)
+        pool = settings.pool(name)
         require_chain(pool, job.chain_id)
         return _Chain(pool, block_number(pool), block_number(pool, "finalized"))
     except TraceError as error:
@@ -167,13 +167,13 @@ def _sampled(
     streams: Sequence[StreamPlan],
     chains: _Chains,
     chain_id: int,
-    environment: Mapping[str, str],
+    settings: Settings,
     say: Say,
     blocks: int,
 ) -> list[StreamPlan]:
-    engine = engine_from(environment)
+    engine = selected_engine(**settings.engine.selection)
     extractor = Extractor(engine)
-    sampler = _Sampler(extractor, chain_id, chains, needs_rpc=mode_of(environment) == "real")
+    sampler = _Sampler(extractor, chain_id, chains, needs_rpc=settings.engine.mode == "real")
     try:
         say(f"sampling {blocks} blocks of each stream")
         probed = [sampler.probed(plan) for plan in streams]

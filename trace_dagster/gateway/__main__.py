@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import secrets
 import signal
 import socket
@@ -22,16 +21,16 @@ from contextlib import suppress
 import click
 import uvloop
 
+from trace_dagster.config.process import start_process
 from trace_dagster.errors import InvalidInput
 from trace_dagster.gateway.budget_shares import ASKED_SECONDS, BudgetShares
-from trace_dagster.gateway.gateway import KEPT_BYTES, Gateway
+from trace_dagster.gateway.gateway import Gateway
 from trace_dagster.gateway.server import BACKLOG, ClientConnection
 from trace_dagster.logs import component_log
 from trace_dagster.loopback import HOST, bound
 from trace_dagster.redaction import redact
 
 _log = component_log("gateway")
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,128}")
 
 
 @click.command()
@@ -40,27 +39,20 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,128}")
 def main(port: int, owned: bool) -> None:
     """Serve the rpc pools of the environment on loopback: shared budgets, shared fetches, retries."""
     try:
-        token, gateway = _gateway(os.environ)
+        settings = start_process(os.environ, with_stack=False)
+        token = settings.gateway.token.get_secret_value() if settings.gateway.token else secrets.token_urlsafe(24)
+        gateway = Gateway(settings.rpc, token, kept_bytes=settings.gateway.cache_bytes)
         listener = bound(port)
+        dsn = settings.registry.postgres_url.get_secret_value() if settings.registry.postgres_url else ""
     except InvalidInput as error:
         raise click.ClickException(str(error)) from None
     listener.listen(BACKLOG)
     url = f"http://{HOST}:{listener.getsockname()[1]}/{token}"
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(gateway, listener, url, owned=owned))
+        runner.run(_serve(gateway, listener, url, dsn, owned=owned))
 
 
-def _gateway(environment: Mapping[str, str]) -> tuple[str, Gateway]:
-    token = environment.get("TRACE_GATEWAY_TOKEN", "").strip() or secrets.token_urlsafe(24)
-    if not _TOKEN.fullmatch(token):
-        raise InvalidInput("TRACE_GATEWAY_TOKEN must be 16 to 128 letters, digits, - or _ (value not shown)")
-    written = environment.get("TRACE_GATEWAY_CACHE_BYTES", "").strip() or str(KEPT_BYTES)
-    if not (written.isascii() and written.isdecimal() and len(written) < 13):
-        raise InvalidInput("TRACE_GATEWAY_CACHE_BYTES must be a number of bytes, 0 to keep nothing")
-    return token, Gateway(environment, token, kept_bytes=int(written))
-
-
-async def _serve(gateway: Gateway, listener: socket.socket, url: str, *, owned: bool) -> None:
+async def _serve(gateway: Gateway, listener: socket.socket, url: str, dsn: str, *, owned: bool) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_say_without_urls)
     stop = asyncio.Event()
@@ -68,7 +60,7 @@ async def _serve(gateway: Gateway, listener: socket.socket, url: str, *, owned: 
         loop.add_signal_handler(number, stop.set)
     if owned:
         threading.Thread(target=_when_stdin_closes, args=(loop, stop), daemon=True).start()
-    shares = _shares(gateway, os.environ.get("TRACE_POSTGRES_URL", "").strip(), loop)
+    shares = _shares(gateway, dsn, loop)
     server = await loop.create_server(lambda: ClientConnection(gateway.answer), sock=listener, backlog=BACKLOG)
     click.echo(json.dumps({"url": url}))
     _log.event("started", port=listener.getsockname()[1], endpoints=len(gateway.clients), owned=owned)

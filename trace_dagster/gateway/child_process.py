@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ class ChildGateway:
             [sys.executable, "-m", "trace_dagster.gateway", "--owned"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **environment},
+            env=dict(environment),
             start_new_session=True,
         )
         assert self._process.stdout is not None

@@ -1,4 +1,4 @@
-"""What a gateway serves: the endpoints of its environment's pools, each under ``/TOKEN/pool/position``.
+"""What a gateway serves: the endpoints of its settings' pools, each under ``/TOKEN/pool/position``.
 
     POST /TOKEN/{pool}/{position}[/{wanted}][?try=K]    one JSON-RPC request, or a batch
     GET  /TOKEN/status                                  JSON
@@ -20,6 +20,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from trace_dagster.config.settings import RpcSettings
 from trace_dagster.errors import InvalidInput
 from trace_dagster.gateway.cache import AnswerCache
 from trace_dagster.gateway.coalescing import WANTED, Coalescer
@@ -28,9 +29,8 @@ from trace_dagster.gateway.jsonrpc import Answer, GatewayCall, calls_in, failed
 from trace_dagster.gateway.metrics import GatewayCollector, exposition, status_of
 from trace_dagster.gateway.rate_limiter import Clock
 from trace_dagster.gateway.server import HttpRequest, HttpResponse
-from trace_dagster.rpc.pools import Endpoint, RpcPool, pool_named, pools_from
+from trace_dagster.rpc.pools import Endpoint, RpcPool
 
-KEPT_BYTES = 256 * 1024 * 1024
 _TRY = re.compile(r"\d{1,6}")
 _PARSE_ERROR = -32700
 _INVALID_REQUEST = -32600
@@ -39,27 +39,24 @@ _NOT_FOUND = HttpResponse(404, b"not found", b"text/plain")
 
 
 class Gateway:
-    """All endpoints, asked through one door. Belongs to one event loop.
-
-    Raises InvalidInput for an environment whose pools are none.
-    """
+    """All endpoints, asked through one door. Belongs to one event loop."""
 
     def __init__(
         self,
-        environment: Mapping[str, str],
+        rpc: RpcSettings,
         token: str,
         *,
-        kept_bytes: int = KEPT_BYTES,
+        kept_bytes: int = 256 * 1024 * 1024,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._environment = environment
+        self._rpc_settings = rpc
         self._token = token
         self._clock = clock
         self._kept = AnswerCache(kept_bytes, clock)
         self._by_fingerprint: dict[str, Coalescer] = {}
         self._routes: dict[str, _Route] = {}
         self._collector = GatewayCollector(lambda: self.clients, lambda: self._kept.bytes)
-        for pool in pools_from(environment).values():
+        for pool in rpc.pools.values():
             for endpoint in pool.endpoints:
                 self._coalescer(pool, endpoint)
 
@@ -114,7 +111,7 @@ class Gateway:
         words = set(filter(None, wanted.split("+")))
         if any(more) or not words <= set(WANTED) or not _TRY.fullmatch(attempt):
             raise InvalidInput("ask the gateway at /{pool}/{position}[/blocks+receipts][?try=K]")
-        pool = pool_named(name, self._environment)
+        pool = self._rpc_settings.pool(name)
         found = [endpoint for endpoint in pool.endpoints if str(endpoint.position) == position]
         if not found:
             raise InvalidInput(f"rpc pool {name} has endpoints 1 to {len(pool.urls)}, not this one")

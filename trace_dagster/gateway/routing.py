@@ -7,16 +7,13 @@ to each request: it stands aside there (docs/performance.md has the figures).
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import replace
 
-from trace_dagster.errors import InvalidInput
+from trace_dagster.config.process import gateway_environment
+from trace_dagster.config.settings import Settings
 from trace_dagster.gateway.child_process import ChildGateway
 from trace_dagster.rpc.latency import latency_seconds
-from trace_dagster.rpc.pools import GATEWAY_VARIABLE, Endpoint, Limits, RpcPool
-
-MODE_VARIABLE = "TRACE_RPC_GATEWAY"
-MODES = ("auto", "always", "never")
+from trace_dagster.rpc.pools import Endpoint, Limits, RpcPool
 
 FAR_SECONDS = 0.02
 """An endpoint whose quickest answer takes longer is worth a gateway."""
@@ -25,12 +22,10 @@ FAR_SECONDS = 0.02
 class GatewayRouting:
     """Decides for each endpoint. If no gateway is configured, it starts one as a child process when one is needed."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
-        self._mode = environment.get(MODE_VARIABLE, "").strip() or "auto"
-        if self._mode not in MODES:
-            raise InvalidInput(f"{MODE_VARIABLE} must be one of {', '.join(MODES)}, not {self._mode[:40]!r}")
-        self._url = environment.get(GATEWAY_VARIABLE, "").strip()
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._mode = settings.gateway.mode
+        self._url = settings.gateway_url
         self._lock = threading.Lock()
         self._owned: ChildGateway | None = None
 
@@ -59,7 +54,7 @@ class GatewayRouting:
             return self._url
         with self._lock:
             if self._owned is None or not self._owned.alive:
-                self._owned = ChildGateway(self._environment)
+                self._owned = ChildGateway(gateway_environment(self._settings))
             return self._owned.url
 
 

@@ -6,21 +6,16 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from trace_dagster.errors import InvalidInput
+from trace_dagster.config.settings import StackSettings
 from trace_dagster.lite.ports import HOST
 from trace_dagster.lite.processes import Service
 from trace_dagster.store.objects import reachable
 
-DEFAULT_BLOCKS = 4100
-"""A little more than examples/devchain.yaml asks for, so that all of it is final."""
-
 SEED = 7
 
 
-def devchain_service(port: int, environment: Mapping[str, str], folder: Path) -> Service:
-    """The chain server; its length and growth are settings, its content is not."""
-    blocks = _whole(environment, "TRACE_DEVCHAIN_BLOCKS", DEFAULT_BLOCKS)
-    interval = _whole(environment, "TRACE_DEVCHAIN_BLOCK_INTERVAL_SECONDS", 0)
+def devchain_service(port: int, stack: StackSettings, environment: Mapping[str, str], folder: Path) -> Service:
+    """Describe the chain server. Its length and growth are settings; its content is always that of SEED."""
     return Service(
         name="devchain",
         command=[
@@ -32,21 +27,12 @@ def devchain_service(port: int, environment: Mapping[str, str], folder: Path) ->
             "--seed",
             str(SEED),
             "--blocks",
-            str(blocks),
+            str(stack.devchain_blocks),
             "--block-interval-seconds",
-            str(interval),
+            str(stack.devchain_block_interval_seconds),
         ],
         environment=environment,
         healthy=lambda: reachable(f"http://{HOST}:{port}"),
         start_seconds=120.0,
         folder=folder,
     )
-
-
-def _whole(environment: Mapping[str, str], name: str, default: int) -> int:
-    written = environment.get(name, "").strip()
-    if not written:
-        return default
-    if not written.isdecimal() or int(written) > 1_000_000:
-        raise InvalidInput(f"{name} must be a whole number up to 1000000", value=repr(written[:20]))
-    return int(written)

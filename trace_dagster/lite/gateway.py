@@ -10,9 +10,11 @@ from trace_dagster.lite.ports import HOST
 from trace_dagster.lite.processes import Service
 from trace_dagster.store.objects import reachable
 
+URL_VARIABLE = "TRACE_RPC_GATEWAY_URL"
+
 
 def gateway_service(port: int, token: str, environment: Mapping[str, str], folder: Path) -> Service:
-    """One gateway for every run of this machine: their budgets and fetches are one."""
+    """Describe the gateway that all runs of this machine share: one budget, one cache."""
     return Service(
         name="gateway",
         command=[sys.executable, "-m", "trace_dagster.gateway", "--port", str(port)],

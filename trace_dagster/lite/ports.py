@@ -28,18 +28,20 @@ def is_free(port: int) -> bool:
 
 
 class Ports:
-    """Hands out ports, each once."""
+    """Hands out ports, each a single time. ``fixed`` holds the ports that settings fix, by variable."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
+    def __init__(self, fixed: Mapping[str, int]) -> None:
+        self._fixed_ports = fixed
         self._given: set[int] = set()
         self._random = random.SystemRandom()
 
     def take(self, variable: str | None = None, *, with_grpc: bool = False) -> int:
-        """The port ``variable`` fixes, else a free one. Raises InvalidInput when the fixed one is taken."""
-        written = self._environment.get(variable, "").strip() if variable else ""
-        if written:
-            return self._fixed(str(variable), written, with_grpc=with_grpc)
+        """Return the port that ``variable`` fixes, else a free one. ``with_grpc`` also needs the port + 10000.
+
+        Raises InvalidInput when the fixed one is taken, Unavailable when no free one is found.
+        """
+        if variable is not None and variable in self._fixed_ports:
+            return self._fixed(variable, self._fixed_ports[variable], with_grpc=with_grpc)
         for _ in range(500):
             port = self._random.randint(_LOWEST, _HIGHEST - (_GRPC_OFFSET if with_grpc else 0))
             if self._usable(port, with_grpc=with_grpc):
@@ -47,11 +49,7 @@ class Ports:
                 return port
         raise Unavailable("no free port was found on 127.0.0.1")
 
-    def _fixed(self, variable: str, written: str, *, with_grpc: bool) -> int:
-        highest = 65_535 - (_GRPC_OFFSET if with_grpc else 0)
-        if not written.isdecimal() or not 1 <= int(written) <= highest:
-            raise InvalidInput(f"{variable} must be a port from 1 to {highest}")
-        port = int(written)
+    def _fixed(self, variable: str, port: int, *, with_grpc: bool) -> int:
         if not self._usable(port, with_grpc=with_grpc):
             also = f" (or {port + _GRPC_OFFSET}, which it needs too)" if with_grpc else ""
             raise InvalidInput(f"port {port}{also} is taken: end what uses it, or set {variable} to another")

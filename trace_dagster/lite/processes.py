@@ -17,12 +17,14 @@ from typing import Any
 import psutil
 
 from trace_dagster.errors import Unavailable
+from trace_dagster.logs import component_log
 from trace_dagster.redaction import redact
 
 STACK_VARIABLE = "TRACE_STACK_ID"
 _PR_SET_PDEATHSIG = 1
 _LOG_TAIL_LINES = 8
 _POLL_SECONDS = 0.05
+_log = component_log("lite")
 
 
 @dataclass(slots=True)
@@ -71,6 +73,8 @@ class Child:
 
     def restart(self) -> None:
         """Start it again after it died."""
+        code = self._process.returncode
+        _log.warning("service_died", service=self.service.name, pid=self.pid, exit_code=code, reason="restarted")
         self._process = self._spawn()
 
     def signal_stop(self) -> None:
@@ -85,6 +89,7 @@ class Child:
             self._send(signal.SIGKILL)
             self._process.wait()
         self._send(signal.SIGKILL)  # what its group left behind
+        _log.event("service_ended", service=self.service.name, pid=self.pid, exit_code=self._process.returncode)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         user = self.service.user
@@ -100,6 +105,7 @@ class Child:
                 preexec_fn=_die_with_parent,  # noqa: PLW1509  (the supervisor starts children from one thread)
                 **identity_of(user),
             )
+        _log.event("service_started", service=self.service.name, pid=process.pid)
         return process
 
     def _send(self, number: int) -> None:

@@ -49,7 +49,7 @@ def s3_service(folder: Path, ports: Ports, secrets: Secrets, access: S3Access, p
             f"-s3.port={port}",
         ],
         environment={
-            "PATH": os.environ.get("PATH", ""),
+            "PATH": os.pathsep.join(os.get_exec_path()),
             "HOME": str(folder),
             "GOMEMLIMIT": MOST_MEMORY,
             "AWS_ACCESS_KEY_ID": secrets.s3_access_key,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,18 +21,18 @@ import psutil
 import psycopg
 
 from trace_dagster.config.running_stack import StackState, load_state
-from trace_dagster.config.settings import DEFAULT_BUCKET, s3_access
+from trace_dagster.config.settings import ObjectStoreSettings, Settings
 from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.lite.dagster_services import dagster_services, prepare_dagster
 from trace_dagster.lite.devchain import devchain_service
-from trace_dagster.lite.gateway import gateway_service
+from trace_dagster.lite.gateway import URL_VARIABLE, gateway_service
 from trace_dagster.lite.home import Home, write_private
 from trace_dagster.lite.ports import HOST, Ports
 from trace_dagster.lite.postgres import dsn, ensure_database, folder_for, postgres_service
 from trace_dagster.lite.processes import STACK_VARIABLE, Child, Service, reap
 from trace_dagster.lite.s3 import PORT_VARIABLE, s3_service
 from trace_dagster.registry.migrations import migrate
-from trace_dagster.rpc.pools import GATEWAY_VARIABLE
+from trace_dagster.store.access import S3Access
 from trace_dagster.store.objects import ensure_bucket
 
 Say = Callable[[str], None]
@@ -61,10 +61,11 @@ _STABLE_SECONDS = 60.0
 class Stack:
     """One stack in one TRACE_HOME."""
 
-    def __init__(self, path: Path, environment: Mapping[str, str]) -> None:
-        self._home = Home(path)
-        self._given = dict(environment)
-        self._ports = Ports(environment)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._home = Home(settings.home)
+        self._given = settings.child_variables()
+        self._ports = Ports(settings.stack.ports)
         self._stack_id = uuid4().hex
         self._children: list[Child] = []
         self._stopping = threading.Event()
@@ -166,12 +167,12 @@ class Stack:
 
     def _service_variables(self) -> dict[str, str]:
         """What the stack's own processes and its clients share, beyond what the caller set."""
-        kept = {name: value for name, value in self._given.items() if name.startswith(_SHARED)}
+        kept = self._settings.child_variables(lambda name: name.startswith(_SHARED))
         return {"TRACE_HOME": str(self._home.path), **kept}
 
     def _add_postgres(self, services: list[Service], variables: dict[str, str]) -> int | None:
-        url = self._given.get("TRACE_POSTGRES_URL", "").strip()
-        if url:
+        if self._settings.registry.postgres_url is not None:
+            url = self._settings.postgres_url
             _require_postgres(url)
             variables["TRACE_POSTGRES_URL"] = url
             return None
@@ -182,21 +183,16 @@ class Stack:
         return port
 
     def _add_s3(self, services: list[Service], variables: dict[str, str]) -> None:
-        bucket = self._given.get("TRACE_S3_BUCKET", "").strip() or DEFAULT_BUCKET
-        if self._given.get("TRACE_S3_ENDPOINT", "").strip():
-            _require_keys(self._given)
-            access = s3_access(self._given)
+        store = self._settings.object_store
+        if store.endpoint is not None:
+            _require_keys(store)
+            access = self._settings.s3
             ensure_bucket(access)
         else:
             secrets = self._home.secrets()
             port = self._ports.take(PORT_VARIABLE, with_grpc=True)
-            values = {
-                "TRACE_S3_ENDPOINT": f"http://{HOST}:{port}",
-                "TRACE_S3_BUCKET": bucket,
-                "AWS_ACCESS_KEY_ID": secrets.s3_access_key,
-                "AWS_SECRET_ACCESS_KEY": secrets.s3_secret_key,
-            }
-            access = s3_access(values)
+            endpoint = f"http://{HOST}:{port}"
+            access = S3Access(store.bucket, secrets.s3_access_key, secrets.s3_secret_key, endpoint)
             services.append(s3_service(self._home.path / "s3", self._ports, secrets, access, port))
         variables |= {
             "TRACE_S3_ENDPOINT": access.endpoint or "",
@@ -208,16 +204,16 @@ class Stack:
 
     def _add_devchain(self, services: list[Service], variables: dict[str, str]) -> int:
         port = self._ports.take("TRACE_PORT_DEVCHAIN")
-        services.append(devchain_service(port, self._given, self._home.path))
+        services.append(devchain_service(port, self._settings.stack, self._given, self._home.path))
         variables["TRACE_RPC_POOL_DEVCHAIN_URL"] = f"http://{HOST}:{port}"
         return port
 
     def _gateway(self, variables: dict[str, str]) -> list[Service]:
         """The door to remote and limited rpc endpoints, unless one is named; its token is new with every start."""
-        if variables.get(GATEWAY_VARIABLE):
+        if self._settings.gateway_url is not None:
             return []
         port, token = self._ports.take("TRACE_PORT_GATEWAY"), token_urlsafe(24)
-        variables[GATEWAY_VARIABLE] = f"http://{HOST}:{port}/{token}"
+        variables[URL_VARIABLE] = f"http://{HOST}:{port}/{token}"
         return [gateway_service(port, token, self._child_environment(variables), self._home.path)]
 
     def _child_environment(self, variables: dict[str, str]) -> dict[str, str]:
@@ -316,9 +312,9 @@ def _require_postgres(url: str) -> None:
         ) from None
 
 
-def _require_keys(environment: Mapping[str, str]) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        if not environment.get(name, "").strip():
+def _require_keys(store: ObjectStoreSettings) -> None:
+    for name, value in (("AWS_ACCESS_KEY_ID", store.access_key), ("AWS_SECRET_ACCESS_KEY", store.secret_key)):
+        if value is None:
             raise InvalidInput(f"TRACE_S3_ENDPOINT is set but {name} is not: set the key of that server")
 
 

@@ -1,0 +1,80 @@
+"""Rules for the value of one environment variable.
+
+Each rule takes the text and returns the value, or raises ValueError with the rest of a line that starts with the
+variable's name. No message shows a value, except that a wrong choice is shown.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,128}")
+_MOST_DIGITS = 19
+
+
+def whole(least: int, most: int, reason: str) -> Callable[[Any], int]:
+    """Return a rule for whole numbers from ``least`` to ``most`` in ASCII digits."""
+
+    def rule(value: Any) -> int:
+        text = str(value)
+        if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS and least <= int(text) <= most):
+            raise ValueError(reason)
+        return int(text)
+
+    return rule
+
+
+def choice(known: Sequence[str], reason: str = "") -> Callable[[Any], str]:
+    """Return a rule for one of the words of ``known``."""
+
+    def rule(value: Any) -> str:
+        text = str(value)
+        if text in known:
+            return text
+        close = difflib.get_close_matches(text.lower(), known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"{reason or 'must be one of ' + ', '.join(known)}, not {text[:40]!r}{hint}")
+
+    return rule
+
+
+def http_url(example: str) -> Callable[[Any], str]:
+    """Return a rule for an http or https URL without user and password."""
+
+    def rule(value: Any) -> str:
+        if not is_http_url(str(value)) or urlsplit(str(value)).username:
+            raise ValueError(f"must look like {example} (value not shown)")
+        return str(value)
+
+    return rule
+
+
+def is_http_url(text: str) -> bool:
+    """Whether a text is an http or https URL with a host."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def hours(value: Any) -> float:
+    """Accept a number of hours from 0 to a million."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1e6:
+        raise ValueError("must be a number of hours")
+    return number
+
+
+def gateway_token(value: Any) -> str:
+    """Accept a token of the gateway."""
+    if not _TOKEN.fullmatch(str(value)):
+        raise ValueError("must be 16 to 128 letters, digits, - or _ (value not shown)")
+    return str(value)
