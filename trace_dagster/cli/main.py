@@ -45,7 +45,7 @@ class _Commands(click.Group):
 
 
 def _unexpected(error: Exception) -> int:
-    if os.environ.get("TRACE_DEBUG"):
+    if os.environ.get("TRACE_DEBUG"):  # read here, because settings may be what failed
         traceback.print_exc()
     say(f"error: unexpected {type(error).__name__}: this is a bug; TRACE_DEBUG=1 shows where")
     return 70
