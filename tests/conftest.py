@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -27,6 +28,15 @@ for name in [
     name for name in os.environ if name.startswith(("TRACE_RPC", "TRACE_POSTGRES", "TRACE_S3", "TRACE_CRYO", "AWS_"))
 ]:
     del os.environ[name]  # tests start their own services, whatever the shell points at
+
+
+@pytest.fixture(autouse=True)
+def _unconfigured_logs() -> Iterator[None]:
+    """Undo what ``configure_logs`` did if a test ran an entry point in this process: pytest attaches at the root."""
+    yield
+    logger = logging.getLogger("trace_dagster")
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -373,9 +373,9 @@ class Soak:
     def _read_logs(self) -> None:
         self.report.restarts = dict(
             Counter(
-                line.split(" ended by itself")[0]
+                line.split(" died: starting")[0]
                 for line in self._log("supervisor").splitlines()
-                if " ended by itself" in line
+                if " died: starting" in line
             )
         )
         found: Counter[str] = Counter()

@@ -157,17 +157,20 @@ def test_a_detached_stack_uses_given_servers_and_a_killed_supervisor_leaves_noth
         "AWS_SECRET_ACCESS_KEY": s3.secret_key,
         "TRACE_DEVCHAIN_BLOCKS": "20",
     }
-    state = Stack(Settings.read({**environment, "TRACE_HOME": str(home)})).start_detached(lambda _: None)
+    state = Stack(Settings.read(environment)).start_detached(lambda _: None)
     try:
         assert is_current(postgres_url)
         assert {path.name for path in home.iterdir()}.isdisjoint({"postgres", "s3"})
         with pytest.raises(InvalidInput, match="already runs"):
-            Stack(Settings.read({**environment, "TRACE_HOME": str(home)})).start_detached(lambda _: None)
+            Stack(Settings.read(environment)).start_detached(lambda _: None)
+        log = (home / "logs" / "supervisor.log").read_text()
+        for service in ("devchain", "gateway", "code-server", "web-server", "daemon"):
+            assert f" info lite service_started service={service} pid=" in log
         members = [p for p in psutil.process_iter() if _stack_id(p) == state.stack_id]
         assert len(members) >= 4
         os.kill(state.pid, signal.SIGKILL)
         left = psutil.wait_procs(members, timeout=60)[1]
-        # where nothing reaps orphans, an ended process stays as a zombie
+        # if nothing reaps orphans, an ended process stays as a zombie
         assert [process for process in left if process.status() != psutil.STATUS_ZOMBIE] == []
         assert load_state(home) is None
     finally:

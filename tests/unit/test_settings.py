@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -249,6 +250,20 @@ def test_a_process_warns_a_single_time_on_stderr(tmp_path, command, warnings):
     assert SECRET not in done.stderr + done.stdout
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
+
+
+def test_the_code_location_logs_as_its_settings_say(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", "import trace_dagster.definitions"],
+        env={**os.environ, "TRACE_HOME": str(tmp_path), "TRACE_LOG_FORMAT": "json", "TRACE_LOGS": "x"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("{")]
+    found = json.loads(line)
+    assert (found["component"], found["event"], found["variable"]) == ("config", "unknown_variable", "TRACE_LOGS")
 
 
 def test_a_wrong_variable_is_one_line_of_the_command(tmp_path):

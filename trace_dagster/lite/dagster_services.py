@@ -29,7 +29,10 @@ _DAEMONS_QUERY = """
 
 
 def prepare_dagster(folder: Path, code_port: int, environment: Mapping[str, str]) -> None:
-    """Write the instance's files and create its tables once, before three processes want to."""
+    """Write the instance's files and create its tables, before three processes try to at the same time.
+
+    Raises Unavailable if the tables cannot be created.
+    """
     folder.mkdir(mode=0o700, exist_ok=True)
     (folder / "dagster.yaml").write_text(instance_yaml())
     workspace = {"load_from": [{"grpc_server": {"host": HOST, "port": code_port, "location_name": LOCATION}}]}
@@ -44,11 +47,11 @@ def prepare_dagster(folder: Path, code_port: int, environment: Mapping[str, str]
     )
     if done.returncode:
         last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
-        raise Unavailable(f"dagster's tables could not be made: {last[:300]}")
+        raise Unavailable(f"dagster's tables could not be created: {last[:300]}")
 
 
 def instance_yaml() -> str:
-    """The one dagster.yaml: the repository's, which a wheel carries too."""
+    """Return the repository's dagster.yaml; an installed wheel contains it too."""
     packaged = files("trace_dagster").joinpath("dagster.yaml")
     if packaged.is_file():
         return packaged.read_text()
@@ -56,7 +59,7 @@ def instance_yaml() -> str:
 
 
 def dagster_services(folder: Path, code_port: int, web_port: int, environment: Mapping[str, str]) -> list[Service]:
-    """Describe the three processes; each is healthy when Dagster itself says so."""
+    """Describe the three processes; each is healthy when Dagster's GraphQL API reports it."""
     workspace = str(folder / "workspace.yaml")
     described = time.time()
     url = f"http://{HOST}:{web_port}/graphql"
@@ -91,7 +94,7 @@ def dagster_services(folder: Path, code_port: int, web_port: int, environment: M
         Service(
             name="web-server",
             command=[*python, "dagster_webserver", "-h", HOST, "-p", str(web_port), "-w", workspace],
-            healthy=lambda: _ask(url, "{ version }") is not None,
+            healthy=lambda: _graphql(url, "{ version }") is not None,
             **common,  # type: ignore[arg-type]
         ),
         Service(
@@ -104,7 +107,7 @@ def dagster_services(folder: Path, code_port: int, web_port: int, environment: M
 
 
 def _location_loaded(url: str) -> bool:
-    data = _ask(url, _LOADED_QUERY) or {}
+    data = _graphql(url, _LOADED_QUERY) or {}
     entries = (data.get("workspaceOrError") or {}).get("locationEntries") or []
     return any(
         entry["loadStatus"] == "LOADED"
@@ -114,8 +117,11 @@ def _location_loaded(url: str) -> bool:
 
 
 def _daemons_healthy(url: str, since: float) -> bool:
-    """Whether every required daemon beat after ``since``: Dagster calls a predecessor's heartbeat healthy too."""
-    data = _ask(url, _DAEMONS_QUERY) or {}
+    """Whether every required daemon has a heartbeat after ``since``.
+
+    Dagster also reports a daemon as healthy because of its predecessor's heartbeat.
+    """
+    data = _graphql(url, _DAEMONS_QUERY) or {}
     statuses = ((data.get("instance") or {}).get("daemonHealth") or {}).get("allDaemonStatuses") or []
     required = [status for status in statuses if status["required"]]
     return bool(required) and all(
@@ -123,7 +129,7 @@ def _daemons_healthy(url: str, since: float) -> bool:
     )
 
 
-def _ask(url: str, query: str) -> dict[str, Any] | None:
+def _graphql(url: str, query: str) -> dict[str, Any] | None:
     request = urllib.request.Request(  # noqa: S310  (a loopback URL made here)
         url, json.dumps({"query": query}).encode(), {"content-type": "application/json"}
     )

@@ -1,4 +1,4 @@
-"""The devchain as a service of the stack."""
+"""Describes the devchain as a service of the stack."""
 
 from __future__ import annotations
 

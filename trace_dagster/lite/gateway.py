@@ -1,4 +1,4 @@
-"""The RPC gateway as a service of the stack."""
+"""Describes the RPC gateway as a service of the stack."""
 
 from __future__ import annotations
 

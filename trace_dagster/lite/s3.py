@@ -1,4 +1,4 @@
-"""SeaweedFS `weed mini`: a real S3 server with signatures, conditional writes and persistence."""
+"""Runs SeaweedFS `weed mini`: an S3 server with signatures, conditional writes and persistence."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from trace_dagster.store.objects import ensure_bucket, reachable
 PORT_VARIABLE = "TRACE_PORT_S3"
 
 MOST_MEMORY = "1GiB"
-"""Where the server begins to look for garbage all the time. It grew by 3 KB per range over 30,000 of them: with 300 MiB
-each put cost twice as much after 25,000."""
+"""Above this size Go's garbage collector runs all the time. The server grew by 3 KB per range over 30,000 ranges; with
+a limit of 300 MiB each put cost twice as much after 25,000."""
 
 
 def s3_service(folder: Path, ports: Ports, secrets: Secrets, access: S3Access, port: int) -> Service:
@@ -61,7 +61,7 @@ def s3_service(folder: Path, ports: Ports, secrets: Secrets, access: S3Access, p
 
 
 def _healthy(access: S3Access) -> bool:
-    """Ready when a signed request is answered and the bucket can be made."""
+    """Whether the server answers a signed request; it also creates the bucket."""
     if not reachable(access.endpoint or ""):
         return False
     try:
@@ -76,8 +76,8 @@ def _security(secrets: Secrets) -> str:
 
 
 def _weed() -> str:
-    beside = Path(sys.executable).parent / "weed"
-    found = str(beside) if beside.exists() else shutil.which("weed")
+    in_venv = Path(sys.executable).parent / "weed"
+    found = str(in_venv) if in_venv.exists() else shutil.which("weed")
     if not found:
         raise Unavailable("the S3 server `weed` is not installed: `make install` brings it (no wheel for macOS x64)")
     return found

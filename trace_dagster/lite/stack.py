@@ -1,4 +1,4 @@
-"""The laptop stack: Postgres, S3, devchain and Dagster, started in order and ended together."""
+"""The laptop stack: Postgres, S3, devchain, gateway and Dagster, started in order and ended together."""
 
 from __future__ import annotations
 
@@ -50,16 +50,16 @@ _SHARED = (
     "MAX_PARQUET",
     "MAX_TOTAL_PARQUET",
 )
-"""Settings that commands in another shell must share with the services."""
+"""Prefixes of the variables that commands in another shell must share with the services."""
 
 _WATCH_SECONDS = 0.5
 _DETACH_SECONDS = 180.0
 _STABLE_SECONDS = 60.0
-"""A service that ran this long has its restarts forgiven."""
+"""Restarts older than this no longer count against a service."""
 
 
 class Stack:
-    """One stack in one TRACE_HOME."""
+    """One stack in one TRACE_HOME: starts the services, restarts those that die, ends them together."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -72,7 +72,7 @@ class Stack:
 
     @contextmanager
     def running(self, say: Say) -> Iterator[StackState]:
-        """Everything is up and healthy inside the block and ended after it, however it is left."""
+        """Start everything, yield when it is healthy, and end it when the block is left."""
         self._home.prepare()
         with self._home.locked():
             self._reap_predecessor()
@@ -83,7 +83,7 @@ class Stack:
                 self._stop()
 
     def run_foreground(self, say: Say) -> None:
-        """Start, show the addresses, restart what dies, until SIGINT or SIGTERM."""
+        """Start, print the addresses, and restart services that die, until SIGINT or SIGTERM."""
         self._stop_on_signals()
         with self.running(say) as state:
             say(state.summary())
@@ -101,7 +101,7 @@ class Stack:
             signal.signal(number, lambda *_: self._stopping.set())
 
     def supervise(self, say: Say) -> None:
-        """Watch the children until told to stop. Raises Unavailable when one cannot be kept alive."""
+        """Restart children that die, until a signal arrives. Raises Unavailable if one dies too often."""
         restarts: dict[str, list[float]] = {}
         while not self._stopping.wait(_WATCH_SECONDS):
             for child in self._children:
@@ -109,7 +109,10 @@ class Stack:
                     self._revive(child, restarts.setdefault(child.service.name, []), say)
 
     def start_detached(self, say: Say) -> StackState:
-        """Start a supervisor of its own and return once everything is healthy."""
+        """Start a supervisor in a process of its own and return when everything is healthy.
+
+        Raises InvalidInput if a stack runs in this home, Unavailable if the supervisor ends or takes too long.
+        """
         self._home.prepare()
         if load_state(self._home.path) is not None:
             raise InvalidInput(
@@ -117,7 +120,7 @@ class Stack:
                 path=self._home.path,
             )
         with self._home.locked():
-            pass  # one that is still starting keeps its log too
+            pass  # raises if another is still starting, before its log is overwritten
         say("starting")
         log = self._home.logs / "supervisor.log"
         with log.open("wb") as output:
@@ -166,7 +169,7 @@ class Stack:
         return self._publish(variables, devchain_port)
 
     def _service_variables(self) -> dict[str, str]:
-        """What the stack's own processes and its clients share, beyond what the caller set."""
+        """Return the variables that the stack's processes and its clients share."""
         kept = self._settings.child_variables(lambda name: name.startswith(_SHARED))
         return {"TRACE_HOME": str(self._home.path), **kept}
 
@@ -209,7 +212,7 @@ class Stack:
         return port
 
     def _gateway(self, variables: dict[str, str]) -> list[Service]:
-        """The door to remote and limited rpc endpoints, unless one is named; its token is new with every start."""
+        """Describe the gateway, unless settings name one that runs already. Each start makes a new token."""
         if self._settings.gateway_url is not None:
             return []
         port, token = self._ports.take("TRACE_PORT_GATEWAY"), token_urlsafe(24)
@@ -220,7 +223,7 @@ class Stack:
         return {**self._given, **variables, STACK_VARIABLE: self._stack_id}
 
     def _launch(self, services: list[Service]) -> None:
-        """Start all of them, then wait until each is healthy."""
+        """Start all services, then wait until each is healthy."""
         children = []
         for service in services:
             children.append(Child(service, self._home.logs / f"{service.name}.log", self._stack_id))
@@ -247,9 +250,9 @@ class Stack:
         now = time.monotonic()
         times[:] = [moment for moment in times if now - moment < _STABLE_SECONDS]
         if len(times) >= child.service.restarts:
-            raise Unavailable(f"{child.service.name} keeps dying, everything is ended", log=self._home.logs)
+            raise Unavailable(f"{child.service.name} keeps dying: the stack ends", log=self._home.logs)
         times.append(now)
-        say(f"{child.service.name} ended by itself: starting it again")
+        say(f"{child.service.name} died: starting it again")
         child.restart()
         child.wait_healthy()
 
@@ -265,7 +268,7 @@ class Stack:
         self._children.clear()
 
     def _reap_predecessor(self) -> None:
-        """End what a killed supervisor left behind in this home."""
+        """Kill the processes that a killed supervisor left in this home."""
         try:
             text = self._home.state_file.read_text()
         except OSError:
@@ -277,7 +280,7 @@ class Stack:
 
 
 def down(path: Path) -> bool:
-    """End the stack of a home; returns whether one was running."""
+    """End the stack of a home. Returns whether one was running."""
     state = load_state(path)
     if state is None:
         return False
@@ -295,7 +298,7 @@ def down(path: Path) -> bool:
 
 
 def _stop_order(children: list[Child]) -> list[list[Child]]:
-    """Dagster first, so that runs end while their registry and store still answer."""
+    """Return Dagster's processes, then the servers: runs end while registry and store still answer."""
     servers = {"postgres", "s3", "devchain", "gateway"}
     dagster = [child for child in children if child.service.name not in servers]
     return [dagster, [child for child in children if child.service.name in servers]]
@@ -332,4 +335,4 @@ def _stack_id_in(text: str) -> str | None:
 def _last_error(log: Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return (errors or lines or ["the supervisor ended without a word"])[-1]
+    return (errors or lines or ["the supervisor ended without a message"])[-1]
