@@ -194,8 +194,8 @@ class TestLiars:
 
     def test_a_quorum_of_more_endpoints_than_there_are_is_refused(self, postgres_url, s3, honest):
         with (
-            running(postgres_url, s3, quorum=2, dev=honest) as runtime,
             pytest.raises(InvalidInput, match="TRACE_RPC_POOL_DEV_QUORUM must be a number from 1 to the pool's 1"),
+            running(postgres_url, s3, quorum=2, dev=honest) as runtime,
         ):
             runtime.pools.named("dev", CHAIN_ID)
 
@@ -216,8 +216,8 @@ class TestLiars:
 
     def test_the_same_url_twice_is_one_endpoint(self, postgres_url, s3, honest):
         with (
-            running(postgres_url, s3, quorum=2, dev=f"{honest},{honest}") as runtime,
             pytest.raises(InvalidInput, match="from 1 to the pool's 1 endpoints"),
+            running(postgres_url, s3, quorum=2, dev=f"{honest},{honest}") as runtime,
         ):
             runtime.pools.named("dev", CHAIN_ID)
 

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from trace_dagster.config.process import TEST_VARIABLES, gateway_environment, unknown_variables
+from trace_dagster import redaction
+from trace_dagster.config import process
+from trace_dagster.config.process import TEST_VARIABLES, gateway_environment, start_process, unknown_variables
 from trace_dagster.config.rpc_pools import POOL_SETTINGS
 from trace_dagster.config.settings import Settings, fields, settings_from
 from trace_dagster.config.variables import variables_table, with_table
@@ -31,10 +34,18 @@ WEB = (
     ["http://a", "https://a.example:1/b"],
     ["a", "ftp://a", "http://", f"http://user:{SECRET}@a", "http://[a", "http://a:0"],
 )
+DATABASE = (
+    ["postgresql://x", f"postgres://u:{SECRET}@h:1/d"],
+    ["x", f"mysql://u:{SECRET}@h/d", "dbname=x", "http://[a"],
+)
+NODE = (["http://a", f"https://u:{SECRET}@a"], ["a", f"ftp://{SECRET}", "http://a:0"])
 NODES = ([URL, f"{URL},http://b", " http://a , http://b "], ["a", "http://a,b", ",", f"ftp://{SECRET}", "http://a:0"])
 
 VALUES: dict[str, tuple[list[str], list[str]]] = {
-    "TRACE_POSTGRES_URL": TEXT,
+    "TRACE_POSTGRES_URL": (
+        ["postgresql://x", f"postgres://u:{SECRET}@h:1/d"],
+        ["x", f"mysql://u:{SECRET}@h/d", "dbname=x", "http://[a"],
+    ),
     "TRACE_S3_ENDPOINT": WEB,
     "TRACE_S3_BUCKET": TEXT,
     "AWS_ACCESS_KEY_ID": TEXT,
@@ -77,8 +88,8 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
     "TRACE_DEVCHAIN_BLOCK_INTERVAL_SECONDS": UP_TO_A_MILLION,
     "TRACE_WEB_URL": WEB,
     "TRACE_STACK_ID": TEXT,
-    "TRACE_CHAOS_UPSTREAM": TEXT,
-    "TRACE_CHAOS_FORK_UPSTREAM": TEXT,
+    "TRACE_CHAOS_UPSTREAM": NODE,
+    "TRACE_CHAOS_FORK_UPSTREAM": NODE,
     "TRACE_DEBUG": TEXT,
     "TRACE_RPC_POOL_X_URL": NODES,
     "TRACE_RPC_POOL_X_QUORUM": (["1", "10000"], ["0", "10001", "x"]),
@@ -201,6 +212,21 @@ def test_secrets_are_those_that_logs_must_hide():
         }
     )
     assert set(settings.secrets()) == {"p%40ssword", "p@ssword", SECRET, URL, "t" * 20}
+
+
+def test_a_process_protects_its_secrets_when_it_starts(monkeypatch):
+    monkeypatch.setattr(redaction, "_known", set())
+    monkeypatch.setattr(process, "_started", {"logs"})
+    assert SECRET in redaction.redact(f"key {SECRET}")
+    start_process({"AWS_SECRET_ACCESS_KEY": SECRET}, with_stack=False)
+    assert redaction.redact(f"key {SECRET}") == f"key {redaction.HIDDEN}"
+
+
+def test_settings_cannot_be_changed():
+    settings = Settings.read({})
+    for changed in (settings, settings.ranges):
+        with pytest.raises(ValidationError):
+            setattr(changed, next(iter(type(changed).model_fields)), 1)
 
 
 @pytest.mark.parametrize(

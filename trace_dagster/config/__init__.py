@@ -1,1 +1,1 @@
-"""What users write: `chain_sync` YAML, environment variables, and the running stack that completes them."""
+"""What users configure: `chain_sync` YAML, environment variables, and the running stack that completes them."""

@@ -42,11 +42,11 @@ def choice(known: Sequence[str], reason: str = "") -> Callable[[Any], str]:
     return rule
 
 
-def http_url(example: str) -> Callable[[Any], str]:
-    """Return a rule for an http or https URL without user and password."""
+def http_url(example: str, *, with_user: bool = False) -> Callable[[Any], str]:
+    """Return a rule for an http or https URL; ``with_user`` allows a user and password in it."""
 
     def rule(value: Any) -> str:
-        if not is_http_url(str(value)) or urlsplit(str(value)).username:
+        if not is_http_url(str(value)) or (urlsplit(str(value)).username and not with_user):
             raise ValueError(f"must look like {example} (value not shown)")
         return str(value)
 
@@ -60,6 +60,17 @@ def is_http_url(text: str) -> bool:
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+
+
+def database_url(value: Any) -> str:
+    """Accept a URL of a Postgres database."""
+    try:
+        sound = urlsplit(str(value)).scheme in {"postgres", "postgresql"}
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ValueError("must look like postgresql://user:password@host:5432/database (value not shown)")
+    return str(value)
 
 
 def hours(value: Any) -> float:

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from trace_dagster.config.rpc_pools import POOL_VARIABLE, PoolVariables, pool_of, split_urls, url_list
-from trace_dagster.config.rules import choice, gateway_token, hours, http_url, whole
+from trace_dagster.config.rules import choice, database_url, gateway_token, hours, http_url, whole
 from trace_dagster.errors import InvalidInput
 from trace_dagster.logs import FORMATS, LEVELS
 from trace_dagster.rpc.pools import RpcPool
@@ -47,6 +47,7 @@ S3Port = Annotated[int, BeforeValidator(whole(1, 55_535, "must be a port from 1 
 """SeaweedFS also listens on the port + 10000."""
 
 CacheBytes = Annotated[int, BeforeValidator(whole(0, 10**12 - 1, "must be a number of bytes, 0 to keep nothing"))]
+NodeUrl = Annotated[SecretStr, BeforeValidator(http_url("http://127.0.0.1:8545", with_user=True))]
 QueueUrl = Annotated[SecretStr, BeforeValidator(http_url(_SQS_URL))]
 
 
@@ -59,7 +60,7 @@ class _Group(BaseModel):
 class RegistrySettings(_Group):
     """The registry's database."""
 
-    postgres_url: SecretStr | None = Field(
+    postgres_url: Annotated[SecretStr, BeforeValidator(database_url)] | None = Field(
         None, alias="TRACE_POSTGRES_URL", description="your Postgres: `up` then starts none"
     )
 
@@ -70,12 +71,14 @@ class ObjectStoreSettings(_Group):
     endpoint: Annotated[str, BeforeValidator(http_url(_S3_URL))] | None = Field(
         None,
         alias="TRACE_S3_ENDPOINT",
-        description="your object store: `up` then starts none; without it AWS's own",
+        description="your object store: `up` then starts none; AWS S3 if neither it nor a stack is there",
         repr=False,
     )
     bucket: str = Field(DEFAULT_BUCKET, alias="TRACE_S3_BUCKET", description="the bucket")
     access_key: SecretStr | None = Field(None, alias="AWS_ACCESS_KEY_ID", description="key of the object store")
-    secret_key: SecretStr | None = Field(None, alias="AWS_SECRET_ACCESS_KEY", description="secret of that key")
+    secret_key: SecretStr | None = Field(
+        None, alias="AWS_SECRET_ACCESS_KEY", description="secret of `AWS_ACCESS_KEY_ID`"
+    )
     region: str | None = Field(
         None, alias="AWS_REGION", description="region of the object store and of SQS (us-east-1)"
     )
@@ -103,7 +106,9 @@ class QueueSettings(_Group):
     access_key: SecretStr | None = Field(
         None, alias="TRACE_SQS_ACCESS_KEY_ID", description="key of the queues if not the object store's"
     )
-    secret_key: SecretStr | None = Field(None, alias="TRACE_SQS_SECRET_ACCESS_KEY", description="secret of that key")
+    secret_key: SecretStr | None = Field(
+        None, alias="TRACE_SQS_SECRET_ACCESS_KEY", description="secret of `TRACE_SQS_ACCESS_KEY_ID`"
+    )
 
 
 class RangeSettings(_Group):
@@ -255,11 +260,21 @@ class StackSettings(_Group):
     port_postgres: Port | None = Field(
         None, alias="TRACE_PORT_POSTGRES", description="fixed port of Postgres; a free one otherwise"
     )
-    port_s3: S3Port | None = Field(None, alias="TRACE_PORT_S3", description="the same of the S3 server")
-    port_web: Port | None = Field(None, alias="TRACE_PORT_WEB", description="the same of Dagster's web server")
-    port_code: Port | None = Field(None, alias="TRACE_PORT_CODE", description="the same of Dagster's code server")
-    port_devchain: Port | None = Field(None, alias="TRACE_PORT_DEVCHAIN", description="the same of the devchain")
-    port_gateway: Port | None = Field(None, alias="TRACE_PORT_GATEWAY", description="the same of the rpc gateway")
+    port_s3: S3Port | None = Field(
+        None, alias="TRACE_PORT_S3", description="fixed port of the S3 server; a free one otherwise"
+    )
+    port_web: Port | None = Field(
+        None, alias="TRACE_PORT_WEB", description="fixed port of Dagster's web server; a free one otherwise"
+    )
+    port_code: Port | None = Field(
+        None, alias="TRACE_PORT_CODE", description="fixed port of Dagster's code server; a free one otherwise"
+    )
+    port_devchain: Port | None = Field(
+        None, alias="TRACE_PORT_DEVCHAIN", description="fixed port of the devchain; a free one otherwise"
+    )
+    port_gateway: Port | None = Field(
+        None, alias="TRACE_PORT_GATEWAY", description="fixed port of the rpc gateway; a free one otherwise"
+    )
     devchain_blocks: UpToAMillion = Field(
         DEVCHAIN_BLOCKS, alias="TRACE_DEVCHAIN_BLOCKS", description="length of the devchain in blocks (4100)"
     )
@@ -291,16 +306,16 @@ class StackSettings(_Group):
 class ChaosSettings(_Group):
     """The nodes behind `trace-lite chaos-rpc`."""
 
-    upstream: SecretStr | None = Field(
+    upstream: NodeUrl | None = Field(
         None, alias="TRACE_CHAOS_UPSTREAM", description="the node behind [`chaos-rpc`](chaos_rpc.md)"
     )
-    fork_upstream: SecretStr | None = Field(
+    fork_upstream: NodeUrl | None = Field(
         None, alias="TRACE_CHAOS_FORK_UPSTREAM", description="a node on a fork, for its fault `stale_fork`"
     )
 
 
 class DebugSettings(_Group):
-    """Help for whoever looks for a defect of ours."""
+    """Settings that help to find a defect."""
 
     traceback: str | None = Field(
         None, alias="TRACE_DEBUG", description="`1`: show the traceback of an unexpected error"
@@ -353,13 +368,13 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
+    rpc: RpcSettings
+    gateway: GatewaySettings
     registry: RegistrySettings
     object_store: ObjectStoreSettings
     queue: QueueSettings
     ranges: RangeSettings
     engine: EngineSettings
-    rpc: RpcSettings
-    gateway: GatewaySettings
     log: LogSettings
     stack: StackSettings
     chaos: ChaosSettings
