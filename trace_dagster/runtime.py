@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from trace_dagster.ingest.commit import Committer
     from trace_dagster.ingest.heartbeat import Heartbeats
     from trace_dagster.ingest.ingester import ChainAccess, Ingester
-    from trace_dagster.ingest.stream_pools import StreamPools
+    from trace_dagster.ingest.stream_pools import MadeUpPools, StreamPools
     from trace_dagster.store.objects import ObjectStore
     from trace_dagster.wakeups.driver import QueueDriver
 
@@ -159,11 +159,11 @@ class Runtime:
         return GatewayRouting(self.settings)
 
     @cached_property
-    def pools(self) -> StreamPools:
+    def pools(self) -> StreamPools | MadeUpPools:
         """RPC pools, checked to serve their chain."""
-        from trace_dagster.ingest.stream_pools import StreamPools
+        from trace_dagster.ingest.stream_pools import MadeUpPools, StreamPools
 
-        return StreamPools(self._pool_named, self.routing)
+        return StreamPools(self._pool_named, self.routing) if self.needs_rpc else MadeUpPools()
 
     @cached_property
     def heartbeats(self) -> Heartbeats:
@@ -193,7 +193,6 @@ class Runtime:
     def ingester(self) -> Ingester:
         """The path from claim to commit."""
         from trace_dagster.ingest.ingester import Ingester
-        from trace_dagster.ingest.stream_pools import made_up_pool
 
         return Ingester(
             tasks=self.tasks,
@@ -201,7 +200,7 @@ class Runtime:
             committer=self.committer,
             extractor=self.extractor,
             heartbeats=self.heartbeats,
-            pool=self.pools.of_stream if self.needs_rpc else made_up_pool,
+            pool=self.pools.of_stream,
             chain=self._chain_access() if self.needs_rpc else None,
         )
 

@@ -17,6 +17,7 @@ from dagster import (
     DynamicPartitionsDefinition,
     IOManager,
     IOManagerDefinition,
+    ResourceDefinition,
     define_asset_job,
     execute_job,
     reconstructable,
@@ -25,6 +26,7 @@ from dagster import (
 from tests.support.nodes import environment
 from tests.support.registry import apply, assert_registry_sound, ingesting, job_text
 from trace_dagster.blocks import BlockRange, cells
+from trace_dagster.config.settings import settings_from
 from trace_dagster.dagster_instance.executor import thread_executor
 from trace_dagster.defs.resources import commit_io_manager, runtime_resource
 from trace_dagster.defs.streams import IO_MANAGER, RUNTIME, stream_asset
@@ -203,11 +205,16 @@ def failing_job():
     return _job(IOManagerDefinition.hardcoded_io_manager(NeverDrains()))
 
 
+def _runtime(context):
+    """The product's own resource, made from the variables of the test that runs."""
+    yield from runtime_resource(settings_from(VARIABLES)).resource_fn(context)
+
+
 def _job(io_manager):
     definitions = Definitions(
         assets=[stream_asset(STREAMS[0], PARTITIONS)],
         jobs=[define_asset_job("sync")],
-        resources={RUNTIME: runtime_resource(VARIABLES), IO_MANAGER: io_manager},
+        resources={RUNTIME: ResourceDefinition(_runtime), IO_MANAGER: io_manager},
         executor=thread_executor,
     )
     return definitions.resolve_job_def("sync")

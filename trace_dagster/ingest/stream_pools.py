@@ -40,6 +40,14 @@ class StreamPools:
         return self.named(*key)
 
 
-def made_up_pool(spec: StreamSpec) -> RpcPool:
-    """Return the pool of a stream whose engine asks no node."""
-    return RpcPool(spec.rpc_pool, ("made up",))
+class MadeUpPools:
+    """The pools of an engine that makes up its chain: they ask no node."""
+
+    def named(self, name: str, chain_id: int) -> RpcPool:
+        """Return a pool without a node."""
+        del chain_id
+        return RpcPool(name, ("made up",))
+
+    def of_stream(self, spec: StreamSpec) -> RpcPool:
+        """Return the pool of a stream, without a node."""
+        return self.named(spec.rpc_pool, spec.chain_id)
