@@ -1,6 +1,7 @@
-"""Puts against a real S3 server: conditions, refusals, and nothing taken from the environment."""
+"""The object store against a real S3 server: conditional puts, uploads, refusals, no settings from the environment."""
 
 from dataclasses import replace
+from hashlib import sha256
 from random import Random
 
 import pyarrow as pa
@@ -36,6 +37,65 @@ def test_an_upload_is_what_was_written_under_the_key_that_was_named(store, key, 
     assert upload.finish() == store.sha256(key)
     assert store.read(key) == b"z" * size
     assert list(store.keys("")) == [key]
+
+
+def test_an_aborted_upload_leaves_neither_object_nor_parts(store):
+    upload = store.upload("a")
+    upload.write(b"z" * (3 * PART_BYTES))
+    assert [key for key, _ in store.stale_uploads(0)] == ["a"]
+    upload.abort()
+    upload.abort()
+    assert (list(store.keys("")), store.stale_uploads(0)) == ([], [])
+
+
+def test_an_upload_is_invisible_until_it_is_finished(store):
+    upload = store.upload("a")
+    upload.write(b"z" * (3 * PART_BYTES))
+    assert store.read("a") is None
+    digest = upload.finish()
+    upload.abort()
+    assert store.sha256("a") == digest
+
+
+def test_a_large_object_is_read_in_chunks(store, tmp_path):
+    data = Random(1).randbytes(2 * PART_BYTES + 3)
+    store.put_if_absent("a", data)
+    chunks = []
+    assert store._each_chunk("a", chunks.append) == store.download("a", tmp_path / "a") == sha256(data).hexdigest()
+    assert len(chunks) > 1
+    assert b"".join(chunks) == (tmp_path / "a").read_bytes() == data
+
+
+def test_more_keys_than_one_request_takes_are_deleted_and_absent_ones_ignored(store):
+    store.put_if_absent("a", b"")
+    store.put_if_absent("b", b"")
+    store.delete(["a", *(f"absent/{number}" for number in range(1001)), "b"])
+    assert list(store.keys("")) == []
+
+
+def test_a_missing_object_and_a_missing_bucket_are_told_apart(s3, tmp_path):
+    store, nowhere = ObjectStore(s3), ObjectStore(replace(s3, bucket="no-such-bucket"))
+    assert (store.read("a"), store.sha256("a"), store.download("a", tmp_path / "a")) == (None, None, None)
+    with pytest.raises(Unavailable, match="failed a request code=NoSuchKey"):
+        store.get("a")
+    for ask in (nowhere.read, nowhere.sha256, nowhere.get, lambda prefix: list(nowhere.keys(prefix))):
+        with pytest.raises(InvalidInput, match="bucket does not exist"):
+            ask("a")
+
+
+def test_a_server_that_refuses_the_keys_is_reported_by_every_call(s3):
+    store = ObjectStore(replace(s3, secret_key="another"))
+    upload = store.upload("a")
+    for ask in (
+        lambda: store.get("a"),
+        lambda: store.sha256("a"),
+        lambda: store.delete(["a"]),
+        lambda: list(store.keys("")),
+        lambda: [upload.write(b"z" * PART_BYTES) for _ in range(3)] and upload.finish(),
+    ):
+        with pytest.raises(InvalidInput, match="refuses these credentials"):
+            ask()
+    upload.abort()
 
 
 @pytest.mark.parametrize("name", sorted(catalogue()))
