@@ -10,17 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from trace_dagster.blocks import MAX_BLOCK
+from trace_dagster.config.yaml_positions import Document, KeyPath, read_document
 from trace_dagster.datasets.catalogue import Dataset, dataset
 from trace_dagster.errors import InvalidInput
 
 MAX_FILE_BYTES = 1_000_000
 MAX_CHAIN_ID = 2**53 - 1
-
-_Path = tuple[str | int, ...]
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 DatasetKey = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}$")]
@@ -28,11 +26,11 @@ Block = Annotated[int, Field(ge=0, le=MAX_BLOCK)]
 LatestMinus = Annotated[str, StringConstraints(pattern=r"^latest-[0-9]{1,18}$")]
 
 
-class _Strict(BaseModel):
+class _FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class FixedTarget(_Strict):
+class FixedTarget(_FrozenModel):
     """Sync ``[from_block, to_block)`` and stop."""
 
     kind: Literal["fixed_target"]
@@ -46,7 +44,7 @@ class FixedTarget(_Strict):
         return self
 
 
-class FollowHead(_Strict):
+class FollowHead(_FrozenModel):
     """Sync from ``from_block`` and keep up with the chain, ``tail_lag`` blocks behind."""
 
     kind: Literal["follow_head"]
@@ -56,7 +54,7 @@ class FollowHead(_Strict):
     max_head_age_seconds: Annotated[int, Field(ge=1, le=86_400)] = 120
 
 
-class Stream(_Strict):
+class Stream(_FrozenModel):
     """One dataset of the chain and how to fetch it."""
 
     cryo_dataset_name: str
@@ -93,7 +91,7 @@ class Stream(_Strict):
         return dataset(self.cryo_dataset_name)
 
 
-class ChainSync(_Strict):
+class ChainSync(_FrozenModel):
     """One job: a chain, a span of blocks and the streams to bring in."""
 
     kind: Literal["chain_sync"]
@@ -121,7 +119,7 @@ def read(path: Path) -> ChainSync:
 
 def parse(text: str, source: str = "<text>") -> ChainSync:
     """Check chain_sync YAML. Raises InvalidInput as :func:`read` does."""
-    document = _Document(text, source)
+    document = read_document(text, source)
     raw = document.value
     if not isinstance(raw, dict):
         raise InvalidInput(f"{source}:1: a chain_sync file is a mapping that starts with `kind: chain_sync`")
@@ -133,69 +131,16 @@ def parse(text: str, source: str = "<text>") -> ChainSync:
         raise InvalidInput("\n".join(errors)) from None
 
 
-class _Document:
-    """YAML as plain values plus the line of each key. Aliases, tags and duplicate keys are refused."""
-
-    def __init__(self, text: str, source: str) -> None:
-        self.source = source
-        self.lines: dict[_Path, int] = {}
-        try:
-            for event in yaml.parse(text, Loader=yaml.SafeLoader):
-                if isinstance(event, yaml.AliasEvent):
-                    raise self.error(_line(event.start_mark), "YAML aliases are not used here: write the value out")
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-            self.value = self._read(node, ()) if node is not None else None
-        except yaml.MarkedYAMLError as error:
-            raise self.error(_line(error.problem_mark), f"not valid YAML: {error.problem}") from None
-        except (yaml.YAMLError, RecursionError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InvalidInput(f"{source}: not valid YAML: {reason}") from None
-
-    def error(self, line: int, reason: str) -> InvalidInput:
-        return InvalidInput(f"{self.source}:{line + 1}: {reason}")
-
-    def line(self, path: _Path) -> int:
-        """The line of a key, or of its nearest written parent."""
-        while path and path not in self.lines:
-            path = path[:-1]
-        return self.lines.get(path, 0) + 1
-
-    def _read(self, node: yaml.Node, path: _Path) -> Any:
-        if isinstance(node, yaml.MappingNode):
-            return dict(self._items(node, path))
-        if isinstance(node, yaml.SequenceNode):
-            return [self._read(item, (*path, index)) for index, item in enumerate(node.value)]
-        return yaml.SafeLoader("").construct_object(node)
-
-    def _items(self, node: yaml.MappingNode, path: _Path) -> Iterator[tuple[str, Any]]:
-        seen: set[str] = set()
-        for key_node, value_node in node.value:
-            line = key_node.start_mark.line
-            key = key_node.value
-            if not isinstance(key, str) or key_node.tag != "tag:yaml.org,2002:str":
-                raise self.error(line, f"keys are plain text, not {key_node.tag.rpartition(':')[2]}")
-            if key in seen:
-                raise self.error(line, f"{'.'.join(map(str, (*path, key)))}: this key is written twice")
-            seen.add(key)
-            self.lines[(*path, key)] = line
-            yield key, self._read(value_node, (*path, key))
-
-
-def _line(mark: Any) -> int:
-    return int(mark.line) if mark is not None else 0
-
-
-def _with_defaults(raw: dict[str, Any], document: _Document) -> dict[str, Any]:
+def _with_defaults(raw: dict[str, Any], document: Document) -> dict[str, Any]:
     merged = dict(raw)
     if "defaults" not in merged:
         return merged
     defaults = merged.pop("defaults")
     if not isinstance(defaults, dict):
-        raise document.error(document.line(("defaults",)) - 1, "defaults: must be a mapping of stream keys")
+        raise document.error(("defaults",), "must be a mapping of stream keys")
     for key in defaults:
         if key not in Stream.model_fields:
-            line = document.line(("defaults", key)) - 1
-            raise document.error(line, f"defaults.{key}: unknown key{_did_you_mean(key, Stream.model_fields)}")
+            raise document.error(("defaults", key), f"unknown key{_did_you_mean(key, Stream.model_fields)}")
     streams = merged.get("streams")
     if isinstance(streams, dict):
         merged["streams"] = {
@@ -204,7 +149,7 @@ def _with_defaults(raw: dict[str, Any], document: _Document) -> dict[str, Any]:
     return merged
 
 
-def _lines_of(failure: ValidationError, document: _Document, raw: dict[str, Any]) -> Iterator[str]:
+def _lines_of(failure: ValidationError, document: Document, raw: dict[str, Any]) -> Iterator[str]:
     for error in failure.errors(include_url=False, include_input=False):
         path = _written_path(error["loc"])
         if error["type"] == "value_error":  # our own validators write "key: reason"
@@ -212,14 +157,13 @@ def _lines_of(failure: ValidationError, document: _Document, raw: dict[str, Any]
         if path[:1] == ("streams",) and len(path) == 3 and path not in document.lines and error["type"] != "missing":
             inherited = ("defaults", path[2])
             path = inherited if inherited in document.lines else path
-        shown = ".".join(map(str, path)) or "file"
-        yield f"{document.source}:{document.line(path)}: {shown}: {_reason(error, path, raw)}"
+        yield str(document.error(path, _reason(error, path, raw)))
 
 
 _UNION_TAGS = {"fixed_target", "follow_head", "int", "[key]", "constrained-str", "literal['finalized']"}
 
 
-def _written_path(location: tuple[str | int, ...]) -> _Path:
+def _written_path(location: tuple[str | int, ...]) -> KeyPath:
     """Drop what pydantic adds to a location: union branches and the ``[key]`` marker."""
     return tuple(
         part
@@ -236,7 +180,7 @@ _PATTERN_REASONS = {
 }
 
 
-def _reason(error: Any, path: _Path, raw: dict[str, Any]) -> str:
+def _reason(error: Any, path: KeyPath, raw: dict[str, Any]) -> str:
     key = str(path[-1]) if path else ""
     if key in {"from_block", "to_block"} and error["type"] not in {
         "missing",
@@ -259,7 +203,7 @@ def _reason(error: Any, path: _Path, raw: dict[str, Any]) -> str:
             return str(error["msg"])[:1].lower() + str(error["msg"])[1:]
 
 
-def _unknown_key(key: str, path: _Path, raw: dict[str, Any]) -> str:
+def _unknown_key(key: str, path: KeyPath, raw: dict[str, Any]) -> str:
     if path[:1] == ("mode",):
         kind = (raw.get("mode") or {}).get("kind")
         other = FollowHead if kind == "fixed_target" else FixedTarget
