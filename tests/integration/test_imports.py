@@ -124,8 +124,14 @@ def test_an_engine_worker_imports_cryo_and_nothing_of_ours():
 def test_help_is_there_before_anything_else():
     printed, found = imports("-m", "trace_dagster.cli.main", "--help")
     assert printed.startswith("Usage")
-    assert ours(found) == {"trace_dagster", "trace_dagster.blocks", "trace_dagster.cli", "trace_dagster.errors"}
-    assert not found & {"dagster", "pyarrow", "psycopg", "pydantic", "rich"}
+    assert ours(found) == {
+        "trace_dagster",
+        "trace_dagster.blocks",
+        "trace_dagster.cli",
+        "trace_dagster.cli.printable",
+        "trace_dagster.errors",
+    }
+    assert not found & {"dagster", "humanize", "pyarrow", "psycopg", "pydantic", "rich"}
 
 
 def test_the_status_is_read_from_the_registry_alone(variables):

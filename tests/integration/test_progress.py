@@ -130,7 +130,7 @@ def test_the_table_says_how_long_it_takes(database, store, stream, capsys):
     commit(database, store, stream, 1, seconds=800)
     status_table(job_statuses(database, Jobs(database)))
     printed = capsys.readouterr().out
-    assert printed.count("~2 h 00 min left") == 2
+    assert printed.count("~2 hours left") == 2
 
 
 def test_only_recent_commits_are_read_by_index(database, stream):

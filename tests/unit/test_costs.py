@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.unit.test_blocks import ranges
 from trace_dagster.blocks import BlockRange, cell_sizes, cells, holes
-from trace_dagster.cli.render import aligned, plan_lines
+from trace_dagster.cli.render import print_plan
 from trace_dagster.config.chain_sync import Stream
 from trace_dagster.datasets.catalogue import catalogue
 from trace_dagster.estimate.costs import Plan, Sample, StreamPlan, counted, places
@@ -142,13 +142,11 @@ def test_streams_share_their_pools_limit_and_one_without_a_limit_leaves_the_whol
     assert plan(*limited, planned("c", [BlockRange(0, 1000)])).hours_at_limit is None
 
 
-def test_a_plan_reads_as_a_table_with_what_could_not_be_found_out():
+def test_a_plan_is_a_table_with_the_errors_and_notes_below_it(capsys):
     broken = StreamPlan("b", stream(), (), 0, None, None, error="rpc pool 'dev' has no URL")
-    *table, error, note = plan_lines(plan(planned("a", [BlockRange(0, 1000)]), broken))
+    print_plan(plan(planned("a", [BlockRange(0, 1000)]), broken))
+    *table, error, note = capsys.readouterr().out.splitlines()
+    assert table[0] == "job · chain 1 · fixed_target"
     assert [line.split()[0] for line in table[1:]] == ["stream", "a", "b", "all"]
-    assert len({len(line) for line in table[1:]}) == 1
+    assert len({len(line.rstrip()) for line in table[1:]}) == 1, "figures are aligned to the right"
     assert (error, note) == ("b: rpc pool 'dev' has no URL", "note: nothing is committed yet")
-
-
-def test_figures_are_aligned_to_the_right():
-    assert list(aligned([("x", "1"), ("yy", "200")])) == ["x     1", "yy  200"]

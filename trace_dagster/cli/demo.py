@@ -1,4 +1,4 @@
-"""The main job, once and whole: stack, chain, sync, SQL, analytics, and what it took."""
+"""The demo: start a stack, sync the devchain, run SQL and analytics, and report the seconds of each step."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from trace_dagster.cli.commands import apply_file, read_status, run_query, watch
 from trace_dagster.cli.dagster_client import DagsterWeb
-from trace_dagster.cli.render import human_bytes
+from trace_dagster.cli.tables import Column, human_bytes, print_line, print_table
 from trace_dagster.config.settings import Settings
 from trace_dagster.defs.analytics import analytics_job_name
 from trace_dagster.devchain.constants import CHAIN_ID
@@ -23,6 +20,13 @@ from trace_dagster.query.render import to_json
 
 Say = Callable[[str], None]
 
+_SYNCED_COLUMNS: list[Column] = [
+    ("stream", "left"),
+    ("ranges", "right"),
+    ("rows", "right"),
+    ("size", "right"),
+    ("blocks/s", "right"),
+]
 _QUERIES = {
     "erc20_total_supply_by_block": "select block_number, minted, burned, total_supply"
     " from erc20_total_supply_by_block order by block_number desc limit 5",
@@ -34,7 +38,7 @@ _QUERIES = {
 
 
 def run_demo(settings: Settings, say: Say, *, report: Path | None, keep: bool) -> int:
-    """Run the demo; returns the exit code. With ``keep`` the stack stays up until Ctrl-C."""
+    """Run the demo; returns the exit code. With ``keep`` the stack runs until Ctrl-C; ``report`` is a JSON file."""
     started = time.monotonic()
     stack = Stack(settings)
     with stack.running(say) as state:
@@ -79,25 +83,23 @@ def _materialize(web_url: str) -> None:
 
 
 def _print(job: dict[str, Any], found: dict[str, Any], seconds: dict[str, float], web_url: str) -> None:
-    console = Console(width=max(110, Console().width))
-    table = Table("stream", "ranges", "rows", "size", "blocks/s", title="synced", title_justify="left")
-    for stream in job["streams"]:
-        rate = stream["blocks_per_second"]
-        table.add_row(
-            stream["dataset_key"],
-            f"{stream['committed_ranges']:,}",
-            f"{stream['committed_rows']:,}",
-            human_bytes(stream["committed_bytes"]),
-            f"{rate:,.0f}" if rate else "-",
-        )
-    console.print(table)
+    print_table(_SYNCED_COLUMNS, map(_synced_cells, job["streams"]), title="synced")
     for name, result in found.items():
-        table = Table(*[column["name"] for column in result["columns"]], title=name, title_justify="left")
-        for row in result["rows"]:
-            table.add_row(*[str(item) for item in row])
-        console.print(table)
-    console.print(", ".join(f"{name} {value:.1f} s" for name, value in seconds.items()))
-    console.print(f"partitions in the UI (make demo KEEP=1): {web_url}/assets/{CHAIN_ID}/blocks?view=partitions")
+        columns: list[Column] = [(column["name"], "left") for column in result["columns"]]
+        print_table(columns, ([str(item) for item in row] for row in result["rows"]), title=name)
+    print_line(", ".join(f"{name} {value:.1f} s" for name, value in seconds.items()))
+    print_line(f"partitions in the UI (make demo KEEP=1): {web_url}/assets/{CHAIN_ID}/blocks?view=partitions")
+
+
+def _synced_cells(stream: dict[str, Any]) -> list[str]:
+    rate = stream["blocks_per_second"]
+    return [
+        stream["dataset_key"],
+        f"{stream['committed_ranges']:,}",
+        f"{stream['committed_rows']:,}",
+        human_bytes(stream["committed_bytes"]),
+        f"{rate:,.0f}" if rate else "-",
+    ]
 
 
 def _write(report: Path, content: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ import click
 
 from trace_dagster import __version__
 from trace_dagster.blocks import BlockRange
+from trace_dagster.cli.printable import printable_lines
 from trace_dagster.errors import InvalidInput, TraceError
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ def _unexpected(error: Exception) -> int:
 
 
 def say(text: str) -> None:
-    """One line for a person."""
-    click.echo(text, err=True)
+    """Print a message to stderr; control characters from a server's text are escaped."""
+    click.echo(printable_lines(text), err=True)
 
 
 def _settings(*, with_stack: bool = True) -> Settings:
@@ -128,15 +129,14 @@ def plan(path: Path, sample_blocks: int, no_sample: bool, as_json: bool) -> None
     Needs the pools' variables, no running stack; with one, what is committed already is left out. Hours "as sampled"
     are those of one piece of few blocks after the other, "at the limit" those of TRACE_RPC_POOL_<NAME>_RPS.
     """
-    from trace_dagster.cli.render import plan_lines
+    from trace_dagster.cli.render import print_plan
     from trace_dagster.estimate.estimator import estimate
 
     found = estimate(path, _settings(), say, sample_blocks=0 if no_sample else sample_blocks)
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2))
     else:
-        for line in plan_lines(found):
-            click.echo(line)
+        print_plan(found)
 
 
 @main.command()

@@ -1,18 +1,18 @@
-"""What people see in a terminal: progress, tables. All of it on stderr, so that stdout stays data."""
+"""What each command shows: job status, plans, reports and query results on stdout, progress on stderr."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
+from trace_dagster.cli.printable import printable
+from trace_dagster.cli.tables import Column, human_bytes, human_seconds, print_line, print_table
 from trace_dagster.query.render import to_json, value
 from trace_dagster.registry.endpoint_scores import Standing
 from trace_dagster.registry.status import JobStatus, StreamStatus
@@ -23,70 +23,63 @@ if TYPE_CHECKING:
     from trace_dagster.query.session import QueryResult
 
 _LOG_STEP_PERCENT = 10
-_WIDTH_IN_A_LOG = 180
-_PLAN_HEADINGS = ("stream", "blocks", "ranges", "runs", "calls", "rows", "size", "as sampled", "at the limit")
+_NO_JOB = "no job is applied yet: `trace-lite apply --file examples/devchain.yaml`"
 _NUMBERS = {"BIGINT", "INTEGER", "UBIGINT", "UINTEGER", "HUGEINT", "UHUGEINT", "DOUBLE", "BIGNUM", "SMALLINT"}
+
+
+def _columns(left: str, right: str = "", *, then_left: str = "") -> list[Column]:
+    """Return columns from headings that are separated by commas."""
+    return [
+        *((heading, "left") for heading in filter(None, left.split(","))),
+        *((heading, "right") for heading in filter(None, right.split(","))),
+        *((heading, "left") for heading in filter(None, then_left.split(","))),
+    ]
+
+
+_STATUS_COLUMNS = _columns(
+    "stream", "ranges,blocks,rows,size,in flight,failed,queued,blocks/s,left,head seen", then_left="verified"
+)
+_PLAN_COLUMNS = _columns("stream", "blocks,ranges,runs,calls,rows,size,as sampled,at the limit")
+_ENDPOINT_COLUMNS = _columns("endpoint", "lies,score,last", then_left="reason")
+_GATEWAY_COLUMNS = _columns("endpoint", "calls asked,sent,in requests,calls/s allowed,limit,429,faults,queued")
+_JOB_COLUMNS = _columns("job,id,chain,mode,state,streams")
 
 
 @contextmanager
 def progress() -> Iterator[Callable[[JobStatus], None]]:
-    """A bar per stream in a terminal, a line per tenth in a log."""
+    """Show a job's progress on stderr: a bar per stream in a terminal, else a line whenever a stream gained 10 %."""
     console = Console(stderr=True)
     if console.is_terminal:
         with _bars(console) as bars:
             tasks: dict[str, TaskID] = {}
             yield lambda job: _update(bars, tasks, job)
     else:
-        said: dict[str, int] = {}
-        yield lambda job: _lines(console, said, job)
+        shown: dict[str, int] = {}
+        yield lambda job: _lines(console, shown, job)
 
 
 def status_table(jobs: list[JobStatus]) -> None:
-    """One table per job."""
-    console = _console()
+    """Print one table per job, and below it why its streams wait or failed."""
     if not jobs:
-        console.print("no job is applied yet: `trace-lite apply --file examples/devchain.yaml`")
+        print_line(_NO_JOB)
     for job in jobs:
         left = f" · {_left(job.seconds_left)}" if job.seconds_left else ""
         title = f"{job.name} · chain {job.chain_id} · {job.mode} · {job.state}{left}"
-        table = Table(title=title, title_justify="left")
-        for heading in (
-            "stream",
-            "ranges",
-            "blocks",
-            "rows",
-            "size",
-            "in flight",
-            "failed",
-            "queued",
-            "blocks/s",
-            "left",
-            "head seen",
-            "verified",
-        ):
-            table.add_column(heading, justify="left" if heading in ("stream", "verified") else "right")
-        for stream in job.streams:
-            table.add_row(*_cells(stream))
-        console.print(table)
+        print_table(_STATUS_COLUMNS, map(_cells, job.streams), title=title)
         for stream in job.streams:
             for reason in filter(None, (stream.blocked_reason, stream.last_error)):
-                console.print(f"{stream.dataset_key}: {reason}", markup=False)
+                print_line(f"{stream.dataset_key}: {reason}")
 
 
-def plan_lines(plan: Plan) -> Iterator[str]:
-    """A line per stream, what could not be found out, and what the figures rest on."""
-    yield f"{plan.job} · chain {plan.chain_id} · {plan.mode}"
-    yield from aligned([_PLAN_HEADINGS, *(_plan_cells(each) for each in plan.streams), _plan_sum(plan)])
-    yield from (f"{each.dataset_key}: {each.error}" for each in plan.streams if each.error)
-    yield from (f"note: {note}" for note in plan.notes)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns of one width each; the first to the left, figures to the right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    for name, *figures in rows:
-        cells = [figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=True)]
-        yield "  ".join([name.ljust(widths[0]), *cells])
+def print_plan(plan: Plan) -> None:
+    """Print a table with a row per stream and their sum, then errors per stream, then notes on the figures."""
+    title = f"{plan.job} · chain {plan.chain_id} · {plan.mode}"
+    print_table(_PLAN_COLUMNS, [*map(_plan_cells, plan.streams), _plan_sum(plan)], title=title)
+    for each in plan.streams:
+        if each.error:
+            print_line(f"{each.dataset_key}: {each.error}")
+    for note in plan.notes:
+        print_line(f"note: {note}")
 
 
 def _plan_cells(plan: StreamPlan) -> list[str]:
@@ -129,33 +122,43 @@ def _hours(hours: float | None) -> str:
 
 
 def standings_table(standings: list[Standing]) -> None:
-    """Endpoints that gave rows the chain contradicts; nothing where none did."""
+    """Print the endpoints that gave rows which the chain contradicts; nothing if there are none."""
     if not standings:
         return
-    table = Table("endpoint", "lies", "score", "last", "reason", title="endpoints that lied", title_justify="left")
-    for each in standings:
-        last = f"{human_seconds(each.last_lie_seconds)} ago"
-        table.add_row(each.endpoint, f"{each.lies:,}", f"{each.score:.2f}", last, Text(each.reason))
-    _console().print(table)
+    rows = [
+        (
+            each.endpoint,
+            f"{each.lies:,}",
+            f"{each.score:.2f}",
+            f"{human_seconds(each.last_lie_seconds)} ago",
+            each.reason,
+        )
+        for each in standings
+    ]
+    print_table(_ENDPOINT_COLUMNS, rows, title="endpoints that lied")
 
 
 def gateway_table(asked: dict[str, dict[str, Any]]) -> None:
-    """Endpoints asked through the gateway; nothing where none is."""
-    if not asked:
-        return
-    table = Table("endpoint", "calls asked", "sent", "in requests", "calls/s allowed", "limit", "429", "faults",
-                  "queued", title="asked through the gateway", title_justify="left")  # fmt: skip
-    for name, each in asked.items():
-        counts = [f"{each[key]:,}" for key in ("calls_asked", "calls_sent", "requests_sent")]
-        rates = ["-" if each[key] is None else f"{each[key]:,.1f}" for key in ("rate", "limit")]
-        trouble = [f"{each[key]:,}" for key in ("refusals", "faults", "queued")]
-        table.add_row(f"{name} (down)" if each["is_down"] else name, *counts, *rates, *trouble)
-    _console().print(table)
+    """Print the gateway's counters per endpoint; nothing if there are none."""
+    if asked:
+        rows = [_gateway_cells(name, each) for name, each in asked.items()]
+        print_table(_GATEWAY_COLUMNS, rows, title="asked through the gateway")
+
+
+def _gateway_cells(name: str, each: dict[str, Any]) -> list[str]:
+    return [
+        f"{name} (down)" if each["is_down"] else name,
+        *(f"{each[key]:,}" for key in ("calls_asked", "calls_sent", "requests_sent")),
+        *("-" if each[key] is None else f"{each[key]:,.1f}" for key in ("rate", "limit")),
+        *(f"{each[key]:,}" for key in ("refusals", "faults", "queued")),
+    ]
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int], Callable[[], None]]]:
-    """A bar over a known number of things; silent where stderr is no terminal."""
+def counting(description: str) -> Iterator[Callable[[int], Callable[[], None]]]:
+    """Show a progress bar on stderr, if it is a terminal. The caller gets a function that takes the total and returns
+    the function to call after each item.
+    """
     console = Console(stderr=True)
     bars = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
@@ -164,14 +167,14 @@ def counting(what: str) -> Iterator[Callable[[int], Callable[[], None]]]:
     with bars:
 
         def begin(total: int) -> Callable[[], None]:
-            task = bars.add_task(what, total=total)
+            task = bars.add_task(description, total=total)
             return lambda: bars.advance(task)
 
         yield begin
 
 
 def verified_lines(report: Report, repaired: int) -> Iterator[str]:
-    """A verification in words."""
+    """Yield the lines of a verification report."""
     levels = ", ".join(f"{count:,} {level}" for level, count in sorted(report.levels.items()))
     yield (
         f"{report.ranges:,} ranges, {report.rows:,} rows, {human_bytes(report.bytes)} checked"
@@ -182,44 +185,34 @@ def verified_lines(report: Report, repaired: int) -> Iterator[str]:
     for text in report.unchecked:
         yield f"not checked: {text}"
     if repaired:
-        yield f"{repaired:,} ranges are fetched again"
+        yield f"{repaired:,} ranges are queued to be fetched again"
     elif report.findings:
-        yield "`trace-lite verify --repair` takes back what is broken and fetches exactly that again"
+        yield "`trace-lite verify --repair` invalidates the broken ranges and fetches them again"
     else:
-        yield "nothing is missing, nothing was altered" if report.passed else "what was checked is as committed"
+        yield (
+            "nothing is missing, nothing was altered"
+            if report.passed
+            else "everything that was checked is as committed"
+        )
 
 
 def jobs_table(jobs: list[JobStatus]) -> None:
-    """One row per job."""
-    table = Table("job", "id", "chain", "mode", "state", "streams")
-    for job in jobs:
-        streams = ", ".join(stream.dataset_key for stream in job.streams)
-        table.add_row(job.name, job.job_id, str(job.chain_id), job.mode, job.state, streams)
-    _console().print(table if jobs else "no job is applied yet: `trace-lite apply --file examples/devchain.yaml`")
-
-
-def human_seconds(seconds: float) -> str:
-    """``1 h 05 min``, ``3 min``, ``12 s``."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 60} min" if whole >= 60 else f"{whole} s"
-
-
-def human_bytes(count: int) -> str:
-    """``1.5 MiB``."""
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
-
-
-def _console() -> Console:
-    """Stdout; in a pipe or a log wide enough that no cell is broken."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDTH_IN_A_LOG)
+    """Print one row per job."""
+    if not jobs:
+        print_line(_NO_JOB)
+        return
+    rows = [
+        (
+            job.name,
+            job.job_id,
+            str(job.chain_id),
+            job.mode,
+            job.state,
+            ", ".join(stream.dataset_key for stream in job.streams),
+        )
+        for job in jobs
+    ]
+    print_table(_JOB_COLUMNS, rows)
 
 
 def _cells(stream: StreamStatus) -> list[str]:
@@ -242,17 +235,17 @@ def _cells(stream: StreamStatus) -> list[str]:
 
 
 def _left(seconds: float | None) -> str:
-    """``~2 h 10 min left``; a stream that follows the head and has none left is there."""
+    """Return ``~2 hours and 10 minutes left``, or ``at the head`` if no blocks are left before the head."""
     if seconds is None:
         return "-"
     return f"~{human_seconds(seconds)} left" if seconds else "at the head"
 
 
 def _verified(stream: StreamStatus) -> str:
-    """How far committed ranges are proven; loud where nobody asked for proof."""
+    """Return how many ranges have each proof level, with a warning in capitals if proof is off or only structural."""
     reached = ", ".join(f"{level} {ranges:,}" for level, ranges in sorted(stream.verified.items()))
-    loud = {"off": "NOT VERIFIED", "structural": "STRUCTURE ONLY"}.get(stream.verify)
-    return " · ".join(filter(None, (loud, reached))) or stream.verify
+    warning = {"off": "NOT VERIFIED", "structural": "STRUCTURE ONLY"}.get(stream.verify)
+    return " · ".join(filter(None, (warning, reached))) or stream.verify
 
 
 def _bars(console: Console) -> Progress:
@@ -261,7 +254,7 @@ def _bars(console: Console) -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("blocks"),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=console,
     )
 
@@ -270,19 +263,17 @@ def _update(bars: Progress, tasks: dict[str, TaskID], job: JobStatus) -> None:
     for stream in job.streams:
         if stream.dataset_key not in tasks:
             tasks[stream.dataset_key] = bars.add_task(stream.dataset_key, total=stream.total_blocks, note="")
-        bars.update(tasks[stream.dataset_key], completed=stream.committed_blocks, note=_note(stream))
+        bars.update(tasks[stream.dataset_key], completed=stream.committed_blocks, note=printable(_note(stream)))
 
 
-def _lines(console: Console, said: dict[str, int], job: JobStatus) -> None:
+def _lines(console: Console, shown: dict[str, int], job: JobStatus) -> None:
     for stream in job.streams:
         total = stream.total_blocks or 0
         tenth = stream.committed_blocks * 100 // total // _LOG_STEP_PERCENT if total else 0
-        if said.get(stream.dataset_key) != tenth:
-            said[stream.dataset_key] = tenth
-            console.print(
-                f"{stream.dataset_key}: {stream.committed_blocks:,}/{total:,} blocks {_note(stream)}",
-                markup=False,
-            )
+        if shown.get(stream.dataset_key) != tenth:
+            shown[stream.dataset_key] = tenth
+            text = f"{stream.dataset_key}: {stream.committed_blocks:,}/{total:,} blocks {_note(stream)}"
+            print_line(text, console=console)
 
 
 def _note(stream: StreamStatus) -> str:
@@ -297,18 +288,17 @@ def _note(stream: StreamStatus) -> str:
 
 
 def print_result(result: QueryResult, *, as_json: bool) -> None:
-    """Rows on stdout: JSON for machines, a table for people."""
+    """Print a query's rows to stdout, as JSON or as a table."""
     if as_json:
         sys.stdout.write(json.dumps(to_json(result)) + "\n")
         return
-    table = Table()
-    for name, kind in result.columns:
-        table.add_column(name, justify="right" if kind in _NUMBERS else "left", overflow="fold")
-    for row in result.rows:
-        table.add_row(*[_text(value(item, kind)) for item, (_, kind) in zip(row, result.columns, strict=True)])
-    _console().print(table)
+    columns: list[Column] = [(name, "right" if kind in _NUMBERS else "left") for name, kind in result.columns]
+    kinds = [kind for _, kind in result.columns]
+    print_table(
+        columns, ([_text(value(item, kind)) for item, kind in zip(row, kinds, strict=True)] for row in result.rows)
+    )
     if result.truncated:
-        Console(stderr=True).print(f"only the first {len(result.rows):,} rows: see --limit", markup=False)
+        print_line(f"only the first {len(result.rows):,} rows: see --limit", console=Console(stderr=True))
 
 
 def _text(item: object) -> str:

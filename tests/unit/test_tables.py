@@ -1,0 +1,103 @@
+"""Tables in a pipe and in a terminal, and the sizes in them."""
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from trace_dagster.cli.main import say
+from trace_dagster.cli.printable import printable, printable_lines
+from trace_dagster.cli.render import print_result
+from trace_dagster.cli.tables import human_bytes, human_seconds, print_line, print_table
+from trace_dagster.query.session import QueryResult
+
+COLUMNS = [("name", "left"), ("blocks", "right")]
+HOSTILE = "[red]x[/nope] \x1b[31m\x9b2J\x07 \u202eabc \n\t\r:warning: https://a.b"
+
+
+def terminal(width=40):
+    return Console(file=io.StringIO(), force_terminal=True, width=width, color_system="truecolor")
+
+
+def test_a_pipe_gets_one_line_per_row_without_rules(capsys):
+    print_table(COLUMNS, [("a", "1"), ("b" * 500, "200"), ("c d", "")], title="the title")
+    title, heading, *rows = capsys.readouterr().out.splitlines()
+    assert title == "the title"
+    assert heading.split() == ["name", "blocks"]
+    assert [row.rstrip() for row in rows] == ["a" + " " * 506 + "1", "b" * 500 + "     200", "c d"]
+
+
+def test_the_terminals_width_does_not_matter_in_a_pipe(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    print_table([("a", "left"), ("b", "left")], [("x y " * 300, "z" * 3000)], title="t " * 100)
+    print_line("word " * 500)
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_a_terminal_gets_rules_and_whole_values():
+    console = terminal()
+    print_table(COLUMNS, [("v" * 100, "1")], console=console)
+    shown = console.file.getvalue()
+    assert "┃" in shown
+    assert shown.count("v") == 100
+
+
+def test_text_from_outside_is_shown_and_not_interpreted(capsys):
+    print_table([(HOSTILE, "left")], [(HOSTILE,)], title=HOSTILE)
+    print_line(HOSTILE)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [printable(HOSTILE)] * 4
+    assert lines[0].startswith("[red]x[/nope] \\x1b[31m\\x9b2J\\x07 \\u202eabc \\n\\t\\r:warning:")
+
+
+def test_a_terminal_gets_no_escapes_from_outside():
+    console = terminal(500)
+    print_table([("a", "left")], [(HOSTILE,)], title=HOSTILE, console=console)
+    shown = console.file.getvalue()
+    assert shown.count("\\x1b[31m") == 2
+    assert "\x1b[31m" not in shown
+    assert not {"\x9b", "\x07", "\u202e", "\r"} & set(shown)
+
+
+def test_query_results_are_not_interpreted(capsys):
+    print_result(QueryResult(((HOSTILE, "VARCHAR"), ("n", "BIGINT")), [(HOSTILE, 7)], truncated=False), as_json=False)
+    heading, row = capsys.readouterr().out.splitlines()
+    assert heading.startswith(printable(HOSTILE))
+    assert row.startswith(printable(HOSTILE))
+    assert row.endswith("7")
+
+
+def test_messages_keep_their_lines_and_lose_their_escapes(capsys):
+    say("error: one\ntwo \x1b[2J")
+    assert capsys.readouterr().err == "error: one\ntwo \\x1b[2J\n"
+
+
+@given(st.text())
+def test_any_text_becomes_printable(text):
+    assert printable(text).isprintable()
+    assert printable_lines(text).count("\n") == text.count("\n")
+    assert printable(printable(text)) == printable(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 seconds"),
+        (12.4, "12 seconds"),
+        (59.6, "1 minute"),
+        (239, "3 minutes"),
+        (3_600, "1 hour"),
+        (3_900, "1 hour and 5 minutes"),
+        (7_201, "2 hours"),
+        (200_000, "2 days and 7 hours"),
+    ],
+)
+def test_durations(seconds, text):
+    assert human_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 Bytes"), (1, "1 Byte"), (1536, "1.5 KiB"), (2**40, "1.0 TiB")])
+def test_sizes(count, text):
+    assert human_bytes(count) == text
