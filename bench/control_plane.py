@@ -139,8 +139,8 @@ class Plane:
         )
 
     def _tell(self) -> None:
-        commits = self._outbox.untold_commits(older_than_seconds=-1, limit=500)
-        self._outbox.mark_told([commit.outbox_id for commit in commits])
+        commits = self._outbox.unconfirmed_commits(older_than_seconds=-1, limit=500)
+        self._outbox.mark_confirmed([commit.outbox_id for commit in commits])
 
     def _sweep(self) -> None:
         self._sweeping.abandon(GRACE_SECONDS, dry_run=False)

@@ -96,7 +96,9 @@ def fill(
     for stream in mine:
         commit_range(database, stream, BlockRange(0, CHUNK))
     dispatcher.tick(lambda *_: {}, lambda _: {}, loaded_as(mine))
-    outbox.mark_told([commit.outbox_id for commit in outbox.untold_commits(older_than_seconds=-1, limit=1000)])
+    outbox.mark_confirmed(
+        [commit.outbox_id for commit in outbox.unconfirmed_commits(older_than_seconds=-1, limit=1000)]
+    )
     for stream in mine:
         _copy(database, stream, ranges)
     with database._pool.connection() as connection:

@@ -42,14 +42,14 @@ def lost_events(runtime: Runtime, instance: DagsterInstance) -> list[AssetMateri
     A range whose run was killed between commit and event is reported here, and marked at the next
     tick, when Dagster shows it.
     """
-    commits = runtime.outbox.untold_commits(older_than_seconds=SETTLE_SECONDS, limit=COMMITS_PER_TICK)
+    commits = runtime.outbox.unconfirmed_commits(older_than_seconds=SETTLE_SECONDS, limit=COMMITS_PER_TICK)
     shown = _shown(commits, instance)
     told: list[Commit] = []
     lost: list[Commit] = []
     for commit in commits:
         known = commit.derived or str(commit.publication.dataset_version) in shown
         (told if known else lost).append(commit)
-    runtime.outbox.mark_told([commit.outbox_id for commit in told])
+    runtime.outbox.mark_confirmed([commit.outbox_id for commit in told])
     return [event for commit in lost for event in _events(commit)]
 
 

@@ -1,1 +1,1 @@
-"""What a job will cost before it runs: RPC calls, bytes, hours."""
+"""Estimates of a job before it runs: RPC calls, rows, bytes, hours."""

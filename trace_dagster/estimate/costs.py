@@ -1,4 +1,4 @@
-"""What a job costs: ranges, runs and RPC calls, counted; rows, bytes and hours, from a few sampled blocks. Pure."""
+"""Arithmetic of a plan: ranges, runs and RPC calls are counted; rows, bytes and hours follow from sampled blocks."""
 
 from __future__ import annotations
 
@@ -17,70 +17,70 @@ from trace_dagster.verify.check import PIECE_BLOCKS
 from trace_dagster.verify.rows.receipt_columns import engine_columns, receipts_supply
 
 _PLACES = 3
-"""Where blocks are sampled: at the start of the span, in its middle, at its end."""
+"""Number of places where blocks are sampled: start, middle and end of the span."""
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """What is to be done for one stream. Calls are JSON-RPC calls of an undisturbed sync."""
+class StreamCounts:
+    """The work for one stream. Calls are JSON-RPC calls of a sync in which nothing fails."""
 
     blocks: int
     ranges: int
     extraction_calls: int
-    """Cryo's own, as often as the pool's quorum asks for the rows."""
+    """Calls that Cryo makes, multiplied by the pool's quorum."""
     evidence_calls: int
-    """For ``verify: full``, at most: rows of other streams that are committed already spare some."""
+    """Calls for evidence, if ``verify`` is ``full``. An upper bound: committed rows of other streams replace some."""
 
     @property
     def rpc_calls(self) -> int:
-        """All of them."""
+        """Extraction and evidence calls."""
         return self.extraction_calls + self.evidence_calls
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What some blocks of a stream hold, and how long one call after another took for them."""
+    """What a stream's sampled blocks contain. ``seconds`` is the time to extract them one call after the other."""
 
     blocks: int
     rows: int
     seconds: float
     bytes_per_file: float
-    """Of a file with one row at most: footer, page headers, statistics."""
+    """Size of a file with at most one row: footer, page headers, statistics."""
     bytes_per_row: float
-    """Of each further row."""
+    """Size of each further row."""
 
     @property
     def rows_per_block(self) -> float:
-        """The mean."""
+        """Mean number of rows."""
         return self.rows / self.blocks
 
-    def bytes_of(self, counts: Counts) -> float:
-        """Parquet bytes of so many ranges and blocks, one file a range."""
+    def bytes_of(self, counts: StreamCounts) -> float:
+        """Return the Parquet bytes for these ranges and blocks, with one file per range."""
         return counts.ranges * self.bytes_per_file + self.rows_per_block * counts.blocks * self.bytes_per_row
 
 
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
-    """One stream's part of a plan; what could not be found out is None, and ``error`` says why."""
+    """One stream's part of a plan. Unknown figures are None, and ``error`` is the reason."""
 
     dataset_key: str
     stream: Stream
     todo: tuple[BlockRange, ...]
-    """Blocks that are not committed."""
+    """Block ranges that are not committed."""
     committed_blocks: int
-    counts: Counts | None
+    counts: StreamCounts | None
     calls_per_second: float | None
-    """What the pool's endpoints take together; None where no limit is set."""
+    """Limit of all the pool's endpoints together; None if no limit is set."""
     sample: Sample | None = None
     error: str | None = None
 
     @property
     def runs(self) -> int | None:
-        """Dagster runs for its ranges, as full as runs get."""
+        """Number of Dagster runs, if each has the largest number of ranges."""
         return _runs(self.counts.ranges) if self.counts else None
 
     def to_json(self) -> dict[str, Any]:
-        """Every figure, with its unit in its name."""
+        """Return every figure as JSON values; keys include the unit."""
         counts, sample = self.counts, self.sample
         return {
             "dataset_key": self.dataset_key,
@@ -111,24 +111,24 @@ class StreamPlan:
 
     @property
     def rows(self) -> int | None:
-        """Rows to come."""
+        """Estimated rows."""
         return round(self.sample.rows_per_block * self.counts.blocks) if self.sample and self.counts else None
 
     @property
     def bytes(self) -> int | None:
-        """Parquet bytes to come."""
+        """Estimated Parquet bytes."""
         return round(self.sample.bytes_of(self.counts)) if self.sample and self.counts else None
 
     @property
     def hours_measured(self) -> float | None:
-        """One piece of few blocks after the other, as they were sampled: at most so long."""
+        """Upper bound in hours: the sample's seconds per block, without any parallel calls."""
         if self.sample is None or self.counts is None:
             return None
         return self.sample.seconds / self.sample.blocks * self.counts.blocks / 3600
 
     @property
     def hours_at_limit(self) -> float | None:
-        """When the pool's limit alone decides, and no other stream uses the pool."""
+        """Hours if only the pool's limit slows the sync down and no other stream uses the pool."""
         if self.counts is None or self.calls_per_second is None:
             return None
         return self.counts.rpc_calls / self.calls_per_second / 3600
@@ -136,25 +136,25 @@ class StreamPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The cost of one job."""
+    """The estimate for one job."""
 
     job: str
     chain_id: int
     mode: str
     streams: tuple[StreamPlan, ...]
     notes: tuple[str, ...]
-    """What these figures are worth, in sentences."""
+    """Sentences about the assumptions behind the figures."""
 
     @property
     def runs(self) -> int:
-        """Dagster runs: streams on one grid share theirs."""
+        """Number of Dagster runs. Streams with the same ranges share runs."""
         planned = {each.dataset_key: each for each in self.streams if each.counts}
         sizes = {key: each.stream.chunk_size for key, each in planned.items()}
         return sum(_runs(_ranges_of_any([planned[key] for key in keys])) for keys in sharing(sizes)) if sizes else 0
 
     @property
     def hours_at_limit(self) -> float | None:
-        """Until the busiest pool has answered all streams; None where a pool has no limit, or calls are unknown."""
+        """Hours until the busiest pool has served all streams; None if a pool has no limit or calls are unknown."""
         hours: dict[str, float] = defaultdict(float)
         for each in self.streams:
             if each.hours_at_limit is None:
@@ -163,7 +163,7 @@ class Plan:
         return max(hours.values(), default=None)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return the plan as JSON values."""
         return {
             "job": self.job,
             "chain_id": self.chain_id,
@@ -175,8 +175,8 @@ class Plan:
         }
 
 
-def counted(todo: Sequence[BlockRange], stream: Stream, chain_id: int, quorum: int = 1) -> Counts:
-    """Ranges and calls for these blocks of a chain, cut as the planner cuts them."""
+def counted(todo: Sequence[BlockRange], stream: Stream, chain_id: int, quorum: int = 1) -> StreamCounts:
+    """Count ranges and calls for the block ranges ``todo``, which are divided into ranges as the planner does."""
     sizes: Counter[int] = Counter()
     for span in todo:
         sizes += cell_sizes(span, stream.chunk_size)
@@ -190,17 +190,17 @@ def counted(todo: Sequence[BlockRange], stream: Stream, chain_id: int, quorum: i
             extraction += ranges * pieces * calls
             if proven:
                 evidence += ranges * pieces * most_calls(stream.dataset.name, piece)
-    return Counts(sum(len(span) for span in todo), sizes.total(), quorum * extraction, evidence)
+    return StreamCounts(sum(len(span) for span in todo), sizes.total(), quorum * extraction, evidence)
 
 
 def limit_of(pool: RpcPool) -> float | None:
-    """JSON-RPC calls per second that all endpoints of a pool take together; None where no limit is set."""
+    """Return the calls per second that all endpoints of a pool allow together; None if no limit is set."""
     each = pool.limits.requests_per_second
     return each * len(pool.endpoints) if each is not None else None
 
 
 def places(span: BlockRange, blocks: int) -> list[BlockRange]:
-    """Where to sample: ``blocks`` blocks in all at the start, middle and end of ``span``; all of a span that short."""
+    """Return where to sample ``blocks`` blocks: at start, middle and end of ``span``, or all of it if it is shorter."""
     if len(span) <= blocks:
         return [span]
     start, middle, end = (blocks // _PLACES + (place < blocks % _PLACES) for place in range(_PLACES))
@@ -215,6 +215,6 @@ def _runs(ranges: int) -> int:
 
 
 def _ranges_of_any(streams: Sequence[StreamPlan]) -> int:
-    """Ranges that at least one of the streams on one grid needs."""
+    """Count the ranges that at least one of the streams needs; all have the same ``chunk_size``."""
     todo = merged(span for each in streams for span in each.todo)
     return sum(cell_sizes(span, streams[0].stream.chunk_size).total() for span in todo)

@@ -1,4 +1,4 @@
-"""How to reach the object store."""
+"""Address and credentials of the object store."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class S3Access:
 
     @property
     def host(self) -> str:
-        """``host:port`` without the scheme."""
+        """``host:port`` of the endpoint, without the scheme."""
         return urlsplit(self.endpoint).netloc if self.endpoint else f"s3.{self.region}.amazonaws.com"
 
     @property
     def use_ssl(self) -> bool:
-        """Whether the endpoint speaks TLS."""
+        """Whether the endpoint uses TLS."""
         return self.endpoint is None or self.endpoint.startswith("https:")
 
     def uri(self, key: str) -> str:
-        """``s3://bucket/key``."""
+        """Return ``s3://bucket/key``."""
         return f"s3://{self.bucket}/{key}"

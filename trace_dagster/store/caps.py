@@ -1,4 +1,4 @@
-"""What one range may take up on the object store."""
+"""Limits on the size of one range on the object store."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """How large one range may become."""
+    """Limits on one range's Parquet: files, bytes per file, bytes in total."""
 
     files_per_range: int = 256
     bytes_per_file: int = 512 * 1024 * 1024

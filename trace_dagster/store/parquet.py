@@ -1,4 +1,4 @@
-"""Writing one range's tables as Parquet objects, streamed, with the caps held while writing."""
+"""Streams one range's tables into Parquet objects, and checks the limits while it writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trace_dagster.store.objects import ObjectStore, Upload
 
 ROW_GROUP_BYTES = 16 * 1024 * 1024
 SAMPLE_ROWS = 2048
-"""Of a file's first rows, to see which columns repeat themselves."""
+"""Number of a file's first rows that decide which columns get a dictionary."""
 
 
 @dataclass(slots=True)
@@ -30,9 +30,9 @@ class _OpenFile:
 
 
 class RangeWriter:
-    """Appends tables to Parquet objects ``key_of(part)``; a new part starts before a file outgrows its cap.
+    """Appends tables to Parquet objects ``key_of(part)``. Starts a new part before a file exceeds its limit.
 
-    Memory is one row group and one upload part. After any error call :meth:`abort`.
+    Memory is one row group and two upload parts. After any error the caller must call :meth:`abort`.
     """
 
     def __init__(self, store: ObjectStore, schema: pa.Schema, key_of: Callable[[int], str], caps: Caps) -> None:
@@ -46,20 +46,20 @@ class RangeWriter:
         self._pending_bytes = 0
 
     def write(self, table: pa.Table) -> None:
-        """Append rows in order. Raises CapExceeded before a cap would be broken."""
+        """Append rows. Raises CapExceeded if the range exceeds a limit."""
         self._pending.append(table)
         self._pending_bytes += table.nbytes
         if self._pending_bytes >= ROW_GROUP_BYTES:
             self._flush_row_group()
 
     def finish(self) -> list[ManifestFile]:
-        """Complete the last file; an empty range is one file with the schema and no rows."""
+        """Complete the last file and return all files. An empty range becomes one file with the schema and no rows."""
         self._flush_row_group()
         self._close_file()
         return self._done
 
     def abort(self) -> None:
-        """Delete and cancel what this writer put; never raises CapExceeded."""
+        """Cancel the unfinished file and delete the finished ones. Never raises CapExceeded."""
         if self._open is not None:
             self._open.upload.abort()
             self._open = None
@@ -80,14 +80,14 @@ class RangeWriter:
             self._open = self._start_file(group)
         self._open.writer.write_table(group, row_group_size=max(1, group.num_rows))
         self._open.rows += group.num_rows
-        self._note_blocks(self._open, group)
-        self._hold_caps(self._open)
+        self._record_blocks(self._open, group)
+        self._check_caps(self._open)
 
     def _start_file(self, group: pa.Table) -> _OpenFile:
         part = len(self._done)
         if part >= self._caps.files_per_range:
             raise CapExceeded(
-                "this range needs more Parquet files than allowed: use a smaller chunk_size",
+                "this range needs more Parquet files than are allowed: use a smaller chunk_size",
                 files=self._caps.files_per_range,
             )
         key = self._key_of(part)
@@ -99,7 +99,7 @@ class RangeWriter:
         if file is None:
             return
         file.writer.close()
-        self._hold_caps(file)
+        self._check_caps(file)
         sha256 = file.upload.finish()
         self._open = None
         self._done.append(
@@ -113,16 +113,16 @@ class RangeWriter:
             )
         )
 
-    def _hold_caps(self, file: _OpenFile) -> None:
+    def _check_caps(self, file: _OpenFile) -> None:
         total = file.upload.bytes_written + sum(done.bytes for done in self._done)
         if file.upload.bytes_written > self._caps.bytes_per_file or total > self._caps.bytes_per_range:
             raise CapExceeded(
-                "this range holds more bytes than allowed: use a smaller chunk_size",
+                "this range has more bytes than are allowed: use a smaller chunk_size",
                 bytes=total,
                 allowed=self._caps.bytes_per_range,
             )
 
-    def _note_blocks(self, file: _OpenFile, group: pa.Table) -> None:
+    def _record_blocks(self, file: _OpenFile, group: pa.Table) -> None:
         if "block_number" not in group.column_names or not group.num_rows:
             return
         span = pc.min_max(group["block_number"]).as_py()
@@ -131,7 +131,7 @@ class RangeWriter:
 
 
 def encoded_bytes(table: pa.Table) -> int:
-    """The size of a table as one file of a range, written to nowhere but memory."""
+    """Return the size in bytes of a table as one Parquet file. It is written to memory only."""
     sink = pa.BufferOutputStream()
     with _writer(sink, table.schema, table) as writer:
         writer.write_table(table, row_group_size=max(1, table.num_rows))
@@ -139,14 +139,17 @@ def encoded_bytes(table: pa.Table) -> int:
 
 
 def _writer(sink: pa.NativeFile, schema: pa.Schema, first: pa.Table) -> pq.ParquetWriter:
-    """For a file that begins with these rows."""
+    """Return a writer for a file whose first rows are ``first``."""
     return pq.ParquetWriter(
         sink, schema, compression="zstd", compression_level=1, use_dictionary=_repeating(first), version="2.6"
     )
 
 
 def _repeating(rows: pa.Table) -> list[str]:
-    """Columns worth a dictionary: one of hashes takes longer than all the rest, and is larger than the hashes."""
+    """Return the columns whose values repeat. Only they get a dictionary.
+
+    A dictionary of hashes takes longer to build than all the rest of the file, and is larger than the hashes.
+    """
     sample = rows.slice(0, SAMPLE_ROWS)
     return [
         name
@@ -156,7 +159,7 @@ def _repeating(rows: pa.Table) -> list[str]:
 
 
 def _pieces(group: pa.Table) -> list[pa.Table]:
-    """Row groups of about 16 MiB: one very large table must not become one very large row group."""
+    """Split a table into row groups of about 16 MiB, so that a large table does not become one large row group."""
     if not group.num_rows:
         return []
     count = max(1, group.nbytes // ROW_GROUP_BYTES)

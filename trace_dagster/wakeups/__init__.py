@@ -1,1 +1,1 @@
-"""The queue between the outbox and the runs: it only wakes, Postgres decides."""
+"""The queue between the outbox and the dispatcher. A message only wakes; the registry decides what is done."""

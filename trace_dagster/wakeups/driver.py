@@ -1,7 +1,7 @@
-"""What a queue must do for us, whichever server it is: at least once, in no order.
+"""The interface of a queue: it delivers each message at least once, in any order.
 
-A message is a pointer, never data: losing one delays work until the next reconciliation, getting
-one twice changes nothing.
+A message names a task and carries no data. If one is lost, the task waits until the next reconciliation; if one is
+delivered twice, nothing changes.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from uuid import UUID
 from trace_dagster.identity import canonical_json
 
 MAX_DELIVERIES = 5
-"""A message received this often without being acknowledged goes to the dead messages instead."""
+"""After this many deliveries without an acknowledgement, a message goes to the dead messages."""
 
 MAX_BODY_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class WakeUp:
-    """Look at this task; ``wake_seq`` only tells two wake-ups of one task apart."""
+    """A request to look at a task. ``wake_seq`` distinguishes two wake-ups of one task."""
 
     task_id: UUID
     wake_seq: int
 
     def encode(self) -> str:
-        """Canonical JSON."""
+        """Return the message body, as canonical JSON."""
         return canonical_json({"task_id": str(self.task_id), "wake_seq": self.wake_seq})
 
 
 def decode(body: str) -> WakeUp | None:
-    """The wake-up in a message, or None for anything else: whoever can write to the queue may have."""
+    """Return the wake-up in a message body, or None if it is anything else: the queue's content is not trusted."""
     try:
         if len(body) > MAX_BODY_BYTES:
             return None
@@ -48,34 +48,34 @@ def decode(body: str) -> WakeUp | None:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One delivery of one message. Another delivery of it has another receipt."""
+    """One delivery of one message. Each delivery has its own receipt."""
 
     body: str
     receipt: str
     deliveries: int
-    """Times the message was delivered, this one included."""
+    """How often the message was delivered, including this time."""
 
 
 class QueueDriver(Protocol):
-    """A queue with a visibility timeout. Every method raises Unavailable when the server does not answer."""
+    """A queue with a visibility timeout. Every method raises Unavailable if the server does not answer."""
 
     def publish(self, bodies: Sequence[str]) -> None:
-        """Enqueue all of them. After an error some may be there: publishing again is fine."""
+        """Enqueue all bodies. After an error some may have been enqueued; the caller may publish all again."""
 
     def receive(self, limit: int, *, visibility_seconds: float) -> list[Delivery]:
-        """Up to ``limit`` visible messages, hidden from others for ``visibility_seconds``.
+        """Return up to ``limit`` visible messages and hide them from other receivers for ``visibility_seconds``.
 
-        A message that was delivered MAX_DELIVERIES times already goes to the dead messages instead.
+        Messages that were already delivered MAX_DELIVERIES times are moved to the dead messages instead.
         """
 
     def ack(self, receipts: Sequence[str]) -> None:
-        """Done with these deliveries. Unknown, repeated and outdated receipts are ignored."""
+        """Acknowledge deliveries: remove their messages. Unknown, repeated and outdated receipts are ignored."""
 
     def nack(self, receipts: Sequence[str], *, delay_seconds: float) -> None:
-        """Deliver these again after ``delay_seconds``; receipts as for :meth:`ack`."""
+        """Make messages visible again after ``delay_seconds``; receipts as for :meth:`ack`."""
 
     def extend(self, receipts: Sequence[str], *, visibility_seconds: float) -> None:
-        """Hide these for ``visibility_seconds`` from now on; receipts as for :meth:`ack`."""
+        """Hide messages for ``visibility_seconds`` from now on; receipts as for :meth:`ack`."""
 
     def dead(self) -> int:
-        """How many messages are dead (an approximation where the server gives no better)."""
+        """Return the number of dead messages. Some servers only give an approximation."""

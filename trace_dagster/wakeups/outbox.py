@@ -1,4 +1,4 @@
-"""The outbox: what must be told to others, written in the transaction that makes it true."""
+"""The outbox: events for the queue and for Dagster, written in the transaction of the change that they report."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Commit:
 
 
 class Outbox:
-    """The publisher's side. Any number of publishers may run at once."""
+    """Publishes the events in the outbox table. Any number of publishers may run at the same time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def publish(self, queue: QueueDriver, *, limit: int = WAKEUPS_AT_ONCE) -> int:
-        """Hand up to ``limit`` due wake-ups to the queue, then mark them; returns how many.
+        """Send up to ``limit`` due wake-ups to the queue, then mark them as sent; returns how many.
 
-        A crash between the two publishes them once more. Raises Unavailable when the queue does not
-        answer: the rows stay for the next time.
+        After a crash between the two steps they are sent again. Raises Unavailable if the queue does not answer; the
+        wake-ups then stay due.
         """
         with self._database.transaction() as session:
             rows = session.all("unsent_wakeups", limit=limit)
@@ -46,7 +46,7 @@ class Outbox:
         return len(rows)
 
     def rewake(self, *, patience_seconds: float, limit: int) -> int:
-        """Wake again what should have been picked up ``patience_seconds`` ago; returns how many tasks."""
+        """Write a new wake-up for up to ``limit`` tasks that are overdue by ``patience_seconds``; returns how many."""
         with self._database.transaction() as session:
             tasks = [
                 row["task_id"] for row in session.all("overdue_tasks", patience_seconds=patience_seconds, limit=limit)
@@ -56,8 +56,8 @@ class Outbox:
                 wake(session, tasks)
         return len(tasks)
 
-    def untold_commits(self, *, older_than_seconds: float, limit: int) -> list[Commit]:
-        """Commits that nobody has confirmed to be shown in Dagster, oldest first."""
+    def unconfirmed_commits(self, *, older_than_seconds: float, limit: int) -> list[Commit]:
+        """Return commits that are not yet confirmed to be shown in Dagster, oldest first."""
         with self._database.transaction() as session:
             rows = session.all("untold_commits", older_than_seconds=older_than_seconds, limit=limit)
         return [
@@ -71,7 +71,7 @@ class Outbox:
             for row in rows
         ]
 
-    def mark_told(self, outbox_ids: Sequence[UUID]) -> None:
-        """Dagster shows these commits."""
+    def mark_confirmed(self, outbox_ids: Sequence[UUID]) -> None:
+        """Record that Dagster shows these commits."""
         with self._database.transaction() as session:
             session.run("mark_sent", outbox_ids=list(outbox_ids))

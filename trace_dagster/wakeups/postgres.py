@@ -1,4 +1,4 @@
-"""The default queue: a table beside the registry, so that a laptop needs no other server."""
+"""The default queue: a table in the registry's database, so that a laptop needs no other server."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class PgQueueDriver:
         self._database = database
 
     def publish(self, bodies: Sequence[str]) -> None:
-        """Enqueue, in one transaction."""
+        """Enqueue all bodies in one transaction."""
         with self._database.transaction() as session:
             session.many("publish_message", [{"body": body} for body in bodies])
 
     def receive(self, limit: int, *, visibility_seconds: float) -> list[Delivery]:
-        """Oldest first; worn-out messages are buried on the way."""
+        """Return visible messages, oldest first, after moving exhausted ones to the dead messages."""
         with self._database.transaction() as session:
             session.run("bury_messages", max_deliveries=MAX_DELIVERIES, limit=limit)
             rows = session.all(
@@ -33,29 +33,29 @@ class PgQueueDriver:
         return [Delivery(row["body"], row["receipt"], row["deliveries"]) for row in rows]
 
     def ack(self, receipts: Sequence[str]) -> None:
-        """Delete."""
+        """Delete the messages of these deliveries."""
         with self._database.transaction() as session:
             session.run("ack_messages", receipts=_uuids(receipts))
 
     def nack(self, receipts: Sequence[str], *, delay_seconds: float) -> None:
-        """Visible again after the delay."""
+        """Make messages visible again after ``delay_seconds``."""
         with self._database.transaction() as session:
             session.run("requeue_messages", receipts=_uuids(receipts), seconds=delay_seconds)
 
     def extend(self, receipts: Sequence[str], *, visibility_seconds: float) -> None:
-        """Hidden for longer."""
+        """Hide messages for ``visibility_seconds`` from now on."""
         with self._database.transaction() as session:
             session.run("hide_messages", receipts=_uuids(receipts), seconds=visibility_seconds)
 
     def dead(self) -> int:
-        """Rows of the dead table."""
+        """Return the exact number of dead messages."""
         with self._database.transaction() as session:
             row = session.one("dead_messages")
         return int(row["n"]) if row else 0
 
 
 def _uuids(receipts: Sequence[str]) -> list[UUID]:
-    """Receipts as this driver gives them; others cannot be ours."""
+    """Parse receipts; drop those that are no UUID, which this driver never gave out."""
     found = []
     for receipt in receipts:
         try:

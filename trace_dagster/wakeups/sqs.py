@@ -1,4 +1,4 @@
-"""The queue on Amazon SQS, or a server that speaks its protocol: standard queues, at least once, in no order."""
+"""The queue on Amazon SQS or a server with the same protocol. Two standard queues: messages, and dead messages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _REFUSED = {
     "UnrecognizedClientException",
 }
 _OUTDATED = {"ReceiptHandleIsInvalid", "InvalidParameterValue", "InvalidIdFormat", "MessageNotInflight"}
-"""What SQS says of one receipt that is not of the last delivery, or of a time beyond its 12 hours."""
+"""SQS's error codes for a receipt that is not of the last delivery, or for a time beyond its limit of 12 hours."""
 
 _Entry = dict[str, Any]
 _Call = Callable[..., Any]
@@ -46,8 +46,8 @@ _Call = Callable[..., Any]
 class SqsQueueDriver:
     """:class:`~trace_dagster.wakeups.driver.QueueDriver` over two standard queues. Thread-safe.
 
-    Every method raises Unavailable when the server does not answer or is too busy, and InvalidInput when it
-    refuses the credentials or has no such queue.
+    Every method raises Unavailable if the server does not answer or is too busy, and InvalidInput if it refuses the
+    credentials or has no such queue.
     """
 
     def __init__(
@@ -60,32 +60,33 @@ class SqsQueueDriver:
         access_key: str,
         secret_key: str,
     ) -> None:
-        """``endpoint`` is a URL; None means AWS itself. Raises InvalidInput; nothing is sent yet."""
+        """Check the settings; send nothing yet. ``endpoint`` is a URL, or None for AWS. Raises InvalidInput."""
         _require_two_queues(queue_url, dead_queue_url)
         self._queue_url = queue_url
         self._dead_queue_url = dead_queue_url
         self._client = _client(endpoint, region, access_key, secret_key)
 
     def publish(self, bodies: Sequence[str]) -> None:
-        """Enqueue, in batches. Raises InvalidInput for a body SQS does not take (over its size, control characters)."""
+        """Enqueue in batches. Raises InvalidInput if SQS refuses a body: too long, or with control characters."""
         for entries in _batches(bodies):
             _raise_failed(_send(self._client.send_message_batch, self._queue_url, entries))
 
     def receive(self, limit: int, *, visibility_seconds: float) -> list[Delivery]:
-        """Up to ``limit``, hidden for whole seconds (0 to 12 hours); worn-out messages are buried on the way.
+        """Return up to ``limit`` messages and hide them for whole seconds, from 0 to 12 hours.
 
-        Takes a second when nothing is there. An error after some have arrived ends the answer instead: they
-        count as delivered already, and the next call raises it.
+        Exhausted messages are moved to the dead queue. The call waits a second if there are no messages. After an
+        error, messages that were already received are returned, because SQS counts them as delivered; the next call
+        raises the error.
         """
         found: list[Delivery] = []
-        buried = 0
-        while len(found) < limit and buried < max(limit, _BATCH_ENTRIES):
+        moved = 0
+        while len(found) < limit and moved < max(limit, _BATCH_ENTRIES):
             try:
-                arrived = self._arrived(limit - len(found), visibility_seconds, wait=not found and not buried)
-                if not arrived:
+                received = self._received(limit - len(found), visibility_seconds, wait=not found and not moved)
+                if not received:
                     break
-                found += [_delivery(message) for message in arrived if not _worn(message)]
-                buried += self._bury([message for message in arrived if _worn(message)])
+                found += [_delivery(message) for message in received if not _is_exhausted(message)]
+                moved += self._move_to_dead([message for message in received if _is_exhausted(message)])
             except TraceError:
                 if not found:
                     raise
@@ -93,54 +94,54 @@ class SqsQueueDriver:
         return found
 
     def ack(self, receipts: Sequence[str]) -> None:
-        """Delete."""
-        self._settle(self._client.delete_message_batch, receipts)
+        """Delete the messages of these deliveries."""
+        self._change(self._client.delete_message_batch, receipts)
 
     def nack(self, receipts: Sequence[str], *, delay_seconds: float) -> None:
-        """Visible again after the delay, in whole seconds from 0 to 12 hours since the delivery.
+        """Make messages visible again after the delay, in whole seconds.
 
-        SQS refuses a time beyond these 12 hours; such a message comes back when it would have anyway.
+        SQS refuses a time that ends more than 12 hours after the delivery. Such a message keeps its present timeout.
         """
         self.extend(receipts, visibility_seconds=delay_seconds)
 
     def extend(self, receipts: Sequence[str], *, visibility_seconds: float) -> None:
-        """Hidden for longer; whole seconds and the 12 hours as for :meth:`nack`."""
-        self._settle(
+        """Hide messages for whole seconds from now on; the limit of 12 hours is as for :meth:`nack`."""
+        self._change(
             self._client.change_message_visibility_batch,
             receipts,
             VisibilityTimeout=_hidden_seconds(visibility_seconds),
         )
 
     def dead(self) -> int:
-        """Messages in the dead queue, approximately: SQS needs up to a minute to count right."""
+        """Return the approximate number of dead messages: SQS takes up to a minute to count new ones."""
         with _mapped():
             answer = self._client.get_queue_attributes(
                 QueueUrl=self._dead_queue_url, AttributeNames=["ApproximateNumberOfMessages"]
             )
         return int(answer["Attributes"]["ApproximateNumberOfMessages"])
 
-    def _arrived(self, wanted: int, visibility_seconds: float, *, wait: bool) -> list[_Entry]:
+    def _received(self, wanted: int, visibility_seconds: float, *, wait: bool) -> list[_Entry]:
         with _mapped():
             answer = self._client.receive_message(
                 QueueUrl=self._queue_url,
                 MaxNumberOfMessages=min(wanted, _BATCH_ENTRIES),
                 VisibilityTimeout=_hidden_seconds(visibility_seconds),
-                # Without waiting SQS asks only some of its servers: "nothing" then proves nothing.
+                # Without a wait SQS asks only some of its servers, so an empty answer would not mean an empty queue.
                 WaitTimeSeconds=1 if wait else 0,
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
             )
         return list(answer.get("Messages", ()))
 
-    def _bury(self, messages: Sequence[_Entry]) -> int:
-        """Copy first, delete then: a crash between the two leaves a duplicate, never a loss."""
+    def _move_to_dead(self, messages: Sequence[_Entry]) -> int:
+        """Copy messages to the dead queue, then delete them. A crash in between duplicates some and loses none."""
         for entries in _batches([message["Body"] for message in messages]):
             answer = _send(self._client.send_message_batch, self._dead_queue_url, entries)
             self.ack([messages[int(copied["Id"])]["ReceiptHandle"] for copied in answer.get("Successful", ())])
             _raise_failed(answer)
         return len(messages)
 
-    def _settle(self, call: _Call, receipts: Sequence[str], **fields: object) -> None:
-        # A server may refuse the whole batch for an empty or repeated receipt (moto does for a repeated one).
+    def _change(self, call: _Call, receipts: Sequence[str], **fields: object) -> None:
+        # A server may refuse the whole batch because of an empty or repeated receipt; moto does for a repeated one.
         known = [receipt for receipt in dict.fromkeys(receipts) if receipt]
         for start in range(0, len(known), _BATCH_ENTRIES):
             batch = known[start : start + _BATCH_ENTRIES]
@@ -149,7 +150,7 @@ class SqsQueueDriver:
 
 
 def _client(endpoint: str | None, region: str, access_key: str, secret_key: str) -> Any:
-    if endpoint is not None and not _sound(endpoint):
+    if endpoint is not None and not _is_http_url(endpoint):
         raise InvalidInput("TRACE_SQS_ENDPOINT must look like http://127.0.0.1:9324 (value not shown)")
     try:
         return boto3.client(
@@ -168,27 +169,27 @@ def _client(endpoint: str | None, region: str, access_key: str, secret_key: str)
         )
     except (BotoCoreError, ValueError) as error:
         raise InvalidInput(
-            "no client for the queue can be made: check the region, and TRACE_SQS_ENDPOINT", reason=type(error).__name__
+            "the queue's client cannot be created: check the region and TRACE_SQS_ENDPOINT", reason=type(error).__name__
         ) from None
 
 
 def _require_two_queues(queue_url: str, dead_queue_url: str) -> None:
-    if not (_sound(queue_url) and _sound(dead_queue_url)):
+    if not (_is_http_url(queue_url) and _is_http_url(dead_queue_url)):
         raise InvalidInput(
             "TRACE_SQS_QUEUE_URL and TRACE_SQS_DEAD_QUEUE_URL must look like "
             "https://sqs.eu-west-1.amazonaws.com/123456789012/name (values not shown)"
         )
     if queue_url == dead_queue_url:
         raise InvalidInput(
-            "the dead messages need a queue of their own: TRACE_SQS_DEAD_QUEUE_URL is TRACE_SQS_QUEUE_URL"
+            "dead messages need a queue of their own: TRACE_SQS_DEAD_QUEUE_URL and TRACE_SQS_QUEUE_URL are the same"
         )
     if queue_url.endswith(".fifo") or dead_queue_url.endswith(".fifo"):
         raise InvalidInput(
-            "a FIFO queue is no use here: name standard queues in TRACE_SQS_QUEUE_URL and TRACE_SQS_DEAD_QUEUE_URL"
+            "FIFO queues are not supported: name standard queues in TRACE_SQS_QUEUE_URL and TRACE_SQS_DEAD_QUEUE_URL"
         )
 
 
-def _sound(url: str) -> bool:
+def _is_http_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and not parts.username
@@ -211,7 +212,7 @@ def _batches(bodies: Sequence[str]) -> Iterator[list[_Entry]]:
         yield entries
 
 
-def _worn(message: _Entry) -> bool:
+def _is_exhausted(message: _Entry) -> bool:
     return int(message["Attributes"]["ApproximateReceiveCount"]) > MAX_DELIVERIES
 
 
@@ -220,7 +221,7 @@ def _delivery(message: _Entry) -> Delivery:
 
 
 def _hidden_seconds(seconds: float) -> int:
-    """Whole seconds as SQS takes them, rounded up: never visible too early."""
+    """Round up to whole seconds, so that a message is never visible too early."""
     return math.ceil(min(max(seconds, 0.0), _MAX_HIDDEN_SECONDS))
 
 
@@ -231,14 +232,14 @@ def _send(call: _Call, queue_url: str, entries: Sequence[_Entry]) -> _Entry:
 
 
 def _raise_failed(answer: _Entry, *, ignored: Collection[str] = ()) -> None:
-    """A batch is answered with 200 whatever became of its entries."""
+    """Raise the first error of a batch. SQS answers a batch with 200 even if entries failed."""
     for failed in answer.get("Failed", ()):
         code = _bare(failed.get("Code"))
         if code in ignored:
             continue
         error = _meaning(code, None)
         if failed.get("SenderFault") and isinstance(error, Unavailable) and code not in _BUSY:
-            raise InvalidInput("the queue refuses a message: look up this code of Amazon SQS", code=code)
+            raise InvalidInput("the queue refuses a message: look up the code in Amazon SQS's documentation", code=code)
         raise error
 
 
@@ -248,7 +249,7 @@ def _mapped() -> Iterator[None]:
         yield
     except ClientError as error:
         code = _bare(error.response.get("Error", {}).get("Code"))
-        # Not chained, here and below: botocore's own texts quote URLs and request headers.
+        # Not chained, here and below: botocore's texts quote URLs and request headers.
         raise _meaning(code, error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")) from None
     except BotoCoreError as error:
         raise Unavailable(
@@ -258,7 +259,7 @@ def _mapped() -> Iterator[None]:
 
 
 def _bare(code: object) -> str:
-    """``QueueDoesNotExist`` for ``com.amazonaws.sqs#QueueDoesNotExist`` and ``AWS.SimpleQueueService.``-names."""
+    """Return an error code without its namespace, such as ``com.amazonaws.sqs#`` or ``AWS.SimpleQueueService.``."""
     return str(code or "").rpartition("#")[2].rpartition(".")[2]
 
 
