@@ -1,4 +1,4 @@
-"""`trace-lite plan` against a served devchain and the real engine, and against what a sync of the same blocks does."""
+"""`trace-lite plan` with the real engine on a devchain, compared with a sync of the same blocks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from trace_dagster.rpc.pools import Endpoint
 pytestmark = pytest.mark.integration
 SEED, BLOCKS, END, SAMPLE = 7, 320, 120, 20
 DATASETS = ("logs", "geth_calls", "transactions", "blocks")
-"""In an order in which no committed rows spare another dataset its evidence."""
+"""In this order no committed rows replace evidence for a later dataset."""
 
 JOB = """
 kind: chain_sync
@@ -57,7 +57,7 @@ def node(chain):
 
 @pytest.fixture
 def job(tmp_path):
-    """Writes a chain_sync file."""
+    """Return a function that writes a chain_sync file."""
 
     def write(start=0, end=END, verify="full", streams=DATASETS, chain_id=CHAIN_ID, mode=None):
         path = tmp_path / "job.yaml"
@@ -79,7 +79,7 @@ def planned(path, variables, blocks=SAMPLE):
 
 
 def run(*arguments, monkeypatch, tmp_path, variables=()):
-    """The command as a user types it, in a folder without a stack."""
+    """Run the command as a user does, in a folder without a stack."""
     monkeypatch.setenv("TRACE_HOME", str(tmp_path / "home"))
     for name, value in dict(variables).items():
         monkeypatch.setenv(name, value)
@@ -101,10 +101,10 @@ def test_a_sample_of_every_block_is_no_estimate(chain, node, job):
 
 @contextmanager
 def applied(path, postgres_url, s3, url):
-    """A runtime with the job of a file, its streams by key."""
+    """Yield a runtime with the applied job of a file, and its streams by key."""
     with running(postgres_url, s3, dev=url) as runtime:
         runtime.jobs.apply(read(path), Bounds(0, END))
-        runtime.pools.named("dev", CHAIN_ID)  # asks for the chain's id, once per process
+        runtime.pools.named("dev", CHAIN_ID)  # fetches the chain's id, a single time per process
         yield runtime, {stream.dataset_key: stream for stream in runtime.jobs.streams()}
 
 
@@ -117,14 +117,14 @@ def sync(runtime, spec):
 
 
 @pytest.mark.parametrize("verify", ["off", "structural", "full"])
-def test_a_sync_takes_no_more_calls_and_about_the_bytes_that_were_planned(chain, job, postgres_url, s3, verify):
+def test_a_sync_makes_no_more_calls_than_planned_and_about_the_planned_bytes(chain, job, postgres_url, s3, verify):
     path = job(verify=verify)
     with counting(application(chain)) as (url, calls):
         plan = planned(path, pool(url))
-        for name in DATASETS:  # each by a process of its own: what one fetched as evidence spares the next nothing
+        for name in DATASETS:  # each in a process of its own, so that evidence of one is not reused by the next
             with applied(path, postgres_url, s3, url) as (runtime, specs):
                 for endpoint in runtime.pools.of_stream(specs[name]).endpoints:
-                    requests_at_once(endpoint)  # measures how near it is, once per process
+                    requests_at_once(endpoint)  # measures the latency, a single time per process
                 calls.clear()
                 publications = sync(runtime, specs[name])
                 asked, bound = calls.total(), plan[name].counts.rpc_calls
@@ -135,7 +135,7 @@ def test_a_sync_takes_no_more_calls_and_about_the_bytes_that_were_planned(chain,
 
 
 def assert_receipts_are_left_out(engine, known, span, endpoint, calls):
-    """Nobody wants their columns: Cryo does not fetch them, and the others are the same."""
+    """Assert that Cryo fetches no receipts if their columns are left out, and that the other columns are the same."""
 
     def rows(columns):
         calls.clear()
@@ -150,7 +150,7 @@ def assert_receipts_are_left_out(engine, known, span, endpoint, calls):
 
 
 @pytest.mark.skipif(find_anvil() is None, reason="no EVM node here (npm fetches it)")
-def test_every_datasets_calls_are_those_cryo_makes():
+def test_the_calls_of_each_dataset_are_those_that_cryo_makes():
     engine = EmbeddedCryo()
     try:
         with running_chain() as node, counting(forwarding(node.url)) as (url, calls):
@@ -169,7 +169,7 @@ def test_every_datasets_calls_are_those_cryo_makes():
 
 
 def stored(database):
-    """Every row of the registry."""
+    """Return every row of the registry, by table."""
     with database._pool.connection() as connection:
         tables = connection.execute("select tablename from pg_tables where schemaname = 'trace'").fetchall()
         return {
@@ -178,7 +178,7 @@ def stored(database):
         }
 
 
-def test_what_is_committed_is_left_out_and_nothing_is_changed(node, job, postgres_url, s3):
+def test_committed_ranges_are_left_out_and_nothing_is_changed(node, job, postgres_url, s3):
     path = job(streams=("blocks", "logs"), verify="structural")
     variables = {**pool(node), "TRACE_POSTGRES_URL": postgres_url}
     with applied(path, postgres_url, s3, node) as (runtime, specs):
@@ -192,10 +192,10 @@ def test_what_is_committed_is_left_out_and_nothing_is_changed(node, job, postgre
     blocks, logs = after.streams
     assert (blocks.counts.ranges, blocks.committed_blocks, blocks.sample) == (0, END, None)
     assert (logs.counts.ranges, logs.committed_blocks, after.runs) == (2, 0, 1)
-    assert after.notes[0] == "what is committed already is left out"
+    assert after.notes[0] == "committed ranges are left out"
 
 
-def test_the_registry_refuses_what_it_would_refuse_to_apply(job, node, postgres_url, s3, monkeypatch, tmp_path):
+def test_a_job_that_apply_would_refuse_is_refused(job, node, postgres_url, s3, monkeypatch, tmp_path):
     with applied(job(), postgres_url, s3, node):
         pass
     taken = job()
@@ -206,11 +206,11 @@ def test_the_registry_refuses_what_it_would_refuse_to_apply(job, node, postgres_
     assert "job job already syncs dataset 'logs'" in done.stderr
 
 
-def test_a_registry_that_is_away_is_said_and_the_plan_is_made(job, node):
+def test_without_a_registry_the_plan_is_made_with_a_note(job, node):
     away = "postgresql://nobody@127.0.0.1:9/none?connect_timeout=2"
     found = estimate(job(), Settings.read({**pool(node), "TRACE_POSTGRES_URL": away}), lambda _: None, sample_blocks=0)
     assert found.notes[0].startswith("postgres does not answer")
-    assert found.notes[0].endswith("nothing is taken as committed")
+    assert found.notes[0].endswith("the plan assumes that nothing is committed")
     assert [each.counts.blocks for each in found.streams] == [END] * 4
 
 
@@ -222,7 +222,7 @@ def test_symbolic_bounds_are_resolved_on_the_pool(job, node):
         assert found.todo == (BlockRange(start, end),)
 
 
-def test_a_job_that_follows_is_planned_up_to_the_last_full_cell_of_the_head(job, node):
+def test_a_job_that_follows_is_planned_up_to_the_heads_last_full_range(job, node):
     path = job(mode="{kind: follow_head, from_block: 10, tail_lag: 30}", streams=("blocks",))
     found = estimate(path, Settings.read(pool(node)), lambda _: None, sample_blocks=0)
     lagged = min(BLOCKS - 30, BLOCKS - FINAL_BEHIND)
@@ -230,7 +230,7 @@ def test_a_job_that_follows_is_planned_up_to_the_last_full_cell_of_the_head(job,
     assert any("from there the job follows the head" in note for note in found.notes)
 
 
-def test_the_command_prints_a_table_and_says_what_it_samples(job, node, monkeypatch, tmp_path):
+def test_the_command_prints_a_table_and_the_sampled_blocks(job, node, monkeypatch, tmp_path):
     variables = pool(node, RPS="100")
     done = run("--file", str(job()), monkeypatch=monkeypatch, tmp_path=tmp_path, variables=variables)
     assert done.exit_code == 0
@@ -239,7 +239,7 @@ def test_the_command_prints_a_table_and_says_what_it_samples(job, node, monkeypa
     assert "sampling logs: blocks [0, 7), [57, 64), [114, 120)" in done.stderr
 
 
-def test_json_names_units_and_limits_add_up_over_endpoints(job, node, monkeypatch, tmp_path):
+def test_json_has_units_and_the_limits_of_all_endpoints(job, node, monkeypatch, tmp_path):
     variables = pool(f"{node},{node}/second", RPS="50")
     done = run(
         "-f", str(job()), "--json", "--sample", "3", monkeypatch=monkeypatch, tmp_path=tmp_path, variables=variables
@@ -267,7 +267,7 @@ def test_one_stream_the_node_cannot_serve_leaves_the_others_planned(job, node, m
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         ({"start": 5000, "end": 6000}, "nothing to sample: the chain is final up to block"),
         ({"chain_id": 5}, "rpc endpoint dev#1 serves chain 20143, the job wants chain 5"),
@@ -275,12 +275,12 @@ def test_one_stream_the_node_cannot_serve_leaves_the_others_planned(job, node, m
         ({"mode": "{kind: fixed_target, from_block: 0, to_block: finalized}", "chain_id": 5}, "the job wants chain 5"),
     ],
 )
-def test_what_a_chain_cannot_give_is_one_line_a_stream(job, node, change, said, monkeypatch, tmp_path):
+def test_a_stream_that_the_chain_cannot_serve_has_one_error_line(job, node, change, reason, monkeypatch, tmp_path):
     path = job(streams=("blocks", "logs"), **change)
     done = run("-f", str(path), monkeypatch=monkeypatch, tmp_path=tmp_path, variables=pool(node))
     assert done.exit_code == 0
     for name in ("blocks", "logs"):
-        assert sum(line.startswith(f"{name}: ") and said in line for line in done.stdout.splitlines()) == 1
+        assert sum(line.startswith(f"{name}: ") and reason in line for line in done.stdout.splitlines()) == 1
 
 
 def test_blocks_that_are_not_final_yet_are_counted_but_not_sampled(job, node):
@@ -289,13 +289,13 @@ def test_blocks_that_are_not_final_yet_are_counted_but_not_sampled(job, node):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [({"start": 9, "end": 9}, "to_block: must be greater"), ({"streams": ("block",)}, "did you mean 'blocks'")],
 )
-def test_a_file_that_is_wrong_is_an_error(job, node, change, said, monkeypatch, tmp_path):
+def test_an_invalid_file_is_an_error(job, node, change, reason, monkeypatch, tmp_path):
     done = run("-f", str(job(**change)), monkeypatch=monkeypatch, tmp_path=tmp_path, variables=pool(node))
     assert (done.exit_code, done.stdout) == (2, "")
-    assert said in done.stderr
+    assert reason in done.stderr
 
 
 def test_the_fake_engine_is_planned_without_a_node(job):

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.integration
 ROWS = 200
 
 
-def test_an_object_is_created_once_and_replaced_only_as_it_was_read(store):
+def test_conditional_puts_create_once_and_replace_only_the_etag_that_was_read(store):
     store.put_if_absent("a", b"one")
     with pytest.raises(PreconditionFailed):
         store.put_if_absent("a", b"two")
@@ -31,7 +31,7 @@ def test_an_object_is_created_once_and_replaced_only_as_it_was_read(store):
 
 @pytest.mark.parametrize("key", ["a b/ü/%20+&?#.parquet", "x" * 200 + "/y"])
 @pytest.mark.parametrize("size", [0, 3, PART_BYTES, PART_BYTES + 1])
-def test_an_upload_is_what_was_written_under_the_key_that_was_named(store, key, size):
+def test_an_upload_stores_the_bytes_under_the_exact_key(store, key, size):
     upload = store.upload(key)
     upload.write(b"z" * size)
     assert upload.finish() == store.sha256(key)
@@ -99,8 +99,8 @@ def test_a_server_that_refuses_the_keys_is_reported_by_every_call(s3):
 
 
 @pytest.mark.parametrize("name", sorted(catalogue()))
-def test_a_dictionary_is_for_columns_that_repeat_themselves(store, name):
-    """Every type of every dataset: half of the columns all different, as far as their type goes, the others not."""
+def test_only_columns_with_repeated_values_get_a_dictionary(store, name):
+    """Use every type of every dataset: values are unique in half of the columns, and repeat in the others."""
     schema = catalogue()[name].schema(list(catalogue()[name].all_columns))
     random = Random(7)
     rows = pa.Table.from_arrays(
@@ -135,7 +135,7 @@ def test_a_range_without_rows_is_a_file_with_its_columns(store):
     assert pq.read_schema(pa.BufferReader(store.read(file.key))).equals(schema)
 
 
-def test_variables_meant_for_others_do_not_matter(s3, monkeypatch):
+def test_variables_of_other_programs_are_ignored(s3, monkeypatch):
     for name in (
         "AWS_SESSION_TOKEN",
         "AWS_ENDPOINT",
@@ -148,7 +148,7 @@ def test_variables_meant_for_others_do_not_matter(s3, monkeypatch):
     ObjectStore(s3).put_if_absent("a", b"one")
 
 
-def test_refused_keys_and_silence_are_told_apart_and_no_address_is_told(s3):
+def test_refused_credentials_and_no_answer_differ_and_the_address_is_not_shown(s3):
     with pytest.raises(InvalidInput, match="refuses these credentials"):
         ObjectStore(replace(s3, secret_key="another")).put_if_absent("a", b"")
     with pytest.raises(Unavailable, match="does not answer") as caught:

@@ -1,4 +1,4 @@
-"""Every mistake in a chain_sync file is one line with file, line and key; nothing is echoed that may be secret."""
+"""Each mistake in a chain_sync file is one line with file, line and key, and repeats no value that may be secret."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def test_defaults_reach_every_stream_and_streams_win():
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "line", "said"),
+    ("old", "new", "line", "reason"),
     [
         ("name: job", "nmae: job", 1, "name: this key is required"),
         ("name: job", "name: ''", 2, "name: must match"),
@@ -98,15 +98,15 @@ def test_defaults_reach_every_stream_and_streams_win():
         ("chain_id: 143", "chain_id: &a 143\nx: *a", 4, "aliases are not used"),
     ],
 )
-def test_each_mistake_is_named_where_it_stands(old, new, line, said):
+def test_each_mistake_is_reported_at_its_line(old, new, line, reason):
     with pytest.raises(InvalidInput) as caught:
         parse(GOOD.replace(old, new), "job.yaml")
     lines = str(caught.value).splitlines()
-    assert any(text.startswith(f"job.yaml:{line}: ") and said in text for text in lines), lines
+    assert any(text.startswith(f"job.yaml:{line}: ") and reason in text for text in lines), lines
     assert "hunter2" not in str(caught.value)
 
 
-def test_fields_of_the_other_mode_are_named():
+def test_keys_of_the_other_mode_are_reported():
     text = GOOD.replace("kind: fixed_target", "kind: follow_head")
     with pytest.raises(InvalidInput, match="to_block: belongs to mode fixed_target"):
         parse(text)
@@ -132,14 +132,14 @@ def test_an_unreadable_file_is_one_error(tmp_path):
 
 
 @given(st.text(max_size=200))
-def test_no_text_raises_anything_else(text):
+def test_any_text_is_read_or_raises_invalid_input(text):
     try:
         parse(text)
     except InvalidInput:
         pass
 
 
-def test_symbolic_bounds_are_resolved_against_the_final_head():
+def test_symbolic_bounds_are_resolved_with_the_final_head():
     job = parse(
         GOOD.replace("from_block: 0", "from_block: latest-500").replace("to_block: 4000", "to_block: finalized")
     )
@@ -147,14 +147,14 @@ def test_symbolic_bounds_are_resolved_against_the_final_head():
     assert resolve(job, lambda: 99) == Bounds(0, 100)
 
 
-def test_written_bounds_ask_no_node():
+def test_numeric_bounds_need_no_node():
     def never() -> int:
-        raise AssertionError("a node was asked")
+        raise AssertionError("the node was called")
 
     assert resolve(parse(GOOD), never) == Bounds(0, 4000)
 
 
-def test_bounds_that_leave_nothing_are_an_error():
+def test_bounds_without_a_block_between_them_are_an_error():
     job = parse(GOOD.replace("from_block: 0", "from_block: 50").replace("to_block: 4000", "to_block: finalized"))
     with pytest.raises(InvalidInput, match="no blocks lie between"):
         resolve(job, lambda: 40)

@@ -1,4 +1,4 @@
-"""The counting behind a plan, against what planner, engine and evidence do piece by piece."""
+"""The arithmetic of a plan, compared with planner, engine and evidence piece by piece."""
 
 from collections import Counter
 
@@ -76,7 +76,7 @@ def test_counts_are_those_of_every_cell_and_piece(span, committed, chunk, level,
         ("address_appearances", 30, 0),
     ],
 )
-def test_calls_for_ten_blocks_asked_three_at_a_time(name, cryo, evidence):
+def test_calls_for_ten_blocks_in_requests_of_three(name, cryo, evidence):
     assert catalogue()[name].most_calls(10, 3) == cryo
     if evidence:
         assert most_calls(name, 10) == evidence
@@ -90,23 +90,23 @@ def test_calls_for_ten_blocks_asked_three_at_a_time(name, cryo, evidence):
         ("full", 1, None, 11),
         ("full", 2, None, 42),
         ("full", 1, ["transaction_hash"], 11),
-        ("full", 2, ["transaction_hash"], 42),  # the proof reads what is not stored
+        ("full", 2, ["transaction_hash"], 42),  # the proof needs columns that are not stored
     ],
 )
-def test_cryo_fetches_receipts_only_where_nobody_else_tells_what_is_in_them(level, quorum, columns, calls):
+def test_cryo_fetches_receipts_only_if_the_evidence_does_not_contain_them(level, quorum, columns, calls):
     each = stream("transactions", verify=level, columns=columns)
     assert counted([BlockRange(0, 10)], each, 10, quorum).extraction_calls == calls
 
 
 @pytest.mark.parametrize(("start", "calls"), [(4_369_990, 21), (4_370_000, 11)])
-def test_receipts_without_a_status_tell_nothing(start, calls):
+def test_receipts_without_a_status_do_not_replace_cryos(start, calls):
     """Ethereum before Byzantium (EIP-658)."""
     each = stream("transactions", verify="full")
     assert counted([BlockRange(start, start + 10)], each, 1).extraction_calls == calls
 
 
 @given(ranges, st.integers(1, 60))
-def test_places_are_apart_inside_the_span_and_as_many_blocks_as_asked_for(span, blocks):
+def test_places_do_not_overlap_and_have_the_requested_number_of_blocks(span, blocks):
     found = places(span, blocks)
     assert sum(map(len, found)) == min(blocks, len(span))
     assert all(before.end <= after.start for before, after in zip(found, found[1:], strict=False))
@@ -116,7 +116,7 @@ def test_places_are_apart_inside_the_span_and_as_many_blocks_as_asked_for(span, 
 
 
 @given(ranges, st.lists(ranges, max_size=3), st.sampled_from((1, 2, 5)))
-def test_streams_on_one_grid_share_their_runs_and_others_have_their_own(span, committed, chunk):
+def test_streams_with_the_same_ranges_share_runs(span, committed, chunk):
     left = list(holes(span, committed))
     found = plan(
         planned("a", [span], chunk_size=chunk),
@@ -128,7 +128,7 @@ def test_streams_on_one_grid_share_their_runs_and_others_have_their_own(span, co
     assert found.streams[2].runs == -(-alone[0] // RANGES_PER_RUN)
 
 
-def test_a_sample_is_drawn_out_over_files_and_rows():
+def test_a_sample_is_extrapolated_over_files_and_rows():
     sample = Sample(blocks=20, rows=40, seconds=2.0, bytes_per_file=1000, bytes_per_row=10.0)
     found = planned("a", [BlockRange(0, 36_000)], sample, rate=20, verify="off")
     assert (found.rows, found.bytes, found.hours_measured) == (72_000, 36 * 1000 + 720_000, 1.0)
@@ -136,7 +136,7 @@ def test_a_sample_is_drawn_out_over_files_and_rows():
     assert found.hours_at_limit == pytest.approx(36 * 1002 / 20 / 3600)
 
 
-def test_streams_share_their_pools_limit_and_one_without_a_limit_leaves_the_whole_open():
+def test_streams_share_their_pools_limit_and_without_one_the_total_is_unknown():
     limited = [planned(key, [BlockRange(0, 1000)], rate=10, verify="off") for key in "ab"]
     assert plan(*limited).hours_at_limit == pytest.approx(2 * 1002 / 10 / 3600)
     assert plan(*limited, planned("c", [BlockRange(0, 1000)])).hours_at_limit is None

@@ -1,4 +1,4 @@
-"""The SQS driver against answers no test server gives: refusals, half-done batches, crashes between two requests."""
+"""The SQS driver against replies that no test server gives: refusals, half-failed batches, errors between requests."""
 
 import json
 import traceback
@@ -20,7 +20,7 @@ EMPTY: tuple[int, dict] = (200, {})
 
 @contextmanager
 def answering(*answers):
-    """(driver, requests so far): each request gets the next answer, the last one again and again."""
+    """Yield a driver and the list of its requests. Each request gets the next answer; the last answer repeats."""
     requests, left = [], list(answers)
 
     class Handler(BaseHTTPRequestHandler):
@@ -85,16 +85,16 @@ def sent(*numbers):
         ((502, {}), Unavailable, "failed a request code=502"),
     ],
 )
-def test_refusals_say_what_to_do_and_quote_nothing(answer, kind, text):
+def test_refusals_name_the_remedy_and_no_secret(answer, kind, text):
     with answering(answer) as (driver, requests):
         with pytest.raises(kind, match=text) as raised:
             driver.publish(["hello"])
-        told = "".join(traceback.format_exception(raised.value))
-    assert not any(secret in told for secret in (SECRET, ACCESS_KEY, "127.0.0.1:"))
+        text = "".join(traceback.format_exception(raised.value))
+    assert not any(secret in text for secret in (SECRET, ACCESS_KEY, "127.0.0.1:"))
     assert len(requests) <= 4
 
 
-def test_a_key_that_is_no_header_value_is_not_quoted():
+def test_an_access_key_that_is_no_header_value_is_not_quoted():
     with answering(EMPTY) as (driver, _):
         driver._client = SqsQueueDriver(
             *URLS, endpoint="http://127.0.0.1:1", region="x", access_key="AK\nID", secret_key=SECRET
@@ -114,13 +114,13 @@ def test_a_key_that_is_no_header_value_is_not_quoted():
         (failed("KMS.AccessDeniedException", sender=True), InvalidInput),
     ],
 )
-def test_a_message_left_out_of_a_batch_is_an_error(answer, kind):
+def test_a_message_that_failed_in_a_batch_is_an_error(answer, kind):
     with answering(answer) as (driver, _), pytest.raises(kind) as raised:
         driver.publish(["hello"])
     assert SECRET not in str(raised.value)
 
 
-def test_only_receipts_may_be_refused_one_by_one():
+def test_refused_receipts_are_ignored_and_other_failures_are_not():
     with answering(failed("ReceiptHandleIsInvalid", sender=True)) as (driver, _):
         driver.ack(["r"])
         driver.nack(["r"], delay_seconds=1)
@@ -128,7 +128,7 @@ def test_only_receipts_may_be_refused_one_by_one():
         driver.ack(["r"])
 
 
-def test_batches_keep_to_the_limits():
+def test_batches_stay_within_the_limits():
     with answering(EMPTY) as (driver, requests):
         driver.publish(["x"] * 21 + ["é" * 100_000, "y" * 60_000, "z" * 3_000])
         driver.ack([f"r{number}" for number in range(12)])
@@ -151,7 +151,7 @@ def test_times_are_whole_seconds_within_twelve_hours(asked, given):
     assert [request["Entries"][0]["VisibilityTimeout"] for request in changed] == [given, given]
 
 
-def test_a_worn_out_message_is_copied_before_it_is_deleted():
+def test_an_exhausted_message_is_copied_before_it_is_deleted():
     over = MAX_DELIVERIES + 1
     with answering(messages(1, over, over, MAX_DELIVERIES), sent(0, 1), EMPTY) as (driver, requests):
         found = driver.receive(10, visibility_seconds=60)
@@ -167,7 +167,7 @@ def test_a_worn_out_message_is_copied_before_it_is_deleted():
     assert [entry["ReceiptHandle"] for entry in requests[2][1]["Entries"]] == ["r1", "r2"]
 
 
-def test_a_worn_out_message_that_was_not_copied_is_not_deleted():
+def test_an_exhausted_message_that_was_not_copied_is_not_deleted():
     over = MAX_DELIVERIES + 1
     half = (200, {**sent(1)[1], "Failed": failed("InternalError", sender=False)[1]["Failed"]})
     with answering(messages(over, over), half, EMPTY) as (driver, requests), pytest.raises(Unavailable):
@@ -176,7 +176,7 @@ def test_a_worn_out_message_that_was_not_copied_is_not_deleted():
 
 
 @pytest.mark.parametrize("worn", [False, True])
-def test_what_has_arrived_is_not_dropped_for_a_later_error(worn):
+def test_received_messages_are_returned_despite_a_later_error(worn):
     first = messages(1, MAX_DELIVERIES + 1) if worn else messages(1, 1)
     with answering(first, refusal("QueueDoesNotExist")) as (driver, _):
         assert len(driver.receive(10, visibility_seconds=60)) == (1 if worn else 2)
@@ -184,7 +184,7 @@ def test_what_has_arrived_is_not_dropped_for_a_later_error(worn):
             driver.receive(10, visibility_seconds=60)
 
 
-def test_a_queue_of_worn_out_messages_alone_does_not_hold_a_receiver_for_ever():
+def test_a_queue_of_exhausted_messages_alone_does_not_block_a_receiver():
     answers = [messages(*[MAX_DELIVERIES + 1] * 10), sent(*range(10)), EMPTY] * 50
     with answering(*answers) as (driver, requests):
         assert driver.receive(20, visibility_seconds=60) == []

@@ -1,4 +1,4 @@
-"""What the commands do, without the command line: apply, watch, status, query."""
+"""The functions behind the commands: apply, watch, status, pause, retry, sweep, query."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Say = Callable[[str], None]
 
 _POLL_SECONDS = 0.5
 _STALL_SECONDS = 10.0
-"""A job that waits for blocks the chain does not have, this long without progress, is reported."""
+"""`apply --wait` ends after so long without progress if a job waits for blocks that the chain does not have yet."""
 
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[Runtime]:
-    """A runtime over a registry of the right version."""
+    """Open a runtime. Raises InvalidInput if the registry's schema is not current."""
     runtime = Runtime(settings.complete())
     try:
         if not is_current(runtime.settings.postgres_url):
@@ -44,7 +44,7 @@ def opened(settings: Settings) -> Iterator[Runtime]:
 
 
 def apply_file(path: Path, settings: Settings, say: Say) -> Applied:
-    """Check a chain_sync file against its chain, register it, and make Dagster load it."""
+    """Check a chain_sync file against its chain, register the job, plan it, and reload Dagster's code location."""
     job = read(path)
     with opened(settings) as runtime:
         bounds = _bounds(job, runtime, say)
@@ -61,7 +61,7 @@ def apply_file(path: Path, settings: Settings, say: Say) -> Applied:
 
 
 def watch(name: str, settings: Settings, say: Say) -> int:
-    """Show progress until the job is complete; returns the exit code."""
+    """Show progress until the job is complete or cannot go on; returns the exit code."""
     from trace_dagster.cli.render import progress
 
     with opened(settings) as runtime, progress() as show:
@@ -83,27 +83,27 @@ def watch(name: str, settings: Settings, say: Say) -> int:
     return code
 
 
-def read_status(settings: Settings, wanted: str | None) -> list[JobStatus]:
-    """Every job, or the one named. Raises InvalidInput for a job that was never applied."""
+def read_status(settings: Settings, job_name: str | None) -> list[JobStatus]:
+    """Return the status of every job, or of one by name or id. Raises InvalidInput if there is no such job."""
     with opened(settings) as runtime:
         found = job_statuses(runtime.database, runtime.jobs)
-    if wanted is None:
+    if job_name is None:
         return found
-    named = [job for job in found if wanted in (job.name, job.job_id)]
+    named = [job for job in found if job_name in (job.name, job.job_id)]
     if not named:
         known = ", ".join(job.name for job in found) or "none yet"
-        raise InvalidInput(f"no job is called {wanted!r}; known: {known}")
+        raise InvalidInput(f"no job is called {job_name!r}; known: {known}")
     return named
 
 
 def read_standings(settings: Settings) -> list[Standing]:
-    """Every rpc endpoint that lied, and how it stands now."""
+    """Return the score of every rpc endpoint that gave wrong rows."""
     with opened(settings) as runtime:
         return runtime.standings.all()
 
 
 def read_gateway(settings: Settings, say: Say) -> dict[str, dict[str, Any]]:
-    """What the rpc gateway says of each endpoint it asks; nothing, with a word about it, when it does not answer."""
+    """Return the gateway's counters per endpoint. Warns and returns an empty mapping if the gateway does not answer."""
     url = settings.gateway_url
     if url is None:
         return {}
@@ -116,45 +116,45 @@ def read_gateway(settings: Settings, say: Say) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def set_paused(wanted: str, settings: Settings, say: Say, *, paused: bool) -> None:
-    """Pause or resume a job. Ranges under way end as they would; a paused job gets no further lease."""
+def set_paused(job_name: str, settings: Settings, say: Say, *, paused: bool) -> None:
+    """Pause or resume a job. Ranges under way are finished; a paused job gets no further lease."""
     with opened(settings) as runtime:
-        name = _name(runtime, wanted)
+        name = _name(runtime, job_name)
         changed = runtime.jobs.set_enabled(name, not paused)
         runtime.outbox.publish(runtime.queue)
     say(f"{name} is {'paused' if paused else 'running'}{'' if changed else ' already'}")
 
 
 def requeue(
-    wanted: str,
+    job_name: str,
     dataset_key: str | None,
     block_range: BlockRange | None,
     states: Sequence[str],
     settings: Settings,
 ) -> int:
-    """Queue failed or committed ranges again; returns how many. Raises InvalidInput for an unknown job or stream."""
+    """Queue failed or committed ranges again; returns how many. Raises InvalidInput if job or stream is unknown."""
     with opened(settings) as runtime:
-        job = runtime.jobs.find(wanted)
+        job_id = runtime.jobs.find(job_name)
         if dataset_key is not None:
-            runtime.jobs.stream_of(wanted, dataset_key)
-        found = runtime.tasks.requeue(job, dataset_key, block_range or BlockRange(0, MAX_BLOCK), states)
+            runtime.jobs.stream_of(job_name, dataset_key)
+        found = runtime.tasks.requeue(job_id, dataset_key, block_range or BlockRange(0, MAX_BLOCK), states)
         runtime.outbox.publish(runtime.queue)
     return found
 
 
 def run_sweep(settings: Settings, grace_seconds: float, *, dry_run: bool) -> Swept:
-    """Remove what no commit needs and nobody can commit any more; see :mod:`trace_dagster.maintenance.sweep`."""
+    """Remove objects that no commit needs or can still need; see :mod:`trace_dagster.maintenance.sweep`."""
     with opened(settings) as runtime:
         return sweep(runtime.database, runtime.store, grace_seconds=grace_seconds, dry_run=dry_run)
 
 
-def _name(runtime: Runtime, wanted: str) -> str:
-    identity = runtime.jobs.find(wanted)
-    return next(stream.job_name for stream in runtime.jobs.streams() if stream.job_id == identity)
+def _name(runtime: Runtime, job_name: str) -> str:
+    job_id = runtime.jobs.find(job_name)
+    return next(stream.job_name for stream in runtime.jobs.streams() if stream.job_id == job_id)
 
 
 def _bounds(job: ChainSync, runtime: Runtime, say: Say) -> Bounds:
-    """Resolve bounds on the first stream's pool; every pool must serve the job's chain."""
+    """Resolve the bounds on the first stream's pool. Raises if a pool does not serve the job's chain."""
     from trace_dagster.rpc.client import block_number
 
     for name in sorted({stream.rpc_pool for stream in job.streams.values()}):
@@ -175,7 +175,7 @@ def _bounds(job: ChainSync, runtime: Runtime, say: Say) -> Bounds:
     elif isinstance(job.mode, FixedTarget) and runtime.needs_rpc and bounds.to_block is not None:
         final = finalized()
         if bounds.to_block > final + 1:
-            say(f"note: the chain is final up to block {final}; ranges beyond it wait until it gets there")
+            say(f"note: the chain is final up to block {final}; ranges after it wait until they are final")
     return bounds
 
 
@@ -216,7 +216,7 @@ def _outcome(job: JobStatus, runtime: Runtime, *, stalled: bool) -> tuple[int, l
 
 
 def run_query(sql: str, settings: Settings, limit: int) -> QueryResult:
-    """Answer one SELECT over everything visible."""
+    """Run one SELECT over everything that is committed. Returns at most ``limit`` rows."""
     from trace_dagster.query.relations import relations
     from trace_dagster.query.session import QuerySession
 

@@ -1,4 +1,4 @@
-"""Talking to a running Dagster web server: reload the code location, launch a job, wait for a run."""
+"""A client of a running Dagster web server: reload the code location, launch a job, wait for a run."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ class DagsterWeb:
         self._client = DagsterGraphQLClient(str(parts.hostname), port_number=parts.port)
 
     def reload(self, expected_jobs: Iterable[str], *, timeout_seconds: float = 60.0) -> None:
-        """Load the definitions anew and wait until the jobs are there. Raises Unavailable."""
-        wanted = set(expected_jobs)
+        """Reload the definitions and wait until these jobs exist. Raises Unavailable after the timeout."""
+        expected = set(expected_jobs)
         answer = _reached(lambda: self._client.reload_repository_location(LOCATION))
         if answer.status != ReloadRepositoryLocationStatus.SUCCESS:
             raise Unavailable("dagster could not reload its definitions: see the code location's error in the UI")
         deadline = time.monotonic() + timeout_seconds
-        while not wanted <= self._jobs():
+        while not expected <= self._jobs():
             if time.monotonic() > deadline:
-                raise Unavailable("dagster does not show the job after a reload", job=",".join(sorted(wanted)))
+                raise Unavailable("dagster does not show the job after a reload", job=",".join(sorted(expected)))
             time.sleep(_POLL_SECONDS)
 
     def launch(self, job_name: str) -> str:
-        """Start a job; returns its run id."""
+        """Launch a job; returns the id of its run."""
         return str(_reached(lambda: self._client.submit_job_execution(job_name, repository_location_name=LOCATION)))
 
     def wait(self, run_id: str, *, timeout_seconds: float = 600.0) -> bool:
-        """Wait for a run to end; returns whether it succeeded."""
+        """Wait for a run to end; returns whether it succeeded. Raises Unavailable after the timeout."""
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
             status = _reached(lambda: self._client.get_run_status(run_id))
@@ -74,5 +74,5 @@ def _reached(call: Callable[[], Any]) -> Any:
         return call()
     except DagsterGraphQLClientError as error:
         raise Unavailable("dagster's web server refused a request", reason=str(error).splitlines()[0][:200]) from error
-    except Exception as error:  # the client lets requests' and gql's own errors through
+    except Exception as error:  # the client does not translate errors of requests and gql
         raise Unavailable("dagster's web server does not answer", reason=type(error).__name__) from error

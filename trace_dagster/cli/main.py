@@ -1,4 +1,7 @@
-"""``trace-lite``: the laptop runbook. Values go to stdout, everything for people to stderr."""
+"""The command line ``trace-lite``. Results go to stdout, messages and progress to stderr.
+
+Each command imports what it needs, so that ``--help`` is quick.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ _INTERRUPTED = 130
 
 
 class _Commands(click.Group):
-    """A group whose errors are one line on stderr and an exit code, never a traceback."""
+    """A group that prints an error as one line on stderr and sets the exit code, without a traceback."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
@@ -40,7 +43,7 @@ class _Commands(click.Group):
         except TraceError as error:
             say(f"error: {error}")
             code = error.exit_code
-        except Exception as error:  # the last resort: no traceback, no secret that one might carry
+        except Exception as error:  # a traceback might contain secrets
             code = _unexpected(error)
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -77,9 +80,9 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--detach", is_flag=True, help="Return once everything is healthy; end it with `trace-lite down`.")
+@click.option("--detach", is_flag=True, help="Return when everything is healthy. Stop it with `trace-lite down`.")
 def up(detach: bool) -> None:
-    """Start Postgres, S3, the devchain and Dagster; Ctrl-C ends everything."""
+    """Start Postgres, S3, the devchain and Dagster. Ctrl-C stops everything."""
     from trace_dagster.lite.stack import Stack
 
     stack = Stack(_settings(with_stack=False))
@@ -92,7 +95,7 @@ def up(detach: bool) -> None:
 
 @main.command()
 def down() -> None:
-    """End the stack that runs under TRACE_HOME."""
+    """Stop the stack that runs under TRACE_HOME."""
     from trace_dagster.lite.stack import down as end
 
     say("stopped" if end(_settings().home) else "nothing is running here")
@@ -102,7 +105,7 @@ def down() -> None:
 @click.option("--file", "-f", "path", required=True, type=click.Path(path_type=Path), help="A chain_sync YAML.")
 @click.option("--wait", is_flag=True, help="Show progress until every range is committed; exit 1 if any failed.")
 def apply(path: Path, wait: bool) -> None:
-    """Register a chain_sync job; its ranges are planned and run from then on."""
+    """Register a chain_sync job. Its ranges are planned and run from then on."""
     from trace_dagster.cli.commands import apply_file, watch
 
     settings = _settings()
@@ -119,15 +122,15 @@ def apply(path: Path, wait: bool) -> None:
     type=click.IntRange(1, 10_000),
     default=20,
     show_default=True,
-    help="Blocks to extract of each stream, at the start, middle and end of its span.",
+    help="Blocks to extract per stream, at the start, middle and end of its span.",
 )
-@click.option("--no-sample", is_flag=True, help="Only count: no rows, bytes and measured hours.")
+@click.option("--no-sample", is_flag=True, help="Only count ranges and calls; no rows, bytes and measured hours.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
 def plan(path: Path, sample_blocks: int, no_sample: bool, as_json: bool) -> None:
-    """What a chain_sync job will cost: ranges, runs, RPC calls, rows, bytes, hours. Changes nothing.
+    """Estimate a chain_sync job: ranges, runs, RPC calls, rows, bytes, hours. Changes nothing.
 
-    Needs the pools' variables, no running stack; with one, what is committed already is left out. Hours "as sampled"
-    are those of one piece of few blocks after the other, "at the limit" those of TRACE_RPC_POOL_<NAME>_RPS.
+    Needs the pools' variables, but no running stack. If a stack is running, committed ranges are left out. "as sampled"
+    is the time without parallel calls, "at the limit" the time that TRACE_RPC_POOL_<NAME>_RPS allows.
     """
     from trace_dagster.cli.render import print_plan
     from trace_dagster.estimate.estimator import estimate
@@ -143,7 +146,7 @@ def plan(path: Path, sample_blocks: int, no_sample: bool, as_json: bool) -> None
 @click.option("--job", help="Only this job: its name or id.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
 def status(job: str | None, as_json: bool) -> None:
-    """Where every job stands, and why a stream waits or failed."""
+    """Show the progress of every job, and why a stream waits or failed."""
     from trace_dagster.cli.commands import read_gateway, read_standings, read_status
     from trace_dagster.cli.render import gateway_table, standings_table, status_table
 
@@ -178,7 +181,7 @@ def jobs(as_json: bool) -> None:
 @main.command()
 @click.option("--job", required=True, help="Its name or id.")
 def pause(job: str) -> None:
-    """Give a job no further ranges to work on; those under way are finished."""
+    """Pause a job. Ranges under way are finished."""
     from trace_dagster.cli.commands import set_paused
 
     set_paused(job, _settings(), say, paused=True)
@@ -187,14 +190,14 @@ def pause(job: str) -> None:
 @main.command()
 @click.option("--job", required=True, help="Its name or id.")
 def resume(job: str) -> None:
-    """Let a paused job go on."""
+    """Resume a paused job."""
     from trace_dagster.cli.commands import set_paused
 
     set_paused(job, _settings(), say, paused=False)
 
 
 class _Blocks(click.ParamType[BlockRange]):
-    """``A:B``, end-exclusive."""
+    """``FIRST:END``, end-exclusive."""
 
     name = "A:B"
 
@@ -213,7 +216,7 @@ class _Blocks(click.ParamType[BlockRange]):
 @click.option("--stream", help="Only this dataset key.")
 @click.option("--range", "blocks", type=_Blocks(), help="Only ranges that touch these blocks.")
 def retry(job: str, stream: str | None, blocks: BlockRange | None) -> None:
-    """Queue failed and dead ranges again, with all their tries."""
+    """Queue failed and dead ranges again, with the full number of attempts."""
     from trace_dagster.cli.commands import requeue
 
     count = requeue(job, stream, blocks, ("failed", "dead"), _settings())
@@ -225,7 +228,7 @@ def retry(job: str, stream: str | None, blocks: BlockRange | None) -> None:
 @click.option("--stream", required=True, help="The dataset key.")
 @click.option("--range", "blocks", required=True, type=_Blocks(), help="Ranges that touch these blocks.")
 def refresh(job: str, stream: str, blocks: BlockRange) -> None:
-    """Fetch committed ranges again; where rows or objects differ, a new generation replaces the old one."""
+    """Fetch committed ranges again. If rows or objects differ, a new generation replaces the old one."""
     from trace_dagster.cli.commands import requeue
 
     count = requeue(job, stream, blocks, ("committed",), _settings())
@@ -233,17 +236,17 @@ def refresh(job: str, stream: str, blocks: BlockRange) -> None:
 
 
 @main.command()
-@click.option("--dry-run", is_flag=True, help="Say what would be removed, remove nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
 @click.option(
     "--grace-hours",
     type=click.FloatRange(min=0, max=100_000),
     default=24.0,
     show_default=True,
-    help="Spare what is younger: longer than the longest query and the longest range.",
+    help="Keep younger objects. Must be longer than the longest query and the longest range.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
 def sweep(dry_run: bool, grace_hours: float, as_json: bool) -> None:
-    """Remove objects that no commit needs: of dead attempts and of replaced generations."""
+    """Remove objects of dead attempts and of replaced generations."""
     from trace_dagster.cli.commands import run_sweep
 
     swept = run_sweep(_settings(), grace_hours * 3600, dry_run=dry_run)
@@ -257,13 +260,13 @@ def sweep(dry_run: bool, grace_hours: float, as_json: bool) -> None:
 @main.command()
 @click.option("--job", required=True, help="Its name or id.")
 @click.option("--range", "blocks", type=_Blocks(), help="Only ranges that touch these blocks.")
-@click.option("--deep", is_flag=True, help="Compare the rows with the chain's nodes as well.")
-@click.option("--repair", is_flag=True, help="Take back what is broken and fetch exactly that again.")
+@click.option("--deep", is_flag=True, help="Compare the rows with the chain's nodes too.")
+@click.option("--repair", is_flag=True, help="Invalidate broken ranges and fetch them again.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
 def verify(job: str, blocks: BlockRange | None, deep: bool, repair: bool, as_json: bool) -> None:
-    """Prove again what is on the object store: objects, rows, coverage, the hash chain across ranges.
+    """Check what is on the object store: objects, rows, coverage, and the hash chain across ranges.
 
-    Exits with 0 when everything is as committed, 1 when something is not, 3 when something could not be checked.
+    Exit code: 0 if everything is as committed, 1 if something is not, 3 if something could not be checked.
     """
     from trace_dagster.cli.render import counting, verified_lines
     from trace_dagster.cli.verification import verify_job
@@ -295,12 +298,12 @@ class _Trusted(click.ParamType[tuple[int, bytes]]):
 
 
 @main.command()
-@click.option("--job", help="State what is committed of this job: its name or id.")
+@click.option("--job", help="Write a statement about this job: its name or id.")
 @click.option("--range", "blocks", type=_Blocks(), help="Only these blocks.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where the statement goes; stdout without it.")
+@click.option("--out", type=click.Path(path_type=Path), help="File for the statement. Default: stdout.")
 @click.option("--check", "statement", type=click.Path(path_type=Path), help="Check a statement instead of making one.")
-@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="The Parquet to check.")
-@click.option("--trusted", type=_Trusted(), help="A block and its hash from a source you believe.")
+@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder with the Parquet.")
+@click.option("--trusted", type=_Trusted(), help="A block and its hash from a source you trust.")
 def certify(
     job: str | None,
     blocks: BlockRange | None,
@@ -309,13 +312,13 @@ def certify(
     data: Path | None,
     trusted: tuple[int, bytes] | None,
 ) -> None:
-    """State that a job is complete, or check such a statement with nothing but its Parquet.
+    """Write a statement that a job is complete, or check such a statement against its Parquet.
 
     `certify --job J --out FILE` writes the statement; `certify --check FILE --data FOLDER --trusted N:0xHASH` needs
     no registry, no object store and no node.
     """
     if (job is None) == (statement is None):
-        raise InvalidInput("say either --job, to make a statement, or --check FILE, to check one")
+        raise InvalidInput("pass either --job to write a statement, or --check FILE to check one")
     if statement is not None:
         sys.exit(_check_statement(statement, data, trusted))
     from trace_dagster.cli.verification import certify_job
@@ -333,30 +336,30 @@ def _check_statement(path: Path, data: Path | None, trusted: tuple[int, bytes] |
     from trace_dagster.maintenance.certificate import check_files, read, unanchored
 
     if data is None:
-        raise InvalidInput("say where the Parquet is: --data FOLDER")
+        raise InvalidInput("pass the folder with the Parquet: --data FOLDER")
     found = read(path)
     with counting("ranges") as progress:
         wrong, checked = check_files(found, data, trusted, progress(len(found.ranges)))
     for line in wrong:
         say(f"wrong: {line}")
     if not wrong:
-        counts = ", ".join(f"{count:,} blocks' {what}" for what, count in checked.items())
+        counts = ", ".join(f"{count:,} blocks' {part}" for part, count in checked.items())
         say(f"{found.job} of chain {found.chain_id} is complete and as stated: {counts}")
         if trusted is None:
-            say("note: no trusted block was named (--trusted N:0xHASH): the rows agree with one another, that is all")
+            say("note: without a trusted block (--trusted N:0xHASH) the rows are only shown to agree with one another")
         elif after := unanchored(found, trusted):
-            say(f"note: {after:,} blocks come after the trusted one: no hash you believe depends on them")
+            say(f"note: {after:,} blocks come after the trusted one: its hash does not depend on them")
     return 1 if wrong else 0
 
 
 @main.command()
 @click.argument("sql")
 @click.option("--json", "as_json", is_flag=True, help='{"columns": [...], "rows": [[...]], "truncated": false}')
-@click.option("--limit", default=1000, show_default=True, help="Rows at the most, 1 to 10000.")
+@click.option("--limit", default=1000, show_default=True, help="Maximum number of rows, 1 to 10000.")
 def query(sql: str, as_json: bool, limit: int) -> None:
-    """Answer one SELECT over everything that is committed.
+    """Run one SELECT over everything that is committed.
 
-    Tables are named by dataset (`blocks`), or `chain_<id>.<dataset>` where several chains have one.
+    Tables are named by dataset (`blocks`), or `chain_<id>.<dataset>` if several chains have it.
     """
     from trace_dagster.cli.commands import run_query
     from trace_dagster.cli.render import print_result
@@ -366,7 +369,7 @@ def query(sql: str, as_json: bool, limit: int) -> None:
 
 @main.command()
 def migrate() -> None:
-    """Bring the registry's schema up to this version."""
+    """Migrate the registry's schema to this version."""
     from trace_dagster.registry.migrations import migrate as run
 
     applied = run(_settings().postgres_url)
@@ -374,32 +377,33 @@ def migrate() -> None:
 
 
 @main.command()
-@click.option(
-    "--json", "report", type=click.Path(path_type=Path), help="Write what was done and measured to this file."
-)
-@click.option("--keep", is_flag=True, help="Leave everything running, to look at the UI.")
+@click.option("--json", "report", type=click.Path(path_type=Path), help="Write the results and times to this file.")
+@click.option("--keep", is_flag=True, help="Keep everything running, for a look at the UI.")
 def demo(report: Path | None, keep: bool) -> None:
-    """The whole way once: a chain, the real engine, Parquet on S3, SQL, analytics."""
+    """Run everything on a local chain: the real engine, Parquet on S3, SQL, analytics."""
     from trace_dagster.cli.demo import run_demo
 
     sys.exit(run_demo(_settings(with_stack=False), say, report=report, keep=keep))
 
 
 @main.command("chaos-rpc")
-@click.option("--upstream", help="The node's URL; TRACE_CHAOS_UPSTREAM keeps it off argv.")
+@click.option(
+    "--upstream",
+    help="The node's URL. The variable hides it from `ps`.",
+)
 @click.option("--fork-upstream", help="A node on a fork, for stale_fork.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8555, show_default=True, help="0 takes a free one.")
-@click.option("--rate", type=float, default=0.01, show_default=True, help="Share of the requests, 0 to 1.")
-@click.option("--fault", "faults", multiple=True, help="Only these, repeatable. Default: all but stall.")
-@click.option("--method", "methods", multiple=True, help="Only answers to these methods, repeatable.")
-@click.option("--seed", default=1, show_default=True, help="The same seed hits the same requests the same way.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8555, show_default=True, help="0 means a free one.")
+@click.option("--rate", type=float, default=0.01, show_default=True, help="Share of requests to disturb, 0 to 1.")
+@click.option("--fault", "faults", multiple=True, help="Only this fault; repeatable. Default: all but stall.")
+@click.option("--method", "methods", multiple=True, help="Only answers to this method; repeatable.")
+@click.option("--seed", default=1, show_default=True, help="The same seed disturbs the same requests in the same way.")
 @click.option("--stall-seconds", type=click.FloatRange(min=0), default=3600.0, show_default=True)
 @click.option("--delay-seconds", type=click.FloatRange(min=0), default=2.0, show_default=True)
 @click.option("--list", "as_list", is_flag=True, help="List the faults.")
 def chaos_rpc(
     upstream: str | None, fork_upstream: str | None, port: int, faults: tuple[str, ...], as_list: bool, **options: Any
 ) -> None:
-    """Stand between Trace and a node, and answer a seeded share of the requests wrongly."""
+    """Run a proxy in front of a node that answers a seeded share of requests wrongly."""
     from trace_dagster.chaos_rpc.faults import FAULTS, USUAL
     from trace_dagster.chaos_rpc.proxy import ChaosRpc, run_foreground
 
@@ -411,7 +415,7 @@ def chaos_rpc(
     upstream = upstream or (chaos.upstream.get_secret_value() if chaos.upstream else None)
     fork_upstream = fork_upstream or (chaos.fork_upstream.get_secret_value() if chaos.fork_upstream else None)
     if not upstream:
-        raise InvalidInput("there is no node to ask: pass --upstream URL, or set TRACE_CHAOS_UPSTREAM")
+        raise InvalidInput("no node is given: pass --upstream URL, or set TRACE_CHAOS_UPSTREAM")
     proxy = ChaosRpc(upstream, faults or USUAL, fork_url=fork_upstream, **options)
     run_foreground(proxy, port, say)
 

@@ -1,4 +1,4 @@
-"""``verify`` and ``certify`` without the command line."""
+"""The functions behind ``verify`` and ``certify``."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from trace_dagster.rpc.pools import Endpoint
 from trace_dagster.runtime import Runtime
 
 Progress = Callable[[int], Callable[[], None]]
-"""Given how many ranges there are, what to call after each."""
+"""Takes the number of ranges; returns the function to call after each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A report and what was done about it."""
+    """A report, and the number of ranges that were repaired."""
 
     report: Report
     repaired: int
-    """Ranges that are fetched again."""
+    """Ranges that were queued to be fetched again."""
 
 
 def verify_job(
-    wanted: str,
+    job_name: str,
     settings: Settings,
     span: BlockRange | None,
     *,
@@ -42,20 +42,20 @@ def verify_job(
     repair: bool,
     progress: Progress,
 ) -> Verified:
-    """Prove again what is on the object store; with ``deep`` against the job's nodes; ``repair`` plans what is broken.
+    """Prove the committed rows of a job again. ``deep`` compares them with the job's nodes as well.
 
-    Raises InvalidInput for an unknown job.
+    ``repair`` queues broken ranges to be fetched again. Raises InvalidInput if job or blocks are unknown.
     """
     with opened(settings) as runtime:
-        streams = _streams(runtime, wanted)
+        streams = _streams(runtime, job_name)
         whole = span or BlockRange(0, MAX_BLOCK)
-        wanted_blocks = _spans(streams, whole)
-        if not wanted_blocks:
-            raise InvalidInput(f"job {wanted} wants none of these blocks: there is nothing to verify")
+        expected_blocks = _spans(streams, whole)
+        if not expected_blocks:
+            raise InvalidInput(f"job {job_name} does not sync any of these blocks: there is nothing to verify")
         versions = versions_of_job(runtime.database, streams[0].job_id, whole)
         report = audit(
             versions,
-            wanted_blocks,
+            expected_blocks,
             runtime.store,
             lambda version: _evidence(runtime, version, deep=deep),
             {stream.dataset_key: _endpoints(runtime, stream) for stream in streams} if deep else {},
@@ -64,26 +64,26 @@ def verify_job(
         return Verified(report, _repair(runtime, streams, report) if repair else 0)
 
 
-def certify_job(wanted: str, settings: Settings, span: BlockRange | None) -> Certificate:
-    """State what is committed of a job. Raises InvalidInput for an unknown job, or one that is not complete."""
+def certify_job(job_name: str, settings: Settings, span: BlockRange | None) -> Certificate:
+    """Return a certificate of a job's commits. Raises InvalidInput if the job is unknown or not complete."""
     with opened(settings) as runtime:
-        streams = _streams(runtime, wanted)
+        streams = _streams(runtime, job_name)
         whole = span or BlockRange(0, MAX_BLOCK)
         versions = versions_of_job(runtime.database, streams[0].job_id, whole)
     first = streams[0]
     return certificate(first.job_name, first.chain_id, _spans(streams, whole), [_certified(each) for each in versions])
 
 
-def _streams(runtime: Runtime, wanted: str) -> list[StreamRow]:
-    identity = runtime.jobs.find(wanted)
-    found = [stream for stream in runtime.jobs.streams() if stream.job_id == identity and stream.enabled]
+def _streams(runtime: Runtime, job_name: str) -> list[StreamRow]:
+    job_id = runtime.jobs.find(job_name)
+    found = [stream for stream in runtime.jobs.streams() if stream.job_id == job_id and stream.enabled]
     if not found:
-        raise InvalidInput(f"job {wanted} has no stream that is synced")
+        raise InvalidInput(f"job {job_name} has no enabled stream")
     return found
 
 
 def _spans(streams: list[StreamRow], whole: BlockRange) -> dict[str, BlockRange]:
-    """What each stream must cover: all of a fixed target, what was planned so far where the head is followed."""
+    """Return the blocks that each stream must cover: all of a fixed target; with follow_head those planned."""
     spans = {}
     for stream in streams:
         end = min(stream.to_block if stream.to_block is not None else stream.next_block, whole.end)
@@ -108,7 +108,7 @@ def _evidence(runtime: Runtime, version: StoredVersion, *, deep: bool) -> Eviden
 
 
 def _repair(runtime: Runtime, streams: list[StreamRow], report: Report) -> int:
-    """Invalidate what is broken, queue what failed, plan what nobody planned: exactly that is fetched again."""
+    """Invalidate broken ranges, queue failed ones, and plan ranges that were never planned; returns how many."""
     reasons = {found.dataset_version: found.kind for found in report.findings if found.dataset_version}
     count = sum(
         runtime.forks.invalidate([version], f"verify found {reasons[str(version)]}") for version in report.broken()

@@ -1,6 +1,6 @@
-"""The ``kind: chain_sync`` YAML: a strict, frozen model whose errors name file, line and key.
+"""The ``kind: chain_sync`` YAML as a strict, frozen model. Errors name file, line and key.
 
-Reading is pure: no network, no environment. Values that might be secrets are never echoed.
+Reading uses neither the network nor the environment. Error messages do not repeat values, which might be secrets.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _FrozenModel(BaseModel):
 
 
 class FixedTarget(_FrozenModel):
-    """Sync ``[from_block, to_block)`` and stop."""
+    """Mode that syncs ``[from_block, to_block)`` and stops."""
 
     kind: Literal["fixed_target"]
     from_block: Block | LatestMinus
@@ -45,7 +45,7 @@ class FixedTarget(_FrozenModel):
 
 
 class FollowHead(_FrozenModel):
-    """Sync from ``from_block`` and keep up with the chain, ``tail_lag`` blocks behind."""
+    """Mode that syncs from ``from_block`` and follows the chain's head, ``tail_lag`` blocks behind it."""
 
     kind: Literal["follow_head"]
     from_block: Block | LatestMinus
@@ -55,7 +55,7 @@ class FollowHead(_FrozenModel):
 
 
 class Stream(_FrozenModel):
-    """One dataset of the chain and how to fetch it."""
+    """One dataset of the chain, and how it is fetched. ``chunk_size`` is the number of blocks of a range."""
 
     cryo_dataset_name: str
     rpc_pool: Name
@@ -70,12 +70,12 @@ class Stream(_FrozenModel):
 
     @field_validator("verify", mode="before")
     @classmethod
-    def _off_is_a_word(cls, value: Any) -> Any:
-        """YAML 1.1 reads a bare ``off`` as false."""
+    def _false_is_off(cls, value: Any) -> Any:
+        """Turn false back into ``off``: YAML 1.1 reads a bare ``off`` as false."""
         return "off" if value is False else value
 
     @model_validator(mode="after")
-    def _known_to_the_engine(self) -> Stream:
+    def _dataset_is_known(self) -> Stream:
         key = "cryo_dataset_name"
         try:
             known = self.dataset
@@ -87,12 +87,12 @@ class Stream(_FrozenModel):
 
     @property
     def dataset(self) -> Dataset:
-        """The engine's dataset behind this stream."""
+        """Cryo's dataset."""
         return dataset(self.cryo_dataset_name)
 
 
 class ChainSync(_FrozenModel):
-    """One job: a chain, a span of blocks and the streams to bring in."""
+    """One job: a chain, a span of blocks, and its streams by dataset key."""
 
     kind: Literal["chain_sync"]
     name: Name
@@ -102,7 +102,7 @@ class ChainSync(_FrozenModel):
 
 
 def read(path: Path) -> ChainSync:
-    """Read and check a chain_sync file. Raises InvalidInput, one line per error: ``file:line: key: reason``."""
+    """Read and check a chain_sync file. Raises InvalidInput with one line per error: ``file:line: key: reason``."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
@@ -118,7 +118,7 @@ def read(path: Path) -> ChainSync:
 
 
 def parse(text: str, source: str = "<text>") -> ChainSync:
-    """Check chain_sync YAML. Raises InvalidInput as :func:`read` does."""
+    """Check the text of a chain_sync file. Raises InvalidInput as :func:`read` does."""
     document = read_document(text, source)
     raw = document.value
     if not isinstance(raw, dict):
@@ -152,7 +152,7 @@ def _with_defaults(raw: dict[str, Any], document: Document) -> dict[str, Any]:
 def _lines_of(failure: ValidationError, document: Document, raw: dict[str, Any]) -> Iterator[str]:
     for error in failure.errors(include_url=False, include_input=False):
         path = _written_path(error["loc"])
-        if error["type"] == "value_error":  # our own validators write "key: reason"
+        if error["type"] == "value_error":  # the validators above raise "key: reason"
             path = (*path, str(error["msg"]).removeprefix("Value error, ").partition(":")[0])
         if path[:1] == ("streams",) and len(path) == 3 and path not in document.lines and error["type"] != "missing":
             inherited = ("defaults", path[2])
@@ -164,7 +164,7 @@ _UNION_TAGS = {"fixed_target", "follow_head", "int", "[key]", "constrained-str",
 
 
 def _written_path(location: tuple[str | int, ...]) -> KeyPath:
-    """Drop what pydantic adds to a location: union branches and the ``[key]`` marker."""
+    """Remove union branches and the ``[key]`` marker, which pydantic adds to a location."""
     return tuple(
         part
         for index, part in enumerate(location)

@@ -1,7 +1,7 @@
-"""A plan of what a chain_sync file will cost, before it is applied. Changes nothing, and needs no registry.
+"""Estimates a chain_sync file before it is applied. Changes nothing, and works without a registry.
 
-Counts follow from the file and the chain's head; rows, bytes and seconds are those of a few blocks, extracted and
-proven the way a range is. What cannot be found out for one stream is said, and the others are planned all the same.
+Ranges and calls follow from the file and the chain's head. Rows, bytes and seconds come from a few sampled blocks,
+which are extracted and proven like a range. If a stream cannot be estimated, the plan has its error instead.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from trace_dagster.store.parquet import encoded_bytes
 
 Say = Callable[[str], None]
 
-_NOTHING_COMMITTED = "nothing is taken as committed"
+_NOTHING_COMMITTED = "the plan assumes that nothing is committed"
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What the registry says, when there is one."""
+    """What the registry has about a job. Without a registry only ``note`` is set."""
 
     note: str
     bounds: Bounds | None = None
-    """Symbolic bounds, as an earlier apply resolved them."""
+    """Symbolic bounds that an earlier apply resolved."""
     committed: Mapping[str, Sequence[BlockRange]] = field(default_factory=dict)
 
 
@@ -59,13 +59,13 @@ class _Chain:
 
 
 _Chains = Mapping[str, _Chain | TraceError]
-"""By pool; the error of those that cannot be used."""
+"""By name of the pool; the error if a pool cannot be used."""
 
 
 def estimate(path: Path, settings: Settings, say: Say, *, sample_blocks: int) -> Plan:
-    """Plan a file; ``sample_blocks`` blocks of each stream are sampled, none for 0.
+    """Return the plan of a file. ``sample_blocks`` blocks of each stream are sampled; 0 means none.
 
-    Raises InvalidInput where apply would refuse the file itself.
+    Raises InvalidInput if apply would refuse the file.
     """
     job = read(path)
     needs_rpc = settings.engine.mode == "real"
@@ -81,9 +81,9 @@ def estimate(path: Path, settings: Settings, say: Say, *, sample_blocks: int) ->
 
 
 def _known(job: ChainSync, settings: Settings) -> _Known:
-    """Raises InvalidInput where the registry's jobs forbid this one."""
+    """Read the registry. Raises InvalidInput if its jobs forbid this one."""
     if settings.registry.postgres_url is None:
-        return _Known(f"no registry is up: {_NOTHING_COMMITTED}")
+        return _Known(f"no registry is running: {_NOTHING_COMMITTED}")
     try:
         if not is_current(settings.postgres_url):
             return _Known(f"the registry's schema is not current: {_NOTHING_COMMITTED}")
@@ -100,7 +100,7 @@ def _registered(job: ChainSync, database: Database) -> _Known:
     jobs = Jobs(database)
     jobs.check(job)
     committed = {key: committed_ranges(database, dataset_uuid(DEFAULT_ORG, job.chain_id, key)) for key in job.streams}
-    note = "what is committed already is left out" if any(committed.values()) else "nothing is committed yet"
+    note = "committed ranges are left out" if any(committed.values()) else "nothing is committed yet"
     return _Known(note, jobs.resolved(job) if is_symbolic(job) else None, committed)
 
 
@@ -117,7 +117,7 @@ def _chain(name: str, job: ChainSync, settings: Settings) -> _Chain | TraceError
 
 
 def _bounds(job: ChainSync, known: _Known, chains: _Chains) -> Bounds | TraceError:
-    """As apply resolves them: on the first stream's pool, once. Raises InvalidInput when no blocks lie between them."""
+    """Resolve the bounds on the first stream's pool, as apply does. Raises InvalidInput if they contain no block."""
     if known.bounds is not None:
         return known.bounds
     first = chains[next(iter(job.streams.values())).rpc_pool]
@@ -147,9 +147,9 @@ def _stream(job: ChainSync, key: str, bounds: Bounds | TraceError, chains: _Chai
 
 
 def _span(job: ChainSync, stream: Stream, bounds: Bounds | TraceError, chain: _Chain | TraceError) -> BlockRange | None:
-    """All blocks of a stream; those in full cells where the head is followed. None when there are none yet.
+    """Return the blocks of a stream, or None if there are none yet. With ``follow_head`` only full ranges count.
 
-    Raises why it is not known.
+    Raises the error of the chain or the bounds if they are unknown.
     """
     if isinstance(bounds, TraceError):
         raise bounds
@@ -184,7 +184,7 @@ def _sampled(
 
 
 class _Sampler:
-    """Extracts, proves and encodes a few blocks as a range would be; writes to nowhere but memory."""
+    """Extracts, proves and encodes sampled blocks like a range, in memory only."""
 
     def __init__(self, extractor: Extractor, chain_id: int, chains: _Chains, *, needs_rpc: bool) -> None:
         self._extractor = extractor
@@ -193,14 +193,14 @@ class _Sampler:
         self._needs_rpc = needs_rpc
 
     def probed(self, plan: StreamPlan) -> StreamPlan:
-        """The plan, with the reason why a range at either end of it would fail.
+        """Return the plan, with an error if the first or the last block cannot be extracted.
 
-        Engine processes and connections start here, before anybody measures seconds.
+        Engine processes and connections start here, so that their start is not part of the measured seconds.
         """
         chain = self._chains[plan.stream.rpc_pool]
         if plan.error or not plan.todo or isinstance(chain, TraceError):
             return plan
-        span = _there(plan, chain)
+        span = _final_todo(plan, chain)
         if span is None:
             return replace(plan, error=f"nothing to sample: the chain is final up to block {chain.finalized}")
         try:
@@ -211,9 +211,9 @@ class _Sampler:
         return plan
 
     def sampled(self, plan: StreamPlan, blocks: int, say: Say) -> StreamPlan:
-        """The plan with what ``blocks`` of its blocks hold, taken one call after the other."""
+        """Return the plan with a sample of ``blocks`` blocks, extracted one call after the other."""
         chain = self._chains[plan.stream.rpc_pool]
-        if plan.error or isinstance(chain, TraceError) or (span := _there(plan, chain)) is None:
+        if plan.error or isinstance(chain, TraceError) or (span := _final_todo(plan, chain)) is None:
             return plan
         spots = places(span, blocks)
         say(f"sampling {plan.dataset_key}: blocks {', '.join(map(str, spots))}")
@@ -240,8 +240,8 @@ class _Sampler:
         return [piece.table for piece in self._extractor.start(request)]
 
 
-def _there(plan: StreamPlan, chain: _Chain) -> BlockRange | None:
-    """From the first to the last block that is to be synced and final already."""
+def _final_todo(plan: StreamPlan, chain: _Chain) -> BlockRange | None:
+    """Return the range from the first to the last block that is not committed and is final; None if there is none."""
     if not plan.todo or plan.todo[0].start > chain.finalized:
         return None
     return BlockRange(plan.todo[0].start, min(plan.todo[-1].end, chain.finalized + 1))
@@ -255,14 +255,14 @@ def _sample(rows: pa.Table, blocks: int, seconds: float) -> Sample:
 
 
 def _notes(job: ChainSync, bounds: Bounds | TraceError, chains: _Chains, known: _Known) -> Iterator[str]:
-    """What the figures rest on."""
+    """Yield the assumptions behind the figures."""
     yield known.note
-    yield "calls are an upper bound where nothing fails: committed blocks and transactions spare other streams evidence"
-    yield "time as sampled is an upper bound: one short call after the other; a sync keeps many longer ones going"
+    yield "calls are an upper bound if nothing fails: committed rows replace evidence for other streams"
+    yield "time as sampled is an upper bound: one short call after the other; a sync makes many in parallel"
     heads = {name: chain.finalized for name, chain in chains.items() if not isinstance(chain, TraceError)}
     for name, final in heads.items():
         if follow(job) is not None:
-            yield f"this is the way to block {final} of rpc pool {name}; from there the job follows the head"
+            yield f"the plan ends at block {final} of rpc pool {name}; from there the job follows the head"
         elif not isinstance(bounds, TraceError) and bounds.to_block is not None and bounds.to_block > final + 1:
             yield f"the chain of rpc pool {name} is final up to block {final}; ranges beyond it wait for it"
     for name, chain in chains.items():

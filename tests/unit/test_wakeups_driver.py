@@ -1,4 +1,4 @@
-"""What a message may say: whoever can write to the queue may have written it."""
+"""Decoding of wake-ups: the queue's content is not trusted."""
 
 import json
 from uuid import UUID
@@ -22,7 +22,7 @@ def body(**changed):
 
 
 @given(st.uuids(), st.integers(min_value=0, max_value=2**63 - 1))
-def test_encoding_is_undone_by_decoding(task_id, wake_seq):
+def test_decoding_reverses_encoding(task_id, wake_seq):
     wake_up = WakeUp(task_id, wake_seq)
     assert decode(wake_up.encode()) == wake_up
 
@@ -69,7 +69,7 @@ def test_decoding_never_raises_on_the_right_keys(task_id, wake_seq):
         body() + " " * MAX_BODY_BYTES,
     ],
 )
-def test_anything_else_is_no_wake_up(text):
+def test_any_other_text_is_not_a_wake_up(text):
     assert decode(text) is None
 
 

@@ -1,4 +1,4 @@
-"""Results as JSON: nothing is rounded, everything is JSON."""
+"""Query results as JSON, for every type of DuckDB."""
 
 import json
 
@@ -14,7 +14,7 @@ EXACT = 2**53
 
 
 def rendered(expression):
-    """What DuckDB itself gives for an expression, as JSON text and back."""
+    """Return DuckDB's value of an expression after a round trip through JSON text."""
     cursor = duckdb.connect().execute(f"select {expression}")
     columns = tuple((str(entry[0]), str(entry[1])) for entry in cursor.description)
     answer = to_json(QueryResult(columns, cursor.fetchall(), truncated=False))
@@ -65,7 +65,7 @@ def test_a_value_of_each_type(expression, expected):
 
 
 @given(st.integers(-(2**300), 2**300))
-def test_an_integer_is_itself_or_its_text_and_survives_a_reader_that_only_knows_doubles(number):
+def test_an_integer_is_a_number_if_a_double_holds_it_and_else_text(number):
     shown = value(number)
     assert int(shown) == number
     if isinstance(shown, int):

@@ -1,4 +1,4 @@
-"""Query results as JSON: nothing is rounded, nothing is unrepresentable."""
+"""Query results as JSON: no value is rounded, and every value has a representation."""
 
 import datetime
 import json
@@ -41,3 +41,8 @@ def test_bignum_is_an_integer_when_it_fits_and_text_when_not():
         result = to_json(QueryResult(columns, connection.fetchall(), truncated=False))
     assert result["rows"] == [[5, "123456789012345678901234567890"]]
     assert result["columns"][0] == {"name": "small", "type": "BIGNUM"}
+
+
+@pytest.mark.parametrize(("key", "shown"), [(b"\xab", "0xab"), (5, "5"), ("k", "k"), (2**60, str(2**60))])
+def test_the_key_of_a_map_is_the_text_of_its_value(key, shown):
+    assert value({key: 1}) == {shown: 1}
