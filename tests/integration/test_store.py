@@ -1,5 +1,6 @@
 """The object store against a real S3 server: conditional puts, uploads, refusals, no settings from the environment."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
 from random import Random
@@ -11,7 +12,8 @@ import pytest
 from trace_dagster.datasets.catalogue import catalogue
 from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.store.caps import Caps
-from trace_dagster.store.objects import PART_BYTES, ObjectStore, PreconditionFailed
+from trace_dagster.store.clients import PreconditionFailed
+from trace_dagster.store.objects import PART_BYTES, ObjectStore
 from trace_dagster.store.parquet import RangeWriter
 
 pytestmark = pytest.mark.integration
@@ -27,6 +29,23 @@ def test_conditional_puts_create_once_and_replace_only_the_etag_that_was_read(st
     with pytest.raises(PreconditionFailed):
         store.replace("a", b"four", etag)
     assert (data, store.read("a")) == (b"one", b"three")
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_one_of_many_writers_wins_a_conditional_put(store, number):
+    def attempt(put, *arguments):
+        try:
+            put("a", *arguments)
+        except PreconditionFailed:
+            return None
+        return arguments[0]
+
+    with ThreadPoolExecutor(8) as pool:
+        created = {*pool.map(lambda n: attempt(store.put_if_absent, b"created %d" % n), range(8))} - {None}
+        data, etag = store.get("a")
+        replaced = {*pool.map(lambda n: attempt(store.replace, b"replaced %d" % n, etag), range(8))} - {None}
+    assert created == {data}
+    assert replaced == {store.read("a")}
 
 
 @pytest.mark.parametrize("key", ["a b/ü/%20+&?#.parquet", "x" * 200 + "/y"])
