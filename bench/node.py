@@ -28,7 +28,7 @@ from urllib.request import urlopen
 import msgspec
 import uvloop
 
-from trace_dagster.devchain.chain import Block, DevChain, encode_header
+from trace_dagster.devchain.chain import DevBlock, DevChain, encode_header
 from trace_dagster.devchain.constants import CHAIN_ID, GENESIS_TIMESTAMP
 from trace_dagster.devchain.encode import block_json, receipts_json, traces_json
 from trace_dagster.verify.commitments.keccak import keccak
@@ -50,7 +50,7 @@ _END = b"\r\n\r\n"
 class Template:
     """Everything a node says of one block, with places for what differs."""
 
-    block: Block
+    block: DevBlock
     thin: bytes
     full: bytes
     receipts: tuple[bytes, ...]
@@ -113,7 +113,7 @@ class Chain:
         }
 
 
-def _template(block: Block) -> Template:
+def _template(block: DevBlock) -> Template:
     marked = replace(block, number=_NUMBER, hash=_HASH, parent_hash=_PARENT, timestamp=_TIME)
     receipts = receipts_json(marked)
     traces = traces_json(marked)
@@ -144,7 +144,7 @@ def _timestamp(number: int) -> int:
     return GENESIS_TIMESTAMP + number // 2
 
 
-def _header(block: Block, number: int, parent: bytes) -> bytes:
+def _header(block: DevBlock, number: int, parent: bytes) -> bytes:
     return encode_header(
         number,
         parent_hash=parent,

@@ -74,7 +74,7 @@ def test_analytics_equal_the_chains_books(stack, analysed, devchain):
     supply = stack.json(
         "query", "--json", "--limit", "10000", "select block_number, total_supply from erc20_total_supply_by_block"
     )
-    expected = devchain.books.supplies(constants.TOKEN, 1000)
+    expected = devchain.ledger.supplies(constants.TOKEN, 1000)
     assert len(supply["rows"]) > 100
     assert expected[-1] > 2**128
     assert all(int(total) == expected[block] for block, total in supply["rows"])
@@ -82,12 +82,12 @@ def test_analytics_equal_the_chains_books(stack, analysed, devchain):
         "query", "--json", "--limit", "10000", "select rank, holder, block_number, balance from erc20_top_holders"
     )
     for _, holder, block, balance in holders["rows"]:
-        assert int(balance) == devchain.books.balances(constants.TOKEN, block).get(bytes.fromhex(holder[2:]), 0)
+        assert int(balance) == devchain.ledger.balances(constants.TOKEN, block).get(bytes.fromhex(holder[2:]), 0)
     last = {holder for rank, holder, block, _ in holders["rows"] if block == 999}
-    ranked = sorted(devchain.books.balances(constants.TOKEN, 999).items(), key=lambda item: (-item[1], item[0]))
+    ranked = sorted(devchain.ledger.balances(constants.TOKEN, 999).items(), key=lambda item: (-item[1], item[0]))
     assert last == {"0x" + holder.hex() for holder, _ in ranked[:10]}
     stakes = stack.json("query", "--json", "select validator, stake from staking_by_validator")
-    assert {validator: int(stake) for validator, stake in stakes["rows"]} == devchain.books.stakes(999)
+    assert {validator: int(stake) for validator, stake in stakes["rows"]} == devchain.ledger.stakes(999)
 
 
 def test_analytics_again_confirm_instead_of_doubling(stack, analysed):

@@ -20,7 +20,7 @@ from trace_dagster.chaos_rpc.proxy import chaos_rpc
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.constants import CHAIN_ID
-from trace_dagster.devchain.server import Methods
+from trace_dagster.devchain.server import DevNodeMethods
 from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.embedded import EmbeddedCryo
 from trace_dagster.errors import Unavailable
@@ -80,7 +80,7 @@ def lasting(faulty):
 @pytest.fixture(scope="module")
 def honest(chain):
     """What the node itself answers."""
-    methods = Methods(chain)
+    methods = DevNodeMethods(chain)
     return lambda method, *params: json.loads(methods.answer({"id": 1, "method": method, "params": list(params)}))[
         "result"
     ]

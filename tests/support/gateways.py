@@ -24,7 +24,7 @@ import uvloop
 from tests.support.nodes import serving_application
 from trace_dagster.config.settings import Settings
 from trace_dagster.devchain.chain import DevChain
-from trace_dagster.devchain.server import Methods
+from trace_dagster.devchain.server import DevNodeMethods
 from trace_dagster.gateway.gateway import Gateway
 from trace_dagster.gateway.server import ClientConnection
 
@@ -36,7 +36,7 @@ Said = tuple[int, bytes]
 class WatchedNode:
     """A devchain that notes each HTTP request; ``manner`` may answer in its place, and take its time for it."""
 
-    methods: Methods
+    methods: DevNodeMethods
     url: str = ""
     requests: list[tuple[float, list[dict[str, Any]]]] = field(default_factory=list)
     """When, and the calls of it."""
@@ -75,7 +75,7 @@ class WatchedNode:
 @contextmanager
 def watched(chain: DevChain, certificate: Path | None = None) -> Iterator[WatchedNode]:
     """A node that is served, and watched."""
-    node = WatchedNode(Methods(chain))
+    node = WatchedNode(DevNodeMethods(chain))
     with serving_application(node, certificate) as node.url:
         yield node
 

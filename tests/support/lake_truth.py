@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trace_dagster.devchain.chain import Block, DevChain
+from trace_dagster.devchain.chain import DevBlock, DevChain
 from trace_dagster.registry.catalog import Reading
 from trace_dagster.registry.connection import Database
 from trace_dagster.store.objects import ObjectStore
@@ -60,18 +60,18 @@ def _difference(found: Counter[Row], expected: Counter[Row]) -> str:
     )
 
 
-def _block_rows(block: Block) -> list[Row]:
+def _block_rows(block: DevBlock) -> list[Row]:
     return [(block.number, block.hash, block.parent_hash, block.timestamp, block.gas_used)]
 
 
-def _transaction_rows(block: Block) -> list[Row]:
+def _transaction_rows(block: DevBlock) -> list[Row]:
     return [
         (block.number, index, made.hash, str(made.call.value), made.gas_used, made.call.success)
         for index, made in enumerate(block.transactions)
     ]
 
 
-def _log_rows(block: Block) -> list[Row]:
+def _log_rows(block: DevBlock) -> list[Row]:
     logs = [(made.hash, log) for made in block.transactions for log in made.logs]
     return [
         (block.number, index, identity, log.address, log.topics[0] if log.topics else None, log.data)
@@ -79,7 +79,7 @@ def _log_rows(block: Block) -> list[Row]:
     ]
 
 
-def _call_rows(block: Block) -> list[Row]:
+def _call_rows(block: DevBlock) -> list[Row]:
     return [
         (block.number, index, made.hash)
         for index, made in enumerate(block.transactions)
@@ -87,7 +87,7 @@ def _call_rows(block: Block) -> list[Row]:
     ]
 
 
-EXPECTED: dict[str, Callable[[Block], list[Row]]] = {
+EXPECTED: dict[str, Callable[[DevBlock], list[Row]]] = {
     "blocks": _block_rows,
     "transactions": _transaction_rows,
     "logs": _log_rows,

@@ -29,17 +29,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.support.nodes import serving
 from tests.support.replay import replaying
 from tests.unit.test_support_nodes import recorded, write
-from trace_dagster.chaos_rpc import upstream, wire
+from trace_dagster.chaos_rpc import proxied_node, wire
 from trace_dagster.chaos_rpc.blocks import forked
-from trace_dagster.chaos_rpc.draws import Draws
 from trace_dagster.chaos_rpc.faults import FAULTS, USUAL
 from trace_dagster.chaos_rpc.proxy import ChaosRpc, chaos_rpc
-from trace_dagster.chaos_rpc.shapes import BLOCKS, LISTS, WITH_ROWS, Context, rows_of
+from trace_dagster.chaos_rpc.seeded_random import RequestRandom
+from trace_dagster.chaos_rpc.shapes import BLOCKS, LISTS, WITH_ROWS, FaultContext, rows_of
 from trace_dagster.cli import main
 from trace_dagster.config.settings import Settings
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.constants import CHAIN_ID
-from trace_dagster.devchain.server import Methods
+from trace_dagster.devchain.server import DevNodeMethods
 from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.rpc.client import block_number_of, call_all
 
@@ -64,7 +64,7 @@ def chain():
 @pytest.fixture(scope="module")
 def node(chain):
     """The devchain's answers without HTTP; what it does not serve is made up in the same shape."""
-    methods = Methods(chain)
+    methods = DevNodeMethods(chain)
 
     def answer(request):
         method, identity = request["method"], request["id"]
@@ -116,7 +116,7 @@ def tell(fault, request, node, rng):
     """(honest, false) as the proxy would come to them, without a fork."""
     honest = node(request)
     other = fault.question(request, rng) if fault.question and not fault.of_fork else None
-    context = Context(other, node(other)) if other else Context()
+    context = FaultContext(other, node(other)) if other else FaultContext()
     before = json.dumps(honest)
     false = fault.tell(request, honest, rng, context)
     assert json.dumps(honest) == before, "the honest answer was altered in place"
@@ -189,8 +189,8 @@ def test_a_fault_leaves_alone_what_it_cannot_change(node):
     for fault in FAULTS.values():
         if fault.kind == "answer":
             for method in sorted(fault.methods or {"eth_getLogs"}):
-                assert fault.tell(ask(method, "0x1"), refused, Random(1), Context()) == refused
-                fault.tell(ask(method, "0x1"), odd, Random(1), Context())
+                assert fault.tell(ask(method, "0x1"), refused, Random(1), FaultContext()) == refused
+                fault.tell(ask(method, "0x1"), odd, Random(1), FaultContext())
 
 
 @pytest.mark.parametrize(("name", "pattern"), [("flip_byte", r"0x[0-9a-f]{8,}"), ("flip_digit", r"0x[0-9a-f]+")])
@@ -435,11 +435,11 @@ def test_seeded_runs_repeat_whatever_the_order(chain, devchain):
 
 
 def test_asking_again_draws_again():
-    draws = Draws(1)
-    seen = [draws.next(RECEIPTS).random() for _ in range(50)]
+    source = RequestRandom(1)
+    seen = [source.of_request(RECEIPTS).random() for _ in range(50)]
     assert len(set(seen)) == 50
-    again = Draws(1)
-    assert [again.next({**RECEIPTS, "id": n}).random() for n in range(50)] == seen
+    again = RequestRandom(1)
+    assert [again.of_request({**RECEIPTS, "id": n}).random() for n in range(50)] == seen
 
 
 def test_a_connection_is_kept_on_both_sides(devchain):
@@ -562,17 +562,17 @@ def test_a_node_behind_tls(tmp_path, monkeypatch):
     path = tmp_path / "node.pem"
     path.write_bytes(certificate())
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
-    upstream._tls_context.cache_clear()
+    proxied_node._tls_context.cache_clear()
     try:
         with echo_node(path) as node:
             with chaos_rpc(node.url + "/key", rate=0) as proxy:
                 assert result(proxy.url, ask("plain"))["result"]["path"] == "/key"
             monkeypatch.delenv("SSL_CERT_FILE")
-            upstream._tls_context.cache_clear()
+            proxied_node._tls_context.cache_clear()
             with chaos_rpc(node.url + "/key", rate=0) as proxy:
                 assert post(proxy.url, ask("plain"))[0] == 502, "a certificate nobody vouches for"
     finally:
-        upstream._tls_context.cache_clear()
+        proxied_node._tls_context.cache_clear()
 
 
 def certificate():
@@ -625,7 +625,7 @@ def test_traces_nested_deeper_than_python_recurses_pass_on():
     for _ in range(3000):
         calls = {"gasUsed": "0x5", "calls": [calls]}
     answer = {"jsonrpc": "2.0", "id": 1, "result": [calls]}
-    false = FAULTS["flip_digit"].tell(ask("debug_traceBlockByNumber", "0x1"), answer, Random(1), Context())
+    false = FAULTS["flip_digit"].tell(ask("debug_traceBlockByNumber", "0x1"), answer, Random(1), FaultContext())
     assert false is not answer
     with pytest.raises(RecursionError):
         json.loads(deep)

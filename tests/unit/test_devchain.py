@@ -158,10 +158,10 @@ def test_call_frames_have_one_root_per_transaction(ask):
 
 def test_books_are_sound(chain):
     for token in (constants.TOKEN, constants.WRAPPED):
-        balances = chain.books.balances(token, BLOCKS - 1)
+        balances = chain.ledger.balances(token, BLOCKS - 1)
         assert min(balances.values()) > 0
-        assert sum(balances.values()) == chain.books.supplies(token, BLOCKS)[-1]
-    assert min(chain.books.stakes(BLOCKS - 1).values()) > 0
+        assert sum(balances.values()) == chain.ledger.supplies(token, BLOCKS)[-1]
+    assert min(chain.ledger.stakes(BLOCKS - 1).values()) > 0
     assert [n for n in range(BLOCKS) if not chain.blocks[n].transactions]
 
 

@@ -120,9 +120,9 @@ def balances_from(logs, token, block):
 @pytest.mark.parametrize("block", CHECKED_BLOCKS)
 def test_balances_and_supply_follow_from_the_served_logs(chain, logs, token, block):
     replayed = balances_from(logs, token, block)
-    assert chain.books.balances(token, block) == replayed
-    assert chain.books.total_supply(token, block) == sum(replayed.values())
-    assert chain.books.supplies(token, block + 1)[-1] == sum(replayed.values())
+    assert chain.ledger.balances(token, block) == replayed
+    assert chain.ledger.total_supply(token, block) == sum(replayed.values())
+    assert chain.ledger.supplies(token, block + 1)[-1] == sum(replayed.values())
 
 
 @pytest.mark.parametrize("block", CHECKED_BLOCKS)
@@ -133,7 +133,7 @@ def test_stakes_follow_from_the_served_logs(chain, logs, block):
             replayed[int(log["topics"][1], 16)] += word(log, 0)
         elif log["topics"][0] == "0x" + constants.UNDELEGATE.hex():
             replayed[int(log["topics"][1], 16)] -= word(log, 1)
-    assert chain.books.stakes(block) == {validator: amount for validator, amount in replayed.items() if amount}
+    assert chain.ledger.stakes(block) == {validator: amount for validator, amount in replayed.items() if amount}
 
 
 def test_the_chain_holds_what_trips_careless_queries(logs):

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from trace_dagster.devchain.chain import DevChain
-from trace_dagster.devchain.server import Methods
+from trace_dagster.devchain.server import DevNodeMethods
 from trace_dagster.gateway.cache import _ENTRY_BYTES, AnswerCache
 from trace_dagster.gateway.cacheable import CacheableCall, cacheable_call, derive, may_be_kept
 from trace_dagster.gateway.connections import HttpReply
@@ -18,7 +18,7 @@ BLOCKS = 120
 
 @pytest.fixture(scope="module")
 def methods():
-    return Methods(DevChain(7, BLOCKS))
+    return DevNodeMethods(DevChain(7, BLOCKS))
 
 
 def asked(methods, method, *params):

@@ -291,7 +291,7 @@ def test_supply_equals_the_devchains_books(chain, chain_events, token):
     rows = run("erc20_total_supply_by_block", chain_events, token=hex_of(token), **upto(chain))
     assert rows
     for row in rows:
-        assert int(row["total_supply"]) == chain.books.total_supply(token, row["block_number"])
+        assert int(row["total_supply"]) == chain.ledger.total_supply(token, row["block_number"])
 
 
 @pytest.mark.parametrize("token", [constants.TOKEN, constants.WRAPPED])
@@ -301,15 +301,15 @@ def test_holders_equal_the_devchains_books(chain, chain_events, token):
     )
     assert len(rows) == 10 * len({*range(0, chain.head, 70), chain.head})
     for row in rows:
-        books = chain.books.balances(token, row["block_number"])
+        books = chain.ledger.balances(token, row["block_number"])
         assert int(row["balance"]) == books.get(bytes.fromhex(row["holder"][2:]), 0)
-    largest = sorted(chain.books.balances(token, chain.head).values(), reverse=True)[:10]
+    largest = sorted(chain.ledger.balances(token, chain.head).values(), reverse=True)[:10]
     assert [int(row["balance"]) for row in rows if row["block_number"] == chain.head] == largest
 
 
 def test_stakes_equal_the_devchains_books(chain, chain_events):
     rows = run("staking_by_validator", chain_events, staking=hex_of(constants.STAKING), to_block=chain.head)
-    assert {row["validator"]: int(row["stake"]) for row in rows} == chain.books.stakes(chain.head)
+    assert {row["validator"]: int(row["stake"]) for row in rows} == chain.ledger.stakes(chain.head)
 
 
 def upto(chain):

@@ -54,7 +54,7 @@ def chain_logs(chain):
 @pytest.mark.parametrize("token", [constants.TOKEN, constants.WRAPPED])
 def test_supply_equals_the_books(chain, chain_logs, token):
     rows = run("erc20_total_supply_by_block", chain_logs, token="0x" + token.hex())
-    expected = chain.books.supplies(token, BLOCKS)
+    expected = chain.ledger.supplies(token, BLOCKS)
     assert {block: int(total) for block, _, _, total in rows} == {block: expected[block] for block, *_ in rows}
     changed = [n for n in range(1, BLOCKS) if expected[n] != expected[n - 1]]
     assert set(changed) <= {row[0] for row in rows}
@@ -65,14 +65,14 @@ def test_holders_equal_the_books_at_every_sample(chain, chain_logs, token):
     last = BLOCKS - 1
     rows = run("erc20_top_holders", chain_logs, token="0x" + token.hex(), top_n=5, from_block=0, to_block=last, step=37)
     for _, holder, block, balance in rows:
-        assert int(balance) == chain.books.balances(token, block).get(bytes.fromhex(holder[2:]), 0)
-    ranked = sorted(chain.books.balances(token, last).items(), key=lambda item: (-item[1], item[0]))[:5]
+        assert int(balance) == chain.ledger.balances(token, block).get(bytes.fromhex(holder[2:]), 0)
+    ranked = sorted(chain.ledger.balances(token, last).items(), key=lambda item: (-item[1], item[0]))[:5]
     assert [row[1] for row in rows if row[2] == last] == ["0x" + holder.hex() for holder, _ in ranked]
 
 
 def test_stakes_equal_the_books(chain, chain_logs):
     rows = run("staking_by_validator", chain_logs, staking="0x" + constants.STAKING.hex(), to_block=BLOCKS - 1)
-    assert {validator: int(stake) for _, validator, stake, *_ in rows} == chain.books.stakes(BLOCKS - 1)
+    assert {validator: int(stake) for _, validator, stake, *_ in rows} == chain.ledger.stakes(BLOCKS - 1)
 
 
 def delegated(stakes):

@@ -10,7 +10,7 @@ from typing import Any
 
 from trace_dagster.chaos_rpc.shapes import (
     Answer,
-    Context,
+    FaultContext,
     Request,
     first_block,
     moved,
@@ -24,11 +24,11 @@ def neighbour(request: Request, rng: Random) -> Request | None:
     return moved(request, by) or moved(request, -by)
 
 
-def neighbour_rows(_request: Request, answer: Answer, _rng: Random, context: Context) -> Answer:
+def neighbour_rows(_request: Request, answer: Answer, _rng: Random, context: FaultContext) -> Answer:
     return answer if context.result is None else with_result(answer, context.result)
 
 
-def neighbour_rows_relabelled(request: Request, answer: Answer, _rng: Random, context: Context) -> Answer:
+def neighbour_rows_relabelled(request: Request, answer: Answer, _rng: Random, context: FaultContext) -> Answer:
     """As above, under the number that was asked for."""
     if context.result is None or context.other is None:
         return answer
@@ -37,7 +37,7 @@ def neighbour_rows_relabelled(request: Request, answer: Answer, _rng: Random, co
     return answer if result == context.result else with_result(answer, result)
 
 
-def stale_fork(request: Request, answer: Answer, _rng: Random, context: Context) -> Answer:
+def stale_fork(request: Request, answer: Answer, _rng: Random, context: FaultContext) -> Answer:
     """The fork's own answer, else a made-up fork: other block hashes, and no first transaction.
 
     It is the same fork in each answer about a block: indices, and gas where it is known, close up behind the gap.

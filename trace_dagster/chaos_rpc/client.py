@@ -11,23 +11,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from trace_dagster.chaos_rpc import wire
-from trace_dagster.chaos_rpc.shapes import Answer, Context, Request
-from trace_dagster.chaos_rpc.state import ChaosRpc, Drawn
-from trace_dagster.chaos_rpc.transport import Reply
-from trace_dagster.chaos_rpc.upstream import Upstream
+from trace_dagster.chaos_rpc.proxied_node import ProxiedNode
+from trace_dagster.chaos_rpc.shapes import Answer, FaultContext, Request
+from trace_dagster.chaos_rpc.state import ChaosRpc, InjectedFault
+from trace_dagster.chaos_rpc.transport import NodeReply
 
 _LOOK_SECONDS = 0.5
 """How soon a held answer notices that nobody waits for it any more."""
 
 
-class Client:
+class ChaosClient:
     """One client's connection, with connections of its own to the node and its fork."""
 
     def __init__(self, state: ChaosRpc, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._state = state
         self._reader = reader
         self._writer = writer
-        self._nodes: dict[bool, Upstream] = {}
+        self._nodes: dict[bool, ProxiedNode] = {}
 
     async def serve(self) -> None:
         """The whole connection, kept alive until either side has enough."""
@@ -54,7 +54,7 @@ class Client:
         if head.headers.get("expect", "").lower() == "100-continue":
             self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = await wire.read_body(self._reader, head)
-        reply = await self._reply(body) if head.verb == "POST" else Reply(405, b"POST JSON-RPC here", "text/plain")
+        reply = await self._reply(body) if head.verb == "POST" else NodeReply(405, b"POST JSON-RPC here", "text/plain")
         if reply is None:
             _reset(self._writer)
             return False
@@ -63,11 +63,11 @@ class Client:
         await self._writer.drain()
         return keep_open
 
-    async def _reply(self, body: bytes) -> Reply | None:
+    async def _reply(self, body: bytes) -> NodeReply | None:
         """What to answer; None for a reset."""
         asked = _parsed(body)
         requests = [each for each in (asked if isinstance(asked, list) else [asked]) if isinstance(each, dict)]
-        drawn = [(request, draw) for request in requests if (draw := self._state.draw(request))]
+        drawn = [(request, draw) for request in requests if (draw := self._state.fault_for(request))]
         for _, draw in drawn:
             if draw.fault.kind == "transport" and draw.fault.change is None:
                 return await self._transported(draw, asked, body)
@@ -79,7 +79,7 @@ class Client:
         except RecursionError:  # a trace nested deeper than Python recurses
             return honest
 
-    async def _transported(self, draw: Drawn, asked: Any, body: bytes) -> Reply | None:
+    async def _transported(self, draw: InjectedFault, asked: Any, body: bytes) -> NodeReply | None:
         """A fault of the whole HTTP answer: it hits every request of a batch."""
         fault, state = draw.fault, self._state
         if fault.name == "reset" or fault.refuse is not None:
@@ -93,7 +93,7 @@ class Client:
         state.injected[fault.name] += spoilt != honest
         return spoilt
 
-    async def _falsified(self, honest: Reply, drawn: Sequence[tuple[Request, Drawn]]) -> Reply:
+    async def _falsified(self, honest: NodeReply, drawn: Sequence[tuple[Request, InjectedFault]]) -> NodeReply:
         """The node's answer with the drawn ones of its objects replaced; its very bytes when none can be."""
         said = _parsed(honest.body)
         answers = said if isinstance(said, list) else [said]
@@ -111,31 +111,31 @@ class Client:
             return honest
         body = json.dumps(answers if isinstance(said, list) else answers[0], separators=(",", ":"))
         self._state.injected += told
-        return Reply(200, body.encode(), honest.content_type)
+        return NodeReply(200, body.encode(), honest.content_type)
 
-    async def _told(self, request: Request, answer: Answer, draw: Drawn) -> Answer:
+    async def _told(self, request: Request, answer: Answer, draw: InjectedFault) -> Answer:
         return draw.fault.tell(request, answer, draw.rng, await self._context(request, draw))
 
-    async def _context(self, request: Request, draw: Drawn) -> Context:
+    async def _context(self, request: Request, draw: InjectedFault) -> FaultContext:
         """What a fault needs to know of another block, or of the fork."""
         fault = draw.fault
         if fault.question is None or (fault.of_fork and self._state.fork is None):
-            return Context()
+            return FaultContext()
         other = fault.question(request, draw.rng)
         if other is None:
-            return Context()
+            return FaultContext()
         reply = await self._node(of_fork=fault.of_fork).ask(json.dumps(other).encode())
         said = _parsed(reply.body)
-        return Context(other, said if isinstance(said, dict) else {})
+        return FaultContext(other, said if isinstance(said, dict) else {})
 
-    def _node(self, *, of_fork: bool = False) -> Upstream:
+    def _node(self, *, of_fork: bool = False) -> ProxiedNode:
         """The connection to the node, or to its fork; another one after the URL was changed."""
         address = self._state.fork if of_fork else self._state.upstream
         node = self._nodes.get(of_fork)
         if node is None or node.address is not address:
             if node is not None:
                 node.close()
-            node = self._nodes[of_fork] = Upstream(address)
+            node = self._nodes[of_fork] = ProxiedNode(address)
         return node
 
     async def _hold(self, seconds: float) -> None:

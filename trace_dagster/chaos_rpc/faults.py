@@ -16,18 +16,18 @@ from trace_dagster.chaos_rpc.shapes import (
     WITH_LOGS,
     WITH_ROWS,
     Answer,
-    Change,
-    Context,
+    FaultChange,
+    FaultContext,
     Request,
 )
-from trace_dagster.chaos_rpc.transport import Reply
+from trace_dagster.chaos_rpc.transport import NodeReply
 from trace_dagster.errors import InvalidInput
 
 _Methods = frozenset[str] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ChaosFault:
     """One way to answer wrongly. At most one of ``change``, ``refuse`` and ``spoil``; with none of them, the name."""
 
     name: str
@@ -35,11 +35,11 @@ class Fault:
     description: str
     methods: _Methods = None
     """The methods it applies to; None for every one."""
-    change: Change | None = None
+    change: FaultChange | None = None
     """The false answer object."""
-    refuse: Callable[[Any, Random], Reply] | None = None
+    refuse: Callable[[Any, Random], NodeReply] | None = None
     """The HTTP answer given without asking the node."""
-    spoil: Callable[[Reply, Random], Reply] | None = None
+    spoil: Callable[[NodeReply, Random], NodeReply] | None = None
     """What becomes of the node's HTTP answer."""
     question: Callable[[Request, Random], Request | None] | None = None
     """What else must be asked first; its answer is the change's context."""
@@ -50,7 +50,7 @@ class Fault:
         """Whether requests of this method can be hit."""
         return self.methods is None or method in self.methods
 
-    def tell(self, request: Request, answer: Answer, rng: Random, context: Context) -> Answer:
+    def tell(self, request: Request, answer: Answer, rng: Random, context: FaultContext) -> Answer:
         """The false answer; the honest one where this fault cannot change it."""
         if self.change is None:
             return answer
@@ -60,8 +60,8 @@ class Fault:
             return answer  # of a shape we do not know: leave it
 
 
-def _error(code: int, message: str) -> Change:
-    def change(_request: Request, answer: Answer, _rng: Random, _context: Context) -> Answer:
+def _error(code: int, message: str) -> FaultChange:
+    def change(_request: Request, answer: Answer, _rng: Random, _context: FaultContext) -> Answer:
         kept = {key: value for key, value in answer.items() if key not in {"result", "error"}}
         return {**kept, "error": {"code": code, "message": message}}
 
@@ -69,33 +69,33 @@ def _error(code: int, message: str) -> Change:
 
 
 _TRANSPORT = (
-    Fault("http_429", "transport", "Status 429 with a JSON-RPC error 429.", refuse=transport.http_429),
-    Fault("http_429_text", "transport", "Status 429 with plain text.", refuse=transport.http_429_text),
-    Fault("http_500", "transport", "Status 500 with plain text.", refuse=transport.http_500),
-    Fault(
+    ChaosFault("http_429", "transport", "Status 429 with a JSON-RPC error 429.", refuse=transport.http_429),
+    ChaosFault("http_429_text", "transport", "Status 429 with plain text.", refuse=transport.http_429_text),
+    ChaosFault("http_500", "transport", "Status 500 with plain text.", refuse=transport.http_500),
+    ChaosFault(
         "http_500_valid_body",
         "transport",
         "Status 500 with the right answer as its body.",
         spoil=transport.http_500_valid_body,
     ),
-    Fault("reset", "transport", "The connection is reset instead of an answer."),
-    Fault("stall", "transport", "The answer is held for an hour (--stall-seconds)."),
-    Fault("delay", "transport", "The answer comes 2 s late (--delay-seconds)."),
-    Fault("malformed_json", "transport", "The body is cut short: no JSON.", spoil=transport.malformed_json),
-    Fault("wrong_id", "transport", "The right answer under another JSON-RPC id.", change=values.wrong_id),
+    ChaosFault("reset", "transport", "The connection is reset instead of an answer."),
+    ChaosFault("stall", "transport", "The answer is held for an hour (--stall-seconds)."),
+    ChaosFault("delay", "transport", "The answer comes 2 s late (--delay-seconds)."),
+    ChaosFault("malformed_json", "transport", "The body is cut short: no JSON.", spoil=transport.malformed_json),
+    ChaosFault("wrong_id", "transport", "The right answer under another JSON-RPC id.", change=values.wrong_id),
 )
 
 _ANSWERS = (
-    Fault("null_result", "answer", "The result is null.", change=values.null_result),
-    Fault("empty_list", "answer", "No rows; of a block, no transactions.", WITH_ROWS, rows.empty_list),
-    Fault("truncate_head", "answer", "The first rows are missing.", WITH_ROWS, rows.truncate_head),
-    Fault(
+    ChaosFault("null_result", "answer", "The result is null.", change=values.null_result),
+    ChaosFault("empty_list", "answer", "No rows; of a block, no transactions.", WITH_ROWS, rows.empty_list),
+    ChaosFault("truncate_head", "answer", "The first rows are missing.", WITH_ROWS, rows.truncate_head),
+    ChaosFault(
         "truncate_middle", "answer", "Rows between the first and the last are missing.", WITH_ROWS, rows.truncate_middle
     ),
-    Fault("truncate_tail", "answer", "The last rows are missing.", WITH_ROWS, rows.truncate_tail),
-    Fault("duplicate_rows", "answer", "Some rows come twice.", WITH_ROWS, rows.duplicate_rows),
-    Fault("reorder_rows", "answer", "The rows are in another order.", WITH_ROWS, rows.reorder_rows),
-    Fault(
+    ChaosFault("truncate_tail", "answer", "The last rows are missing.", WITH_ROWS, rows.truncate_tail),
+    ChaosFault("duplicate_rows", "answer", "Some rows come twice.", WITH_ROWS, rows.duplicate_rows),
+    ChaosFault("reorder_rows", "answer", "The rows are in another order.", WITH_ROWS, rows.reorder_rows),
+    ChaosFault(
         "neighbour_rows",
         "answer",
         "The answer about the block before or after.",
@@ -103,7 +103,7 @@ _ANSWERS = (
         blocks.neighbour_rows,
         question=blocks.neighbour,
     ),
-    Fault(
+    ChaosFault(
         "neighbour_rows_relabelled",
         "answer",
         "The same, under the block number that was asked for.",
@@ -111,7 +111,7 @@ _ANSWERS = (
         blocks.neighbour_rows_relabelled,
         question=blocks.neighbour,
     ),
-    Fault(
+    ChaosFault(
         "stale_fork",
         "answer",
         "The answer of a fork: --fork-upstream's, or a made-up one without the first transaction.",
@@ -120,24 +120,26 @@ _ANSWERS = (
         question=lambda request, _: request,
         of_fork=True,
     ),
-    Fault(
+    ChaosFault(
         "flip_byte",
         "answer",
         "One byte of a hash, address, topic, bloom or data is another.",
         OBJECTS | {"eth_call", "eth_getCode", "eth_getStorageAt"},
         values.flip_byte,
     ),
-    Fault(
+    ChaosFault(
         "flip_digit",
         "answer",
         "One quantity is one more or one less: gas, value, status, index, nonce, timestamp, ...",
         OBJECTS | {"eth_blockNumber", "eth_getBalance", "eth_getTransactionCount"},
         values.flip_digit,
     ),
-    Fault("removed_logs", "answer", "Some logs say removed: true.", WITH_LOGS, values.removed_logs),
-    Fault("null_hashes", "answer", "Some logs have neither block nor transaction hash.", WITH_LOGS, values.null_hashes),
-    Fault("drop_field", "answer", "One key is missing somewhere.", OBJECTS, values.drop_field),
-    Fault(
+    ChaosFault("removed_logs", "answer", "Some logs say removed: true.", WITH_LOGS, values.removed_logs),
+    ChaosFault(
+        "null_hashes", "answer", "Some logs have neither block nor transaction hash.", WITH_LOGS, values.null_hashes
+    ),
+    ChaosFault("drop_field", "answer", "One key is missing somewhere.", OBJECTS, values.drop_field),
+    ChaosFault(
         "wrong_chain_id",
         "answer",
         "Another chain's id.",
@@ -155,7 +157,7 @@ _NAMES_A_BLOCK = WITH_ROWS | {
 }
 
 
-def _errors() -> tuple[Fault, ...]:
+def _errors() -> tuple[ChaosFault, ...]:
     told: tuple[tuple[str, int, str, _Methods], ...] = (
         ("error_32000_header_not_found", -32000, "header not found", _NAMES_A_BLOCK),
         ("error_32005_limit", -32005, "limit exceeded", None),
@@ -166,18 +168,18 @@ def _errors() -> tuple[Fault, ...]:
         ("error_32603_response_too_large", -32603, "response exceeds size limit", LISTS | BLOCKS),
     )
     return tuple(
-        Fault(name, "error", f'JSON-RPC error {code} "{message}".', methods, _error(code, message))
+        ChaosFault(name, "error", f'JSON-RPC error {code} "{message}".', methods, _error(code, message))
         for name, code, message, methods in told
     )
 
 
-FAULTS: Mapping[str, Fault] = {fault.name: fault for fault in (*_TRANSPORT, *_ANSWERS, *_errors())}
+FAULTS: Mapping[str, ChaosFault] = {fault.name: fault for fault in (*_TRANSPORT, *_ANSWERS, *_errors())}
 
 USUAL = tuple(name for name in FAULTS if name != "stall")
 """What is drawn from when nothing is chosen: a stall outlasts most tests."""
 
 
-def chosen(names: Sequence[str]) -> tuple[Fault, ...]:
+def chosen(names: Sequence[str]) -> tuple[ChaosFault, ...]:
     """The faults of these names. Raises InvalidInput for one there is not."""
     unknown = sorted(set(names) - set(FAULTS))
     if unknown:

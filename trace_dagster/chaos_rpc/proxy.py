@@ -15,17 +15,17 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypedDict, Unpack
 
 from trace_dagster.chaos_rpc import wire
-from trace_dagster.chaos_rpc.client import Client
+from trace_dagster.chaos_rpc.client import ChaosClient
 from trace_dagster.chaos_rpc.state import ChaosRpc
 from trace_dagster.loopback import bound
 
-__all__ = ["ChaosRpc", "Options", "chaos_rpc", "run_foreground"]
+__all__ = ["ChaosOptions", "ChaosRpc", "chaos_rpc", "run_foreground"]
 
 BACKLOG = 1024
 SUMMARY_SECONDS = 10.0
 
 
-class Options(TypedDict, total=False):
+class ChaosOptions(TypedDict, total=False):
     """What a proxy can be told; the defaults stand in ``ChaosRpc``."""
 
     faults: Sequence[str]
@@ -38,7 +38,7 @@ class Options(TypedDict, total=False):
 
 
 @contextmanager
-def chaos_rpc(upstream_url: str | None, **options: Unpack[Options]) -> Iterator[ChaosRpc]:
+def chaos_rpc(upstream_url: str | None, **options: Unpack[ChaosOptions]) -> Iterator[ChaosRpc]:
     """A running proxy on a free port, in a thread; it is closed at the end of the block.
 
     Without a URL it answers 502 until ``upstream_url`` is set.
@@ -99,7 +99,7 @@ def _listen(proxy: ChaosRpc, port: int) -> socket.socket:
 async def _serving(proxy: ChaosRpc, listener: socket.socket) -> AsyncIterator[None]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.CancelledError):  # the proxy ends; Python 3.11 would print each such connection
-            await Client(proxy, reader, writer).serve()
+            await ChaosClient(proxy, reader, writer).serve()
 
     server = await asyncio.start_server(serve, sock=listener, backlog=BACKLOG, limit=wire.READ_AHEAD_BYTES)
     try:

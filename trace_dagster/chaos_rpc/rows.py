@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from random import Random
 
-from trace_dagster.chaos_rpc.shapes import Answer, Context, Request, rows_of, with_rows
+from trace_dagster.chaos_rpc.shapes import Answer, FaultContext, Request, rows_of, with_rows
 
 
-def empty_list(request: Request, answer: Answer, _rng: Random, _context: Context) -> Answer:
+def empty_list(request: Request, answer: Answer, _rng: Random, _context: FaultContext) -> Answer:
     return with_rows(request, answer, []) if rows_of(request, answer) else answer
 
 
-def truncate_head(request: Request, answer: Answer, rng: Random, _context: Context) -> Answer:
+def truncate_head(request: Request, answer: Answer, rng: Random, _context: FaultContext) -> Answer:
     rows = rows_of(request, answer)
     return with_rows(request, answer, rows[rng.randint(1, len(rows)) :]) if rows else answer
 
 
-def truncate_middle(request: Request, answer: Answer, rng: Random, _context: Context) -> Answer:
+def truncate_middle(request: Request, answer: Answer, rng: Random, _context: FaultContext) -> Answer:
     """The first and the last row stay."""
     rows = rows_of(request, answer)
     if len(rows) < 3:
@@ -26,12 +26,12 @@ def truncate_middle(request: Request, answer: Answer, rng: Random, _context: Con
     return with_rows(request, answer, rows[:start] + rows[end:])
 
 
-def truncate_tail(request: Request, answer: Answer, rng: Random, _context: Context) -> Answer:
+def truncate_tail(request: Request, answer: Answer, rng: Random, _context: FaultContext) -> Answer:
     rows = rows_of(request, answer)
     return with_rows(request, answer, rows[: -rng.randint(1, len(rows))]) if rows else answer
 
 
-def duplicate_rows(request: Request, answer: Answer, rng: Random, _context: Context) -> Answer:
+def duplicate_rows(request: Request, answer: Answer, rng: Random, _context: FaultContext) -> Answer:
     """Each duplicate follows its row."""
     rows = rows_of(request, answer)
     if not rows:
@@ -40,7 +40,7 @@ def duplicate_rows(request: Request, answer: Answer, rng: Random, _context: Cont
     return with_rows(request, answer, [row for i, row in enumerate(rows) for _ in range(1 + (i in twice))])
 
 
-def reorder_rows(request: Request, answer: Answer, rng: Random, _context: Context) -> Answer:
+def reorder_rows(request: Request, answer: Answer, rng: Random, _context: FaultContext) -> Answer:
     rows = rows_of(request, answer)
     shuffled = rng.sample(rows, len(rows))
     if shuffled == rows:

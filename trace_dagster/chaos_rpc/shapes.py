@@ -36,7 +36,7 @@ _NUMBER = re.compile(r"0x[0-9a-fA-F]{1,16}")  # a hash is longer
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class FaultContext:
     """What a fault may look at besides the honest answer: another question, and what was said to it."""
 
     other: Request | None = None
@@ -48,7 +48,7 @@ class Context:
         return (self.said or {}).get("result")
 
 
-Change = Callable[[Request, Answer, Random, Context], Answer]
+FaultChange = Callable[[Request, Answer, Random, FaultContext], Answer]
 """(request, honest answer, rng, context) -> the false answer; the honest one where it cannot be changed."""
 
 

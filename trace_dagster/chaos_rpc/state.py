@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from trace_dagster.chaos_rpc.draws import Draws
-from trace_dagster.chaos_rpc.faults import USUAL, Fault, chosen
+from trace_dagster.chaos_rpc.faults import USUAL, ChaosFault, chosen
+from trace_dagster.chaos_rpc.proxied_node import NodeAddress
+from trace_dagster.chaos_rpc.seeded_random import RequestRandom
 from trace_dagster.chaos_rpc.shapes import Request
-from trace_dagster.chaos_rpc.upstream import Address
 from trace_dagster.errors import InvalidInput
 from trace_dagster.loopback import HOST
 
@@ -19,10 +19,10 @@ DELAY_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class InjectedFault:
     """A request's fault and its chance."""
 
-    fault: Fault
+    fault: ChaosFault
     rng: Random
 
 
@@ -46,7 +46,7 @@ class ChaosRpc:
         self.upstream_url = upstream_url
         self.faults = faults
         self.rate = rate
-        self.fork = None if fork_url is None else Address.of(fork_url)
+        self.fork = None if fork_url is None else NodeAddress.of(fork_url)
         self.held_seconds = {"stall": stall_seconds, "delay": delay_seconds}
         self.port = 0
         self.requests = 0
@@ -54,7 +54,7 @@ class ChaosRpc:
         self.injected: Counter[str] = Counter()
         """False answers by fault's name."""
         self._methods = frozenset(methods) if methods else None
-        self._draws = Draws(seed)
+        self._random = RequestRandom(seed)
 
     @property
     def url(self) -> str:
@@ -68,7 +68,7 @@ class ChaosRpc:
 
     @upstream_url.setter
     def upstream_url(self, url: str | None) -> None:
-        self.upstream = None if url is None else Address.of(url)
+        self.upstream = None if url is None else NodeAddress.of(url)
         self._upstream_url = url
 
     @property
@@ -91,17 +91,17 @@ class ChaosRpc:
             raise InvalidInput("a rate lies between 0 and 1", rate=rate)
         self._rate = rate
 
-    def draw(self, request: Request) -> Drawn | None:
+    def fault_for(self, request: Request) -> InjectedFault | None:
         """The next request's fault, or None for an honest answer."""
         self.requests += 1
         method = request.get("method")
         if self._methods is not None and method not in self._methods:
             return None
-        rng = self._draws.next(request)
+        rng = self._random.of_request(request)
         if rng.random() >= self._rate:
             return None
         applicable = [fault for fault in self._faults if fault.applies_to(method)]
-        return Drawn(rng.choice(applicable), rng) if applicable else None
+        return InjectedFault(rng.choice(applicable), rng) if applicable else None
 
     def summary(self) -> str:
         """One line: how many requests, which faults."""

@@ -11,7 +11,7 @@ JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class NodeReply:
     """One HTTP answer."""
 
     status: int
@@ -19,29 +19,29 @@ class Reply:
     content_type: str = JSON
 
 
-def http_429(request: Any, _rng: Random) -> Reply:
+def http_429(request: Any, _rng: Random) -> NodeReply:
     """As providers that speak JSON-RPC say it; engines may take the code in the body for a reason to wait."""
-    return Reply(429, json.dumps(_refused(request, 429, "Too Many Requests")).encode())
+    return NodeReply(429, json.dumps(_refused(request, 429, "Too Many Requests")).encode())
 
 
-def http_429_text(_request: Any, _rng: Random) -> Reply:
-    return Reply(429, b"rate limit exceeded", "text/plain")
+def http_429_text(_request: Any, _rng: Random) -> NodeReply:
+    return NodeReply(429, b"rate limit exceeded", "text/plain")
 
 
-def http_500(_request: Any, _rng: Random) -> Reply:
-    return Reply(500, b"internal server error", "text/plain")
+def http_500(_request: Any, _rng: Random) -> NodeReply:
+    return NodeReply(500, b"internal server error", "text/plain")
 
 
-def http_500_valid_body(honest: Reply, _rng: Random) -> Reply:
-    return Reply(500, honest.body, honest.content_type)
+def http_500_valid_body(honest: NodeReply, _rng: Random) -> NodeReply:
+    return NodeReply(500, honest.body, honest.content_type)
 
 
-def malformed_json(honest: Reply, rng: Random) -> Reply:
+def malformed_json(honest: NodeReply, rng: Random) -> NodeReply:
     """Cut short: no proper part of a JSON object or list is JSON."""
     body = honest.body.strip()
     if body[:1] not in {b"{", b"["}:
         return honest
-    return Reply(honest.status, body[: rng.randint(1, len(body) - 1)], honest.content_type)
+    return NodeReply(honest.status, body[: rng.randint(1, len(body) - 1)], honest.content_type)
 
 
 def _refused(request: Any, code: int, message: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from trace_dagster.chaos_rpc.shapes import (
     Answer,
-    Context,
+    FaultContext,
     Path,
     Request,
     at,
@@ -55,16 +55,16 @@ _DATA = re.compile(r"0x(?:[0-9a-fA-F]{2}){4,}")
 _QUANTITY = re.compile(r"0x(?:0|[1-9a-fA-F][0-9a-fA-F]*)")
 
 
-def null_result(_request: Request, answer: Answer, _rng: Random, _context: Context) -> Answer:
+def null_result(_request: Request, answer: Answer, _rng: Random, _context: FaultContext) -> Answer:
     return with_result(answer, None) if "result" in answer else answer
 
 
-def wrong_id(_request: Request, answer: Answer, rng: Random, _context: Context) -> Answer:
+def wrong_id(_request: Request, answer: Answer, rng: Random, _context: FaultContext) -> Answer:
     identity = answer.get("id")
     return {**answer, "id": (identity if isinstance(identity, int) else 0) + rng.randint(1, 1000)}
 
 
-def wrong_chain_id(request: Request, answer: Answer, rng: Random, _context: Context) -> Answer:
+def wrong_chain_id(request: Request, answer: Answer, rng: Random, _context: FaultContext) -> Answer:
     if not isinstance(answer.get("result"), str):
         return answer
     write: Callable[[int], str] = hex if request["method"] == "eth_chainId" else str
@@ -72,7 +72,7 @@ def wrong_chain_id(request: Request, answer: Answer, rng: Random, _context: Cont
     return with_result(answer, rng.choice([other for other in others if other != answer["result"]]))
 
 
-def flip_byte(_request: Request, answer: Answer, rng: Random, _context: Context) -> Answer:
+def flip_byte(_request: Request, answer: Answer, rng: Random, _context: FaultContext) -> Answer:
     """One byte of one field that holds four or more: a hash, an address, a topic, data, a bloom."""
 
     def another(text: str) -> str:
@@ -83,7 +83,7 @@ def flip_byte(_request: Request, answer: Answer, rng: Random, _context: Context)
     return _with_one_leaf(answer, rng, _is_data, another)
 
 
-def flip_digit(_request: Request, answer: Answer, rng: Random, _context: Context) -> Answer:
+def flip_digit(_request: Request, answer: Answer, rng: Random, _context: FaultContext) -> Answer:
     """One quantity, one more or one less, never below zero; a status becomes the other one."""
 
     def another(value: Any) -> Any:
@@ -94,7 +94,7 @@ def flip_digit(_request: Request, answer: Answer, rng: Random, _context: Context
     return _with_one_leaf(answer, rng, _is_quantity, another)
 
 
-def drop_field(_request: Request, answer: Answer, rng: Random, _context: Context) -> Answer:
+def drop_field(_request: Request, answer: Answer, rng: Random, _context: FaultContext) -> Answer:
     """One key of one object, however deep."""
     result = answer.get("result")
     found = [(path, key) for path in objects(result) for key in at(result, path)]
@@ -106,11 +106,11 @@ def drop_field(_request: Request, answer: Answer, rng: Random, _context: Context
     )
 
 
-def removed_logs(_request: Request, answer: Answer, rng: Random, _context: Context) -> Answer:
+def removed_logs(_request: Request, answer: Answer, rng: Random, _context: FaultContext) -> Answer:
     return _with_some_logs(answer, rng, lambda log: {**log, "removed": True})
 
 
-def null_hashes(_request: Request, answer: Answer, rng: Random, _context: Context) -> Answer:
+def null_hashes(_request: Request, answer: Answer, rng: Random, _context: FaultContext) -> Answer:
     return _with_some_logs(answer, rng, lambda log: {**log, "blockHash": None, "transactionHash": None})
 
 

@@ -12,7 +12,6 @@ from random import Random
 import rlp
 
 from trace_dagster.devchain.actions import VALIDATORS, Actions
-from trace_dagster.devchain.books import Books
 from trace_dagster.devchain.constants import (
     BASE_FEE_WEI,
     BLOCKS_PER_EPOCH,
@@ -35,7 +34,8 @@ from trace_dagster.devchain.crypto import (
     keccak,
     list_root,
 )
-from trace_dagster.devchain.transactions import Call, DevTransaction, Log, encode_receipt, sign
+from trace_dagster.devchain.ledger import Ledger
+from trace_dagster.devchain.transactions import DevCall, DevLog, DevTransaction, encode_receipt, sign
 
 ACCOUNTS = 60
 _EMPTY_EVERY = 11
@@ -43,7 +43,7 @@ _EMPTY_EVERY = 11
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class DevBlock:
     """A block with everything a node would tell about it. Amounts in wei, times in seconds."""
 
     number: int
@@ -78,15 +78,15 @@ class DevChain:
 
     def __init__(self, seed: int, blocks: int = 0) -> None:
         self.seed = seed
-        self.blocks: list[Block] = []
-        self.books = Books()
+        self.blocks: list[DevBlock] = []
+        self.ledger = Ledger()
         self.numbers: dict[bytes, int] = {}
         """Block number by block hash."""
         self.locations: dict[bytes, tuple[int, int]] = {}
         """(block, index) by transaction hash."""
         self._accounts = [Account(f"devchain/{seed}/{index}") for index in range(ACCOUNTS)]
         self._system = Account(f"devchain/{seed}/system")
-        self._actions = Actions(self.books, self._accounts)
+        self._actions = Actions(self.ledger, self._accounts)
         self._native_supply: list[int] = []
         self._announced = 0
         self._epoch = 1
@@ -107,11 +107,11 @@ class DevChain:
         while len(self.blocks) < blocks:
             self.mine()
 
-    def mine(self) -> Block:
+    def mine(self) -> DevBlock:
         """Append the next block."""
         number = len(self.blocks)
         rng = Random(f"devchain/{self.seed}/{number}")  # noqa: S311  (determinism is the point)
-        self.books.open_block()
+        self.ledger.open_block()
         transactions = self._transactions(rng, number)
         block = _assemble(number, self.blocks[-1].hash if self.blocks else bytes(32), transactions, rng)
         self.blocks.append(block)
@@ -149,12 +149,12 @@ class DevChain:
             found.append(sign(kind, sender, call, tip=rng.randrange(10**9, 10**10), salt=rng.randbytes(32)))
         return found
 
-    def _reward(self, rng: Random, number: int) -> Call:
+    def _reward(self, rng: Random, number: int) -> DevCall:
         """The block reward, and now and then a new validator or epoch."""
         validator = rng.randrange(1, VALIDATORS + 1)
         epoch = number // BLOCKS_PER_EPOCH + 1
         logs = [
-            Log(
+            DevLog(
                 STAKING,
                 (VALIDATOR_REWARDED, _uint(validator), self._system.address.rjust(32, b"\x00")),
                 _uint(REWARD_WEI) + _uint(epoch),
@@ -163,20 +163,20 @@ class DevChain:
         if self._announced < VALIDATORS:
             self._announced += 1
             authority = self._accounts[self._announced % ACCOUNTS].address.rjust(32, b"\x00")
-            logs.append(Log(STAKING, (VALIDATOR_CREATED, _uint(self._announced), authority), _uint(10**17)))
+            logs.append(DevLog(STAKING, (VALIDATOR_CREATED, _uint(self._announced), authority), _uint(10**17)))
         if epoch > self._epoch:
-            logs.append(Log(STAKING, (EPOCH_CHANGED,), _uint(self._epoch) + _uint(epoch)))
+            logs.append(DevLog(STAKING, (EPOCH_CHANGED,), _uint(self._epoch) + _uint(epoch)))
             self._epoch = epoch
         data = bytes.fromhex("791bdcf3") + self._accounts[validator].address.rjust(32, b"\x00")
-        return Call(STAKING, value=REWARD_WEI, input=data, gas_used=0, logs=tuple(logs), free=True)
+        return DevCall(STAKING, value=REWARD_WEI, input=data, gas_used=0, logs=tuple(logs), free=True)
 
-    def _supply_after(self, block: Block) -> int:
+    def _supply_after(self, block: DevBlock) -> int:
         before = self._native_supply[-1] if self._native_supply else GENESIS_SUPPLY_WEI
         rewards = sum(transaction.call.value for transaction in block.transactions if transaction.call.free)
         return before + rewards - block.gas_used * BASE_FEE_WEI
 
 
-def _assemble(number: int, parent: bytes, transactions: list[DevTransaction], rng: Random) -> Block:
+def _assemble(number: int, parent: bytes, transactions: list[DevTransaction], rng: Random) -> DevBlock:
     cumulative, receipts, blooms = 0, [], []
     for transaction in transactions:
         cumulative += transaction.gas_used
@@ -196,7 +196,7 @@ def _assemble(number: int, parent: bytes, transactions: list[DevTransaction], rn
         "mix_hash": rng.randbytes(32),
     }
     encoded_header = encode_header(number, **header)  # type: ignore[arg-type]
-    return Block(
+    return DevBlock(
         number=number,
         hash=keccak(encoded_header),
         transactions=tuple(transactions),

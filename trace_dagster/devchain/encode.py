@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trace_dagster.devchain.chain import Block
+from trace_dagster.devchain.chain import DevBlock
 from trace_dagster.devchain.constants import BASE_FEE_WEI, CHAIN_ID, GAS_LIMIT
 from trace_dagster.devchain.crypto import (
     EMPTY_LIST_HASH,
@@ -12,12 +12,12 @@ from trace_dagster.devchain.crypto import (
     EMPTY_TRIE_ROOT,
     contract_address,
 )
-from trace_dagster.devchain.transactions import DevTransaction, Log
+from trace_dagster.devchain.transactions import DevLog, DevTransaction
 
 Json = dict[str, Any]
 
 
-def block_json(block: Block, *, full: bool) -> Json:
+def block_json(block: DevBlock, *, full: bool) -> Json:
     """``eth_getBlockByNumber``."""
     transactions: list[Any] = (
         [transaction_json(block, index) for index in range(len(block.transactions))]
@@ -55,7 +55,7 @@ def block_json(block: Block, *, full: bool) -> Json:
     }
 
 
-def transaction_json(block: Block, index: int) -> Json:
+def transaction_json(block: DevBlock, index: int) -> Json:
     """``eth_getTransactionByHash``, and the items of a full block."""
     transaction = block.transactions[index]
     v, r, s = transaction.signature
@@ -91,7 +91,7 @@ def transaction_json(block: Block, index: int) -> Json:
     return found
 
 
-def receipts_json(block: Block) -> list[Json]:
+def receipts_json(block: DevBlock) -> list[Json]:
     """``eth_getBlockReceipts``."""
     found, cumulative, log_index = [], 0, 0
     for index, transaction in enumerate(block.transactions):
@@ -122,7 +122,7 @@ def receipts_json(block: Block) -> list[Json]:
     return found
 
 
-def log_json(block: Block, index: int, log_index: int, transaction: DevTransaction, log: Log) -> Json:
+def log_json(block: DevBlock, index: int, log_index: int, transaction: DevTransaction, log: DevLog) -> Json:
     """The items of ``eth_getLogs``."""
     return {
         "address": _hex(log.address),
@@ -138,7 +138,7 @@ def log_json(block: Block, index: int, log_index: int, transaction: DevTransacti
     }
 
 
-def traces_json(block: Block) -> list[Json]:
+def traces_json(block: DevBlock) -> list[Json]:
     """``debug_traceBlockByNumber`` with ``callTracer``."""
     return [
         {"txHash": _hex(transaction.hash), "result": _root_frame(transaction)} for transaction in block.transactions

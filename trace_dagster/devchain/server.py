@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import Any
 
-from trace_dagster.devchain.chain import Block, DevChain
+from trace_dagster.devchain.chain import DevBlock, DevChain
 from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.devchain.encode import block_json, receipts_json, traces_json, transaction_json
 
@@ -23,7 +23,7 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-class RpcError(Exception):
+class DevRpcError(Exception):
     """A JSON-RPC error answer."""
 
     def __init__(self, code: int, message: str) -> None:
@@ -31,7 +31,7 @@ class RpcError(Exception):
         self.code = code
 
 
-class Methods:
+class DevNodeMethods:
     """The node's methods; each returns encoded JSON."""
 
     def __init__(self, chain: DevChain) -> None:
@@ -60,16 +60,16 @@ class Methods:
         identity = b"null"
         try:
             if not isinstance(request, dict):
-                raise RpcError(-32600, "Invalid request")
+                raise DevRpcError(-32600, "Invalid request")
             identity = _dump(_identity(request.get("id")))
             method = self._table.get(str(request.get("method")))
             if method is None:
-                raise RpcError(-32601, "Method not supported")
+                raise DevRpcError(-32601, "Method not supported")
             parameters = request.get("params") or []
             if not isinstance(parameters, list):
-                raise RpcError(-32602, "Invalid params")
+                raise DevRpcError(-32602, "Invalid params")
             return b'{"jsonrpc":"2.0","id":' + identity + b',"result":' + method(parameters) + b"}"
-        except RpcError as error:
+        except DevRpcError as error:
             body = {"code": error.code, "message": str(error)}
         except (ValueError, TypeError, IndexError, KeyError, AttributeError):
             body = {"code": -32602, "message": "Invalid params"}
@@ -99,10 +99,10 @@ class Methods:
     def _trace_block(self, parameters: list[Any]) -> bytes:
         tracer = (parameters[1] if len(parameters) > 1 else {}).get("tracer")
         if tracer != "callTracer":
-            raise RpcError(-32602, "only callTracer is supported")
+            raise DevRpcError(-32602, "only callTracer is supported")
         number = self._number(parameters[0])
         if number is None:
-            raise RpcError(-32602, "Block requested not found")
+            raise DevRpcError(-32602, "Block requested not found")
         return self._traces(number)
 
     def _transaction(self, parameters: list[Any]) -> bytes:
@@ -124,11 +124,11 @@ class Methods:
                 self._number(query.get("toBlock", "latest")),
             )
         if first is None or last is None:
-            raise RpcError(-32602, "Block requested not found")
+            raise DevRpcError(-32602, "Block requested not found")
         if first > last:
-            raise RpcError(-32602, "invalid block range")
+            raise DevRpcError(-32602, "invalid block range")
         if last - first > MAX_LOG_BLOCKS:
-            raise RpcError(-32602, "block range too large")
+            raise DevRpcError(-32602, "block range too large")
         wanted = _LogFilter(query)
         found = [encoded for n in range(first, last + 1) for log, encoded in self._logs(n) if wanted.matches(log)]
         return b"[" + b",".join(found) + b"]"
@@ -152,7 +152,7 @@ class _LogFilter:
 
 def application(chain: DevChain) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """The ASGI application: POST anything is JSON-RPC, GET is the health check."""
-    methods = Methods(chain)
+    methods = DevNodeMethods(chain)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -174,7 +174,7 @@ async def grow(chain: DevChain, interval_seconds: float) -> None:
         chain.mine()
 
 
-def _reply(methods: Methods, body: bytes) -> bytes:
+def _reply(methods: DevNodeMethods, body: bytes) -> bytes:
     try:
         request = json.loads(body)
     except (ValueError, RecursionError):
@@ -206,7 +206,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 
 def _block_logs(chain: DevChain) -> Callable[[int], list[tuple[dict[str, Any], bytes]]]:
     def logs(number: int) -> list[tuple[dict[str, Any], bytes]]:
-        block: Block = chain.blocks[number]
+        block: DevBlock = chain.blocks[number]
         return [(log, _dump(log)) for receipt in receipts_json(block) for log in receipt["logs"]]
 
     return logs
@@ -222,19 +222,19 @@ def _identity(value: Any) -> Any:
     """A request's id: text or a finite number; anything else is no JSON-RPC id."""
     if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    raise RpcError(-32600, "Invalid request")
+    raise DevRpcError(-32600, "Invalid request")
 
 
 def _quantity(value: Any) -> int:
     if not isinstance(value, str) or not value.startswith("0x"):
-        raise RpcError(-32602, "Invalid params")
+        raise DevRpcError(-32602, "Invalid params")
     return int(value, 16)
 
 
 def _bytes32(value: Any) -> bytes:
     data = bytes.fromhex(str(value).removeprefix("0x"))
     if len(data) != 32:
-        raise RpcError(-32602, "Invalid params")
+        raise DevRpcError(-32602, "Invalid params")
     return data
 
 

@@ -12,7 +12,7 @@ from trace_dagster.devchain.crypto import Account, keccak, logs_bloom
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class DevLog:
     """One event."""
 
     address: bytes
@@ -26,7 +26,7 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class DevFrame:
     """A call below the root frame."""
 
     to: bytes
@@ -38,7 +38,7 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class DevCall:
     """What a transaction asks for and what comes of it."""
 
     to: bytes | None
@@ -46,8 +46,8 @@ class Call:
     input: bytes = b""
     gas_used: int = 21_000
     success: bool = True
-    logs: tuple[Log, ...] = ()
-    frames: tuple[Frame, ...] = ()
+    logs: tuple[DevLog, ...] = ()
+    frames: tuple[DevFrame, ...] = ()
     output: bytes = b""
     free: bool = False
     """A system transaction: it pays no gas."""
@@ -60,7 +60,7 @@ class DevTransaction:
     kind: int
     sender: bytes
     nonce: int
-    call: Call
+    call: DevCall
     gas_limit: int
     tip: int
     fee_cap: int
@@ -83,7 +83,7 @@ class DevTransaction:
         return 0 if self.call.free else self.call.gas_used
 
     @property
-    def logs(self) -> tuple[Log, ...]:
+    def logs(self) -> tuple[DevLog, ...]:
         """A failed transaction emits none."""
         return self.call.logs if self.call.success else ()
 
@@ -95,7 +95,7 @@ AUTHORIZATION_GAS = 25_000
 """EIP-7702, for each authorization."""
 
 
-def sign(kind: int, account: Account, call: Call, *, tip: int, salt: bytes) -> DevTransaction:
+def sign(kind: int, account: Account, call: DevCall, *, tip: int, salt: bytes) -> DevTransaction:
     """Build, sign and encode; takes the account's next nonce, and one more for its own authorization."""
     extra_gas = {1: ACCESS_LIST_GAS, 4: ACCESS_LIST_GAS + AUTHORIZATION_GAS}.get(kind, 0)
     call = replace(call, gas_used=call.gas_used + extra_gas)
@@ -141,7 +141,7 @@ def _envelope(kind: int, fields: list[Any]) -> bytes:
 def _fields(
     kind: int,
     nonce: int,
-    call: Call,
+    call: DevCall,
     gas_limit: int,
     tip: int,
     fee_cap: int,
@@ -157,7 +157,7 @@ def _fields(
     return common if kind == 2 else [*common, authorizations]
 
 
-def _authorization(account: Account, call: Call) -> list[Any]:
+def _authorization(account: Account, call: DevCall) -> list[Any]:
     """EIP-7702: [chain_id, address, nonce, y_parity, r, s], signed over 0x05 || rlp(first three)."""
     fields: list[Any] = [CHAIN_ID, call.to or b"", account.nonce]
     return [*fields, *account.sign(keccak(b"\x05" + rlp.encode(fields)))]

@@ -12,22 +12,22 @@ from trace_dagster.devchain.constants import ZERO_ADDRESS
 
 
 @dataclass(slots=True)
-class _Entries:
+class _BlockChanges:
     balances: list[tuple[bytes, bytes, int]] = field(default_factory=list)
     stakes: list[tuple[int, int]] = field(default_factory=list)
 
 
-class Books:
+class Ledger:
     """A journal of changes per block, and the current state the next action may draw on."""
 
     def __init__(self) -> None:
-        self._journal: list[_Entries] = []
+        self._journal: list[_BlockChanges] = []
         self.current: dict[bytes, dict[bytes, int]] = defaultdict(lambda: defaultdict(int))
         self.staked: dict[tuple[int, bytes], int] = defaultdict(int)
 
     def open_block(self) -> None:
         """Start the next block's page."""
-        self._journal.append(_Entries())
+        self._journal.append(_BlockChanges())
 
     def move(self, token: bytes, source: bytes, target: bytes, amount: int) -> None:
         """Move tokens; the zero address is the outside, so from it is a mint and to it a burn."""

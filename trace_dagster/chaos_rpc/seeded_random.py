@@ -11,7 +11,7 @@ from trace_dagster.chaos_rpc.shapes import Request
 REMEMBERED_REQUESTS = 1_000_000
 
 
-class Draws:
+class RequestRandom:
     """A generator per request, made of the seed, the question, and how often it was asked before.
 
     So a run repeats whatever the timing, and a client that asks again gets another draw.
@@ -21,7 +21,7 @@ class Draws:
         self._seed = seed
         self._asked: dict[bytes, int] = {}
 
-    def next(self, request: Request) -> Random:
+    def of_request(self, request: Request) -> Random:
         """The request's own generator."""
         question = json.dumps([request.get("method"), request.get("params")], sort_keys=True)
         key = blake2b(question.encode(), digest_size=8).digest()

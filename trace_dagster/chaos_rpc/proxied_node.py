@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from trace_dagster.chaos_rpc.transport import JSON, Reply
+from trace_dagster.chaos_rpc.transport import JSON, NodeReply
 from trace_dagster.chaos_rpc.wire import READ_AHEAD_BYTES, HttpHead, read_body, read_head
 from trace_dagster.errors import InvalidInput
 
@@ -21,7 +21,7 @@ _LOST = (OSError, asyncio.IncompleteReadError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class NodeAddress:
     """Where requests go, taken apart once."""
 
     host: str = field(repr=False)
@@ -31,7 +31,7 @@ class Address:
     """Every request's head, up to the value of content-length."""
 
     @classmethod
-    def of(cls, url: str) -> Address:
+    def of(cls, url: str) -> NodeAddress:
         """Raises InvalidInput for what is no http(s) URL; it is not shown."""
         try:
             parts = urlsplit(url)
@@ -45,14 +45,14 @@ class Address:
         return cls(parts.hostname, port or (443 if tls else 80), tls, _head(parts))
 
 
-class Upstream:
+class ProxiedNode:
     """One connection to a node, opened when needed and again when it was lost."""
 
-    def __init__(self, address: Address | None) -> None:
+    def __init__(self, address: NodeAddress | None) -> None:
         self.address = address
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, body: bytes) -> Reply:
+    async def ask(self, body: bytes) -> NodeReply:
         """The node's answer; 502 when it gives none."""
         if self._streams is not None:  # a kept connection may have been closed meanwhile
             try:
@@ -63,7 +63,7 @@ class Upstream:
             return await self._ask_once(body)
         except _LOST:
             self.close()
-            return Reply(502, b"the node does not answer", "text/plain")
+            return NodeReply(502, b"the node does not answer", "text/plain")
 
     def close(self) -> None:
         """Ends the connection, if there is one."""
@@ -71,7 +71,7 @@ class Upstream:
             self._streams[1].transport.abort()  # nothing is under way; a close would wait for TLS to say goodbye
             self._streams = None
 
-    async def _ask_once(self, body: bytes) -> Reply:
+    async def _ask_once(self, body: bytes) -> NodeReply:
         if self.address is None:
             raise ConnectionRefusedError("there is no node yet")
         if self._streams is None:
@@ -85,7 +85,7 @@ class Upstream:
             found = b"" if head.status in {204, 304} else await read_body(reader, head, until_end=True)
         if not head.keeps_open or not {"content-length", "transfer-encoding"} & set(head.headers):
             self.close()
-        return Reply(head.status, found, head.headers.get("content-type", JSON))
+        return NodeReply(head.status, found, head.headers.get("content-type", JSON))
 
 
 async def _final_head(reader: asyncio.StreamReader) -> HttpHead:
@@ -96,7 +96,7 @@ async def _final_head(reader: asyncio.StreamReader) -> HttpHead:
     raise ConnectionResetError("the node closed the connection")
 
 
-async def _connected(address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connected(address: NodeAddress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     context = _tls_context() if address.tls else None
     return await asyncio.open_connection(address.host, address.port, ssl=context, limit=READ_AHEAD_BYTES)
 
