@@ -229,7 +229,7 @@ def _is_gateway(process: psutil.Process) -> bool:
 
 def _bring_all_in(order: Order) -> None:
     """In the child: says when each range was committed."""
-    memory.prepare()
+    memory.tune_memory()
     runtime = Runtime(settings_from(os.environ))
 
     def bring(each: tuple[BlockRange, StreamSpec]) -> float:

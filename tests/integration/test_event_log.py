@@ -32,7 +32,7 @@ from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.utils import DagsterPostgresException
 
-from trace_dagster.dagster_instance.event_log import on_the_way
+from trace_dagster.dagster_instance.event_log import step_end_follows
 from trace_dagster.dagster_instance.storage import SCHEMA, TraceDagsterStorage
 from trace_dagster.lite.postgres import dsn
 
@@ -209,7 +209,7 @@ def test_a_commit_is_stored_with_the_steps_end(grouped, stock, postgres_url):
     events = [start, output, made, checked, success]
     grouped.store_event(start)
     grouped.store_event(output)
-    with on_the_way():
+    with step_end_follows():
         grouped.store_event(made)
         grouped.store_event(checked)
     assert len(rows(postgres_url, EVENTS, SCHEMA)) == 1, "the step's end is about to follow"
@@ -224,7 +224,7 @@ def test_a_commit_is_stored_with_the_steps_end(grouped, stock, postgres_url):
 def test_a_step_does_not_succeed_without_its_commit(grouped, postgres_url):
     made = of_partition("r1\x00", 1)[2]
     success = of_partition("r2", 2)[-2]
-    with on_the_way():
+    with step_end_follows():
         grouped.store_event(made)
     with pytest.raises(ValueError, match="NUL"):
         grouped.store_event(success)

@@ -1,14 +1,14 @@
-"""Dagster's event log, written in groups: threads that store events at the same time share transactions.
+"""Dagster's event log with group commit: threads that store events at the same time share transactions.
 
-A range has five events, and dagster-postgres spends one to three transactions on each. Here whoever finds nobody
-writing writes for all who wait, as databases commit in groups. An event is stored when
-:meth:`GroupedEventLog.store_event` returns, as ever, but for what a step says on the way to its next event: that is
-stored before it, at the latest the end of the step. A group that cannot be stored is stored one by one, so that an
-event's error is its own thread's.
+A range has five events, and dagster-postgres uses one to three transactions for each. Here the first thread that finds
+no other thread writing stores the events of all waiting threads. When :meth:`GroupedEventLog.store_event` returns, the
+event is stored. The exceptions are events that the same step follows with another event at once: they are stored before
+that event, at the latest with the end of the step. If a group cannot be stored, its events are stored one by one, so
+that an error is raised only in the thread whose event caused it.
 
-Dagster's readers remember the highest event number they saw and never look below it. So numbers are given in a
-statement that commits itself, as in Dagster's own log: one that waited for an asset's row in the same transaction would
-come to light behind higher ones of another process, and a backfill would never learn of it.
+Dagster's readers remember the highest event number they saw and never read below it. Therefore the insert that assigns
+numbers commits by itself, as in Dagster's own log. If it waited for an asset's row in the same transaction, its numbers
+could become visible after higher numbers of another process, and a backfill would miss these events.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import psycopg2
 
 os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
-"""Dagster looks here whether a log takes events in batches; without it a run's planned partitions come one by one."""
+"""Dagster reads this to decide if it stores events in batches. Without it, each planned partition is stored alone."""
 
 os.environ.setdefault("ASSET_BACKFILL_CURSOR_OFFSET", "1000")
-"""How far below the highest number a backfill looks again: numbers of runs at once are not committed in their order."""
+"""How far below the highest number a backfill reads again: concurrent runs do not commit in the order of numbers."""
 
-_ON_THE_WAY = {DagsterEventType.STEP_OUTPUT, DagsterEventType.HANDLED_OUTPUT}
-"""The step's next event is about to follow: nobody waits for these alone."""
+_FOLLOWED_BY_ANOTHER = {DagsterEventType.STEP_OUTPUT, DagsterEventType.HANDLED_OUTPUT}
+"""Another event of the step follows these at once, so no thread waits for them alone."""
 
 _step = threading.local()
-"""Of each thread: whether the end of its step is about to follow."""
+"""``is_ending`` of each thread: whether the end of its step follows at once."""
 
 _CHECK_KEY = ("asset_key", "check_name", "run_id", "partition")
 """The columns of the unique index over check executions."""
@@ -62,7 +62,7 @@ _ASSET_VALUES = ("last_materialization", "last_run_id", "last_materialization_ti
 
 
 def _upsert(table: Table, key: Sequence[str], values: Sequence[str]) -> str:
-    """As text: SQLAlchemy keeps no compiled form of an upsert, compiling is half of what a check costs."""
+    """Return the upsert as SQL text: SQLAlchemy caches no compiled upserts, and compiling is half of a check's cost."""
     insert = postgresql.insert(table)
     changed = {name: insert.excluded[name] for name in values}
     statement = insert.inline().on_conflict_do_update(index_elements=list(key), set_=changed)
@@ -74,8 +74,8 @@ _ASSET_UPSERT = _upsert(AssetKeyTable, ["asset_key"], _ASSET_VALUES)
 
 
 @contextmanager
-def on_the_way() -> Iterator[None]:
-    """What a thread says of its step inside is followed by the step's end at once: that waits for it, nobody else."""
+def step_end_follows() -> Iterator[None]:
+    """Store events of the block together with the end of this thread's step, which must follow at once."""
     _step.is_ending = True
     try:
         yield
@@ -83,67 +83,69 @@ def on_the_way() -> Iterator[None]:
         _step.is_ending = False
 
 
-def _is_on_the_way(event: EventLogEntry) -> bool:
-    return event.dagster_event_type in _ON_THE_WAY or (event.is_dagster_event and getattr(_step, "is_ending", False))
+def _is_followed(event: EventLogEntry) -> bool:
+    return event.dagster_event_type in _FOLLOWED_BY_ANOTHER or (
+        event.is_dagster_event and getattr(_step, "is_ending", False)
+    )
 
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """An event whose thread waits for it."""
+    """An event that waits to be stored."""
 
     event: EventLogEntry
     before: Sequence[_Waiting] = ()
-    """Events of its thread that it must not stand in the log without."""
+    """Earlier events of the thread. This event is not stored unless they are."""
     stored: bool = False
-    """Or failed: nothing is left to do."""
+    """Whether the event is stored or has failed: ``error`` says which."""
     error: Exception | None = None
     number: int = 0
-    """In the log, once it stands there."""
+    """The event's id in the log, or 0 before it is inserted."""
     text: str = ""
-    """As it stands there: serialized once."""
+    """The serialized event as inserted, kept so that it is serialized a single time."""
 
     @property
-    def lost(self) -> Exception | None:
-        """Why one of those before it could not be stored."""
+    def earlier_error(self) -> Exception | None:
+        """The error of an earlier event of the thread that could not be stored, or None."""
         return next((each.error for each in self.before if each.error is not None), None)
 
 
 class GroupedEventLog(PostgresEventLogStorage):
-    """The same rows in the same tables, in fewer transactions. Thread-safe."""
+    """Writes the same rows as Dagster's own event log, in fewer transactions. Thread-safe."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._waiting: list[_Waiting] = []
         self._unsettled: dict[int, list[_Waiting]] = {}
-        """By thread: events it went on from."""
+        """By thread id: events that the thread did not wait for."""
         self._queueing = threading.Lock()
         self._writing = threading.Lock()
         self._writer: int | None = None
 
     def store_event(self, event: EventLogEntry) -> None:
-        """Store one event; raises what the database raises for it, or for those of the thread on the way here."""
-        if _is_on_the_way(event):
+        """Store one event. Raises the database's error for it, or for an earlier event the thread did not await."""
+        if _is_followed(event):
             waiting = _Waiting(event)
             with self._queueing:
                 self._waiting.append(waiting)
                 self._unsettled.setdefault(threading.get_ident(), []).append(waiting)
             return
-        # what is said between two events is no place to raise: Dagster swallows it there
+        # a plain log message must not raise the error of an earlier event: Dagster swallows errors there
         before = self._unsettled.pop(threading.get_ident(), []) if event.is_dagster_event else []
         again = [_Waiting(each.event) for each in before if each.error is not None]
         before = [each for each in before if each.error is None]
         self._store([*again, _Waiting(event, [*again, *before])], before)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """Store what Dagster brings at once, such as the planned partitions of a run; raises one event's error."""
+        """Store events passed together, such as a run's planned partitions. Raises the error of one of them."""
         self._store([_Waiting(event) for event in events])
 
     def _store(self, mine: Sequence[_Waiting], before: Sequence[_Waiting] = ()) -> None:
-        """Wait for these, and for those that wait already; raises one's error."""
+        """Store ``mine`` and everything else that waits. Raises the first error among ``before`` and ``mine``."""
         with self._queueing:
             self._waiting += mine
         if self._writer == threading.get_ident():
-            return  # what writing itself logs, where Dagster captures logs: it goes with the next group
+            return  # a log message of the write itself, captured by Dagster: stored with the next group
         with self._writing:
             if not all(waiting.stored for waiting in mine):
                 self._store_waiting()
@@ -152,9 +154,9 @@ class GroupedEventLog(PostgresEventLogStorage):
                 raise waiting.error
 
     def _store_asset_check_evaluation_planned(self, event: EventLogEntry, event_id: int | None) -> None:
-        """As Dagster's own, but the event in each partition's row does not list the partitions of all other rows.
+        """Store the planned checks like Dagster, but without a list of all other partitions in each partition's row.
 
-        With a thousand of them in a run that was 29 MB to write, and to replace, for each run.
+        With 1,000 partitions in a run, these lists were 29 MB to write, and later to replace, per run.
         """
         planned = event.get_dagster_event().event_specific_data
         assert isinstance(planned, AssetCheckEvaluationPlanned)
@@ -181,26 +183,26 @@ class GroupedEventLog(PostgresEventLogStorage):
             self._writer = threading.get_ident()
             with self._queueing:
                 group, self._waiting = self._waiting, []
-            self._store_together([each for each in group if not (_stands_alone(each.event) or each.lost)])
+            self._store_together([each for each in group if not (_stands_alone(each.event) or each.earlier_error)])
             alone = super().store_event
             _each([waiting for waiting in group if not waiting.stored], lambda waiting: alone(waiting.event))
-        finally:  # a thread that is told to stop must not take the others' events with it
+        finally:  # if this thread is interrupted, the events of other threads must stay queued
             self._writer = None
             with self._queueing:
                 self._waiting = [waiting for waiting in group if not waiting.stored] + self._waiting
 
     def _store_together(self, group: Sequence[_Waiting]) -> None:
-        """Store all of them or none; then what is known of their assets and checks."""
+        """Insert all events or none, then update the rows of their assets and checks."""
         self._number([waiting for waiting in group if not waiting.number])
         numbered = [waiting for waiting in group if waiting.number]
-        telling = [waiting for waiting in numbered if _tells(waiting.event)]
-        if telling and not self._noted(telling):
-            _each(telling, self._note_alone)
+        with_details = [waiting for waiting in numbered if _has_details(waiting.event)]
+        if with_details and not self._noted(with_details):
+            _each(with_details, self._note_alone)
         for waiting in numbered:
             waiting.stored = True
 
     def _number(self, group: Sequence[_Waiting]) -> None:
-        """Put them into the log if one statement can store them all, otherwise none."""
+        """Insert all events with one statement and set their numbers. If the statement fails, insert none."""
         if not group:
             return
         insert = SqlEventLogStorageTable.insert().returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True)
@@ -209,13 +211,15 @@ class GroupedEventLog(PostgresEventLogStorage):
             with self._engine.connect() as conn:  # commits each statement
                 found = conn.execute(insert, rows, execution_options={"insertmanyvalues_page_size": len(rows)})
                 numbers = [int(row[0]) for row in found]
-        except Exception:  # also what the driver cannot encode, a ValueError: told to the thread it belongs to
+        except (
+            Exception
+        ):  # includes ValueError of the driver for text it cannot encode; the single insert raises it again
             return
         for waiting, number, row in zip(group, numbers, rows, strict=True):
             waiting.number, waiting.text = number, row["event"]
 
     def _noted(self, group: Sequence[_Waiting]) -> bool:
-        """Whether one transaction could note them all; nothing is noted where it could not."""
+        """Update assets and checks in one transaction. Return False, with nothing updated, if it fails."""
         try:
             with self.index_transaction() as conn:
                 self._note_assets(conn, [each for each in group if each.event.dagster_event_type in ASSET_EVENTS])
@@ -225,7 +229,7 @@ class GroupedEventLog(PostgresEventLogStorage):
         return True
 
     def _note_alone(self, waiting: _Waiting) -> None:
-        """What Dagster's own ``store_event`` does after its insert."""
+        """Update the asset or check of one event, as Dagster's own ``store_event`` does after its insert."""
         if waiting.event.dagster_event_type in ASSET_EVENTS:
             with self.index_transaction() as conn:
                 self._note_assets(conn, [waiting])
@@ -233,7 +237,7 @@ class GroupedEventLog(PostgresEventLogStorage):
             self.store_asset_check_event(waiting.event, waiting.number)
 
     def _note_assets(self, conn: Connection, group: Sequence[_Waiting]) -> None:
-        """Tags of each event, and each asset's last event of each kind; assets in one order, against deadlocks."""
+        """Store each event's tags and the last event of each kind per asset. Sorted by asset against deadlocks."""
         self._store_asset_event_tags(conn, [each.event for each in group], [each.number for each in group])
         last = {
             (each.event.get_dagster_event().asset_key.to_string(), each.event.dagster_event_type.value): each  # type: ignore[union-attr]
@@ -247,7 +251,7 @@ class GroupedEventLog(PostgresEventLogStorage):
                 self._store_asset_event(conn, last[key].event, last[key].number)
 
     def _note_checks(self, conn: Connection, group: Sequence[_Waiting]) -> None:
-        """The last evaluation of each partition; in one order, against deadlocks."""
+        """Store the last evaluation of each partition. Sorted by key to avoid deadlocks."""
         found = [_check_row(waiting, self._event_insert_timestamp(waiting.event)) for waiting in group]
         rows = {tuple(row[name] for name in _CHECK_KEY): row for row in found}
         if rows:
@@ -255,10 +259,10 @@ class GroupedEventLog(PostgresEventLogStorage):
 
 
 def _each(group: Sequence[_Waiting], store: Callable[[_Waiting], None]) -> None:
-    """Store one by one; once Postgres cannot be reached, tried for seconds, the rest have that error untried."""
+    """Call ``store`` for each event. After Postgres was unreachable for one, set its error on the rest."""
     unreachable: Exception | None = None
     for waiting in group:
-        waiting.error = waiting.lost or unreachable
+        waiting.error = waiting.earlier_error or unreachable
         try:
             if waiting.error is None:
                 store(waiting)
@@ -269,18 +273,18 @@ def _each(group: Sequence[_Waiting], store: Callable[[_Waiting], None]) -> None:
         waiting.stored = True
 
 
-def _tells(event: EventLogEntry) -> bool:
-    """Whether there is more to write of an event than itself."""
+def _has_details(event: EventLogEntry) -> bool:
+    """Return whether the event also changes rows of assets or checks."""
     return event.dagster_event_type in ASSET_EVENTS or _is_of_partition(event)
 
 
 def _stands_alone(event: EventLogEntry) -> bool:
-    """Check events without a partition have no unique key to be written by; planned ones are a row per partition."""
+    """Return whether the event is stored alone: a check without partition (no unique key) or a planned one."""
     return event.dagster_event_type in ASSET_CHECK_EVENTS and not _is_of_partition(event)
 
 
 def _is_of_partition(event: EventLogEntry) -> bool:
-    """Whether the event is a run's evaluation of one partition: those have a unique key."""
+    """Return whether the event is a run's check evaluation of one partition, which has a unique key."""
     if event.dagster_event_type is not DagsterEventType.ASSET_CHECK_EVALUATION or not event.run_id:
         return False
     return _evaluation(event).partition is not None
@@ -293,7 +297,7 @@ def _evaluation(event: EventLogEntry) -> AssetCheckEvaluation:
 
 
 def _asset_row(waiting: _Waiting) -> dict[str, Any]:
-    """As dagster's own ``_get_asset_entry_values`` makes it, without serializing the event once more."""
+    """Return the row of Dagster's ``_get_asset_entry_values`` without serializing the event a second time."""
     record = f'{{"__class__": "EventLogRecord", "event_log_entry": {waiting.text}, "storage_id": {waiting.number}}}'
     return {
         "asset_key": waiting.event.get_dagster_event().asset_key.to_string(),  # type: ignore[union-attr]
@@ -304,7 +308,7 @@ def _asset_row(waiting: _Waiting) -> dict[str, Any]:
 
 
 def _check_row(waiting: _Waiting, timestamp: Any) -> dict[str, Any]:
-    """As dagster's own ``_update_asset_check_evaluation`` writes it."""
+    """Return the row that Dagster's ``_update_asset_check_evaluation`` writes."""
     evaluation = _evaluation(waiting.event)
     status = AssetCheckExecutionRecordStatus.SUCCEEDED if evaluation.passed else AssetCheckExecutionRecordStatus.FAILED
     target = evaluation.target_materialization_data

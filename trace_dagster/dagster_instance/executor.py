@@ -58,14 +58,14 @@ class ThreadExecutor(Executor):
 
     @property
     def retries(self) -> RetryMode:
-        """Retries are the registry's business, never Dagster's."""
+        """Disabled: the registry decides about retries."""
         return RetryMode.DISABLED
 
     def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
-        """Run the plan; yields the failures of steps.
+        """Run the plan and yield the failure events of steps.
 
-        Every step stores its own events. Of what is yielded Dagster looks at failures alone, after it made an entry
-        for its telemetry of each event: a twelfth of a run's CPU time, with telemetry off.
+        Every step stores its own events. Of the yielded events Dagster uses only failures, but builds a telemetry entry
+        for each: a twelfth of a run's CPU time, even with telemetry off.
         """
         yield DagsterEvent.engine_event(
             plan_context,
@@ -92,20 +92,22 @@ class ThreadExecutor(Executor):
             yield _capture_logs(job_context, execution_plan, stack)
             _let_threads_log(job_context)
             _remember_resources(job_context)
-            memory.prepare()
+            memory.tune_memory()
             pool = ThreadPoolExecutor(self._threads, thread_name_prefix="step")
-            stack.callback(pool.shutdown, wait=False, cancel_futures=True)  # who interrupts a run does not wait
+            stack.callback(
+                pool.shutdown, wait=False, cancel_futures=True
+            )  # an interrupted run does not wait for its steps
             try:
                 yield from _Steps(job_context, active, pool, self._threads).run()
             except Exception:
-                pool.shutdown(cancel_futures=True)  # a run that failed ends after the steps it has begun
+                pool.shutdown(cancel_futures=True)  # a failed run ends after the steps that have started
                 raise
 
 
 class _Steps:
-    """The steps of a run: ready ones wait here, the lowest block first, whichever stream it is of.
+    """The steps of a run. Ready steps start in the order of their first block, across all streams.
 
-    So the streams of a run are over the same blocks at the same time, and can share what they fetch of them.
+    So the streams of a run extract the same blocks at the same time and can share fetched data.
     """
 
     def __init__(
@@ -122,11 +124,11 @@ class _Steps:
         self._done: queue.SimpleQueue[tuple[ExecutionStep, list[DagsterEvent]]] = queue.SimpleQueue()
 
     def run(self) -> Iterator[DagsterEvent]:
-        """Start steps as they become ready and note what became of each; yields failures.
+        """Start steps as they become ready, record their events and yield failures.
 
-        Raises DagsterExecutionInterruptedError soon after the run is told to stop; steps under way end as they would.
+        Raises DagsterExecutionInterruptedError soon after the run is interrupted. Running steps end normally.
         """
-        yield from self._look()
+        yield from self._fetch_ready()
         while self._running or not self._active.is_complete:
             if self._active.check_for_interrupts():
                 self._active.mark_interrupted()
@@ -134,7 +136,7 @@ class _Steps:
             try:
                 step, events = self._done.get(timeout=_WAKE_SECONDS)
             except queue.Empty:
-                yield from self._look()
+                yield from self._fetch_ready()
                 continue
             for event in events:
                 self._active.handle_event(event)
@@ -145,14 +147,14 @@ class _Steps:
         self._running.pop(step.key).result()
         self._active.verify_complete(self._context, step.key)
         if self._ready and _is_of_range(step):
-            self._start()  # nothing waits for one range alone: no need to look at every step of the run
+            self._start()  # no step depends on a single range, so a scan of all steps is not needed
         else:
-            yield from self._look()
+            yield from self._fetch_ready()
 
-    def _look(self) -> Iterator[DagsterEvent]:
-        """Ask which steps became ready; that resolves mapped ones too, only then does is_complete tell the truth.
+    def _fetch_ready(self) -> Iterator[DagsterEvent]:
+        """Fetch newly ready steps. This also resolves mapped steps; until then `is_complete` is wrong.
 
-        What they know of the run is read here: the steps' threads would read it while this one writes.
+        The known state is read here, because the steps' threads would read it while this thread changes it.
         """
         for step in self._active.get_steps_to_execute():
             heapq.heappush(self._ready, (_block(step), next(self._arrivals), step))
@@ -171,28 +173,28 @@ def _is_of_range(step: ExecutionStep) -> bool:
 
 
 def _block(step: ExecutionStep) -> int:
-    """The first block of a range's step; -1 for what is of no range and comes first."""
+    """Return the first block of a range's step, or -1 for another step, which starts first."""
     handle = step.handle
     return range_of(handle.mapping_key).start if isinstance(handle, ResolvedFromDynamicStepHandle) else -1
 
 
 def _let_threads_log(context: PlanExecutionContext) -> None:
-    """Take the lock off the handlers that store events: under it one thread at a time waits for the database.
+    """Remove the lock of the handlers that store events, because it lets only one thread at a time use the database.
 
-    The storage is thread-safe, and can store what several threads bring together (``dagster_instance/event_log.py``).
+    The storage is thread-safe and stores events of several threads together (``dagster_instance/event_log.py``).
     """
     for handler in context.log._dagster_handler._handlers:
         handler.lock = None
 
 
 class _RememberedResources(ScopedResourcesBuilder):
-    """Dagster makes a class for the resources of each step, and for each check of a type: some for all will do."""
+    """Caches resource objects: Dagster creates a class for the resources of each step and of each type check."""
 
     def __init__(self, *_: Any) -> None:
         self._made: dict[frozenset[str], Resources] = {}
 
     def build(self, required_resource_keys: AbstractSet[str] | None) -> Resources:
-        """What these keys name, made once."""
+        """Return the resources of these keys, built by the first call for them."""
         keys = frozenset(required_resource_keys or ())
         if keys not in self._made:
             self._made[keys] = super().build(keys)
@@ -211,19 +213,19 @@ def _run_step(
     step: ExecutionStep,
     done: queue.SimpleQueue[tuple[ExecutionStep, list[DagsterEvent]]],
 ) -> None:
-    """Its events at its end, whatever happens: else the run would wait for it forever."""
+    """Run a step and queue its events when it ends, also after an error: the run waits for them."""
     events: list[DagsterEvent] = []
     try:
         mine = context.for_step(step, known)
-        mine.log.addFilter(_tells)
+        mine.log.addFilter(_adds_information)
         with step_scope():
             events.extend(_events_of(mine))
     finally:
         done.put((step, events))
 
 
-def _tells(record: logging.LogRecord) -> bool:
-    """That an output was handled is told by what its handling stored, unless it adds to it."""
+def _adds_information(record: logging.LogRecord) -> bool:
+    """Drop HANDLED_OUTPUT events that carry no metadata; the materialization already records the output."""
     event = get_log_record_event(record) if has_log_record_event(record) else None
     return event is None or not event.is_handled_output or bool(event.event_specific_data.metadata)  # type: ignore[union-attr]
 
@@ -246,8 +248,10 @@ def _capture_logs(context: PlanExecutionContext, plan: ExecutionPlan, stack: Exi
 
 @executor(
     name="threads",
-    config_schema={"threads": Field(IntSource, default_value=DEFAULT_THREADS, description="Steps at once.")},
+    config_schema={
+        "threads": Field(IntSource, default_value=DEFAULT_THREADS, description="Maximum number of concurrent steps.")
+    },
 )
 def thread_executor(init: InitExecutorContext) -> Any:
-    """Steps in threads of one process."""
+    """Run steps in threads of one process."""
     return ThreadExecutor(int(str(init.executor_config["threads"])))

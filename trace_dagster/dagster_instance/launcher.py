@@ -1,8 +1,8 @@
-"""Dagster's default launcher, and whether a run's process still lives.
+"""Dagster's default run launcher with a health check of run processes.
 
-The default launcher cannot say that, so run monitoring never ends a run that died together with its code
-server: it would hold one of the few run slots, and its batch, for ever. Our runs beat in the registry
-(``ingest/heartbeat.py``); the code server cannot be asked, a reloaded one does not know the runs of its predecessor.
+The default launcher has no health check, so run monitoring never ends a run that died together with its code server.
+Such a run would hold one of the few run slots, and its batch, for ever. Runs write heartbeats to the registry
+(``ingest/heartbeat.py``). The code server is no source: after a reload it does not know the runs started before.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from trace_dagster.registry.connection import Database
 from trace_dagster.registry.heartbeats import last_beat
 
 _START_SECONDS = 60.0
-"""More than a run takes from its start to its first beat."""
+"""Upper bound of the time from a run's start to its first heartbeat."""
 
 
 class MonitoredRunLauncher(DefaultRunLauncher):
-    """Watches the beats of runs; one whose beat stands still for a lease's lifetime is dead."""
+    """Reports a run as failed when its heartbeat has not changed for a lease's lifetime."""
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__(inst_data)
@@ -35,18 +35,18 @@ class MonitoredRunLauncher(DefaultRunLauncher):
 
     @property
     def supports_check_run_worker_health(self) -> bool:
-        """It does."""
+        """True: Dagster's run monitoring calls ``check_run_worker_health``."""
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """FAILED when the run has not beaten for a lease's lifetime, watched by this process's own clock."""
+        """Return FAILED if the heartbeat has not changed for a lease's lifetime, measured by this process's clock."""
         try:
             beat = last_beat(self._registry(), run.run_id)
         except TraceError:
-            self._seen.clear()  # while the registry is away nobody can beat
+            self._seen.clear()  # while the registry is unreachable, no run can write a heartbeat
             return CheckRunHealthResult(WorkerStatus.RUNNING, "the registry does not answer")
         if beat is None and BATCH_TAG not in run.tags:
-            return CheckRunHealthResult(WorkerStatus.RUNNING, "a run that does not beat")
+            return CheckRunHealthResult(WorkerStatus.RUNNING, "this run writes no heartbeats")
         before, since = self._seen.get(run.run_id, (None, 0.0))
         if run.run_id not in self._seen or before != beat:
             self._seen[run.run_id] = (beat, time.monotonic())
@@ -54,7 +54,7 @@ class MonitoredRunLauncher(DefaultRunLauncher):
         if time.monotonic() - since < self._patience_seconds + (0.0 if beat else _START_SECONDS):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         del self._seen[run.run_id]
-        return CheckRunHealthResult(WorkerStatus.FAILED, "its process does not beat any more")
+        return CheckRunHealthResult(WorkerStatus.FAILED, "its process stopped writing heartbeats")
 
     def _registry(self) -> Database:
         if self._database is None:

@@ -1,4 +1,4 @@
-"""The heap of a process that brings ranges in: one that is small however long the ranges are.
+"""Memory tuning for a process that extracts ranges, so that its memory does not grow with the length of ranges.
 
 Measured on runs over ranges of 50,000 blocks (docs/performance.md).
 """
@@ -10,14 +10,14 @@ import gc
 from contextlib import suppress
 
 _GARBAGE = (50_000, 10, 10)
-"""Proof makes many small objects and no cycles: Python's own thresholds cost it a fifth of its time."""
+"""Garbage collector thresholds. Verification makes many small objects, no cycles: the defaults cost 1/5 of its time."""
 
 _MALLOC = {"M_ARENA_MAX": (-8, 2), "M_MMAP_THRESHOLD": (-3, 256 << 10), "M_TRIM_THRESHOLD": (-1, 16 << 20)}
-"""Options of glibc's malloc.h and their values: an arena per thread each keeps what answers and row groups took."""
+"""Number and value of mallopt options (glibc's malloc.h). With one arena per thread, each would keep freed memory."""
 
 
-def prepare() -> None:
-    """Set up this process's memory for many ranges. Call it once imports are done."""
+def tune_memory() -> None:
+    """Tune garbage collection and malloc of this process. Call it after all imports."""
     gc.freeze()
     gc.set_threshold(*_GARBAGE)
     with suppress(OSError, AttributeError):  # another C library than glibc

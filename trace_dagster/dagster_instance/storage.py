@@ -1,9 +1,9 @@
 """Dagster's storage in Postgres with one connection pool per process.
 
 dagster-postgres opens a new connection for every event; with a pool the same run writes its events
-four to five times faster (measured). Dagster makes a storage for each tick of a sensor, and a second
-one for its context: each looked whether there are tables and connected anew, 0.1 CPU seconds. The pool
-replaces a private attribute, so the Dagster version is pinned and a test holds it.
+four to five times faster (measured). Dagster creates a storage for each tick of a sensor and another
+one for its context. Without sharing, each checks for its tables and opens a connection: 0.1 CPU seconds.
+The pool replaces a private attribute; tests/unit/test_dagster_contract.py covers it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ POOL_SIZE = 4
 POOL_OVERFLOW = 16
 SCHEMA = "dagster"
 
-_LOOKS = (
+SCHEMA_CHECKS = (
     "has_instigators_table",
     "_has_instigators_table",
     "has_secondary_index_table",
@@ -38,16 +38,16 @@ _LOOKS = (
     "has_backfill_id_column",
     "has_backfill_tags_table",
 )
-"""Before reads and writes of sensors, runs and backfills Dagster looks whether older versions' tables have become its
-own. Ours were made by the version that is pinned."""
+"""Methods with which Dagster checks, before many reads and writes, whether its schema has been migrated. They always
+return True here, because the pinned version created the tables."""
 
 _engines: dict[str, Engine] = {}
-"""By URL: of databases that have Dagster's tables."""
-os.register_at_fork(after_in_child=_engines.clear)  # two processes must not speak on one connection
+"""By URL: the engines of databases that have Dagster's tables."""
+os.register_at_fork(after_in_child=_engines.clear)  # processes must not share a connection
 
 
 class TraceDagsterStorage(DagsterPostgresStorage):
-    """Runs, events and schedules in schema ``dagster`` of TRACE_POSTGRES_URL."""
+    """Stores runs, events and schedules in schema ``dagster`` of TRACE_POSTGRES_URL."""
 
     def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
         url = make_url(postgres_url).set(drivername="postgresql+psycopg2")
@@ -59,18 +59,18 @@ class TraceDagsterStorage(DagsterPostgresStorage):
         self._event_log_storage = GroupedEventLog(scoped, should_autocreate_tables=False)
         for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
             storage._engine = _engines[scoped]
-            for name in _LOOKS:
+            for name in SCHEMA_CHECKS:
                 if hasattr(storage, name):
-                    setattr(storage, name, _is_there)
+                    setattr(storage, name, _always_true)
 
     @classmethod
     def config_type(cls) -> Any:
-        """Nothing: the URL comes from the environment or the running stack, never from a file."""
+        """Return an empty schema: the URL comes from the environment or the running stack."""
         return {}
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Any:
-        """Postgres when there is one, else a scratch SQLite so that `dagster dev` still shows its message."""
+        """Return the Postgres storage, or a scratch SQLite storage if no URL is known, so that `dagster dev` starts."""
         settings = start_process(os.environ)
         if settings.registry.postgres_url is not None:
             return cls(settings.postgres_url, inst_data)
@@ -82,7 +82,7 @@ class TraceDagsterStorage(DagsterPostgresStorage):
         return DagsterSqliteStorage(str(scratch), inst_data)
 
 
-def _is_there(*_: Any) -> bool:
+def _always_true(*_: Any) -> bool:
     return True
 
 
@@ -95,7 +95,7 @@ def _engine(url: str) -> Engine:
         pool_recycle=1800,
     )
     event.listen(made, "checkin", _note_use)
-    event.listen(made, "checkout", _require_life)
+    event.listen(made, "checkout", _require_alive)
     return made
 
 
@@ -103,14 +103,14 @@ def _note_use(_: Any, record: ConnectionPoolEntry) -> None:
     record.info["used_at"] = time.monotonic()
 
 
-def _require_life(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
-    """Ask a connection that rested whether it still lives; in steady work none is, as in the registry."""
+def _require_alive(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
+    """Test a connection that was idle for longer than RESTED_SECONDS; busy connections are not tested."""
     if time.monotonic() - record.info.get("used_at", math.inf) > RESTED_SECONDS:
         try:
             with connection.cursor() as cursor:
                 cursor.execute("select 1")
         except connection.Error:
-            raise InvalidatePoolError from None  # the pool connects anew
+            raise InvalidatePoolError from None  # the pool opens a new connection
 
 
 if __name__ == "__main__":  # creates Dagster's tables, so that servers started together do not race for it

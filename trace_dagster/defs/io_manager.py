@@ -10,7 +10,7 @@ from dagster import AssetKey, DagsterEvent, InputContext, IOManager, OutputConte
 
 from trace_dagster.analytics.derived import Derived
 from trace_dagster.blocks import BlockRange
-from trace_dagster.dagster_instance.event_log import on_the_way
+from trace_dagster.dagster_instance.event_log import step_end_follows
 from trace_dagster.defs.materializations import commit_metadata, materialization
 from trace_dagster.defs.streams import asset_key
 from trace_dagster.defs.verification_check import verification_evaluation
@@ -95,6 +95,6 @@ def _commit_events(
     context: OutputContext, key: AssetKey, published: Publication, lease: Lease | None = None
 ) -> DagsterEvent:
     """Log the materialization of a committed range and return its asset check, which ends the step's one output."""
-    with on_the_way():
+    with step_end_follows():
         context.log_event(materialization(key, published, lease))
         return DagsterEvent.asset_check_evaluation(context.step_context, verification_evaluation(key, published))

@@ -18,9 +18,9 @@ from dagster import (
     SkipReason,
     sensor,
 )
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from trace_dagster.blocks import BlockRange, cells
+from trace_dagster.dagster_instance.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from trace_dagster.defs.reconcile import lost_events, stream_events
 from trace_dagster.defs.streams import asset_key
 from trace_dagster.planning.dispatcher import BATCH_TAG, Batch, loaded_as
@@ -31,14 +31,14 @@ from trace_dagster.wakeups.outbox import WAKEUPS_AT_ONCE
 
 INTERVAL_SECONDS = 5
 WAKEUPS_SECONDS = 4
-"""Dagster's daemon looks at its sensors every 5 s: one that is due after 5 misses every other look by a hair."""
+"""Below the daemon's 5 s loop: a sensor that is due after exactly 5 s narrowly misses every second loop."""
 
 SHOWN_AHEAD = 100_000
 KEYS_AT_ONCE = 1000
-"""Partition keys asked for or added by one statement."""
+"""Partition keys read or added by one statement."""
 
 REWAKE_SECONDS = 120.0
-"""A task that is due and in no run for this long is woken again, whatever happened to its message."""
+"""A due task that is in no run for this long gets another wake-up, in case its message was lost."""
 
 _OVER = {DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED}
 
@@ -48,7 +48,7 @@ RuntimeOf = Callable[[], Runtime]
 
 
 def sensors(runtime_of: RuntimeOf, streams: Sequence[StreamRow], jobs: Sequence[Any]) -> list[SensorDefinition]:
-    """All of them; ``streams`` are those this code location was loaded with, ``jobs`` their lanes' jobs."""
+    """Return all sensors. ``streams`` are those this code location was loaded with, ``jobs`` their run groups' jobs."""
     return [
         heads_sensor(runtime_of),
         planner_sensor(runtime_of),
@@ -58,21 +58,21 @@ def sensors(runtime_of: RuntimeOf, streams: Sequence[StreamRow], jobs: Sequence[
 
 
 def heads_sensor(runtime_of: RuntimeOf) -> SensorDefinition:
-    """Observes the chains' heads, apart from planning: a node that hangs holds up no plan."""
+    """Return the sensor that observes chain heads. It is separate so that a hanging node does not delay planning."""
 
     @_running_sensor(
         name="trace_heads",
-        description="Asks every rpc pool in use for its latest and finalized block.",
+        description="Fetches the latest and finalized block of every rpc pool in use.",
     )
     def trace_heads(_: SensorEvaluationContext) -> SkipReason:
         runtime = runtime_of()
-        return SkipReason(f"{runtime.heads.observe(runtime.jobs.streams())} rpc pools showed their head")
+        return SkipReason(f"{runtime.heads.observe(runtime.jobs.streams())} rpc pools observed")
 
     return trace_heads
 
 
 def planner_sensor(runtime_of: RuntimeOf) -> SensorDefinition:
-    """Plans ranges and publishes their wake-ups."""
+    """Return the sensor that plans ranges and publishes their wake-ups."""
 
     @_running_sensor(
         name="trace_planner",
@@ -83,20 +83,20 @@ def planner_sensor(runtime_of: RuntimeOf) -> SensorDefinition:
         planned, woken, published = plan_tick(runtime)
         for lane in lanes(runtime.jobs.streams()):
             register_span(lane, context.instance)
-        return SkipReason(f"{planned} ranges planned, {woken} woken again, {published} wake-ups published")
+        return SkipReason(f"{planned} ranges planned, {woken} wake-ups repeated, {published} wake-ups published")
 
     return trace_planner
 
 
 def plan_tick(runtime: Runtime) -> tuple[int, int, int]:
-    """Plan, wake what was forgotten, publish: how many ranges, tasks and wake-ups that were."""
+    """Plan, repeat lost wake-ups, publish. Return the counts of planned ranges, repeated and published wake-ups."""
     planned = runtime.planner.plan()
     woken = runtime.outbox.rewake(patience_seconds=REWAKE_SECONDS, limit=WAKEUPS_AT_ONCE)
     return planned, woken, runtime.outbox.publish(runtime.queue)
 
 
 def wakeups_sensor(runtime_of: RuntimeOf, streams: Sequence[StreamRow], jobs: Sequence[Any]) -> SensorDefinition:
-    """Receives wake-ups and requests runs, each over as many ranges as useful."""
+    """Return the sensor that receives wake-ups and requests runs over batches of ranges."""
     loaded = loaded_as(streams)
 
     @_running_sensor(
@@ -120,7 +120,7 @@ def wakeups_sensor(runtime_of: RuntimeOf, streams: Sequence[StreamRow], jobs: Se
 
 
 def reconciler_sensor(runtime_of: RuntimeOf) -> SensorDefinition:
-    """Tells Dagster what it missed."""
+    """Return the sensor that reports commits and progress that Dagster does not show yet."""
 
     @_running_sensor(
         name="trace_reconciler",
@@ -131,7 +131,7 @@ def reconciler_sensor(runtime_of: RuntimeOf) -> SensorDefinition:
         lost = lost_events(runtime, context.instance)
         events, cursor = stream_events(runtime, context.cursor, time.time())
         if not lost and not events:
-            return SkipReason("Dagster shows every commit")
+            return SkipReason("Dagster shows every commit; no stream moved")
         return SensorResult(asset_events=[*lost, *events], cursor=cursor)
 
     return trace_reconciler
