@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from trace_dagster.errors import InvalidInput
 
 MAX_BLOCK = 2**63 - 1
-"""The largest end a range may have: Postgres bigint."""
+"""The largest end of a range: the maximum of Postgres bigint."""
 
 _KEY = re.compile(r"(\d{12,19})-(\d{12,19})")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class BlockRange:
-    """``[start, end)``: at least one block, end-exclusive everywhere."""
+    """The blocks ``[start, end)``: end-exclusive, at least one block."""
 
     start: int
     end: int
@@ -37,12 +37,12 @@ class BlockRange:
 
     @property
     def key(self) -> str:
-        """The partition key, ``{start:012d}-{end:012d}``: sorts like the range itself."""
+        """Return the partition key, ``{start:012d}-{end:012d}``. Keys sort like their ranges."""
         return f"{self.start:012d}-{self.end:012d}"
 
     @classmethod
     def from_key(cls, key: str) -> BlockRange:
-        """Parse a partition key. Raises InvalidInput for anything :attr:`key` would not print."""
+        """Parse a partition key. Raises InvalidInput unless it is exactly in the form of :attr:`key`."""
         match = _KEY.fullmatch(key)
         if not match:
             raise InvalidInput("a partition key looks like 000000000000-000000005000", key=repr(key))
@@ -52,44 +52,44 @@ class BlockRange:
         return parsed
 
     def split(self, blocks: int) -> Iterator[BlockRange]:
-        """Cut into pieces of at most ``blocks`` blocks, in order."""
+        """Yield pieces of at most ``blocks`` blocks, in order."""
         for start in range(self.start, self.end, blocks):
             yield BlockRange(start, min(start + blocks, self.end))
 
 
-def cells(wanted: BlockRange, chunk_size: int) -> Iterator[BlockRange]:
-    """Cut ``wanted`` at the borders of the absolute grid (multiples of ``chunk_size``)."""
-    start = wanted.start
-    while start < wanted.end:
-        end = min((start // chunk_size + 1) * chunk_size, wanted.end)
+def cells(block_range: BlockRange, chunk_size: int) -> Iterator[BlockRange]:
+    """Yield the parts of ``block_range`` between multiples of ``chunk_size``, in order."""
+    start = block_range.start
+    while start < block_range.end:
+        end = min((start // chunk_size + 1) * chunk_size, block_range.end)
         yield BlockRange(start, end)
         start = end
 
 
-def cell_sizes(wanted: BlockRange, chunk_size: int) -> Counter[int]:
-    """How many cells of how many blocks :func:`cells` cuts ``wanted`` into, without cutting it."""
-    first = min(wanted.end, -(-wanted.start // chunk_size) * chunk_size)
-    last = max(first, wanted.end // chunk_size * chunk_size)
-    sizes = Counter([first - wanted.start, wanted.end - last])
+def cell_sizes(block_range: BlockRange, chunk_size: int) -> Counter[int]:
+    """Return the number of :func:`cells` by their size in blocks, without making the cells."""
+    first = min(block_range.end, -(-block_range.start // chunk_size) * chunk_size)
+    last = max(first, block_range.end // chunk_size * chunk_size)
+    sizes = Counter([first - block_range.start, block_range.end - last])
     sizes[chunk_size] += (last - first) // chunk_size
     return Counter({size: count for size, count in sizes.items() if size and count})
 
 
-def holes(wanted: BlockRange, covered: Iterable[BlockRange]) -> Iterator[BlockRange]:
-    """What of ``wanted`` no range of ``covered`` touches, in order."""
-    start = wanted.start
+def holes(block_range: BlockRange, covered: Iterable[BlockRange]) -> Iterator[BlockRange]:
+    """Yield the parts of ``block_range`` that no range of ``covered`` contains, in order."""
+    start = block_range.start
     for piece in sorted(covered):
-        if piece.end <= start or piece.start >= wanted.end:
+        if piece.end <= start or piece.start >= block_range.end:
             continue
         if piece.start > start:
             yield BlockRange(start, piece.start)
         start = max(start, piece.end)
-    if start < wanted.end:
-        yield BlockRange(start, wanted.end)
+    if start < block_range.end:
+        yield BlockRange(start, block_range.end)
 
 
 def merged(ranges: Iterable[BlockRange]) -> list[BlockRange]:
-    """The same blocks as few ranges as possible: sorted, touching and overlapping ranges joined."""
+    """Return the same blocks as few sorted ranges: touching and overlapping ranges are joined."""
     result: list[BlockRange] = []
     for piece in sorted(ranges):
         if result and piece.start <= result[-1].end:

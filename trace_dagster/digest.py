@@ -1,8 +1,8 @@
-"""Content digest: SHA-256 over the rows themselves, whatever wrote or cut them (ADR 0003).
+"""Content digest: SHA-256 over the rows, independent of the files that contain them (ADR 0003).
 
-Each column is hashed as two streams, marks (validity, or value lengths) and values, and the column
-digests are hashed together with their names and types. So a digest does not depend on batch borders,
-Parquet writers, dictionary encoding or row groups, and costs little more than SHA-256 itself.
+Each column is hashed as two streams: marks (validity, or value lengths) and values. The column digests are then hashed
+together with their names and types. So a digest does not depend on batch borders, Parquet writers, dictionary encoding
+or row groups. It costs little more than SHA-256 itself.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _ColumnDigest:
 
 
 class ContentDigest:
-    """Feed tables in row order; :meth:`hexdigest` names their content."""
+    """Digest of tables that are passed to :meth:`update` in row order. All have the schema given at the start."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
@@ -55,7 +55,7 @@ class ContentDigest:
         self._rows = 0
 
     def update(self, table: pa.Table) -> None:
-        """Append rows. Raises ValueError when the table has another schema than the digest."""
+        """Append rows. Raises ValueError if the table has another schema than the digest."""
         if not table.schema.equals(self._schema):
             raise ValueError(f"digest over {self._schema} was fed {table.schema}")
         self._rows += table.num_rows
@@ -64,7 +64,7 @@ class ContentDigest:
                 digest.update(chunk)
 
     def hexdigest(self) -> str:
-        """64 hex digits over row count, column names, types and values."""
+        """Return 64 hex digits over row count, column names, types and values."""
         whole = hashlib.sha256(struct.pack("<Q", self._rows))
         for field, digest in zip(self._schema, self._columns, strict=True):
             label = f"{field.name}:{field.type}".encode()
@@ -73,7 +73,7 @@ class ContentDigest:
 
 
 def _bytes_of(chunk: pa.Array) -> memoryview:
-    """The values of a fixed-width chunk without nulls, as they lie in memory (little-endian)."""
+    """Return the values of a fixed-width chunk without nulls as bytes in memory order (little-endian)."""
     width = chunk.type.bit_width // 8
     data = chunk.buffers()[1]
     if data is None or not len(chunk):

@@ -1,7 +1,7 @@
-"""Errors, one class per thing the caller can do about it.
+"""Errors, one class per action of the caller.
 
-A message is one lower-case sentence that says what happened and what to do next; facts follow as
-``key=value``. No message carries a URL, a key or a password: whoever raises redacts first.
+A message is one lower-case line: what happened, to which thing, and what to do next; facts follow as ``key=value``. No
+message contains a URL, a key or a password. The code that raises an error must redact them first.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from uuid import UUID
 
 
 class TraceError(Exception):
-    """Base of every error this package raises on purpose; its text is fit for a person."""
+    """Base of all errors that this package raises deliberately. The command line prints it without a traceback."""
 
     exit_code = 1
 
@@ -21,21 +21,21 @@ class TraceError(Exception):
 
 
 class InvalidInput(TraceError):
-    """Fix the file, the flag or the environment variable; trying again changes nothing."""
+    """The input is wrong. Fix the file, the flag or the environment variable; a retry fails again."""
 
     exit_code = 2
 
 
 class Unavailable(TraceError):
-    """A server, node or store did not answer as it should: try again later."""
+    """A server, node or store failed a request. Try again later, or at another endpoint."""
 
 
 class NoAnswer(Unavailable):
-    """An endpoint does not answer at all: asking it for less would not help, another may."""
+    """An endpoint does not answer at all. Use another endpoint; a smaller request would not help."""
 
 
 class ForkConflict(TraceError):
-    """Rows agree with the chain an endpoint shows, but not with what is committed: one of the two is on a fork."""
+    """Rows agree with the chain of an endpoint, but not with committed rows. Resolve the fork: one of them is on it."""
 
     def __init__(self, message: str, *, block: int, committed: bytes, found: bytes, versions: tuple[UUID, ...]) -> None:
         super().__init__(message, block=block, committed=f"0x{committed.hex()}", found=f"0x{found.hex()}")
@@ -43,52 +43,52 @@ class ForkConflict(TraceError):
         self.committed = committed
         self.found = found
         self.versions = versions
-        """The committed dataset versions that say otherwise."""
+        """The committed dataset versions that do not agree with the endpoint's chain."""
 
 
 class UnknownFormat(TraceError):
-    """The chain or the engine answers in a form this version does not know: the stream stops until someone looks."""
+    """The chain or the engine uses a form that this version does not know. Stop the stream; it may need an upgrade."""
 
 
 class WrongChain(UnknownFormat):
-    """An endpoint serves another chain than it did."""
+    """An endpoint serves another chain than before. Stop the stream and fix the pool's URLs."""
 
 
 class ExtractionFailed(TraceError):
-    """The engine cannot produce this range; the message says why. Not cured by waiting."""
+    """The engine cannot produce this range. Do what the message says; waiting does not help."""
 
 
 class EndpointLacks(ExtractionFailed):
-    """One endpoint cannot serve the call; another of the pool may."""
+    """One endpoint cannot serve the call. Use another endpoint of the pool."""
 
 
 class VerificationFailed(TraceError):
-    """Rows do not agree with the chain's own rules: nothing was committed, try another endpoint."""
+    """Rows do not agree with the chain's commitments or rules. Nothing was committed; try another endpoint."""
 
 
 class NoQuorum(VerificationFailed):
-    """Endpoints disagree on what no commitment covers: nobody can tell which of them is wrong."""
+    """Endpoints disagree on rows that no commitment covers. Do not blame one: it is unknown which is wrong."""
 
 
 class CapExceeded(TraceError):
-    """A range would outgrow the configured file or byte caps: use a smaller chunk_size."""
+    """A range would exceed the configured caps of files or bytes. Use a smaller chunk_size."""
 
 
 class LeaseLost(TraceError):
-    """Someone else holds this task now: stop, write nothing."""
+    """Another worker holds this task now. Stop, and write nothing more."""
 
 
 class Refused(TraceError):
-    """The claim is not to be had: already committed, leased elsewhere or superseded."""
+    """The claim was refused: the range is committed, leased by another worker, or superseded. Do not extract it."""
 
 
 class OutcomeUnknown(TraceError):
-    """The commit's answer was lost: look it up by attempt, delete nothing."""
+    """The reply to a commit was lost. Look up the outcome by attempt, and delete nothing before it is known."""
 
 
 class Corrupt(TraceError):
-    """Stored state contradicts itself: a person must look."""
+    """Stored state contradicts itself. A person must look at it."""
 
 
 RETRYABLE = (Unavailable, VerificationFailed, OutcomeUnknown, ForkConflict)
-"""Failures that another try may cure."""
+"""Errors after which another try may succeed."""

@@ -1,4 +1,4 @@
-"""Names that are the same on every machine: UUIDv5 over UTF-8, canonical JSON, configuration hashes."""
+"""Deterministic identifiers: UUIDv5 over UTF-8 text, canonical JSON and configuration hashes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trace_dagster.blocks import BlockRange
 
 DEFAULT_ORG = UUID("00000000-0000-0000-0000-000000000001")
 ROW_SCHEMA_VERSION = 1
-"""Ours: raised when we store the same Cryo rows differently."""
+"""Version of the stored form of Cryo's rows. It is raised if the same rows are stored in another form."""
 
 _JOB = UUID("0b3c4c0e-3a64-5d0e-9a1b-6d1f0e8f5a10")
 _DATASET = UUID("1f55c495-7e91-4433-8b4a-0c088c5a5c7f")
@@ -22,54 +22,54 @@ _DERIVED = UUID("c7a4b1f6-9d0e-4b53-8f3a-2e5d7c901b64")
 
 
 def canonical_json(value: object) -> str:
-    """JSON with sorted keys, no spaces, no NaN: equal values give equal bytes."""
+    """Return JSON with sorted keys and no spaces, so that equal values give equal text. Raises ValueError for NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def sha256_hex(data: bytes) -> str:
-    """SHA-256 as 64 lower-case hex digits."""
+    """Return the SHA-256 as 64 lower-case hex digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def job_id(org_id: UUID, name: str) -> UUID:
-    """Identity of a job: its name within its organisation."""
+    """Return the identity of a job, from its name and organisation."""
     return uuid5(_JOB, f"chain_sync:{org_id}:{name}")
 
 
 def dataset_uuid(org_id: UUID, chain_id: int, dataset_key: str) -> UUID:
-    """Identity of a stream's dataset, whichever job fills it."""
+    """Return the identity of a stream's dataset. It does not depend on the job that fills it."""
     return uuid5(_DATASET, f"chain_sync:{org_id}:{chain_id}:{dataset_key}")
 
 
 def derived_uuid(org_id: UUID, chain_id: int, template: str, parameters: Mapping[str, object]) -> UUID:
-    """Identity of a derived dataset: its template and the parameters that change its rows."""
+    """Return the identity of a derived dataset, from its template and the parameters that change its rows."""
     return uuid5(_DERIVED, f"derived:{org_id}:{chain_id}:{template}:{canonical_json(dict(parameters))}")
 
 
 def task_id(job: UUID, dataset_key: str, block_range: BlockRange) -> UUID:
-    """Identity of the durable unit of work for one range of one stream."""
+    """Return the identity of the task for one range of one stream."""
     return uuid5(_TASK, f"chain_sync:{job}:{dataset_key}:{block_range.start}:{block_range.end}")
 
 
 def dataset_version(dataset: UUID, config: str, chain_id: int, block_range: BlockRange, generation: int = 0) -> UUID:
-    """Identity of one generation of one range's rows."""
+    """Return the identity of one generation of a range's rows. ``config`` is a :func:`config_hash`."""
     name = f"cryo_ingest:{dataset}:{config}:{chain_id}:{block_range.start}:{block_range.end}"
     return uuid5(_VERSION, name if generation == 0 else f"{name}:g{generation}")
 
 
 def outbox_id(task: UUID, attempt: int, wake_seq: int = 1) -> UUID:
-    """Identity of a wake-up; from the second one of an attempt on, its sequence is part of it."""
+    """Return the identity of a wake-up. ``wake_seq`` counts an attempt's wake-ups from 1; the first one omits it."""
     name = f"task_wakeup:{task}:{attempt}"
     return uuid5(_OUTBOX, name if wake_seq <= 1 else f"{name}:{wake_seq}")
 
 
 def committed_event_id(version: UUID, attempt: int) -> UUID:
-    """Identity of the one ``range_committed`` event of a successful attempt."""
+    """Return the identity of the single ``range_committed`` event of a successful attempt."""
     return uuid5(_OUTBOX, f"range_committed:{version}:{attempt}")
 
 
 def config_hash(dataset: str, columns: Sequence[str], engine_version: str) -> str:
-    """What would change the rows, hashed: never the pool, the chunk size or a secret."""
+    """Return a hash of the settings that change rows. Pool, chunk size and secrets are not part of it."""
     subject = {
         "columns": list(columns),
         "dataset": dataset,

@@ -1,4 +1,4 @@
-"""This machine's own address: who is there, and how to be."""
+"""The loopback address: recognises its URLs, and binds server sockets to it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ HOST = "127.0.0.1"
 
 
 def on_loopback(url: str | None) -> bool:
-    """Whether a URL names this machine, which a proxy of the environment cannot reach; None does not."""
+    """Return whether a URL is on this machine, where no HTTP proxy must be used. False for None."""
     return url is not None and urlsplit(url).hostname in {"127.0.0.1", "localhost", "::1"}
 
 
 def bound(port: int) -> socket.socket:
-    """A socket of an asyncio server, bound; port 0 takes a free one. Raises InvalidInput when the port is taken."""
-    # IPPROTO_TCP by name: asyncio turns Nagle's delay off only then
+    """Return a bound socket for asyncio servers. Port 0 takes a free port. Raises InvalidInput if it is taken."""
+    # asyncio only turns off Nagle's delay if the protocol is given as IPPROTO_TCP
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
     except OSError:
         listener.close()
-        raise InvalidInput("the port is taken: end what uses it, or take another --port", port=port) from None
+        raise InvalidInput(
+            "the port is taken: end the process that uses it, or use another --port", port=port
+        ) from None
     return listener

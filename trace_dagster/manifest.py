@@ -1,4 +1,4 @@
-"""``_manifest.json`` v1: what one attempt wrote, in canonical JSON (ADR 0002)."""
+"""``_manifest.json`` version 1: describes the files that one attempt wrote, in canonical JSON (ADR 0002)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ManifestFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """Everything a reader needs to trust a range's files without opening them."""
+    """The manifest of one range: identity, files with digests, content digest, verification and engine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,18 +65,24 @@ class Manifest(BaseModel):
 
     @property
     def boundary(self) -> tuple[bytes, bytes] | None:
-        """(parent hash of the first block, hash of the last) where the verification shows them."""
-        shown = self.verification.get("boundary") or {}
-        first, last = shown.get("first_parent_hash"), shown.get("last_block_hash")
+        """Return (parent hash of the first block, hash of the last block), or None if the verification lacks them.
+
+        Raises Corrupt if one of them is not a 32-byte hash.
+        """
+        boundary = self.verification.get("boundary") or {}
+        first, last = boundary.get("first_parent_hash"), boundary.get("last_block_hash")
         return (_hash(first), _hash(last)) if first and last else None
 
     def encode(self) -> bytes:
-        """Canonical bytes: what the registry's digest is taken over."""
+        """Return the canonical bytes. The registry stores their SHA-256."""
         return canonical_json(self.model_dump(mode="json")).encode()
 
 
 def decode(data: bytes, *, sha256: str | None = None) -> Manifest:
-    """Read a manifest that came from outside. Raises Corrupt when it is not what was committed."""
+    """Decode a manifest read from the object store.
+
+    Raises Corrupt if its SHA-256 is not ``sha256``, or if it is not a valid manifest.
+    """
     if sha256 is not None and sha256_hex(data) != sha256:
         raise Corrupt("a manifest on the object store is not the one that was committed", expected=sha256)
     try:
@@ -98,10 +104,10 @@ def _hash(text: object) -> bytes:
 
 
 def schema_fingerprint(schema: pa.Schema) -> str:
-    """SHA-256 over column names and types, in order."""
+    """Return the SHA-256 over column names and types, in order, as hex."""
     return sha256_hex(canonical_json(schema_pairs(schema)).encode())
 
 
 def schema_pairs(schema: pa.Schema) -> list[list[str]]:
-    """The schema as ``[[name, type], ...]``: how the registry stores it."""
+    """Return the schema as ``[[name, type], ...]``, the form in which the registry stores it."""
     return [[field.name, str(field.type)] for field in schema]

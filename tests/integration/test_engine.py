@@ -1,5 +1,6 @@
-"""The real engine against a real node on loopback, and against nodes that misbehave."""
+"""The real engine with a real node on loopback, and with nodes that misbehave."""
 
+import logging
 import os
 import signal
 import socket
@@ -26,10 +27,11 @@ from trace_dagster.engine.binary import CryoBinary, sweep
 from trace_dagster.engine.embedded import EmbeddedCryo
 from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.engine.select import selected_engine
-from trace_dagster.engine.workers import CallFailed
-from trace_dagster.errors import ExtractionFailed, InvalidInput, Unavailable, UnknownFormat
+from trace_dagster.engine.workers import CallFailed, WorkerGone
+from trace_dagster.errors import ExtractionFailed, InvalidInput, NoAnswer, Unavailable, UnknownFormat
 from trace_dagster.extraction.extractor import Extractor
 from trace_dagster.extraction.request import RangeRequest
+from trace_dagster.logs import facts_of
 from trace_dagster.rpc.client import require_chain
 from trace_dagster.rpc.pools import RpcPool
 
@@ -59,7 +61,7 @@ def engine():
 def request(name, pool, start=0, end=200, columns=None):
     known = dataset(name)
     schema = known.schema(columns or known.stored_columns())
-    return ExtractRequest(name, BlockRange(start, end), 20143, schema, pool.endpoints[0], timeout_seconds=60.0)
+    return ExtractRequest(known, BlockRange(start, end), 20143, schema, pool.endpoints[0], timeout_seconds=60.0)
 
 
 def whole(name, pool, start=0, end=200):
@@ -71,7 +73,7 @@ def whole(name, pool, start=0, end=200):
 
 
 def rows(engine, name, pool, start=0, end=200, piece_blocks=64):
-    """Rows of a range, with the retries that every range has."""
+    """Return the number of rows of a range, extracted with the retries that every range has."""
     pieces = Extractor(engine, piece_blocks=piece_blocks).start(whole(name, pool, start, end))
     return sum(piece.table.num_rows for piece in pieces)
 
@@ -91,7 +93,7 @@ def test_every_known_column_can_be_asked_for(engine, pool, name):
 
 
 def test_columns_of_another_type_are_a_form_this_version_does_not_know(engine, pool):
-    """What a newer Cryo would do: it stops the stream, it is not written."""
+    """A newer Cryo may have other columns. They stop the stream, and are not written."""
     wanted = request("blocks", pool, 5, 9)
     newer = wanted.schema.set(wanted.schema.get_field_index("block_number"), pa.field("block_number", pa.uint64()))
     with pytest.raises(UnknownFormat, match="columns are not those this version knows"):
@@ -124,7 +126,7 @@ SECRET = "http://alice:hunter2secret@127.0.0.1:{port}/v1/KEY4f3a2b1c?token=abcde
 
 @contextmanager
 def listening(answer):
-    """A server that gives every connection the same bytes, or nothing at all."""
+    """A server that sends every connection the same bytes, or nothing at all."""
     server = socket.socket()
     server.bind(("127.0.0.1", 0))
     server.listen(64)
@@ -187,6 +189,81 @@ def test_what_an_earlier_range_printed_does_not_decide_a_later_failure(pool):
             opened._start(request("blocks", RpcPool("broken", (f"http://127.0.0.1:{port}",)), 0, 10))[1].result(30)
         assert "-32601" not in str(caught.value)
         assert "not supported" not in str(caught.value)
+    finally:
+        opened.close()
+
+
+class Lines(logging.Handler):
+    """Keeps the engine's log lines as (level, event, facts)."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def emit(self, record):
+        self.found.append((record.levelname, record.getMessage(), facts_of(record)))
+
+    def of(self, event, pid):
+        return [(level, facts) for level, name, facts in self.found if name == event and facts["pid"] == pid]
+
+    def wait_for(self, event, pid):
+        """Wait for the single line of an event. A thread logs the end of a worker."""
+        deadline = time.monotonic() + 10
+        while not (found := self.of(event, pid)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(found) == 1, (event, pid, self.found)
+        return found[0]
+
+
+@pytest.fixture
+def lines():
+    handler, logger = Lines(), logging.getLogger("trace_dagster.engine")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield handler
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+def test_the_start_and_the_end_of_a_worker_are_logged(pool, lines):
+    opened = EmbeddedCryo(workers=1)
+    rows(opened, "blocks", pool, 0, 2)
+    (pid,) = opened.pids()
+    assert lines.wait_for("worker_started", pid) == ("INFO", {"pid": pid})
+    assert lines.of("worker_ended", pid) == []
+    opened.close()
+    assert lines.wait_for("worker_ended", pid) == ("INFO", {"pid": pid, "reason": "closed", "calls": 0})
+
+
+def test_a_worker_that_dies_during_a_call_is_logged_with_its_signal(lines):
+    opened = EmbeddedCryo(workers=1)
+    try:
+        with listening(None) as port:
+            silent = RpcPool("silent", (f"http://127.0.0.1:{port}",))
+            future = opened._start(request("blocks", silent, 0, 3))[1]
+            (pid,) = opened.pids()
+            os.kill(pid, signal.SIGKILL)
+            with pytest.raises(WorkerGone):
+                future.result(30)
+        assert lines.wait_for("worker_ended", pid) == ("WARNING", {"pid": pid, "reason": "signal_9", "calls": 1})
+    finally:
+        opened.close()
+
+
+def test_a_stalled_worker_is_logged_with_the_call_that_stalled(lines):
+    opened = EmbeddedCryo(workers=1, stall_seconds=1.0)
+    try:
+        with listening(None) as port:
+            silent = RpcPool("silent", (f"http://127.0.0.1:{port}",))
+            with pytest.raises(NoAnswer, match="silent#1 stalled"):
+                opened.extract(request("blocks", silent, 0, 3))
+        (pid,) = [facts["pid"] for _, event, facts in lines.found if event == "worker_started"]
+        assert lines.wait_for("worker_killed", pid) == (
+            "WARNING",
+            {"pid": pid, "reason": "stalled", "endpoint": "silent#1", "block_range": BlockRange(0, 3), "seconds": 1.0},
+        )
+        assert lines.wait_for("worker_ended", pid) == ("INFO", {"pid": pid, "reason": "stalled", "calls": 1})
     finally:
         opened.close()
 
@@ -266,7 +343,7 @@ sys.stdout.flush(); os._exit(0)
 
 @pytest.fixture
 def binary(tmp_path) -> Path:
-    """The engine's own command line, from its wheel, as a program."""
+    """Write a program that runs Cryo's command line from its wheel."""
     path = tmp_path / "cryo"
     path.write_text(CLI.format(python=sys.executable))
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -299,7 +376,7 @@ def test_the_fake_has_the_engines_schema(pool, name):
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_the_catalogues_schema_is_the_engines_own(engine, pool, name):
-    """What the engine gives for the default columns is what the table says: asked of Cryo, not of us."""
+    """The engine's own schema of the default columns is that of the catalogue."""
     wanted = request(name, pool, 3, 6, dataset(name).default_columns)
     assert engine.extract(wanted).schema == wanted.schema
 

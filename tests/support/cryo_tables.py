@@ -1,4 +1,4 @@
-"""A node's answers as the tables Cryo 0.3.2 makes of them, written from its documents and not from ``verify``.
+"""Converts a node's answers to the tables of Cryo 0.3.2. Written from Cryo's documents, independently of ``verify``.
 
 The integration tests hold these against the engine's own tables, value by value; ``n_rlp_bytes`` is left null.
 """
@@ -18,7 +18,7 @@ _TRANSFER = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
 
 
 def cryo_table(name: str, block: Json, receipts: list[Json], traces: list[Json], chain_id: int) -> pa.Table:
-    """All columns of dataset ``name`` for one block; ``traces`` are callTracer results."""
+    """Return all columns of dataset ``name`` for one block. ``traces`` are callTracer results."""
     rows = [{**row, "chain_id": chain_id} for row in _ROWS[name](block, receipts, traces)]
     return pa.Table.from_pylist(rows, schema=dataset(name).schema(tuple(dataset(name).all_columns)))
 

@@ -1,4 +1,4 @@
-"""What a node itself says a dataset holds: row counts from plain JSON-RPC, independent of any engine."""
+"""Counts the rows of a dataset with JSON-RPC requests to a node, independently of any engine."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ Rpc = Callable[..., Any]
 
 
 def node_rows(rpc: Rpc, dataset: str, start: int, end: int) -> int:
-    """Rows of ``dataset`` in blocks ``[start, end)``; ``rpc(method, *params)`` asks the node."""
+    """Return the number of rows of ``dataset`` in blocks ``[start, end)``. ``rpc(method, *params)`` calls the node."""
     count = _COUNTS[dataset]
     return sum(count(rpc, hex(number)) for number in range(start, end))
 
 
 def frames(trace: dict[str, Any]) -> int:
-    """Call frames in a callTracer result, the root one included."""
+    """Return the number of call frames in a callTracer result, including the root."""
     return 1 + sum(frames(call) for call in trace.get("calls") or [])
 
 

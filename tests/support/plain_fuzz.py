@@ -1,4 +1,4 @@
-"""Answers with bytes changed, cut and doubled, through the compiled proof and through Python's: they must agree.
+"""Compares the compiled proof and Python's proof on answers with bytes changed, cut and doubled.
 
     NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=<a folder of its own> python -m tests.support.plain_fuzz <rounds> <seed>
 
@@ -19,7 +19,7 @@ from trace_dagster.errors import TraceError
 from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.verify.commitments import prove
 from trace_dagster.verify.commitments.rpc_json import decode_block, decode_receipts
-from trace_dagster.verify.fast_path import await_compiled, prove_in_columns
+from trace_dagster.verify.fast_path import await_compiled, prove_compiled
 from trace_dagster.verify.model import Header, Receipt, Transaction
 
 _ODD = (b'"', b"\\", b",", b":", b"{", b"}", b"[", b"]", b"n", b"0", b"x", b"f", b"F", b"g", b" ", b"\x00", b"\xff")
@@ -29,7 +29,7 @@ Found = tuple[list[Header], list[list[Transaction]], list[list[Receipt]]]
 
 
 def in_python(answers: list[bytes], first: int) -> Found | None:
-    """What ``verify/commitments/prove.py`` proves of the answers; None where it refuses them."""
+    """Return what ``verify/commitments/prove.py`` proves of the answers, or None if it refuses them."""
     half = len(answers) // 2
     try:
         blocks = [decode_block(answer, full=True) for answer in answers[:half]]
@@ -45,8 +45,8 @@ def in_python(answers: list[bytes], first: int) -> Found | None:
 
 
 def compiled(answers: list[bytes], first: int) -> Found | None:
-    """What the compiled code proves."""
-    if (found := prove_in_columns(answers, first)) is None:
+    """Return what the compiled code proves, or None."""
+    if (found := prove_compiled(answers, first)) is None:
         return None
     parts = EvidenceParts.in_columns(*found)
     assert parts.transactions is not None
@@ -57,7 +57,7 @@ def compiled(answers: list[bytes], first: int) -> Found | None:
 
 
 def agree(answers: list[bytes], first: int, honest: list[bytes] | None = None) -> bool:
-    """Whether the compiled code found the blocks plainly right; raises where it proves something that is not so.
+    """Return whether the compiled code accepted the blocks. Raise if it proves something that Python does not.
 
     Python refuses some answers for the form of members that nothing hashes, such as a legacy transaction's chainId:
     what is proven of those must be what ``honest`` answers say. Senders are hearsay.
@@ -74,26 +74,26 @@ def agree(answers: list[bytes], first: int, honest: list[bytes] | None = None) -
 
 
 def _proven(found: Found) -> Found:
-    """Without what only the node says."""
+    """Return the items without members that only the node claims."""
     headers, transactions, receipts = found
     return headers, [[replace(each, sender=None) for each in block] for block in transactions], receipts
 
 
 def _named(found: Found) -> Found:
-    """With the hash of its transaction in each receipt: an answer may leave it out."""
+    """Return receipts with their transaction's hash, which an answer may omit."""
     headers, transactions, receipts = found
     pairs = [list(zip(*each, strict=True)) for each in zip(transactions, receipts, strict=True)]
     return headers, transactions, [[replace(each, transaction_hash=of.hash) for of, each in block] for block in pairs]
 
 
 def texts(start: int, end: int) -> list[bytes]:
-    """Answers to blocks of the devchain's piece, counted from its first."""
+    """Return answers for blocks of the devchain's piece, counted from its first block."""
     chosen = devchain().answers[start:end]
     return [json.dumps(block).encode() for block, _ in chosen] + [json.dumps(found).encode() for _, found in chosen]
 
 
 def changed(text: bytes, pick: random.Random) -> bytes:
-    """One change somewhere."""
+    """Make one random change."""
     start = pick.randrange(len(text))
     end = min(len(text), start + pick.choice((1, 1, 2, 70, len(text))))
     match pick.randrange(7):
@@ -115,12 +115,12 @@ def changed(text: bytes, pick: random.Random) -> bytes:
 
 
 def _members(text: bytes) -> list[tuple[int, int]]:
-    """Where members that hold a list begin and end."""
+    """Return start and end of the members that contain a list."""
     found = []
     for name in (b'"transactions": [', b'"logs": [', b'"topics": [', b'"accessList": [', b'"authorizationList": ['):
         at = text.find(name)
         while at >= 0:
-            with suppress(ValueError):  # changed already, and no JSON any more
+            with suppress(ValueError):  # not JSON any more after an earlier change
                 _, size = json.JSONDecoder().raw_decode(text[at + len(name) - 1 :].decode("latin-1"))
                 found.append((at, at + len(name) - 1 + size))
             at = text.find(name, at + 1)
@@ -128,7 +128,7 @@ def _members(text: bytes) -> list[tuple[int, int]]:
 
 
 def _doubled(text: bytes, pick: random.Random) -> bytes:
-    """A list twice in its object, the first one from elsewhere or empty: what is read last counts."""
+    """Repeat a list in its object, the first one from elsewhere or empty. The last one counts."""
     if not (lists := _members(text)):
         return text + b" "
     start, end = pick.choice(lists)
@@ -138,7 +138,7 @@ def _doubled(text: bytes, pick: random.Random) -> bytes:
 
 
 def _no_list(text: bytes, pick: random.Random) -> bytes:
-    """Something else where a list belongs, and text that makes room for rows."""
+    """Put another value in place of a list, and text that enlarges the buffers."""
     if not (lists := _members(text)):
         return text + b" "
     start, end = pick.choice(lists)
@@ -148,7 +148,7 @@ def _no_list(text: bytes, pick: random.Random) -> bytes:
 
 
 def main(rounds: int, seed: int) -> None:
-    """Change answers, one to three times each."""
+    """Change answers, each one to three times."""
     await_compiled()
     pick = random.Random(seed)
     plain = 0

@@ -1,4 +1,4 @@
-"""Pieces of chain with their answers, tables and proven evidence: devchain blocks, and real ones where they are."""
+"""Pieces of chain with answers, tables and proven evidence: devchain blocks, and real blocks if available."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trace_dagster.devchain.encode import block_json, receipts_json, traces_json
 from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.verify.commitments.prove import prove_header, prove_transactions, receipts_of
 from trace_dagster.verify.commitments.rpc_json import decode_block, decode_receipts
-from trace_dagster.verify.fast_path import await_compiled, prove_in_columns
+from trace_dagster.verify.fast_path import await_compiled, prove_compiled
 from trace_dagster.verify.model import Evidence
 
 DEVCHAIN = BlockRange(20, 32)
@@ -30,7 +30,7 @@ CASES = ("devchain", *REAL)
 
 @dataclass(frozen=True)
 class Proven:
-    """A piece: answers per block, a table per dataset, and the evidence proven from the answers."""
+    """A piece: the answers of each block, a table per dataset, and the evidence proven from the answers."""
 
     piece: BlockRange
     chain_id: int
@@ -40,14 +40,14 @@ class Proven:
 
 
 def real_folder() -> Path | None:
-    """Where TRACE_REAL_BLOCKS points."""
+    """Return the folder in TRACE_REAL_BLOCKS, or None."""
     folder = os.environ.get("TRACE_REAL_BLOCKS", "")
     return Path(folder) if folder else None
 
 
 @cache
 def devchain() -> Proven:
-    """Twelve devchain blocks; one of them is empty, and all types of transactions but blobs are there."""
+    """Return twelve devchain blocks. One is empty, and all transaction types except blobs occur."""
     chain = DevChain(7, DEVCHAIN.end)
     blocks = [chain.blocks[number] for number in range(DEVCHAIN.start, DEVCHAIN.end)]
     answers = [(block_json(block, full=True), receipts_json(block)) for block in blocks]
@@ -57,7 +57,7 @@ def devchain() -> Proven:
 
 @cache
 def real(number: int) -> Proven:
-    """One mainnet block of TRACE_REAL_BLOCKS."""
+    """Return one mainnet block of TRACE_REAL_BLOCKS."""
     folder = real_folder()
     assert folder is not None
     block = _chain(folder).blocks[number]
@@ -65,7 +65,7 @@ def real(number: int) -> Proven:
 
 
 def case(which: str | int) -> Proven:
-    """One of CASES; skips the test where real blocks are not at hand."""
+    """Return one of CASES. Skip the test if it needs real blocks and there are none."""
     if isinstance(which, str):
         return devchain()
     if real_folder() is None:
@@ -79,7 +79,7 @@ def _chain(folder: Path) -> RecordedChain:
 
 
 def evidence_of(piece: BlockRange, answers: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> Evidence:
-    """What the answers prove, senders recovered."""
+    """Return the evidence that the answers prove, with recovered senders."""
     headers, transactions, receipts = [], [], []
     for number, (block, found) in zip(range(piece.start, piece.end), answers, strict=True):
         raw = decode_block(json.dumps(block).encode(), full=True)
@@ -90,10 +90,10 @@ def evidence_of(piece: BlockRange, answers: list[tuple[dict[str, Any], list[dict
 
 
 def in_columns(piece: BlockRange, answers: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> Evidence | None:
-    """The same, proven by the compiled code; None where that finds it not plain."""
+    """Return the same evidence from the compiled code, or None if that does not accept the answers."""
     await_compiled()
     texts = [json.dumps(block).encode() for block, _ in answers] + [json.dumps(found).encode() for _, found in answers]
-    if (found := prove_in_columns(texts, piece.start)) is None:
+    if (found := prove_compiled(texts, piece.start)) is None:
         return None
     parts = EvidenceParts.in_columns(*found)
     return Evidence(found[0], parts.transactions, parts.receipts, {"all": "raw"}, proven=parts.proven, rows=parts.rows)

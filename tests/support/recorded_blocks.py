@@ -1,4 +1,4 @@
-"""Real blocks from files, answered the way a node's JSON-RPC would.
+"""Answers JSON-RPC requests from files of real blocks, as a node would.
 
 A folder holds one ``<number>.json.gz`` per block with ``block`` (eth_getBlockByNumber with full transactions),
 ``receipts`` and ``call_traces`` (callTracer results), one per transaction and in order. The folder is a chain with
@@ -19,7 +19,7 @@ _TAGS = ("latest", "safe", "finalized", "pending")
 
 
 class RpcError(Exception):
-    """What a node says in the ``error`` member of an answer."""
+    """The ``error`` member of a node's answer."""
 
     def __init__(self, code: int, message: str) -> None:
         self.code = code
@@ -28,7 +28,7 @@ class RpcError(Exception):
 
 @dataclass(frozen=True)
 class RecordedBlock:
-    """One block as its node gave it; lists are per transaction, in order."""
+    """One block as its node returned it. Lists have one entry per transaction, in order."""
 
     number: int
     block: dict[str, Any]
@@ -44,7 +44,7 @@ class RecordedBlock:
 
 
 def read_block(path: Path) -> RecordedBlock:
-    """The block in one file. ``ValueError`` when the file is not what its name says."""
+    """Read a block from a file. Raises ValueError if the content does not match the file's name."""
     content = json.loads(gzip.decompress(path.read_bytes()))
     recorded = RecordedBlock(
         int(content["block"]["number"], 16), content["block"], content["receipts"], content["call_traces"]
@@ -57,7 +57,7 @@ def read_block(path: Path) -> RecordedBlock:
 
 
 class RecordedChain:
-    """All blocks of a folder, and the RPC methods over them."""
+    """All blocks of a folder, and the RPC methods that read them."""
 
     def __init__(self, folder: Path) -> None:
         self.blocks = {recorded.number: recorded for recorded in map(read_block, sorted(folder.glob("*.json.gz")))}
@@ -81,7 +81,7 @@ class RecordedChain:
         }
 
     def call(self, method: str, params: list[Any]) -> Any:
-        """The ``result`` of one request; raises ``RpcError`` as a node would answer with an error."""
+        """Return the ``result`` of one request. Raises RpcError if a node would answer with an error."""
         if method not in self._methods:
             raise RpcError(-32601, f"the method {method} does not exist/is not available")
         try:
@@ -137,7 +137,7 @@ class RecordedChain:
 
 
 def log_matches(log: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether a log passes an eth_getLogs filter's ``address`` and ``topics``."""
+    """Return whether a log passes an eth_getLogs filter's ``address`` and ``topics``."""
     if not _one_of(log["address"], wanted.get("address")):
         return False
     filters = wanted.get("topics") or []

@@ -1,4 +1,4 @@
-"""Range arithmetic: tables of literal cases, then properties."""
+"""Block range arithmetic: tables of literal cases, then properties."""
 
 import pytest
 from hypothesis import given

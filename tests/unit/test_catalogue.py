@@ -1,4 +1,4 @@
-"""The dataset table: what a stream may name and what it stores."""
+"""The dataset catalogue: the columns that a stream may name, and those it stores."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The content digest names rows, not layout. The golden value changes only with an ADR."""
+"""The content digest depends on rows, not on their layout. Its golden value only changes with an ADR."""
 
 import pyarrow as pa
 import pytest

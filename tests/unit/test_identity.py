@@ -1,4 +1,4 @@
-"""Golden identities: the same on every machine, for ever."""
+"""Golden identities: they must never change, on any machine."""
 
 from uuid import UUID
 

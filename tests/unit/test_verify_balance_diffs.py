@@ -1,4 +1,4 @@
-"""Rules between balances and proven transactions: what breaks them, and what they let pass on purpose."""
+"""Rules between balances and proven transactions: which rows break them, and which rows they deliberately accept."""
 
 import pyarrow as pa
 import pytest
@@ -89,14 +89,14 @@ def test_rows_may_come_in_any_order_within_a_block():
     run([*TWO[::-1], *ONE[::-1], *THREE])
 
 
-def test_an_address_stands_once_per_transaction():
-    with pytest.raises(VerificationFailed, match="an address stands twice in a transaction block=5 address=0x0b0b"):
+def test_an_address_occurs_once_per_transaction():
+    with pytest.raises(VerificationFailed, match="an address occurs twice in a transaction block=5 address=0x0b0b"):
         run([*ONE, ONE[1], *TWO, *THREE])
 
 
 def test_balances_follow_within_a_block_only():
     wrong = [(5, 1, BOB, 58, 108)]
-    with pytest.raises(VerificationFailed, match="the transaction before left block=5 expected=57 got=58 address=0x0b"):
+    with pytest.raises(VerificationFailed, match="previous transaction left block=5 expected=57 got=58 address=0x0b"):
         run([*ONE, TWO[0], *wrong, TWO[2], *THREE])
 
 
@@ -152,7 +152,7 @@ def test_a_failed_transactions_sender_pays_its_fee():
         match=f"failed transaction's sender did not pay block=5 expected={FEE} got={FEE - 1} hash=0x01",
     ):
         run(lost(FEE - 1), receipts=failed())
-    run(lost(FEE - 1))  # a successful one may have been paid back
+    run(lost(FEE - 1))  # a successful transaction may have returned value to its sender
 
 
 def test_an_author_gets_its_own_tip_back():

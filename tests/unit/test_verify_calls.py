@@ -16,7 +16,7 @@ HEADER = Header(5, b"\x05" * 32, b"\x04" * 32, bytes(32), bytes(32), bytes(256))
 CALL = Transaction(b"\x01" * 32, 2, ALICE, BOB, 50, 7, 21000, 12, 20, 2, b"\x01\x02")
 CREATE = replace(CALL, hash=b"\x02" * 32, to=None, nonce=8, input=b"\x60")
 OK, FAILED = Receipt(2, True, 1, 1, None, ()), Receipt(2, False, 2, 1, None, ())
-# ethereum.org's own example of CREATE: sender 0x6ac7ea33f8831ea9dcc53393aaa88b25a785dbf0, nonce 0
+# the example of CREATE on ethereum.org: sender 0x6ac7ea33f8831ea9dcc53393aaa88b25a785dbf0, nonce 0
 KNOWN = ("6ac7ea33f8831ea9dcc53393aaa88b25a785dbf0", 0, "cd234a471b72ba2f1ccf0a70fcaba648a5eecd8d")
 
 
@@ -106,15 +106,15 @@ def test_any_other_root_is_refused(name, column):
 def test_a_root_fails_exactly_when_the_receipt_says_so(name):
     make = MAKE[name]
     created = "to_address" if name == "geth_calls" else "result_address"
-    for address in (None, BOB):  # nodes differ on what a failed creation has for an address
+    for address in (None, BOB):  # nodes return different addresses for a failed creation
         run(
             name,
             [make(0, CALL, error="x"), make(1, CREATE, error="y", **{created: address})],
             receipts=(FAILED, FAILED),
         )
-    with pytest.raises(VerificationFailed, match="error is not what the receipt says block=5 expected=a text got=null"):
+    with pytest.raises(VerificationFailed, match="agree with the receipt's status block=5 expected=a text got=null"):
         run(name, [make(0, CALL), make(1, CREATE)], receipts=(FAILED, OK))
-    with pytest.raises(VerificationFailed, match="error is not what the receipt says block=5 expected=null got=x"):
+    with pytest.raises(VerificationFailed, match="agree with the receipt's status block=5 expected=null got=x"):
         run(name, [make(0, CALL), make(1, CREATE, error="x")])
 
 
@@ -163,12 +163,12 @@ def test_frames_below_the_root_belong_to_their_transaction():
         run("geth_calls", [rows[0], {**rows[1], "transaction_hash": CREATE.hash}, rows[2]])
 
 
-def test_block_rewards_stand_beside_the_trees():
+def test_block_rewards_belong_to_no_tree():
     reward = {**trace(0, CALL), "transaction_index": None, "transaction_hash": None, "action_type": "reward",
               "action_reward_type": "block", "action_to": None}  # fmt: skip
     run("traces", [trace(0, CALL), trace(1, CREATE), reward])
     run("traces", [trace(0, CALL), reward, trace(1, CREATE)])
-    with pytest.raises(VerificationFailed, match="stands twice block=5 transaction=0 got=''"):
+    with pytest.raises(VerificationFailed, match="occurs twice block=5 transaction=0 got=''"):
         run("traces", [reward, trace(0, CALL), trace(0, CALL), trace(1, CREATE)])
 
 

@@ -1,4 +1,4 @@
-"""Levels, needs, columns, merging: what a proof of a piece says."""
+"""Levels, needed evidence, checked columns and merging of proofs."""
 
 import dataclasses
 
@@ -10,48 +10,48 @@ from tests.support.proven import devchain
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import catalogue, dataset
 from trace_dagster.errors import VerificationFailed
-from trace_dagster.verify.check import Needs, check, columns, merge, needs
+from trace_dagster.verify.check import EvidenceNeeds, check, checked_columns, evidence_needed, merge
 from trace_dagster.verify.model import Evidence
 
 
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
-        ("blocks", Needs(True, False, False)),
-        ("transactions", Needs(True, True, True)),
-        ("logs", Needs(True, False, True)),
-        ("erc20_transfers", Needs(True, False, True)),
-        ("erc721_transfers", Needs(True, False, True)),
-        ("geth_calls", Needs(True, True, True)),
-        ("traces", Needs(True, True, True)),
-        ("geth_balance_diffs", Needs(True, True, True)),
-        ("contracts", Needs(True, False, False)),
-        ("native_transfers", Needs(True, False, False)),
-        ("nonce_diffs", Needs(False, False, False)),
+        ("blocks", EvidenceNeeds(True, False, False)),
+        ("transactions", EvidenceNeeds(True, True, True)),
+        ("logs", EvidenceNeeds(True, False, True)),
+        ("erc20_transfers", EvidenceNeeds(True, False, True)),
+        ("erc721_transfers", EvidenceNeeds(True, False, True)),
+        ("geth_calls", EvidenceNeeds(True, True, True)),
+        ("traces", EvidenceNeeds(True, True, True)),
+        ("geth_balance_diffs", EvidenceNeeds(True, True, True)),
+        ("contracts", EvidenceNeeds(True, False, False)),
+        ("native_transfers", EvidenceNeeds(True, False, False)),
+        ("nonce_diffs", EvidenceNeeds(False, False, False)),
     ],
 )
 def test_needs(name, wanted):
-    assert needs(name) == wanted
+    assert evidence_needed(name) == wanted
 
 
 @pytest.mark.parametrize("name", catalogue())
 def test_columns_grow_with_the_level_and_hold_the_checked_ones(name):
     known = dataset(name)
-    structural, full = columns(known, "structural"), columns(known, "full")
+    structural, full = checked_columns(known, "structural"), checked_columns(known, "full")
     assert set(known.checked_columns) <= set(structural) <= set(full) <= set(known.all_columns)
     assert list(full) == [column for column in known.all_columns if column in full]
 
 
 def test_columns_by_name():
-    assert columns(dataset("transactions"), "structural") == (
+    assert checked_columns(dataset("transactions"), "structural") == (
         "block_number", "transaction_index", "transaction_hash", "chain_id",
     )  # fmt: skip
-    assert set(columns(dataset("transactions"), "full")) == {
+    assert set(checked_columns(dataset("transactions"), "full")) == {
         "block_number", "transaction_index", "transaction_hash", "chain_id", "gas_used", "transaction_type", "success",
         "block_hash",
     }  # fmt: skip
-    assert "action_type" in columns(dataset("traces"), "structural")
-    assert "block_hash" in columns(dataset("logs"), "full")
+    assert "action_type" in checked_columns(dataset("traces"), "structural")
+    assert "block_hash" in checked_columns(dataset("logs"), "full")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_columns_by_name():
 def test_the_columns_named_are_enough(name):
     found = devchain()
     for level, evidence in (("structural", None), ("full", found.evidence)):
-        table = found.tables[name].select(columns(dataset(name), level))
+        table = found.tables[name].select(checked_columns(dataset(name), level))
         said = check(dataset(name), table, found.piece, found.chain_id, evidence)
         assert said.level == ("crosschecked" if evidence and name == "geth_calls" else level)
 
@@ -111,7 +111,7 @@ def with_evidence(**changes):
 
 def test_evidence_must_hang_together():
     proven = devchain().evidence
-    with pytest.raises(VerificationFailed, match=r"not of these blocks block=20 range=\[20, 32\)"):
+    with pytest.raises(VerificationFailed, match=r"for other blocks block=20 range=\[20, 32\)"):
         with_evidence(headers=proven.headers[1:])
     with pytest.raises(VerificationFailed, match="the block before block=22"):
         with_evidence(
@@ -170,7 +170,7 @@ def test_merging_keeps_what_holds_for_all():
 
 def test_pieces_that_do_not_meet():
     one, two, three = piece(20, 23), piece(23, 24), piece(24, 32)
-    with pytest.raises(VerificationFailed, match="does not follow on the one before block=23 expected=23 got=24"):
+    with pytest.raises(VerificationFailed, match="the end of the previous piece block=23 expected=23 got=24"):
         merge([one, three])
     with pytest.raises(
         VerificationFailed, match=f"the block before block=23 expected=0x{one.last_block_hash.hex()} got=0x00"

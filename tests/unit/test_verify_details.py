@@ -1,4 +1,4 @@
-"""What mutation testing asked for: names of checks, blocks in messages, faces changed together, absent columns."""
+"""Tests added after mutation testing: names of checks, blocks in messages, uint256 columns, absent columns."""
 
 import pyarrow as pa
 import pytest
@@ -12,7 +12,7 @@ from trace_dagster.verify.check import check
 from trace_dagster.verify.commitments import trie
 from trace_dagster.verify.model import Evidence
 from trace_dagster.verify.rows.arrow import headers_of, receipts_of_tables, transactions_of
-from trace_dagster.verify.rows.comparison import Compared, compare
+from trace_dagster.verify.rows.comparison import Comparison, compare_columns
 from trace_dagster.verify.rows.rowwise import check_logs, check_token_transfers, check_transactions
 from trace_dagster.verify.rows.uint256_columns import uint256_columns
 
@@ -22,18 +22,18 @@ PAIRS = "transaction_hash belongs to transaction_index"
 CHECKS = {
     "blocks": {*FORM, "one row per block", "parent_hash links rows", "header hash", "rows equal the header"},
     "transactions": {
-        *KEYED, "transaction_index contiguous per block", "transaction_hash unique", "columns of value agree",
+        *KEYED, "transaction_index contiguous per block", "transaction_hash unique", "faces of value agree",
         "n_input counts the input", "transactions root", "rows equal the transactions", "receipts root from rows",
     },
     "logs": {
         *KEYED, "log_index contiguous per block", "logs bloom from rows", "receipts root from rows", PAIRS,
         "block_hash equals the header's",
     },
-    "erc20_transfers": {*KEYED, "columns of value agree", "rows are the logs' transfers", PAIRS},
-    "erc721_transfers": {*KEYED, "columns of token_id agree", "rows are the logs' transfers", PAIRS},
+    "erc20_transfers": {*KEYED, "faces of value agree", "rows are the logs' transfers", PAIRS},
+    "erc721_transfers": {*KEYED, "faces of token_id agree", "rows are the logs' transfers", PAIRS},
     "geth_calls": {
-        *KEYED, "call frames form one tree per transaction", "columns of gas agree", "columns of gas_used agree",
-        "columns of value agree", "root frames equal the transactions", PAIRS,
+        *KEYED, "call frames form one tree per transaction", "faces of gas agree", "faces of gas_used agree",
+        "faces of value agree", "root frames equal the transactions", PAIRS,
     },
 }  # fmt: skip
 
@@ -46,7 +46,7 @@ def proof(name, table, **changes):
 @pytest.mark.parametrize("name", CHECKS)
 def test_checks_are_named_as_documents_and_manifests_know_them(name):
     table = devchain().tables[name]
-    faced = {"columns of total_difficulty agree"} if name == "blocks" else set()
+    faced = {"faces of total_difficulty agree"} if name == "blocks" else set()
     assert set(proof(name, table).checks) == CHECKS[name] | faced
 
 
@@ -70,7 +70,7 @@ def test_shapes_hold_each_item_once(count):
 
 
 def with_value(name, base, at, value):
-    """The table with all columns of one number changed together: only the evidence can tell."""
+    """Return the table with all columns of one uint256 changed together, so that only evidence shows the change."""
     table = devchain().tables[name]
     rows = table.to_pylist()
     assert rows[at][f"{base}_string"] != str(value)
@@ -193,16 +193,16 @@ def test_hashes_of_receipts_serve_where_there_are_no_transactions():
 
 def test_comparing_values_a_column_cannot_hold():
     table = pa.table({"block_number": pa.array([1, 2], pa.uint32()), "nonce": pa.array([5, 6], pa.uint32())})
-    assert compare(table, {"nonce": [5, 6], "absent": [0, 0]}, [1, 2]) == {"nonce"}
+    assert compare_columns(table, {"nonce": [5, 6], "absent": [0, 0]}, [1, 2]) == {"nonce"}
     for wrong, said in (
         (2**70, f"block=2 expected={2**70} got=6"),
         (None, "block=2 expected=null got=6"),
         (-1, "block=2"),
     ):
         with pytest.raises(VerificationFailed, match=f"nonce is not what the chain says {said}"):
-            compare(table, {"nonce": [5, wrong]}, [1, 2])
-    assert compare(table, {"nonce": [5.0, 6]}, [1, 2]) == {"nonce"}
-    assert Compared().checks == Compared().open == []
+            compare_columns(table, {"nonce": [5, wrong]}, [1, 2])
+    assert compare_columns(table, {"nonce": [5.0, 6]}, [1, 2]) == {"nonce"}
+    assert Comparison().checks == Comparison().unproven == []
 
 
 def test_a_piece_of_blocks_without_transactions():
@@ -222,7 +222,7 @@ def test_a_piece_of_blocks_without_transactions():
 
 
 def test_a_log_beyond_the_receipts_of_a_block_that_would_prove_without_it():
-    """The receipts root comes out; the row is of no receipt."""
+    """The receipts give their root, but the row belongs to no receipt."""
     found = devchain()
     at = next(n for n, inside in enumerate(found.evidence.receipts) if any(each.logs for each in inside))
     header, receipts = found.evidence.headers[at], found.evidence.receipts[at]

@@ -1,4 +1,4 @@
-"""RLP, trie, bloom and keccak against the field's libraries."""
+"""RLP, trie, bloom and keccak compared with public libraries."""
 
 import pytest
 import rlp as oracle
@@ -12,7 +12,7 @@ from trace_dagster.verify.commitments.bloom import as_bytes, mask
 from trace_dagster.verify.commitments.keccak import keccak
 from trace_dagster.verify.commitments.rlp import sequence, text, uint
 from trace_dagster.verify.commitments.trie import EMPTY_ROOT, list_root
-from trace_dagster.verify.mismatch import disagrees, shown
+from trace_dagster.verify.mismatch import mismatch, shortened
 
 
 @given(st.binary(max_size=400))
@@ -61,7 +61,7 @@ def trie_root(items):
 @pytest.mark.parametrize("count", [*range(1, 20), 31, 127, 128, 129, 144, 145, 255, 256, 257, 272, 300, 513])
 @pytest.mark.parametrize("size", [1, 29, 60])
 def test_roots_of_every_shape(count, size):
-    """Items of one byte make nodes that stand inside their parents; 29 is the border."""
+    """Items of one byte give nodes that are embedded in their parents; 29 is the limit."""
     items = [bytes([index % 255 + 1, *[index // 255] * (size - 1)]) for index in range(count)]
     assert list_root(items) == trie_root(items)
 
@@ -85,13 +85,13 @@ def test_blooms(entries):
 
 
 def test_errors_show_values_short():
-    assert shown(b"\x01" * 32) == "0x" + "01" * 32
-    assert shown(b"\x01" * 33) == "0x0101010101010101..(33 bytes)"
-    assert shown(None) == "null"
-    assert shown("x" * 80) == "x" * 80
-    assert shown("x" * 81) == "x" * 80 + "..(81 characters)"
-    assert shown(2**256 - 1) == str(2**256 - 1)
-    assert shown(2**256) == "a number of 257 bits"
-    assert shown("\ud800\n") == "'\\ud800\\n'"
-    assert shown("é") == "'\\xe9'"
-    assert str(disagrees("no", 5, None, b"\x01", hash="h")) == "no block=5 expected=null got=0x01 hash=h"
+    assert shortened(b"\x01" * 32) == "0x" + "01" * 32
+    assert shortened(b"\x01" * 33) == "0x0101010101010101..(33 bytes)"
+    assert shortened(None) == "null"
+    assert shortened("x" * 80) == "x" * 80
+    assert shortened("x" * 81) == "x" * 80 + "..(81 characters)"
+    assert shortened(2**256 - 1) == str(2**256 - 1)
+    assert shortened(2**256) == "a number of 257 bits"
+    assert shortened("\ud800\n") == "'\\ud800\\n'"
+    assert shortened("é") == "'\\xe9'"
+    assert str(mismatch("no", 5, None, b"\x01", hash="h")) == "no block=5 expected=null got=0x01 hash=h"

@@ -1,4 +1,4 @@
-"""The compiled proof says of a block what Python's says, or nothing."""
+"""The compiled proof accepts a block with the same result as Python's proof, or does not accept it."""
 
 import gc
 import json
@@ -22,7 +22,7 @@ from tests.support.proven import DEVCHAIN, REAL, devchain, real, real_folder
 from trace_dagster.evidence.parts import EvidenceParts, joined
 from trace_dagster.verify import fast_path
 from trace_dagster.verify.commitments import trie
-from trace_dagster.verify.fast_path import await_compiled, prove_in_columns
+from trace_dagster.verify.fast_path import await_compiled, prove_compiled
 from trace_dagster.verify.native import keccak as native_keccak
 from trace_dagster.verify.native import trie as native_trie
 from trace_dagster.verify.native.blocks import room
@@ -57,15 +57,15 @@ def test_roots(count):
     out = np.zeros(len(text) + 4096, np.uint8)
     at = native_trie.list_root(text, ends, count, out, frames, state)
     assert out[at : at + 32].tobytes() == trie.list_root(items)
-    for some in range(0, 400, 7):  # too little room is said, whatever is written
+    for some in range(0, 400, 7):  # a full buffer is reported at every size
         at = native_trie.list_root(text, ends, count, out[:some], frames, state)
         assert at == -1 or out[at : at + 32].tobytes() == trie.list_root(items)
 
 
 def test_blocks_apart_and_together():
-    headers, rows = prove_in_columns(whole(), FIRST)
+    headers, rows = prove_compiled(whole(), FIRST)
     one = EvidenceParts.in_columns(headers, rows)
-    each = [EvidenceParts.in_columns(*prove_in_columns(texts(at, at + 1), FIRST + at)) for at in range(len(DEVCHAIN))]
+    each = [EvidenceParts.in_columns(*prove_compiled(texts(at, at + 1), FIRST + at)) for at in range(len(DEVCHAIN))]
     for found in (joined(each), joined([one.slice(0, 5), one.slice(5, 6), one.slice(6, len(DEVCHAIN))])):
         assert found.rows.transactions.equals(rows.transactions)
         assert found.rows.logs.equals(rows.logs)
@@ -84,12 +84,12 @@ def test_real_blocks_are_plain(number):
 
 
 def test_another_number_than_asked_for_is_not_plain():
-    assert prove_in_columns(whole(), FIRST + 1) is None
-    assert prove_in_columns(whole()[1:] + whole()[:1], FIRST) is None
+    assert prove_compiled(whole(), FIRST + 1) is None
+    assert prove_compiled(whole()[1:] + whole()[:1], FIRST) is None
 
 
 def objects(answers):
-    """Every object of a block's answers: the header, transactions, entries of their lists, receipts, logs."""
+    """Yield every object of a block's answers: header, transactions, entries of their lists, receipts, logs."""
     found = [answers]
     while found:
         each = found.pop()
@@ -121,7 +121,7 @@ def test_any_member_changed_or_gone_is_judged_as_python_judges_it(at):
 
 
 def test_what_a_hash_covers_cannot_differ():
-    """Nothing that Python refuses is plainly right: hostile changes of covered members, each on its own."""
+    """The compiled proof accepts nothing that Python refuses: hostile changes of covered members, one at a time."""
     for at in range(len(DEVCHAIN)):
         answers = list(deepcopy(devchain().answers[at]))
         for each in objects(answers):
@@ -130,7 +130,7 @@ def test_what_a_hash_covers_cannot_differ():
                     value = each[name]
                     each[name] = value[:-1] + ("1" if value[-1] != "1" else "2")
                     texts_ = [json.dumps(answer).encode() for answer in answers]
-                    assert (prove_in_columns(texts_, FIRST + at) is None) == (in_python(texts_, FIRST + at) is None)
+                    assert (prove_compiled(texts_, FIRST + at) is None) == (in_python(texts_, FIRST + at) is None)
                     each[name] = value
 
 
@@ -153,12 +153,12 @@ def test_white_space_order_and_unknown_members_do_not_matter():
 def test_an_escape_is_left_to_python():
     answers = texts(1, 2)
     answers[0] = answers[0].replace(b'"0x', b'"\\u0030x', 1)
-    assert prove_in_columns(answers, FIRST + 1) is None
+    assert prove_compiled(answers, FIRST + 1) is None
     assert in_python(answers, FIRST + 1) is not None
 
 
 def test_a_second_list_of_logs_adds_no_rows():
-    """Only one of two lists gives the root: rows of the other would pass for proven."""
+    """Only one of two lists gives the root, so rows of the other would be taken as proven."""
     at, (block, receipts) = next(
         (at, answer) for at, answer in enumerate(devchain().answers) if any(each["logs"] for each in answer[1])
     )
@@ -166,9 +166,9 @@ def test_a_second_list_of_logs_adds_no_rows():
     forged = logs.replace(json.loads(logs)[0]["address"], "0x" + "ab" * 20)
     for first, second in ((forged, logs), (logs, forged), ("[]", logs), (logs, "[]"), (logs, logs)):
         text = json.dumps(receipts).replace(f'"logs": {logs}', f'"logs": {first}, "logs": {second}', 1)
-        assert prove_in_columns([json.dumps(block).encode(), text.encode()], FIRST + at) is None
+        assert prove_compiled([json.dumps(block).encode(), text.encode()], FIRST + at) is None
     text = json.dumps(block).replace('"transactions": [', '"transactions": [], "transactions": [', 1)
-    assert prove_in_columns([text.encode(), json.dumps(receipts).encode()], FIRST + at) is None
+    assert prove_compiled([text.encode(), json.dumps(receipts).encode()], FIRST + at) is None
 
 
 @pytest.mark.parametrize("other", ["1", "17", '"x"', "null", "{}", "true"])
@@ -178,11 +178,11 @@ def test_what_is_no_list_is_no_number_of_rows(other):
     for members in (f'{{"transactions": {other}, {header[1:]}', f'{header[:-1]}, "transactions": {other}}}'):
         for words in (b'["cumulativeGasUsed"', b'[{"logs": %s}, "topics"' % other.encode()):
             receipts = words + b', "cumulativeGasUsed", "topics"' * 3000 + b"]"
-            assert prove_in_columns([members.encode(), receipts], FIRST) is None
+            assert prove_compiled([members.encode(), receipts], FIRST) is None
 
 
 def test_rows_do_not_keep_the_room_they_were_found_in(monkeypatch):
-    """Blocks without rows and with one: what numpy need not copy it would not."""
+    """Blocks with no row and with one row, because numpy does not copy such arrays unless forced."""
     rooms = []
 
     def kept(*sizes):
@@ -192,14 +192,14 @@ def test_rows_do_not_keep_the_room_they_were_found_in(monkeypatch):
 
     monkeypatch.setattr("trace_dagster.verify.native.columns.room", kept)
     for start in range(len(DEVCHAIN)):
-        found = prove_in_columns(texts(start, start + 1), FIRST + start)
+        found = prove_compiled(texts(start, start + 1), FIRST + start)
         assert found is not None
         gc.collect()
         assert rooms[-1]() is None
 
 
 def test_compiled_code_is_kept_by_what_it_was_compiled_from(tmp_path):
-    """numba itself looks at one file of a function, whatever that one calls."""
+    """numba's own cache only checks the file of a function, not those of the functions it calls."""
     ask = "from trace_dagster.verify.native import jit; print(jit.config.CACHE_DIR)"
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
 
@@ -226,7 +226,7 @@ def test_answers_that_need_too_much_room_are_left_to_python(monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr("trace_dagster.verify.native.columns.room", full)
-    assert prove_in_columns(whole(), FIRST) is None
+    assert prove_compiled(whole(), FIRST) is None
 
 
 def test_changed_bytes():
@@ -241,7 +241,7 @@ def test_changed_bytes():
 
 
 def test_no_index_leaves_its_array(tmp_path):
-    """The same with every index checked, which is compiled apart."""
+    """Run the same tests with every index checked, which needs a separate compilation."""
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.plain_fuzz", "600", "3"],
@@ -252,7 +252,7 @@ def test_no_index_leaves_its_array(tmp_path):
 
 
 def test_the_first_proofs_wait_for_the_code_but_not_until_it_is_compiled(monkeypatch):
-    """Reading it takes less than the wait, compiling it longer."""
+    """Loading the code takes less than the wait, compiling it takes longer."""
     read, slowly = fast_path.import_module, threading.Event()
 
     def late(name):
@@ -262,13 +262,13 @@ def test_the_first_proofs_wait_for_the_code_but_not_until_it_is_compiled(monkeyp
     monkeypatch.setattr(fast_path, "import_module", late)
     fast_path._compiled.cache_clear()
     try:
-        assert prove_in_columns(whole(), FIRST) is not None
+        assert prove_compiled(whole(), FIRST) is not None
         monkeypatch.setattr(fast_path, "READ_SECONDS", 0.0)
         fast_path._compiled.cache_clear()
-        assert prove_in_columns(whole(), FIRST) is None
+        assert prove_compiled(whole(), FIRST) is None
         slowly.set()
         await_compiled()
-        assert prove_in_columns(whole(), FIRST) is not None
+        assert prove_compiled(whole(), FIRST) is not None
     finally:
         slowly.set()
         monkeypatch.undo()
@@ -283,12 +283,12 @@ def test_python_proves_where_the_code_cannot_be_compiled(monkeypatch):
     monkeypatch.setattr(fast_path, "import_module", broken)
     fast_path._compiled.cache_clear()
     try:
-        assert prove_in_columns(whole(), FIRST) is None
+        assert prove_compiled(whole(), FIRST) is None
         with pytest.raises(OSError, match="not now"):
             await_compiled()
-        assert prove_in_columns(whole(), FIRST) is None
+        assert prove_compiled(whole(), FIRST) is None
     finally:
         monkeypatch.undo()
         fast_path._compiled.cache_clear()
         await_compiled()
-    assert prove_in_columns(whole(), FIRST) is not None
+    assert prove_compiled(whole(), FIRST) is not None

@@ -1,4 +1,4 @@
-"""Raw answers prove what they hold: real blocks, devchain blocks, every type of transaction."""
+"""Raw answers are proven: real blocks, devchain blocks, and every type of transaction."""
 
 import copy
 import json
@@ -14,7 +14,13 @@ from trace_dagster.devchain.crypto import Account, list_root, logs_bloom
 from trace_dagster.errors import UnknownFormat, VerificationFailed
 from trace_dagster.verify.commitments.hex import data
 from trace_dagster.verify.commitments.keccak import keccak
-from trace_dagster.verify.commitments.prove import link, prove_header, prove_transactions, receipts_of, recover_sender
+from trace_dagster.verify.commitments.prove import (
+    prove_header,
+    prove_transactions,
+    receipts_of,
+    recover_sender,
+    require_linked,
+)
 from trace_dagster.verify.commitments.rpc_json import decode_block, decode_receipts
 from trace_dagster.verify.model import Header
 
@@ -105,7 +111,7 @@ def test_a_header_with_any_field_altered_does_not_prove(name):
 
 @pytest.mark.parametrize("name", list(HEADER)[15:-1])
 def test_a_gap_between_later_fields_is_refused(name):
-    """A base fee that hides behind blobGasUsed gives the same hash."""
+    """A base fee given as blobGasUsed gives the same hash."""
     fields = {key: value for key, value in HEADER.items() if key != name}
     with pytest.raises(VerificationFailed, match=r"lacks a field that later ones need block=7$"):
         prove_header(block(header_answer(fields)), 7)
@@ -140,16 +146,16 @@ def test_another_block_is_named():
 
 def test_link_wants_each_parent():
     headers = devchain().evidence.headers
-    link(headers, None)
-    link(headers, headers[0].parent_hash)
+    require_linked(headers, None)
+    require_linked(headers, headers[0].parent_hash)
     with pytest.raises(VerificationFailed, match="the block before block=20"):
-        link(headers, b"\x01" * 32)
+        require_linked(headers, b"\x01" * 32)
     with pytest.raises(VerificationFailed, match="block=22"):
-        link([headers[0], headers[2]], None)
+        require_linked([headers[0], headers[2]], None)
 
 
 def signed(kind, *, chain=5, to=TO, protected=True, **more):
-    """A transaction of any type as its EIP says it, by another RLP, and the JSON of it."""
+    """Return a transaction of any type, encoded by another RLP library as its EIP specifies, and its JSON."""
     given = {"nonce": 3, "gas": 90000, "value": 10**18, "input": b"\x00\x01", "price": 77, "tip": 9, "cap": 300, **more}
     body = [given["gas"], to or b"", given["value"], given["input"]]
     access = [[TO, [b"\x01" * 32, b"\x02" * 32]], [TO, []]]
@@ -378,7 +384,7 @@ def test_evidence_of_a_wrong_block_does_not_prove():
 
 
 def broken_anywhere(answer, wrong="0xzz"):
-    """The answer with each of its texts replaced, one at a time."""
+    """Yield the answer with each of its texts replaced, one at a time."""
     for key in answer if isinstance(answer, dict) else range(len(answer)):
         value = answer[key]
         given = [wrong] if isinstance(value, str) else broken_anywhere(value, wrong) if value else []
@@ -421,7 +427,7 @@ def test_every_malformed_member_of_a_header_or_receipt_names_block_and_text():
 
 @pytest.mark.parametrize("chain", [0, 1, 5])
 def test_signatures_of_both_parities(chain):
-    """Legacy v holds parity and chain (EIP-155); a yParity beside it counts for typed transactions only."""
+    """Legacy v contains parity and chain id (EIP-155). An additional yParity only counts for typed transactions."""
     seen = set()
     for nonce in range(8):
         for kind, protected in ((0, True), (0, False), (1, True), (2, True)):

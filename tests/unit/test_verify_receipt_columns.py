@@ -1,4 +1,4 @@
-"""Columns that receipts tell instead of Cryo: the same rows, or a refusal."""
+"""Columns filled from receipts give the same rows as Cryo, or the rows are refused."""
 
 import pyarrow as pa
 import pytest
@@ -10,20 +10,20 @@ from tests.support.proven import CASES, case, devchain, in_columns
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import catalogue, dataset
 from trace_dagster.errors import VerificationFailed
-from trace_dagster.verify.check import LEVELS, check, extracted
-from trace_dagster.verify.rows.receipt_columns import engine_columns, receipts_supply, with_receipt_columns
+from trace_dagster.verify.check import LEVELS, check, extracted_columns
+from trace_dagster.verify.rows.receipt_columns import can_fill_from_receipts, fill_receipt_columns, requested_columns
 
 TRANSACTIONS = dataset("transactions")
 TOLD = list(TRANSACTIONS.receipt_columns)
 
 
 def both_kinds(found):
-    """Evidence as objects, and as the compiled code gives it."""
+    """Return the evidence as objects, and as the compiled code returns it."""
     return found.evidence, in_columns(found.piece, found.answers)
 
 
 def whole(found):
-    """Rows as Cryo gives them when it is asked for everything."""
+    """Return the rows of a request for all columns."""
     return found.tables["transactions"]
 
 
@@ -32,7 +32,7 @@ def test_rows_filled_from_receipts_are_those_cryo_gives(which):
     found = case(which)
     rows = whole(found)
     for evidence in both_kinds(found):
-        given_rows = with_receipt_columns(rows.drop_columns(TOLD), evidence, rows.schema)
+        given_rows = fill_receipt_columns(rows.drop_columns(TOLD), evidence, rows.schema)
         assert given_rows.equals(rows)
         assert given_rows.schema.equals(rows.schema)
         assert check(TRANSACTIONS, given_rows, found.piece, found.chain_id, evidence).level == "full"
@@ -41,12 +41,12 @@ def test_rows_filled_from_receipts_are_those_cryo_gives(which):
 def test_rows_with_every_column_are_left_alone():
     rows = whole(devchain())
     lie = rows.set_column(rows.column_names.index("gas_used"), "gas_used", pa.array([1] * rows.num_rows, pa.uint64()))
-    assert with_receipt_columns(lie, devchain().evidence, rows.schema) is lie
+    assert fill_receipt_columns(lie, devchain().evidence, rows.schema) is lie
 
 
 @given(st.data())
 def test_rows_that_are_not_those_of_the_receipts_are_refused(data):
-    """A row less, one twice, or one at another place: nothing is told of the wrong receipt."""
+    """If a row is missing, repeated or moved, no column is filled from the wrong receipt."""
     rows = whole(devchain()).drop_columns(TOLD)
     wrong = data.draw(
         st.lists(st.integers(0, rows.num_rows - 1), max_size=rows.num_rows + 2).filter(
@@ -56,7 +56,7 @@ def test_rows_that_are_not_those_of_the_receipts_are_refused(data):
     )
     for evidence in both_kinds(devchain()):
         with pytest.raises(VerificationFailed) as caught:
-            with_receipt_columns(rows.take(pa.array(wrong, pa.int64())), evidence, whole(devchain()).schema)
+            fill_receipt_columns(rows.take(pa.array(wrong, pa.int64())), evidence, whole(devchain()).schema)
         assert "block" in caught.value.facts
 
 
@@ -66,15 +66,15 @@ def test_a_transaction_a_node_left_out_is_named(row):
     kept = [place for place in range(rows.num_rows) if place != row % rows.num_rows]
     for evidence in both_kinds(devchain()):
         with pytest.raises(VerificationFailed, match=r"transaction_index|as many transactions"):
-            with_receipt_columns(rows.take(kept), evidence, whole(devchain()).schema)
+            fill_receipt_columns(rows.take(kept), evidence, whole(devchain()).schema)
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"succeeded": None, "post_state": bytes(32)}, "a receipt holds no status"),
-        ({"gas_used": -1}, "gas used is not that of a block"),
-        ({"gas_used": 2**64}, "gas used is not that of a block"),
+        ({"succeeded": None, "post_state": bytes(32)}, "a receipt has no status"),
+        ({"gas_used": -1}, "gas used does not fit into 64 bits"),
+        ({"gas_used": 2**64}, "gas used does not fit into 64 bits"),
     ],
 )
 def test_receipts_that_say_what_no_row_can_are_refused(wrong, said):
@@ -82,7 +82,7 @@ def test_receipts_that_say_what_no_row_can_are_refused(wrong, said):
     lying = [[replace(each, **wrong) for each in inside] for inside in found.evidence.receipts]
     first = next(header.number for header, inside in zip(found.evidence.headers, lying, strict=True) if inside)
     with pytest.raises(VerificationFailed, match=f"{said}.*block={first}"):
-        with_receipt_columns(
+        fill_receipt_columns(
             whole(found).drop_columns(TOLD), replace(found.evidence, receipts=lying), whole(found).schema
         )
 
@@ -92,9 +92,9 @@ def test_receipts_that_say_what_no_row_can_are_refused(wrong, said):
 def test_cryo_is_asked_for_what_receipts_do_not_tell(name, level):
     known = dataset(name)
     stored = known.stored_columns()
-    every = extracted(known, stored, level)
-    assert engine_columns(known, stored, level, proven=False) == every
-    spared = set(every) - set(engine_columns(known, stored, level, proven=True))
+    every = extracted_columns(known, stored, level)
+    assert requested_columns(known, stored, level, from_receipts=False) == every
+    spared = set(every) - set(requested_columns(known, stored, level, from_receipts=True))
     assert spared == ({"gas_used", "success"} if name == "transactions" else set())
 
 
@@ -105,8 +105,8 @@ def test_cryo_is_asked_for_what_receipts_do_not_tell(name, level):
         (10, 0, False, 1, False),
         (10, 0, True, 2, False),
         (1, 4_370_000, True, 1, True),
-        (1, 4_369_999, True, 1, False),  # before Byzantium a receipt holds a state root and no status
+        (1, 4_369_999, True, 1, False),  # before Byzantium a receipt has a state root instead of a status
     ],
 )
 def test_only_proven_receipts_with_a_status_tell_and_only_of_one_endpoints_rows(chain_id, start, proven, quorum, told):
-    assert receipts_supply(chain_id, BlockRange(start, start + 5), proven=proven, quorum=quorum) is told
+    assert can_fill_from_receipts(chain_id, BlockRange(start, start + 5), proven=proven, quorum=quorum) is told

@@ -1,4 +1,4 @@
-"""True tables verify; the same tables with any row or any covered value changed do not."""
+"""Correct tables verify. The same tables with any row or any covered value changed do not."""
 
 import os
 from functools import cache
@@ -14,7 +14,7 @@ from tests.support.proven import CASES, case, devchain, in_columns
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.errors import UnknownFormat, VerificationFailed
 from trace_dagster.verify.check import check
-from trace_dagster.verify.commitments.prove import outcomes
+from trace_dagster.verify.commitments.prove import receipt_fields
 from trace_dagster.verify.model import Evidence
 from trace_dagster.verify.rows.arrow import headers_of, receipts_of_tables, transactions_of
 from trace_dagster.verify.rows.rowwise import (
@@ -47,13 +47,13 @@ def proof(found, name, table, *, evidence=None, deep=True):
 
 
 def proven_before(found):
-    """The same evidence, as streams share it: its receipts are known to give the roots."""
-    return replace(found.evidence, proven=[list(outcomes(inside)) for inside in found.evidence.receipts])
+    """Return the same evidence as streams share it, with receipts known to give the roots."""
+    return replace(found.evidence, proven=[list(receipt_fields(inside)) for inside in found.evidence.receipts])
 
 
 @cache
 def proven_in_columns(which):
-    """The same evidence, proven by the compiled code."""
+    """Return the same evidence, proven by the compiled code."""
     found = case(which)
     return in_columns(found.piece, found.answers)
 
@@ -108,7 +108,7 @@ def test_true_rows_are_compared_in_columns_alone(which, name, monkeypatch):
 
 @pytest.mark.parametrize("name", ["transactions", "logs", "geth_calls"])
 def test_columns_of_another_kind_or_gone_are_left_to_the_rows(name):
-    """Arrow would write a number as text to compare it, and has nothing to compare where a column is missing."""
+    """Arrow would cast a number to text to compare it, and cannot compare a missing column."""
     found, evidence = devchain(), proven_in_columns("devchain")
     table = found.tables[name]
 
@@ -117,7 +117,7 @@ def test_columns_of_another_kind_or_gone_are_left_to_the_rows(name):
             return proof(found, name, other, evidence=given, deep=False)
         except (VerificationFailed, UnknownFormat) as error:
             return str(error)
-        except (TypeError, pa.ArrowException):  # a table's types are checked before it comes here
+        except (TypeError, pa.ArrowException):  # the types of tables are checked earlier
             return "no number"
 
     for column in table.column_names:
@@ -173,7 +173,7 @@ def test_tables_are_evidence_too(which):
 
 
 def others(value):
-    """Values of the same type that are not this one."""
+    """Draw other values of the same type."""
     if value is None:
         return []
     if isinstance(value, bool):
@@ -197,7 +197,7 @@ def with_rows(table, rows):
 def covered(name, table, row):
     if name == "geth_calls":
         columns = set(table.column_names) - OPEN_IN_FRAMES
-        if row["trace_address"]:  # below the root only what places the frame
+        if row["trace_address"]:  # below the root only the position of a frame is checked
             columns = {"block_number", "transaction_index", "transaction_hash", "chain_id"}
     else:
         columns = set(table.column_names) - set(UNPROVEN.get(name, ()))
@@ -235,7 +235,7 @@ def test_no_covered_value_can_change(which, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_covered_column_is_compared_in_every_row(name):
-    """The same without chance: each covered column of each row of the devchain blocks."""
+    """Change each covered column of each row of the devchain blocks, without random choice."""
     found = devchain()
     table = found.tables[name]
     rows = table.to_pylist()
@@ -259,9 +259,9 @@ def test_no_row_can_be_missing_doubled_or_swapped(which, name):
     @given(st.integers(0, len(rows) - 1), st.integers(0, len(rows) - 1))
     def changes(at, elsewhere):
         refused(found, name, with_rows(table, [*rows[:at], rows[at], *rows[at:]]))
-        if name != "geth_calls" or not rows[at]["trace_address"]:  # a tree without its last leaf is a tree all the same
+        if name != "geth_calls" or not rows[at]["trace_address"]:  # a tree without its last leaf is still a tree
             refused(found, name, with_rows(table, [*rows[:at], *rows[at + 1 :]]))
-        if at != elsewhere and name != "geth_calls":  # frames name their place: their order is no claim
+        if at != elsewhere and name != "geth_calls":  # frames contain their position, so their order does not matter
             swapped = list(rows)
             swapped[at], swapped[elsewhere] = rows[elsewhere], rows[at]
             refused(found, name, with_rows(table, swapped))
@@ -415,7 +415,7 @@ def test_transactions_without_receipts_leave_outcomes_open():
 
 
 def test_before_byzantium_success_is_open():
-    """The rows' success counts for nothing where the receipt holds a state root."""
+    """The rows' success cannot be checked if the receipt has a state root."""
     found = devchain()
     table = found.tables["transactions"]
     header = found.evidence.headers[0]
@@ -458,7 +458,7 @@ def _of(table, block):
 @pytest.mark.parametrize("size", [0, 1, 31, 32, 33, 64])
 @pytest.mark.parametrize("name", [TRANSFER, b"\x01" * 32])
 def test_what_cryo_calls_a_transfer(topics, size, name):
-    """As found by feeding every combination to the engine."""
+    """The rule was found by giving every combination to the engine."""
     log = (bytes(20), (name, *[bytes(32)] * 3)[:topics], bytes(size))
     assert is_transfer("erc20_transfers", log) == (name == TRANSFER and topics == 3 and size == 32)
     assert is_transfer("erc721_transfers", log) == (name == TRANSFER and topics == 4 and size == 0)

@@ -1,4 +1,4 @@
-"""Hostile answers end as VerificationFailed or UnknownFormat, whatever is in them."""
+"""Any hostile answer raises VerificationFailed or UnknownFormat."""
 
 import copy
 import json
@@ -35,7 +35,7 @@ hostile = st.one_of(
 
 
 def places(node, path=()):
-    """The path of every value in a JSON document."""
+    """Yield the path of every value in a JSON document."""
     yield path
     if isinstance(node, dict | list):
         for key, child in node.items() if isinstance(node, dict) else enumerate(node):
@@ -57,7 +57,7 @@ def altered(document, path, value):
 
 
 def harmless(call):
-    """Runs it: anything but success or one of the two errors fails the test."""
+    """Run it. Any other result than success or one of the two errors fails the test."""
     said = ""
     try:
         call()

@@ -1,4 +1,4 @@
-"""Structural verification: a correct answer passes, each broken rule is named with its block."""
+"""Structural checks: a correct answer passes, and each broken rule raises an error with its block."""
 
 import pyarrow as pa
 import pytest
@@ -58,7 +58,7 @@ def test_whole_blocks_pass():
         ([10, 11, 12, 13, 14], {}, "outside the range block=14"),
         ([10, 12, 11, 13], {}, "not in block order block=11"),
         ([10, 11, 12, 13], {"chain_id": 2}, "another chain block=10 expected=1 got=2"),
-        ([10, 11, 12, 13], {"chain_id": None}, "a null where none can be column=chain_id block=10"),
+        ([10, 11, 12, 13], {"chain_id": None}, "a null in a column that allows none column=chain_id block=10"),
         ([10, 11, 12, 13], {"broken_link": 12}, f"the block before block=12 expected=0x{'0b' * 32} got=0x{'ee' * 32}"),
         ([10, 11, 12, 13], {"broken_link": 11}, "the block before block=11"),
     ],
@@ -100,7 +100,7 @@ def test_indices_in_order_pass_and_so_does_nothing(name, index):
         ([(10, 1)], "block=10 expected=0 got=1"),
         ([(10, 0), (10, 2)], "block=10 expected=1 got=2"),
         ([(10, 0), (11, 0), (11, 0)], "block=11 expected=1 got=0"),
-        ([(10, None)], "a null where none can be column={index} block=10"),
+        ([(10, None)], "a null in a column that allows none column={index} block=10"),
         ([(11, 0), (10, 0)], "rows are not in block order block=10"),
         ([(14, 0)], "outside the range block=14"),
     ],
@@ -127,7 +127,7 @@ def test_transaction_hashes_are_unique_over_blocks():
     rows = [{"block_number": 10 + n, "transaction_index": 0, "transaction_hash": bytes([n]) * 32} for n in range(3)]
     assert "transaction_hash unique" in run("transactions", table("transactions", rows, columns))
     rows[2]["transaction_hash"] = rows[0]["transaction_hash"]
-    with pytest.raises(VerificationFailed, match="a key stands twice block=12 key=transaction_hash"):
+    with pytest.raises(VerificationFailed, match="a key occurs twice block=12 key=transaction_hash"):
         run("transactions", table("transactions", rows, columns))
 
 
@@ -159,7 +159,7 @@ def test_call_trees_pass(name, gap):
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([(10, 0, ""), (10, 0, "")], "stands twice"),
+        ([(10, 0, ""), (10, 0, "")], "occurs twice"),
         ([(10, 0, "0")], "no root frame block=10 transaction=0"),
         ([(10, 0, ""), (10, 0, "0~0")], "no parent block=10 got='0~0'"),
         ([(10, 0, ""), (10, 0, "1")], "lacks the sibling before it block=10 got='1'"),
@@ -172,10 +172,10 @@ def test_call_trees_pass(name, gap):
         ([(10, 0, ""), (10, 0, "-1")], "malformed"),
         ([(10, 0, ""), (10, 0, "0,0")], "malformed"),
         ([(10, 0, ""), (10, 0, "²")], "malformed"),
-        ([(10, 0, ""), (10, 0, "~0")], "malformed|has no parent|stands twice"),
+        ([(10, 0, ""), (10, 0, "~0")], "malformed|has no parent|occurs twice"),
         ([(10, 0, ""), (10, 0, "9999999999")], "malformed"),
         ([(10, None, "")], "a call frame has no transaction_index block=10|null"),
-        ([(10, 0, None)], "a null where none can be column=trace_address"),
+        ([(10, 0, None)], "a null in a column that allows none column=trace_address"),
     ],
 )
 def test_broken_trees_are_named(name, gap, rows, said):
@@ -193,7 +193,7 @@ ROOTED = st.lists(st.sampled_from(["0", "0 0", "0 1", "1", "2"]), max_size=4, un
 
 @st.composite
 def trees(draw):
-    """Transactions that count from 0, mostly, with frames that form a tree, often."""
+    """Draw transactions that mostly count from 0, with frames that often form a tree."""
     rows = []
     for block in draw(st.lists(st.integers(10, 13), unique=True, max_size=3).map(sorted)):
         for position in range(draw(st.integers(0, 3))):
@@ -203,7 +203,7 @@ def trees(draw):
 
 @given(trees() | st.lists(st.tuples(st.integers(10, 13), POSITIONS, ADDRESSES), max_size=8))
 def test_trees_seen_at_a_glance_are_those_looked_at_frame_by_frame(rows):
-    """In whatever order rows come, and whatever number a position is."""
+    """The result does not depend on the order of rows or on the size of positions."""
     names = ("block_number", "transaction_index", "trace_address")
     kinds = (pa.uint32(), pa.uint64(), pa.large_string())
     given_rows = pa.table([pa.array([row[at] for row in rows], kind) for at, kind in enumerate(kinds)], names)
@@ -230,10 +230,10 @@ def test_block_rewards_are_no_frames():
     run("traces", frames("traces", [(10, 0, ""), (10, None, "", "reward"), (10, None, "", "reward")]))
 
 
-UINT256_SUFFIXES = ["block_number", "transfer_index", "value_binary", "value_string", "value_f64"]
+FACES = ["block_number", "transfer_index", "value_binary", "value_string", "value_f64"]
 
 
-def valued(binary, string, double, columns=UINT256_SUFFIXES):
+def valued(binary, string, double, columns=FACES):
     row = {"block_number": 10, "transfer_index": 0, "value_binary": binary, "value_string": string, "value_f64": double}
     return table("native_transfers", [row], columns)
 
@@ -243,18 +243,14 @@ BIG = 2**255 + 1
 
 def test_faces_that_agree():
     for number in (0, 5, 2**53 + 1, BIG):
-        assert "columns of value agree" in run(
+        assert "faces of value agree" in run(
             "native_transfers", valued(number.to_bytes(32, "big"), str(number), float(number))
         )
-    assert "columns of value agree" in run("native_transfers", valued(None, None, None))
-    assert "columns of value agree" in run(
-        "native_transfers", valued(None, None, None, [*UINT256_SUFFIXES[:2], *UINT256_SUFFIXES[3:]])
-    )
-    assert "columns of value agree" in run(
-        "native_transfers", valued(None, "5", 5.0, [*UINT256_SUFFIXES[:2], *UINT256_SUFFIXES[3:]])
-    )
-    assert "columns of value agree" not in run(
-        "native_transfers", valued(None, "5", 5.0, [*UINT256_SUFFIXES[:4:3], "transfer_index"])
+    assert "faces of value agree" in run("native_transfers", valued(None, None, None))
+    assert "faces of value agree" in run("native_transfers", valued(None, None, None, [*FACES[:2], *FACES[3:]]))
+    assert "faces of value agree" in run("native_transfers", valued(None, "5", 5.0, [*FACES[:2], *FACES[3:]]))
+    assert "faces of value agree" not in run(
+        "native_transfers", valued(None, "5", 5.0, [*FACES[:4:3], "transfer_index"])
     )
 
 
@@ -275,11 +271,8 @@ def test_faces_that_do_not_agree(binary, string, double):
 @pytest.mark.parametrize("string", ["", "-1", "1.0", "x", "٣", "1" * 79, str(2**256)])
 def test_decimal_text_that_is_no_number(string):
     with pytest.raises(VerificationFailed, match="value_string is no uint256 block=10"):
-        run("native_transfers", valued(None, string, 1.0, [*UINT256_SUFFIXES[:2], *UINT256_SUFFIXES[3:]]))
-    run(
-        "native_transfers",
-        valued(None, str(2**256 - 1), float(2**256 - 1), [*UINT256_SUFFIXES[:2], *UINT256_SUFFIXES[3:]]),
-    )
+        run("native_transfers", valued(None, string, 1.0, [*FACES[:2], *FACES[3:]]))
+    run("native_transfers", valued(None, str(2**256 - 1), float(2**256 - 1), [*FACES[:2], *FACES[3:]]))
 
 
 COUNTS = ["block_number", "transaction_index", "input", "n_input_bytes", "n_input_zero_bytes", "n_input_nonzero_bytes"]
@@ -307,7 +300,7 @@ def test_input_counts():
 def test_the_fake_engine_has_the_form_of_a_right_answer(name):
     known = dataset(name)
     span = BlockRange(5, 60)
-    request = ExtractRequest(name, span, 7, known.schema(tuple(known.all_columns)), Endpoint("none", 1, ""))
+    request = ExtractRequest(known, span, 7, known.schema(tuple(known.all_columns)), Endpoint("none", 1, ""))
     found = FakeCryo().extract(request)
     assert "chain_id" in check_structure(known, found, span, 7)
 
@@ -322,7 +315,7 @@ WRONG_DOUBLE = st.sampled_from([None, float("nan"), float("inf"), -1.0, 0.5])
 
 @st.composite
 def rows_of_faces(draw):
-    """(binary, string, f64): most of them right, some with one face that is not."""
+    """Draw (binary, string, f64), mostly right, some with one wrong column."""
     value = draw(NUMBERS)
     row = [value.to_bytes(32, "big"), str(value), float(value)]
     match draw(st.integers(0, 7)):
@@ -354,9 +347,7 @@ def passes(rule, *arguments):
 
 @given(st.lists(rows_of_faces(), min_size=1, max_size=8))
 def test_columns_of_faces_are_judged_as_each_value_alone(rows):
-    whole = table(
-        "native_transfers", [dict(zip(UINT256_SUFFIXES[2:], row, strict=True)) for row in rows], UINT256_SUFFIXES[2:]
-    )
+    whole = table("native_transfers", [dict(zip(FACES[2:], row, strict=True)) for row in rows], FACES[2:])
     whole = whole.append_column("block_number", pa.array([10] * len(rows)))
     assert passes(check_uint256_columns, whole) == all(is_right(*row) for row in rows)
 

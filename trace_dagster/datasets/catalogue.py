@@ -1,8 +1,8 @@
-"""What Cryo can extract, by dataset name: columns, Arrow types, natural keys.
+"""The datasets that Cryo can extract: columns, Arrow types, natural keys and calls per block.
 
-The column table ``cryo_0_3.json`` is what Cryo 0.3.2 returns with ``include_columns=["all"]``; the
-acceptance tests compare it with the engine itself. Datasets that need a contract or call argument
-(``balances``, ``eth_calls``, ``slots``, ...) are not block-range streams and are not listed.
+The table ``cryo_0_3.json`` has the columns that Cryo 0.3.2 returns with ``include_columns=["all"]``; tests compare it
+with the engine. Datasets that need a contract or call argument (``balances``, ``eth_calls``, ``slots``, ...) cannot be
+streams of block ranges, so they are not listed.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ _ALWAYS: dict[str, tuple[str, ...]] = {
     "logs": ("block_hash",),
     "transactions": ("block_hash",),
 }
-"""Stored beside Cryo's defaults: what it takes to prove the rows later, offline."""
+"""Columns stored in addition to Cryo's defaults, so that rows can be proven later without a node."""
 
 _REQUIRED: dict[str, tuple[str, ...]] = {
     "blocks": ("block_hash", "parent_hash", "transactions_root", "receipts_root", "logs_bloom"),
 }
-"""Stored whatever ``columns`` says: neighbours are checked against them."""
+"""Columns stored even if the job's ``columns`` omits them. Neighbouring ranges are checked against them."""
 
 _RECEIPT_COLUMNS: dict[str, tuple[str, ...]] = {"transactions": ("gas_used", "success")}
 """Columns for which Cryo fetches the receipts of every block."""
 
 _BY_LOG_QUERY = frozenset({"logs", "erc20_transfers", "erc721_transfers"})
-"""Read with eth_getLogs over several blocks at once; every other dataset asks block by block."""
+"""Datasets read with eth_getLogs over several blocks per request. All others need requests per block."""
 
 _CALLS_PER_BLOCK: dict[str, int] = {
     "blocks": 1,  # eth_getBlockByNumber
@@ -56,69 +56,71 @@ _CALLS_PER_BLOCK: dict[str, int] = {
     **dict.fromkeys(("contracts", "native_transfers", "traces", "vm_traces"), 1),
 }
 _MOST_CALLS_PER_BLOCK = 2
-"""Every other dataset: a trace of the block, and the block for its transactions' hashes; counted at a node."""
+"""For all other datasets: a trace of the block, and the block for its transaction hashes. Counted at a node."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """One kind of rows Cryo knows."""
+    """One dataset of Cryo, such as blocks or logs."""
 
     name: str
     all_columns: dict[str, str]
-    """The Arrow type of each column, as Arrow writes it."""
+    """The Arrow type of each column, as Arrow prints it."""
     default_columns: tuple[str, ...]
 
     @property
     def natural_key(self) -> tuple[str, ...]:
-        """Columns that name a row and give the stored order; empty where Cryo has no such key."""
+        """Return the columns that identify a row and give the stored order; empty if Cryo has no such key."""
         return _NATURAL_KEYS.get(self.name, ())
 
     @property
     def checked_columns(self) -> tuple[str, ...]:
-        """Columns verification reads; extraction always asks for them."""
-        wanted = {
+        """Return the columns that structural checks read, in schema order. Extraction always requests them."""
+        names = {
             "block_number",
             "chain_id",
             "transaction_index",
             *self.natural_key,
             *_REQUIRED.get(self.name, ()),
         }
-        return tuple(name for name in self.all_columns if name in wanted)
+        return tuple(name for name in self.all_columns if name in names)
 
-    def stored_columns(self, asked: Sequence[str] | None = None) -> tuple[str, ...]:
-        """Columns a stream stores, in schema order.
+    def stored_columns(self, requested: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Return the columns that a stream stores, in schema order.
 
+        Without ``requested`` these are Cryo's defaults and those needed to prove the rows. Otherwise they are the
+        requested ones, block_number, the natural key and, for blocks, the hashes that neighbours are checked against.
         Raises InvalidInput for a column the dataset does not have.
         """
-        if asked is None:
-            wanted = {*self.default_columns, *_ALWAYS.get(self.name, ())}
+        if requested is None:
+            names = {*self.default_columns, *_ALWAYS.get(self.name, ())}
         else:
-            for column in asked:
+            for column in requested:
                 if column not in self.all_columns:
                     raise InvalidInput(
                         f"dataset {self.name} has no column {column!r}{_nearest(column, self.all_columns)}"
                     )
-            wanted = {*asked, "block_number", *self.natural_key, *_REQUIRED.get(self.name, ())}
-        return tuple(name for name in self.all_columns if name in wanted)
+            names = {*requested, "block_number", *self.natural_key, *_REQUIRED.get(self.name, ())}
+        return tuple(name for name in self.all_columns if name in names)
 
     @property
     def is_queried_by_span(self) -> bool:
-        """Whether one request can bring the rows of many blocks: eth_getLogs."""
+        """Return whether one request can return the rows of many blocks (eth_getLogs)."""
         return self.name in _BY_LOG_QUERY
 
     @property
     def receipt_columns(self) -> tuple[str, ...]:
-        """Columns for which Cryo fetches the receipts of every block, beside what it fetches anyway."""
+        """Return the columns for which Cryo additionally fetches the receipts of every block."""
         return _RECEIPT_COLUMNS.get(self.name, ())
 
     def takes_receipts(self, columns: Collection[str]) -> bool:
-        """Whether one of these columns is among them."""
+        """Return whether Cryo needs receipts for these columns."""
         return not {*self.receipt_columns}.isdisjoint(columns)
 
     def most_calls(self, blocks: int, inner_request_blocks: int, columns: Collection[str] | None = None) -> int:
-        """JSON-RPC calls Cryo makes for rows of so many consecutive blocks, at most, where nothing fails.
+        """Return the most JSON-RPC calls that Cryo makes for this many consecutive blocks if none fails.
 
-        ``columns`` are those it is asked for; all of them unless given.
+        ``columns`` are the requested columns, by default all of them.
         """
         if self.is_queried_by_span:
             return -(-blocks // inner_request_blocks)
@@ -126,15 +128,15 @@ class Dataset:
         return (_CALLS_PER_BLOCK.get(self.name, _MOST_CALLS_PER_BLOCK) + receipts) * blocks
 
     def schema(self, columns: Sequence[str]) -> pa.Schema:
-        """The Arrow schema of ``columns`` as stored: Cryo's own names and types."""
-        import pyarrow as pa  # what a dataset holds is known without Arrow
+        """Return the Arrow schema of stored ``columns``, with Cryo's names and types."""
+        import pyarrow as pa  # most users of this module do not need Arrow
 
         types = _arrow_types()
         return pa.schema([pa.field(name, types[self.all_columns[name]]) for name in columns])
 
 
 def dataset(name: str) -> Dataset:
-    """Look up a dataset. Raises InvalidInput, with the nearest known name, when Cryo has no such dataset."""
+    """Return a dataset by name. Raises InvalidInput, with the nearest known name, if there is no such dataset."""
     known = catalogue()
     if name not in known:
         raise InvalidInput(f"the engine knows no dataset {name!r}{_nearest(name, known)}")
@@ -143,7 +145,7 @@ def dataset(name: str) -> Dataset:
 
 @cache
 def catalogue() -> dict[str, Dataset]:
-    """Every dataset that can be a stream, by name."""
+    """Return all datasets that can be streams, by name."""
     table = json.loads(files(__package__).joinpath("cryo_0_3.json").read_text())
     return {
         name: Dataset(

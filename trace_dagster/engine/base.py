@@ -1,4 +1,4 @@
-"""The one interface every extraction engine keeps."""
+"""The interface of an extraction engine, and the request it takes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from typing import Protocol
 import pyarrow as pa
 
 from trace_dagster.blocks import BlockRange
+from trace_dagster.datasets.catalogue import Dataset
 from trace_dagster.rpc.pools import Endpoint
 
 _MOST_REQUESTS_PER_BLOCK = 3
-"""Two for the hungriest datasets, and room for Cryo's own retries."""
+"""Upper bound for slow streams: the most expensive datasets make two requests, the third allows for Cryo's retries."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractRequest:
-    """One call of an engine. ``schema`` names the columns and their types, in order; the table matches it exactly."""
+    """One call of an engine. ``schema`` gives the names, types and order of the columns of the returned table.
 
-    dataset: str
+    ``inner_request_blocks`` is the number of blocks per ``eth_getLogs`` request.
+    """
+
+    dataset: Dataset
     block_range: BlockRange
     chain_id: int
     schema: pa.Schema
@@ -28,10 +32,11 @@ class ExtractRequest:
     requests_per_second: int | None = None
     max_concurrent_requests: int | None = None
 
-    def patience(self, stall_seconds: float) -> float:
-        """Seconds to wait for the call: ``stall_seconds``, and longer where the stream slows its requests down.
+    def wait_seconds(self, stall_seconds: float) -> float:
+        """Return the seconds to wait for the call: ``stall_seconds``, plus the time a rate limit of the stream adds.
 
-        A gateway lets no request hang, but some wait for the endpoint's budget: through it the range's time counts.
+        Through a gateway the limit is ``timeout_seconds`` instead. The gateway ends requests that hang, but a request
+        may wait a long time for the endpoint's rate limit.
         """
         if self.endpoint.gateway_url:
             return self.timeout_seconds
@@ -44,7 +49,7 @@ class ExtractRequest:
 
 
 class Engine(Protocol):
-    """Extracts rows of one dataset; implementations are safe to call from several threads at once."""
+    """Extracts the rows of one dataset. Implementations are thread-safe."""
 
     @property
     def name(self) -> str: ...
@@ -53,13 +58,14 @@ class Engine(Protocol):
     def version(self) -> str: ...
 
     def extract(self, request: ExtractRequest) -> pa.Table:
-        """All rows of a few hundred blocks from one endpoint, in the stored order, with exactly ``request.schema``.
+        """Return all rows of the request's blocks from one endpoint, in the stored order, with ``request.schema``.
 
-        Raises Unavailable (ask again or elsewhere; NoAnswer when the endpoint is silent), ExtractionFailed (not
-        cured by asking the same endpoint again), UnknownFormat or InvalidInput; no error text carries a URL.
+        Raises Unavailable if another try may succeed (NoAnswer if the endpoint does not answer at all),
+        ExtractionFailed if another try at the same endpoint would fail too, UnknownFormat if the engine's columns are
+        not the expected ones, or InvalidInput. No error text contains a URL.
         """
         ...
 
     def close(self) -> None:
-        """End every process the engine started; idempotent."""
+        """End every process that the engine started. May be called more than once."""
         ...

@@ -1,4 +1,4 @@
-"""A Cryo binary (TRACE_CRYO_BIN) as a subprocess, with private staging that is deleted on success."""
+"""Runs a Cryo binary (TRACE_CRYO_BIN) as a subprocess. Its staging folder is private and deleted on success."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.engine.base import ExtractRequest
-from trace_dagster.engine.columns import cryo_column, left_out, row_order
+from trace_dagster.engine.columns import cryo_column, excluded_columns, row_order
 from trace_dagster.engine.failures import failure
 from trace_dagster.errors import ExtractionFailed, NoAnswer, UnknownFormat
 from trace_dagster.redaction import redact
 
 STALL_SECONDS = 120.0
-"""A call that takes longer is given up: Cryo has no timeout of its own."""
+"""A call that takes longer fails. Cryo has no timeout of its own."""
 
 _OUTPUT_CHARACTERS = 4000
 
 
 class CryoBinary:
-    """Runs the binary once per call. Thread-safe: each call has its own folder and process."""
+    """Runs the binary, one process per call. Thread-safe, because each call has its own folder and process."""
 
     name = "cryo-binary"
 
@@ -41,7 +40,7 @@ class CryoBinary:
         sweep(staging, older_than_seconds=ttl_hours * 3600)
 
     def extract(self, request: ExtractRequest) -> pa.Table:
-        """One call, one process; see :class:`~trace_dagster.engine.base.Engine`."""
+        """Run one process and return its rows; see :class:`~trace_dagster.engine.base.Engine` for errors."""
         folder = self._staging / uuid4().hex
         folder.mkdir(parents=True, mode=0o700)
         self._run(request, folder)
@@ -50,7 +49,7 @@ class CryoBinary:
         return table
 
     def close(self) -> None:
-        """Processes end with their calls."""
+        """Do nothing: each process ends with its call."""
 
     def _run(self, request: ExtractRequest, folder: Path) -> None:
         url = request.endpoint.address
@@ -64,7 +63,7 @@ class CryoBinary:
             start_new_session=True,
         )
         try:
-            output, _ = process.communicate(timeout=request.patience(self._stall_seconds))
+            output, _ = process.communicate(timeout=request.wait_seconds(self._stall_seconds))
         except subprocess.TimeoutExpired:
             name = request.endpoint.name
             raise NoAnswer(f"rpc endpoint {name} stalled: no answer in time", range=request.block_range) from None
@@ -76,7 +75,7 @@ class CryoBinary:
 
 
 def sweep(staging: Path, *, older_than_seconds: float) -> None:
-    """Delete what crashed calls left behind."""
+    """Delete staging folders that crashed calls left, if they are older than ``older_than_seconds``."""
     if not staging.is_dir():
         return
     limit = time.time() - older_than_seconds
@@ -86,10 +85,9 @@ def sweep(staging: Path, *, older_than_seconds: float) -> None:
 
 
 def _arguments(request: ExtractRequest, folder: Path) -> list[str]:
-    known = dataset(request.dataset)
-    extra = sorted({cryo_column(name) for name in request.schema.names if name not in known.default_columns})
+    extra = sorted({cryo_column(name) for name in request.schema.names if name not in request.dataset.default_columns})
     arguments = [
-        request.dataset,
+        request.dataset.name,
         "--blocks",
         f"{request.block_range.start}:{request.block_range.end}",
         "--chunk-size",
@@ -104,7 +102,7 @@ def _arguments(request: ExtractRequest, folder: Path) -> list[str]:
     ]
     if extra:
         arguments += ["--include-columns", *extra]
-    if unwanted := left_out(request.dataset, request.schema.names):
+    if unwanted := excluded_columns(request.dataset, request.schema.names):
         arguments += ["--exclude-columns", *unwanted]
     if request.requests_per_second:
         arguments += ["--requests-per-second", str(request.requests_per_second)]
@@ -117,16 +115,18 @@ def _read(request: ExtractRequest, folder: Path) -> pa.Table:
     files = sorted(path for path in folder.glob("*.parquet") if path.is_file())
     if len(files) != 1:
         raise ExtractionFailed(
-            "the cryo binary did not write the one file asked for", files=len(files), range=request.block_range
+            "the cryo binary did not write exactly one parquet file", files=len(files), range=request.block_range
         )
     table = pq.read_table(files[0])
     missing = [name for name in request.schema.names if name not in table.column_names]
     if missing:
-        raise UnknownFormat(f"the engine gave no column {', '.join(missing)}", dataset=request.dataset)
+        raise UnknownFormat(f"the engine gave no column {', '.join(missing)}", dataset=request.dataset.name)
     try:
         table = table.select(request.schema.names).cast(request.schema)
     except pa.ArrowInvalid:
-        raise UnknownFormat("the engine's columns are not those this version knows", dataset=request.dataset) from None
+        raise UnknownFormat(
+            "the engine's columns are not those this version knows", dataset=request.dataset.name
+        ) from None
     order = [(key, "ascending") for key in row_order(request.dataset) if key in request.schema.names]
     return table.sort_by(order).replace_schema_metadata(None)
 

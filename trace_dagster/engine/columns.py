@@ -1,27 +1,30 @@
-"""How Cryo's options name columns, and the order rows are stored in."""
+"""Column names in Cryo's options, and the order of stored rows."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from trace_dagster.datasets.catalogue import dataset
+from trace_dagster.datasets.catalogue import Dataset
 
 _U256_SUFFIXES = ("_binary", "_string", "_f64")
 
 
-def row_order(name: str) -> tuple[str, ...]:
-    """Sort key of stored rows: the natural key, but call frames stay in Cryo's depth-first order."""
-    key = tuple(column for column in dataset(name).natural_key if column != "trace_address")
+def row_order(dataset: Dataset) -> tuple[str, ...]:
+    """Return the sort key of stored rows: the natural key without ``trace_address``.
+
+    The sort is stable, so call frames keep Cryo's depth-first order.
+    """
+    key = tuple(column for column in dataset.natural_key if column != "trace_address")
     return key or ("block_number",)
 
 
-def left_out(name: str, wanted: Collection[str]) -> list[str]:
-    """Columns Cryo gives unasked and is told to leave out: those that nobody wants and that cost it calls."""
-    return [column for column in dataset(name).receipt_columns if column not in wanted]
+def excluded_columns(dataset: Dataset, requested: Collection[str]) -> list[str]:
+    """Return the default columns that Cryo must leave out: not requested, and each costs a receipts call per block."""
+    return [column for column in dataset.receipt_columns if column not in requested]
 
 
 def cryo_column(name: str) -> str:
-    """The name Cryo's column options use: one for the three columns of a uint256."""
+    """Return the name in Cryo's column options. The binary, text and double columns of a uint256 share one name."""
     for suffix in _U256_SUFFIXES:
         if name.endswith(suffix):
             return name.removesuffix(suffix)

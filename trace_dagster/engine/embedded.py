@@ -1,4 +1,4 @@
-"""Cryo from its wheel, in worker processes (ADR 0005)."""
+"""Runs Cryo from its wheel in worker processes (ADR 0005)."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from importlib.metadata import version
 
 import pyarrow as pa
 
-from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.engine.base import ExtractRequest
-from trace_dagster.engine.columns import cryo_column, left_out, row_order
+from trace_dagster.engine.columns import cryo_column, excluded_columns, row_order
 from trace_dagster.engine.failures import failure
 from trace_dagster.engine.workers import CallFailed, Worker, WorkerGone, Workers
 from trace_dagster.errors import NoAnswer, Unavailable, UnknownFormat
+from trace_dagster.logs import component_log
+
+_log = component_log("engine")
 
 WORKERS = 1
-"""Cryo uses every core from one process; a second one costs a tenth of the speed (measured)."""
+"""One process of Cryo uses every core. A second one makes extraction a tenth slower (measured)."""
 STALL_SECONDS = 120.0
-"""A call without an answer for this long: its worker is killed, Cryo has no timeout of its own."""
+"""If a call has no answer after this time, its worker is killed. Cryo has no timeout of its own."""
 
 WORKER_RETRIES = 5
-"""Workers a call is given to while they die under it."""
+"""How many workers a call is sent to if each of them dies during the call."""
 
 
 class EmbeddedCryo:
-    """The real engine. Thread-safe; workers are shared by all calls of the process."""
+    """The real engine. Thread-safe; all calls of the process share the workers."""
 
     name = "cryo"
 
@@ -35,27 +37,42 @@ class EmbeddedCryo:
         self._stall_seconds = stall_seconds
 
     def extract(self, request: ExtractRequest) -> pa.Table:
-        """One call; see :class:`~trace_dagster.engine.base.Engine`. A call whose worker died moves to another."""
+        """Run one call; see :class:`~trace_dagster.engine.base.Engine` for errors.
+
+        If its worker dies, another worker runs the call again.
+        """
         for _ in range(WORKER_RETRIES):
             worker, future = self._start(request)
+            seconds = request.wait_seconds(self._stall_seconds)
             try:
-                return _checked(future.result(timeout=request.patience(self._stall_seconds)), request)
+                return _checked(future.result(timeout=seconds), request)
             except FutureTimeout:
-                worker.kill()
                 name = request.endpoint.name
+                _log.warning(
+                    "worker_killed",
+                    pid=worker.pid,
+                    reason="stalled",
+                    endpoint=name,
+                    block_range=request.block_range,
+                    seconds=seconds,
+                )
+                worker.kill("stalled")
                 raise NoAnswer(f"rpc endpoint {name} stalled: no answer in time", range=request.block_range) from None
             except WorkerGone:
                 continue
             except CallFailed as failed:
                 raise failure(str(failed), request) from None
-        raise Unavailable("engine processes keep dying on this range", range=request.block_range)
+        raise Unavailable(
+            "engine processes keep dying on this range: give the machine more memory",
+            range=request.block_range,
+        )
 
     def pids(self) -> list[int]:
-        """Worker process ids."""
+        """Return the process ids of the running workers."""
         return self._workers.pids()
 
     def close(self) -> None:
-        """End the workers."""
+        """End all workers."""
         self._workers.close()
 
     def _start(self, request: ExtractRequest) -> tuple[Worker, Future[pa.Table]]:
@@ -65,12 +82,11 @@ class EmbeddedCryo:
             worker.await_start()
         except WorkerGone as error:
             raise Unavailable("extraction was stopped", range=request.block_range) from error
-        return worker, worker.submit(request.dataset, request.schema.names, order, _arguments(request))
+        return worker, worker.submit(request.dataset.name, request.schema.names, order, _arguments(request))
 
 
 def _arguments(request: ExtractRequest) -> dict[str, object]:
-    known = dataset(request.dataset)
-    extra = [name for name in request.schema.names if name not in known.default_columns]
+    extra = [name for name in request.schema.names if name not in request.dataset.default_columns]
     arguments: dict[str, object] = {
         "start_block": request.block_range.start,
         "end_block": request.block_range.end,
@@ -83,7 +99,7 @@ def _arguments(request: ExtractRequest) -> dict[str, object]:
     }
     if extra:
         arguments["include_columns"] = sorted({cryo_column(name) for name in extra})
-    if unwanted := left_out(request.dataset, request.schema.names):
+    if unwanted := excluded_columns(request.dataset, request.schema.names):
         arguments["exclude_columns"] = unwanted
     if request.requests_per_second:
         arguments["requests_per_second"] = request.requests_per_second
@@ -94,5 +110,5 @@ def _arguments(request: ExtractRequest) -> dict[str, object]:
 
 def _checked(table: pa.Table, request: ExtractRequest) -> pa.Table:
     if not table.schema.equals(request.schema):
-        raise UnknownFormat("the engine's columns are not those this version knows", dataset=request.dataset)
+        raise UnknownFormat("the engine's columns are not those this version knows", dataset=request.dataset.name)
     return table.replace_schema_metadata(None)

@@ -1,4 +1,4 @@
-"""What an engine's failure means: from its redacted text and a question to the node."""
+"""Turns the text of an engine's failure into the error to raise, after asking the node for its head."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_CAUSE = 200
 
 
 def failure(text: str, request: ExtractRequest) -> TraceError:
-    """The error to raise for a failed call. ``text`` must be redacted already."""
+    """Return the error to raise for a failed call. ``text`` must already be redacted."""
     endpoint, block_range = request.endpoint, request.block_range
     try:
         head = block_number_of(endpoint)
@@ -31,10 +31,10 @@ def failure(text: str, request: ExtractRequest) -> TraceError:
             range=block_range,
         )
     if missing := _MISSING_COLUMN.search(text):
-        return UnknownFormat(f"the engine gave no column {missing[1]}", dataset=request.dataset)
+        return UnknownFormat(f"the engine gave no column {missing[1]}", dataset=request.dataset.name)
     if _UNSUPPORTED.search(text):
         return EndpointLacks(
-            f"rpc endpoint {endpoint.name} does not support what dataset {request.dataset} needs: use a node with"
+            f"rpc endpoint {endpoint.name} does not support what dataset {request.dataset.name} needs: use a node with"
             " its methods",
             range=block_range,
         )

@@ -1,7 +1,7 @@
-"""A made-up chain with Cryo's schemas, without RPC: for tests and for `TRACE_CRYO_MODE=fake`.
+"""A made-up chain with Cryo's schemas and without RPC, for tests and for `TRACE_CRYO_MODE=fake`.
 
-Every value depends on (chain_id, dataset, column, row key) only, so rows are the same in every process
-and however a range is cut.
+A value depends only on (chain_id, dataset, column, row key). So rows are the same in every process, and the same for
+every way to cut a range.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trace_dagster.engine.base import ExtractRequest
 GENESIS_TIMESTAMP = 1_700_000_000
 
 _Key = tuple[int, ...]
-"""(block,), (block, transaction) or (block, transaction, item): items count per block."""
+"""(block,), (block, transaction) or (block, transaction, item). Items count from 0 in each block."""
 
 
 class FakeCryo:
@@ -27,27 +27,27 @@ class FakeCryo:
     version = "fake-1"
 
     def extract(self, request: ExtractRequest) -> pa.Table:
-        """The rows of one call."""
+        """Return the made-up rows of the request's blocks, with ``request.schema``."""
         return _table(request, request.block_range)
 
     def close(self) -> None:
-        """Nothing was started."""
+        """Do nothing: this engine starts no process."""
 
 
 def transactions_in(chain_id: int, block: int) -> int:
-    """How many transactions a made-up block holds: 0 to 4."""
+    """Return the number of transactions in a made-up block: 0 to 4."""
     return _number(chain_id, "transactions", block) % 5
 
 
 def logs_in(chain_id: int, block: int, transaction: int) -> int:
-    """How many logs a made-up transaction emits: 0 to 2."""
+    """Return the number of logs of a made-up transaction: 0 to 2."""
     return _number(chain_id, "logs", block, transaction) % 3
 
 
 def _table(request: ExtractRequest, piece: BlockRange) -> pa.Table:
-    keys = list(_KEYS.get(request.dataset, _no_rows)(request.chain_id, piece))
+    keys = list(_KEYS.get(request.dataset.name, _no_rows)(request.chain_id, piece))
     columns = [
-        pa.array([_value(request.chain_id, request.dataset, field, key) for key in keys], field.type)
+        pa.array([_value(request.chain_id, request.dataset.name, field, key) for key in keys], field.type)
         for field in request.schema
     ]
     return pa.Table.from_arrays(columns, schema=request.schema)
@@ -122,9 +122,9 @@ def _filler(chain_id: int, dataset: str, field: pa.Field, key: _Key) -> object:
         return _COUNTS[field.name](_bytes(32, chain_id, dataset, "input", *key))
     base = field.name.removesuffix("_binary").removesuffix("_string").removesuffix("_f64")
     number = _number(chain_id, dataset, base, *key)
-    if base != field.name:  # the three columns of one uint256
-        faces = {"_binary": number.to_bytes(32, "big"), "_string": str(number), "_f64": float(number)}
-        return faces[field.name.removeprefix(base)]
+    if base != field.name:  # one of the three columns of a uint256
+        columns = {"_binary": number.to_bytes(32, "big"), "_string": str(number), "_f64": float(number)}
+        return columns[field.name.removeprefix(base)]
     if pa.types.is_boolean(field.type):
         return number % 10 != 0
     if pa.types.is_floating(field.type):

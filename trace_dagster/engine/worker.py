@@ -1,9 +1,9 @@
-"""The engine worker: a process that runs Cryo and nothing else.
+"""The engine worker: a process that only runs Cryo.
 
-Requests come in on stdin, one JSON object in a length-prefixed frame; answers go out the same way,
-a JSON header followed by an Arrow IPC stream. The RPC URL is in the request only: not in argv, not in
-the environment. Cryo's own output goes to stderr, which the parent reads and redacts. The process ends
-when stdin closes, by ``os._exit``: a normal exit right after a fast call can crash (measured).
+It reads requests from stdin, one JSON object per length-prefixed frame. It writes each answer to stdout as two frames:
+a JSON header and an Arrow IPC stream. The RPC URL is only in the request, not in argv or the environment. Cryo's own
+output goes to stderr, which the parent reads and redacts. When stdin closes, the process ends with ``os._exit``,
+because a normal exit right after a fast call can crash (measured).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ HEADER = struct.Struct(">I")
 MAX_FRAME_BYTES = 1 << 31
 FOLDER_PREFIX = "trace-engine-"
 READY = b"ready"
-"""The first frame: calls are served from now on."""
+"""The first frame. The worker sends it when it can serve calls."""
 
 END_OF_CALL = b"\x1eend of call "
-"""On stderr before a failure's answer: what Cryo printed about it came before."""
+"""Marker on stderr, written before the answer of a failed call. Cryo's output about the call precedes it."""
 
 
 def read_frame(source: IO[bytes]) -> bytes | None:
-    """The next frame, or None at the end of the stream."""
+    """Return the next frame, or None at the end of the stream."""
     prefix = source.read(HEADER.size)
     if len(prefix) < HEADER.size:
         return None
@@ -40,16 +40,16 @@ def read_frame(source: IO[bytes]) -> bytes | None:
 
 
 def write_frame(sink: IO[bytes], data: bytes) -> None:
-    """One frame."""
+    """Write one frame: the length as 4 bytes big-endian, then the data."""
     sink.write(HEADER.pack(len(data)))
     sink.write(data)
 
 
 def main() -> None:
-    """Serve until stdin closes."""
+    """Serve calls until stdin closes."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever Cryo prints must not become a frame
-    import cryo  # noqa: F401  (a call's time is the node's, not that of starting Cryo)
+    os.dup2(2, 1)  # output of Cryo must not be read as a frame
+    import cryo  # noqa: F401  (imported before the first call, so that a call's time does not include it)
     import polars  # noqa: F401
     import pyarrow  # noqa: F401
 
@@ -64,7 +64,7 @@ def _read_requests(loop: asyncio.AbstractEventLoop, answers: IO[bytes]) -> None:
     lock = threading.Lock()
     while (frame := read_frame(sys.stdin.buffer)) is not None:
         asyncio.run_coroutine_threadsafe(_serve(json.loads(frame), answers, lock), loop)
-    with suppress(OSError):  # a killed parent left the folder; Cryo may have, too
+    with suppress(OSError):  # the parent cannot remove the folder if it was killed
         if os.path.basename(os.getcwd()).startswith(FOLDER_PREFIX):
             shutil.rmtree(os.getcwd())
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Worker processes: started on first use, kept warm, killed when they stall, replaced when they die."""
+"""Starts worker processes on first use, sends them calls, and replaces those that died."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from typing import Any
 import pyarrow as pa
 
 from trace_dagster.engine.worker import END_OF_CALL, FOLDER_PREFIX, READY, read_frame, write_frame
+from trace_dagster.logs import component_log
 from trace_dagster.redaction import redact
 
+_log = component_log("engine")
+
 START_SECONDS = 60.0
-"""A process that does not serve calls after this long is given up; importing Cryo takes half a second."""
+"""A process that does not serve calls after this time is killed. Importing Cryo takes half a second."""
 
 _STDERR_LINES = 40
 _STDERR_SECONDS = 2.0
@@ -38,11 +41,11 @@ _KEPT_VARIABLES = (
 
 
 class WorkerGone(Exception):
-    """The process ended before it answered: not the range's fault."""
+    """The process ended before it answered. Another worker may succeed with the same call."""
 
 
 class CallFailed(Exception):
-    """Cryo failed the call; the text is redacted."""
+    """Cryo failed the call. The text is redacted."""
 
 
 class Worker:
@@ -66,33 +69,38 @@ class Worker:
         self._urls: set[str] = set()
         self._printed = threading.Condition()
         self._ended: set[int] = set()
+        self._kill_reason: str | None = None
         self._stderr: deque[tuple[float, str]] = deque(maxlen=_STDERR_LINES)
+        _log.event("worker_started", pid=self.pid)
         threading.Thread(target=self._read_answers, name="engine-answers", daemon=True).start()
         threading.Thread(target=self._read_stderr, name="engine-stderr", daemon=True).start()
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """Return the process id."""
         return self._process.pid
 
     @property
     def alive(self) -> bool:
-        """Whether the process still runs."""
+        """Return whether the process still runs."""
         return self._process.poll() is None
 
     @property
     def load(self) -> int:
-        """Calls under way."""
+        """Return the number of calls under way."""
         with self._lock:
             return len(self._calls)
 
     def await_start(self) -> None:
-        """Until the process serves calls, or is given up after START_SECONDS: the next submit tells."""
+        """Wait until the process serves calls. Kill it after START_SECONDS; the next submit then fails."""
         if not self._started.wait(START_SECONDS):
-            self.kill()
+            self.kill("not_started")
 
     def submit(self, dataset: str, columns: list[str], order: list[str], arguments: dict[str, Any]) -> Future[pa.Table]:
-        """Start a call. The future raises CallFailed or WorkerGone."""
+        """Start a call and return the future of its table, whose columns are ``columns``, sorted by ``order``.
+
+        ``arguments`` are those of ``cryo.async_collect``. The future raises CallFailed or WorkerGone.
+        """
         future: Future[pa.Table] = Future()
         request = {"dataset": dataset, "columns": columns, "order": order, "arguments": arguments}
         with self._lock:
@@ -108,8 +116,9 @@ class Worker:
                 future.set_exception(WorkerGone("the engine process is gone"))
         return future
 
-    def kill(self) -> None:
-        """End the process at once; its calls raise WorkerGone."""
+    def kill(self, reason: str = "killed") -> None:
+        """End the process at once; its calls raise WorkerGone. ``reason`` goes to the log."""
+        self._kill_reason = self._kill_reason or reason  # without the lock: a blocked submit holds it
         self._process.kill()
         self._process.wait()
         self._folder.cleanup()
@@ -120,14 +129,17 @@ class Worker:
         ready = read_frame(source) == READY
         self._started.set()
         while ready and (header := read_frame(source)) is not None and (payload := read_frame(source)) is not None:
-            self._settle(json.loads(header), payload)
+            self._finish_call(json.loads(header), payload)
         self._process.wait()
         with self._lock:
             left, self._calls = list(self._calls.values()), {}
+            reason = self._kill_reason
+        write = _log.event if reason else _log.warning
+        write("worker_ended", pid=self.pid, reason=reason or _exit_reason(self._process.returncode), calls=len(left))
         for _, future in left:
             future.set_exception(WorkerGone("the engine process ended"))
 
-    def _settle(self, header: dict[str, Any], payload: bytes) -> None:
+    def _finish_call(self, header: dict[str, Any], payload: bytes) -> None:
         with self._lock:
             call = self._calls.pop(header["id"], None)
             urls = set(self._urls)
@@ -139,7 +151,7 @@ class Worker:
         if header["ok"]:
             future.set_result(pa.ipc.open_stream(payload).read_all())
         else:
-            # what an earlier call printed says nothing about this one
+            # leave out what an earlier call printed
             printed = " ".join(line for at, line in list(self._stderr) if at >= started)
             future.set_exception(CallFailed(redact(f"{header['error']} {printed}", urls)))
 
@@ -158,14 +170,14 @@ class Worker:
                     self._printed.notify_all()
 
     def _await_stderr(self, identity: int) -> None:
-        """Until what was printed about a failed call has been read: it comes on another pipe than the answer."""
+        """Wait until Cryo's output about a failed call has been read. It comes on another pipe than the answer."""
         with self._printed:
             self._printed.wait_for(lambda: identity in self._ended, timeout=_STDERR_SECONDS)
             self._ended.discard(identity)
 
 
 class Workers:
-    """A fixed number of workers, chosen by load; a dead one is replaced when next needed."""
+    """A fixed number of workers. Calls go to the least loaded one; a dead one is replaced at the next call."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -174,7 +186,10 @@ class Workers:
         self._closed = False
 
     def get(self) -> Worker:
-        """The least loaded worker."""
+        """Return a worker: a new one while there are fewer than the fixed number, else the least loaded.
+
+        Raises WorkerGone after :meth:`close`.
+        """
         with self._lock:
             if self._closed:
                 raise WorkerGone("the engine is closed")
@@ -185,17 +200,21 @@ class Workers:
             return min(self._workers, key=lambda worker: worker.load)
 
     def pids(self) -> list[int]:
-        """Process ids of the workers that run."""
+        """Return the process ids of the workers that run."""
         with self._lock:
             return [worker.pid for worker in self._workers if worker.alive]
 
     def close(self) -> None:
-        """End every worker."""
+        """End all workers. Later calls of :meth:`get` raise WorkerGone."""
         with self._lock:
             self._closed = True
             left, self._workers = self._workers, []
         for worker in left:
-            worker.kill()
+            worker.kill("closed")
+
+
+def _exit_reason(code: int) -> str:
+    return f"signal_{-code}" if code < 0 else f"exit_{code}"
 
 
 def _environment() -> dict[str, str]:

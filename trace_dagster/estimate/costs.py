@@ -14,7 +14,7 @@ from trace_dagster.planning.dispatcher import RANGES_PER_RUN
 from trace_dagster.planning.run_groups import sharing
 from trace_dagster.rpc.pools import RpcPool
 from trace_dagster.verify.check import PIECE_BLOCKS
-from trace_dagster.verify.rows.receipt_columns import engine_columns, receipts_supply
+from trace_dagster.verify.rows.receipt_columns import can_fill_from_receipts, requested_columns
 
 _PLACES = 3
 """Number of places where blocks are sampled: start, middle and end of the span."""
@@ -181,8 +181,10 @@ def counted(todo: Sequence[BlockRange], stream: Stream, chain_id: int, quorum: i
     for span in todo:
         sizes += cell_sizes(span, stream.chunk_size)
     proven = stream.verify == "full"
-    told = all(receipts_supply(chain_id, span, proven=proven, quorum=quorum) for span in todo)
-    columns = engine_columns(stream.dataset, stream.dataset.stored_columns(stream.columns), stream.verify, proven=told)
+    told = all(can_fill_from_receipts(chain_id, span, proven=proven, quorum=quorum) for span in todo)
+    columns = requested_columns(
+        stream.dataset, stream.dataset.stored_columns(stream.columns), stream.verify, from_receipts=told
+    )
     extraction = evidence = 0
     for size, ranges in sizes.items():
         for piece, pieces in cell_sizes(BlockRange(0, size), PIECE_BLOCKS).items():

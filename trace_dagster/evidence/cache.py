@@ -10,7 +10,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.evidence.needs import all_needs
 from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.evidence.single_flight import SingleFlight
-from trace_dagster.verify.check import Needs
+from trace_dagster.verify.check import EvidenceNeeds
 
 BATCH_BLOCKS = 50
 """Blocks that are fetched, and kept, together."""
@@ -37,13 +37,13 @@ class EvidenceBatch(NamedTuple):
     endpoint: str
     """The endpoint's fingerprint."""
     chain_id: int
-    needs: Needs
+    needs: EvidenceNeeds
     start: int
     end: int
 
 
 def batches_of(
-    piece: BlockRange, within: BlockRange, endpoint: str, chain_id: int, needs: Needs
+    piece: BlockRange, within: BlockRange, endpoint: str, chain_id: int, needs: EvidenceNeeds
 ) -> list[EvidenceBatch]:
     """Return the batches of ``within`` that hold ``piece``. They lie on one grid, so different pieces share them."""
     first, last = piece.start // BATCH_BLOCKS, (piece.end - 1) // BATCH_BLOCKS
@@ -91,7 +91,7 @@ class EvidenceCache:
         with self._lock:
             self._datasets[chain_id] = self._datasets.get(chain_id, frozenset()) | {dataset_name}
 
-    def shared_needs(self, chain_id: int) -> Needs | None:
+    def shared_needs(self, chain_id: int) -> EvidenceNeeds | None:
         """Return what all datasets of a chain need together, or None if there is only one."""
         datasets = self._datasets.get(chain_id, frozenset())
         return all_needs(datasets) if len(datasets) > 1 else None

@@ -10,7 +10,7 @@ from trace_dagster.evidence.needs import NOTHING
 from trace_dagster.evidence.node_source import NodeSource
 from trace_dagster.evidence.parts import EvidenceParts, joined
 from trace_dagster.rpc.pools import Endpoint
-from trace_dagster.verify.check import Needs
+from trace_dagster.verify.check import EvidenceNeeds
 from trace_dagster.verify.model import Header
 
 
@@ -18,7 +18,7 @@ class CachedNodeSource:
     """A node's evidence, fetched in batches that hold what all datasets of the chain need."""
 
     def __init__(
-        self, cache: EvidenceCache, endpoint: Endpoint, chain_id: int, within: BlockRange, shared_needs: Needs
+        self, cache: EvidenceCache, endpoint: Endpoint, chain_id: int, within: BlockRange, shared_needs: EvidenceNeeds
     ) -> None:
         """``within`` are the blocks that are known to be final: no batch reaches beyond them."""
         self._cache = cache
@@ -26,7 +26,7 @@ class CachedNodeSource:
         self._within = within
         self._shared_needs = shared_needs
 
-    def parts(self, piece: BlockRange, needs: Needs, headers: Sequence[Header] | None = None) -> EvidenceParts:
+    def parts(self, piece: BlockRange, needs: EvidenceNeeds, headers: Sequence[Header] | None = None) -> EvidenceParts:
         """Return what is needed of a piece, as :meth:`NodeSource.parts` does; its headers always come with it."""
         del headers
         batches = self._batches(piece)

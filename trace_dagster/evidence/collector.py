@@ -13,7 +13,7 @@ from trace_dagster.evidence.node_source import NodeSource
 from trace_dagster.evidence.parts import PARTS, EvidenceParts
 from trace_dagster.evidence.source import EvidenceSource
 from trace_dagster.rpc.pools import Endpoint
-from trace_dagster.verify.check import Needs, needs
+from trace_dagster.verify.check import EvidenceNeeds, evidence_needed
 from trace_dagster.verify.model import Evidence, Header
 
 
@@ -31,7 +31,7 @@ class EvidenceCollector:
         """``within`` is the range whose blocks are known to be final; no evidence beyond it is cached."""
         self.dataset_name = dataset_name
         self.chain_id = chain_id
-        self.needs = needs(dataset_name)
+        self.needs = evidence_needed(dataset_name)
         self.committed = committed
         self._cache = cache
         self._within = within
@@ -120,10 +120,10 @@ class PieceEvidence:
                 )
 
 
-def _lacking(needed: Needs, known: EvidenceParts) -> Needs:
+def _lacking(needed: EvidenceNeeds, known: EvidenceParts) -> EvidenceNeeds:
     """Return what has to be fetched: headers come with transactions, which they prove."""
     transactions = needed.transactions and known.transactions is None
-    return Needs(
+    return EvidenceNeeds(
         headers=transactions or (needed.headers and known.headers is None),
         transactions=transactions,
         receipts=needed.receipts and known.receipts is None,

@@ -10,7 +10,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import UnknownFormat, VerificationFailed
 from trace_dagster.evidence.committed_rows import CommittedRows
 from trace_dagster.evidence.parts import EvidenceParts
-from trace_dagster.verify.check import Needs
+from trace_dagster.verify.check import EvidenceNeeds
 from trace_dagster.verify.commitments.receipts import has_status
 from trace_dagster.verify.model import Header
 from trace_dagster.verify.rows import arrow
@@ -32,7 +32,7 @@ class CommittedSource:
         self._chain_id = chain_id
         self._dataset_name = dataset_name
 
-    def parts(self, piece: BlockRange, needs: Needs, headers: Sequence[Header] | None = None) -> EvidenceParts:
+    def parts(self, piece: BlockRange, needs: EvidenceNeeds, headers: Sequence[Header] | None = None) -> EvidenceParts:
         """Return the needed parts that committed rows hold for every block of the piece."""
         del headers
         parts = EvidenceParts()
@@ -48,7 +48,7 @@ class CommittedSource:
         """Return the dataset versions that hold the headers of a piece."""
         return tuple(self._rows.versions("blocks", piece, HEADER_COLUMNS))
 
-    def _add_transactions(self, parts: EvidenceParts, piece: BlockRange, needs: Needs) -> None:
+    def _add_transactions(self, parts: EvidenceParts, piece: BlockRange, needs: EvidenceNeeds) -> None:
         has_receipts = self._dataset_name not in _TOKEN_TRANSFERS and has_status(self._chain_id, piece)
         if needs.receipts and has_receipts:
             rows = self._rows.table("transactions", piece, RECEIPT_COLUMNS)

@@ -5,32 +5,32 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from trace_dagster.datasets.catalogue import Dataset
-from trace_dagster.verify.check import Needs, needs
+from trace_dagster.verify.check import EvidenceNeeds, evidence_needed
 
-NOTHING = Needs(headers=False, transactions=False, receipts=False)
+NOTHING = EvidenceNeeds(headers=False, transactions=False, receipts=False)
 
 
 def is_provable(dataset_name: str) -> bool:
     """Return whether the chain commits to anything in the rows of a dataset."""
-    return needs(dataset_name) != NOTHING
+    return evidence_needed(dataset_name) != NOTHING
 
 
 def most_calls(dataset_name: str, blocks: int) -> int:
     """Return the JSON-RPC calls for the evidence of one piece, if committed rows hold none of it and nothing fails."""
-    wanted = needs(dataset_name)
+    wanted = evidence_needed(dataset_name)
     per_block = (wanted.headers or wanted.transactions) + wanted.receipts
     return 1 + per_block * blocks if per_block else 0
 
 
 def fetched(dataset: Dataset, columns: Collection[str], verify: str) -> frozenset[str]:
     """Return what a stream fetches of every block, by Cryo or as evidence: whole ``blocks``, ``receipts``."""
-    wanted = needs(dataset.name) if verify == "full" else NOTHING
+    wanted = evidence_needed(dataset.name) if verify == "full" else NOTHING
     blocks = wanted.transactions or dataset.name == "transactions"
     receipts = wanted.receipts or dataset.takes_receipts(columns)
     return frozenset({"blocks"} if blocks else ()) | frozenset({"receipts"} if receipts else ())
 
 
-def all_needs(dataset_names: Collection[str]) -> Needs:
+def all_needs(dataset_names: Collection[str]) -> EvidenceNeeds:
     """Return what several datasets need together."""
-    found = [needs(name) for name in dataset_names]
-    return Needs(*(any(getattr(each, name) for each in found) for name in Needs.__slots__))
+    found = [evidence_needed(name) for name in dataset_names]
+    return EvidenceNeeds(*(any(getattr(each, name) for each in found) for name in EvidenceNeeds.__slots__))

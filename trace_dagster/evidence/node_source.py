@@ -11,9 +11,9 @@ from trace_dagster.errors import Unavailable, VerificationFailed, WrongChain
 from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.rpc.client import Call, call_all, quantity
 from trace_dagster.rpc.pools import Endpoint, variable_of
-from trace_dagster.verify.check import Needs
+from trace_dagster.verify.check import EvidenceNeeds
 from trace_dagster.verify.commitments import prove, rpc_json
-from trace_dagster.verify.fast_path import prove_in_columns
+from trace_dagster.verify.fast_path import prove_compiled
 from trace_dagster.verify.model import Header, Receipt
 
 _HEADER_BYTES = 1200
@@ -36,7 +36,7 @@ class NodeSource:
         self._dataset_name = dataset_name
         self._deep = deep
 
-    def parts(self, piece: BlockRange, needs: Needs, headers: Sequence[Header] | None = None) -> EvidenceParts:
+    def parts(self, piece: BlockRange, needs: EvidenceNeeds, headers: Sequence[Header] | None = None) -> EvidenceParts:
         """Fetch what is needed in batches, and prove it; ``headers`` are those of the piece, if they are known.
 
         Raises VerificationFailed, UnknownFormat, WrongChain, or Unavailable if the endpoint lacks a block.
@@ -61,7 +61,7 @@ class NodeSource:
             pairs = zip(answers[len(blocks) :], parts.headers or headers or (), strict=True)
             parts.receipts = [self._receipts(answer, header) for answer, header in pairs]
             if self._dataset_name is None:
-                parts.proven = [list(prove.outcomes(inside)) for inside in parts.receipts]
+                parts.proven = [list(prove.receipt_fields(inside)) for inside in parts.receipts]
         return parts
 
     def _read_blocks(
@@ -77,13 +77,13 @@ class NodeSource:
         else:
             thin = [rpc_json.decode_block(answer, full=False) for answer in answers]
             parts.headers = [prove.prove_header(block, n) for block, n in zip(thin, numbers, strict=True)]
-        prove.link(parts.headers, None)
+        prove.require_linked(parts.headers, None)
 
     def _receipts(self, answer: msgspec.Raw, header: Header) -> list[Receipt]:
         """Return a block's receipts: proven, unless the comparison with the dataset's rows proves them."""
         match self._dataset_name:
             case "logs":
-                return prove.claimed_receipts(rpc_json.decode_outcomes(answer), header.number)
+                return prove.claimed_receipts(rpc_json.decode_receipts_without_logs(answer), header.number)
             case "transactions":
                 return prove.claimed_receipts(rpc_json.decode_receipts(answer), header.number)
         return prove.receipts_of(rpc_json.decode_receipts(answer), header)
@@ -102,11 +102,11 @@ class NodeSource:
 
 def _in_columns(answers: Sequence[msgspec.Raw], piece: BlockRange) -> EvidenceParts | None:
     """Return the parts of whole blocks and receipts as the compiled code proves them, or None if it does not."""
-    found = prove_in_columns(answers, piece.start)
+    found = prove_compiled(answers, piece.start)
     if found is None:
         return None
     headers, rows = found
-    prove.link(headers, None)
+    prove.require_linked(headers, None)
     parts = EvidenceParts.in_columns(headers, rows)
     parts.weight = rows.nbytes + _HEADER_BYTES * len(headers)
     return parts

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import chain
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.verify.check import Needs
+from trace_dagster.verify.check import EvidenceNeeds
 from trace_dagster.verify.commitments import prove
-from trace_dagster.verify.model import Header, LazySequence, Outcome, ProvenRows, Receipt, Transaction
+from trace_dagster.verify.model import Header, LazySequence, ProvenRows, Receipt, ReceiptFields, Transaction
 from trace_dagster.verify.rows import arrow
 
 PARTS = ("headers", "transactions", "receipts")
@@ -22,7 +22,7 @@ class EvidenceParts:
     headers: Sequence[Header] | None = None
     transactions: Sequence[Sequence[Transaction]] | None = None
     receipts: Sequence[Sequence[Receipt]] | None = None
-    proven: Sequence[Sequence[Outcome]] | None = None
+    proven: Sequence[Sequence[ReceiptFields]] | None = None
     """The receipts in encoded form, if they are known to give their headers' receipts roots."""
     weight: int = 0
     """Bytes in memory, for the cache: of the columns, or of the answers that the parts were read from."""
@@ -40,7 +40,7 @@ class EvidenceParts:
             headers=headers,
             transactions=LazySequence(len(headers), lambda: arrow.transactions_of(rows.transactions, piece)),
             receipts=receipts,
-            proven=LazySequence(len(headers), lambda: [list(prove.outcomes(inside)) for inside in receipts]),
+            proven=LazySequence(len(headers), lambda: [list(prove.receipt_fields(inside)) for inside in receipts]),
             rows=rows,
         )
 
@@ -52,14 +52,14 @@ class EvidenceParts:
     def slice(self, start: int, end: int) -> EvidenceParts:
         """Return the parts of some of the blocks, counted from the first."""
         if self.rows is not None and self.headers is not None:
-            return EvidenceParts.in_columns(self.headers[start:end], self.rows.of(start, end))
+            return EvidenceParts.in_columns(self.headers[start:end], self.rows.slice_blocks(start, end))
         some = EvidenceParts()
         for name in (*PARTS, "proven"):
             if (part := getattr(self, name)) is not None:
                 setattr(some, name, part[start:end])
         return some
 
-    def only(self, needs: Needs) -> EvidenceParts:
+    def only(self, needs: EvidenceNeeds) -> EvidenceParts:
         """Return these parts without those that are not needed. Headers stay."""
         return EvidenceParts(
             headers=self.headers,
@@ -75,7 +75,7 @@ def joined(found: Sequence[EvidenceParts]) -> EvidenceParts:
     rows = [each.rows for each in found if each.rows is not None]
     if len(rows) == len(found):
         headers = [header for each in found for header in each.headers or ()]
-        return EvidenceParts.in_columns(headers, ProvenRows.joined(rows))
+        return EvidenceParts.in_columns(headers, ProvenRows.concat(rows))
     whole = EvidenceParts()
     for name in (*PARTS, "proven"):
         if getattr(found[0], name) is not None:

@@ -62,7 +62,7 @@ class EngineCalls:
     ) -> ExtractRequest:
         request = state.request
         return ExtractRequest(
-            dataset=request.dataset.name,
+            dataset=request.dataset,
             block_range=piece,
             chain_id=request.chain_id,
             schema=request.dataset.schema(request.engine_columns),

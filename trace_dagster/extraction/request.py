@@ -12,9 +12,9 @@ from trace_dagster.datasets.catalogue import Dataset
 from trace_dagster.evidence.collector import EvidenceCollector
 from trace_dagster.registry.streams import StreamSpec
 from trace_dagster.rpc.pools import RpcPool
-from trace_dagster.verify.check import Proof, check, extracted
+from trace_dagster.verify.check import Proof, check, extracted_columns
 from trace_dagster.verify.model import Evidence
-from trace_dagster.verify.rows.receipt_columns import engine_columns, receipts_supply, with_receipt_columns
+from trace_dagster.verify.rows.receipt_columns import can_fill_from_receipts, fill_receipt_columns, requested_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +58,18 @@ class RangeRequest:
     @property
     def extracted_columns(self) -> tuple[str, ...]:
         """Every column of a piece, in schema order: those that are kept, and those that the proof reads."""
-        return extracted(self.dataset, self.columns, self.verify)
+        return extracted_columns(self.dataset, self.columns, self.verify)
 
     @property
     def engine_columns(self) -> tuple[str, ...]:
         """The columns that the engine extracts; proven receipts supply the rest."""
         proven = self.evidence is not None
-        supplied = receipts_supply(self.chain_id, self.block_range, proven=proven, quorum=self.pool.quorum)
-        return engine_columns(self.dataset, self.columns, self.verify, proven=supplied)
+        supplied = can_fill_from_receipts(self.chain_id, self.block_range, proven=proven, quorum=self.pool.quorum)
+        return requested_columns(self.dataset, self.columns, self.verify, from_receipts=supplied)
 
     def prove(self, table: pa.Table, piece: BlockRange, evidence: Evidence) -> tuple[pa.Table, Proof]:
         """Return the engine's rows with every extracted column, and their proof. Raises VerificationFailed."""
-        whole = with_receipt_columns(table, evidence, self.dataset.schema(self.extracted_columns))
+        whole = fill_receipt_columns(table, evidence, self.dataset.schema(self.extracted_columns))
         return whole, check(self.dataset, whole, piece, self.chain_id, evidence)
 
 

@@ -28,7 +28,7 @@ from trace_dagster.registry.versions import StoredVersion
 from trace_dagster.rpc.pools import Endpoint
 from trace_dagster.store.objects import ObjectStore
 from trace_dagster.store.scan import READ_ERRORS, rows_of
-from trace_dagster.verify.check import PIECE_BLOCKS, Proof, check, columns, merge
+from trace_dagster.verify.check import PIECE_BLOCKS, Proof, check, checked_columns, merge
 
 _THREADS = 2
 
@@ -163,7 +163,7 @@ def _prove(
     """Rows against their digest, their structure and, if there is evidence, the chain's commitments."""
     rows = _open(paths, version.schema)
     digest = ContentDigest(version.schema)
-    if not {name for name, _ in version.columns}.issuperset(columns(version.dataset, "full")):
+    if not {name for name, _ in version.columns}.issuperset(checked_columns(version.dataset, "full")):
         collector = None  # columns that the commitments cover were not stored
     proofs = []
     for piece in version.block_range.split(PIECE_BLOCKS):

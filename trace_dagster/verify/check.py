@@ -1,4 +1,4 @@
-"""Check one piece of a dataset: which evidence and columns it needs, and what the comparison proves."""
+"""Checks one piece of a dataset: which evidence and columns a check needs, and the proof that results."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import Dataset
 from trace_dagster.datasets.catalogue import dataset as lookup
 from trace_dagster.errors import VerificationFailed
-from trace_dagster.verify.commitments.prove import link
-from trace_dagster.verify.mismatch import disagrees
+from trace_dagster.verify.commitments.prove import require_linked
+from trace_dagster.verify.mismatch import mismatch
 from trace_dagster.verify.model import Evidence
 from trace_dagster.verify.rows import columnwise, rowwise
 from trace_dagster.verify.rows.arrow import required
-from trace_dagster.verify.rows.comparison import Compared
+from trace_dagster.verify.rows.comparison import Comparison
 from trace_dagster.verify.rows.structure import check_structure
 
 Level = Literal["structural", "crosschecked", "full"]
 LEVELS = ("off", "structural", "crosschecked", "full")
-"""Levels of proof, from none to everything that the chain commits to."""
+"""Verification levels, from none to all that the chain commits to."""
 
 PIECE_BLOCKS = 500
-"""Most blocks of a piece. A table costs half a millisecond to check whatever it holds, and must fit into memory."""
+"""Blocks per piece. A table costs half a millisecond regardless of its size, and a piece must fit into memory."""
 
 _PROVABLE = frozenset({"blocks", "transactions", "logs", "erc20_transfers", "erc721_transfers"})
 
@@ -39,14 +39,14 @@ _ALL_COLUMNS: dict[str, tuple[str, ...]] = {
     "traces": ("transaction_hash", "action_type", "action_from", "action_to", "action_value", "error"),
     "geth_balance_diffs": ("transaction_hash", "address", "from_value_binary", "to_value_binary"),
 }
-"""Columns that a comparison with evidence reads in addition to the structural columns."""
+"""Columns that a comparison with evidence reads, in addition to the structural columns."""
 
 _SHAPE_COLUMNS = {"traces": ("trace_address", "action_type"), "transactions": ("transaction_hash",)}
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
-    """The evidence that level ``full`` needs."""
+class EvidenceNeeds:
+    """Which parts of evidence the level ``full`` needs."""
 
     headers: bool
     transactions: bool
@@ -55,11 +55,12 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What is known of a piece.
+    """The result of checking a piece.
 
-    ``full``: the chain's commitments cover the rows, except for what ``unproven`` lists. ``crosschecked``: no
-    commitment covers the dataset, but its rows were compared with proven headers, transactions or receipts.
-    ``structural``: the rows have the form of a right answer.
+    Level ``full``: the chain's commitments cover the rows, except for the columns in ``unproven``. ``crosschecked``: no
+    commitment covers the dataset, but the rows were compared with proven headers, transactions or receipts.
+    ``structural``: the rows obey the rules that any correct answer obeys. ``checks`` are the names of the checks done.
+    ``blocks`` is the number of blocks. The two hashes are those of the piece's ends, or None if they are not known.
     """
 
     level: Level
@@ -71,28 +72,28 @@ class Proof:
     last_block_hash: bytes | None
 
 
-def needs(dataset_name: str) -> Needs:
+def evidence_needed(dataset_name: str) -> EvidenceNeeds:
     """Return the evidence that level ``full`` needs for a dataset."""
     if dataset_name == "blocks":
-        return Needs(True, False, False)
+        return EvidenceNeeds(True, False, False)
     if dataset_name in {"logs", "erc20_transfers", "erc721_transfers"}:
-        return Needs(True, False, True)
+        return EvidenceNeeds(True, False, True)
     if dataset_name in _ALL_COLUMNS:
-        return Needs(True, True, True)
-    return Needs("block_hash" in lookup(dataset_name).all_columns, False, False)
+        return EvidenceNeeds(True, True, True)
+    return EvidenceNeeds("block_hash" in lookup(dataset_name).all_columns, False, False)
 
 
-def columns(dataset: Dataset, level: str) -> tuple[str, ...]:
+def checked_columns(dataset: Dataset, level: str) -> tuple[str, ...]:
     """Return the columns that a check at ``level`` (structural or full) reads, in schema order."""
-    wanted = {*dataset.checked_columns, *_SHAPE_COLUMNS.get(dataset.name, ())}
+    names = {*dataset.checked_columns, *_SHAPE_COLUMNS.get(dataset.name, ())}
     if level == "full":
-        wanted |= {*_ALL_COLUMNS.get(dataset.name, ()), "block_hash"}
-    return tuple(name for name in dataset.all_columns if name in wanted)
+        names |= {*_ALL_COLUMNS.get(dataset.name, ()), "block_hash"}
+    return tuple(name for name in dataset.all_columns if name in names)
 
 
-def extracted(dataset: Dataset, stored: Sequence[str], level: str) -> tuple[str, ...]:
-    """Return every column that is needed to check rows at a level and to store them, in schema order."""
-    return dataset.stored_columns([*stored, *columns(dataset, level)])
+def extracted_columns(dataset: Dataset, stored: Sequence[str], level: str) -> tuple[str, ...]:
+    """Return the columns needed to check rows at ``level`` and to store ``stored``, in schema order."""
+    return dataset.stored_columns([*stored, *checked_columns(dataset, level)])
 
 
 def check(
@@ -104,56 +105,60 @@ def check(
     *,
     deep: bool = False,
 ) -> Proof:
-    """Check all rows of a piece: their structure, and their agreement with the evidence if there is some.
+    """Check all rows of a piece: always the structure, and the values if there is evidence.
 
-    ``deep`` means that the evidence's senders were recovered from signatures. Raise VerificationFailed with the first
-    difference, UnknownFormat for an unknown transaction type.
+    ``table`` has at least :func:`checked_columns` of the dataset; further columns are compared if the evidence covers
+    them. ``deep`` means that the evidence's senders were recovered from signatures. Raises VerificationFailed with the
+    first difference, UnknownFormat if a transaction has an unknown type.
     """
     done = check_structure(dataset, table, piece, chain_id)
     if evidence is None:
         return _proof("structural", done, [], piece, _row_boundary(dataset, table))
     check_evidence(evidence, piece)
-    compared = _compared(dataset, table, evidence, deep)
+    compared = _compare(dataset, table, evidence, deep)
     level: Level = "structural"
     if compared.checks:
-        level = "full" if dataset.name in _PROVABLE and _enough(dataset, evidence) else "crosschecked"
-    left = set(table.column_names) - compared.covered - {"chain_id"} if compared.checks else set()
+        level = "full" if dataset.name in _PROVABLE and _has_needed_evidence(dataset, evidence) else "crosschecked"
+    unproven = set(table.column_names) - compared.covered - {"chain_id"} if compared.checks else set()
     boundary = (evidence.headers[0].parent_hash, evidence.headers[-1].hash)
-    return _proof(level, [*done, *compared.checks], compared.open or sorted(left), piece, boundary)
+    return _proof(level, [*done, *compared.checks], compared.unproven or sorted(unproven), piece, boundary)
 
 
 def check_evidence(evidence: Evidence, piece: BlockRange) -> None:
-    """Raise VerificationFailed unless the evidence is of this piece and consistent."""
+    """Raise VerificationFailed unless the evidence covers exactly this piece and its parts agree with each other.
+
+    Headers must link by parent hash, and each transaction must have the receipt at the same position.
+    """
     if [header.number for header in evidence.headers] != list(range(piece.start, piece.end)):
-        raise VerificationFailed("the evidence is not of these blocks", block=piece.start, range=piece)
-    link(evidence.headers, None)
-    for what, given in (("transactions", evidence.transactions), ("receipts", evidence.receipts)):
+        raise VerificationFailed("the evidence is for other blocks", block=piece.start, range=piece)
+    require_linked(evidence.headers, None)
+    for part, given in (("transactions", evidence.transactions), ("receipts", evidence.receipts)):
         if given is not None and len(given) != len(piece):
-            raise disagrees(f"the evidence lacks {what}", piece.start, len(piece), len(given))
+            raise mismatch(f"the evidence lacks {part}", piece.start, len(piece), len(given))
     if evidence.transactions is None or evidence.receipts is None or evidence.rows is not None:
         return
     for header, inside, outcomes in zip(evidence.headers, evidence.transactions, evidence.receipts, strict=True):
         if len(inside) != len(outcomes):
-            raise disagrees("a block has not one receipt per transaction", header.number, len(inside), len(outcomes))
+            raise mismatch("a block has not one receipt per transaction", header.number, len(inside), len(outcomes))
         for each, receipt in zip(inside, outcomes, strict=True):
             if (receipt.transaction_hash or each.hash, receipt.kind) != (each.hash, each.kind):
-                raise disagrees(
+                raise mismatch(
                     "a receipt is of another transaction", header.number, each.hash, receipt.transaction_hash
                 )
 
 
 def merge(proofs: Sequence[Proof]) -> Proof:
-    """Return the proof of consecutive pieces as one: what holds for all of them.
+    """Return the proof that holds for all of these consecutive pieces.
 
-    Raise VerificationFailed with the block if the first parent of a piece is not the last block of the piece before.
+    Raises VerificationFailed, with the block, if the parent of a piece is not the last block of the piece before.
     """
     for before, after in pairwise(proofs):
         block = before.first_block + before.blocks
         if after.first_block != block:
-            raise disagrees("a piece does not follow on the one before", block, block, after.first_block)
+            raise mismatch("a piece does not start at the end of the previous piece", block, block, after.first_block)
         known = before.last_block_hash is not None and after.first_parent_hash is not None
         if known and before.last_block_hash != after.first_parent_hash:
-            raise disagrees(
+            raise mismatch(
                 "parent_hash is not the hash of the block before",
                 block,
                 before.last_block_hash,
@@ -170,14 +175,14 @@ def merge(proofs: Sequence[Proof]) -> Proof:
     )
 
 
-def _compared(dataset: Dataset, table: pa.Table, evidence: Evidence, deep: bool) -> Compared:
+def _compare(dataset: Dataset, table: pa.Table, evidence: Evidence, deep: bool) -> Comparison:
     headers, transactions, receipts = evidence.headers, evidence.transactions, evidence.receipts
-    if not _enough(dataset, evidence):
+    if not _has_needed_evidence(dataset, evidence):
         return _pairs(table, evidence)
-    plainly = columnwise.compared(dataset.name, table, evidence, deep=deep)
-    if plainly is not None:
-        return plainly
-    specific: dict[str, Callable[[], Compared]] = {
+    columnwise_result = columnwise.compare_proven_rows(dataset.name, table, evidence, deep=deep)
+    if columnwise_result is not None:
+        return columnwise_result
+    specific: dict[str, Callable[[], Comparison]] = {
         "blocks": lambda: rowwise.check_blocks(table, headers),
         "transactions": lambda: rowwise.check_transactions(
             table, headers, transactions or (), receipts, proven=evidence.proven, deep=deep
@@ -194,25 +199,25 @@ def _compared(dataset: Dataset, table: pa.Table, evidence: Evidence, deep: bool)
     return specific.get(dataset.name, lambda: _pairs(table, evidence))()
 
 
-def _transfers(dataset: Dataset, table: pa.Table, evidence: Evidence) -> Compared:
+def _transfers(dataset: Dataset, table: pa.Table, evidence: Evidence) -> Comparison:
     return rowwise.check_token_transfers(
         table, dataset.name, evidence.headers, evidence.receipts or (), evidence.transactions
     )
 
 
-def _pairs(table: pa.Table, evidence: Evidence) -> Compared:
-    """Compare the columns that any dataset shares with the chain."""
+def _pairs(table: pa.Table, evidence: Evidence) -> Comparison:
+    """Compare block and transaction hashes, which any dataset may have."""
     blocks = rowwise.check_block_hashes(table, evidence.headers)
     hashes = rowwise.check_transaction_hashes(
         table, evidence.headers, evidence.transactions, evidence.receipts, nulls=True
     )
-    return Compared([*blocks.checks, *hashes.checks], blocks.covered | hashes.covered)
+    return Comparison([*blocks.checks, *hashes.checks], blocks.covered | hashes.covered)
 
 
-def _enough(dataset: Dataset, evidence: Evidence) -> bool:
-    wanted = needs(dataset.name)
-    return not (wanted.transactions and evidence.transactions is None) and not (
-        wanted.receipts and evidence.receipts is None
+def _has_needed_evidence(dataset: Dataset, evidence: Evidence) -> bool:
+    needed = evidence_needed(dataset.name)
+    return not (needed.transactions and evidence.transactions is None) and not (
+        needed.receipts and evidence.receipts is None
     )
 
 

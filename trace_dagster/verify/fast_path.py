@@ -1,4 +1,4 @@
-"""Prove whole blocks and their receipts in columns, with compiled code.
+"""Proves whole blocks and their receipts with compiled code, into columns.
 
 The compiled code only accepts blocks. Anything it does not accept (wrong, unusual, or of an unknown form) is checked
 again in Python by ``verify/commitments/prove.py``, which accepts the same blocks and produces the error for the others.
@@ -20,20 +20,19 @@ from trace_dagster.verify.commitments.rpc_json import Json
 from trace_dagster.verify.model import Header, ProvenRows
 from trace_dagster.verify.native import ENDING
 
-Plain = tuple[list[Header], ProvenRows]
-Prove = Callable[[Sequence[Json], int], Plain | None]
+ProvenBlocks = tuple[list[Header], ProvenRows]
+Prover = Callable[[Sequence[Json], int], ProvenBlocks | None]
 
 READ_SECONDS = 3.0
-"""How long the first proofs wait for the compiled code. Code that is read from disk is ready by then."""
+"""How long the first proofs wait for the compiled code. It is loaded by then if it is on disk."""
 
 
-def prove_in_columns(answers: Sequence[Json], first: int) -> Plain | None:
-    """Prove the blocks from ``first`` on in columns; return their headers and rows, or None if the compiled code does
-    not.
+def prove_compiled(answers: Sequence[Json], first: int) -> ProvenBlocks | None:
+    """Return the proven headers and rows of the blocks from ``first`` on, or None if Python must check them.
 
-    ``answers`` are the answers to ``eth_getBlockByNumber`` with whole transactions, then those to
-    ``eth_getBlockReceipts``. The result is also None until the compiled code is ready: half a second after the first
-    call, 20 seconds if it must be compiled first. The first calls wait up to READ_SECONDS for it.
+    ``answers`` are the answers to ``eth_getBlockByNumber`` with whole transactions, one per block, then the answers to
+    ``eth_getBlockReceipts``, one per block. The result is also None until the compiled code is loaded: half a second
+    after the first call, or 20 seconds if it must be compiled first. The first calls wait READ_SECONDS for it.
     """
     compiled, until = _compiled()
     if not compiled.done():
@@ -42,41 +41,41 @@ def prove_in_columns(answers: Sequence[Json], first: int) -> Plain | None:
         return None
     try:
         return compiled.result()(answers, first)
-    except MemoryError:  # a hostile answer can need more memory than a real one
+    except MemoryError:  # the answers need more memory than those of real blocks
         return None
 
 
 def await_compiled() -> None:
-    """Wait until the compiled code is ready. Raise the error that kept it from being compiled."""
+    """Wait until the compiled code is loaded. Raises the error that prevented compiling it."""
     _compiled().found.result()
 
 
 class _Loading(NamedTuple):
-    found: Future[Prove]
+    found: Future[Prover]
     until: float
-    """Time after which no caller waits for the code any more, by the monotonic clock."""
+    """Time after which calls no longer wait for the code, by the monotonic clock."""
 
 
 @cache
 def _compiled() -> _Loading:
-    """Start to read or compile the code in a thread. Until it is ready, blocks are proven in Python."""
-    found: Future[Prove] = Future()
+    """Start to load or compile the code in a thread. Until that ends, Python proves."""
+    found: Future[Prover] = Future()
     thread = threading.Thread(target=_load, args=(found,), name="compile", daemon=True)
     thread.start()
     atexit.register(_end, thread)
     return _Loading(found, time.monotonic() + READ_SECONDS)
 
 
-def _load(found: Future[Prove]) -> None:
+def _load(found: Future[Prover]) -> None:
     try:
         found.set_result(import_module("trace_dagster.verify.native.columns").proven)
-    except BaseException as error:  # a processor or a disk that numba cannot use
+    except BaseException as error:  # for example an unsupported processor, or a full disk
         found.set_exception(error)
         if not ENDING.is_set():
             warnings.warn(f"proofs run in Python, several times slower: {error!r}", RuntimeWarning, stacklevel=2)
 
 
 def _end(thread: threading.Thread) -> None:
-    """Stop compiling after the current function: a process that exits while the compiler runs crashes."""
+    """Wait for the compiler to finish its current function: a process that ends while it compiles crashes."""
     ENDING.set()
     thread.join()

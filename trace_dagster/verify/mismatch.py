@@ -1,4 +1,4 @@
-"""The text of a difference: one sentence, then block=, expected= and got=, short enough for a log line."""
+"""The error for rows or answers that differ from the chain: one sentence, then block=, expected= and got=."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ _LONGEST_BYTES = 32
 _LONGEST_TEXT = 80
 
 
-def shown(value: object) -> str:
-    """Return bytes as 0x.., cut after 32 bytes, and other values as text, cut after 80 characters."""
+def shortened(value: object) -> str:
+    """Return a value as text for a log line: bytes as 0x hex, cut if over 32 bytes; others cut at 80 characters."""
     if isinstance(value, bytes):
         if len(value) <= _LONGEST_BYTES:
             return "0x" + value.hex()
@@ -18,11 +18,11 @@ def shown(value: object) -> str:
         return "null"
     if isinstance(value, int) and value.bit_length() > 256:
         return f"a number of {value.bit_length()} bits"
-    said = str(value)
-    said = said if said.isascii() and said.isprintable() else ascii(said)
-    return said if len(said) <= _LONGEST_TEXT else f"{said[:_LONGEST_TEXT]}..({len(said)} characters)"
+    text = str(value)
+    text = text if text.isascii() and text.isprintable() else ascii(text)
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..({len(text)} characters)"
 
 
-def disagrees(sentence: str, block: int, expected: object, got: object, **more: object) -> VerificationFailed:
-    """Return the error for a difference; the caller raises it."""
-    return VerificationFailed(sentence, block=block, expected=shown(expected), got=shown(got), **more)
+def mismatch(sentence: str, block: int, expected: object, got: object, **more: object) -> VerificationFailed:
+    """Return the error for the caller to raise. ``more`` is appended as ``key=value``."""
+    return VerificationFailed(sentence, block=block, expected=shortened(expected), got=shortened(got), **more)

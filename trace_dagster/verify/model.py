@@ -1,4 +1,4 @@
-"""What was proven of a piece, in the form that rows are compared with: one entry per block, in order."""
+"""Evidence: proven headers, transactions and receipts of a piece. Sequences have one entry per block, in order."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import msgspec
 import pyarrow as pa
 
 Log = tuple[bytes, tuple[bytes, ...], bytes]
-"""(address, topics, data): 20 bytes, up to four times 32 bytes, any number of bytes."""
+"""(address, topics, data): 20 bytes, up to four topics of 32 bytes, and bytes of any length."""
 
-Outcome = tuple[int, bytes, int, Sequence[Log]]
-"""The part of a receipt that the receipts root covers: (type, encoded first field, cumulative gas, logs)."""
+ReceiptFields = tuple[int, bytes, int, Sequence[Log]]
+"""The fields that a receipts root covers: (type, encoded first field, cumulative gas, logs)."""
 
 
 class Header(msgspec.Struct, frozen=True, gc=False):
-    """A block's header. Hashes and roots have 32 bytes, bloom 256, author 20; times are in seconds, fees in wei.
+    """A block's header. Hashes and roots have 32 bytes, the bloom 256, the author 20; times in seconds, fees in wei.
 
-    ``base_fee_per_gas`` is None before London. The other optional fields are None if a stored table lacks them.
+    ``base_fee_per_gas`` is None before London. The other optional fields are None if a stored table lacks their column.
     """
 
     number: int
@@ -38,9 +38,9 @@ class Header(msgspec.Struct, frozen=True, gc=False):
 
 
 class Transaction(msgspec.Struct, frozen=True, gc=False):
-    """A transaction. The transactions root covers every field but ``sender``, which is the node's word.
+    """A transaction that the transactions root covers. It does not cover ``sender``, which the node claims.
 
-    Amounts are in wei. ``gas_price`` is the sender's cost of one unit of gas (EIP-1559).
+    Amounts are in wei. ``gas_price`` is the effective price that the sender pays per unit of gas (EIP-1559).
     """
 
     hash: bytes
@@ -57,9 +57,9 @@ class Transaction(msgspec.Struct, frozen=True, gc=False):
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """A receipt. The receipts root covers every field but ``transaction_hash``, which is the node's word.
+    """A receipt that the receipts root covers. It does not cover ``transaction_hash``, which the node claims.
 
-    Before Byzantium (EIP-658) ``post_state`` holds 32 bytes and ``succeeded`` is None.
+    Before Byzantium (EIP-658) ``post_state`` has 32 bytes and ``succeeded`` is None.
     """
 
     kind: int
@@ -73,20 +73,24 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True)
 class ProvenRows:
-    """Transactions and logs of consecutive blocks as tables, with the names and order of Cryo's columns.
+    """Proven transactions and logs of consecutive blocks as tables, with Cryo's column names and row order.
 
-    The columns that the roots cover are proven, and each receipt belongs to its transaction. ``from_address`` is the
-    node's word.
+    The roots prove all columns except ``from_address``, which the node claims. Each receipt belongs to its transaction.
+    Columns of ``transactions``: block_number, transaction_index, transaction_hash, transaction_type, nonce,
+    from_address, to_address, value_binary, input, gas_limit, gas_price, max_fee_per_gas, max_priority_fee_per_gas,
+    success, gas_used. Columns of ``logs``: block_number, transaction_index, log_index, transaction_hash, address,
+    topic0 to topic3, data.
     """
 
     transactions: pa.Table
     logs: pa.Table
     transaction_ends: list[int]
-    """For each block, the row behind its last transaction."""
+    """For each block, the index of the row after its last transaction."""
     log_ends: list[int]
+    """For each block, the index of the row after its last log."""
 
-    def of(self, start: int, end: int) -> ProvenRows:
-        """Return the rows of some of the blocks, counted from the first."""
+    def slice_blocks(self, start: int, end: int) -> ProvenRows:
+        """The rows of some of the blocks, require_count from the first."""
         transactions, logs = _first(self.transaction_ends, start), _first(self.log_ends, start)
         return ProvenRows(
             self.transactions.slice(transactions, _first(self.transaction_ends, end) - transactions),
@@ -96,7 +100,7 @@ class ProvenRows:
         )
 
     @staticmethod
-    def joined(parts: Sequence[ProvenRows]) -> ProvenRows:
+    def concat(parts: Sequence[ProvenRows]) -> ProvenRows:
         """Return the rows of consecutive parts as one."""
         transaction_ends: list[int] = []
         log_ends: list[int] = []
@@ -113,12 +117,12 @@ class ProvenRows:
 
     @property
     def nbytes(self) -> int:
-        """Size of the tables in bytes."""
+        """Return the bytes that both tables take in memory."""
         return int(self.transactions.nbytes + self.logs.nbytes)
 
 
 def _first(ends: Sequence[int], block: int) -> int:
-    """Return the first row of a block."""
+    """Return the index of a block's first row."""
     return ends[block - 1] if block else 0
 
 
@@ -126,7 +130,7 @@ Item = TypeVar("Item")
 
 
 class LazySequence(Sequence[Item], Generic[Item]):
-    """A sequence of a known length that is made when it is first read. Few datasets need more than columns."""
+    """A sequence of known length whose items are made at the first access. Most datasets only need the columns."""
 
     def __init__(self, length: int, make: Callable[[], Sequence[Item]]) -> None:
         self._length = length
@@ -148,13 +152,13 @@ class LazySequence(Sequence[Item], Generic[Item]):
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """The evidence of a piece. ``source`` maps each part to where it came from."""
+    """The evidence of a piece. ``source`` maps each part (headers, transactions, receipts) to its origin."""
 
     headers: Sequence[Header]
     transactions: Sequence[Sequence[Transaction]] | None = None
     receipts: Sequence[Sequence[Receipt]] | None = None
     source: dict[str, str] = msgspec.field(default_factory=dict)
-    proven: Sequence[Sequence[Outcome]] | None = None
-    """The receipts in encoded form, if they are known to give their headers' roots: equal rows need no second proof."""
+    proven: Sequence[Sequence[ReceiptFields]] | None = None
+    """The receipts' fields, if they are known to give the headers' roots. Equal rows then need no new root."""
     rows: ProvenRows | None = None
-    """Transactions and logs as tables, if they were proven in columns."""
+    """The same transactions and receipts as tables, if the compiled code proved them."""

@@ -1,4 +1,4 @@
-"""The logs bloom (yellow paper, section 4.3.1): 2,048 bits, three for each address and topic."""
+"""Logs bloom (yellow paper, section 4.3.1): 2,048 bits, three for each address and topic."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def mask(entry: bytes) -> int:
 
 
 def as_bytes(bits: int) -> bytes:
-    """Return the bloom as the 256 bytes of a header."""
+    """Return a bloom as the 256 bytes of the header field."""
     return bits.to_bytes(256, "big")

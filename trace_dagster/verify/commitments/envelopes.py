@@ -1,4 +1,4 @@
-"""Encode transactions as the chain hashes and signs them: EIP-155, 2718, 2930, 1559, 4844, 7702."""
+"""Encodes transactions as the chain hashes and signs them: EIP-155, 2718, 2930, 1559, 4844, 7702."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from trace_dagster.verify.commitments.hex import data, fixed, kind, number
 from trace_dagster.verify.commitments.keccak import keccak
 from trace_dagster.verify.commitments.rlp import EMPTY_TEXT, sequence, text, uint
 from trace_dagster.verify.commitments.rpc_json import RawAccess, RawAuthorization, RawTransaction
-from trace_dagster.verify.mismatch import shown
+from trace_dagster.verify.mismatch import shortened
 
 _Item = TypeVar("_Item")
 
 
 class Members(NamedTuple):
-    """The members that both the hash and the row need. Amounts are in wei."""
+    """The members of a transaction that both its hash and its row need. Amounts are in wei."""
 
     kind: int
     nonce: int
@@ -26,29 +26,29 @@ class Members(NamedTuple):
     value: int
     input: bytes
     price: int | None
-    """Gas price of types 0 and 1; the other types have ``cap`` and ``tip``."""
+    """Only for types 0 and 1; the other types have ``cap`` and ``tip``."""
     cap: int | None
     tip: int | None
 
 
 def members(raw: RawTransaction, block: int) -> Members:
-    """Read the members. Raise UnknownFormat for an unknown type, VerificationFailed for a malformed member."""
-    of = kind(raw.type, block)
+    """Read a transaction's members. Raises UnknownFormat for an unknown type, VerificationFailed for a bad member."""
+    tx_type = kind(raw.type, block)
     return Members(
-        of,
+        tx_type,
         number(raw.nonce, block),
         number(raw.gas, block),
         None if raw.to is None else fixed(raw.to, 20, block),
         number(raw.value, block),
         data(raw.input, block),
-        number(raw.gas_price, block) if of < 2 else None,
-        number(raw.max_fee_per_gas, block) if of >= 2 else None,
-        number(raw.max_priority_fee_per_gas, block) if of >= 2 else None,
+        number(raw.gas_price, block) if tx_type < 2 else None,
+        number(raw.max_fee_per_gas, block) if tx_type >= 2 else None,
+        number(raw.max_priority_fee_per_gas, block) if tx_type >= 2 else None,
     )
 
 
 def envelope(raw: RawTransaction, read: Members, block: int) -> bytes:
-    """Return the bytes whose keccak is the transaction's hash. Raise VerificationFailed for a malformed member."""
+    """Return the bytes whose keccak is the transaction's hash. Raises VerificationFailed for malformed members."""
     fields = _fields(raw, read, block)
     v = raw.v if read.kind == 0 or raw.y_parity is None else raw.y_parity
     fields += [uint(number(v, block)), uint(number(raw.r, block)), uint(number(raw.s, block))]
@@ -56,32 +56,35 @@ def envelope(raw: RawTransaction, read: Members, block: int) -> bytes:
 
 
 def recover_sender(raw: RawTransaction, block: int) -> bytes:
-    """Return the 20-byte address whose key signed. Raise VerificationFailed if no key can have signed."""
+    """Return the 20-byte address of the signer. Raises VerificationFailed if the signature belongs to no key."""
     read = members(raw, block)
-    of = read.kind
-    v = number(raw.v if of == 0 or raw.y_parity is None else raw.y_parity, block)
+    tx_type = read.kind
+    v = number(raw.v if tx_type == 0 or raw.y_parity is None else raw.y_parity, block)
     fields = _fields(raw, read, block)
-    if of == 0 and v >= 35:  # EIP-155: v holds the chain id, and the signed fields end in (chain id, 0, 0)
+    if tx_type == 0 and v >= 35:  # EIP-155: v contains the chain id, and the signed fields end in (chain id, 0, 0)
         fields += [uint((v - 35) // 2), EMPTY_TEXT, EMPTY_TEXT]
-    parity = v if of else (v - 35) % 2 if v >= 35 else v - 27
+    parity = v if tx_type else (v - 35) % 2 if v >= 35 else v - 27
     signature = number(raw.r, block).to_bytes(32, "big") + number(raw.s, block).to_bytes(32, "big")
-    digest = keccak(_typed(of, fields))
+    digest = keccak(_typed(tx_type, fields))
     try:
         key = coincurve.PublicKey.from_signature_and_message(signature + bytes([parity]), digest, hasher=None)
     except Exception as error:  # coincurve raises plain Exceptions
         raise VerificationFailed(
-            "a transaction's signature belongs to no key", block=block, hash=shown(raw.hash), reason=shown(error)
+            "a transaction's signature belongs to no key",
+            block=block,
+            hash=shortened(raw.hash),
+            reason=shortened(error),
         ) from None
     return keccak(key.format(compressed=False)[1:])[12:]
 
 
-def _typed(of: int, fields: list[bytes]) -> bytes:
+def _typed(tx_type: int, fields: list[bytes]) -> bytes:
     payload = sequence(*fields)
-    return bytes([of]) + payload if of else payload
+    return bytes([tx_type]) + payload if tx_type else payload
 
 
 def _fields(raw: RawTransaction, read: Members, block: int) -> list[bytes]:
-    """Return all fields but the signature, encoded, in the order of the type's EIP."""
+    """Return all encoded fields except the signature, in the order of the type's EIP."""
     to = EMPTY_TEXT if read.to is None else text(read.to)
     body = [uint(read.gas), to, uint(read.value), text(read.input)]
     nonce = uint(read.nonce)
@@ -94,11 +97,11 @@ def _fields(raw: RawTransaction, read: Members, block: int) -> list[bytes]:
     return [head, nonce, *fees, *body, access, *_tail(raw, read.kind, block)]
 
 
-def _tail(raw: RawTransaction, of: int, block: int) -> list[bytes]:
-    if of == 3:
+def _tail(raw: RawTransaction, tx_type: int, block: int) -> list[bytes]:
+    if tx_type == 3:
         hashes = [text(fixed(each, 32, block)) for each in _given(raw.blob_versioned_hashes, block)]
         return [uint(number(raw.max_fee_per_blob_gas, block)), sequence(*hashes)]
-    if of == 4:
+    if tx_type == 4:
         return [sequence(*[_authorization(each, block) for each in _given(raw.authorization_list, block)])]
     return []
 

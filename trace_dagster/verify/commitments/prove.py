@@ -1,7 +1,7 @@
-"""Turn raw answers into evidence. Each function proves what it returns.
+"""Turns raw answers into evidence. Each function proves what it returns.
 
-It raises VerificationFailed if a hash or root differs, UnknownFormat if the answer has a form that this version does
-not know. Blocks are numbers, hashes have 32 bytes.
+They raise VerificationFailed if a hash or root differs, and UnknownFormat if the answer has a form that this version
+does not know. Blocks are block numbers; hashes have 32 bytes.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from trace_dagster.verify.commitments.rpc_json import (
     RawFullBlock,
     RawHeader,
     RawLog,
-    RawOutcome,
     RawReceipt,
+    RawReceiptWithoutLogs,
     RawTransaction,
 )
 from trace_dagster.verify.commitments.trie import list_root
-from trace_dagster.verify.mismatch import disagrees
-from trace_dagster.verify.model import Header, Log, Outcome, Receipt, Transaction
+from trace_dagster.verify.mismatch import mismatch
+from trace_dagster.verify.model import Header, Log, Receipt, ReceiptFields, Transaction
 
-__all__ = ["claimed_receipts", "link", "prove_header", "prove_transactions", "receipts_of", "recover_sender"]
+__all__ = ["claimed_receipts", "prove_header", "prove_transactions", "receipts_of", "recover_sender", "require_linked"]
 
 
-def prove_header(raw: RawHeader, number_wanted: int) -> Header:
-    """Return the header if it has the requested number and keccak(rlp(header)) is its hash."""
-    block = number_wanted
+def prove_header(raw: RawHeader, block_number: int) -> Header:
+    """Return the header. Raises unless it has the requested number and keccak(rlp(header)) is its hash."""
+    block = block_number
     if number(raw.number, block) != block:
-        raise disagrees("the node answered with another block", block, block, number(raw.number, block))
+        raise mismatch("the node answered with another block", block, block, number(raw.number, block))
     header = _header(raw, block)
     found = keccak(_encoded_header(raw, header))
     if found != header.hash:
@@ -42,15 +42,14 @@ def prove_header(raw: RawHeader, number_wanted: int) -> Header:
             raise UnknownFormat(
                 "the header has members this version does not know", block=block, members=",".join(unknown)[:200]
             )
-        raise disagrees("the header does not give the block's hash", block, header.hash, found)
+        raise mismatch("the header does not give the block's hash", block, header.hash, found)
     return header
 
 
 def prove_transactions(raw: RawFullBlock, header: Header, *, deep: bool = False) -> list[Transaction]:
-    """Return the block's transactions if every hash and the transactions root agree.
+    """Return the block's transactions. Raises unless they give their hashes and the transactions root.
 
-    ``deep`` recovers each sender from its signature, which takes about 60 us per transaction. Otherwise senders are not
-    proven.
+    ``deep`` recovers each sender from its signature, in about 60 us per transaction. Otherwise senders are not proven.
     """
     found, envelopes = [], []
     for each in raw.transactions:
@@ -62,19 +61,19 @@ def prove_transactions(raw: RawFullBlock, header: Header, *, deep: bool = False)
             _check_sender(each, found[-1], header.number)
     root = list_root(envelopes)
     if root != header.transactions_root:
-        raise disagrees("the transactions root does not come out", header.number, header.transactions_root, root)
+        raise mismatch("the transactions root does not come out", header.number, header.transactions_root, root)
     return found
 
 
 def receipts_of(raw: Sequence[RawReceipt], header: Header) -> list[Receipt]:
-    """Return the block's receipts if they give the header's receipts root and bloom."""
+    """Return the block's receipts. Raises unless they give the header's receipts root and bloom."""
     receipts = claimed_receipts(raw, header.number)
-    prove_receipts(list(outcomes(receipts)), header)
+    prove_receipts(list(receipt_fields(receipts)), header)
     return receipts
 
 
-def claimed_receipts(raw: Sequence[RawReceipt] | Sequence[RawOutcome], block: int) -> list[Receipt]:
-    """Return the receipts as the node gives them. The caller puts rows into them and proves the root of the result."""
+def claimed_receipts(raw: Sequence[RawReceipt] | Sequence[RawReceiptWithoutLogs], block: int) -> list[Receipt]:
+    """Return the receipts as the node claims them, unproven. The caller replaces fields by rows and proves the root."""
     receipts: list[Receipt] = []
     for each in raw:
         before = receipts[-1].cumulative_gas if receipts else 0
@@ -82,27 +81,26 @@ def claimed_receipts(raw: Sequence[RawReceipt] | Sequence[RawOutcome], block: in
     return receipts
 
 
-def outcomes(receipts: Sequence[Receipt]) -> Iterator[Outcome]:
-    """Yield the part of each receipt that the receipts root covers."""
+def receipt_fields(receipts: Sequence[Receipt]) -> Iterator[ReceiptFields]:
+    """Yield the fields of each receipt that the receipts root covers."""
     for each in receipts:
         yield each.kind, first_field(each), each.cumulative_gas, each.logs
 
 
 def first_field(receipt: Receipt) -> bytes:
-    """Return the encoded state root before Byzantium, the encoded status after it."""
+    """Return a receipt's encoded first field: the state root before Byzantium, the status since then."""
     return status(bool(receipt.succeeded)) if receipt.post_state is None else text(receipt.post_state)
 
 
-def link(headers: Sequence[Header], parent: bytes | None) -> None:
-    """Raise VerificationFailed unless each header's parent_hash is the hash before it; ``parent`` precedes the first
-    header.
+def require_linked(headers: Sequence[Header], parent: bytes | None) -> None:
+    """Raise VerificationFailed unless each header's parent_hash is the hash of the header before it.
+
+    ``parent`` is the hash of the block before the first header, or None if it is not known.
     """
     before = parent
     for header in headers:
         if before is not None and header.parent_hash != before:
-            raise disagrees(
-                "parent_hash is not the hash of the block before", header.number, before, header.parent_hash
-            )
+            raise mismatch("parent_hash is not the hash of the block before", header.number, before, header.parent_hash)
         before = header.hash
 
 
@@ -124,9 +122,7 @@ def _header(raw: RawHeader, block: int) -> Header:
 
 
 def _encoded_header(raw: RawHeader, header: Header) -> bytes:
-    """Return the RLP of all fields up to the last that the block has (yellow paper 4.4, EIP-1559, 4895, 4844, 4788,
-    7685).
-    """
+    """RLP of all fields up to the last the block has (yellow paper 4.4, EIP-1559, 4895, 4844, 4788, 7685)."""
     block = header.number
     assert header.state_root is not None
     assert header.author is not None
@@ -161,7 +157,7 @@ def _encoded_header(raw: RawHeader, header: Header) -> bytes:
 
 
 def _later_fields(raw: RawHeader, block: int) -> list[bytes]:
-    """Return the fields that forks added, in order. A gap is refused: a value could pass under another field's name."""
+    """Return the encoded fields added by forks, in order. A gap raises: a value could pass for another field."""
     given = (
         (_uint, raw.base_fee_per_gas),
         (_hash32, raw.withdrawals_root),
@@ -192,9 +188,9 @@ def _uint(value: str, block: int) -> bytes:
 
 def _transaction(raw: RawTransaction, read: Members, found: bytes, header: Header) -> Transaction:
     block = header.number
-    said = fixed(raw.hash, 32, block)
-    if said != found:
-        raise disagrees("a transaction does not give its hash", block, said, found)
+    claimed = fixed(raw.hash, 32, block)
+    if claimed != found:
+        raise mismatch("a transaction does not give its hash", block, claimed, found)
     return Transaction(
         hash=found,
         kind=read.kind,
@@ -211,7 +207,7 @@ def _transaction(raw: RawTransaction, read: Members, found: bytes, header: Heade
 
 
 def _price(read: Members, header: Header) -> int:
-    """Return the sender's cost of one unit of gas (EIP-1559)."""
+    """Return the effective price per unit of gas in wei (EIP-1559)."""
     if read.price is not None:
         return read.price
     if header.base_fee_per_gas is None:
@@ -222,10 +218,10 @@ def _price(read: Members, header: Header) -> int:
 def _check_sender(raw: RawTransaction, transaction: Transaction, block: int) -> None:
     signer = recover_sender(raw, block)
     if signer != transaction.sender:
-        raise disagrees("a transaction was signed by another than its sender", block, signer, transaction.sender)
+        raise mismatch("a transaction was signed by another than its sender", block, signer, transaction.sender)
 
 
-def _receipt(raw: RawReceipt | RawOutcome, gas_before: int, block: int) -> Receipt:
+def _receipt(raw: RawReceipt | RawReceiptWithoutLogs, gas_before: int, block: int) -> Receipt:
     cumulative = number(raw.cumulative_gas_used, block)
     state = None if raw.status is not None or raw.root is None else fixed(raw.root, 32, block)
     return Receipt(
@@ -242,12 +238,12 @@ def _receipt(raw: RawReceipt | RawOutcome, gas_before: int, block: int) -> Recei
 def _succeeded(text_of_status: str | None, block: int) -> bool:
     found = number(text_of_status, block)
     if found > 1:
-        raise disagrees("a receipt's status is neither 0 nor 1", block, "0 or 1", found)
+        raise mismatch("a receipt's status is neither 0 nor 1", block, "0 or 1", found)
     return found == 1
 
 
 def _log(raw: RawLog, block: int) -> Log:
     if len(raw.topics) > MOST_TOPICS:
-        raise disagrees("a log has too many topics", block, MOST_TOPICS, len(raw.topics))
+        raise mismatch("a log has too many topics", block, MOST_TOPICS, len(raw.topics))
     topics = tuple([fixed(topic, 32, block) for topic in raw.topics])
     return fixed(raw.address, 20, block), topics, data(raw.data, block)

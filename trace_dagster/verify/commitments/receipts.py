@@ -1,4 +1,4 @@
-"""Encode receipts as the chain hashes them: yellow paper 4.3.1, EIP-658 (status), EIP-2718 (types)."""
+"""Encodes receipts as the chain hashes them: yellow paper 4.3.1, EIP-658 (status), EIP-2718 (types)."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.verify.commitments.bloom import as_bytes, mask
 from trace_dagster.verify.commitments.rlp import EMPTY_LIST, EMPTY_TEXT, sequence, text, uint
 from trace_dagster.verify.commitments.trie import list_root
-from trace_dagster.verify.mismatch import disagrees
-from trace_dagster.verify.model import Header, Log, Outcome
+from trace_dagster.verify.mismatch import mismatch
+from trace_dagster.verify.model import Header, Log, ReceiptFields
 
 FAILED, SUCCEEDED = EMPTY_TEXT, b"\x01"
-"""The first field of a receipt since Byzantium. Before, it is the state root."""
+"""The first field of a receipt since Byzantium. Before it, the first field is the state root."""
 
 MOST_TOPICS = 4
 BYZANTIUM = {1: 4_370_000, 3: 1_700_000, 61: 8_772_000}
-"""First block with status receipts (EIP-658), for chains that began before it. Other chains have them from genesis."""
+"""First block with status receipts (EIP-658) by chain id, for chains that began before it. Default: block 0."""
 
 _NO_LOGS = text(bytes(256)) + EMPTY_LIST
 _TOPIC_HEADS = (EMPTY_LIST, b"\xe1", b"\xf8\x42", b"\xf8\x63", b"\xf8\x84")
-"""RLP heads of 0 to 4 topics, each of 33 encoded bytes."""
+"""RLP list heads for 0 to 4 topics of 33 encoded bytes each."""
 
 _BLOOM = text(bytes(256))[:3]
 
 
-def prove_receipts(outcomes: Sequence[Outcome], header: Header, proven: Sequence[Outcome] | None = None) -> None:
-    """Raise VerificationFailed unless the receipts give the header's receipts root and bloom.
+def prove_receipts(
+    outcomes: Sequence[ReceiptFields], header: Header, proven: Sequence[ReceiptFields] | None = None
+) -> None:
+    """Raise VerificationFailed unless these receipts give the header's receipts root and bloom.
 
-    ``proven`` are receipts that are known to do so: if the given ones are equal, nothing is computed.
+    ``proven`` are receipts already known to give them. If ``outcomes`` equals them, nothing is hashed.
     """
     if proven is not None and outcomes == proven:
         return
@@ -39,13 +41,13 @@ def prove_receipts(outcomes: Sequence[Outcome], header: Header, proven: Sequence
         encoded.append(_encoded(kind, first, cumulative, bits, logs))
     root = list_root(encoded)
     if root != header.receipts_root:
-        raise disagrees("the receipts root does not come out", header.number, header.receipts_root, root)
+        raise mismatch("the receipts root does not come out", header.number, header.receipts_root, root)
     if as_bytes(bloom) != header.logs_bloom:
-        raise disagrees("the logs bloom does not come out", header.number, header.logs_bloom, as_bytes(bloom))
+        raise mismatch("the logs bloom does not come out", header.number, header.logs_bloom, as_bytes(bloom))
 
 
 def has_status(chain_id: int, piece: BlockRange) -> bool:
-    """Return whether receipts of these blocks hold a status, as rows do. Before Byzantium they hold a state root."""
+    """Return whether all receipts of these blocks have a status. Before Byzantium they have a state root instead."""
     return piece.start >= BYZANTIUM.get(chain_id, 0)
 
 

@@ -1,4 +1,4 @@
-"""RLP encoding (yellow paper, appendix B), written for speed: most fields are short."""
+"""RLP encoding (yellow paper, appendix B). Heads of short items come from tables, because most items are short."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ _SHORT_LIST = [bytes([0xC0 + size]) for size in range(56)]
 _SMALL = [b"\x80", *(bytes([value]) for value in range(1, 128))]
 
 _LONGEST_KEPT = 1024
-"""Most receipts, trie nodes and inputs are shorter than this: their prefixes are looked up in a table."""
+"""Items below this size take their head from a table. Most receipts, trie nodes and inputs are shorter."""
 
 EMPTY_TEXT = b"\x80"
 EMPTY_LIST = b"\xc0"
@@ -22,7 +22,7 @@ def text(data: bytes) -> bytes:
 
 
 def uint(value: int) -> bytes:
-    """Encode a number, big-endian without leading zeros. Raise OverflowError for a negative one."""
+    """Encode a number, big-endian without leading zeros. Raises OverflowError if it is negative."""
     if 0 <= value < 128:
         return _SMALL[value]
     return text(value.to_bytes((value.bit_length() + 7) // 8, "big"))

@@ -1,6 +1,6 @@
-"""Decode JSON-RPC answers with msgspec into the members that proofs need, still as text.
+"""Decodes JSON-RPC answers with msgspec: only the members that proofs need, and their values still as text.
 
-Answers are hostile. Anything wrong with one raises VerificationFailed, here or when its text is converted.
+Answers may be hostile. Any malformed answer raises VerificationFailed, either here or when its text is read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, Literal, overload
 import msgspec
 
 from trace_dagster.errors import VerificationFailed
-from trace_dagster.verify.mismatch import shown
+from trace_dagster.verify.mismatch import shortened
 
 Json = bytes | msgspec.Raw
 """The JSON text of an answer's ``result`` member."""
@@ -24,7 +24,7 @@ class RawAccess(msgspec.Struct, rename="camel", gc=False):
 
 
 class RawAuthorization(msgspec.Struct, rename="camel", gc=False):
-    """An entry of an authorization list (EIP-7702); nodes call the parity ``yParity`` or ``v``."""
+    """An entry of an authorization list (EIP-7702). Nodes send the parity as ``yParity`` or as ``v``."""
 
     chain_id: str
     address: str
@@ -36,7 +36,7 @@ class RawAuthorization(msgspec.Struct, rename="camel", gc=False):
 
 
 class RawTransaction(msgspec.Struct, rename="camel", gc=False):
-    """A transaction of any type. Its type decides which members it must have."""
+    """A transaction of any type. Its type decides which members must be present; ``envelopes`` checks that."""
 
     hash: str
     nonce: str
@@ -61,7 +61,7 @@ class RawTransaction(msgspec.Struct, rename="camel", gc=False):
 
 
 class RawHeader(msgspec.Struct, rename="camel"):
-    """A block's header members up to Prague, and its hash. ``source`` is the text that they were read from."""
+    """A block's header members, up to Prague, and its hash. ``source`` is the JSON text of the whole block."""
 
     hash: str
     parent_hash: str
@@ -88,8 +88,8 @@ class RawHeader(msgspec.Struct, rename="camel"):
     source: Any = msgspec.field(name=" source", default=b"{}")
 
     def unknown_members(self) -> list[str]:
-        """Return the answer's members that are neither header fields nor known not to be, sorted."""
-        return sorted(map(shown, set(_decoded(_MEMBERS, self.source, "a block")) - _KNOWN))
+        """Return the members of the answer, sorted, that are neither header fields nor known other members."""
+        return sorted(map(shortened, set(_decoded(_MEMBERS, self.source, "a block")) - _KNOWN))
 
 
 class RawBlock(RawHeader, rename="camel", kw_only=True):
@@ -105,15 +105,15 @@ class RawFullBlock(RawHeader, rename="camel", kw_only=True):
 
 
 class RawLog(msgspec.Struct, gc=False):
-    """A log. Its index follows from its place in the receipt."""
+    """A log. Its position is its index in the receipt."""
 
     address: str
     topics: list[str]
     data: str
 
 
-class RawOutcome(msgspec.Struct, rename="camel", gc=False):
-    """A receipt without its logs. It has ``root`` instead of ``status`` before Byzantium (EIP-658)."""
+class RawReceiptWithoutLogs(msgspec.Struct, rename="camel", gc=False):
+    """A receipt without its logs. Before Byzantium (EIP-658) it has ``root`` instead of ``status``."""
 
     cumulative_gas_used: str
     status: str | None = None
@@ -122,7 +122,7 @@ class RawOutcome(msgspec.Struct, rename="camel", gc=False):
     transaction_hash: str | None = None
 
 
-class RawReceipt(RawOutcome, rename="camel", gc=False, kw_only=True):
+class RawReceipt(RawReceiptWithoutLogs, rename="camel", gc=False, kw_only=True):
     """A receipt with its logs."""
 
     logs: list[RawLog]
@@ -131,11 +131,11 @@ class RawReceipt(RawOutcome, rename="camel", gc=False, kw_only=True):
 _NOT_HEADER = frozenset(
     {
         "transactions",
-        "uncles",  # their hashes; the header has sha3Uncles
-        "withdrawals",  # the header has their root
+        "uncles",  # their hashes; the header field is sha3Uncles
+        "withdrawals",  # the header field is withdrawalsRoot
         "size",
         "totalDifficulty",
-        "author",  # second name of miner in Parity and Nethermind
+        "author",  # Parity and Nethermind repeat miner here
         "sealFields",  # Parity repeats mixHash and nonce here
         " source",
     }
@@ -146,7 +146,7 @@ _BLOCK = msgspec.json.Decoder(RawBlock)
 _FULL_BLOCK = msgspec.json.Decoder(RawFullBlock)
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _RECEIPTS = msgspec.json.Decoder(list[RawReceipt])
-_OUTCOMES = msgspec.json.Decoder(list[RawOutcome])
+_OUTCOMES = msgspec.json.Decoder(list[RawReceiptWithoutLogs])
 
 
 @overload
@@ -154,9 +154,9 @@ def decode_block(data: Json, *, full: Literal[True]) -> RawFullBlock: ...
 @overload
 def decode_block(data: Json, *, full: Literal[False]) -> RawBlock: ...
 def decode_block(data: Json, *, full: bool) -> RawBlock | RawFullBlock:
-    """Decode an answer to ``eth_getBlockByNumber``, with whole transactions if ``full``.
+    """Decode an answer to ``eth_getBlockByNumber``, which has whole transactions if ``full``, else their hashes.
 
-    Raise VerificationFailed for null and for any other form.
+    Raises VerificationFailed if the answer is null or malformed.
     """
     found = _decoded(_FULL_BLOCK if full else _BLOCK, data, "a block")
     found.source = data
@@ -164,12 +164,12 @@ def decode_block(data: Json, *, full: bool) -> RawBlock | RawFullBlock:
 
 
 def decode_receipts(data: Json) -> list[RawReceipt]:
-    """Decode an answer to ``eth_getBlockReceipts``. Raise VerificationFailed as :func:`decode_block` does."""
+    """Decode an answer to ``eth_getBlockReceipts``. Raises VerificationFailed if it is null or malformed."""
     return _decoded(_RECEIPTS, data, "receipts")  # type: ignore[no-any-return]
 
 
-def decode_outcomes(data: Json) -> list[RawOutcome]:
-    """Decode the same answer without the logs, for a caller that has them from rows."""
+def decode_receipts_without_logs(data: Json) -> list[RawReceiptWithoutLogs]:
+    """Decode the same answer without the logs, for callers that take the logs from rows."""
     return _decoded(_OUTCOMES, data, "receipts")  # type: ignore[no-any-return]
 
 
@@ -177,5 +177,5 @@ def _decoded(decoder: msgspec.json.Decoder[Any], data: Json, what: str) -> Any:
     try:
         return decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        # msgspec names the place and the type of what it found, never the value
-        raise VerificationFailed(f"the node's answer is not of the form of {what}", reason=shown(error)) from None
+        # msgspec's message has the path and the type, but not the value
+        raise VerificationFailed(f"the node's answer is not of the form of {what}", reason=shortened(error)) from None

@@ -1,7 +1,7 @@
-"""Compute the root of a block's transactions or receipts: the Merkle Patricia trie from rlp(index) to item.
+"""Root of a block's transactions or receipts: the Merkle Patricia trie from rlp(index) to item.
 
-See the yellow paper, appendix D. The keys are always rlp(0), rlp(1), ..., so the shape of the trie depends only on the
-number of items and is remembered. What remains per item is one RLP list and one hash.
+Yellow paper, appendix D. The keys are always rlp(0), rlp(1), ..., so the shape of the trie only depends on the number
+of items. Shapes are cached; then each item costs one RLP list and one hash.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _Node = _Leaf | _Extension | _Branch
 
 
 def list_root(items: Sequence[bytes]) -> bytes:
-    """Return the 32-byte root of the items, which are consensus encodings in block order."""
+    """Return the 32-byte root. ``items`` are consensus encodings in block order."""
     return keccak(_encoded(_shape(len(items)), items)) if items else EMPTY_ROOT
 
 
@@ -49,7 +49,7 @@ def _encoded(node: _Node, items: Sequence[bytes]) -> bytes:
     if type(node) is _Extension:
         return sequence(node.path, _reference(node.child, items))
     assert type(node) is _Branch
-    # No key is a prefix of another (RLP never is), so a branch holds no value of its own.
+    # No key is a prefix of another (true for any RLP), so a branch has no value of its own.
     return sequence(*[EMPTY_TEXT if child is None else _reference(child, items) for child in node.children], EMPTY_TEXT)
 
 
@@ -64,7 +64,7 @@ def _shape(count: int) -> _Node:
 
 
 def _grown(keys: list[tuple[str, int]], depth: int) -> _Node:
-    """Return the node that holds ``keys`` (hex nibbles, index), which agree in their first ``depth`` nibbles."""
+    """Return the node of ``keys`` (hex nibbles, index), which share their first ``depth`` nibbles."""
     first, last = keys[0][0], keys[-1][0]
     if len(keys) == 1:
         return _Leaf(_path(first[depth:], 2), keys[0][1])
@@ -75,6 +75,6 @@ def _grown(keys: list[tuple[str, int]], depth: int) -> _Node:
 
 
 def _path(nibbles: str, flag: int) -> bytes:
-    """Return the hex-prefix encoding (yellow paper, appendix C) as an RLP string; ``flag`` is 2 for a leaf, else 0."""
+    """Return nibbles in hex-prefix encoding (yellow paper, appendix C) as RLP. ``flag`` is 2 for a leaf, else 0."""
     prefix = f"{flag + 1}" if len(nibbles) % 2 else f"{flag}0"
     return text(bytes.fromhex(prefix + nibbles))

@@ -1,4 +1,4 @@
-"""Compile the proof. `make install` runs this; otherwise the first run that proves compiles it in a thread."""
+"""Compiles the proof now, for `make install`. Without it, the first process that proves compiles in a thread."""
 
 from trace_dagster.verify.fast_path import await_compiled
 

@@ -1,7 +1,7 @@
-"""Read blocks and their receipts from JSON text into columns, and prove each by the hash and roots of its header.
+"""Reads blocks and receipts from JSON text into columns, and proves each block by the hash and roots of its header.
 
 The encodings are those of ``prove.py``, ``envelopes.py`` and ``receipts.py`` in ``verify/commitments``. Members are
-numbered by the tuples of their names. ``scan.py`` finds where each member stands; then they are read in that order.
+numbered by their position in the tuples of names. ``scan.py`` finds the members, then they are read in that order.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from trace_dagster.verify.native.keccak import keccak
 from trace_dagster.verify.native.scan import deep, flat, following, is_list, more, space, string
 from trace_dagster.verify.native.trie import DEEPEST, list_root
 from trace_dagster.verify.native.types import (
+    ByteRows,
     Bytes,
     Ends,
     Found,
     Numbers,
     Objects,
     Places,
-    Rows,
     Table,
     Text,
     Word,
@@ -50,10 +50,10 @@ HEADER = (
     "number", "gasLimit", "gasUsed", "timestamp", "extraData", "mixHash", "nonce", "baseFeePerGas", "withdrawalsRoot",
     "blobGasUsed", "excessBlobGas", "parentBeaconBlockRoot", "requestsHash", "hash", "transactions",
 )  # fmt: skip
-"""Header members; the first 21 are in the order in which they are hashed."""
+"""The first 21 members are in the order in which they are hashed."""
 _ANY, _NUMBER = -1, 0
 _HEADER_SIZES = np.array([32, 32, 20, 32, 32, 32, 256, 0, 0, 0, 0, 0, -1, 32, 8, 0, 32, 0, 0, 32, 32], np.int64)
-"""Bytes of each member; 0 for a number, -1 for any size."""
+"""Bytes of each hashed member; 0 for a number, -1 for any length."""
 TRANSACTION = (
     "type", "chainId", "nonce", "gasPrice", "maxPriorityFeePerGas", "maxFeePerGas", "gas", "to", "value", "input",
     "accessList", "maxFeePerBlobGas", "blobVersionedHashes", "authorizationList", "yParity", "v", "r", "s", "hash",
@@ -97,16 +97,16 @@ _FORMS = np.array(
     ],
     np.int64,
 )
-"""The members of each transaction type that are hashed, in order (EIP-155, 2930, 1559, 4844, 7702)."""
+"""The hashed members of a transaction of each type, in order (EIP-155, 2930, 1559, 4844, 7702)."""
 
 HEADER_BYTES = {
     "hash": (_HASH, 32), "parent_hash": (_PARENT, 32), "transactions_root": (_TRANSACTIONS_ROOT, 32),
     "receipts_root": (_RECEIPTS_ROOT, 32), "logs_bloom": (_BLOOM, 256), "state_root": (_STATE, 32),
     "author": (_MINER, 20),
 }  # fmt: skip
-"""Header columns of fixed size: the member that each is read from, and its bytes."""
+"""Header columns of fixed size: the member to read, and its bytes."""
 TRANSACTION_BYTES = {"hash": (_TRANSACTION_HASH, 32), "sender": (_FROM, 20), "to": (_TO, 20)}
-"""Transaction columns of fixed size; 32 bytes of value follow them."""
+"""Transaction columns of fixed size; 32 bytes of value follow them in a row."""
 VALUE_AT, TOPICS_AT = sum(size for _, size in TRANSACTION_BYTES.values()), 20
 HEADER_NUMBERS = ("gas_used", "timestamp", "base_fee", "has_base_fee")
 TRANSACTION_NUMBERS = (
@@ -122,7 +122,7 @@ _BASE_FEE_OF, _HAS_BASE_FEE = 2, 3
 
 
 def _members(columns: dict[str, tuple[int, int]]) -> Table:
-    """Return (member, first byte, size) of each column."""
+    """Return (member, first byte in the row, size) of each column."""
     sizes = [size for _, size in columns.values()]
     firsts = np.cumsum([0, *sizes[:-1]])
     return np.array([(which, at, size) for (which, size), at in zip(columns.values(), firsts, strict=True)], np.int64)
@@ -154,7 +154,7 @@ def _same(one: Bytes, at: int, other: Bytes, place: int, size: int) -> bool:
 
 @native
 def _read_bytes(text: Text, found: Found, columns: Table, row: Bytes) -> bool:
-    """Copy members of fixed size to a row; a missing member is skipped."""
+    """Read the members of fixed size into a row. Missing members are skipped."""
     for column in range(len(columns)):
         which, at, size = columns[column]
         if found[which, 0] >= 0 and fixed(text, found[which, 0], found[which, 1], size, row, at) < 0:
@@ -164,7 +164,7 @@ def _read_bytes(text: Text, found: Found, columns: Table, row: Bytes) -> bool:
 
 @native
 def _read_header(text: Text, found: Found, number: int, row: Bytes, numbers: Words, out: Bytes, state: Words) -> bool:
-    """Read the header's columns; return True if it has the number and gives its own hash."""
+    """Read the header's columns. False unless it has the number and gives its own hash."""
     numbers[_HAS_BASE_FEE] = 1 if found[_BASE_FEE, 0] >= 0 else 0
     numbers[_BASE_FEE_OF] = 0
     if (
@@ -185,7 +185,7 @@ def _read_header(text: Text, found: Found, number: int, row: Bytes, numbers: Wor
             if which < _BASE_FEE:
                 return False
         elif missing:
-            return False  # a gap: a later field could pass under another field's name
+            return False  # a gap before later fields: a value could pass for another field
         elif size == _NUMBER:
             at = put_number(text, start, end, out, at)
         else:
@@ -244,7 +244,7 @@ def _put_hashes(text: Text, place: int, end: int, out: Bytes, at: int) -> int:
 
 @native
 def _put_accesses(text: Text, place: int, end: int, out: Bytes, at: int, entry: Found) -> int:
-    """Write an access list: entries of an address and a list of storage keys (EIP-2930)."""
+    """Write the entries of an access list: address and storage keys (EIP-2930)."""
     if not is_list(text, place, end):
         return -1
     start, at = at, begin(out, at)
@@ -260,7 +260,7 @@ def _put_accesses(text: Text, place: int, end: int, out: Bytes, at: int, entry: 
 
 @native
 def _put_authorizations(text: Text, place: int, end: int, out: Bytes, at: int, entry: Found) -> int:
-    """Write an authorization list: entries of chain id, address, nonce and signature (EIP-7702)."""
+    """Write the entries of an authorization list: chain id, address, nonce and signature (EIP-7702)."""
     if not is_list(text, place, end):
         return -1
     start, at = at, begin(out, at)
@@ -310,10 +310,13 @@ def _put_transaction(text: Text, found: Found, kind: int, out: Bytes, at: int, i
 
 @native
 def _read_transactions(
-    text: Text, found: Objects, header: Words, row: int, rows: Rows, numbers: Numbers, inputs: Bytes,
+    text: Text, found: Objects, header: Words, row: int, rows: ByteRows, numbers: Numbers, inputs: Bytes,
     input_ends: Places, items: Bytes, item_ends: Places, inner: Found, state: Words,
 ) -> bool:  # fmt: skip
-    """Read a block's transactions into columns from ``row`` on and their encodings into ``items``; check every hash."""
+    """Read a block's transactions into columns from ``row`` on, and their encodings into ``items``.
+
+    False unless each transaction gives its hash.
+    """
     start, at = 0, 0 if row == 0 else input_ends[row - 1]
     for each in range(len(found)):
         at = decode(text, found[each, _INPUT, 0], found[each, _INPUT, 1], inputs, at)
@@ -333,7 +336,7 @@ def _read_transactions(
 
 @native
 def _read_outcome(text: Text, found: Found, gas: Word, numbers: Words, row: Bytes, room: Bytes, at: int) -> bool:
-    """Add a receipt's values to its transaction's row. It must be the transaction's and hold a status (EIP-658)."""
+    """Read a receipt into its transaction's row. False unless it has that transaction's type and hash, and a status."""
     succeeded = small(text, found[_STATUS, 0], found[_STATUS, 1]) if found[_STATUS, 0] >= 0 else -1
     kind = small(text, found[_RECEIPT_TYPE, 0], found[_RECEIPT_TYPE, 1])
     if succeeded < 0 or succeeded > 1 or kind != np.int64(numbers[_KIND]):
@@ -351,7 +354,7 @@ def _read_outcome(text: Text, found: Found, gas: Word, numbers: Words, row: Byte
 
 @native
 def _read_log(text: Text, found: Found, row: Bytes, numbers: Words) -> bool:
-    """Read a log's address and topics."""
+    """Read a log's address and topics into its row."""
     place, end = found[_TOPICS, 0], found[_TOPICS, 1]
     if fixed(text, found[_ADDRESS, 0], found[_ADDRESS, 1], 20, row, 0) < 0 or not is_list(text, place, end):
         return False
@@ -379,7 +382,7 @@ def _put_log(row: Bytes, topics: int, data: Bytes, first: int, last: int, out: B
 
 @native
 def _set_bits(entry: Bytes, first: int, last: int, bloom: Bytes, room: Bytes, at: int, state: Words) -> None:
-    """Set the three bits of an address or topic (yellow paper, section 4.3.1); ``room`` has 32 bytes at ``at``."""
+    """Set the three bits of an address or topic (yellow paper, section 4.3.1). ``room`` has 32 free bytes at ``at``."""
     keccak(entry, first, last, room, at, state)
     for place in range(at, at + 6, 2):
         bit = ((np.int64(room[place]) << 8) | np.int64(room[place + 1])) & 2047
@@ -388,10 +391,10 @@ def _set_bits(entry: Bytes, first: int, last: int, bloom: Bytes, room: Bytes, at
 
 @native
 def _put_receipt(
-    text: Text, found: Found, kind: int, rows: Rows, numbers: Numbers, data: Bytes, data_ends: Places,
+    text: Text, found: Found, kind: int, rows: ByteRows, numbers: Numbers, data: Bytes, data_ends: Places,
     out: Bytes, at: int, bloom: Bytes, state: Words,
 ) -> int:  # fmt: skip
-    """Write a receipt whose logs are already in their columns, and add its bloom to the block's."""
+    """Write a receipt with its logs, which are already in columns, and add its bloom to the block's."""
     at = put_kind(kind, out, at)
     start, at = at, begin(out, at)
     at = put_number(text, found[_STATUS, 0], found[_STATUS, 1], out, at)
@@ -418,13 +421,13 @@ def _put_receipt(
 
 @native
 def _read_receipts(
-    text: Text, at: int, end: int, transaction_bytes: Rows, transaction_numbers: Numbers, log: int,
-    log_bytes: Rows, log_numbers: Numbers, data: Bytes, data_ends: Places, logs: Objects, items: Bytes,
+    text: Text, at: int, end: int, transaction_bytes: ByteRows, transaction_numbers: Numbers, log: int,
+    log_bytes: ByteRows, log_numbers: Numbers, data: Bytes, data_ends: Places, logs: Objects, items: Bytes,
     item_ends: Places, bloom: Bytes, found: Found, state: Words,
 ) -> int:  # fmt: skip
-    """Write one receipt per transaction into ``items`` and their logs into columns from row ``log`` on.
+    """Read one receipt per transaction into ``items`` and their logs into columns from row ``log`` on.
 
-    Return the row behind the last log, or -1 if a receipt is not accepted or belongs to another transaction.
+    Return the row after the last log, or -1 if a receipt is malformed or does not belong to its transaction.
     """
     row, start, gas = 0, 0, np.uint64(0)
     at = space(text, at, end)
@@ -459,17 +462,17 @@ def _read_receipts(
 @native
 def prove(
     text: Text, ends: Ends, first: int,
-    header_bytes: Rows, header_numbers: Numbers, extra: Bytes,
-    transaction_bytes: Rows, transaction_numbers: Numbers, inputs: Bytes, input_ends: Places,
-    log_bytes: Rows, log_numbers: Numbers, data: Bytes, data_ends: Places,
+    header_bytes: ByteRows, header_numbers: Numbers, extra: Bytes,
+    transaction_bytes: ByteRows, transaction_numbers: Numbers, inputs: Bytes, input_ends: Places,
+    log_bytes: ByteRows, log_numbers: Numbers, data: Bytes, data_ends: Places,
     block_ends: Found, transactions: Objects, logs: Objects, items: Bytes, item_ends: Places, work: Bytes,
     found: Found, inner: Found, frames: Found, state: Words, bloom: Bytes,
 ) -> int:  # fmt: skip
-    """Return how many blocks from number ``first`` on are accepted, up to the first that is not.
+    """Return how many of the blocks from number ``first`` on are proven, up to the first that is not.
 
-    ``text`` holds the answers of the blocks, then those of their receipts; ``ends`` gives the end of each. The columns
-    are filled, and ``block_ends`` gives where each block's extra data, transactions and logs end in them. The arrays
-    from ``transactions`` on are working memory.
+    ``text`` has the answers of all blocks, then those of their receipts; ``ends`` is the end of each. The columns of
+    proven blocks are filled. ``block_ends`` is the end of each block's extra data, transactions and logs in them. The
+    arrays from ``transactions`` on are working buffers.
     """
     count = len(ends) // 2
     extra_end, row, log = 0, 0, 0
@@ -509,9 +512,9 @@ def prove(
 
 
 def room(blocks: int, transactions: int, logs: int, size: int, longest: int) -> list[NDArray[Any]]:
-    """Return the arrays that :func:`prove` fills and works in, in its order.
+    """Return the arrays that :func:`prove` fills and works in, in the order of its parameters.
 
-    ``size`` is the length of all answers together, ``longest`` that of the longest. Blocks that need more are not
+    ``size`` is the length of all answers together, ``longest`` that of the longest. Blocks that need more space are not
     accepted.
     """
     bytes_, words, places = np.uint8, np.uint64, np.int64

@@ -1,4 +1,4 @@
-"""Turn answers into proven columns: headers, and Arrow tables with Cryo's column names."""
+"""Turns answers into proven headers and Arrow tables with Cryo's column names, by means of the compiled code."""
 
 from __future__ import annotations
 
@@ -25,19 +25,23 @@ from trace_dagster.verify.native.blocks import (
 
 _BINARY = pa.large_binary()
 _AT_ONCE = 16 << 20
-"""Bytes of answers that are passed to the compiled code together."""
+"""Bytes of answers that one call of the compiled code takes."""
 _FILLED = 12
-"""How many of its arrays the compiled code fills; the others are working memory."""
+"""Number of output arrays of the compiled code. The other arrays are working buffers."""
 _RECEIPT_BYTES, _LOG_BYTES = 512, 256
-"""Lower bounds of the text of a receipt (its bloom) and of a log (address, topics, hashes of block and transaction)."""
+"""Lower bounds for the text of a receipt (its bloom) and a log (address, topics, hashes of block and transaction)."""
 _FIRST_WITH_FEES = 2
-"""First transaction type with fee caps (EIP-1559)."""
+"""The first transaction type with fee caps (EIP-1559)."""
 
 Array = NDArray[Any]
 
 
 def proven(answers: Sequence[Json], first: int) -> tuple[list[Header], ProvenRows] | None:
-    """See :func:`trace_dagster.verify.fast_path.prove_in_columns`."""
+    """Return headers and rows, or None; see :func:`trace_dagster.verify.fast_path.prove_compiled`.
+
+    Columns of both tables: see :class:`~trace_dagster.verify.model.ProvenRows`. Integers are uint64, success is bool,
+    all other columns are large_binary.
+    """
     blocks = len(answers) // 2
     headers: list[Header] = []
     parts: list[ProvenRows] = []
@@ -47,17 +51,17 @@ def proven(answers: Sequence[Json], first: int) -> tuple[list[Header], ProvenRow
             return None
         headers += found[0]
         parts.append(found[1])
-    return headers, ProvenRows.joined(parts)
+    return headers, ProvenRows.concat(parts)
 
 
 def _pairs(answers: Sequence[Json]) -> Iterator[tuple[Json, Json]]:
-    """Yield each block's answer with that of its receipts."""
+    """Return each block's answer with the answer of its receipts."""
     blocks = len(answers) // 2
     return zip(answers[:blocks], answers[blocks:], strict=True)
 
 
 def _cut(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield spans of blocks whose answers have _AT_ONCE bytes together; at least one block."""
+    """Yield spans of blocks whose answers have at most _AT_ONCE bytes, or of one block."""
     start = taken = 0
     for block, size in enumerate(sizes):
         if block > start and taken + size > _AT_ONCE:
@@ -114,7 +118,7 @@ def _headers(first: int, rows: Array, numbers: Array, extra: Array, extra_ends: 
 
 
 def _split(rows: Array, columns: Mapping[str, tuple[int, int]]) -> dict[str, Array]:
-    """Split rows into their columns of fixed size."""
+    """Return the columns of fixed size that follow each other in each row."""
     widths = [width for _, width in columns.values()]
     ends = accumulate(widths)
     return {name: rows[:, end - width : end] for name, width, end in zip(columns, widths, ends, strict=True)}
@@ -154,16 +158,16 @@ def _logs(
     transaction_ends: Array, ends: Array,
 ) -> pa.Table:  # fmt: skip
     count = int(ends[-1])
-    of, topics = given[:count].T.copy()
+    indices, topics = given[:count].T.copy()
     blocks, places = _places(headers, ends)
     firsts = np.concatenate(([0], transaction_ends[:-1])).repeat(np.diff(ends, prepend=0))
     hash_width = TRANSACTION_BYTES["hash"][1]
     return pa.table(
         {
             "block_number": blocks,
-            "transaction_index": of,
+            "transaction_index": indices,
             "log_index": places,
-            "transaction_hash": _fixed(transactions[firsts + of.astype(np.int64), :hash_width]),
+            "transaction_hash": _fixed(transactions[firsts + indices.astype(np.int64), :hash_width]),
             "address": _fixed(fixed[:count, :TOPICS_AT]),
             **{
                 f"topic{place}": _fixed(fixed[:count, at : at + 32], topics > place)
@@ -184,7 +188,7 @@ def _places(headers: list[Header], ends: Array) -> tuple[Array, Array]:
 
 
 def _fixed(values: Array, given: Array | None = None) -> pa.Array:
-    """Copy rows of bytes into a binary column, null where ``given`` is 0. A view would keep the whole array alive."""
+    """Return a copied binary column from rows of bytes, null if ``given`` is 0. A view would keep the whole buffer."""
     count, width = values.shape
     offsets = np.arange(count + 1, dtype=np.int64) * width
     valid = None if given is None else pa.py_buffer(np.packbits(given.astype(np.bool_), bitorder="little"))

@@ -1,6 +1,6 @@
-"""Convert hex text to RLP and numbers. Every function that writes returns the place behind its output.
+"""Converts hex text to RLP and to numbers. Every function that writes returns the position after its output.
 
--1 means that a value is missing or malformed, or that there is no room. Writing at -1 returns -1.
+-1 means that the input is missing or malformed, or that the output buffer is full. Writing at -1 returns -1.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from trace_dagster.verify.native.scan import QUOTE
 from trace_dagster.verify.native.types import Bytes, Text, Words
 
 HEAD = 9
-"""Longest head of an RLP list. The payload is written behind this much room and then moved."""
+"""The longest head of an RLP list. A payload is written after this much space, then moved to its head."""
 
 _MOST_DIGITS = 64
 _NO_DIGIT = 255
@@ -24,7 +24,7 @@ for _digit, _char in enumerate(b"0123456789abcdef"):
 
 @native
 def _first_digit(text: Text, start: int, end: int) -> int:
-    """Return where the hex digits of the quoted text at ``start`` begin."""
+    """Return the start of the hex digits in the quoted text at ``start``."""
     if start < 0 or end - start < 4 or text[start] != QUOTE or text[start + 1] != 48 or text[start + 2] != 120:
         return -1
     return start + 3
@@ -47,19 +47,19 @@ def _decode(text: Text, start: int, end: int, out: Bytes, at: int) -> int:
 
 @native
 def decode(text: Text, start: int, end: int, out: Bytes, at: int) -> int:
-    """Write bytes of any number, without a head."""
+    """Write bytes of any length, without a head."""
     return _decode(text, _first_digit(text, start, end), end - 1, out, at)
 
 
 @native
 def fixed(text: Text, start: int, end: int, size: int, out: Bytes, at: int) -> int:
-    """Write exactly ``size`` bytes, no head. Another length could move bytes between fields under the same hash."""
+    """Write exactly ``size`` bytes without a head. Another length could move bytes between fields under one hash."""
     return decode(text, start, end, out, at) if end - start == 2 * size + 4 else -1
 
 
 @native
 def _significant(text: Text, start: int, end: int) -> int:
-    """Return the first digit that is not 0 of a number of at most 256 bits; ``end - 1`` for 0 itself."""
+    """Return the first digit that is not 0 of a number of at most 256 bits, or ``end - 1`` for 0 itself."""
     first = _first_digit(text, start, end)
     if first < 0 or first == end - 1 or end - 1 - first > _MOST_DIGITS:
         return -1
@@ -70,7 +70,7 @@ def _significant(text: Text, start: int, end: int) -> int:
 
 @native
 def _number(text: Text, start: int, end: int, out: Bytes, at: int) -> int:
-    """Write a number as big-endian bytes without leading zeros and without a head; nothing for 0."""
+    """Write a number as big-endian bytes without leading zeros and without a head. 0 has no bytes."""
     first = _significant(text, start, end)
     if at < 0 or first < 0 or at + 32 > len(out):
         return -1
@@ -86,7 +86,7 @@ def _number(text: Text, start: int, end: int, out: Bytes, at: int) -> int:
 
 @native
 def word(text: Text, start: int, end: int, out: Words, at: int) -> bool:
-    """Read a number of at most 64 bits into ``out[at]``; return whether it is one."""
+    """Write a number of at most 64 bits to ``out[at]``. Return False if the text is not one."""
     first = _significant(text, start, end)
     if first < 0 or end - 1 - first > 16:
         return False
@@ -103,7 +103,7 @@ def word(text: Text, start: int, end: int, out: Words, at: int) -> bool:
 
 @native
 def small(text: Text, start: int, end: int) -> int:
-    """Return a number of one decimal digit, 0 if it is missing (a type: EIP-2718), -1 for anything else."""
+    """Return a number of one decimal digit, such as a type (EIP-2718). 0 if it is missing, -1 for other numbers."""
     if start < 0:
         return 0
     first = _first_digit(text, start, end)
@@ -114,7 +114,7 @@ def small(text: Text, start: int, end: int) -> int:
 
 @native
 def wide(text: Text, start: int, end: int, out: Bytes) -> bool:
-    """Read a number of at most 256 bits into the 32 bytes of ``out``; return whether it is one."""
+    """Write a number of at most 256 bits to the 32 bytes of ``out``. Return False if the text is not one."""
     last = _number(text, start, end, out, 0)
     for place in range(31, -1, -1):
         behind = last - 32 + place
@@ -141,7 +141,7 @@ def put_head(base: int, size: int, out: Bytes, at: int) -> int:
 
 @native
 def _headed(out: Bytes, at: int, last: int) -> int:
-    """Write the head of at most 55 bytes from ``at + 1`` to ``last``. A single byte below 0x80 needs none."""
+    """Write the head of at most 55 bytes at ``at + 1`` to ``last``. A single byte below 0x80 has no head."""
     if last < 0:
         return -1
     size = last - at - 1
@@ -154,13 +154,13 @@ def _headed(out: Bytes, at: int, last: int) -> int:
 
 @native
 def put_number(text: Text, start: int, end: int, out: Bytes, at: int) -> int:
-    """Write a number of at most 256 bits with its head."""
+    """Write a number of at most 256 bits, with its head."""
     return _headed(out, at, _number(text, start, end, out, at + 1)) if at >= 0 else -1
 
 
 @native
 def put_bytes(text: Text, start: int, end: int, size: int, out: Bytes, at: int) -> int:
-    """Write exactly ``size`` bytes with their head; any number of bytes if ``size`` is negative."""
+    """Write exactly ``size`` bytes with their head; any length if ``size`` is negative."""
     given = (end - start) // 2 - 2
     if at < 0 or start < 0 or (size >= 0 and size != given):
         return -1
@@ -183,7 +183,7 @@ def put_text(data: Bytes, first: int, last: int, out: Bytes, at: int) -> int:
 
 @native
 def put_kind(kind: int, out: Bytes, at: int) -> int:
-    """Write the byte before an envelope (EIP-2718); type 0 has none."""
+    """Write the type byte of an envelope (EIP-2718). Type 0 has none."""
     if kind == 0 or at < 0 or at >= len(out):
         return at
     out[at] = kind
@@ -192,13 +192,13 @@ def put_kind(kind: int, out: Bytes, at: int) -> int:
 
 @native
 def begin(out: Bytes, at: int) -> int:
-    """Return where the payload of a list that begins at ``at`` is written."""
+    """Return the position at which to write the payload of a list that begins at ``at``."""
     return at + HEAD if at >= 0 and at + HEAD <= len(out) else -1
 
 
 @native
 def close(out: Bytes, start: int, last: int) -> int:
-    """End the list that began at ``start`` and whose payload ends at ``last``: write its head and move the payload."""
+    """End the list that began at ``start`` with a payload up to ``last``: write its head and move the payload to it."""
     if last < 0:
         return -1
     first = start + HEAD

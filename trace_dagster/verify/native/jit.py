@@ -1,4 +1,4 @@
-"""Compile functions for the types of their annotations, without Python's lock, and keep the result on disk."""
+"""Compiles functions for their annotated types, without Python's lock, and caches the code on disk."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ config: Any = numba.config
 _PLAIN = {int: types.int64, bool: types.boolean, type(None): types.void}
 
 
-def _kept_in() -> str:
-    """Return the folder for code compiled from exactly these sources, or an empty text if no folder is writable.
+def _cache_folder() -> str:
+    """Return a folder for the compiled code of exactly these sources, or an empty text if no folder can be written.
 
-    Numba itself compares one source file only, but the code of a function contains the functions that it calls.
+    Numba's own check only covers the file of a function, but its code contains that of the functions it calls.
     """
     here = Path(__file__).parent
     sources = b"".join(path.read_bytes() for path in sorted(here.glob("*.py")))
@@ -36,22 +36,23 @@ def _kept_in() -> str:
     return ""
 
 
-config.CACHE_DIR = _kept_in()
+config.CACHE_DIR = _cache_folder()
 
 
 def native(function: Function) -> Function:
-    """Compile a function when its module is first imported; later imports read it from disk (NUMBA_CACHE_DIR, or here).
+    """Compile a function at the first import of its module. Later processes read it from the cache.
 
-    Indices are checked only if NUMBA_BOUNDSCHECK=1, as in tests.
+    The cache is NUMBA_CACHE_DIR, or else next to the source. Indices are only checked if NUMBA_BOUNDSCHECK=1, which
+    tests set.
     """
     if ENDING.is_set():
-        raise RuntimeError("the process ends")
+        raise RuntimeError("the process is ending")
     hints = {name: _type(hint) for name, hint in get_type_hints(function, include_extras=True).items()}
     result = hints.pop("return")
-    keeps = bool(config.CACHE_DIR)
-    return njit(result(*hints.values()), nogil=True, cache=keeps)(function)  # type: ignore[no-any-return]
+    cached = bool(config.CACHE_DIR)
+    return njit(result(*hints.values()), nogil=True, cache=cached)(function)  # type: ignore[no-any-return]
 
 
 def _type(hint: Any) -> Any:
-    """Return the numba type of Python's int or bool, or the type that an array's alias holds."""
+    """Return numba's type of an annotation: int, bool, None, or the type in an alias of an array."""
     return _PLAIN[hint] if hint in _PLAIN else get_args(hint)[1]

@@ -8,7 +8,7 @@ from trace_dagster.verify.native.jit import native
 from trace_dagster.verify.native.types import Bytes, Text, Words
 
 RATE = 136
-"""Bytes that one permutation takes in."""
+"""Bytes absorbed by one permutation."""
 
 _ROUND = np.array(
     [
@@ -23,12 +23,12 @@ _ROUND = np.array(
 )  # fmt: skip
 
 _BY = tuple(np.uint64(by) for by in range(64))
-"""Rotation distances as unsigned numbers: numba makes a float of a word that is shifted by a signed number."""
+"""Distances to rotate by, unsigned: numba converts a word shifted by a signed number to a float."""
 
 
 @native
 def _permute(state: Words) -> None:
-    """Keccak-f[1600]. Its five by five words are local names: an array would be read and written in every step."""
+    """Apply Keccak-f[1600]. The 25 words are local names, because an array would be read and written in every step."""
     a0, a1, a2, a3, a4 = state[0], state[1], state[2], state[3], state[4]
     a5, a6, a7, a8, a9 = state[5], state[6], state[7], state[8], state[9]
     a10, a11, a12, a13, a14 = state[10], state[11], state[12], state[13], state[14]
@@ -105,9 +105,9 @@ def _permute(state: Words) -> None:
 
 @native
 def keccak(data: Text, start: int, end: int, out: Bytes, at: int, state: Words) -> None:
-    """Write the hash of ``data[start:end]`` to ``out[at:at + 32]``; ``state`` is 25 words of working memory."""
+    """Write the hash of ``data[start:end]`` to ``out[at:at + 32]``. ``state`` is a buffer of 25 words."""
     state[:] = 0
-    taken = state.view(np.uint8)  # the words are little-endian, as are the processors this runs on
+    taken = state.view(np.uint8)  # its words are little-endian, as are the processors this runs on
     while end - start >= RATE:
         for place in range(RATE):
             taken[place] ^= data[start + place]

@@ -1,4 +1,4 @@
-"""Find where the members of JSON objects stand. -1 means that a member is missing or not of the accepted form."""
+"""Finds the members of JSON objects. A position of -1 means missing, or in a form that this code does not accept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NULL = ord("n")
 
 @native
 def space(text: Text, at: int, end: int) -> int:
-    """Return the place behind white space."""
+    """Return the position after white space."""
     while at < end and text[at] <= 32:
         at += 1
     return at
@@ -20,7 +20,7 @@ def space(text: Text, at: int, end: int) -> int:
 
 @native
 def string(text: Text, at: int, end: int) -> int:
-    """Return the place behind the string at ``at``; -1 if it has an escape, which hex does not need."""
+    """Return the position after the string at ``at``, or -1 if it has an escape, which hex never needs."""
     if at < 0 or at >= end or text[at] != QUOTE:
         return -1
     at += 1
@@ -33,7 +33,7 @@ def string(text: Text, at: int, end: int) -> int:
 
 @native
 def value(text: Text, at: int, end: int) -> int:
-    """Return the place behind the value at ``at``."""
+    """Return the position after the value at ``at``."""
     depth = 0
     while 0 <= at < end:
         char = text[at]
@@ -46,7 +46,7 @@ def value(text: Text, at: int, end: int) -> int:
         elif char == CLOSE or char == CLOSE_LIST:
             depth -= 1
             if depth < 0:
-                return at  # behind a number or a word
+                return at  # after a number or a word
         elif char == COMMA and depth == 0:
             return at
         at += 1
@@ -57,9 +57,9 @@ def value(text: Text, at: int, end: int) -> int:
 
 @native
 def following(text: Text, at: int, end: int) -> int:
-    """Return the next item of a list or member of an object, or its closing bracket.
+    """Return the position of the next item of a list or member of an object, or of the closing bracket.
 
-    ``at`` is the opening bracket or the place behind an item. Return -1 if neither a comma nor the bracket follows.
+    ``at`` is the opening bracket or the position after an item. -1 if neither a comma nor a bracket follows.
     """
     if at < 0:
         return -1
@@ -83,15 +83,15 @@ def is_list(text: Text, at: int, end: int) -> bool:
 
 @native
 def more(text: Text, at: int) -> bool:
-    """Return whether :func:`following` found an item."""
+    """Return whether :func:`following` found an item or a member."""
     return at >= 0 and text[at] != CLOSE and text[at] != CLOSE_LIST
 
 
 @native
 def name(text: Text, at: int, end: int, names: Text, ends: Ends, hint: int) -> int:
-    """Return which of the names the string at ``at`` is; -1 if it is none of them.
+    """Return the index of the name that equals the string at ``at``, or -1.
 
-    ``names`` are concatenated, ``ends`` gives the end of each. The search starts at ``hint``, because members come in
+    ``names`` are concatenated; ``ends`` is the end of each. The search begins at ``hint``, because members come in
     nearly the same order each time.
     """
     first, size, count = at + 1, string(text, at, end) - at - 2, ends.size
@@ -111,7 +111,7 @@ def name(text: Text, at: int, end: int, names: Text, ends: Ends, hint: int) -> i
 
 @native
 def value_of(text: Text, at: int, end: int) -> int:
-    """Return where the value of the member at ``at`` begins."""
+    """Return the start of the value of the member at ``at``."""
     at = string(text, at, end)
     if at < 0:
         return -1
@@ -121,16 +121,14 @@ def value_of(text: Text, at: int, end: int) -> int:
 
 @native
 def _entered(text: Text, at: int, end: int, found: Found) -> int:
-    """Return the first member of the object at ``at``, or its closing brace, and clear ``found``."""
+    """Reset ``found`` and return the first member of the object at ``at``, or its closing brace."""
     found[:] = -1
     return following(text, at, end) if 0 <= at < end and text[at] == OPEN else -1
 
 
 @native
 def flat(text: Text, at: int, end: int, names: Text, ends: Ends, found: Found) -> int:
-    """Find the members of the object at ``at``; return the place behind it. The last of a repeated member counts, and
-    null counts as missing.
-    """
+    """Fill ``found`` and return the position after the object. A repeated member counts last, null as missing."""
     hint = 0
     at = _entered(text, at, end, found)
     while more(text, at):
@@ -152,11 +150,10 @@ def deep(
     text: Text, at: int, end: int, names: Text, ends: Ends, found: Found,
     list_name: int, inner_names: Text, inner_ends: Ends, inner: Objects, row: int,
 ) -> int:  # fmt: skip
-    """Do the same for an object with a list of objects, member ``list_name``; each fills a row of ``inner`` from
-    ``row`` on.
+    """Do the same for an object that has a list of objects in member ``list_name``.
 
-    ``found[list_name]`` gets the first of these rows and the one behind the last. Return -1 unless there is exactly one
-    list.
+    Each object of the list fills a row of ``inner``, from ``row`` on. ``found[list_name]`` gets the first row and the
+    row after the last. -1 unless there is exactly one such list.
     """
     hint = 0
     at = _entered(text, at, end, found)
@@ -165,7 +162,7 @@ def deep(
         which = name(text, at, end, names, ends, hint)
         if which == list_name:
             if found[which, 0] >= 0 or not is_list(text, start, end):
-                return -1  # a second list would add rows that nothing proves
+                return -1  # a second list would add rows that no commitment covers
             behind = following(text, start, end)
             found[which, 0] = row
             while more(text, behind):

@@ -1,4 +1,4 @@
-"""Compute the root of a block's transactions or receipts, as ``verify/commitments/trie.py`` does in Python."""
+"""Root of a block's transactions or receipts. ``verify/commitments/trie.py`` is the same in Python."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from trace_dagster.verify.native.types import Bytes, Found, Places, Words
 
 MOST_ITEMS = 1 << 16
 DEEPEST = 12
-"""Largest depth of the stack: a key has at most six nibbles."""
+"""Frames needed at most: a key has at most six nibbles."""
 _HASH_BYTES = 32
 _NEW, _EXTENDED = -1, -2
 
 
 @native
 def _index(rank: int, count: int) -> int:
-    """Return the index whose key, rlp(index), has ``rank`` among the sorted keys: rlp(0) = 0x80 follows 0x7f."""
+    """Return the index whose key, rlp(index), is at ``rank`` of the sorted keys: rlp(0) = 0x80 sorts after 0x7f."""
     zero = min(count - 1, 127)
     if rank < zero:
         return rank + 1
@@ -25,7 +25,7 @@ def _index(rank: int, count: int) -> int:
 
 @native
 def _nibbles(index: int) -> int:
-    """Return the number of nibbles of an index's key."""
+    """Return the number of nibbles of a key."""
     return 2 if index < 128 else 4 if index < 256 else 6
 
 
@@ -44,7 +44,7 @@ def _nibble(index: int, depth: int) -> int:
 
 @native
 def _put_path(index: int, first: int, last: int, flag: int, out: Bytes, at: int) -> int:
-    """Write nibbles ``first`` to ``last`` of a key with hex prefix (appendix C); ``flag`` is 2 for a leaf, else 0."""
+    """Write nibbles ``first`` to ``last`` of a key, hex-prefixed (appendix C). ``flag`` is 2 for a leaf, else 0."""
     size = (last - first) // 2 + 1
     at = put_head(0x80, size, out, at) if size > 1 else at
     if at < 0 or at + size > len(out):
@@ -66,7 +66,7 @@ def _put_leaf(items: Bytes, ends: Places, index: int, depth: int, out: Bytes, at
 
 @native
 def _referred(out: Bytes, at: int, last: int, state: Words) -> int:
-    """Replace the node encoded from ``at`` to ``last`` by its hash if that is shorter."""
+    """Keep the node encoded from ``at`` to ``last``, or replace it by its hash if that is shorter."""
     if last < 0 or last - at < _HASH_BYTES:
         return last
     if at + 1 + _HASH_BYTES > len(out):
@@ -78,8 +78,10 @@ def _referred(out: Bytes, at: int, last: int, state: Words) -> int:
 
 @native
 def _push(frames: Found, top: int, low: int, high: int, depth: int, start: int) -> None:
-    """Push a frame, which is a node on the way down: the ranks of its keys, the nibbles that they share, its start in
-    the output, its next child, and that child's first rank.
+    """Write the frame of a node on the path down.
+
+    It has the ranks of its keys, the number of nibbles they share, its start in the output, its next child and that
+    child's first rank.
     """
     frames[top, 0], frames[top, 1], frames[top, 2] = low, high, depth
     frames[top, 3], frames[top, 4], frames[top, 5] = start, _NEW, low
@@ -87,7 +89,7 @@ def _push(frames: Found, top: int, low: int, high: int, depth: int, start: int) 
 
 @native
 def _put_trie(items: Bytes, ends: Places, count: int, out: Bytes, frames: Found, state: Words) -> int:
-    """Write the root node's encoding. Each node is written where its parent refers to it, then replaced by its hash."""
+    """Write the root node. Each node is written where its parent refers to it, then replaced there by its hash."""
     top, at = 0, 0
     _push(frames, 0, 0, count, 0, 0)
     while at >= 0:
@@ -137,9 +139,9 @@ def _put_trie(items: Bytes, ends: Places, count: int, out: Bytes, frames: Found,
 
 @native
 def list_root(items: Bytes, ends: Places, count: int, out: Bytes, frames: Found, state: Words) -> int:
-    """Return where the 32-byte root of ``count`` items stands in ``out``; -1 if there is no room.
+    """Return the position of the 32-byte root of ``count`` items in ``out``, or -1 if ``out`` is too small.
 
-    ``ends`` gives the end of each item in ``items``; ``frames`` has six places for each node on the way down.
+    ``ends`` is the end of each item in ``items``. ``frames`` is a buffer of six numbers per node on the path down.
     """
     if count > MOST_ITEMS or len(out) < _HASH_BYTES + 1:
         return -1

@@ -1,4 +1,4 @@
-"""Array types of compiled functions: each alias carries the type that numba compiles for."""
+"""Argument types of compiled functions. Each alias contains the type that numba compiles for."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from numba import types
 from numpy.typing import NDArray
 
 Text: TypeAlias = Annotated[NDArray[np.uint8], types.Array(types.uint8, 1, "C", readonly=True)]
-"""Bytes that are only read."""
+"""Read-only bytes."""
 Bytes: TypeAlias = Annotated[NDArray[np.uint8], types.uint8[::1]]
-Rows: TypeAlias = Annotated[NDArray[np.uint8], types.uint8[:, ::1]]
-"""Bytes of fixed size, row by row."""
+ByteRows: TypeAlias = Annotated[NDArray[np.uint8], types.uint8[:, ::1]]
+"""Rows of bytes of fixed size."""
 Words: TypeAlias = Annotated[NDArray[np.uint64], types.uint64[::1]]
 Numbers: TypeAlias = Annotated[NDArray[np.uint64], types.uint64[:, ::1]]
-"""Numbers of at most 64 bits, row by row."""
+"""Rows of numbers of at most 64 bits."""
 Ends: TypeAlias = Annotated[NDArray[np.int64], types.Array(types.int64, 1, "C", readonly=True)]
 Places: TypeAlias = Annotated[NDArray[np.int64], types.int64[::1]]
 Found: TypeAlias = Annotated[NDArray[np.int64], types.int64[:, ::1]]
-"""Start and end of the value of each member of an object; -1 if it is missing."""
+"""Start and end of the value of each member of an object, or -1 for a missing member."""
 Objects: TypeAlias = Annotated[NDArray[np.int64], types.int64[:, :, ::1]]
-"""Start and end of the members of each object of a list."""
+"""The same for each object of a list."""
 Table: TypeAlias = Annotated[NDArray[np.int64], types.Array(types.int64, 2, "C", readonly=True)]
 Word: TypeAlias = Annotated[np.uint64, types.uint64]

@@ -1,8 +1,7 @@
-"""Read Arrow tables, stored or freshly extracted, into Python values and evidence.
+"""Reads Arrow tables, stored or newly extracted, into Python values and evidence.
 
-The order of columns, dictionaries and chunks do not matter. A missing column, or a null or a value of the wrong size
-where none is allowed, raises VerificationFailed. Rows are grouped by the blocks of a BlockRange and must be in block
-order.
+The order of columns, dictionary encoding and chunks do not matter. Rows must be in block order. A missing column, a
+forbidden null or a value of the wrong size raises VerificationFailed.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import VerificationFailed
 from trace_dagster.verify.commitments.hex import KINDS, unknown_kind
 from trace_dagster.verify.commitments.receipts import MOST_TOPICS
-from trace_dagster.verify.mismatch import disagrees
+from trace_dagster.verify.mismatch import mismatch
 from trace_dagster.verify.model import Header, Log, Receipt, Transaction
 
 _TOPICS = [f"topic{index}" for index in range(MOST_TOPICS)]
@@ -32,11 +31,15 @@ TRANSACTION_COLUMNS = (
     *RECEIPT_COLUMNS, "from_address", "to_address", "value_binary", "nonce", "gas_limit", "gas_price",
     "max_fee_per_gas", "max_priority_fee_per_gas", "input",
 )  # fmt: skip
-"""Columns that stored rows need to replace a node's answer."""
+"""Columns that stored rows need so that they can replace a node's answer as evidence."""
 
 
 def headers_of(blocks: pa.Table, piece: BlockRange) -> list[Header]:
-    """Return one header per block of the piece, from rows of dataset ``blocks`` with HEADER_COLUMNS."""
+    """Return one header per block of the piece, from rows of dataset blocks.
+
+    ``blocks`` has :data:`HEADER_COLUMNS`; state_root, author, gas_used, extra_data, timestamp and base_fee_per_gas are
+    optional. Raises VerificationFailed unless there is exactly one row per block.
+    """
     spans(blocks, piece, one_each=True)
     columns = [
         required(blocks, "block_number"),
@@ -51,7 +54,11 @@ def headers_of(blocks: pa.Table, piece: BlockRange) -> list[Header]:
 
 
 def transactions_of(transactions: pa.Table, piece: BlockRange) -> list[list[Transaction]]:
-    """Return the transactions of each block, from rows of dataset ``transactions``. Senders are not proven."""
+    """Return the transactions of each block, from rows of dataset transactions with :data:`TRANSACTION_COLUMNS`.
+
+    Senders are taken from the rows (None without column from_address). Raises VerificationFailed if transaction_index
+    does not count 0, 1, 2, ... in each block, UnknownFormat for an unknown transaction type.
+    """
     numbers = required(transactions, "block_number")
     columns = [
         fixed(transactions, "transaction_hash", 32),
@@ -71,9 +78,14 @@ def transactions_of(transactions: pa.Table, piece: BlockRange) -> list[list[Tran
 
 
 def receipts_of_tables(transactions: pa.Table, logs: pa.Table | None, piece: BlockRange) -> list[list[Receipt]]:
-    """Return the receipts of each block, from rows of dataset ``transactions`` and, if given, of dataset ``logs``."""
+    """Return the receipts of each block, from rows of dataset transactions and, if given, of dataset logs.
+
+    ``transactions`` has :data:`RECEIPT_COLUMNS` (transaction_hash is optional); ``logs`` has block_number,
+    transaction_index, log_index, address, topic0 to topic3 and data. Without ``logs`` receipts have no logs. Raises
+    VerificationFailed if an index does not count 0, 1, 2, ... or if a log belongs to no transaction.
+    """
     numbers = required(transactions, "block_number")
-    of = kinds(transactions, numbers)
+    tx_types = kinds(transactions, numbers)
     success, gas = required(transactions, "success"), required(transactions, "gas_used")
     hashes = column(transactions, "transaction_hash") or [None] * transactions.num_rows
     blocks_logs = logs_of(logs, piece) if logs is not None else [{} for _ in range(len(piece))]
@@ -81,7 +93,7 @@ def receipts_of_tables(transactions: pa.Table, logs: pa.Table | None, piece: Blo
     for span, by_transaction in zip(dense(transactions, piece, "transaction_index"), blocks_logs, strict=True):
         sums = cumulative(gas[span])
         receipts = [
-            Receipt(of[row], success[row], total, gas[row], hashes[row], tuple(by_transaction.pop(index, ())))
+            Receipt(tx_types[row], success[row], total, gas[row], hashes[row], tuple(by_transaction.pop(index, ())))
             for index, (row, total) in enumerate(zip(range(span.start, span.stop), sums, strict=True))
         ]
         no_more(by_transaction, len(receipts), numbers[span.start] if receipts else piece.start + len(found))
@@ -90,9 +102,9 @@ def receipts_of_tables(transactions: pa.Table, logs: pa.Table | None, piece: Blo
 
 
 def logs_of(logs: pa.Table, piece: BlockRange) -> list[dict[int, list[Log]]]:
-    """Return each block's logs by transaction index.
+    """Return for each block its logs by transaction index.
 
-    Raise VerificationFailed unless log_index counts from 0 and the transactions come in order.
+    Raises VerificationFailed unless log_index counts from 0 in each block and logs are in order of transactions.
     """
     numbers = required(logs, "block_number")
     positions = required(logs, "transaction_index")
@@ -103,7 +115,7 @@ def logs_of(logs: pa.Table, piece: BlockRange) -> list[dict[int, list[Log]]]:
         by_transaction: dict[int, list[Log]] = {}
         for row in range(span.start, span.stop):
             if row > span.start and positions[row] < positions[row - 1]:
-                raise disagrees(
+                raise mismatch(
                     "logs are not in order of their transactions", numbers[row], positions[row - 1], positions[row]
                 )
             by_transaction.setdefault(positions[row], []).append((addresses[row], topics[row], data[row]))
@@ -112,13 +124,13 @@ def logs_of(logs: pa.Table, piece: BlockRange) -> list[dict[int, list[Log]]]:
 
 
 def no_more(by_transaction: dict[int, list[Log]], count: int, block: int) -> None:
-    """Raise VerificationFailed if logs are left after every receipt took its own: they belong to no transaction."""
+    """Raise VerificationFailed if logs are left after every receipt of the block took its own."""
     for index in by_transaction:
-        raise disagrees("a log belongs to no transaction of its block", block, f"below {count}", index)
+        raise mismatch("a log belongs to no transaction of its block", block, f"below {count}", index)
 
 
 def cumulative(gas: Sequence[int]) -> list[int]:
-    """Return the gas used up to and including each transaction."""
+    """Return the running sum of ``gas``, including each transaction itself."""
     sums, total = [], 0
     for used in gas:
         total += used
@@ -127,7 +139,11 @@ def cumulative(gas: Sequence[int]) -> list[int]:
 
 
 def spans(table: pa.Table, piece: BlockRange, *, one_each: bool = False) -> list[slice]:
-    """Return the rows of each block of the piece as a slice; ``one_each`` requires exactly one row per block."""
+    """Return the rows of each block of the piece.
+
+    Raises VerificationFailed if rows are not in block order or outside the piece, or if ``one_each`` is set and a block
+    does not have exactly one row.
+    """
     runs = pc.run_end_encode(present(table, "block_number"))
     numbers, ends = runs.values.to_pylist(), runs.run_ends.to_pylist()
     for before, after in pairwise(numbers):
@@ -143,30 +159,31 @@ def spans(table: pa.Table, piece: BlockRange, *, one_each: bool = False) -> list
         found.append(slice(start, stop))
     for block, span in enumerate(found, piece.start):
         if one_each and span.stop - span.start != 1:
-            raise disagrees("a block is missing or doubled", block, "1 row", f"{span.stop - span.start} rows")
+            raise mismatch("a block is missing or doubled", block, "1 row", f"{span.stop - span.start} rows")
     return found
 
 
 def dense(table: pa.Table, piece: BlockRange, index: str) -> list[slice]:
-    """Return :func:`spans`, after :func:`require_dense`."""
+    """Return :func:`spans`. Raises VerificationFailed unless column ``index`` counts 0, 1, 2, ... in each block."""
     found = spans(table, piece)
     require_dense(table, found, index)
     return found
 
 
 def require_dense(table: pa.Table, found: Sequence[slice], index: str) -> None:
-    """Raise VerificationFailed unless ``index`` counts 0, 1, 2, ... in each block."""
+    """Raise VerificationFailed unless column ``index`` counts 0, 1, 2, ... in each of these spans."""
     positions = present(table, index)
     expected = pa.array(chain.from_iterable(range(span.stop - span.start) for span in found), pa.int64())
     row = unequal(positions, expected)
     if row is not None:
         block = block_at(table, row)
-        raise disagrees(f"{index} does not count 0, 1, 2, ...", block, expected[row].as_py(), positions[row].as_py())
+        raise mismatch(f"{index} does not count 0, 1, 2, ...", block, expected[row].as_py(), positions[row].as_py())
 
 
 def unequal(left: pa.Array, right: pa.Array | int) -> int | None:
-    """Return the first row where two columns without nulls differ. Raise VerificationFailed if their types do not
-    compare.
+    """Return the first row in which two columns without nulls differ, or None.
+
+    Raises VerificationFailed if their types cannot be compared.
     """
     try:
         return first(pc.not_equal(left, right))
@@ -175,19 +192,19 @@ def unequal(left: pa.Array, right: pa.Array | int) -> int | None:
 
 
 def first(wrong: pa.BooleanArray | pa.ChunkedArray) -> int | None:
-    """Return the first row that is true, or None."""
+    """Return the first row that is True, or None."""
     row: int = pc.index(wrong, True).as_py()
     return None if row < 0 else row
 
 
 def block_at(table: pa.Table, row: int) -> int:
-    """Return the block of a row; -1 if its block_number is null."""
+    """The block a row is of; -1 where the row does not say."""
     found: int | None = plain(table, "block_number")[row].as_py()
     return -1 if found is None else found
 
 
 def kinds(table: pa.Table, numbers: Sequence[int]) -> list[int]:
-    """Return the transaction types. Raise UnknownFormat for a type that this version does not know."""
+    """Transaction types. Raises UnknownFormat for one this version does not know."""
     found = required(table, "transaction_type")
     for kind, block in zip(found, numbers, strict=True):
         if kind not in KINDS:
@@ -196,32 +213,34 @@ def kinds(table: pa.Table, numbers: Sequence[int]) -> list[int]:
 
 
 def column(table: pa.Table, name: str) -> list[Any] | None:
-    """Return a column's values, or None if the table has no such column."""
+    """A column's values, or None when the table has no such column."""
     return plain(table, name).to_pylist() if name in table.column_names else None
 
 
 def plain(table: pa.Table, name: str) -> pa.ChunkedArray:
-    """Return a column without its dictionary."""
+    """A column without its dictionary."""
     found = table[name]
     return found.cast(found.type.value_type) if pa.types.is_dictionary(found.type) else found
 
 
 def needed(table: pa.Table, name: str) -> list[Any]:
-    """Return the values of a column that must exist; they may be null."""
+    """A column that must be there; values may be null."""
     return _given(table, name).to_pylist()  # type: ignore[no-any-return]
 
 
 def required(table: pa.Table, name: str) -> list[Any]:
-    """Return the values of a column that must exist and have no nulls."""
+    """A column that must be there without nulls, as Python values."""
     return present(table, name).to_pylist()  # type: ignore[no-any-return]
 
 
 def present(table: pa.Table, name: str) -> pa.Array:
-    """Return a column that must exist and have no nulls, without its dictionary and in one chunk."""
+    """Return a column without its dictionary. Raises VerificationFailed if it is missing or has a null."""
     found = _given(table, name).combine_chunks()
     row = first(found.is_null())
     if row is not None:
-        raise VerificationFailed("a row has a null where none can be", column=name, block=block_at(table, row))
+        raise VerificationFailed(
+            "a row has a null in a column that allows none", column=name, block=block_at(table, row)
+        )
     return found
 
 
@@ -232,14 +251,14 @@ def _given(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def fixed(table: pa.Table, name: str, size: int) -> list[bytes]:
-    """Return a column of byte strings of ``size`` bytes, without nulls."""
+    """Return a column's values. Raises VerificationFailed unless all are byte strings of ``size`` bytes."""
     found = required(table, name)
     _check_size(table, name, size, found)
     return found
 
 
 def _check_size(table: pa.Table, name: str, size: int, found: list[Any]) -> None:
-    """Raise VerificationFailed for another length, which could move bytes between fields under the same hash."""
+    """Raise on another length, because it could move bytes between fields under the same hash."""
     values = plain(table, name)
     if not _is_binary(values.type):
         raise VerificationFailed("a column is not of bytes", column=name, type=values.type)
@@ -247,7 +266,7 @@ def _check_size(table: pa.Table, name: str, size: int, found: list[Any]) -> None
     if {span["min"], span["max"]} - {size, None}:
         for row, value in enumerate(found):
             if value is not None and len(value) != size:
-                raise disagrees(f"{name} has the wrong length", block_at(table, row), f"{size} bytes", value)
+                raise mismatch(f"{name} has the wrong length", block_at(table, row), f"{size} bytes", value)
 
 
 def _topics(logs: pa.Table, numbers: Sequence[int]) -> list[tuple[bytes, ...]]:

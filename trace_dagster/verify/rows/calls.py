@@ -1,4 +1,4 @@
-"""Compare call frames with proven transactions: root frames only, because a block commits to nothing below them."""
+"""Compares the root call frames with proven transactions. A block commits to nothing below the root frames."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import pyarrow as pa
 
 from trace_dagster.verify.commitments.keccak import keccak
 from trace_dagster.verify.commitments.rlp import sequence, text, uint
-from trace_dagster.verify.mismatch import disagrees
+from trace_dagster.verify.mismatch import mismatch
 from trace_dagster.verify.model import Header, Receipt, Transaction
 from trace_dagster.verify.rows.arrow import column
 from trace_dagster.verify.rows.calltree import SEPARATORS, Frames, check_shape, frames_of
-from trace_dagster.verify.rows.comparison import Compared, compare, counted
+from trace_dagster.verify.rows.comparison import Comparison, compare_columns, require_count
 from trace_dagster.verify.rows.shared_columns import check_block_hashes, check_transaction_hashes
 from trace_dagster.verify.rows.uint256_columns import uint256_columns
 
 _Root = tuple[int, Transaction, Receipt]
-"""(block, transaction, receipt) of a root frame."""
+"""(block number, transaction, receipt) of a root frame."""
 
-OPEN = ["call frames below the root", "gas, output and error text of root frames", "senders of root frames"]
+UNPROVEN = ["call frames below the root", "gas, output and error text of root frames", "senders of root frames"]
 
 
 def check_calls(
@@ -29,12 +29,12 @@ def check_calls(
     receipts: Sequence[Sequence[Receipt]],
     *,
     name: str = "geth_calls",
-) -> Compared:
-    """Check that each transaction has one tree, whose root equals the transaction: sender, target, value, input, kind,
-    outcome.
+) -> Comparison:
+    """Raise VerificationFailed unless each transaction has one tree of frames whose root equals the transaction.
 
-    ``name`` is geth_calls or traces. The address of a created contract must follow from sender and nonce. Frames below
-    the root, gas, output and error texts are in no commitment; of these only the tree's shape is checked.
+    ``name`` is geth_calls or traces. Compared are sender, target, value, input, kind and success. The address of a
+    created contract must be the one derived from sender and nonce. Frames below the root, gas, output and error texts
+    are in no commitment; for them only the shape of the tree is checked.
     """
     found = frames_of(table)
     check_shape(found, SEPARATORS[name])
@@ -42,12 +42,12 @@ def check_calls(
     roots: list[_Root] = []
     for header, inside, outcomes in zip(headers, transactions, receipts, strict=True):
         trees = found.pop(header.number, {})
-        counted(len(trees), len(inside), "call trees", header.number)
+        require_count(len(trees), len(inside), "call trees", header.number)
         rows += [trees[position][""] for position in range(len(inside))]
         roots += [(header.number, *pair) for pair in zip(inside, outcomes, strict=True)]
-    _none_left(found, headers)
+    _require_none_left(found, headers)
     _check_roots(table.take(pa.array(rows, pa.int64())), roots, name)
-    done = Compared(["root frames equal the transactions"], {"block_number"}, list(OPEN))
+    done = Comparison(["root frames equal the transactions"], {"block_number"}, list(UNPROVEN))
     for more in (check_block_hashes(table, headers), check_transaction_hashes(table, headers, transactions, receipts)):
         done.checks += more.checks
         done.covered |= more.covered
@@ -55,13 +55,13 @@ def check_calls(
 
 
 def created_address(sender: bytes, nonce: int) -> bytes:
-    """Return the address at which a creating transaction puts its contract (yellow paper, section 7)."""
+    """Return the 20-byte address of the contract that a transaction creates (yellow paper, section 7)."""
     return keccak(sequence(text(sender), uint(nonce)))[12:]
 
 
-def _none_left(found: Frames, headers: Sequence[Header]) -> None:
+def _require_none_left(found: Frames, headers: Sequence[Header]) -> None:
     for block in found:
-        raise disagrees("a row lies outside the range", block, headers[0].number, block)
+        raise mismatch("a row lies outside the range", block, headers[0].number, block)
 
 
 def _check_roots(table: pa.Table, roots: list[_Root], name: str) -> None:
@@ -69,7 +69,7 @@ def _check_roots(table: pa.Table, roots: list[_Root], name: str) -> None:
     senders = [each.sender for _, each, _ in roots]
     if None not in senders:
         columns["from_address" if name == "geth_calls" else "action_from"] = senders
-    compare(table, columns, [block for block, _, _ in roots])
+    compare_columns(table, columns, [block for block, _, _ in roots])
     _check_created(table, "to_address" if name == "geth_calls" else "result_address", roots)
     _check_errors(table, roots)
 
@@ -95,7 +95,7 @@ def _trace_columns(roots: list[_Root]) -> dict[str, Sequence[object]]:
 
 
 def _check_created(table: pa.Table, name: str, roots: list[_Root]) -> None:
-    """Check a call's target in geth_calls, and the address of a creation. Failed transactions may leave it out."""
+    """Compare the target of calls in geth_calls, and the address of created contracts. Failed creations may lack it."""
     for (block, each, receipt), got in zip(roots, column(table, name) or [], strict=False):
         if each.to is not None:
             expected = each.to if name == "to_address" else None
@@ -104,11 +104,13 @@ def _check_created(table: pa.Table, name: str, roots: list[_Root]) -> None:
         else:
             expected = created_address(each.sender, each.nonce)
         if got != expected:
-            raise disagrees(f"{name} is not what the chain says", block, expected, got)
+            raise mismatch(f"{name} is not what the chain says", block, expected, got)
 
 
 def _check_errors(table: pa.Table, roots: list[_Root]) -> None:
-    """Check that the root fails exactly if the receipt says so. Receipts before Byzantium do not say."""
+    """Raise unless a root has an error exactly if its receipt failed. Before Byzantium receipts have no status."""
     for (block, _, receipt), got in zip(roots, column(table, "error") or [], strict=False):
         if receipt.succeeded is not None and receipt.succeeded != (got is None):
-            raise disagrees("error is not what the receipt says", block, "null" if receipt.succeeded else "a text", got)
+            raise mismatch(
+                "error does not agree with the receipt's status", block, "null" if receipt.succeeded else "a text", got
+            )

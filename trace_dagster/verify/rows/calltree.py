@@ -1,4 +1,4 @@
-"""Check the shape of call trees: geth_calls and traces name frames "", "0", "0 1", ... ("0_1" in traces)."""
+"""Checks the shape of call trees. Frames in geth_calls have the addresses "", "0", "0 1", ...; "0_1" in traces."""
 
 from __future__ import annotations
 
@@ -10,32 +10,35 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trace_dagster.errors import VerificationFailed
-from trace_dagster.verify.mismatch import disagrees
+from trace_dagster.verify.mismatch import mismatch
 from trace_dagster.verify.rows.arrow import column, plain, present, required
 
 SEPARATORS = {"geth_calls": " ", "traces": "_"}
-"""Datasets of call frames, and the separator that Cryo 0.3.2 puts between the steps of a trace_address."""
+"""Datasets of call frames, and the separator in a trace_address of Cryo 0.3.2."""
 
 _KIN_KEPT = 1 << 12
-"""Addresses whose parent and sibling are remembered. Most trees are small, so the same addresses recur."""
+"""Size of the caches. Most trees are small, so the same addresses occur again and again."""
 
 _LONGEST_KEPT = 32
-"""Largest number of frames of a tree whose shape is remembered. Most trees have a few frames, in few shapes."""
+"""The largest tree, in frames, whose shape is cached. Most trees have few frames and one of a few shapes."""
 _POSITIONS = 1 << 32
-"""A number above the count of transactions in any block."""
+"""An upper bound for the number of transactions in a block."""
 
 Frames = dict[int, dict[int, dict[str, int]]]
 """Row by block, transaction index and trace address."""
 
 
 def require_shape(table: pa.Table, separator: str) -> None:
-    """Raise VerificationFailed unless the rows form one tree per transaction."""
-    if not _is_well_shaped(table, separator):
+    """Raise VerificationFailed, with the first wrong frame, unless the rows form one tree per transaction."""
+    if not _is_shaped_in_order(table, separator):
         check_shape(frames_of(table), separator)
 
 
 def frames_of(table: pa.Table) -> Frames:
-    """Return every frame's row. Raise VerificationFailed for a duplicate. Block rewards in traces are no frames."""
+    """Return the row of every frame, without the block rewards in traces.
+
+    Raises VerificationFailed if a frame occurs twice or has no transaction_index.
+    """
     blocks, addresses = required(table, "block_number"), required(table, "trace_address")
     positions = column(table, "transaction_index") or [None] * table.num_rows
     kinds = column(table, "action_type") or [None] * table.num_rows
@@ -47,17 +50,17 @@ def frames_of(table: pa.Table) -> Frames:
             raise VerificationFailed("a call frame has no transaction_index", block=block)
         frames = found.setdefault(block, {}).setdefault(position, {})
         if address in frames:
-            raise VerificationFailed("a call frame stands twice", block=block, transaction=position, got=repr(address))
+            raise VerificationFailed("a call frame occurs twice", block=block, transaction=position, got=repr(address))
         frames[address] = row
     return found
 
 
 def check_shape(found: Frames, separator: str) -> None:
-    """Check that transactions count from 0, each has a root, and each frame has its parent and its previous sibling."""
+    """Raise unless transactions count from 0, each has a root, and each frame has its parent and previous sibling."""
     for block, transactions in found.items():
         for expected, (position, frames) in enumerate(sorted(transactions.items())):
             if position != expected:
-                raise disagrees("a transaction has no call frames", block, expected, position)
+                raise mismatch("a transaction has no call frames", block, expected, position)
             if "" not in frames:
                 raise VerificationFailed("a transaction has no root frame", block=block, transaction=position)
             for address in frames:
@@ -65,10 +68,8 @@ def check_shape(found: Frames, separator: str) -> None:
                     raise VerificationFailed(fault, block=block, got=repr(address)[:80])
 
 
-def _is_well_shaped(table: pa.Table, separator: str) -> bool:
-    """Return whether the rows come tree by tree with valid shapes. That is how Cryo gives them, and it is fast to
-    check.
-    """
+def _is_shaped_in_order(table: pa.Table, separator: str) -> bool:
+    """Return whether the rows are right and in Cryo's order, tree by tree. The check is then fast: few trees differ."""
     ends = _tree_ends(table)
     if ends is None:
         return False
@@ -78,7 +79,7 @@ def _is_well_shaped(table: pa.Table, separator: str) -> bool:
 
 
 def _tree_ends(table: pa.Table) -> list[int] | None:
-    """Return the row behind each tree, or None unless each block's trees are in order and count from 0."""
+    """Return the index of the row after each tree, or None unless trees are in order and count from 0 in each block."""
     if "transaction_index" not in table.column_names or "action_type" in table.column_names or not table.num_rows:
         return None
     positions = plain(table, "transaction_index")
@@ -91,7 +92,7 @@ def _tree_ends(table: pa.Table) -> list[int] | None:
         runs = pc.run_end_encode(
             pc.add_checked(pc.multiply_checked(blocks, _POSITIONS), positions.combine_chunks().cast(pa.int64()))
         )
-    except (pa.ArrowException, TypeError):  # numbers that cannot be a block's or a transaction's
+    except (pa.ArrowException, TypeError):  # values that are no block or transaction numbers
         return None
     trees = pairwise([-_POSITIONS, *runs.values.to_pylist()])
     if all(tree == before + 1 or (tree % _POSITIONS == 0 and tree > before) for before, tree in trees):
@@ -100,7 +101,7 @@ def _tree_ends(table: pa.Table) -> list[int] | None:
 
 
 def _is_tree(addresses: tuple[str, ...], separator: str) -> bool:
-    """Return whether there is a root, and each frame occurs once and in its place."""
+    """Return whether there is a root, and each frame occurs a single time with its parent and previous sibling."""
     frames = set(addresses)
     if len(frames) != len(addresses) or "" not in frames:
         return False
@@ -111,7 +112,7 @@ _is_tree_known = lru_cache(_KIN_KEPT)(_is_tree)
 
 
 def _fault(address: str, frames: Collection[str], separator: str) -> str | None:
-    """Return what is wrong with the place of a frame below the root, or None."""
+    """Return what is wrong with a frame below the root, or None."""
     kin = _kin(address, separator)
     if kin is None:
         return "a call frame's trace_address is malformed"
@@ -125,7 +126,7 @@ def _fault(address: str, frames: Collection[str], separator: str) -> str | None:
 
 @lru_cache(_KIN_KEPT)
 def _kin(address: str, separator: str) -> tuple[str, str | None] | None:
-    """Return the addresses of a frame's parent and previous sibling (None if it is the first); None if malformed."""
+    """Return the addresses of a frame's parent and previous sibling (None if first); None for a malformed address."""
     parent, _, last = address.rpartition(separator)
     if not (last.isascii() and last.isdigit() and len(last) < 10) or str(int(last)) != last:
         return None

@@ -1,7 +1,9 @@
-"""Compare rows with proven rows, column by column.
+"""Column-wise comparison of rows with proven rows.
 
-This only confirms equality; on a difference, ``rowwise.py`` finds the row and raises. The tables have passed the
-structural checks, so the columns of one uint256 agree with each other, and byte counts agree with their input.
+It only confirms equality; on a difference, ``rowwise.py`` finds the row and raises.
+
+The tables must have passed the structural checks. So the columns of a uint256 agree with each other, and the
+``n_input_*`` columns agree with ``input``; only one of them is compared.
 """
 
 from __future__ import annotations
@@ -13,33 +15,34 @@ import pyarrow.compute as pc
 
 from trace_dagster.verify.model import Evidence, Header, ProvenRows
 from trace_dagster.verify.rows.arrow import plain
-from trace_dagster.verify.rows.calls import OPEN, created_address
-from trace_dagster.verify.rows.comparison import Compared
+from trace_dagster.verify.rows.calls import UNPROVEN, created_address
+from trace_dagster.verify.rows.comparison import Comparison
 from trace_dagster.verify.rows.shared_columns import BELONGS, BLOCK_HASH
-from trace_dagster.verify.rows.uint256_columns import INPUT_COUNTS, UINT256_SUFFIXES
+from trace_dagster.verify.rows.uint256_columns import INPUT_COUNTS, SUFFIXES
 
 _Columns = dict[str, pa.ChunkedArray]
-_VALUE = {f"value{face}" for face in UINT256_SUFFIXES}
+_VALUE = {f"value{face}" for face in SUFFIXES}
 _TRANSACTION_COLUMNS = {"block_number", "transaction_index", "transaction_type", "success", "gas_used"}
 _LOG_COLUMNS = {
     "block_number", "transaction_index", "log_index", "address", "topic0", "topic1", "topic2", "topic3", "data",
 }  # fmt: skip
 
 
-def compared(name: str, table: pa.Table, evidence: Evidence, *, deep: bool) -> Compared | None:
-    """Return the result of the comparison if the rows equal the proven ones, as ``rowwise.py`` would.
+def compare_proven_rows(name: str, table: pa.Table, evidence: Evidence, *, deep: bool) -> Comparison | None:
+    """Return the result that ``rowwise.py`` would return, if the rows equal the proven rows.
 
-    Return None if they differ, if a needed column is missing, or for a dataset that is not compared by column.
+    ``name`` is the dataset. None if rows differ, if a needed column is missing, or if the dataset is not one of
+    transactions, logs and geth_calls.
     """
     if evidence.rows is None or name not in _DATASETS:
         return None
     try:
         return _DATASETS[name](table, evidence, evidence.rows, deep)
-    except (pa.ArrowException, KeyError):  # another number of rows, other blocks, or a column of another type
+    except (pa.ArrowException, KeyError):  # other rows or blocks than proven, or a column of another type
         return None
 
 
-def _transactions(table: pa.Table, evidence: Evidence, rows: ProvenRows, deep: bool) -> Compared | None:
+def _transactions(table: pa.Table, evidence: Evidence, rows: ProvenRows, deep: bool) -> Comparison | None:
     given, proven = set(table.column_names), rows.transactions
     expected = {name: proven[name] for name in proven.column_names} | _of_blocks(evidence, rows.transaction_ends, given)
     derived = _derived(given, "value_binary", _VALUE) | _derived(given, "input", set(INPUT_COUNTS))
@@ -49,15 +52,15 @@ def _transactions(table: pa.Table, evidence: Evidence, rows: ProvenRows, deep: b
         return None
     senders = set() if deep else {"from_address"}
     covered = (expected.keys() | derived) & given - senders
-    return Compared(["transactions root", "rows equal the transactions", "receipts root from rows"], covered)
+    return Comparison(["transactions root", "rows equal the transactions", "receipts root from rows"], covered)
 
 
-def _logs(table: pa.Table, evidence: Evidence, rows: ProvenRows, deep: bool) -> Compared | None:
+def _logs(table: pa.Table, evidence: Evidence, rows: ProvenRows, deep: bool) -> Comparison | None:
     given = set(table.column_names)
     expected = {name: rows.logs[name] for name in rows.logs.column_names} | _of_blocks(evidence, rows.log_ends, given)
     if not given >= _LOG_COLUMNS or not same_values(table, expected):
         return None
-    done = Compared(["logs bloom from rows", "receipts root from rows"], set(_LOG_COLUMNS))
+    done = Comparison(["logs bloom from rows", "receipts root from rows"], set(_LOG_COLUMNS))
     if "block_hash" in given:
         done.checks.append(BLOCK_HASH)
         done.covered.add("block_hash")
@@ -67,7 +70,7 @@ def _logs(table: pa.Table, evidence: Evidence, rows: ProvenRows, deep: bool) -> 
     return done
 
 
-def _calls(table: pa.Table, evidence: Evidence, rows: ProvenRows, deep: bool) -> Compared | None:
+def _calls(table: pa.Table, evidence: Evidence, rows: ProvenRows, deep: bool) -> Comparison | None:
     given, proven = set(table.column_names), rows.transactions
     roots = table.filter(pc.equal(plain(table, "trace_address"), ""))
     expected = {
@@ -87,17 +90,15 @@ def _calls(table: pa.Table, evidence: Evidence, rows: ProvenRows, deep: bool) ->
     ):
         return None
     covered = {"block_number", "transaction_hash", "transaction_index"}
-    return Compared(["root frames equal the transactions", BELONGS], covered, list(OPEN))
+    return Comparison(["root frames equal the transactions", BELONGS], covered, list(UNPROVEN))
 
 
 def _targets(found: pa.ChunkedArray, proven: pa.Table) -> bool:
-    """Return whether each call's target is its transaction's, and each successful creation has the address it must
-    have.
-    """
-    wanted = proven["to_address"]
-    if not pc.all(pc.or_(pc.is_null(wanted), pc.fill_null(pc.equal(found, wanted), False)), min_count=0).as_py():
+    """Return whether each call has its transaction's target, and each successful creation the derived address."""
+    targets = proven["to_address"]
+    if not pc.all(pc.or_(pc.is_null(targets), pc.fill_null(pc.equal(found, targets), False)), min_count=0).as_py():
         return False
-    creations = pc.and_(pc.is_null(wanted), proven["success"])
+    creations = pc.and_(pc.is_null(targets), proven["success"])
     made = proven.select(["from_address", "nonce"]).filter(creations)
     addresses = [
         created_address(sender, nonce)
@@ -107,7 +108,7 @@ def _targets(found: pa.ChunkedArray, proven: pa.Table) -> bool:
 
 
 def _hashes_belong(table: pa.Table, headers: Sequence[Header], rows: ProvenRows) -> bool:
-    """Return whether each row's transaction_hash is that of the transaction at its transaction_index."""
+    """Return whether each row's transaction_hash is the hash of the transaction at its transaction_index."""
     positions = plain(table, "transaction_index").cast(pa.int64())
     blocks = pc.subtract(plain(table, "block_number").cast(pa.int64()), headers[0].number)
     ends = pa.array(rows.transaction_ends, pa.int64())
@@ -120,7 +121,7 @@ def _hashes_belong(table: pa.Table, headers: Sequence[Header], rows: ProvenRows)
 
 
 def _of_blocks(evidence: Evidence, ends: Sequence[int], given: set[str]) -> _Columns:
-    """Return the columns that hold a fact of each row's block."""
+    """Return the columns block_hash and timestamp, if given: for each row the value of its block."""
     values: dict[str, Callable[[Header], object]] = {
         "block_hash": lambda header: header.hash,
         "timestamp": lambda header: header.timestamp,
@@ -135,12 +136,12 @@ def _of_blocks(evidence: Evidence, ends: Sequence[int], given: set[str]) -> _Col
 
 
 def _derived(given: set[str], base: str, names: set[str]) -> set[str]:
-    """Return the given columns that follow from ``base``: the structural checks compared them with it."""
+    """Return the given columns that the structural checks compared with ``base``, if ``base`` is given."""
     return names & given if base in given else set()
 
 
 def same_values(table: pa.Table, expected: Mapping[str, pa.ChunkedArray]) -> bool:
-    """Return whether the table's columns hold these values; columns that the table lacks are skipped."""
+    """Return whether the columns of ``expected`` that the table has are equal to the expected values."""
     for name in expected.keys() & set(table.column_names):
         values = plain(table, name)
         if not _alike(values.type, expected[name].type) or not values.equals(expected[name].cast(values.type)):
@@ -149,7 +150,7 @@ def same_values(table: pa.Table, expected: Mapping[str, pa.ChunkedArray]) -> boo
 
 
 def _alike(one: pa.DataType, other: pa.DataType) -> bool:
-    """Return whether two types hold values of one kind. Arrow would also cast a number to text to compare them."""
+    """Return whether two types are of one kind. Without this, Arrow would cast a number to text and compare that."""
     return any(is_kind(one) and is_kind(other) for is_kind in _KINDS)
 
 
@@ -159,7 +160,7 @@ _KINDS = (
     lambda kind: pa.types.is_binary(kind) or pa.types.is_large_binary(kind),
     lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
 )
-_DATASETS: dict[str, Callable[[pa.Table, Evidence, ProvenRows, bool], Compared | None]] = {
+_DATASETS: dict[str, Callable[[pa.Table, Evidence, ProvenRows, bool], Comparison | None]] = {
     "transactions": _transactions,
     "logs": _logs,
     "geth_calls": _calls,

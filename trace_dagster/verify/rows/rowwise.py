@@ -1,7 +1,7 @@
-"""Compare rows with proven evidence, one function per dataset.
+"""Row-wise comparison of rows with proven evidence, one function per dataset.
 
 Each function takes a table with all rows of the headers' blocks. It raises VerificationFailed with the first
-difference, and returns which columns the evidence covers. Columns that a stream does not store are not compared.
+difference, and returns which columns the evidence covers. Columns that the table does not have are not compared.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from trace_dagster.verify.commitments.prove import first_field
 from trace_dagster.verify.commitments.receipts import prove_receipts, status
-from trace_dagster.verify.model import Header, Outcome, Receipt, Transaction
+from trace_dagster.verify.model import Header, Receipt, ReceiptFields, Transaction
 from trace_dagster.verify.rows.arrow import cumulative, dense, kinds, logs_of, no_more, required, spans
 from trace_dagster.verify.rows.balance_diffs import check_balance_diffs
 from trace_dagster.verify.rows.calls import check_calls
-from trace_dagster.verify.rows.comparison import Compared, compare, counted, piece_of
+from trace_dagster.verify.rows.comparison import Comparison, compare_columns, piece_of, require_count
 from trace_dagster.verify.rows.shared_columns import check_block_hashes, check_transaction_hashes
 from trace_dagster.verify.rows.token_transfers import check_token_transfers
 from trace_dagster.verify.rows.uint256_columns import input_counts, uint256_columns
@@ -35,12 +35,12 @@ __all__ = [
 
 Transactions = Sequence[Sequence[Transaction]]
 Receipts = Sequence[Sequence[Receipt]]
-Proven = Sequence[Sequence[Outcome]]
+Proven = Sequence[Sequence[ReceiptFields]]
 """See :class:`~trace_dagster.verify.model.Evidence`."""
 
 
-def check_blocks(table: pa.Table, headers: Sequence[Header]) -> Compared:
-    """Compare every column with the proven header. No header holds size and total_difficulty_*."""
+def check_blocks(table: pa.Table, headers: Sequence[Header]) -> Comparison:
+    """Compare rows of blocks with proven headers. size and total_difficulty_* are in no header: not compared."""
     spans(table, piece_of(headers), one_each=True)
     expected: dict[str, Sequence[object]] = {
         "block_number": [header.number for header in headers],
@@ -56,8 +56,8 @@ def check_blocks(table: pa.Table, headers: Sequence[Header]) -> Compared:
         "timestamp": [header.timestamp for header in headers],
         "base_fee_per_gas": [header.base_fee_per_gas for header in headers],
     }
-    covered = compare(table, expected, [header.number for header in headers])
-    return Compared(["header hash", "rows equal the header"], covered)
+    covered = compare_columns(table, expected, [header.number for header in headers])
+    return Comparison(["header hash", "rows equal the header"], covered)
 
 
 def check_transactions(
@@ -68,24 +68,24 @@ def check_transactions(
     *,
     proven: Proven | None = None,
     deep: bool = False,
-) -> Compared:
-    """Compare every column with the proven transaction; type, success and gas_used must give the receipts root.
+) -> Comparison:
+    """Compare rows with proven transactions; type, success and gas used must give the receipts root.
 
-    from_address is compared with the node's value. It counts as covered if ``deep``: senders were then recovered from
-    signatures. n_rlp_bytes is not compared, because Cryo counts an encoding of its own.
+    from_address is compared with the evidence's sender. It is only covered if ``deep``, which means that senders were
+    recovered from signatures. n_rlp_bytes is not compared, because Cryo counts another encoding.
     """
     slices = dense(table, piece_of(headers), "transaction_index")
     for header, span, inside in zip(headers, slices, transactions, strict=True):
-        counted(span.stop - span.start, len(inside), "transactions", header.number)
+        require_count(span.stop - span.start, len(inside), "transactions", header.number)
     flat = [(header, each) for header, inside in zip(headers, transactions, strict=True) for each in inside]
     blocks = [header.number for header, _ in flat]
-    covered = compare(table, _transaction_columns(flat), blocks)
-    senders = compare(table, _sender_column([each.sender for _, each in flat]), blocks)
+    covered = compare_columns(table, _transaction_columns(flat), blocks)
+    senders = compare_columns(table, _sender_column([each.sender for _, each in flat]), blocks)
     checks = ["transactions root", "rows equal the transactions"]
     if receipts is not None:
-        covered |= _check_outcomes(table, headers, slices, receipts, proven)
+        covered |= _check_receipts(table, headers, slices, receipts, proven)
         checks.append("receipts root from rows")
-    return Compared(checks, covered | senders if deep else covered)
+    return Comparison(checks, covered | senders if deep else covered)
 
 
 def check_logs(
@@ -95,14 +95,14 @@ def check_logs(
     transactions: Transactions | None = None,
     *,
     proven: Proven | None = None,
-) -> Compared:
-    """Check that the rows' logs, put into the receipts, give the receipts root and the bloom.
+) -> Comparison:
+    """Put the rows' logs into the receipts, which must then give the receipts root and the bloom.
 
-    transaction_hash is compared with the proven transactions. If there are none, it is compared with the hashes in the
-    node's receipts, and then does not count as covered.
+    transaction_hash is compared with the proven transactions if there are any. Otherwise it is compared with the
+    receipts' claimed hashes, and is not covered.
     """
     piece = piece_of(headers)
-    known: Iterable[Sequence[Outcome] | None] = repeat(None, len(headers)) if proven is None else proven
+    known: Iterable[Sequence[ReceiptFields] | None] = repeat(None, len(headers)) if proven is None else proven
     for header, logs, inside, same in zip(headers, logs_of(table, piece), receipts, known, strict=True):
         prove_receipts(
             [
@@ -114,7 +114,7 @@ def check_logs(
         )
         no_more(logs, len(inside), header.number)
     columns = {"block_number", "log_index", "transaction_index", "address", "data"}
-    done = Compared(
+    done = Comparison(
         ["logs bloom from rows", "receipts root from rows"], columns | {f"topic{index}" for index in range(4)}
     )
     for found in (check_block_hashes(table, headers), check_transaction_hashes(table, headers, transactions, receipts)):
@@ -124,7 +124,7 @@ def check_logs(
 
 
 def _sender_column(senders: Sequence[bytes | None]) -> dict[str, Sequence[object]]:
-    """Return no column if the evidence lacks a sender."""
+    """Return the expected from_address, or no column if the evidence lacks senders."""
     return {} if None in senders else {"from_address": senders}
 
 
@@ -157,22 +157,22 @@ def _positions(flat: Sequence[tuple[Header, Transaction]]) -> Iterator[int]:
         yield position
 
 
-def _check_outcomes(
+def _check_receipts(
     table: pa.Table, headers: Sequence[Header], slices: Sequence[slice], receipts: Receipts, proven: Proven | None
 ) -> set[str]:
-    """Check that type, success and gas_used of the rows, with the receipts' logs, give the receipts root."""
-    of = kinds(table, required(table, "block_number"))
+    """Raise unless the rows' type, success and gas_used, with the receipts' logs, give the receipts root."""
+    tx_types = kinds(table, required(table, "block_number"))
     success, gas = required(table, "success"), required(table, "gas_used")
-    known: Iterable[Sequence[Outcome] | None] = repeat(None, len(headers)) if proven is None else proven
+    known: Iterable[Sequence[ReceiptFields] | None] = repeat(None, len(headers)) if proven is None else proven
     for header, span, inside, same in zip(headers, slices, receipts, known, strict=True):
-        counted(span.stop - span.start, len(inside), "receipts", header.number)
-        rows = zip(of[span], success[span], cumulative(gas[span]), inside, strict=True)
-        prove_receipts([_outcome(*row) for row in rows], header, same)
+        require_count(span.stop - span.start, len(inside), "receipts", header.number)
+        rows = zip(tx_types[span], success[span], cumulative(gas[span]), inside, strict=True)
+        prove_receipts([_receipt_fields(*row) for row in rows], header, same)
     covered = {"transaction_type", "gas_used"}
     before_status = any(each.post_state is not None for inside in receipts for each in inside)
     return covered if before_status else covered | {"success"}
 
 
-def _outcome(kind: int, succeeded: bool, total: int, receipt: Receipt) -> Outcome:
-    """Return a row's outcome. A receipt before Byzantium holds no status, so ``success`` cannot be proven."""
+def _receipt_fields(kind: int, succeeded: bool, total: int, receipt: Receipt) -> ReceiptFields:
+    """Return the fields of a receipt from a row. Before Byzantium a receipt has no status to prove ``success`` with."""
     return kind, status(succeeded) if receipt.post_state is None else first_field(receipt), total, receipt.logs

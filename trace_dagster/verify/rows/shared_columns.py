@@ -1,4 +1,4 @@
-"""Check columns that many datasets have: block_hash, and transaction_hash with transaction_index."""
+"""Checks of columns that many datasets have: block_hash, and transaction_hash with transaction_index."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from trace_dagster.verify.mismatch import disagrees
+from trace_dagster.verify.mismatch import mismatch
 from trace_dagster.verify.model import Header, Receipt, Transaction
 from trace_dagster.verify.rows.arrow import column, required
-from trace_dagster.verify.rows.comparison import Compared, compare
+from trace_dagster.verify.rows.comparison import Comparison, compare_columns
 
 BLOCK_HASH = "block_hash equals the header's"
 BELONGS = "transaction_hash belongs to transaction_index"
-"""Names of the checks, for both ways to compare the columns."""
+"""Names of checks, the same for the column-wise and the row-wise comparison."""
 
 
-def check_block_hashes(table: pa.Table, headers: Sequence[Header]) -> Compared:
-    """Check that each row's block_hash is its block's. A table without the column passes."""
+def check_block_hashes(table: pa.Table, headers: Sequence[Header]) -> Comparison:
+    """Raise VerificationFailed unless each row has its block's hash. A table without block_hash passes unchecked."""
     if "block_hash" not in table.column_names:
-        return Compared()
+        return Comparison()
     blocks = required(table, "block_number")
     known = {header.number: header.hash for header in headers}
     expected = [_block_hash(known, block) for block in blocks]
-    covered = compare(table, {"block_hash": expected}, blocks)
-    return Compared([BLOCK_HASH], covered | {"block_number"})
+    covered = compare_columns(table, {"block_hash": expected}, blocks)
+    return Comparison([BLOCK_HASH], covered | {"block_number"})
 
 
 def check_transaction_hashes(
@@ -34,28 +34,28 @@ def check_transaction_hashes(
     receipts: Sequence[Sequence[Receipt]] | None,
     *,
     nulls: bool = False,
-) -> Compared:
-    """Check that each row's transaction_hash is the one at its transaction_index.
+) -> Comparison:
+    """Raise VerificationFailed unless each row's transaction_hash is the one at its transaction_index.
 
-    The column counts as covered if the hashes come from proven transactions; in receipts they are only the node's word.
-    Rows with neither value (block rewards in traces) are skipped. ``nulls`` allows a missing hash, because Cryo 0.3.2
-    leaves it out of vm_traces.
+    The column is covered if the hashes are those of proven transactions; hashes of receipts are only claims. Rows that
+    have neither (block rewards in traces) are skipped. ``nulls`` allows a missing hash: Cryo 0.3.2 writes none into
+    vm_traces.
     """
     hashes = hashes_of(headers, transactions, receipts)
     positions, found = column(table, "transaction_index"), column(table, "transaction_hash")
     if hashes is None or positions is None or found is None:
-        return Compared()
+        return Comparison()
     for block, position, got in zip(required(table, "block_number"), positions, found, strict=True):
         if got is None and (position is None or nulls):
             continue
         expected = hashes.get((block, position))
         if (block, position) not in hashes:
-            raise disagrees("a row belongs to no transaction of its block", block, "a transaction_index", position)
+            raise mismatch("a row belongs to no transaction of its block", block, "a transaction_index", position)
         if expected is not None and got != expected:
-            raise disagrees("transaction_hash is not what the chain says", block, expected, got, transaction=position)
+            raise mismatch("transaction_hash is not what the chain says", block, expected, got, transaction=position)
     known = transactions is not None and None not in found
     covered = {"block_number", "transaction_hash", "transaction_index"} if known else set()
-    return Compared([BELONGS], covered)
+    return Comparison([BELONGS], covered)
 
 
 def hashes_of(
@@ -63,7 +63,7 @@ def hashes_of(
     transactions: Sequence[Sequence[Transaction]] | None,
     receipts: Sequence[Sequence[Receipt]] | None,
 ) -> dict[tuple[int, int | None], bytes | None] | None:
-    """Return transaction hashes by (block, index): proven ones if known, else those in the receipts, else None."""
+    """Return transaction hashes by (block, index): proven ones, else those of receipts, else None for no evidence."""
     if transactions is not None:
         return {
             (header.number, index): each.hash
@@ -81,5 +81,5 @@ def hashes_of(
 
 def _block_hash(known: dict[int, bytes], block: int) -> bytes:
     if block not in known:
-        raise disagrees("a row lies outside the range", block, f"{min(known)} to {max(known)}", block)
+        raise mismatch("a row lies outside the range", block, f"{min(known)} to {max(known)}", block)
     return known[block]

@@ -1,4 +1,4 @@
-"""Check token transfers, which Cryo 0.3.2 derives from logs by a rule of its own."""
+"""Compares token transfers with those derived from proven logs by the rule of Cryo 0.3.2."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import pyarrow as pa
 
 from trace_dagster.verify.model import Header, Log, Receipt, Transaction
 from trace_dagster.verify.rows.arrow import spans
-from trace_dagster.verify.rows.comparison import Compared, compare, counted, piece_of
+from trace_dagster.verify.rows.comparison import Comparison, compare_columns, piece_of, require_count
 from trace_dagster.verify.rows.shared_columns import check_transaction_hashes
 from trace_dagster.verify.rows.uint256_columns import uint256_columns
 
 TRANSFER = bytes.fromhex("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef")
-"""keccak("Transfer(address,address,uint256)"), the first topic of ERC-20 and ERC-721."""
+"""keccak("Transfer(address,address,uint256)"): the first topic of both ERC-20 and ERC-721 transfers."""
 
 _FORMS = {"erc20_transfers": (3, 32, "value"), "erc721_transfers": (4, 0, "token_id")}
-"""Number of topics, bytes of data, and the uint256 column. The engine was tried with every other combination."""
+"""Number of topics, bytes of data, and the uint256 column. Tested against the engine with all combinations."""
 
 _Row = tuple[int, bytes, int, int, bytes, bytes, bytes, int]
 
@@ -27,21 +27,21 @@ def check_token_transfers(
     headers: Sequence[Header],
     receipts: Sequence[Sequence[Receipt]],
     transactions: Sequence[Sequence[Transaction]] | None = None,
-) -> Compared:
-    """Check that the rows are exactly the transfers in the proven logs, in order.
+) -> Comparison:
+    """Raise VerificationFailed unless the rows are exactly the transfers in the proven logs, in order.
 
-    Both datasets call the token ``erc20``. Addresses are the last 20 bytes of topics. transaction_hash counts as
-    covered if there are proven transactions.
+    ``name`` is the dataset. Both datasets have the token in column ``erc20``; addresses are the last 20 bytes of a
+    topic. transaction_hash is covered if there are proven transactions.
     """
     slices = spans(table, piece_of(headers))
     rows: list[_Row] = []
     for header, span, inside in zip(headers, slices, receipts, strict=True):
         found = list(_transfers(name, header, inside))
-        counted(span.stop - span.start, len(found), "transfers", header.number)
+        require_count(span.stop - span.start, len(found), "transfers", header.number)
         rows += found
-    covered = compare(table, _columns(name, rows), [row[0] for row in rows])
+    covered = compare_columns(table, _columns(name, rows), [row[0] for row in rows])
     hashes = check_transaction_hashes(table, headers, transactions, receipts)
-    return Compared(["rows are the logs' transfers", *hashes.checks], covered | hashes.covered)
+    return Comparison(["rows are the logs' transfers", *hashes.checks], covered | hashes.covered)
 
 
 def is_transfer(name: str, log: Log) -> bool:

@@ -1,4 +1,4 @@
-"""Check columns that hold one value in several forms: the three columns of a uint256, the byte counts of an input."""
+"""Columns that repeat a value: the binary, text and double columns of a uint256, and the byte counts of an input."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trace_dagster.errors import VerificationFailed
-from trace_dagster.verify.mismatch import disagrees
+from trace_dagster.verify.mismatch import mismatch
 from trace_dagster.verify.rows.arrow import block_at, column, first, plain
 
-UINT256_SUFFIXES = ("_binary", "_string", "_f64")
+SUFFIXES = ("_binary", "_string", "_f64")
 INPUT_COUNTS = ("n_input_bytes", "n_input_zero_bytes", "n_input_nonzero_bytes")
 
 
 def uint256_values(table: pa.Table) -> list[str]:
-    """Return the names of the uint256 values that have at least two of their columns in the table, sorted."""
-    bases = {name.removesuffix(face) for name in table.column_names for face in UINT256_SUFFIXES if name.endswith(face)}
-    return sorted(base for base in bases if sum(base + face in table.column_names for face in UINT256_SUFFIXES) > 1)
+    """Return the names of the uint256 values that have at least two of their three columns in the table, sorted."""
+    bases = {name.removesuffix(suffix) for name in table.column_names for suffix in SUFFIXES if name.endswith(suffix)}
+    return sorted(base for base in bases if sum(base + suffix in table.column_names for suffix in SUFFIXES) > 1)
 
 
 def check_uint256_columns(table: pa.Table) -> list[str]:
-    """Raise VerificationFailed unless the columns of each uint256 agree; return the names of the values checked."""
+    """Raise VerificationFailed unless the columns of each uint256 agree. Return the names of the values checked."""
     found = uint256_values(table)
     if not found:
         return []
-    for base, agreeing in zip(found, _exactly_agreeing(table, found), strict=True):
+    for base, agreeing in zip(found, _plainly_agreeing(table, found), strict=True):
         if not pc.all(agreeing, min_count=0).as_py():
-            _check_faces(table.filter(pc.invert(agreeing)), base)
+            _raise_first_disagreement(table.filter(pc.invert(agreeing)), base)
     return found
 
 
 def uint256_columns(base: str, values: list[int | None]) -> dict[str, list[object]]:
-    """Return the columns of a uint256: 32 bytes big-endian, decimal text, the nearest double."""
+    """Return the three columns of a uint256: 32 bytes big-endian, decimal text, and the nearest double."""
     return {
         f"{base}_binary": [None if value is None else value.to_bytes(32, "big") for value in values],
         f"{base}_string": [None if value is None else str(value) for value in values],
@@ -41,7 +41,7 @@ def uint256_columns(base: str, values: list[int | None]) -> dict[str, list[objec
 
 
 def input_counts(inputs: list[bytes]) -> dict[str, list[int]]:
-    """Return the byte counts that Cryo derives from a transaction's input."""
+    """Return the columns of byte counts that Cryo derives from each transaction's input."""
     zeros = [data.count(0) for data in inputs]
     sizes = [len(data) for data in inputs]
     return dict(
@@ -50,9 +50,7 @@ def input_counts(inputs: list[bytes]) -> dict[str, list[int]]:
 
 
 def check_input_counts(table: pa.Table) -> bool:
-    """Raise VerificationFailed unless the n_input_* columns count the input. Return False if there is nothing to
-    compare.
-    """
+    """Raise VerificationFailed unless the n_input_* columns count the input. False if there is nothing to check."""
     present = [name for name in INPUT_COUNTS if name in table.column_names]
     if "input" not in table.column_names or not present:
         return False
@@ -66,27 +64,27 @@ def check_input_counts(table: pa.Table) -> bool:
             row = first(pc.fill_null(pc.not_equal(plain(table, name), expected), True))
             if row is not None:
                 want, got = expected[row].as_py(), plain(table, name)[row].as_py()
-                raise disagrees(f"{name} does not count the input", block_at(table, row), want, got)
+                raise mismatch(f"{name} does not count the input", block_at(table, row), want, got)
     return True
 
 
-def _exactly_agreeing(table: pa.Table, bases: list[str]) -> list[pa.ChunkedArray]:
-    """Return for each value which rows are known to agree: null in every column, or equal and below 2^127.
+def _plainly_agreeing(table: pa.Table, bases: list[str]) -> list[pa.ChunkedArray]:
+    """Return for each value which rows surely agree: null in every column, or equal and below 2^127.
 
-    Column arithmetic is exact for those. The other rows need Python's integers.
+    Polars' arithmetic is exact up to that limit. The other rows are compared with Python's integers.
     """
-    given = {base: [base + face for face in UINT256_SUFFIXES if base + face in table.column_names] for base in bases}
+    given = {base: [base + suffix for suffix in SUFFIXES if base + suffix in table.column_names] for base in bases}
     names = [name for columns in given.values() for name in columns]
     try:
         frame = pl.DataFrame(pl.from_arrow(pa.table({name: plain(table, name) for name in names})))
-        agreeing = frame.select(_agree_exactly(base, columns).alias(base) for base, columns in given.items())
-    except (pl.exceptions.PolarsError, pa.ArrowException):  # columns of other types are left to the exact comparison
+        agreeing = frame.select(_agree_plainly(base, columns).alias(base) for base, columns in given.items())
+    except (pl.exceptions.PolarsError, pa.ArrowException):  # columns of other types: the exact comparison decides
         return [pa.chunked_array([pa.array([False] * table.num_rows, pa.bool_())])] * len(bases)
     return [agreeing[base].to_arrow() for base in bases]
 
 
-def _agree_exactly(base: str, names: list[str]) -> pl.Expr:
-    binary, text, double = (pl.col(base + face) for face in UINT256_SUFFIXES)
+def _agree_plainly(base: str, names: list[str]) -> pl.Expr:
+    binary, text, double = (pl.col(base + suffix) for suffix in SUFFIXES)
     low = binary.bin.slice(16, 16).bin.reinterpret(dtype=pl.Int128, endianness="big")
     value = low if f"{base}_binary" in names else text.cast(pl.Int128, strict=False)
     rules = {
@@ -98,9 +96,9 @@ def _agree_exactly(base: str, names: list[str]) -> pl.Expr:
     return (agreeing | pl.all_horizontal(pl.col(name).is_null() for name in names)).fill_null(False)
 
 
-def _check_faces(table: pa.Table, base: str) -> None:
+def _raise_first_disagreement(table: pa.Table, base: str) -> None:
     blocks = plain(table, "block_number").to_pylist()
-    given = {face: column(table, base + face) for face in UINT256_SUFFIXES}
+    given = {suffix: column(table, base + suffix) for suffix in SUFFIXES}
     values = _numbers(base, given["_binary"], given["_string"], blocks)
     for name, expected in uint256_columns(base, values).items():
         if name in table.column_names:
@@ -110,7 +108,7 @@ def _check_faces(table: pa.Table, base: str) -> None:
 def _numbers(
     base: str, binary: list[bytes | None] | None, string: list[str | None] | None, blocks: list[int]
 ) -> list[int | None]:
-    """Return the exact numbers from an exact column; two columns of a value always include one."""
+    """Return the exact numbers from the binary or text column. Two of the three columns include one of these."""
     if binary is not None:
         return [None if value is None else int.from_bytes(value[:33], "big") % 2**256 for value in binary]
     assert string is not None
@@ -127,4 +125,4 @@ def _agree(sentence: str, blocks: list[int], expected: list[object] | list[int],
         return
     for block, want, have in zip(blocks, expected, got, strict=True):
         if want != have:
-            raise disagrees(sentence, block, want, have)
+            raise mismatch(sentence, block, want, have)
