@@ -120,9 +120,7 @@ def bring_in(runtime: Runtime, spec: StreamSpec, span: BlockRange) -> None:
 def hide(runtime: Runtime) -> None:
     """Take a round's versions out of sight: they must not be the next round's evidence."""
     with runtime.database.transaction() as session:
-        session._connection.execute(
-            "update trace.dataset_versions set visible = false, hidden_at = now() where visible"
-        )
+        session.connection.execute("update trace.dataset_versions set visible = false, hidden_at = now() where visible")
 
 
 def main() -> None:

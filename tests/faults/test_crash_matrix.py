@@ -49,7 +49,7 @@ def fresh(registry: str):
     """The registry, emptied, with a job over a chain of its own: no two cases share an object's name."""
     database = Database(registry)
     try:
-        with database._pool.connection() as connection:
+        with database.connection() as connection:
             tables = connection.execute(
                 "select string_agg(format('trace.%I', tablename), ', ') as all from pg_tables"
                 " where schemaname = 'trace' and tablename <> 'migrations'"
@@ -81,7 +81,7 @@ def recover(database: Database, store: ObjectStore) -> None:
 
 def left_over(database: Database) -> dict[str, int]:
     """What is still under way: nothing, once everyone has done their part."""
-    with database._pool.connection() as connection:
+    with database.connection() as connection:
         return connection.execute(
             "select (select count(*) from trace.tasks where state <> 'committed')"
             " + (select 1 - least(1, count(*)) from trace.tasks) as tasks,"

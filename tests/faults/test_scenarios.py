@@ -40,7 +40,7 @@ def cycle(database, store):
 
 
 def rows(database, statement, *values):
-    with database._pool.connection() as connection:
+    with database.connection() as connection:
         return connection.execute(statement, values).fetchall()
 
 

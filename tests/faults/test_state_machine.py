@@ -73,7 +73,7 @@ class Registry(RuleBasedStateMachine):
         self.cycle.heads.observe(self.cycle.jobs.streams())
 
     def sql(self, statement: str, *values: object) -> list[dict]:
-        with self.database._pool.connection() as connection:
+        with self.database.connection() as connection:
             cursor = connection.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
 

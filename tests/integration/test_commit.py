@@ -27,7 +27,7 @@ def commit(ingest, stream, block_range=FIRST):
 
 def lapse(database, task_id):
     """Let a lease expire by the database's clock."""
-    with database._pool.connection() as connection:
+    with database.connection() as connection:
         connection.execute(
             "update trace.tasks set lease_expires_at = now() - interval '1 second' where task_id = %s",
             (task_id,),
@@ -136,7 +136,7 @@ def test_a_new_registry_over_an_old_bucket_commits_over_what_is_there(database, 
     blocks = apply(database)["blocks"]
     with ingesting(database, store) as ingest:
         first = commit(ingest, blocks)
-    with database._pool.connection() as connection:
+    with database.connection() as connection:
         connection.execute("truncate trace.jobs, trace.datasets, trace.tasks, trace.attempts, trace.files cascade")
     blocks = apply(database)["blocks"]
     with ingesting(database, store) as ingest:
@@ -247,7 +247,7 @@ def test_failures_end_after_max_attempts_with_their_reason(database, store):
         for _ in range(2):
             with pytest.raises(Unavailable):
                 commit(ingest, blocks)
-    with database._pool.connection() as connection:
+    with database.connection() as connection:
         row = connection.execute("select state, error, failures from trace.tasks where state <> 'queued'").fetchone()
     assert (row["state"], row["failures"]) == ("dead", 2)
     assert row["error"].startswith("gave up after 2 tries")

@@ -170,7 +170,7 @@ def test_the_calls_of_each_dataset_are_those_that_cryo_makes():
 
 def stored(database):
     """Return every row of the registry, by table."""
-    with database._pool.connection() as connection:
+    with database.connection() as connection:
         tables = connection.execute("select tablename from pg_tables where schemaname = 'trace'").fetchall()
         return {
             row["tablename"]: sorted(map(str, connection.execute(f"table trace.{row['tablename']}").fetchall()))

@@ -44,7 +44,7 @@ def plan(database):
     """Plan once; returns the planned ranges and why nothing more is."""
     jobs = Jobs(database)
     Planner(database, jobs).plan()
-    with database._pool.connection() as connection:
+    with database.connection() as connection:
         rows = connection.execute(
             "select lower(block_range) as s, upper(block_range) as e from trace.tasks"
             " where state <> 'superseded' order by 1"
@@ -204,5 +204,5 @@ class TestApply:
             apply(database, job_text(streams=ONE, to_block=400))
             observe(database, latest=10_000)
             assert plan(database)[0] == [(0, 100), (100, 200), (200, 300), (300, 400)]
-        with database._pool.connection() as connection:
+        with database.connection() as connection:
             assert connection.execute("select count(*) as n from trace.outbox").fetchone()["n"] == 4

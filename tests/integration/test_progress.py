@@ -139,7 +139,7 @@ def test_only_recent_commits_are_read_by_index(database, stream):
         session.execute_raw("set local enable_seqscan = off")
         session.execute_raw("set local enable_sort = off")
         values = {"dataset_uuids": [stream.dataset_uuid], "commits": RECENT_COMMITS, "seconds": RECENT_SECONDS}
-        rows = session._connection.execute("explain " + query("recent_commits"), values).fetchall()
+        rows = session.connection.execute("explain " + query("recent_commits"), values).fetchall()
     plan = "\n".join(row["QUERY PLAN"] for row in rows)
     assert "Index Scan Backward using versions_by_commit" in plan
     assert "Limit" in plan

@@ -84,7 +84,7 @@ def hash_of(chain, block):
 
 def rows(database, sql):
     with database.transaction() as session:
-        return session._connection.execute(sql).fetchall()
+        return session.connection.execute(sql).fetchall()
 
 
 class TestEvidence:
@@ -206,7 +206,7 @@ class TestLiars:
                 runtime.standings.lied(pool.endpoints[0], "a test")
             assert [each.name for each in runtime.standings.best_first(pool)] == ["dev#2", "dev#1"]
             with runtime.database.transaction() as session:
-                session._connection.execute("update trace.endpoints set lied_at = now() - interval '10 years'")
+                session.connection.execute("update trace.endpoints set lied_at = now() - interval '10 years'")
             runtime.standings._read_at = float("-inf")
             assert [each.name for each in runtime.standings.best_first(pool)] == ["dev#1", "dev#2"]
             runtime.standings.lied(pool.endpoints[0], "again [/b]")
@@ -490,7 +490,7 @@ def _forge(runtime, key):
     digest.update(table.replace_schema_metadata(None))
     new = {"content_digest": digest.hexdigest(), "rows": table.num_rows}
     with runtime.database.transaction() as session:
-        execute = session._connection.execute
+        execute = session.connection.execute
         execute("update trace.files set sha256 = %s where file_key = %s", (sha256(sink.getvalue()).hexdigest(), key))
         version = execute("select * from trace.version_files where file_key = %s", (key,)).fetchone()["dataset_version"]
         found = execute("select * from trace.dataset_versions where dataset_version = %s", (version,)).fetchone()

@@ -59,13 +59,13 @@ class Gate(FakeCryo):
 
 def attempts(database):
     """(state, reason) of every attempt, the oldest first."""
-    with database._pool.connection() as connection:
+    with database.connection() as connection:
         rows = connection.execute("select state, error from trace.attempts order by started_at").fetchall()
     return [(row["state"], row["error"]) for row in rows]
 
 
 def task_state(database):
-    with database._pool.connection() as connection:
+    with database.connection() as connection:
         (row,) = connection.execute(
             "select state, failures, expiries from trace.tasks where lower(block_range) = 0"
         ).fetchall()

@@ -106,7 +106,7 @@ def filled(postgres, template_database):
 def unknown(postgres, template_database):
     """The same of a job that the statistics know nothing of: they were gathered before it came."""
     with registry(postgres, template_database, "unknown") as database:
-        with database._pool.connection() as connection:
+        with database.connection() as connection:
             for table in sorted(MASS):
                 connection.execute(f"alter table trace.{table} set (autovacuum_enabled = false)")
         fill(database, 3, name="known")
@@ -116,7 +116,7 @@ def unknown(postgres, template_database):
 
 def values_for(database, stream) -> dict[str, object]:
     """A value for every parameter of the hot statements: the last committed range of a stream, its task and files."""
-    with database._pool.connection() as connection:
+    with database.connection() as connection:
         found = connection.execute(
             "select v.task_id, v.dataset_version, a.lease_token, l.file_key from trace.dataset_versions v"
             " join trace.attempts a using (task_id, attempt) join trace.version_files l using (dataset_version)"
@@ -155,7 +155,7 @@ def values_for(database, stream) -> dict[str, object]:
 
 def explained(database, name, values) -> dict:
     """The plan of a statement as it ran; what it changed is rolled back."""
-    with database._pool.connection() as connection, connection.transaction(force_rollback=True):
+    with database.connection() as connection, connection.transaction(force_rollback=True):
         row = connection.execute(f"explain (analyze, format json) {query(name)}", values).fetchone()
     plan = row["QUERY PLAN"]
     return (plan if isinstance(plan, list) else json.loads(plan))[0]["Plan"]
@@ -186,7 +186,7 @@ def test_nor_does_one_of_each_range_before_the_statistics_know_its_job(unknown, 
 
 def test_a_claim_does_not_read_what_is_queued(postgres, template_database):
     with registry(postgres, template_database, "queued") as database:
-        with database._pool.connection() as connection:
+        with database.connection() as connection:
             connection.execute("alter table trace.tasks set (autovacuum_enabled = false)")
         fill(database, 3, name="known")
         streams = fill(database, RANGES, name="late", analyzed=False)
@@ -219,7 +219,7 @@ def guard(found_in, name):
 def test_the_guard_sees_a_missing_index(filled):
     database, streams = filled
     values = values_for(database, streams[0])
-    with database._pool.connection() as connection, connection.transaction(force_rollback=True):
+    with database.connection() as connection, connection.transaction(force_rollback=True):
         connection.execute("drop index trace.tasks_unfinished, trace.tasks_queued, trace.tasks_by_dataset_state")
         plan = connection.execute(f"explain (format json) {query('overdue_tasks')}", values).fetchone()["QUERY PLAN"]
     assert any(node["Node Type"] == "Seq Scan" and node["Relation Name"] == "tasks" for node in nodes(plan[0]["Plan"]))
@@ -244,13 +244,13 @@ def test_kept_totals_are_what_counting_gives(database):
     Planner(database, Jobs(database)).plan()
     commit_range(database, streams[0], BlockRange(11 * CHUNK, 12 * CHUNK))
     _same_totals(database)
-    with database._pool.connection() as connection:
+    with database.connection() as connection:
         hidden = connection.execute(
             "select dataset_version from trace.dataset_versions where lower(block_range) = %s", [11 * CHUNK]
         ).fetchone()
     assert Forks(database).invalidate([hidden["dataset_version"]], "another fork") == 1
     _same_totals(database)
-    with database._pool.connection() as connection:  # proven less: the sums move from one level to the other
+    with database.connection() as connection:  # proven less: the sums move from one level to the other
         connection.execute(
             "update trace.dataset_versions set verification = jsonb_build_object('level', 'structural')"
             " where lower(block_range) < %s",
@@ -261,7 +261,7 @@ def test_kept_totals_are_what_counting_gives(database):
 
 
 def _same_totals(database) -> None:
-    with database._pool.connection() as connection:
+    with database.connection() as connection:
         counted = connection.execute(TOTALS).fetchall()
         assert connection.execute(KEPT).fetchall() == counted
         assert counted

@@ -122,7 +122,7 @@ def test_what_this_registry_does_not_know_is_left_alone_and_counted(database, st
 def test_objects_of_an_attempt_this_registry_never_gave_stay(database, store, stream, monkeypatch):
     """A second registry over the same bucket names the same datasets: its objects are not ours to judge."""
     work = orphan(database, store, stream, monkeypatch)
-    with database._pool.connection() as connection:
+    with database.connection() as connection:
         connection.execute("delete from trace.attempts")
         connection.execute("update trace.tasks set state = 'queued', lease_token = null, lease_expires_at = null")
     advance(database, 2 * HOUR)
@@ -149,7 +149,7 @@ def test_rows_of_dead_attempts_go_and_numbers_never_go_back(database, store, str
         ingest.commit(ingest.start(ingest.claim(stream, FIRST, "run", wait_seconds=0)))
     advance(database, 4 * HOUR)
     swept(database, store)
-    with database._pool.connection() as connection:
+    with database.connection() as connection:
         assert [row["attempt"] for row in connection.execute("select attempt from trace.attempts").fetchall()] == [2]
     with ingesting(database, store) as ingest:
         work = ingest.claim(stream, FIRST, "run", wait_seconds=0, refresh=True)

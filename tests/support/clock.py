@@ -15,7 +15,7 @@ group by table_name
 
 def advance(database: Database, seconds: float) -> None:
     """Let this many seconds pass for leases, backoffs, visibility timeouts and ages."""
-    with database._pool.connection() as connection:
+    with database.connection() as connection:
         for row in connection.execute(_MOMENTS).fetchall():
             moved = [
                 sql.SQL("{0} = {0} - make_interval(secs => {1})").format(sql.Identifier(column), sql.Literal(seconds))

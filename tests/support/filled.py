@@ -101,7 +101,7 @@ def fill(
     )
     for stream in mine:
         _copy(database, stream, ranges)
-    with database._pool.connection() as connection:
+    with database.connection() as connection:
         connection.execute(_BATCHES, {"job": mine[0].job_id, "ranges": ranges})
     show_head(database, mine[0], ranges * CHUNK)
     if planner.plan():
@@ -113,7 +113,7 @@ def fill(
 
 def vacuum(database: Database) -> None:
     """What autovacuum does after so many changes."""
-    with database._pool.connection() as connection:
+    with database.connection() as connection:
         connection.autocommit = True
         connection.execute("vacuum analyze")
         connection.autocommit = False
@@ -200,7 +200,7 @@ def _manifest(lease: Lease, stream: StreamRow, block_range: BlockRange) -> Manif
 
 
 def _copy(database: Database, stream: StreamRow, ranges: int) -> None:
-    with database._pool.connection() as connection:
+    with database.connection() as connection:
         first = connection.execute(
             "select task_id, dataset_version from trace.dataset_versions where dataset_uuid = %s", [stream.dataset_uuid]
         ).fetchone()

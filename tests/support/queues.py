@@ -32,7 +32,7 @@ class PgQueue:
 
     def pass_time(self, seconds: float) -> None:
         """Let everything be hidden for that much less."""
-        with self.database._pool.connection() as connection:
+        with self.database.connection() as connection:
             connection.execute(
                 "update trace.queue_messages set visible_at = visible_at - make_interval(secs => %s)", (seconds,)
             )

@@ -69,7 +69,7 @@ def ingesting(
 
 def assert_registry_sound(database: Database, store: ObjectStore) -> None:
     """No overlap, every visible file there with its digest, one event per commit, attempts only grow."""
-    with database._pool.connection() as connection:
+    with database.connection() as connection:
         overlaps = connection.execute(
             "select count(*) as n from trace.dataset_versions a join trace.dataset_versions b"
             " on a.dataset_uuid = b.dataset_uuid and a.dataset_version < b.dataset_version"

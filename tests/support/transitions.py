@@ -19,7 +19,7 @@ DOCUMENTED = {
 
 def log_transitions(database: Database) -> None:
     """Note every change of a task's state from now on."""
-    with database._pool.connection() as connection:
+    with database.connection() as connection:
         connection.execute(
             """
             create schema test_log;
@@ -40,7 +40,7 @@ def log_transitions(database: Database) -> None:
 
 def seen_transitions(database: Database) -> set[tuple[str | None, str]]:
     """What happened since."""
-    with database._pool.connection() as connection:
+    with database.connection() as connection:
         return {
             (row["before"], row["after"])
             for row in connection.execute("select before, after from test_log.transitions").fetchall()

@@ -46,11 +46,20 @@ class Database:
         self._pool.close()
 
     @contextmanager
-    def transaction(self) -> Iterator[Session]:
-        """One transaction: committed on leaving, rolled back on an exception."""
-        with mapped_errors(), self._pool.connection() as connection:
-            yield Session(connection)
+    def connection(self) -> Iterator[Connection]:
+        """Yield a connection in a transaction, for SQL that is not a named statement: tests, benches, tools.
+
+        The transaction commits when the block ends and rolls back if it raises. Errors stay psycopg's own.
+        """
+        with self._pool.connection() as connection:
+            yield connection
             connection.used_at = time.monotonic()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """Yield a session in a transaction, which commits when the block ends and rolls back if it raises."""
+        with mapped_errors(), self.connection() as connection:
+            yield Session(connection)
 
     @contextmanager
     def snapshot(self) -> Iterator[Session]:
@@ -69,31 +78,31 @@ class Session:
     """Named statements inside one transaction."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self.connection = connection
 
     def run(self, name: str, /, **values: object) -> int:
         """Execute and return the number of rows affected."""
-        return self._connection.execute(query(name), values).rowcount
+        return self.connection.execute(query(name), values).rowcount
 
     def one(self, name: str, /, **values: object) -> Row | None:
         """The first row, or None."""
-        return self._connection.execute(query(name), values).fetchone()
+        return self.connection.execute(query(name), values).fetchone()
 
     def all(self, name: str, /, **values: object) -> list[Row]:
         """Every row."""
-        return self._connection.execute(query(name), values).fetchall()
+        return self.connection.execute(query(name), values).fetchall()
 
     def many(self, name: str, rows: list[Row]) -> None:
         """Execute once per row, pipelined where there are several."""
         if len(rows) == 1:
             self.run(name, **rows[0])
             return
-        with self._connection.cursor() as cursor:
+        with self.connection.cursor() as cursor:
             cursor.executemany(query(name), rows)
 
     def execute_raw(self, statement: str) -> None:
         """For transaction settings only; everything else is a named query."""
-        self._connection.execute(statement)
+        self.connection.execute(statement)
 
 
 MAX_TEXT = 2000
