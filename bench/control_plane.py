@@ -30,16 +30,16 @@ from trace_dagster.defs.sensors import register_keys, register_span
 from trace_dagster.lite.ports import Ports
 from trace_dagster.lite.postgres import dsn, postgres_service
 from trace_dagster.lite.processes import Child
-from trace_dagster.planning.dispatcher import Batch, Dispatcher, loaded_as
+from trace_dagster.planning.dispatcher import Dispatcher, RunBatch, loaded_names
 from trace_dagster.planning.planner import Planner
-from trace_dagster.planning.run_groups import lanes, partitions_name
-from trace_dagster.registry.catalog import Reading
+from trace_dagster.planning.run_groups import active_run_groups, partitions_name
+from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.jobs import Jobs
 from trace_dagster.registry.migrations import migrate
 from trace_dagster.registry.publications import Publications
-from trace_dagster.registry.retention import RangeFolder, Sweeping
-from trace_dagster.registry.status import coverages, job_statuses
+from trace_dagster.registry.retention import RangeFolder, Retention
+from trace_dagster.registry.status import job_statuses, stream_coverages
 from trace_dagster.registry.tasks import Tasks
 from trace_dagster.wakeups.outbox import Outbox
 from trace_dagster.wakeups.postgres import PgQueueDriver
@@ -75,12 +75,12 @@ class Plane:
         self._outbox, self._queue = Outbox(self.database), PgQueueDriver(self.database)
         self._planner = Planner(self.database, self._jobs)
         self._dispatcher = Dispatcher(self.database, self._jobs, self._queue)
-        self._reading, self._sweeping = Reading(self.database), Sweeping(self.database)
+        self._reading, self._sweeping = Catalog(self.database), Retention(self.database)
 
     def register(self) -> None:
         """Make every range known to Dagster, as the planner's sensor does it."""
-        for lane in lanes(streams_of(self._jobs, JOB)):
-            register_span(lane, self.instance)
+        for group in active_run_groups(streams_of(self._jobs, JOB)):
+            register_span(group, self.instance)
 
     def turn(self, timed: Timed) -> None:
         """One new range in every stream goes from the head to its commit; then everything is read."""
@@ -102,7 +102,7 @@ class Plane:
         timed("wake what was forgotten", lambda: self._outbox.rewake(patience_seconds=60, limit=1000))
         timed("commits Dagster was not told", self._tell)
         timed("status", lambda: job_statuses(self.database, self._jobs))
-        timed("coverage of every stream", lambda: coverages(self.database, self._jobs))
+        timed("coverage of every stream", lambda: stream_coverages(self.database, self._jobs))
         timed("snapshot, every dataset's schema and sums", self._reading.datasets)
         timed("snapshot, the files of one range", lambda: self._reading.files(self._streams[0].dataset_uuid, new))
         timed("sweep: fence, retire, prune", self._sweep)
@@ -131,11 +131,11 @@ class Plane:
         if len(self._tick()) != 1:
             raise AssertionError("the new ranges are not cut into one batch")
 
-    def _tick(self) -> list[Batch]:
+    def _tick(self) -> list[RunBatch]:
         return self._dispatcher.tick(
-            lambda lane, keys: register_keys(lane.partitions_name, keys, self.instance),
+            lambda group, keys: register_keys(group.partitions_name, keys, self.instance),
             lambda batches: dict.fromkeys(batches, True),
-            loaded_as(self._streams),
+            loaded_names(self._streams),
         )
 
     def _tell(self) -> None:

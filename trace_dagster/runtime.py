@@ -13,9 +13,9 @@ from trace_dagster.planning.dispatcher import Dispatcher
 from trace_dagster.planning.head_reader import HeadReader, made_up_head
 from trace_dagster.planning.heads import Heads
 from trace_dagster.planning.planner import Planner
-from trace_dagster.registry.catalog import Reading
+from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.connection import Database
-from trace_dagster.registry.endpoint_scores import Standings
+from trace_dagster.registry.endpoint_scores import EndpointScores
 from trace_dagster.registry.forks import Forks
 from trace_dagster.registry.jobs import Jobs
 from trace_dagster.registry.publications import Publications
@@ -111,14 +111,14 @@ class Runtime:
         return Publications(self.database)
 
     @cached_property
-    def reading(self) -> Reading:
+    def catalog(self) -> Catalog:
         """Visible datasets and their files."""
-        return Reading(self.database)
+        return Catalog(self.database)
 
     @cached_property
-    def standings(self) -> Standings:
+    def endpoint_scores(self) -> EndpointScores:
         """Scores of endpoints: those that lied are asked last."""
-        return Standings(self.database)
+        return EndpointScores(self.database)
 
     @cached_property
     def forks(self) -> Forks:
@@ -187,7 +187,12 @@ class Runtime:
 
         if not self.needs_rpc:
             return Extractor(self.engine)
-        return Extractor(self.engine, self.standings.best_first, self.standings.lied, requests_at_once=requests_at_once)
+        return Extractor(
+            self.engine,
+            self.endpoint_scores.best_first,
+            self.endpoint_scores.record_lie,
+            requests_at_once=requests_at_once,
+        )
 
     @cached_property
     def ingester(self) -> Ingester:
@@ -224,7 +229,7 @@ class Runtime:
         from trace_dagster.ingest.fork_resolution import ForkResolver
         from trace_dagster.ingest.ingester import ChainAccess
 
-        resolver = ForkResolver(self.forks, self._pool_named, self.standings.lied)
+        resolver = ForkResolver(self.forks, self._pool_named, self.endpoint_scores.lied)
         return ChainAccess(
             evidence=self.evidence,
             resolve=resolver.resolve,

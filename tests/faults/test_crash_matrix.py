@@ -18,7 +18,7 @@ from tests.support.registry import apply, assert_registry_sound, job_text, rows_
 from tests.support.tripwire import Tripwire
 from trace_dagster.errors import TraceError
 from trace_dagster.lite.postgres import dsn
-from trace_dagster.registry.catalog import Reading
+from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.connection import Database
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.objects import ObjectStore, ensure_bucket
@@ -74,7 +74,7 @@ def recover(database: Database, store: ObjectStore) -> None:
     finally:
         cycle.close()
     assert_registry_sound(database, store)
-    keys = next(keys for entry, keys in Reading(database).lake() if entry.dataset_key == "blocks")
+    keys = next(keys for entry, keys in Catalog(database).lake() if entry.dataset_key == "blocks")
     assert sorted(rows_of(store, keys)["block_number"].to_pylist()) == list(range(CHUNK * RANGES))
     assert not any(left_over(database).values()), left_over(database)
 

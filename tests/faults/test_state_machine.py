@@ -28,7 +28,7 @@ from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.ingest.commit import CommitTarget, RangeRows
 from trace_dagster.manifest import Manifest, ManifestFile
 from trace_dagster.registry.connection import Database
-from trace_dagster.registry.retention import Sweeping
+from trace_dagster.registry.retention import Retention
 from trace_dagster.registry.tasks import Lease, Tasks
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
@@ -139,7 +139,7 @@ class Registry(RuleBasedStateMachine):
     @rule()
     def a_sweep_fences(self):
         fenced = self.sql("select task_id from trace.tasks where state = 'running' and lease_expires_at < now()")
-        Sweeping(self.database).abandon(0, dry_run=False)
+        Retention(self.database).abandon(0, dry_run=False)
         for row in fenced:
             self.holder.pop(row["task_id"], None)
 

@@ -12,7 +12,7 @@ from trace_dagster.config.chain_sync import parse
 from trace_dagster.errors import Unavailable
 from trace_dagster.planning.heads import Heads
 from trace_dagster.planning.planner import Planner
-from trace_dagster.registry.catalog import Reading
+from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.jobs import Bounds, Jobs
 
 pytestmark = pytest.mark.integration
@@ -162,7 +162,7 @@ class TestApply:
         cycle = Cycle(database, store)
         cycle.turn()
         cycle.close()
-        assert Reading(database).coverage(stream.dataset_uuid) == [BlockRange(0, 600)]
+        assert Catalog(database).coverage(stream.dataset_uuid) == [BlockRange(0, 600)]
         assert_registry_sound(database, store)
 
     def test_a_lower_start_backfills_the_new_low_end(self, database, store):
@@ -190,12 +190,12 @@ class TestApply:
         cycle = Cycle(database, store)
         cycle.turn()
         blocks, logs = cycle.jobs.streams()
-        assert (logs.enabled, Reading(database).coverage(logs.dataset_uuid)) == (False, [])
-        assert Reading(database).coverage(blocks.dataset_uuid) == [BlockRange(0, 300)]
+        assert (logs.enabled, Catalog(database).coverage(logs.dataset_uuid)) == (False, [])
+        assert Catalog(database).coverage(blocks.dataset_uuid) == [BlockRange(0, 300)]
         apply(database, job_text(to_block=300))
         advance(database, 10)
         cycle.turn()
-        assert Reading(database).coverage(logs.dataset_uuid) == [BlockRange(0, 300)]
+        assert Catalog(database).coverage(logs.dataset_uuid) == [BlockRange(0, 300)]
         cycle.close()
         assert_registry_sound(database, store)
 

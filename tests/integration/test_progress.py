@@ -20,7 +20,7 @@ from trace_dagster.planning.planner import Planner
 from trace_dagster.registry.jobs import Jobs
 from trace_dagster.registry.progress import RECENT_COMMITS, RECENT_SECONDS, recent_rates, seconds_left
 from trace_dagster.registry.queries import query
-from trace_dagster.registry.status import coverages, job_statuses
+from trace_dagster.registry.status import job_statuses, stream_coverages
 from trace_dagster.runtime import Runtime
 
 pytestmark = pytest.mark.integration
@@ -157,7 +157,7 @@ def test_the_rate_is_that_of_each_dataset_asked_for(database, store):
 
 def observed(database, told, now):
     """What the UI is told at a tick: (metadata of each observation, what was told then)."""
-    events, told = progress_observations(database, coverages(database, Jobs(database)), told, now)
+    events, told = progress_observations(database, stream_coverages(database, Jobs(database)), told, now)
     return [{name: each.value for name, each in event.metadata.items()} for event in events], told
 
 
@@ -181,7 +181,7 @@ def test_a_stream_without_a_commit_is_observed_without_made_up_figures(database,
 def test_blocks_beyond_the_bounds_are_no_progress(database, store, stream):
     commit(database, store, stream, 10)
     narrowed = [
-        replace(each, stream=replace(each.stream, to_block=500)) for each in coverages(database, Jobs(database))
+        replace(each, stream=replace(each.stream, to_block=500)) for each in stream_coverages(database, Jobs(database))
     ]
     (event,), _ = progress_observations(database, narrowed, {}, NOW)
     assert event.metadata["percent"].value == 100.0

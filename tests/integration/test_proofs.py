@@ -12,7 +12,7 @@ import pytest
 from tests.support.nodes import environment, forked, running, serving
 from trace_dagster.blocks import BlockRange
 from trace_dagster.chaos_rpc.proxy import chaos_rpc
-from trace_dagster.cli.render import standings_table
+from trace_dagster.cli.render import endpoint_scores_table
 from trace_dagster.cli.verification import certify_job, verify_job
 from trace_dagster.config.chain_sync import parse
 from trace_dagster.config.settings import settings_from
@@ -129,7 +129,7 @@ class TestEvidence:
                 _overwrite(runtime.store, row["file_key"], change)
                 proof = commit(runtime, streams["logs"], 0, refresh=True).verification
                 assert (proof["level"], proof["evidence"]["headers"]) == ("full", {"rpc": 100})
-            assert runtime.standings.all() == []
+            assert runtime.endpoint_scores.all() == []
 
     def test_a_dataset_nothing_covers_is_checked_for_structure(self):
         from trace_dagster.evidence.needs import is_provable
@@ -154,12 +154,12 @@ class TestLiars:
                 streams = apply(runtime, streams=(dataset,))
                 proof = commit(runtime, streams[dataset], 0).verification
                 assert proof["endpoints"] == {"dev#2": 100}
-                (standing,) = runtime.standings.all()
+                (standing,) = runtime.endpoint_scores.all()
                 assert standing.endpoint == "dev#1"
                 assert standing.lies >= 1
                 assert "block=" in standing.reason
                 pool = runtime.pools.named("dev", CHAIN_ID)
-                assert [endpoint.name for endpoint in runtime.standings.best_first(pool)] == ["dev#2", "dev#1"]
+                assert [endpoint.name for endpoint in runtime.endpoint_scores.best_first(pool)] == ["dev#2", "dev#1"]
                 before = liar.requests
                 commit(runtime, streams[dataset], 100)
                 assert liar.requests == before  # asked last, and there was no need
@@ -203,16 +203,16 @@ class TestLiars:
         with running(postgres_url, s3, dev=f"{honest},{honest}?second") as runtime:
             pool = runtime.pools.named("dev", CHAIN_ID)
             for _ in range(2):
-                runtime.standings.lied(pool.endpoints[0], "a test")
-            assert [each.name for each in runtime.standings.best_first(pool)] == ["dev#2", "dev#1"]
+                runtime.endpoint_scores.record_lie(pool.endpoints[0], "a test")
+            assert [each.name for each in runtime.endpoint_scores.best_first(pool)] == ["dev#2", "dev#1"]
             with runtime.database.transaction() as session:
                 session.connection.execute("update trace.endpoints set lied_at = now() - interval '10 years'")
-            runtime.standings._read_at = float("-inf")
-            assert [each.name for each in runtime.standings.best_first(pool)] == ["dev#1", "dev#2"]
-            runtime.standings.lied(pool.endpoints[0], "again [/b]")
-            (standing,) = runtime.standings.all()
+            runtime.endpoint_scores._read_at = float("-inf")
+            assert [each.name for each in runtime.endpoint_scores.best_first(pool)] == ["dev#1", "dev#2"]
+            runtime.endpoint_scores.record_lie(pool.endpoints[0], "again [/b]")
+            (standing,) = runtime.endpoint_scores.all()
             assert (standing.lies, standing.score) == (3, 1.0)
-            standings_table([standing])  # text of a node is shown, not interpreted
+            endpoint_scores_table([standing])  # text of a node is shown, not interpreted
 
     def test_the_same_url_twice_is_one_endpoint(self, postgres_url, s3, honest):
         with (

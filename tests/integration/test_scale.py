@@ -13,7 +13,7 @@ from tests.support.filled import CHUNK, commit_range, fill, show_head, streams_o
 from trace_dagster.blocks import BlockRange
 from trace_dagster.lite.postgres import dsn
 from trace_dagster.planning.planner import Planner
-from trace_dagster.registry.catalog import Reading
+from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.forks import Forks
 from trace_dagster.registry.jobs import Jobs
@@ -257,7 +257,7 @@ def test_kept_totals_are_what_counting_gives(database):
             [5 * CHUNK],
         )
     _same_totals(database)
-    assert Reading(database).coverage(streams[0].dataset_uuid) == [BlockRange(0, 10 * CHUNK)]
+    assert Catalog(database).coverage(streams[0].dataset_uuid) == [BlockRange(0, 10 * CHUNK)]
 
 
 def _same_totals(database) -> None:

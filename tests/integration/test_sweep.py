@@ -10,7 +10,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import LeaseLost
 from trace_dagster.ingest.commit import CommitTarget
 from trace_dagster.maintenance.sweep import sweep
-from trace_dagster.registry.catalog import Reading
+from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.publications import Publications
 from trace_dagster.registry.tasks import Tasks
 
@@ -73,7 +73,7 @@ def test_a_fenced_attempt_cannot_commit_any_more(database, store, stream):
         assert swept(database, store).attempts_fenced == 1
         with pytest.raises(LeaseLost):
             ingest.commit(ingest.start(work))
-    assert Reading(database).coverage(stream.dataset_uuid) == []
+    assert Catalog(database).coverage(stream.dataset_uuid) == []
 
 
 def test_a_range_someone_works_on_is_left_alone(database, store, stream, monkeypatch):

@@ -16,7 +16,7 @@ from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.ingest.commit import Committer
 from trace_dagster.ingest.heartbeat import Heartbeats
 from trace_dagster.ingest.ingester import Ingester
-from trace_dagster.planning.dispatcher import Batch, Dispatcher, loaded_as
+from trace_dagster.planning.dispatcher import Dispatcher, RunBatch, loaded_names
 from trace_dagster.planning.heads import Heads
 from trace_dagster.planning.planner import Planner
 from trace_dagster.registry.connection import Database
@@ -66,20 +66,20 @@ class Cycle:
             self.run(batch)
         self.dispatch()  # acknowledges what ran
 
-    def dispatch(self) -> list[Batch]:
+    def dispatch(self) -> list[RunBatch]:
         """One tick of the dispatcher; its batches have a run from now on."""
         batches = self.dispatcher.tick(
             lambda _, keys: {key: number for number, key in enumerate(sorted(keys))},
             lambda wanted: {batch: self.runs[batch] for batch in wanted if batch in self.runs},
-            loaded_as(self.jobs.streams()),
+            loaded_names(self.jobs.streams()),
         )
         self.runs |= {batch.batch_id: False for batch in batches}
         return batches
 
-    def run(self, batch: Batch) -> None:
+    def run(self, batch: RunBatch) -> None:
         """ClaimedRange through a batch; a failed range does not stop its neighbours."""
         try:
-            for stream in batch.lane.streams:
+            for stream in batch.group.streams:
                 if stream.dataset_key in batch.dataset_keys:
                     for key in batch.keys:
                         self._range(stream, BlockRange.from_key(key))

@@ -13,7 +13,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.identity import dataset_version
 from trace_dagster.manifest import FILE_NAME, Manifest, ManifestFile, schema_fingerprint, schema_pairs
-from trace_dagster.planning.dispatcher import Dispatcher, loaded_as
+from trace_dagster.planning.dispatcher import Dispatcher, loaded_names
 from trace_dagster.planning.heads import pool_of
 from trace_dagster.planning.planner import Planner
 from trace_dagster.registry.connection import Database
@@ -95,7 +95,7 @@ def fill(
     outbox.publish(queue, limit=1000)
     for stream in mine:
         commit_range(database, stream, BlockRange(0, CHUNK))
-    dispatcher.tick(lambda *_: {}, lambda _: {}, loaded_as(mine))
+    dispatcher.tick(lambda *_: {}, lambda _: {}, loaded_names(mine))
     outbox.mark_confirmed(
         [commit.outbox_id for commit in outbox.unconfirmed_commits(older_than_seconds=-1, limit=1000)]
     )

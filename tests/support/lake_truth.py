@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trace_dagster.devchain.chain import DevBlock, DevChain
-from trace_dagster.registry.catalog import Reading
+from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.connection import Database
 from trace_dagster.store.objects import ObjectStore
 
@@ -29,7 +29,7 @@ COLUMNS = {
 def differences(database: Database, store: ObjectStore, chain: DevChain, end: int) -> dict[str, str]:
     """What is wrong, by dataset; empty when all datasets of ``COLUMNS`` equal blocks ``[0, end)`` of the chain."""
     wrong = {}
-    visible = {found.source: keys for found, keys in Reading(database).lake() if found.kind == "stream"}
+    visible = {found.source: keys for found, keys in Catalog(database).lake() if found.kind == "stream"}
     for dataset, columns in COLUMNS.items():
         if dataset not in visible:
             wrong[dataset] = "nothing of it is visible"

@@ -15,22 +15,22 @@ from trace_dagster.errors import InvalidInput
 from trace_dagster.identity import DEFAULT_ORG, canonical_json, derived_uuid, sha256_hex
 from trace_dagster.ingest.commit import CommitTarget, RangeRows
 from trace_dagster.query.session import QuerySession, Relation
-from trace_dagster.registry.catalog import Reading, VisibleDataset
+from trace_dagster.registry.catalog import Catalog, VisibleDataset
 from trace_dagster.store.access import S3Access
 
 _WINDOW = {"from_block", "to_block"}
 """Parameters that follow the data; they do not name another dataset."""
 
 
-def derive(template: Template, chain_id: int, given: Mapping[str, Any], reading: Reading, access: S3Access) -> Derived:
+def derive(template: Template, chain_id: int, given: Mapping[str, Any], catalog: Catalog, access: S3Access) -> Derived:
     """Run a template over the chain's committed rows, from the first committed block to the first hole.
 
     Raises InvalidInput when an input has nothing committed or a parameter is wrong.
     """
-    inputs = {name: _input(name, chain_id, reading) for name in template.inputs}
-    covered, gaps = _coverage(list(inputs.values()), reading)
+    inputs = {name: _input(name, chain_id, catalog) for name in template.inputs}
+    covered, gaps = _coverage(list(inputs.values()), catalog)
     parameters = _with_window(template, given, covered)
-    relations = [_relation(name, found, covered, reading, access) for name, found in inputs.items()]
+    relations = [_relation(name, found, covered, catalog, access) for name, found in inputs.items()]
     with QuerySession(relations, access, macros=macros()) as session:
         table = _stored(session.table(template.sql, template.bind(parameters)))
     identity = {name: value for name, value in parameters.items() if name not in _WINDOW}
@@ -61,10 +61,10 @@ def _config_hash(template: Template, identity: Mapping[str, Any]) -> str:
     return f"derived.{template.name}:{sha256_hex(text.encode())[:16]}"
 
 
-def _input(name: str, chain_id: int, reading: Reading) -> VisibleDataset:
+def _input(name: str, chain_id: int, catalog: Catalog) -> VisibleDataset:
     candidates = [
         found
-        for found in reading.datasets()
+        for found in catalog.datasets()
         if (found.chain_id, found.source, found.kind) == (chain_id, name, "stream") and found.ranges
     ]
     for found in sorted(candidates, key=lambda found: (found.dataset_key != name, found.dataset_key)):
@@ -72,9 +72,9 @@ def _input(name: str, chain_id: int, reading: Reading) -> VisibleDataset:
     raise InvalidInput(f"nothing of dataset {name} of chain {chain_id} is committed yet: sync it first")
 
 
-def _coverage(inputs: list[VisibleDataset], reading: Reading) -> tuple[BlockRange, int]:
+def _coverage(inputs: list[VisibleDataset], catalog: Catalog) -> tuple[BlockRange, int]:
     """The first contiguous stretch all inputs have, and how many blocks lie beyond its end."""
-    covers = [reading.coverage(found.dataset_uuid) for found in inputs]
+    covers = [catalog.coverage(found.dataset_uuid) for found in inputs]
     start, end = max(cover[0].start for cover in covers), min(cover[0].end for cover in covers)
     if start >= end:
         raise InvalidInput("the inputs have no committed blocks in common yet")
@@ -88,8 +88,8 @@ def _with_window(template: Template, given: Mapping[str, Any], covered: BlockRan
     return {**{name: value for name, value in window.items() if name in named}, **given}
 
 
-def _relation(name: str, found: VisibleDataset, covered: BlockRange, reading: Reading, access: S3Access) -> Relation:
-    keys = [key for _, key in reading.files(found.dataset_uuid, covered)]
+def _relation(name: str, found: VisibleDataset, covered: BlockRange, catalog: Catalog, access: S3Access) -> Relation:
+    keys = [key for _, key in catalog.files(found.dataset_uuid, covered)]
     return Relation(name, pa.schema([]), tuple(access.uri(key) for key in keys))
 
 

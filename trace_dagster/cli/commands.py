@@ -14,8 +14,8 @@ from trace_dagster.config.settings import Settings
 from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.maintenance.sweep import Swept, sweep
 from trace_dagster.planning.bounds import is_symbolic, resolve
-from trace_dagster.planning.run_groups import lanes_of_any
-from trace_dagster.registry.endpoint_scores import Standing
+from trace_dagster.planning.run_groups import all_run_groups
+from trace_dagster.registry.endpoint_scores import EndpointScore
 from trace_dagster.registry.jobs import Applied, Bounds
 from trace_dagster.registry.migrations import is_current
 from trace_dagster.registry.status import JobStatus, failed_ranges, job_statuses
@@ -49,7 +49,9 @@ def apply_file(path: Path, settings: Settings, say: Say) -> Applied:
     with opened(settings) as runtime:
         bounds = _bounds(job, runtime, say)
         applied = runtime.jobs.apply(job, bounds)
-        names = [lane.name for lane in lanes_of_any(runtime.jobs.streams()) if lane.streams[0].job_name == job.name]
+        names = [
+            group.name for group in all_run_groups(runtime.jobs.streams()) if group.streams[0].job_name == job.name
+        ]
         runtime.heads.observe(stream for stream in runtime.jobs.streams() if stream.job_name == job.name)
         runtime.planner.plan()
         runtime.outbox.publish(runtime.queue)
@@ -96,10 +98,10 @@ def read_status(settings: Settings, job_name: str | None) -> list[JobStatus]:
     return named
 
 
-def read_standings(settings: Settings) -> list[Standing]:
+def read_endpoint_scores(settings: Settings) -> list[EndpointScore]:
     """Return the score of every rpc endpoint that gave wrong rows."""
     with opened(settings) as runtime:
-        return runtime.standings.all()
+        return runtime.endpoint_scores.all()
 
 
 def read_gateway(settings: Settings, say: Say) -> dict[str, dict[str, Any]]:
@@ -221,6 +223,6 @@ def run_query(sql: str, settings: Settings, limit: int) -> QueryResult:
     from trace_dagster.query.session import QuerySession
 
     with opened(settings) as runtime:
-        found = list(relations(runtime.reading.lake(), runtime.settings.s3))
+        found = list(relations(runtime.catalog.lake(), runtime.settings.s3))
     with QuerySession(found, runtime.settings.s3) as session:
         return session.query(sql, limit)

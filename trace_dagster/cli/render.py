@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from trace_dagster.cli.printable import printable
 from trace_dagster.cli.tables import Column, human_bytes, human_seconds, print_line, print_table
 from trace_dagster.query.render import to_json, value
-from trace_dagster.registry.endpoint_scores import Standing
+from trace_dagster.registry.endpoint_scores import EndpointScore
 from trace_dagster.registry.status import JobStatus, StreamStatus
 
 if TYPE_CHECKING:
@@ -121,9 +121,9 @@ def _hours(hours: float | None) -> str:
     return human_seconds(hours * 3600) if hours is not None else "-"
 
 
-def standings_table(standings: list[Standing]) -> None:
+def endpoint_scores_table(scores: list[EndpointScore]) -> None:
     """Print the endpoints that gave rows which the chain contradicts; nothing if there are none."""
-    if not standings:
+    if not scores:
         return
     rows = [
         (
@@ -133,7 +133,7 @@ def standings_table(standings: list[Standing]) -> None:
             f"{human_seconds(each.last_lie_seconds)} ago",
             each.reason,
         )
-        for each in standings
+        for each in scores
     ]
     print_table(_ENDPOINT_COLUMNS, rows, title="endpoints that lied")
 

@@ -94,7 +94,7 @@ def _spans(streams: list[StreamRow], whole: BlockRange) -> dict[str, BlockRange]
 
 
 def _endpoints(runtime: Runtime, stream: StreamRow) -> list[Endpoint]:
-    return runtime.standings.best_first(runtime.pools.named(stream.rpc_pool, stream.chain_id))
+    return runtime.endpoint_scores.best_first(runtime.pools.named(stream.rpc_pool, stream.chain_id))
 
 
 def _evidence(runtime: Runtime, version: StoredVersion, *, deep: bool) -> EvidenceCollector | None:

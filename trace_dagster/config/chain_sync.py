@@ -1,6 +1,6 @@
 """The ``kind: chain_sync`` YAML as a strict, frozen model. Errors name file, line and key.
 
-Reading uses neither the network nor the environment. Error messages do not repeat values, which might be secrets.
+Catalog uses neither the network nor the environment. Error messages do not repeat values, which might be secrets.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from trace_dagster.config.process import start_process
 from trace_dagster.errors import TraceError
 from trace_dagster.planning.dispatcher import BATCH_TAG
 from trace_dagster.registry.connection import Database
-from trace_dagster.registry.heartbeats import last_beat
+from trace_dagster.registry.heartbeats import last_run_heartbeat
 
 _START_SECONDS = 60.0
 """Upper bound of the time from a run's start to its first heartbeat."""
@@ -41,7 +41,7 @@ class MonitoredRunLauncher(DefaultRunLauncher):
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Return FAILED if the heartbeat has not changed for a lease's lifetime, measured by this process's clock."""
         try:
-            beat = last_beat(self._registry(), run.run_id)
+            beat = last_run_heartbeat(self._registry(), run.run_id)
         except TraceError:
             self._seen.clear()  # while the registry is unreachable, no run can write a heartbeat
             return CheckRunHealthResult(WorkerStatus.RUNNING, "the registry does not answer")

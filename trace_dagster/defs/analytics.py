@@ -79,7 +79,7 @@ def _holders(stream: StreamRow, contracts: ChainContracts) -> AssetsDefinition:
     @asset(**_common(stream, template))
     def holders(context: AssetExecutionContext, config: TopHoldersConfig) -> Derived:
         runtime: Runtime = getattr(context.resources, RUNTIME)
-        covered = runtime.reading.coverage(stream.dataset_uuid)
+        covered = runtime.catalog.coverage(stream.dataset_uuid)
         step = config.step or max(1, len(covered[0]) // SAMPLES if covered else 1)
         given = {"token": (config.token or contracts.token).lower(), "top_n": config.top_n, "step": step}
         return _derive(context, template, stream.chain_id, given)
@@ -114,7 +114,7 @@ def _derive(context: AssetExecutionContext, template: Template, chain_id: int, g
     runtime: Runtime = getattr(context.resources, RUNTIME)
     from trace_dagster.analytics.derive import derive  # imports DuckDB, which the code location does not need
 
-    found = derive(template, chain_id, given, runtime.reading, runtime.settings.s3)
+    found = derive(template, chain_id, given, runtime.catalog, runtime.settings.s3)
     if found.gaps:
         context.log.warning(f"{found.gaps} committed blocks lie behind a hole and are not counted in")
     context.add_output_metadata({"preview": _preview(found.table), "parameters": found.parameters})

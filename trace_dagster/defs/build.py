@@ -21,7 +21,7 @@ from trace_dagster.defs.sensors import sensors
 from trace_dagster.defs.streams import IO_MANAGER, RUNTIME, asset_key, stream_asset
 from trace_dagster.defs.verification_check import verification_check
 from trace_dagster.errors import TraceError
-from trace_dagster.planning.run_groups import Lane, lanes_of_any, partitions_name
+from trace_dagster.planning.run_groups import RunGroup, all_run_groups, partitions_name
 from trace_dagster.registry.streams import StreamRow
 from trace_dagster.runtime import Runtime
 
@@ -47,15 +47,15 @@ def definitions_of(streams: list[StreamRow], settings: Settings) -> Definitions:
     """Definitions of given streams; the registry is not asked."""
     assets = [stream_asset(stream, _grid(stream), settings.ranges.ranges_per_run) for stream in streams]
     derived = list(analytics_assets(streams))
-    lane_jobs = [_lane_job(lane) for lane in lanes_of_any(streams)]
+    group_jobs = [_run_group_job(group) for group in all_run_groups(streams)]
     chains = sorted({stream.chain_id for stream in streams})
     analytics_jobs = [job for chain_id in chains if (job := _analytics_job(chain_id, derived)) is not None]
     holder = RuntimeHolder(settings)
     return Definitions(
         assets=[*assets, *derived],
-        jobs=[*lane_jobs, *analytics_jobs],
+        jobs=[*group_jobs, *analytics_jobs],
         asset_checks=list(_checks(streams)),
-        sensors=sensors(holder.get, streams, lane_jobs) if lane_jobs else [],
+        sensors=sensors(holder.get, streams, group_jobs) if group_jobs else [],
         resources={RUNTIME: runtime_resource(settings), IO_MANAGER: commit_io_manager},
         executor=thread_executor,
     )
@@ -72,13 +72,13 @@ def _grid(stream: StreamRow) -> DynamicPartitionsDefinition:
     return DynamicPartitionsDefinition(name=partitions_name(stream))
 
 
-def _lane_job(lane: Lane) -> Any:
-    keys = [asset_key(stream.chain_id, stream.dataset_key) for stream in lane.streams]
+def _run_group_job(group: RunGroup) -> Any:
+    keys = [asset_key(stream.chain_id, stream.dataset_key) for stream in group.streams]
     return define_asset_job(
-        lane.name,
+        group.name,
         selection=AssetSelection.assets(*keys).without_checks(),
-        description=f"Block ranges of {', '.join(stream.dataset_key for stream in lane.streams)}.",
-        tags={"trace/job": lane.streams[0].job_name},
+        description=f"Block ranges of {', '.join(stream.dataset_key for stream in group.streams)}.",
+        tags={"trace/job": group.streams[0].job_name},
     )
 
 

@@ -67,17 +67,17 @@ class CommitIOManager(IOManager):
 
     def _dataset_of(self, key: AssetKey) -> VisibleDataset:
         chain, name = key.path[0], key.path[-1]
-        for found in self._runtime.reading.datasets():
+        for found in self._runtime.catalog.datasets():
             if (str(found.chain_id), found.dataset_key) == (chain, name) and found.schema is not None:
                 return found
         raise InvalidInput(f"nothing of {key.to_user_string()} is committed yet: materialize it first")
 
     def _file_keys(self, found: VisibleDataset, context: InputContext) -> Iterable[str]:
         if not context.has_asset_partitions:
-            return [key for _, key in self._runtime.reading.files(found.dataset_uuid, EVERYTHING)]
+            return [key for _, key in self._runtime.catalog.files(found.dataset_uuid, EVERYTHING)]
         wanted = [BlockRange.from_key(key) for key in context.asset_partition_keys]
         span = BlockRange(min(r.start for r in wanted), max(r.end for r in wanted)) if wanted else BlockRange(0, 1)
-        stored = self._runtime.reading.files(found.dataset_uuid, span)
+        stored = self._runtime.catalog.files(found.dataset_uuid, span)
         covered = {block_range for block_range, _ in stored}
         for block_range in wanted:
             if block_range not in covered:

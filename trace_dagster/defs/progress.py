@@ -7,7 +7,7 @@ from dagster import AssetObservation, MetadataValue
 from trace_dagster.defs.streams import asset_key
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.progress import recent_rates, seconds_left, wanted_blocks
-from trace_dagster.registry.status import Coverage
+from trace_dagster.registry.status import StreamCoverage
 
 OBSERVED_SECONDS = 60.0
 """A stream is observed at most this often."""
@@ -17,7 +17,7 @@ Told = Mapping[str, tuple[int, int | None, float]]
 
 
 def progress_observations(
-    database: Database, covered: Sequence[Coverage], told: Told, now: float
+    database: Database, covered: Sequence[StreamCoverage], told: Told, now: float
 ) -> tuple[list[AssetObservation], Told]:
     """An observation of every stream that moved since its last one, and what has been told then.
 
@@ -32,12 +32,12 @@ def progress_observations(
     return observations, {**told, **{_key(each): (*_standing(each), now) for each in due}}
 
 
-def _is_due(coverage: Coverage, told: Told, now: float) -> bool:
+def _is_due(coverage: StreamCoverage, told: Told, now: float) -> bool:
     *standing, at = told.get(_key(coverage), (0, None, 0.0))
     return (*standing,) != _standing(coverage) and now - at >= OBSERVED_SECONDS
 
 
-def _observation(coverage: Coverage, rate: float | None) -> AssetObservation:
+def _observation(coverage: StreamCoverage, rate: float | None) -> AssetObservation:
     committed, wanted = _standing(coverage)
     left = seconds_left(coverage.stream, committed, rate)
     blocks = {"committed_blocks": committed, "total_blocks": wanted}
@@ -55,9 +55,9 @@ def _observation(coverage: Coverage, rate: float | None) -> AssetObservation:
     )
 
 
-def _standing(coverage: Coverage) -> tuple[int, int | None]:
+def _standing(coverage: StreamCoverage) -> tuple[int, int | None]:
     return coverage.committed_blocks, wanted_blocks(coverage.stream)
 
 
-def _key(coverage: Coverage) -> str:
+def _key(coverage: StreamCoverage) -> str:
     return str(coverage.stream.dataset_uuid)

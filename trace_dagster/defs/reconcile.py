@@ -23,7 +23,7 @@ from trace_dagster.defs.materializations import materialization
 from trace_dagster.defs.progress import progress_observations
 from trace_dagster.defs.streams import RUNTIME, asset_key
 from trace_dagster.defs.verification_check import verification_evaluation
-from trace_dagster.registry.status import Coverage, coverage_of, coverages
+from trace_dagster.registry.status import StreamCoverage, coverage_of, stream_coverages
 from trace_dagster.registry.streams import StreamRow
 from trace_dagster.runtime import Runtime
 from trace_dagster.wakeups.outbox import Commit
@@ -61,9 +61,9 @@ def _events(commit: Commit) -> tuple[AssetMaterialization, AssetCheckEvaluation]
 def stream_events(
     runtime: Runtime, cursor: str | None, now: float
 ) -> tuple[list[AssetCheckEvaluation | AssetObservation], str]:
-    """Coverage checks and progress of every stream where they differ from what was reported, and the new cursor."""
+    """Return new coverage checks and progress observations of every stream that moved, and the new cursor."""
     told: dict[str, Any] = json.loads(cursor) if cursor else {}
-    covered = coverages(runtime.database, runtime.jobs)
+    covered = stream_coverages(runtime.database, runtime.jobs)
     before = told.get("checks", {})
     after = {str(coverage.stream.dataset_uuid): coverage.summary() for coverage in covered}
     changed = [each for each in covered if before.get(key := str(each.stream.dataset_uuid)) != after[key]]
@@ -108,7 +108,7 @@ def _shown(commits: Sequence[Commit], instance: DagsterInstance) -> set[str]:
     return found
 
 
-def _evaluation(coverage: Coverage) -> AssetCheckEvaluation:
+def _evaluation(coverage: StreamCoverage) -> AssetCheckEvaluation:
     return AssetCheckEvaluation(
         asset_key=asset_key(coverage.stream.chain_id, coverage.stream.dataset_key),
         check_name=CHECK_NAME,
@@ -116,7 +116,7 @@ def _evaluation(coverage: Coverage) -> AssetCheckEvaluation:
     )
 
 
-def _answer(coverage: Coverage) -> dict[str, Any]:
+def _answer(coverage: StreamCoverage) -> dict[str, Any]:
     """What the check says, whoever evaluates it."""
     return {
         "passed": coverage.passed,
@@ -126,7 +126,7 @@ def _answer(coverage: Coverage) -> dict[str, Any]:
     }
 
 
-def _metadata(coverage: Coverage) -> dict[str, MetadataValue]:
+def _metadata(coverage: StreamCoverage) -> dict[str, MetadataValue]:
     failed = "\n".join(f"- `{span}` {state}: {error}" for span, state, error in coverage.failed[:_SHOWN_GAPS])
     gaps = ", ".join(str(gap) for gap in coverage.gaps[:_SHOWN_GAPS])
     return {

@@ -23,8 +23,8 @@ from trace_dagster.blocks import BlockRange, cells
 from trace_dagster.dagster_instance.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from trace_dagster.defs.reconcile import lost_events, stream_events
 from trace_dagster.defs.streams import asset_key
-from trace_dagster.planning.dispatcher import BATCH_TAG, Batch, loaded_as
-from trace_dagster.planning.run_groups import Lane, lanes
+from trace_dagster.planning.dispatcher import BATCH_TAG, RunBatch, loaded_names
+from trace_dagster.planning.run_groups import RunGroup, active_run_groups
 from trace_dagster.registry.streams import StreamRow
 from trace_dagster.runtime import Runtime
 from trace_dagster.wakeups.outbox import WAKEUPS_AT_ONCE
@@ -81,8 +81,8 @@ def planner_sensor(runtime_of: RuntimeOf) -> SensorDefinition:
     def trace_planner(context: SensorEvaluationContext) -> SkipReason:
         runtime = runtime_of()
         planned, woken, published = plan_tick(runtime)
-        for lane in lanes(runtime.jobs.streams()):
-            register_span(lane, context.instance)
+        for group in active_run_groups(runtime.jobs.streams()):
+            register_span(group, context.instance)
         return SkipReason(f"{planned} ranges planned, {woken} wake-ups repeated, {published} wake-ups published")
 
     return trace_planner
@@ -97,7 +97,7 @@ def plan_tick(runtime: Runtime) -> tuple[int, int, int]:
 
 def wakeups_sensor(runtime_of: RuntimeOf, streams: Sequence[StreamRow], jobs: Sequence[Any]) -> SensorDefinition:
     """Return the sensor that receives wake-ups and requests runs over batches of ranges."""
-    loaded = loaded_as(streams)
+    loaded = loaded_names(streams)
 
     @_running_sensor(
         name="trace_wakeups",
@@ -108,7 +108,7 @@ def wakeups_sensor(runtime_of: RuntimeOf, streams: Sequence[StreamRow], jobs: Se
     def trace_wakeups(context: SensorEvaluationContext) -> Iterator[RunRequest | SkipReason]:
         instance = context.instance
         batches = runtime_of().dispatcher.tick(
-            lambda lane, keys: register_keys(lane.partitions_name, keys, instance),
+            lambda group, keys: register_keys(group.partitions_name, keys, instance),
             lambda found: run_states(found, instance),
             loaded,
         )
@@ -137,12 +137,12 @@ def reconciler_sensor(runtime_of: RuntimeOf) -> SensorDefinition:
     return trace_reconciler
 
 
-def run_request(batch: Batch) -> RunRequest:
+def run_request(batch: RunBatch) -> RunRequest:
     """A run over the batch's ranges and the streams that still need them; its key is the batch's id."""
-    chain_id = batch.lane.streams[0].chain_id
+    chain_id = batch.group.streams[0].chain_id
     return RunRequest(
         run_key=str(batch.batch_id),
-        job_name=batch.lane.name,
+        job_name=batch.group.name,
         tags={
             ASSET_PARTITION_RANGE_START_TAG: batch.keys[0],
             ASSET_PARTITION_RANGE_END_TAG: batch.keys[-1],
@@ -153,20 +153,20 @@ def run_request(batch: Batch) -> RunRequest:
     )
 
 
-def register_span(lane: Lane, instance: DagsterInstance) -> None:
-    """Make every partition of the lane's eligible span known, so that the UI shows what is still to come.
+def register_span(group: RunGroup, instance: DagsterInstance) -> None:
+    """Make every partition of the group's eligible span known, so that the UI shows what is still to come.
 
     A span of more cells than Dagster shows well is registered only as far as it is planned.
     """
-    for stream in lane.streams[:1]:
+    for stream in group.streams[:1]:
         end = stream.eligible_end if stream.eligible_end is not None else stream.from_block
         full = end if end == stream.to_block else end // stream.chunk_size * stream.chunk_size
         if (full - stream.from_block) // stream.chunk_size > SHOWN_AHEAD:
             full = min(full, stream.next_block)
         if full > stream.from_block:
             last = BlockRange(max(stream.from_block, (full - 1) // stream.chunk_size * stream.chunk_size), full)
-            if not instance.has_dynamic_partition(lane.partitions_name, last.key):
-                _register_end(lane.partitions_name, BlockRange(stream.from_block, full), stream.chunk_size, instance)
+            if not instance.has_dynamic_partition(group.partitions_name, last.key):
+                _register_end(group.partitions_name, BlockRange(stream.from_block, full), stream.chunk_size, instance)
 
 
 def _register_end(name: str, span: BlockRange, chunk_size: int, instance: DagsterInstance) -> None:

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from trace_dagster.errors import TraceError
 from trace_dagster.registry.connection import Database
-from trace_dagster.registry.gateway_heartbeats import beat_gateway, forget_gateway
+from trace_dagster.registry.gateway_heartbeats import forget_gateway, record_gateway_heartbeat
 
 BEAT_SECONDS = 2.0
 ASKED_SECONDS = 10.0
@@ -45,7 +45,7 @@ class BudgetShares:
     def _run(self) -> None:
         while True:
             with suppress(TraceError):
-                self._shared(beat_gateway(self._database, self._gateway, self._asked()))
+                self._shared(record_gateway_heartbeat(self._database, self._gateway, self._asked()))
             if self._ended.wait(BEAT_SECONDS):
                 break
         with suppress(TraceError):

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 from trace_dagster.errors import LeaseLost, Unavailable
 from trace_dagster.registry.connection import Database
-from trace_dagster.registry.heartbeats import beat, end_beats
+from trace_dagster.registry.heartbeats import end_run_heartbeats, record_run_heartbeat
 from trace_dagster.registry.tasks import Lease, Tasks
 
 
@@ -40,7 +40,7 @@ class Heartbeats:
     def for_run(self, database: Database, run_id: str) -> Iterator[None]:
         """Record inside the block that this Dagster run's process is alive."""
         with suppress(Unavailable):
-            beat(database, run_id)
+            record_run_heartbeat(database, run_id)
         with self._lock:
             self._runs[run_id] = database
         try:
@@ -49,7 +49,7 @@ class Heartbeats:
             with self._lock:
                 self._runs.pop(run_id, None)
             with suppress(Unavailable):
-                end_beats(database, run_id)
+                end_run_heartbeats(database, run_id)
 
     def close(self) -> None:
         """End the thread. Leases that were not removed lapse when their lifetime is over."""
@@ -63,7 +63,7 @@ class Heartbeats:
                 runs = list(self._runs.items())
             for run_id, database in runs:
                 with suppress(Unavailable):
-                    beat(database, run_id)
+                    record_run_heartbeat(database, run_id)
             for lease, lost in held:
                 self._renew(lease, lost)
 

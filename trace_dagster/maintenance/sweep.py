@@ -18,7 +18,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import TraceError
 from trace_dagster.manifest import FILE_NAME
 from trace_dagster.registry.connection import Database
-from trace_dagster.registry.retention import FolderLock, RangeFolder, Sweeping
+from trace_dagster.registry.retention import FolderLock, RangeFolder, Retention
 
 if TYPE_CHECKING:
     from trace_dagster.store.objects import ObjectStore
@@ -60,7 +60,7 @@ class Swept:
 
 def sweep(database: Database, store: ObjectStore, *, grace_seconds: float, dry_run: bool) -> Swept:
     """Fence, retire, remove, prune, in this order: a crash in between leaves work for the next sweep only."""
-    registry = Sweeping(database)
+    registry = Retention(database)
     swept = Swept(dry_run)
     swept.attempts_fenced = registry.abandon(grace_seconds, dry_run=dry_run)
     swept.generations_retired = registry.retire(grace_seconds, dry_run=dry_run)

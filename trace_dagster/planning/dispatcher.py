@@ -13,7 +13,7 @@ from itertools import groupby, islice
 from uuid import UUID, uuid4
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.planning.run_groups import Lane, lanes, lanes_of_any
+from trace_dagster.planning.run_groups import RunGroup, active_run_groups, all_run_groups
 from trace_dagster.registry.connection import Database, Row, Session
 from trace_dagster.registry.jobs import Jobs
 from trace_dagster.registry.progress import recent_rates
@@ -25,7 +25,7 @@ BATCH_TAG = "trace/batch"
 """Marks the runs that came from a batch, with its id."""
 
 RANGES_PER_RUN = 256
-"""While nothing tells how long a range of a lane takes."""
+"""While nothing tells how long a range of a group takes."""
 
 MOST_RANGES_PER_RUN = 1000
 """A start costs as much as a hundred tiny ranges, so runs are long; of a backfill too."""
@@ -53,10 +53,10 @@ LAUNCH_GRACE_SECONDS = 30.0
 FRUITLESS_SECONDS = 30.0
 """How long ranges wait after a run that began none of them."""
 
-Register = Callable[[Lane, Sequence[str]], Mapping[str, int]]
+Register = Callable[[RunGroup, Sequence[str]], Mapping[str, int]]
 """Makes partition keys known to Dagster and returns the position of each in its order."""
 
-LoadedAs = tuple[str, str]
+LoadedNames = tuple[str, str]
 """Names of a stream's Dagster job and of its partitions."""
 
 RunStates = Callable[[Sequence[UUID]], Mapping[UUID, bool]]
@@ -64,11 +64,11 @@ RunStates = Callable[[Sequence[UUID]], Mapping[UUID, bool]]
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Ranges for one run; ``keys`` are partition keys, neighbours in the order of their lane."""
+class RunBatch:
+    """Ranges for one run; ``keys`` are partition keys, neighbours in the order of their group."""
 
     batch_id: UUID
-    lane: Lane
+    group: RunGroup
     keys: tuple[str, ...]
     dataset_keys: tuple[str, ...]
 
@@ -84,8 +84,8 @@ class Dispatcher:
         self._queue = queue
         self._ranges_per_run = ranges_per_run
 
-    def tick(self, register: Register, run_states: RunStates, loaded: Mapping[UUID, LoadedAs]) -> list[Batch]:
-        """Settle what was launched, receive wake-ups, and cut batches for the lanes they point at.
+    def tick(self, register: Register, run_states: RunStates, loaded: Mapping[UUID, LoadedNames]) -> list[RunBatch]:
+        """Settle what was launched, receive wake-ups, and cut batches for the active_run_groups they point at.
 
         ``loaded`` holds the streams that Dagster knows as they are now; wake-ups of others come back later.
         """
@@ -96,8 +96,8 @@ class Dispatcher:
         rows = self._tasks(known)
         streams = self._jobs.streams()
         active = {stream.dataset_uuid for stream in streams if stream.enabled and stream.job_enabled}
-        ready = {stream.dataset_uuid: lane for lane in _ready(streams, loaded) for stream in lane.streams}
-        wanted: dict[str, Lane] = {}
+        ready = {stream.dataset_uuid: group for group in _ready(streams, loaded) for stream in group.streams}
+        wanted: dict[str, RunGroup] = {}
         done: list[str] = []
         later: list[str] = []
         for task, receipts in known.items():
@@ -109,9 +109,9 @@ class Dispatcher:
             elif row["dataset_uuid"] not in ready:
                 later += receipts
             elif not row["batched"]:
-                lane = ready[row["dataset_uuid"]]
-                wanted[lane.name] = lane
-        batches = [batch for lane in wanted.values() for batch in self._cut(lane, register, known)]
+                group = ready[row["dataset_uuid"]]
+                wanted[group.name] = group
+        batches = [batch for group in wanted.values() for batch in self._cut(group, register, known)]
         # a true wake-up is not buried when nobody could follow it in time: its task is woken again
         worn = [receipt for receipt in later if turns[receipt] >= MAX_DELIVERIES]
         self._queue.ack([*done, *worn])
@@ -153,30 +153,30 @@ class Dispatcher:
         with self._database.transaction() as session:
             return {row["task_id"]: row for row in session.all("woken_tasks", task_ids=list(known))}
 
-    def _cut(self, lane: Lane, register: Register, receipts: Mapping[UUID, list[str]]) -> list[Batch]:
+    def _cut(self, group: RunGroup, register: Register, receipts: Mapping[UUID, list[str]]) -> list[RunBatch]:
         with self._database.transaction() as session:
             lock = session.one("try_lock_dispatch")
             if not lock or not lock["locked"]:
                 return []
-            most = self._ranges_per_run or ranges_per_run(lane, session)
-            return list(islice(_batches(session, lane, most, register, receipts), BATCHES_PER_TICK))
+            most = self._ranges_per_run or ranges_per_run(group, session)
+            return list(islice(_batches(session, group, most, register, receipts), BATCHES_PER_TICK))
 
 
-def loaded_as(streams: Sequence[StreamRow]) -> dict[UUID, LoadedAs]:
+def loaded_names(streams: Sequence[StreamRow]) -> dict[UUID, LoadedNames]:
     """How definitions made of these streams know each of them."""
     return {
-        stream.dataset_uuid: (lane.name, lane.partitions_name)
-        for lane in lanes_of_any(streams)
-        for stream in lane.streams
+        stream.dataset_uuid: (group.name, group.partitions_name)
+        for group in all_run_groups(streams)
+        for stream in group.streams
     }
 
 
-def _ready(streams: Sequence[StreamRow], loaded: Mapping[UUID, LoadedAs]) -> Iterator[Lane]:
+def _ready(streams: Sequence[StreamRow], loaded: Mapping[UUID, LoadedNames]) -> Iterator[RunGroup]:
     """Lanes that may work now, with those of their streams that Dagster knows as they are."""
-    for lane in lanes(streams):
-        known = tuple(s for s in lane.streams if loaded.get(s.dataset_uuid) == (lane.name, lane.partitions_name))
+    for group in active_run_groups(streams):
+        known = tuple(s for s in group.streams if loaded.get(s.dataset_uuid) == (group.name, group.partitions_name))
         if known:
-            yield replace(lane, streams=known)
+            yield replace(group, streams=known)
 
 
 def _by(turns: Mapping[str, int], receipts: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
@@ -197,13 +197,13 @@ def _decoded(deliveries: Iterable[Delivery]) -> tuple[dict[UUID, list[str]], lis
     return known, poison
 
 
-def ranges_per_run(lane: Lane, session: Session) -> int:
-    """As many ranges as the lane's slowest stream commits in RUN_SECONDS, by its recent commits."""
-    rates = recent_rates(session, [stream.dataset_uuid for stream in lane.streams])
-    return ranges_in_a_run(min(rates.values(), default=None), lane.streams[0].chunk_size)
+def ranges_per_run(group: RunGroup, session: Session) -> int:
+    """As many ranges as the group's slowest stream commits in RUN_SECONDS, by its recent commits."""
+    rates = recent_rates(session, [stream.dataset_uuid for stream in group.streams])
+    return ranges_at_rate(min(rates.values(), default=None), group.streams[0].chunk_size)
 
 
-def ranges_in_a_run(blocks_per_second: float | None, chunk_size: int) -> int:
+def ranges_at_rate(blocks_per_second: float | None, chunk_size: int) -> int:
     """As many as take RUN_SECONDS at this rate; RANGES_PER_RUN where no rate is known."""
     if blocks_per_second is None:
         return RANGES_PER_RUN
@@ -212,14 +212,14 @@ def ranges_in_a_run(blocks_per_second: float | None, chunk_size: int) -> int:
 
 
 def _batches(
-    session: Session, lane: Lane, most: int, register: Register, receipts: Mapping[UUID, list[str]]
-) -> Iterator[Batch]:
-    datasets = [stream.dataset_uuid for stream in lane.streams]
+    session: Session, group: RunGroup, most: int, register: Register, receipts: Mapping[UUID, list[str]]
+) -> Iterator[RunBatch]:
+    datasets = [stream.dataset_uuid for stream in group.streams]
     rows = session.all("launchable_tasks", dataset_uuids=datasets, limit=TASKS_PER_TICK)
     if rows:
-        order = register(lane, sorted({_key(row) for row in rows}))
+        order = register(group, sorted({_key(row) for row in rows}))
         for window in _windows(rows, order, most):
-            yield _store(session, lane, window, receipts)
+            yield _store(session, group, window, receipts)
 
 
 def _windows(rows: list[Row], order: Mapping[str, int], most: int) -> Iterator[list[Row]]:
@@ -239,16 +239,16 @@ def _windows(rows: list[Row], order: Mapping[str, int], most: int) -> Iterator[l
         yield window
 
 
-def _store(session: Session, lane: Lane, window: list[Row], receipts: Mapping[UUID, list[str]]) -> Batch:
+def _store(session: Session, group: RunGroup, window: list[Row], receipts: Mapping[UUID, list[str]]) -> RunBatch:
     keys = tuple(dict.fromkeys(_key(row) for row in window))
-    names = {stream.dataset_uuid: stream.dataset_key for stream in lane.streams}
+    names = {stream.dataset_uuid: stream.dataset_key for stream in group.streams}
     wanted = tuple(sorted({names[row["dataset_uuid"]] for row in window}))
     tasks = [row["task_id"] for row in window]
-    batch = Batch(uuid4(), lane, keys, wanted)
+    batch = RunBatch(uuid4(), group, keys, wanted)
     session.run(
         "insert_batch",
         batch_id=batch.batch_id,
-        job_id=lane.streams[0].job_id,
+        job_id=group.streams[0].job_id,
         keys=list(keys),
         tasks=len(tasks),
         receipts=[receipt for task in tasks for receipt in receipts.get(task, ())],

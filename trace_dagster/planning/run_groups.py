@@ -1,4 +1,4 @@
-"""Lanes: which streams can share a Dagster run. One lane is one job over one grid of ranges."""
+"""Lanes: which streams can share a Dagster run. One group is one job over one grid of ranges."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trace_dagster.registry.streams import StreamRow
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class RunGroup:
     """Streams of one job with one chunk size, and the Dagster job that runs them together."""
 
     name: str
@@ -24,25 +24,25 @@ def partitions_name(stream: StreamRow) -> str:
     return f"{stream.job_name}__{stream.chunk_size}"
 
 
-def lanes(streams: Sequence[StreamRow]) -> Iterator[Lane]:
-    """The lanes of streams that may work now: of jobs that are not paused."""
-    return lanes_of_any([stream for stream in streams if stream.job_enabled])
+def active_run_groups(streams: Sequence[StreamRow]) -> Iterator[RunGroup]:
+    """The active_run_groups of streams that may work now: of jobs that are not paused."""
+    return all_run_groups([stream for stream in streams if stream.job_enabled])
 
 
-def lanes_of_any(streams: Sequence[StreamRow]) -> Iterator[Lane]:
-    """Every lane, paused or not: ``chain_sync__{job}`` for a job's main grid, one more per stream off it."""
+def all_run_groups(streams: Sequence[StreamRow]) -> Iterator[RunGroup]:
+    """Every group, paused or not: ``chain_sync__{job}`` for a job's main grid, one more per stream off it."""
     enabled = sorted((s for s in streams if s.enabled), key=lambda s: (s.job_name, s.dataset_key))
     for job_name, group in groupby(enabled, key=lambda stream: stream.job_name):
         members = {stream.dataset_key: stream for stream in group}
         main, *others = sharing({key: stream.chunk_size for key, stream in members.items()})
         on_grid = tuple(members[key] for key in main)
-        yield Lane(f"chain_sync__{job_name}", partitions_name(on_grid[0]), on_grid)
+        yield RunGroup(f"chain_sync__{job_name}", partitions_name(on_grid[0]), on_grid)
         for (key,) in others:
-            yield Lane(f"chain_sync__{job_name}__{key}", partitions_name(members[key]), (members[key],))
+            yield RunGroup(f"chain_sync__{job_name}__{key}", partitions_name(members[key]), (members[key],))
 
 
 def sharing(chunk_sizes: Mapping[str, int]) -> list[tuple[str, ...]]:
-    """Which streams of one job share a lane, by dataset key: those on its main grid, then each other one alone."""
+    """Which streams of one job share a group, by dataset key: those on its main grid, then each other one alone."""
     sizes = dict(sorted(chunk_sizes.items()))
     main = Counter(sizes.values()).most_common(1)[0][0]
     return [

@@ -30,7 +30,7 @@ class VisibleDataset:
     """``(name, type)`` pairs of the newest visible version; None while nothing is committed."""
 
 
-class Reading:
+class Catalog:
     """Reads of the registry that never block writers."""
 
     def __init__(self, database: Database, org_id: UUID = DEFAULT_ORG) -> None:

@@ -18,7 +18,7 @@ _FORGIVEN = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class EndpointScore:
     """One endpoint that lied at least once."""
 
     endpoint: str
@@ -29,7 +29,7 @@ class Standing:
     reason: str
 
 
-class Standings:
+class EndpointScores:
     """Puts the endpoints of a pool in the order they deserve. Thread-safe."""
 
     def __init__(self, database: Database) -> None:
@@ -50,7 +50,7 @@ class Standings:
 
         return sorted(pool.endpoints, key=weight)
 
-    def lied(self, endpoint: Endpoint, reason: str) -> None:
+    def record_lie(self, endpoint: Endpoint, reason: str) -> None:
         """Put one lie on record."""
         with self._database.transaction() as session:
             session.run(
@@ -64,12 +64,12 @@ class Standings:
         with self._lock:
             self._read_at = float("-inf")
 
-    def all(self) -> list[Standing]:
+    def all(self) -> list[EndpointScore]:
         """Every endpoint that lied, by name."""
         with self._database.snapshot() as session:
             rows = session.all("standings", half_life_seconds=HALF_LIFE_SECONDS)
         return [
-            Standing(row["name"], row["lies"], round(row["score"], 3), row["lied_seconds"], row["reason"])
+            EndpointScore(row["name"], row["lies"], round(row["score"], 3), row["lied_seconds"], row["reason"])
             for row in rows
         ]
 

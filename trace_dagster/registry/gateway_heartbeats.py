@@ -8,10 +8,12 @@ from uuid import UUID
 from trace_dagster.registry.connection import Database
 
 
-def beat_gateway(database: Database, gateway: UUID, fingerprints: Collection[str]) -> dict[str, int]:
+def record_gateway_heartbeat(database: Database, gateway: UUID, fingerprints: Collection[str]) -> dict[str, int]:
     """Say that a gateway asks these endpoints; how many gateways do, itself included. Raises Unavailable."""
     with database.transaction() as session:
-        session.many("beat_gateway", [{"gateway": gateway, "fingerprint": each} for each in sorted(fingerprints)])
+        session.many(
+            "record_gateway_heartbeat", [{"gateway": gateway, "fingerprint": each} for each in sorted(fingerprints)]
+        )
         rows = session.all("gateways_asking", fingerprints=list(fingerprints))
     return {str(row["fingerprint"]): int(row["gateways"]) for row in rows}
 

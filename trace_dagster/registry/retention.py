@@ -45,7 +45,7 @@ class FolderLock:
         self.retired_manifests = {row["manifest_key"] for row in session.all("retired_manifests", **values)}
 
 
-class Sweeping:
+class Retention:
     """Fencing, retiring and pruning."""
 
     def __init__(self, database: Database) -> None:

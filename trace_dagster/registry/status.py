@@ -97,7 +97,7 @@ def failed_ranges(database: Database, jobs: Jobs, name: str, *, limit: int = 5) 
 
 
 @dataclass(frozen=True, slots=True)
-class Coverage:
+class StreamCoverage:
     """How much of a stream's plan is committed, and what nobody works on."""
 
     stream: StreamRow
@@ -129,24 +129,24 @@ class Coverage:
         return [self.passed, tenth, self.planned_blocks if tenth == 10 else 0, [gap.key for gap in self.gaps[:10]]]
 
 
-def coverages(database: Database, jobs: Jobs) -> list[Coverage]:
+def stream_coverages(database: Database, jobs: Jobs) -> list[StreamCoverage]:
     """The coverage of every enabled stream that has a plan."""
     return [_coverage(database, stream) for stream in jobs.streams() if stream.enabled and stream.eligible_end]
 
 
-def coverage_of(database: Database, jobs: Jobs, dataset: UUID) -> Coverage:
+def coverage_of(database: Database, jobs: Jobs, dataset: UUID) -> StreamCoverage:
     """The coverage of one stream."""
     return next(_coverage(database, stream) for stream in jobs.streams() if stream.dataset_uuid == dataset)
 
 
-def _coverage(database: Database, stream: StreamRow) -> Coverage:
+def _coverage(database: Database, stream: StreamRow) -> StreamCoverage:
     with database.snapshot() as session:
         committed = _covered(session, stream.dataset_uuid)
         working = session.all("working_ranges", dataset_uuid=stream.dataset_uuid)
         failed = session.all("failed_ranges", dataset_uuid=stream.dataset_uuid, limit=100)
     under_way = [BlockRange(row["range_start"], row["range_end"]) for row in working]
     planned = BlockRange(stream.from_block, stream.next_block) if stream.next_block > stream.from_block else None
-    return Coverage(
+    return StreamCoverage(
         stream,
         committed_blocks=sum(len(block_range) for block_range in committed),
         planned_blocks=len(planned) if planned else 0,

@@ -1,4 +1,4 @@
-"""Reading a block range from stored Parquet."""
+"""Catalog a block range from stored Parquet."""
 
 from __future__ import annotations
 
