@@ -229,7 +229,7 @@ class Runtime:
         from trace_dagster.ingest.fork_resolution import ForkResolver
         from trace_dagster.ingest.ingester import ChainAccess
 
-        resolver = ForkResolver(self.forks, self._pool_named, self.endpoint_scores.lied)
+        resolver = ForkResolver(self.forks, self._pool_named, self.endpoint_scores.record_lie)
         return ChainAccess(
             evidence=self.evidence,
             resolve=resolver.resolve,

@@ -1,4 +1,4 @@
-"""Turning a job's symbolic bounds into block numbers, once, against what its chain calls final."""
+"""Resolve a job's symbolic bounds to block numbers, a single time, against the chain's finalized block."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from trace_dagster.registry.jobs import Bounds
 
 
 def is_symbolic(job: ChainSync) -> bool:
-    """Whether any bound is written as ``latest-N`` or ``finalized``."""
+    """Return whether a bound is written as ``latest-N`` or ``finalized``."""
     return isinstance(job.mode.from_block, str) or (
         isinstance(job.mode, FixedTarget) and isinstance(job.mode.to_block, str)
     )
 
 
 def resolve(job: ChainSync, finalized: Callable[[], int]) -> Bounds:
-    """The job's bounds as numbers; ``finalized`` is asked only when a bound needs it.
+    """Return the job's bounds as numbers; ``finalized`` is called only if a bound needs it.
 
-    Raises InvalidInput when nothing is left between them.
+    Raise InvalidInput if no block is left between them.
     """
     head_end = finalized() + 1 if is_symbolic(job) else 0
     start = job.mode.from_block

@@ -1,7 +1,8 @@
-"""Wake-ups to runs: messages say that there is work, the registry says which, a batch is one run's share.
+"""Turn wake-ups into runs: a message says that a task is due, the registry says which tasks are, a batch is one run's
+part.
 
-Nothing here is lost when a message is: a task that nobody picked up is woken again. Nothing is done
-twice when a message comes twice: a task is in one open batch at most.
+A lost message loses nothing, because a task that no run picked up is woken again. A repeated message changes nothing,
+because a task is in at most one open batch.
 """
 
 from __future__ import annotations
@@ -22,50 +23,51 @@ from trace_dagster.registry.wake import wake
 from trace_dagster.wakeups.driver import MAX_DELIVERIES, Delivery, QueueDriver, decode
 
 BATCH_TAG = "trace/batch"
-"""Marks the runs that came from a batch, with its id."""
+"""Tag of the runs that come from a batch; its value is the batch's id."""
 
 RANGES_PER_RUN = 256
-"""While nothing tells how long a range of a group takes."""
+"""Ranges of a run as long as the time for a range of the group is not known."""
 
 MOST_RANGES_PER_RUN = 1000
-"""A start costs as much as a hundred tiny ranges, so runs are long; of a backfill too."""
+"""Most ranges of a run, also of a backfill. A start costs as much as a hundred tiny ranges, so runs are long."""
 
 LEAST_RANGES_PER_RUN = 32
 RUN_SECONDS = 600.0
-"""What a run should take: other jobs wait for its slot."""
+"""Time that a run should take. Other jobs wait for its slot."""
 
 SKIPPED_AT_ONCE = 64
-"""Ranges between two due ones that one run rather skips than two runs start: a start costs as much as a hundred."""
+"""Largest number of ranges between two due ones that one run skips. A second run's start costs as much as a hundred."""
 
 TASKS_PER_TICK = 4096
 BATCHES_PER_TICK = 4
 MESSAGES_PER_TICK = 4096
 VISIBILITY_SECONDS = 60.0
-"""A message comes back after this long unless its run exists by then; a run takes seconds to exist."""
+"""A message comes back after this time unless its run exists by then. A run needs seconds to exist."""
 
 NOT_YET_SECONDS = 3.0
-"""How long a wake-up waits that cannot be followed yet, a new job's until the code location is loaded again; then twice
-as long each time."""
+"""First delay of a wake-up that cannot be followed yet, such as a new job's before the code location is
+reloaded. Each further delay is twice as long.
+"""
 
 LAUNCH_GRACE_SECONDS = 30.0
-"""A batch without a run after this long will not get one: its ranges go into another."""
+"""A batch without a run after this time gets none: its ranges go into another batch."""
 
 FRUITLESS_SECONDS = 30.0
-"""How long ranges wait after a run that began none of them."""
+"""How long ranges wait after a run that started none of them."""
 
 Register = Callable[[RunGroup, Sequence[str]], Mapping[str, int]]
-"""Makes partition keys known to Dagster and returns the position of each in its order."""
+"""Adds partition keys to Dagster and returns the position of each in Dagster's order."""
 
 LoadedNames = tuple[str, str]
-"""Names of a stream's Dagster job and of its partitions."""
+"""Names of a stream's Dagster job and of its partitions definition."""
 
 RunStates = Callable[[Sequence[UUID]], Mapping[UUID, bool]]
-"""For the batches that have a run: whether it is over."""
+"""Returns for each batch that has a run whether the run is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunBatch:
-    """Ranges for one run; ``keys`` are partition keys, neighbours in the order of their group."""
+    """Ranges for one run; ``keys`` are partition keys, close to each other in the order of their group."""
 
     batch_id: UUID
     group: RunGroup
@@ -74,7 +76,7 @@ class RunBatch:
 
 
 class Dispatcher:
-    """Turns wake-ups into batches. Any number may tick at once, one of them cuts."""
+    """Turns wake-ups into batches. Any number of processes may call tick() at once; one of them cuts."""
 
     def __init__(
         self, database: Database, jobs: Jobs, queue: QueueDriver, *, ranges_per_run: int | None = None
@@ -85,9 +87,10 @@ class Dispatcher:
         self._ranges_per_run = ranges_per_run
 
     def tick(self, register: Register, run_states: RunStates, loaded: Mapping[UUID, LoadedNames]) -> list[RunBatch]:
-        """Settle what was launched, receive wake-ups, and cut batches for the active_run_groups they point at.
+        """Settle earlier batches, receive wake-ups, and return new batches for the run groups that the wake-ups point
+        to.
 
-        ``loaded`` holds the streams that Dagster knows as they are now; wake-ups of others come back later.
+        ``loaded`` holds the streams that Dagster has loaded as they are now; wake-ups of other streams come back later.
         """
         self._settle(run_states)
         deliveries = self._queue.receive(MESSAGES_PER_TICK, visibility_seconds=VISIBILITY_SECONDS)
@@ -112,7 +115,7 @@ class Dispatcher:
                 group = ready[row["dataset_uuid"]]
                 wanted[group.name] = group
         batches = [batch for group in wanted.values() for batch in self._cut(group, register, known)]
-        # a true wake-up is not buried when nobody could follow it in time: its task is woken again
+        # a wake-up that could not be followed in time is not made dead: its task is woken again
         worn = [receipt for receipt in later if turns[receipt] >= MAX_DELIVERIES]
         self._queue.ack([*done, *worn])
         for turn, receipts in _by(turns, {*poison, *later}.difference(worn)):
@@ -120,7 +123,7 @@ class Dispatcher:
         return batches
 
     def _settle(self, run_states: RunStates) -> None:
-        """Acknowledge the wake-ups of batches whose run exists; close those whose run is over or never came."""
+        """Acknowledge the wake-ups of batches whose run exists; close batches whose run is over or never came."""
         with self._database.transaction() as session:
             rows = session.all("open_batches", grace_seconds=LAUNCH_GRACE_SECONDS)
         over = run_states([row["batch_id"] for row in rows]) if rows else {}
@@ -129,7 +132,7 @@ class Dispatcher:
             if batch in over and not row["launched"]:
                 self._queue.ack(row["receipts"])
                 self._launched(batch)
-            if over.get(batch, row["overdue"]):  # without a run: it never came, or someone deleted it
+            if over.get(batch, row["overdue"]):  # no run: it never came, or a user deleted it
                 self._close(batch, ran=batch in over)
 
     def _launched(self, batch: UUID) -> None:
@@ -137,9 +140,9 @@ class Dispatcher:
             session.run("launch_batch", batch_id=batch)
 
     def _close(self, batch: UUID, *, ran: bool) -> None:
-        """What the run did not get to is woken at once, what it held when its lease is over.
+        """Wake the tasks that the run did not reach now, and those that it held when their lease is over.
 
-        When it got to nothing at all, something else than its ranges is wrong: then they wait a little.
+        If the run reached none of its tasks, its cause lies elsewhere, so all of them wait a little.
         """
         with self._database.transaction() as session:
             if ran:
@@ -163,7 +166,7 @@ class Dispatcher:
 
 
 def loaded_names(streams: Sequence[StreamRow]) -> dict[UUID, LoadedNames]:
-    """How definitions made of these streams know each of them."""
+    """Return the names under which definitions made from these streams hold each of them."""
     return {
         stream.dataset_uuid: (group.name, group.partitions_name)
         for group in all_run_groups(streams)
@@ -172,7 +175,7 @@ def loaded_names(streams: Sequence[StreamRow]) -> dict[UUID, LoadedNames]:
 
 
 def _ready(streams: Sequence[StreamRow], loaded: Mapping[UUID, LoadedNames]) -> Iterator[RunGroup]:
-    """Lanes that may work now, with those of their streams that Dagster knows as they are."""
+    """Yield the run groups that may work now, with those of their streams that Dagster has loaded as they are."""
     for group in active_run_groups(streams):
         known = tuple(s for s in group.streams if loaded.get(s.dataset_uuid) == (group.name, group.partitions_name))
         if known:
@@ -180,13 +183,15 @@ def _ready(streams: Sequence[StreamRow], loaded: Mapping[UUID, LoadedNames]) -> 
 
 
 def _by(turns: Mapping[str, int], receipts: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Receipts by how often their message was delivered."""
+    """Group receipts by how often their message was delivered."""
     ordered = sorted(receipts, key=lambda receipt: turns[receipt])
     return ((turn, list(same)) for turn, same in groupby(ordered, key=lambda receipt: turns[receipt]))
 
 
 def _decoded(deliveries: Iterable[Delivery]) -> tuple[dict[UUID, list[str]], list[str]]:
-    """Receipts by task, and the receipts of messages that are no wake-up at all: those wear out and are buried."""
+    """Return receipts by task, and the receipts of messages that are not wake-ups: those are delivered until
+    they are dead.
+    """
     known: dict[UUID, list[str]] = defaultdict(list)
     poison = []
     for delivery in deliveries:
@@ -198,13 +203,13 @@ def _decoded(deliveries: Iterable[Delivery]) -> tuple[dict[UUID, list[str]], lis
 
 
 def ranges_per_run(group: RunGroup, session: Session) -> int:
-    """As many ranges as the group's slowest stream commits in RUN_SECONDS, by its recent commits."""
+    """Return as many ranges as the group's slowest stream commits in RUN_SECONDS, by its recent commits."""
     rates = recent_rates(session, [stream.dataset_uuid for stream in group.streams])
     return ranges_at_rate(min(rates.values(), default=None), group.streams[0].chunk_size)
 
 
 def ranges_at_rate(blocks_per_second: float | None, chunk_size: int) -> int:
-    """As many as take RUN_SECONDS at this rate; RANGES_PER_RUN where no rate is known."""
+    """Return the number of ranges that take RUN_SECONDS at this rate; RANGES_PER_RUN if the rate is not known."""
     if blocks_per_second is None:
         return RANGES_PER_RUN
     ranges = int(RUN_SECONDS * blocks_per_second / chunk_size)
@@ -223,7 +228,9 @@ def _batches(
 
 
 def _windows(rows: list[Row], order: Mapping[str, int], most: int) -> Iterator[list[Row]]:
-    """Tasks over at most ``most`` ranges, near each other in ``order``: a run names first and last."""
+    """Yield tasks over at most ``most`` ranges that are close in ``order``, because a run names its first and
+    last range.
+    """
     window: list[Row] = []
     first = last = -1
     for row in sorted(rows, key=lambda row: order[_key(row)]):

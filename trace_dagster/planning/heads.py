@@ -1,4 +1,4 @@
-"""Head observation: what each rpc pool shows as the chain's latest and finalized block, and since when."""
+"""Observe heads: the latest and finalized block of each rpc pool, and since when it is that block."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from trace_dagster.registry.jobs import follow
 from trace_dagster.registry.streams import StreamRow
 
 FIXED_TARGET_POLL_SECONDS = 5.0
-"""How often a fixed target's pool is asked while blocks are missing; follow_head says its own interval."""
+"""Seconds between observations of a fixed target's pool while blocks are missing; follow_head has its own interval."""
 
 ReadHead = Callable[[StreamRow], tuple[int, int]]
-"""Asks a stream's pool for (latest, finalized) block numbers."""
+"""Returns (latest, finalized) block numbers of a stream's pool."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The chain as one pool last showed it; ages in seconds by the database's clock."""
+    """The chain as one pool last showed it. Ages are in seconds, by the database's clock."""
 
     latest: int
     finalized: int
     age_seconds: float
-    """Since the pool last answered."""
+    """Time since the pool last answered."""
     unchanged_seconds: float
-    """Since the finalized block last moved."""
+    """Time since the finalized block last moved."""
     error: str | None
-    """Why the pool did not answer when it was asked last, None when it did."""
+    """Reason why the pool did not answer last time; None if it answered."""
 
 
 class Heads:
-    """Observations of every pool that a stream with work left needs."""
+    """Observes every pool that a stream with work left needs."""
 
     def __init__(self, database: Database, read_head: ReadHead) -> None:
         self._database = database
         self._read_head = read_head
 
     def observe(self, streams: Iterable[StreamRow]) -> int:
-        """Ask the pools that are due, each once; one pool's error stops no other. Returns how many answered."""
+        """Observe the pools that are due; an error of one pool does not stop the others. Return how many answered."""
         wanted = sorted((s for s in streams if is_open(s)), key=_pool_key)
         answered = 0
         for _, group in groupby(wanted, key=_pool_key):
@@ -70,14 +70,14 @@ class Heads:
 
 
 def observed(row: Row | None) -> Head | None:
-    """The head in a row of ``observed_head``, or None while the pool never answered."""
+    """Return the head in a row of ``observed_head``, or None if the pool has never answered."""
     if row is None or row["latest"] is None:
         return None
     return Head(row["latest"], row["finalized"], row["age_seconds"], row["unchanged_seconds"], row["error"])
 
 
 def is_open(stream: StreamRow) -> bool:
-    """Whether ranges of this stream remain to be planned."""
+    """Return whether ranges of this stream remain to be planned."""
     if not (stream.enabled and stream.job_enabled) or stream.halted_reason:
         return False
     return stream.to_block is None or stream.next_block < stream.to_block or stream.blocked_reason is not None
@@ -89,7 +89,7 @@ def _observation(database: Database, stream: StreamRow) -> Row | None:
 
 
 def pool_of(stream: StreamRow) -> dict[str, object]:
-    """What a stream's observation is filed under."""
+    """Return the key of a stream's observation."""
     return {"org_id": stream.org_id, "chain_id": stream.chain_id, "rpc_pool": stream.rpc_pool}
 
 

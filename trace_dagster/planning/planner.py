@@ -1,7 +1,6 @@
-"""The planner: which ranges exist. Ledger row, wake-up and cursor of a stream change in one transaction.
+"""The planner inserts the tasks of ranges. Task, wake-up and cursor of a stream change in one transaction.
 
-Every tick is bounded and idempotent; any number of planners may tick at once, one of them works on a
-stream at a time.
+Every tick is bounded and idempotent. Any number of planners may run at once; one of them works on a stream at a time.
 """
 
 from __future__ import annotations
@@ -23,20 +22,22 @@ from trace_dagster.registry.streams import StreamRow, stream_row
 from trace_dagster.registry.wake import wake
 
 QUEUED_AHEAD_PER_STREAM = 2048
-"""Tasks planned before they can run: enough for full runs, little enough for a tick of a second."""
+"""Most tasks per stream that are planned ahead: enough for full runs, few enough for a tick of a second."""
 
 _log = logging.getLogger(__name__)
 
 
 class Planner:
-    """Fills the ledger up to the eligible end of every stream."""
+    """Inserts tasks up to the eligible end of every stream."""
 
     def __init__(self, database: Database, jobs: Jobs) -> None:
         self._database = database
         self._jobs = jobs
 
     def plan(self) -> int:
-        """Top up every enabled stream; one stream's error stops no other. Returns how many ranges are new."""
+        """Plan every enabled stream; an error of one stream does not stop the others. Return how many ranges
+        are new.
+        """
         return sum(self._plan_or_block(stream) for stream in self._jobs.streams() if is_open(stream))
 
     def _plan_or_block(self, stream: StreamRow) -> int:
@@ -44,7 +45,7 @@ class Planner:
             return self._plan_stream(stream.dataset_uuid)
         except TraceError as error:
             self._block(stream, error.message)
-        except Exception as error:  # a bug that one stream's values hit must not stop the others
+        except Exception as error:  # a bug that one stream's values trigger must not stop the other streams
             _log.exception("planning %s failed", stream.dataset_key)
             self._block(stream, f"planning failed with an unexpected {type(error).__name__}: see the log")
         return 0
@@ -55,7 +56,7 @@ class Planner:
             row = session.one("planned_stream", dataset_uuid=dataset)
             if not lock or not lock["locked"] or row is None:
                 return 0
-            stream = stream_row(row)  # read under the lock: an apply may have moved it since it was listed
+            stream = stream_row(row)  # read under the lock, because an apply may have moved it since it was listed
             seen = session.one("observed_head", **pool_of(stream))
             head = observed(seen)
             blocked = blocked_reason(stream, head, seen["error"] if seen else None)
@@ -79,7 +80,7 @@ class Planner:
 
 
 def eligible_end(stream: StreamRow, head: Head) -> int:
-    """The end of what may be planned: wanted, lagged, and final."""
+    """Return the end of the blocks that may be planned: wanted, lagged, and final."""
     following = follow(stream.job)
     if following is None:
         return min(stream.to_block or 0, head.finalized + 1)
@@ -87,12 +88,12 @@ def eligible_end(stream: StreamRow, head: Head) -> int:
 
 
 def followed_end(following: FollowHead, from_block: int, latest: int, finalized: int) -> int:
-    """How far a job that follows the head gets while the chain shows these two blocks."""
+    """Return how far a job that follows the head may go when the chain shows these two blocks."""
     return max(from_block, min(latest + 1 - following.tail_lag, finalized + 1))
 
 
 def blocked_reason(stream: StreamRow, head: Head | None, error: str | None) -> str | None:
-    """Why nothing may be planned now: the head is missing or, where it is followed, stale. Never a guess."""
+    """Return why no range may be planned now: the head is missing, or stale if the job follows it. Otherwise None."""
     if head is None:
         return error or f"rpc pool {stream.rpc_pool} has not shown its head yet"
     following = follow(stream.job)
@@ -106,7 +107,7 @@ def blocked_reason(stream: StreamRow, head: Head | None, error: str | None) -> s
 
 
 def waiting_reason(stream: StreamRow, head: Head, end: int) -> str | None:
-    """What a stream that could be planned still waits for."""
+    """Return what a stream waits for that could be planned, or None."""
     if stream.to_block is not None and end < stream.to_block:
         return f"waiting for block {stream.to_block - 1}: the chain is final up to block {head.finalized}"
     following = follow(stream.job)
@@ -116,7 +117,7 @@ def waiting_reason(stream: StreamRow, head: Head, end: int) -> str | None:
 
 
 def _top_up(session: Session, stream: StreamRow, end: int) -> tuple[int, int]:
-    """Insert tasks from the cursor on, as far as the look-ahead allows; returns how many and the new cursor."""
+    """Insert tasks from the cursor on, as far as the look-ahead allows; return how many, and the new cursor."""
     queued = session.one("queued_count", dataset_uuid=stream.dataset_uuid)
     room = QUEUED_AHEAD_PER_STREAM - int(queued["queued"] if queued else 0)
     if stream.next_block >= end or room <= 0:
@@ -158,7 +159,7 @@ def _plannable(stream: StreamRow, wanted: BlockRange, taken: Iterable[BlockRange
 
 
 def _full_end(stream: StreamRow, end: int) -> int:
-    """Where full cells end: a cell cut short by the tip waits until it is full."""
+    """Return where the last full cell ends: a cell that the tip cuts short waits until it is full."""
     if stream.to_block is not None and end >= stream.to_block:
         return end
     return max(stream.next_block, end // stream.chunk_size * stream.chunk_size)

@@ -1,4 +1,4 @@
-"""Lanes: which streams can share a Dagster run. One group is one job over one grid of ranges."""
+"""Run groups: the streams that can share a Dagster run. One group is one job on one grid of ranges."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class RunGroup:
 
 
 def partitions_name(stream: StreamRow) -> str:
-    """The partitions definition a stream shares with all streams of its job on the same grid."""
+    """Return the name of the partitions definition that a stream shares with its job's streams on the same grid."""
     return f"{stream.job_name}__{stream.chunk_size}"
 
 
 def active_run_groups(streams: Sequence[StreamRow]) -> Iterator[RunGroup]:
-    """The active_run_groups of streams that may work now: of jobs that are not paused."""
+    """Yield the run groups of jobs that are not paused."""
     return all_run_groups([stream for stream in streams if stream.job_enabled])
 
 
 def all_run_groups(streams: Sequence[StreamRow]) -> Iterator[RunGroup]:
-    """Every group, paused or not: ``chain_sync__{job}`` for a job's main grid, one more per stream off it."""
+    """Yield every run group: ``chain_sync__{job}`` for a job's main grid, and one for each stream off that grid."""
     enabled = sorted((s for s in streams if s.enabled), key=lambda s: (s.job_name, s.dataset_key))
     for job_name, group in groupby(enabled, key=lambda stream: stream.job_name):
         members = {stream.dataset_key: stream for stream in group}
@@ -42,7 +42,7 @@ def all_run_groups(streams: Sequence[StreamRow]) -> Iterator[RunGroup]:
 
 
 def sharing(chunk_sizes: Mapping[str, int]) -> list[tuple[str, ...]]:
-    """Which streams of one job share a group, by dataset key: those on its main grid, then each other one alone."""
+    """Group the streams of one job, by dataset key: those on its main grid, then each other stream alone."""
     sizes = dict(sorted(chunk_sizes.items()))
     main = Counter(sizes.values()).most_common(1)[0][0]
     return [

@@ -1,4 +1,4 @@
-"""What readers see: datasets, files and coverage, each from one snapshot of the registry."""
+"""What readers may see: datasets, files and committed ranges, each from one snapshot of the registry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EVERYTHING = BlockRange(0, MAX_BLOCK)
 
 @dataclass(frozen=True, slots=True)
 class VisibleDataset:
-    """One dataset and the sums over its visible rows."""
+    """One dataset, and the sums over its visible rows."""
 
     dataset_uuid: UUID
     chain_id: int
@@ -25,25 +25,27 @@ class VisibleDataset:
     rows: int
     bytes: int
     columns: tuple[str, ...] | None
-    """What a stream stores; None for a derived dataset."""
+    """Columns that a stream stores; None for a derived dataset."""
     schema: tuple[tuple[str, str], ...] | None
-    """``(name, type)`` pairs of the newest visible version; None while nothing is committed."""
+    """``(name, type)`` pairs of the newest visible version; None if nothing is committed."""
 
 
 class Catalog:
-    """Reads of the registry that never block writers."""
+    """Reads the registry without blocking writers."""
 
     def __init__(self, database: Database, org_id: UUID = DEFAULT_ORG) -> None:
         self._database = database
         self._org_id = org_id
 
     def datasets(self) -> list[VisibleDataset]:
-        """Everything that can be queried, as of one moment; costs the same however much is committed."""
+        """Return every dataset that can be queried, as of one moment. The cost does not depend on how much is
+        committed.
+        """
         with self._database.snapshot() as session:
             return self._datasets(session)
 
     def lake(self) -> list[tuple[VisibleDataset, tuple[str, ...]]]:
-        """Every dataset with the object keys of all its visible rows, in block order, as of one moment."""
+        """Return every dataset with the object keys of its visible rows, in block order, as of one moment."""
         with self._database.snapshot() as session:
             return [
                 (found, tuple(row["file_key"] for row in _files(session, found.dataset_uuid, EVERYTHING)))
@@ -51,13 +53,13 @@ class Catalog:
             ]
 
     def files(self, dataset_uuid: UUID, block_range: BlockRange) -> list[tuple[BlockRange, str]]:
-        """``(range, object key)`` of every visible file that touches ``block_range``, in block order."""
+        """Return ``(block range, object key)`` of every visible file that touches ``block_range``, in block order."""
         with self._database.snapshot() as session:
             rows = _files(session, dataset_uuid, block_range)
         return [(BlockRange(row["range_start"], row["range_end"]), row["file_key"]) for row in rows]
 
     def coverage(self, dataset_uuid: UUID) -> list[BlockRange]:
-        """The committed blocks of a dataset as few ranges as possible."""
+        """Return the committed blocks of a dataset as few ranges as possible."""
         with self._database.snapshot() as session:
             rows = session.all("covered_ranges", dataset_uuid=dataset_uuid)
         return [BlockRange(row["range_start"], row["range_end"]) for row in rows]

@@ -1,4 +1,4 @@
-"""Connections to the registry and the one place where psycopg's errors become ours."""
+"""Connections to the registry, and the one place that maps psycopg's errors to the package's own."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from trace_dagster.registry.queries import query
 Row = dict[str, Any]
 
 RESTED_SECONDS = 1.0
-"""A connection that was not used for so long is asked whether it still lives; in steady work none is."""
+"""A connection that was idle for this long is tested before use. In steady work none is."""
 
 
 class Connection(psycopg.Connection[Row]):
-    """Knows when it was used last, on this process's monotonic clock."""
+    """A connection that knows when it was last used, by this process's monotonic clock."""
 
     used_at = 0.0
 
 
 class Database:
-    """A pool of connections to one registry database. Thread-safe; close it when done."""
+    """A pool of connections to one registry database. Thread-safe. Close it when done."""
 
     def __init__(self, dsn: str, *, max_connections: int = 8, connect_timeout_seconds: float = 10.0) -> None:
         self._pool: ConnectionPool[Connection] = ConnectionPool(
@@ -63,7 +63,7 @@ class Database:
 
     @contextmanager
     def snapshot(self) -> Iterator[Session]:
-        """A read-only REPEATABLE READ transaction: everything read in it is of one moment."""
+        """Yield a session in a read-only REPEATABLE READ transaction: everything that it reads is of one moment."""
         with self.transaction() as session:
             session.execute_raw("set transaction isolation level repeatable read, read only")
             yield session
@@ -75,25 +75,25 @@ def _check(connection: Connection) -> None:
 
 
 class Session:
-    """Named statements inside one transaction."""
+    """Runs named statements inside one transaction."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
     def run(self, name: str, /, **values: object) -> int:
-        """Execute and return the number of rows affected."""
+        """Execute a statement; return the number of rows affected."""
         return self.connection.execute(query(name), values).rowcount
 
     def one(self, name: str, /, **values: object) -> Row | None:
-        """The first row, or None."""
+        """Return the first row, or None."""
         return self.connection.execute(query(name), values).fetchone()
 
     def all(self, name: str, /, **values: object) -> list[Row]:
-        """Every row."""
+        """Return every row."""
         return self.connection.execute(query(name), values).fetchall()
 
     def many(self, name: str, rows: list[Row]) -> None:
-        """Execute once per row, pipelined where there are several."""
+        """Execute a statement once per row, pipelined if there are several."""
         if len(rows) == 1:
             self.run(name, **rows[0])
             return
@@ -101,7 +101,7 @@ class Session:
             cursor.executemany(query(name), rows)
 
     def execute_raw(self, statement: str) -> None:
-        """For transaction settings only; everything else is a named query."""
+        """Execute a transaction setting; every other statement is named."""
         self.connection.execute(statement)
 
 
@@ -109,13 +109,13 @@ MAX_TEXT = 2000
 
 
 def storable(text: str) -> str:
-    """A text from outside as Postgres takes it: no NUL, not endless."""
+    """Return a text from outside in a form that Postgres stores: without NUL, and cut if it is long."""
     return text.replace("\x00", "").encode(errors="replace").decode()[:MAX_TEXT]
 
 
 @contextmanager
 def mapped_errors() -> Iterator[None]:
-    """Turn psycopg's errors into ours; texts that could hold a password are left out."""
+    """Map psycopg's errors to the package's own; texts that could hold a password are left out."""
     try:
         yield
     except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:

@@ -1,4 +1,6 @@
-"""How often each rpc endpoint lied: shared by all processes, so that one process's finding serves the others."""
+"""Scores of rpc endpoints, by how often each lied. All processes share them, so one process's finding helps the
+others.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from trace_dagster.registry.connection import Database, storable
 from trace_dagster.rpc.pools import Endpoint, RpcPool
 
 HALF_LIFE_SECONDS = 600.0
-"""A lie counts half after this long: a node that was repaired is asked first again."""
+"""A lie counts half after this time, so that a repaired node is used first again."""
 
 FRESH_SECONDS = 5.0
 _FORGIVEN = 0.25
@@ -19,18 +21,18 @@ _FORGIVEN = 0.25
 
 @dataclass(frozen=True, slots=True)
 class EndpointScore:
-    """One endpoint that lied at least once."""
+    """The score of one endpoint that lied at least once."""
 
     endpoint: str
     lies: int
     score: float
-    """Lies with their age taken into account; above 0.25 it is asked last."""
+    """Number of lies, each weighed by its age. An endpoint above 0.25 is used last."""
     last_lie_seconds: float
     reason: str
 
 
 class EndpointScores:
-    """Puts the endpoints of a pool in the order they deserve. Thread-safe."""
+    """Orders the endpoints of a pool by their scores. Thread-safe."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -39,7 +41,9 @@ class EndpointScores:
         self._read_at = float("-inf")
 
     def best_first(self, pool: RpcPool, among: Callable[[Endpoint], int] = lambda endpoint: 0) -> list[Endpoint]:
-        """Those that lied lately last, the worst one at the end; ``among`` orders those that are equally good."""
+        """Return the pool's endpoints; those that lied lately come last, the worst at the end. ``among`` orders
+        equal ones.
+        """
         if len(pool.urls) == 1:
             return list(pool.endpoints)
         scores = self._current()
@@ -51,7 +55,7 @@ class EndpointScores:
         return sorted(pool.endpoints, key=weight)
 
     def record_lie(self, endpoint: Endpoint, reason: str) -> None:
-        """Put one lie on record."""
+        """Record one lie of an endpoint."""
         with self._database.transaction() as session:
             session.run(
                 "lie",
@@ -65,7 +69,7 @@ class EndpointScores:
             self._read_at = float("-inf")
 
     def all(self) -> list[EndpointScore]:
-        """Every endpoint that lied, by name."""
+        """Return the score of every endpoint that lied, by name."""
         with self._database.snapshot() as session:
             rows = session.all("standings", half_life_seconds=HALF_LIFE_SECONDS)
         return [

@@ -1,4 +1,4 @@
-"""Which fork each committed version lies on: conflicts at block boundaries, and taking back what lost."""
+"""Forks between committed ranges: conflicts at block boundaries, and invalidation of the versions that lost."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from trace_dagster.registry.wake import wake
 def require_one_chain(
     session: Session, *, dataset_uuid: UUID, chain_id: int, block_range: BlockRange, first: bytes, last: bytes
 ) -> None:
-    """Raises ForkConflict when a visible neighbour shows another hash at a boundary that this range shares with it.
+    """Raise ForkConflict if a visible neighbour has another hash at a boundary that this range shares with it.
 
-    Holds a lock on both boundaries until the transaction ends: two neighbours cannot both pass unseen.
+    Both boundaries are locked until the transaction ends, so that two neighbours cannot pass at the same time.
     """
     borders = {"range_start": block_range.start, "range_end": block_range.end}
     session.run("lock_borders", chain_id=chain_id, **borders)
@@ -45,18 +45,20 @@ def _conflict(found: list[Row]) -> ForkConflict:
 
 
 class Forks:
-    """Takes committed versions back, or has them compared with the chain again."""
+    """Invalidates committed versions, or has them compared with the chain again."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def invalidate(self, versions: Iterable[UUID], reason: str) -> int:
-        """Hide versions and plan their ranges anew, also where a refresh had failed; returns how many were hidden."""
+        """Hide versions and plan their ranges again, even if a refresh of them failed; return how many were hidden."""
         count = 0
         for version in versions:
             with self._database.transaction() as session:
                 for task in session.all("tasks_of_versions", versions=[version]):
-                    session.one("lock_task", task_id=task["task_id"])  # task before version, as a commit does
+                    session.one(
+                        "lock_task", task_id=task["task_id"]
+                    )  # lock the task before the version, as a commit does
                     if not session.run("hide_version", dataset_version=version):
                         continue
                     count += 1
@@ -65,12 +67,14 @@ class Forks:
         return count
 
     def pools_of(self, versions: Iterable[UUID]) -> list[str]:
-        """The rpc pools that versions are fetched from."""
+        """Return the names of the rpc pools that versions are fetched from."""
         with self._database.snapshot() as session:
             return sorted({row["rpc_pool"] for row in session.all("pools_of_versions", versions=list(versions))})
 
     def compare_again(self, versions: Iterable[UUID], reason: str) -> int:
-        """Fetch the ranges of versions again, which stay visible meanwhile; returns how many are queued."""
+        """Queue the ranges of versions to be fetched again; they stay visible until then. Return how many are
+        queued.
+        """
         with self._database.transaction() as session:
             rows = session.all("tasks_of_versions", versions=list(versions))
             return sum(_requeue(session, row["task_id"], reason, ("committed",)) for row in rows)

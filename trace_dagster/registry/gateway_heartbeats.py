@@ -1,4 +1,4 @@
-"""Which gateways ask which endpoints now, so that they share one budget."""
+"""Heartbeats of gateways: which gateways ask which endpoints now, so that they share one budget."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from trace_dagster.registry.connection import Database
 
 
 def record_gateway_heartbeat(database: Database, gateway: UUID, fingerprints: Collection[str]) -> dict[str, int]:
-    """Say that a gateway asks these endpoints; how many gateways do, itself included. Raises Unavailable."""
+    """Record that a gateway asks these endpoints; return how many gateways ask each, itself included.
+
+    Raise Unavailable if Postgres does not answer.
+    """
     with database.transaction() as session:
         session.many(
             "record_gateway_heartbeat", [{"gateway": gateway, "fingerprint": each} for each in sorted(fingerprints)]
@@ -19,7 +22,7 @@ def record_gateway_heartbeat(database: Database, gateway: UUID, fingerprints: Co
 
 
 def forget_gateway(database: Database, gateway: UUID) -> None:
-    """It ended by itself, and what others left behind long ago goes with it."""
+    """Remove a gateway that ended, and gateways that fell silent long ago."""
     with database.transaction() as session:
         session.run("forget_gateway", gateway=gateway)
         session.run("delete_old_gateways")

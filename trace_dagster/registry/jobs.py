@@ -1,4 +1,4 @@
-"""Jobs and streams: applying a chain_sync, and reading back what was applied."""
+"""Jobs and streams: apply a chain_sync, and read back what was applied."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from trace_dagster.registry.streams import StreamRow, stream_row
 from trace_dagster.registry.wake import wake
 
 WOKEN_ON_RESUME = 4096
-"""Wake-ups written at once when a job goes on; what is beyond them is woken by the reconciliation."""
+"""Wake-ups that a resume writes at once. The reconciliation wakes the other tasks."""
 
 ENGINE_VERSION = "0.3.2"
-"""The Cryo whose rows the config hash names; its minor version changes rows, its patch level does not."""
+"""The Cryo version in the config hash. A minor version may change rows, a patch level does not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """A job's span with every symbolic bound resolved; ``to_block`` is None when following the head."""
+    """A job's span with symbolic bounds resolved; ``to_block`` is None if the job follows the head."""
 
     from_block: int
     to_block: int | None
@@ -32,7 +32,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an apply did."""
+    """The result of an apply."""
 
     job_id: UUID
     name: str
@@ -42,14 +42,14 @@ class Applied:
 
 
 class Jobs:
-    """Apply and read jobs of one organisation."""
+    """Applies and reads the jobs of one organisation."""
 
     def __init__(self, database: Database, org_id: UUID = DEFAULT_ORG) -> None:
         self._database = database
         self._org_id = org_id
 
     def resolved(self, job: ChainSync) -> Bounds | None:
-        """The bounds this job was applied with before; None when it never was, or asks for others now."""
+        """Return the bounds that this job was applied with before; None if it never was, or its mode has changed."""
         with self._database.transaction() as session:
             row = session.one("job_by_name", org_id=self._org_id, name=job.name)
         if row is None or row["spec"]["chain_sync"]["mode"] != job.mode.model_dump(mode="json"):
@@ -57,9 +57,9 @@ class Jobs:
         return Bounds(**row["spec"]["bounds"])
 
     def apply(self, job: ChainSync, bounds: Bounds) -> Applied:
-        """Register a job in one transaction; applying the same file again changes nothing.
+        """Register a job in one transaction. Applying the same file again changes nothing.
 
-        Raises InvalidInput for a change that would mix rows of two meanings under one name.
+        Raise InvalidInput for a change that would mix rows of two meanings under one name.
         """
         identity = job_id(self._org_id, job.name)
         with self._database.transaction() as session:
@@ -87,7 +87,7 @@ class Jobs:
         return Applied(identity, job.name, before is None, list(job.streams), disabled)
 
     def check(self, job: ChainSync) -> None:
-        """Raises InvalidInput where :meth:`apply` would; changes nothing."""
+        """Raise InvalidInput if :meth:`apply` would. Change nothing."""
         identity = job_id(self._org_id, job.name)
         with self._database.snapshot() as session:
             _refuse_another_chain(session.one("job_by_name", org_id=self._org_id, name=job.name), job)
@@ -97,7 +97,7 @@ class Jobs:
                 _refuse_changes(owner, identity, job, key, stream)
 
     def set_enabled(self, name: str, enabled: bool) -> bool:
-        """Pause or resume a job; returns whether that changed anything. Raises InvalidInput for an unknown one."""
+        """Pause or resume a job; return whether that changed anything. Raise InvalidInput if the job is unknown."""
         self.find(name)
         with self._database.transaction() as session:
             job = job_id(self._org_id, name)
@@ -110,18 +110,18 @@ class Jobs:
         return bool(changed)
 
     def plan_again(self, dataset: UUID) -> None:
-        """Have the planner look at a stream's whole span once more: what the ledger lacks is planned."""
+        """Have the planner look at a stream's whole span again and plan the ranges that have no task."""
         with self._database.transaction() as session:
             session.run("lock_plan", dataset_uuid=dataset)
             session.run("rewind_stream", dataset_uuid=dataset)
 
     def halt(self, dataset: UUID, reason: str) -> None:
-        """Stop one stream until its job is resumed by hand."""
+        """Stop one stream until its job is resumed."""
         with self._database.transaction() as session:
             session.run("halt_stream", dataset_uuid=dataset, reason=storable(reason))
 
     def find(self, wanted: str) -> UUID:
-        """The id of a job, by its name or id. Raises InvalidInput that lists the known ones."""
+        """Return the id of a job, by name or id. Raise InvalidInput with the known jobs if there is none."""
         with self._database.snapshot() as session:
             found = {row["name"]: row["job_id"] for row in session.all("all_jobs", org_id=self._org_id)}
         for name, identity in found.items():
@@ -130,7 +130,7 @@ class Jobs:
         raise InvalidInput(f"no job is called {wanted!r}; known: {', '.join(found) or 'none yet'}")
 
     def stream_of(self, wanted: str, dataset_key: str) -> StreamRow:
-        """One stream of a job. Raises InvalidInput that lists the known ones."""
+        """Return one stream of a job. Raise InvalidInput with the known streams if there is none."""
         identity = self.find(wanted)
         mine = {stream.dataset_key: stream for stream in self.streams() if stream.job_id == identity}
         if dataset_key not in mine:
@@ -152,7 +152,7 @@ class Jobs:
             )
 
     def streams(self) -> list[StreamRow]:
-        """Every stream of every job, by job name and dataset key."""
+        """Return every stream of every job, by job name and dataset key."""
         with self._database.snapshot() as session:
             return [stream_row(row) for row in session.all("all_streams")]
 
@@ -224,14 +224,14 @@ def _refuse_changes(owner: Row | None, identity: UUID, job: ChainSync, key: str,
 
 
 def stream_start(job: ChainSync, stream: Stream, bounds: Bounds) -> int:
-    """A symbolic start is rounded down to the stream's grid; a written one is taken as it stands."""
+    """Return the first block of a stream: a symbolic start is rounded down to the stream's grid."""
     if isinstance(job.mode.from_block, str):
         return bounds.from_block // stream.chunk_size * stream.chunk_size
     return bounds.from_block
 
 
 def engine_options(stream: Stream) -> dict[str, Any]:
-    """What a stream says about the engine's calls, as fields of an ExtractRequest."""
+    """Return a stream's settings for the engine's calls, as fields of an ExtractRequest."""
     return {
         "requests_per_second": stream.requests_per_second,
         "max_concurrent_requests": stream.max_concurrent_requests,
@@ -241,5 +241,5 @@ def engine_options(stream: Stream) -> dict[str, Any]:
 
 
 def follow(job: ChainSync) -> FollowHead | None:
-    """The job's follow_head settings, or None for a fixed target."""
+    """Return the job's follow_head settings, or None for a fixed target."""
     return job.mode if isinstance(job.mode, FollowHead) else None

@@ -1,4 +1,4 @@
-"""Numbered migrations of schema ``trace``; safe to run from any number of processes at once."""
+"""Numbered migrations of schema ``trace``. Any number of processes may run them at once."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _ADVISORY_LOCK = 0x7472616365  # "trace"
 
 
 def migrate(dsn: str) -> list[str]:
-    """Bring the database up to this package's schema; returns the names of the migrations applied now.
+    """Migrate the database to this package's schema; return the names of the migrations applied now.
 
-    Raises InvalidInput when the database is newer than this package, Corrupt when an applied
-    migration differs from the one shipped, Unavailable when Postgres does not answer.
+    Raise InvalidInput if the database is newer than this package, Corrupt if an applied migration differs from the
+    shipped one, Unavailable if Postgres does not answer.
     """
     with mapped_errors(), psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("select pg_advisory_lock(%s)", (_ADVISORY_LOCK,))
@@ -44,7 +44,7 @@ def migrate(dsn: str) -> list[str]:
 
 
 def is_current(dsn: str) -> bool:
-    """Whether the database has exactly this package's schema."""
+    """Return whether the database has exactly this package's schema."""
     with mapped_errors(), psycopg.connect(dsn) as connection:
         if connection.execute("select to_regclass('trace.migrations')").fetchone() == (None,):
             return False

@@ -1,4 +1,4 @@
-"""How fast streams grow now, and how long what is left of them takes at that rate."""
+"""How fast streams grow now, and how long the rest takes at that rate."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ RECENT_SECONDS = 3600.0
 
 
 def recent_rates(session: Session, datasets: Sequence[UUID]) -> dict[UUID, float]:
-    """Blocks per second of the datasets that grew lately: what their recent commits hold, by the time since the first
-    of these was begun. So one commit is enough, and the rate of a stream that stands still falls until it is gone.
+    """Return blocks per second of the datasets that grew lately: the blocks of their recent commits, divided by the
+    time since the first of these was started.
+
+    One commit is enough, and the rate of a stream that stopped falls until it is gone.
     """
     rows = session.all("recent_commits", dataset_uuids=list(datasets), commits=RECENT_COMMITS, seconds=RECENT_SECONDS)
     return {row["dataset_uuid"]: row["blocks"] / row["seconds"] for row in rows if row["seconds"] > 0}
 
 
 def wanted_blocks(stream: StreamRow) -> int | None:
-    """Blocks to commit: all of a fixed target; the full cells the chain has now where its head is followed.
+    """Return the blocks to commit: all of a fixed target, or the full cells that a followed chain has now.
 
-    None while the head of a followed chain was not seen yet.
+    None if the head of a followed chain was not observed yet.
     """
     if stream.to_block is not None:
         return stream.to_block - stream.from_block
@@ -34,9 +36,9 @@ def wanted_blocks(stream: StreamRow) -> int | None:
 
 
 def seconds_left(stream: StreamRow, committed_blocks: int, rate: float | None) -> float | None:
-    """Seconds until every wanted block is committed, 0 when all are.
+    """Return the seconds until every wanted block is committed, 0 if all are.
 
-    None when nothing tells: no recent commit, a paused or halted stream, one that waits for its chain.
+    None if they cannot be estimated: no recent commit, a paused or halted stream, or one that waits for its chain.
     """
     wanted = wanted_blocks(stream)
     stopped = not (stream.enabled and stream.job_enabled) or stream.halted_reason or stream.blocked_reason

@@ -1,4 +1,4 @@
-"""The registry's side of a commit: one fenced transaction, and the look-up of what it did."""
+"""The registry's side of a commit: one fenced transaction, and the look-up of its outcome."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trace_dagster.registry.tasks import Lease
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What a successful attempt made visible (or confirmed): exactly one per attempt."""
+    """What a successful attempt made visible, or confirmed: exactly one per attempt."""
 
     dataset_uuid: UUID
     dataset_version: UUID
@@ -34,17 +34,17 @@ class Publication:
     metrics: dict[str, Any]
     manifest_key: str
     created: bool
-    """False when the same rows were already visible: nothing new was registered."""
+    """False if the same rows were already visible, so that nothing new was registered."""
 
 
 class Publications:
-    """Commits and looks up dataset versions."""
+    """Commits dataset versions and looks them up."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def visible(self, dataset_uuid: UUID, block_range: BlockRange) -> Publication | None:
-        """The committed version of exactly this range, or None."""
+        """Return the committed version of exactly this range, or None."""
         with self._database.transaction() as session:
             row = session.one(
                 "visible_version",
@@ -66,10 +66,11 @@ class Publications:
         metrics: dict[str, Any],
         whole: bool = False,
     ) -> None:
-        """Make a manifest visible. Raises LeaseLost, Refused when the manifest is not of the leased task,
-        ForkConflict when a neighbour shows another hash where they meet, or OutcomeUnknown when the answer was lost.
+        """Make a manifest visible.
 
-        ``whole`` hides every older version of the dataset (derived datasets), else only this range's.
+        Raise LeaseLost, Refused if the manifest is not of the leased task, ForkConflict if a neighbour has another hash
+        where they meet, or OutcomeUnknown if the answer was lost. ``whole`` hides every older version of the dataset
+        (derived datasets); otherwise only this range's.
         """
         values = _version_values(lease, manifest, storage_ref, manifest_key, manifest_sha256)
         values |= {"schema_json": Jsonb(schema), "metrics": Jsonb(metrics)}
@@ -77,7 +78,7 @@ class Publications:
             with self._database.transaction() as session:
                 _require_same(manifest, _require(session, lease))
                 _require_one_chain(session, manifest)
-                if whole or lease.generation:  # otherwise nothing was ever committed here
+                if whole or lease.generation:  # otherwise nothing was committed here before
                     session.run("hide_versions", whole=whole, **_span(manifest))
                 session.run("insert_version", **values)
                 session.many("insert_file", _file_rows(manifest))
@@ -87,26 +88,26 @@ class Publications:
             raise OutcomeUnknown("the commit's answer was lost", task_id=lease.task_id) from error
 
     def confirm(self, lease: Lease, version: Publication) -> None:
-        """End an attempt whose rows are the visible ones already. Raises LeaseLost."""
+        """End an attempt whose rows are already visible. Raise LeaseLost."""
         with self._database.transaction() as session:
             _require(session, lease)
             _finish(session, lease, version.generation, "confirmed")
 
     def holds(self, lease: Lease) -> bool:
-        """Whether this attempt still has the right to commit."""
+        """Return whether this attempt may still commit."""
         with self._database.transaction() as session:
             return session.one("fence", **lease.fence) is not None
 
     def files(self, version: Publication) -> list[tuple[str, str]]:
-        """``(object key, sha256)`` of every file of a version."""
+        """Return ``(object key, sha256)`` of every file of a version."""
         with self._database.transaction() as session:
             rows = session.all("files_of_version", dataset_version=version.dataset_version)
         return [(row["file_key"], row["sha256"]) for row in rows]
 
     def landed(self, lease: Lease) -> bool:
-        """Whether this attempt's commit took effect: how an unknown outcome is settled."""
+        """Return whether this attempt's commit took effect, to settle an unknown outcome."""
         with self._database.transaction() as session:
-            session.one("lock_task", task_id=lease.task_id)  # waits for a commit that is still under way
+            session.one("lock_task", task_id=lease.task_id)  # waits for a commit that is still in progress
             return session.one("version_of_attempt", task_id=lease.task_id, attempt=lease.attempt) is not None
 
 
@@ -118,7 +119,7 @@ def _require(session: Session, lease: Lease) -> Row:
 
 
 def _require_same(manifest: Manifest, task: Row) -> None:
-    """A lease is the right to publish its own task's range, and nothing else."""
+    """Raise Refused unless the manifest is of the leased task: a lease is the right to publish its own range only."""
     span = BlockRange(task["range_start"], task["range_end"])
     expected = {
         "dataset_uuid": task["dataset_uuid"],
@@ -208,7 +209,7 @@ def _event(lease: Lease, manifest: Manifest) -> dict[str, object]:
 
 
 def publication(row: Row, *, created: bool) -> Publication:
-    """A row of ``dataset_versions`` with its range."""
+    """Build a publication from a row of ``dataset_versions`` with its range."""
     return Publication(
         dataset_uuid=row["dataset_uuid"],
         dataset_version=row["dataset_version"],

@@ -1,4 +1,4 @@
-"""The registry's side of a sweep: who is fenced, what is retired, which objects are still meant."""
+"""The registry's side of a sweep: which attempts are fenced, which generations retired, which objects still needed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RangeFolder:
 
     @property
     def values(self) -> dict[str, object]:
-        """For a query."""
+        """The range as values of a query."""
         return {
             "dataset_uuid": self.dataset_uuid,
             "range_start": self.block_range.start,
@@ -31,14 +31,14 @@ class RangeFolder:
 
 
 class FolderLock:
-    """What the registry says about one range's objects while nobody can claim it."""
+    """What the registry knows about one range's objects, while the range cannot be claimed."""
 
     def __init__(self, session: Session, folder: RangeFolder, grace_seconds: float, *, dry_run: bool) -> None:
         values = {**folder.values, "grace_seconds": grace_seconds}
         tasks = session.all("tasks_of_range", **values, dry_run=dry_run)
         self.known = bool(tasks)
         self.idle = self.known and not any(task["held"] for task in tasks)
-        """A task exists and nobody works on it: only then is anything below removed."""
+        """True if a task exists and no attempt works on it. Only then are objects of the range removed."""
         self.referenced = {row["object_key"] for row in session.all("referenced_objects", **values)}
         ended = session.all("ended_attempts", **values)
         self.ended_tags = {attempt_tag(row["task_id"], row["attempt"], row["lease_token"]) for row in ended}
@@ -46,13 +46,13 @@ class FolderLock:
 
 
 class Retention:
-    """Fencing, retiring and pruning."""
+    """Fences attempts, retires generations and prunes rows."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def abandon(self, grace_seconds: float, *, dry_run: bool) -> int:
-        """Fence attempts whose lease lapsed longer ago than the grace period; returns how many."""
+        """Fence attempts whose lease lapsed longer ago than the grace period; return how many."""
         with self._database.transaction() as session:
             if dry_run:
                 return _count(session, "silent_attempts", grace_seconds)
@@ -61,7 +61,7 @@ class Retention:
         return len(rows)
 
     def retire(self, grace_seconds: float, *, dry_run: bool) -> int:
-        """Forget the files of generations that were replaced longer ago than that; returns how many."""
+        """Drop the files of generations that were replaced longer ago than the grace period; return how many."""
         with self._database.transaction() as session:
             if dry_run:
                 return _count(session, "replaced_versions", grace_seconds)
@@ -72,18 +72,18 @@ class Retention:
         return int(retired["n"])
 
     def known_datasets(self) -> set[UUID]:
-        """Datasets of this registry: what lies below others is not ours to remove."""
+        """Return the datasets of this registry. Objects of other datasets are not removed."""
         with self._database.transaction() as session:
             return {row["dataset_uuid"] for row in session.all("known_datasets")}
 
     @contextmanager
     def locked(self, folder: RangeFolder, grace_seconds: float, *, dry_run: bool) -> Iterator[FolderLock]:
-        """Keep everyone from claiming a range while its objects are looked at and removed."""
+        """Prevent claims of a range while its objects are examined and removed."""
         with self._database.transaction() as session:
             yield FolderLock(session, folder, grace_seconds, dry_run=dry_run)
 
     def prune(self, grace_seconds: float) -> None:
-        """Drop old rows that say nothing any more: dead attempts, sent wake-ups, closed batches."""
+        """Delete rows that are no longer needed: dead attempts, sent wake-ups, closed batches."""
         with self._database.transaction() as session:
             for statement in (
                 "delete_old_attempts",

@@ -1,4 +1,4 @@
-"""Where every job stands, in plain values fit for JSON."""
+"""The status of every job, in plain values fit for JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trace_dagster.registry.streams import StreamRow
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """One stream; counts are ranges, blocks or rows as named."""
+    """The status of one stream. Counts are ranges, blocks or rows, as their names say."""
 
     dataset_key: str
     dataset_uuid: str
@@ -24,37 +24,37 @@ class StreamStatus:
     next_block: int
     eligible_end: int | None
     committed_ranges: int
-    """With visible rows, also while they are fetched again to be compared."""
+    """Ranges with visible rows, also while they are fetched again to be compared."""
     committed_blocks: int
     committed_rows: int
     committed_bytes: int
     inflight: int
     queued: int
     backing_off: int
-    """Of the queued ones: those that wait before their next try."""
+    """Queued ranges that wait before their next try."""
     failed: int
     blocked_reason: str | None
     last_error: str | None
     verify: str
-    """The level asked for: full, structural or off."""
+    """Level that the stream asks for: full, structural or off."""
     verified: dict[str, int]
-    """Committed ranges by the level they reached."""
+    """Committed ranges by the level that they reached."""
     head_age_seconds: float | None
-    """Since the stream's pool last showed its head."""
+    """Time since the stream's pool last showed its head."""
     total_blocks: int | None
     blocks_per_second: float | None
-    """From the first commit to the last."""
+    """Rate from the first commit to the last."""
     recent_blocks_per_second: float | None
-    """Of the last commits; see :func:`~trace_dagster.registry.progress.recent_rates`."""
+    """Rate of the last commits; see :func:`~trace_dagster.registry.progress.recent_rates`."""
     seconds_left: float | None
-    """At the recent rate, until every wanted block is committed or the head is reached; None when nothing tells."""
+    """Time at the recent rate until every wanted block is committed or the head is reached; None if it is unknown."""
     done: bool
-    """Every wanted block is committed."""
+    """True if every wanted block is committed."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """One job and its streams."""
+    """The status of one job and its streams."""
 
     name: str
     job_id: str
@@ -63,20 +63,20 @@ class JobStatus:
     enabled: bool
     state: str
     seconds_left: float | None
-    """Of the stream that takes longest; None when nothing tells for one of them."""
+    """Time of the stream that takes longest; None if that of a stream is unknown."""
     streams: tuple[StreamStatus, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
     def headline(self) -> dict[str, Any]:
-        """The job without its streams' details."""
+        """Return the job without the details of its streams."""
         return {**asdict(self), "streams": [stream.dataset_key for stream in self.streams]}
 
 
 def job_statuses(database: Database, jobs: Jobs) -> list[JobStatus]:
-    """Every job, by name."""
+    """Return the status of every job, by name."""
     found = []
     for _, group in groupby(jobs.streams(), key=lambda stream: stream.job_id):
         members = list(group)
@@ -89,7 +89,7 @@ def job_statuses(database: Database, jobs: Jobs) -> list[JobStatus]:
 
 
 def failed_ranges(database: Database, jobs: Jobs, name: str, *, limit: int = 5) -> list[str]:
-    """The first failed ranges of a job, each as one line with its reason."""
+    """Return the first failed ranges of a job, each as one line with its reason."""
     job_id = next((stream.job_id for stream in jobs.streams() if stream.job_name == name), None)
     with database.snapshot() as session:
         rows = session.all("failed_tasks", job_id=job_id, limit=limit)
@@ -98,23 +98,23 @@ def failed_ranges(database: Database, jobs: Jobs, name: str, *, limit: int = 5) 
 
 @dataclass(frozen=True, slots=True)
 class StreamCoverage:
-    """How much of a stream's plan is committed, and what nobody works on."""
+    """How much of a stream's plan is committed, and which blocks are in no task."""
 
     stream: StreamRow
     committed_blocks: int
     planned_blocks: int
     gaps: tuple[BlockRange, ...]
-    """Blocks below the cursor that are neither committed nor on their way."""
+    """Blocks below the cursor that are neither committed nor in a task that may still commit them."""
     failed: tuple[tuple[BlockRange, str, str], ...]
-    """``(range, failed or dead, reason)``."""
+    """``(block range, failed or dead, reason)``."""
 
     @property
     def passed(self) -> bool:
-        """No block is left behind."""
+        """True if there is no gap."""
         return not self.gaps
 
     def sentence(self) -> str:
-        """For a person."""
+        """Return the coverage as a sentence for people."""
         said = f"{self.committed_blocks:,} of {self.planned_blocks:,} planned blocks are committed"
         if not self.gaps:
             return said
@@ -124,18 +124,18 @@ class StreamCoverage:
         return f"{said}; nobody works on {first}{more}: {again}"
 
     def summary(self) -> list[object]:
-        """What must change for the answer to be worth reporting again."""
+        """Return the values whose change makes the coverage worth reporting again."""
         tenth = 10 * self.committed_blocks // max(1, self.planned_blocks)
         return [self.passed, tenth, self.planned_blocks if tenth == 10 else 0, [gap.key for gap in self.gaps[:10]]]
 
 
 def stream_coverages(database: Database, jobs: Jobs) -> list[StreamCoverage]:
-    """The coverage of every enabled stream that has a plan."""
+    """Return the coverage of every enabled stream that has a plan."""
     return [_coverage(database, stream) for stream in jobs.streams() if stream.enabled and stream.eligible_end]
 
 
 def coverage_of(database: Database, jobs: Jobs, dataset: UUID) -> StreamCoverage:
-    """The coverage of one stream."""
+    """Return the coverage of one stream."""
     return next(_coverage(database, stream) for stream in jobs.streams() if stream.dataset_uuid == dataset)
 
 
@@ -158,7 +158,7 @@ def _coverage(database: Database, stream: StreamRow) -> StreamCoverage:
 
 
 def committed_ranges(database: Database, dataset: UUID) -> list[BlockRange]:
-    """Every committed block of a dataset, as few ranges as possible."""
+    """Return the committed blocks of a dataset as few ranges as possible."""
     with database.snapshot() as session:
         return _covered(session, dataset)
 

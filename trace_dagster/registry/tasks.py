@@ -1,4 +1,4 @@
-"""Tasks, leases and fencing: who may write one range, decided by the database and its clock."""
+"""Tasks, leases and fencing: the database and its clock decide which attempt may write a range."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from trace_dagster.registry.connection import Database, Row, storable
 from trace_dagster.registry.wake import wake
 
 MAX_EXPIRIES = 20
-"""Lost leases (killed processes) a range survives; far more than failures, they are seldom its own fault."""
+"""Leases of a range that may lapse (killed processes). Far more than failures, because the range is seldom the
+cause.
+"""
 
 LONGEST_BACKOFF_SECONDS = 600.0
 
@@ -26,30 +28,32 @@ class Lease:
     attempt: int
     token: UUID
     generation: int
-    """The generation a commit under this lease publishes: 0, or one more than any before."""
+    """Generation that a commit under this lease publishes: 0, or one more than any before."""
 
     @property
     def fence(self) -> dict[str, object]:
-        """The values every statement of the holder is fenced by."""
+        """The values that fence every statement of the holder."""
         return {"task_id": self.task_id, "attempt": self.attempt, "lease_token": self.token}
 
     @property
     def tag(self) -> str:
-        """Part of every object name: no two attempts share a key, not even those of two registries over one bucket."""
+        """Part of every object name, so that no two attempts share a key, not even those of two registries over
+        one bucket.
+        """
         return attempt_tag(self.task_id, self.attempt, self.token)
 
 
 def attempt_tag(task_id: UUID, attempt: int, token: UUID) -> str:
-    """``{task}-a{attempt}-{token}``, eight hex digits of each id."""
+    """Return ``{task}-a{attempt}-{token}``, with eight hex digits of each id."""
     return f"{task_id.hex[:8]}-a{attempt}-{token.hex[:8]}"
 
 
 class Unplanned(Refused):
-    """No such task is active."""
+    """There is no active task for the range."""
 
 
 class Unclaimed(Enum):
-    """Why a claim was not given."""
+    """Why a claim was not granted."""
 
     COMMITTED = "committed"
     LEASED = "leased by another run"
@@ -58,7 +62,7 @@ class Unclaimed(Enum):
 
 
 class Tasks:
-    """The life of tasks and attempts."""
+    """Changes the state of tasks and attempts."""
 
     def __init__(
         self,
@@ -74,12 +78,12 @@ class Tasks:
         self._retry_base_seconds = retry_base_seconds
 
     def ensure(self, task_id: UUID, dataset_uuid: UUID, block_range: BlockRange, config_hash: str) -> None:
-        """Plan a range someone asked for by hand. No effect when any active range touches it, or it is not final."""
+        """Plan a range that a user asked for. No effect if an active range touches it, or if it is not final."""
         with self._database.transaction() as session:
             session.run("insert_task_if_free", **_task(task_id, dataset_uuid, block_range, config_hash))
 
     def replace(self, task_id: UUID, dataset_uuid: UUID, block_range: BlockRange, config_hash: str) -> None:
-        """Make this the dataset's only active task: derived datasets are replaced whole."""
+        """Make this the dataset's only active task: derived datasets are replaced as a whole."""
         with self._database.transaction() as session:
             session.run("supersede_others", dataset_uuid=dataset_uuid, task_id=task_id)
             session.run("insert_task", **_task(task_id, dataset_uuid, block_range, config_hash))
@@ -94,11 +98,11 @@ class Tasks:
         refresh: bool = False,
         by_hand: bool = True,
     ) -> Lease | Unclaimed:
-        """Take the lease of a task, or say why not.
+        """Grant the lease of a task, or return why not.
 
-        Given for a task that is queued or whose lease has lapsed; ``by_hand`` also for one that failed,
-        is dead or waits before its next try; with ``refresh`` also for a committed one. Raises Unplanned
-        when no such task is active, Refused when its job is paused, or its holders have died MAX_EXPIRIES times.
+        A lease is granted for a task that is queued or whose lease has lapsed; with ``by_hand`` also for one that
+        failed, is dead or waits before its next try; with ``refresh`` also for a committed one. Raise Unplanned if
+        there is no such active task, Refused if its job is paused or its holders have died MAX_EXPIRIES times.
         """
         with self._database.transaction() as session:
             stream = session.one("lock_stream", dataset_uuid=dataset_uuid)
@@ -131,16 +135,16 @@ class Tasks:
         raise Refused(reason, range=block_range)
 
     def heartbeat(self, lease: Lease) -> None:
-        """Renew a lease. Raises LeaseLost when someone else holds the task."""
+        """Renew a lease. Raise LeaseLost if another attempt holds the task."""
         with self._database.transaction() as session:
             if not session.run("heartbeat", **lease.fence, ttl_seconds=self.lease_ttl_seconds):
                 raise LeaseLost("another attempt holds this range now", task_id=lease.task_id, attempt=lease.attempt)
 
     def fail(self, lease: Lease, reason: str, *, retry: bool) -> bool:
-        """End an attempt with its reason; returns whether the range will be tried again.
+        """End an attempt with its reason; return whether the range will be tried again.
 
-        A retry waits ``retry_base_seconds``, doubled by each failure, and is dead after max_attempts.
-        A holder of an old token changes nothing and gets False.
+        A retry waits ``retry_base_seconds``, doubled by each failure; after max_attempts the task is dead. The holder
+        of an old token changes nothing and gets False.
         """
         reason = storable(reason)
         with self._database.transaction() as session:
@@ -160,7 +164,7 @@ class Tasks:
             return bool(ended["state"] == "queued")
 
     def release(self, lease: Lease) -> None:
-        """Give an unfinished range back when the run is told to stop."""
+        """Return an unfinished range to the queue, because its run stops."""
         with self._database.transaction() as session:
             if session.run("release_task", **lease.fence):
                 session.run(
@@ -173,7 +177,7 @@ class Tasks:
                 wake(session, [lease.task_id])
 
     def requeue(self, job_id: UUID, dataset_key: str | None, block_range: BlockRange, states: Sequence[str]) -> int:
-        """Queue tasks that touch ``block_range`` and are in one of ``states`` again; returns how many."""
+        """Queue tasks again that touch ``block_range`` and are in one of ``states``; return how many."""
         with self._database.transaction() as session:
             rows = session.all(
                 "requeue_tasks",

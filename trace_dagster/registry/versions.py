@@ -1,4 +1,4 @@
-"""Visible versions with everything a check of them needs."""
+"""Visible versions, with everything that a check of them needs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trace_dagster.registry.connection import Database
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """One Parquet object as committed."""
+    """One Parquet object as it was committed."""
 
     key: str
     bytes: int
@@ -38,7 +38,7 @@ class StoredVersion:
     content_digest: str
     rows: int
     columns: tuple[tuple[str, str], ...]
-    """``(name, type)`` pairs."""
+    """``(name, type)`` pairs of the stored columns."""
     verification: dict[str, Any]
     first_parent_hash: bytes | None
     last_block_hash: bytes | None
@@ -46,17 +46,17 @@ class StoredVersion:
 
     @property
     def dataset(self) -> Dataset:
-        """The engine's dataset."""
+        """The catalogue's entry of Cryo's dataset."""
         return dataset(self.source)
 
     @property
     def schema(self) -> pa.Schema:
-        """What its files must hold."""
+        """The Arrow schema of its files."""
         return self.dataset.schema([name for name, _ in self.columns])
 
 
 def versions_of_job(database: Database, job_id: UUID, span: BlockRange) -> list[StoredVersion]:
-    """Every visible version of a job that touches ``span``, by dataset key and block, as of one moment."""
+    """Return every visible version of a job that touches ``span``, by dataset key and block, as of one moment."""
     with database.snapshot() as session:
         rows = session.all("versions_of_job", job_id=job_id, range_start=span.start, range_end=span.end)
     return [

@@ -1,4 +1,4 @@
-"""Writing wake-ups: part of whatever transaction makes work due."""
+"""Write wake-ups, as a part of the transaction that makes work due."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trace_dagster.registry.connection import Session
 
 
 def wake(session: Session, task_ids: Sequence[UUID]) -> None:
-    """Write a wake-up for each of these tasks that is still to do, due when its backoff or its lease is over."""
+    """Write a wake-up for each of these tasks that is not done, due when its backoff or its lease is over."""
     rows = session.all("wake_tasks", task_ids=list(task_ids))
     session.many(
         "insert_outbox",
