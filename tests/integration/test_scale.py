@@ -61,7 +61,7 @@ HOT = (
     "failed_ranges",
     "failed_tasks",
     "stream_counts",
-    "untold_commits",
+    "unconfirmed_commits",
     "mark_sent",
     "abandon_attempts",
     "silent_attempts",

@@ -146,7 +146,7 @@ class Dispatcher:
         """
         with self._database.transaction() as session:
             if ran:
-                session.run("delay_fruitless", batch_id=batch, seconds=FRUITLESS_SECONDS)
+                session.run("delay_unstarted_tasks", batch_id=batch, seconds=FRUITLESS_SECONDS)
             session.run("close_batch", batch_id=batch)
             wake(session, [row["task_id"] for row in session.all("tasks_left", batch_id=batch)])
 

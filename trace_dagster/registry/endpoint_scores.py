@@ -58,7 +58,7 @@ class EndpointScores:
         """Record one lie of an endpoint."""
         with self._database.transaction() as session:
             session.run(
-                "lie",
+                "record_lie",
                 rpc_pool=endpoint.pool,
                 fingerprint=endpoint.fingerprint,
                 name=endpoint.name,
@@ -71,7 +71,7 @@ class EndpointScores:
     def all(self) -> list[EndpointScore]:
         """Return the score of every endpoint that lied, by name."""
         with self._database.snapshot() as session:
-            rows = session.all("standings", half_life_seconds=HALF_LIFE_SECONDS)
+            rows = session.all("endpoint_scores", half_life_seconds=HALF_LIFE_SECONDS)
         return [
             EndpointScore(row["name"], row["lies"], round(row["score"], 3), row["lied_seconds"], row["reason"])
             for row in rows
@@ -81,7 +81,7 @@ class EndpointScores:
         with self._lock:
             if time.monotonic() - self._read_at > FRESH_SECONDS:
                 with self._database.snapshot() as session:
-                    rows = session.all("standings", half_life_seconds=HALF_LIFE_SECONDS)
+                    rows = session.all("endpoint_scores", half_life_seconds=HALF_LIFE_SECONDS)
                 self._scores = {(row["rpc_pool"], row["fingerprint"]): row["score"] for row in rows}
                 self._read_at = time.monotonic()
             return self._scores

@@ -24,5 +24,5 @@ def record_gateway_heartbeat(database: Database, gateway: UUID, fingerprints: Co
 def forget_gateway(database: Database, gateway: UUID) -> None:
     """Remove a gateway that ended, and gateways that fell silent long ago."""
     with database.transaction() as session:
-        session.run("forget_gateway", gateway=gateway)
-        session.run("delete_old_gateways")
+        session.run("delete_gateway_heartbeats", gateway=gateway)
+        session.run("delete_old_gateway_heartbeats")

@@ -8,13 +8,13 @@ from trace_dagster.registry.connection import Database
 def record_run_heartbeat(database: Database, run_id: str) -> None:
     """Record that this run's process is alive. Raise Unavailable if Postgres does not answer."""
     with database.transaction() as session:
-        session.run("beat_run", run_id=run_id)
+        session.run("record_run_heartbeat", run_id=run_id)
 
 
 def end_run_heartbeats(database: Database, run_id: str) -> None:
     """Remove the heartbeat of a run that ended."""
     with database.transaction() as session:
-        session.run("forget_run", run_id=run_id)
+        session.run("delete_run_heartbeat", run_id=run_id)
 
 
 def last_run_heartbeat(database: Database, run_id: str) -> str | None:

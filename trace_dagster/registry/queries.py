@@ -1,4 +1,9 @@
-"""Named SQL: every statement stands in a ``.sql`` file as ``-- name: ...`` and is bound, never built."""
+"""Named SQL. Each statement stands in a ``.sql`` file below a name and a description, and its values are always bound.
+
+-- name: files_of_version
+-- The files of a version, with their digests.
+select ...
+"""
 
 from __future__ import annotations
 
@@ -6,24 +11,35 @@ import re
 from functools import cache
 from importlib.resources import files
 
-_NAME = re.compile(r"^-- name: ([a-z_]+)\s*$", re.MULTILINE)
+_NAME = re.compile(r"^-- name: ([a-z_]+)[ \t]*\n", re.MULTILINE)
+_DESCRIPTION = re.compile(r"-- \S.*\.\n")
 
 
 @cache
 def queries() -> dict[str, str]:
-    """All statements by name. Raises ValueError when a name is used twice."""
+    """Return all statements by name. Raise ValueError for a name used twice or a statement without description."""
     found: dict[str, str] = {}
     for source in sorted(files(__package__).joinpath("sql").iterdir(), key=lambda entry: entry.name):
-        if not source.name.endswith(".sql"):
-            continue
-        _, *pairs = _NAME.split(source.read_text())
-        for name, statement in zip(pairs[::2], pairs[1::2], strict=True):
-            if name in found:
-                raise ValueError(f"query {name} is defined twice, again in {source.name}")
-            found[name] = statement.strip()
+        if source.name.endswith(".sql"):
+            for name, statement in parse(source.read_text(), source.name):
+                if name in found:
+                    raise ValueError(f"query {name} is defined twice, again in {source.name}")
+                found[name] = statement
+    return found
+
+
+def parse(text: str, source: str) -> list[tuple[str, str]]:
+    """Return (name, statement) of each statement in a file's text. Raise ValueError if one has no description."""
+    before, *pairs = _NAME.split(text)
+    if before.strip():
+        raise ValueError(f"{source} has text before its first name")
+    found = [(name, statement.rstrip()) for name, statement in zip(pairs[::2], pairs[1::2], strict=True)]
+    for name, statement in found:
+        if not _DESCRIPTION.match(statement):
+            raise ValueError(f"query {name} in {source} has no description: one line, a sentence, below its name")
     return found
 
 
 def query(name: str) -> str:
-    """One statement. Raises KeyError for a name that stands in no file."""
+    """Return one statement. Raise KeyError if no file has the name."""
     return queries()[name]

@@ -89,7 +89,7 @@ class Retention:
                 "delete_old_attempts",
                 "delete_old_outbox",
                 "delete_old_batches",
-                "delete_old_beats",
+                "delete_old_run_heartbeats",
                 "delete_old_dead",
             ):
                 session.run(statement, grace_seconds=grace_seconds)

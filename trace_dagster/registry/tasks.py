@@ -131,7 +131,7 @@ class Tasks:
                 session.run("start_attempt", **lease.fence, run_id=run_id, ttl_seconds=self.lease_ttl_seconds)
                 return lease
             reason = f"its process died {MAX_EXPIRIES} times: use a smaller chunk_size, or look at the runs' logs"
-            session.run("bury_task", task_id=task_id, error=reason)
+            session.run("mark_task_dead", task_id=task_id, error=reason)
         raise Refused(reason, range=block_range)
 
     def heartbeat(self, lease: Lease) -> None:

@@ -52,14 +52,14 @@ class Outbox:
                 row["task_id"] for row in session.all("overdue_tasks", patience_seconds=patience_seconds, limit=limit)
             ]
             if tasks:
-                session.run("leave_batches", task_ids=tasks)
+                session.run("detach_from_batches", task_ids=tasks)
                 wake(session, tasks)
         return len(tasks)
 
     def unconfirmed_commits(self, *, older_than_seconds: float, limit: int) -> list[Commit]:
         """Return commits that are not yet confirmed to be shown in Dagster, oldest first."""
         with self._database.transaction() as session:
-            rows = session.all("untold_commits", older_than_seconds=older_than_seconds, limit=limit)
+            rows = session.all("unconfirmed_commits", older_than_seconds=older_than_seconds, limit=limit)
         return [
             Commit(
                 row["outbox_id"],

@@ -23,7 +23,7 @@ class PgQueueDriver:
     def receive(self, limit: int, *, visibility_seconds: float) -> list[Delivery]:
         """Return visible messages, oldest first, after moving exhausted ones to the dead messages."""
         with self._database.transaction() as session:
-            session.run("bury_messages", max_deliveries=MAX_DELIVERIES, limit=limit)
+            session.run("move_dead_messages", max_deliveries=MAX_DELIVERIES, limit=limit)
             rows = session.all(
                 "receive_messages",
                 limit=limit,

@@ -1,16 +1,19 @@
 -- name: lock_apply
--- Applies are rare: one at a time keeps their checks simple and true.
+-- Serialize applies: they are rare, and their checks stay simple.
 select pg_advisory_xact_lock(hashtextextended('trace:apply', 0));
 
 -- name: job_by_name
+-- One job of an organisation, by name.
 select * from trace.jobs where org_id = %(org_id)s and name = %(name)s;
 
 -- name: upsert_job
+-- Insert a job, or update its mode and specification.
 insert into trace.jobs (job_id, org_id, name, chain_id, mode, spec)
 values (%(job_id)s, %(org_id)s, %(name)s, %(chain_id)s, %(mode)s, %(spec)s)
 on conflict (job_id) do update set mode = excluded.mode, spec = excluded.spec, applied_at = now();
 
 -- name: dataset_owner
+-- The job that owns a dataset, and what cannot change about its stream.
 select d.source, j.name as job_name, j.job_id, s.config_hash, s.chunk_size
 from trace.datasets d
 left join trace.streams s on s.dataset_uuid = d.dataset_uuid
@@ -18,11 +21,13 @@ left join trace.jobs j on j.job_id = s.job_id
 where d.dataset_uuid = %(dataset_uuid)s;
 
 -- name: insert_dataset
+-- Register a dataset, unless it exists.
 insert into trace.datasets (dataset_uuid, org_id, chain_id, dataset_key, kind, source, parameters)
 values (%(dataset_uuid)s, %(org_id)s, %(chain_id)s, %(dataset_key)s, %(kind)s, %(source)s, %(parameters)s)
 on conflict (dataset_uuid) do nothing;
 
 -- name: upsert_stream
+-- Insert a stream, or update what an apply may change, and clear its halt.
 insert into trace.streams (
     dataset_uuid, job_id, rpc_pool, chunk_size, max_inflight, columns, config_hash, verify, options,
     from_block, to_block, next_block)
@@ -35,15 +40,16 @@ on conflict (dataset_uuid) do update set
     from_block = excluded.from_block, halted_reason = null;
 
 -- name: disable_other_streams
+-- Disable the streams that were removed from a job's file.
 update trace.streams set enabled = false
 where job_id = %(job_id)s and not (dataset_uuid = any(%(kept)s));
 
 -- name: lock_plan
--- No planner works on a stream while its geometry changes.
+-- Lock a stream's plan, so that no planner works on it while its geometry changes.
 select pg_advisory_xact_lock(hashtextextended('trace:plan:' || %(dataset_uuid)s::text, 0));
 
 -- name: supersede_uncommitted
--- A new chunk size cuts what is not committed anew; live leases finish or lapse first.
+-- Supersede tasks that are not committed, because the chunk size changed. Live leases finish or lapse first.
 with locked as (
     select t.task_id from trace.tasks t
     where t.dataset_uuid = %(dataset_uuid)s and t.state in ('queued', 'failed', 'dead')
@@ -54,7 +60,7 @@ update trace.tasks t set state = 'superseded', batch_id = null, updated_at = now
 from locked where t.task_id = locked.task_id;
 
 -- name: supersede_unwanted
--- Bounds that were drawn in: what lies outside is not fetched any more; what is committed stays.
+-- Supersede tasks outside of new bounds. Committed ranges stay.
 with locked as (
     select t.task_id from trace.tasks t
     where t.dataset_uuid = %(dataset_uuid)s and t.state in ('queued', 'failed', 'dead')
@@ -66,20 +72,24 @@ update trace.tasks t set state = 'superseded', batch_id = null, updated_at = now
 from locked where t.task_id = locked.task_id;
 
 -- name: rewind_stream
--- The cursor is a hint: the plan is what is wanted less what the ledger has.
+-- Move the cursor to the start. It is a hint: the plan is what is wanted minus what has a task.
 update trace.streams set next_block = from_block where dataset_uuid = %(dataset_uuid)s;
 
 -- name: all_jobs
+-- Every job of an organisation, by name.
 select job_id, name from trace.jobs where org_id = %(org_id)s order by name;
 
 -- name: set_job_enabled
+-- Pause or resume a job.
 update trace.jobs set enabled = %(enabled)s where org_id = %(org_id)s and name = %(name)s and enabled <> %(enabled)s;
 
 -- name: waiting_tasks
+-- Due tasks of a job, to be woken when it resumes.
 select t.task_id from trace.tasks t join trace.streams s on s.dataset_uuid = t.dataset_uuid
 where s.job_id = %(job_id)s and t.state = 'queued' and t.not_before <= now() limit %(limit)s;
 
 -- name: all_streams
+-- Every stream with its job and dataset, by job name and dataset key.
 select s.*, d.dataset_key, d.source, d.chain_id, d.org_id, j.name as job_name, j.mode, j.spec,
        j.enabled as job_enabled
 from trace.streams s
@@ -88,7 +98,7 @@ join trace.jobs j on j.job_id = s.job_id
 order by j.name, d.dataset_key;
 
 -- name: stream_counts
--- What is committed is summed up already; only what is not is counted.
+-- Counts and sums of a job's streams. Committed ranges are summed up already; only the others are counted.
 select s.dataset_uuid, done.*, left_over.*,
        extract(epoch from (select max(v.committed_at) - min(v.committed_at) from trace.dataset_versions v
         where v.dataset_uuid = s.dataset_uuid))::float8 as committing_seconds,
@@ -117,6 +127,7 @@ cross join lateral (
 where s.job_id = %(job_id)s;
 
 -- name: failed_tasks
+-- The first failed or dead ranges of a job, with their reasons.
 select d.dataset_key, lower(t.block_range) as range_start, upper(t.block_range) as range_end, t.state, t.error
 from trace.tasks t
 join trace.streams s on s.dataset_uuid = t.dataset_uuid
@@ -125,11 +136,13 @@ where s.job_id = %(job_id)s and t.state in ('failed', 'dead')
 order by 1, 2 limit %(limit)s;
 
 -- name: working_ranges
+-- Ranges of a dataset that are queued or running, merged.
 select lower(r) as range_start, upper(r) as range_end
 from (select unnest(range_agg(block_range)) as r from trace.tasks
       where dataset_uuid = %(dataset_uuid)s and state in ('queued', 'running')) merged;
 
 -- name: failed_ranges
+-- Failed and dead ranges of a dataset, with their reasons.
 select lower(block_range) as range_start, upper(block_range) as range_end, state, error
 from trace.tasks where dataset_uuid = %(dataset_uuid)s and state in ('failed', 'dead')
 order by 1 limit %(limit)s;

@@ -1,7 +1,9 @@
 -- name: try_lock_plan
+-- Lock a stream's plan if no other planner works on it.
 select pg_try_advisory_xact_lock(hashtextextended('trace:plan:' || %(dataset_uuid)s::text, 0)) as locked;
 
 -- name: planned_stream
+-- One stream with its job and dataset, read under the plan's lock.
 select s.*, d.dataset_key, d.source, d.chain_id, d.org_id, j.name as job_name, j.mode, j.spec,
        j.enabled as job_enabled
 from trace.streams s
@@ -10,23 +12,28 @@ join trace.jobs j on j.job_id = s.job_id
 where s.dataset_uuid = %(dataset_uuid)s;
 
 -- name: active_ranges
+-- Ranges of a dataset that have a task and touch the given range, merged.
 select lower(r) as range_start, upper(r) as range_end
 from (select unnest(range_agg(block_range)) as r from trace.tasks
       where dataset_uuid = %(dataset_uuid)s and state <> 'superseded'
         and block_range && int8range(%(range_start)s, %(range_end)s)) merged;
 
 -- name: advance_stream
+-- Store the cursor, the eligible end, and why the stream waits.
 update trace.streams
 set next_block = %(next_block)s, eligible_end = %(eligible_end)s, blocked_reason = %(blocked_reason)s
 where dataset_uuid = %(dataset_uuid)s;
 
 -- name: queued_count
+-- Number of queued tasks of a dataset.
 select count(*) as queued from trace.tasks where dataset_uuid = %(dataset_uuid)s and state = 'queued';
 
 -- name: block_stream
+-- Store why a stream may not be planned.
 update trace.streams set blocked_reason = %(reason)s where dataset_uuid = %(dataset_uuid)s;
 
 -- name: observe_head
+-- Store the head that a pool showed.
 insert into trace.head_observations (org_id, chain_id, rpc_pool, latest, finalized, observed_at)
 values (%(org_id)s, %(chain_id)s, %(rpc_pool)s, %(latest)s, %(finalized)s, now())
 on conflict (org_id, chain_id, rpc_pool) do update set
@@ -35,11 +42,13 @@ on conflict (org_id, chain_id, rpc_pool) do update set
     latest = excluded.latest, finalized = excluded.finalized, observed_at = now(), asked_at = now(), error = null;
 
 -- name: observe_failure
+-- Store why a pool did not answer.
 insert into trace.head_observations (org_id, chain_id, rpc_pool, error)
 values (%(org_id)s, %(chain_id)s, %(rpc_pool)s, %(error)s)
 on conflict (org_id, chain_id, rpc_pool) do update set asked_at = now(), error = excluded.error;
 
 -- name: observed_head
+-- The head that a pool showed last, with ages in seconds.
 select latest, finalized, error, extract(epoch from now() - observed_at)::float8 as age_seconds,
        extract(epoch from now() - changed_at)::float8 as unchanged_seconds,
        extract(epoch from now() - asked_at)::float8 as asked_seconds

@@ -1,5 +1,5 @@
--- Each dataset's last commits, found by index: their blocks, and how long ago the first of them was begun.
 -- name: recent_commits
+-- Each dataset's last commits, found by index: their blocks, and seconds since the first of them was started.
 select d.dataset_uuid, sum(upper(v.block_range) - lower(v.block_range))::bigint as blocks,
        extract(epoch from now() - min(a.started_at))::float8 as seconds
 from unnest(%(dataset_uuids)s::uuid[]) as d (dataset_uuid)

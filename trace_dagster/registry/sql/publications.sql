@@ -1,20 +1,23 @@
 -- name: visible_version
+-- The visible version of exactly one range.
 select v.*, lower(v.block_range) as range_start, upper(v.block_range) as range_end
 from trace.dataset_versions v
 where v.dataset_uuid = %(dataset_uuid)s and v.visible
   and lower(v.block_range) = %(range_start)s and v.block_range = int8range(%(range_start)s, %(range_end)s);
 
 -- name: version_of_attempt
+-- The version that an attempt committed, to settle an unknown outcome.
 select dataset_version, generation, storage_ref, content_digest, manifest_sha256 from trace.dataset_versions
 where task_id = %(task_id)s and attempt = %(attempt)s;
 
 -- name: hide_versions
--- What the new version replaces: the same range for a stream, everything for a derived dataset.
+-- Hide what a new version replaces: the same range of a stream, everything of a derived dataset.
 update trace.dataset_versions set visible = false, hidden_at = now()
 where dataset_uuid = %(dataset_uuid)s and visible
   and (%(whole)s or (lower(block_range) = %(range_start)s and block_range = int8range(%(range_start)s, %(range_end)s)));
 
 -- name: insert_version
+-- Register a dataset version.
 insert into trace.dataset_versions (
     dataset_version, dataset_uuid, block_range, generation, task_id, attempt, config_hash, storage_ref,
     manifest_key, manifest_sha256, content_digest, row_count, byte_count, schema_json, verification, metrics,
@@ -26,6 +29,7 @@ values (
     %(first_parent_hash)s, %(last_block_hash)s);
 
 -- name: insert_file
+-- Register a file and link it to its version.
 with filed as (
     insert into trace.files (file_key, bytes, sha256, row_count, min_block, max_block)
     values (%(file_key)s, %(bytes)s, %(sha256)s, %(row_count)s, %(min_block)s, %(max_block)s)
@@ -33,12 +37,13 @@ with filed as (
 insert into trace.version_files (dataset_version, file_key) select %(dataset_version)s, file_key from filed;
 
 -- name: files_of_version
+-- The files of a version, with their digests.
 select f.file_key, f.bytes, f.sha256
 from trace.version_files l join trace.files f on f.file_key = l.file_key
 where l.dataset_version = %(dataset_version)s;
 
 -- name: visible_datasets
--- Everything a query can name, one row per dataset, streams and derived alike.
+-- Everything that a query can name: one row per dataset, streams and derived datasets alike.
 select d.dataset_uuid, d.chain_id, d.dataset_key, d.kind, d.source, d.created_at, done.*,
        (select v.schema_json from trace.dataset_versions v where v.dataset_uuid = d.dataset_uuid and v.visible
         order by v.committed_at desc limit 1) as schema_json,
@@ -53,6 +58,7 @@ where d.org_id = %(org_id)s
 order by d.chain_id, d.kind desc, d.dataset_key, d.created_at;
 
 -- name: visible_files
+-- Visible files of a dataset that touch a range, in block order.
 select f.file_key, lower(v.block_range) as range_start, upper(v.block_range) as range_end
 from trace.dataset_versions v
 join trace.version_files l on l.dataset_version = v.dataset_version
@@ -62,6 +68,7 @@ where v.dataset_uuid = %(dataset_uuid)s and v.visible
 order by lower(v.block_range), f.file_key;
 
 -- name: covered_ranges
+-- Committed blocks of a dataset, merged.
 select lower(r) as range_start, upper(r) as range_end
 from (select unnest(range_agg(blocks)) as r from trace.visible_totals where dataset_uuid = %(dataset_uuid)s) merged
 order by 1;

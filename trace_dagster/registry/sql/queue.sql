@@ -1,8 +1,9 @@
 -- name: publish_message
+-- Enqueue a message.
 insert into trace.queue_messages (body) values (%(body)s);
 
--- name: bury_messages
--- Delivered too often: out of the queue, kept to look at.
+-- name: move_dead_messages
+-- Move messages that were delivered too often to the dead messages.
 with worn as (
     delete from trace.queue_messages where message_id in (
         select message_id from trace.queue_messages
@@ -13,6 +14,7 @@ insert into trace.queue_dead (message_id, body, enqueued_at, deliveries)
 select message_id, body, enqueued_at, deliveries from worn;
 
 -- name: receive_messages
+-- Deliver the oldest visible messages, and hide them for a while.
 with picked as (
     select message_id from trace.queue_messages
     where visible_at <= now() and deliveries < %(max_deliveries)s
@@ -24,16 +26,19 @@ from picked where m.message_id = picked.message_id
 returning m.body, m.receipt::text as receipt, m.deliveries;
 
 -- name: ack_messages
+-- Delete delivered messages.
 delete from trace.queue_messages where receipt = any(%(receipts)s);
 
 -- name: hide_messages
+-- Hide delivered messages for longer.
 update trace.queue_messages set visible_at = now() + make_interval(secs => %(seconds)s)
 where receipt = any(%(receipts)s);
 
 -- name: requeue_messages
--- Given back: the receipt is void at once.
+-- Make delivered messages visible again after a delay.
 update trace.queue_messages set visible_at = now() + make_interval(secs => %(seconds)s), receipt = null
 where receipt = any(%(receipts)s);
 
 -- name: dead_messages
+-- Number of dead messages.
 select count(*) as n from trace.queue_dead;

@@ -1,11 +1,11 @@
 -- name: lock_borders
--- Whoever commits next to a block boundary does it one after the other: start before end, so nobody waits in a circle.
+-- Lock the boundaries of a range, start before end, so that neighbours commit one after the other.
 select pg_advisory_xact_lock(hashtextextended('trace:border:' || %(chain_id)s::text || ':' || block, 0))
 from unnest(array[%(range_start)s, %(range_end)s]::bigint[]) as border (block);
 
 -- name: fork_conflicts
--- Visible versions of the chain that meet this range at a block boundary and show another hash there.
--- Boundaries first, for themselves: few versions meet at one, however many a dataset has.
+-- Visible versions of the chain that meet this range at a boundary and have another hash there.
+-- Boundaries first: few versions meet at one, however many a dataset has.
 with met as materialized (
     select dataset_version, dataset_uuid, block_range, %(range_start)s - 1 as block,
            last_block_hash as committed, %(first_parent_hash)s::bytea as found
@@ -31,14 +31,16 @@ where committed <> found and d.kind = 'stream'
 order by block, dataset_key;
 
 -- name: hide_version
--- What turned out not to be the chain's (or not to be there any more) is seen by no reader from now on.
+-- Hide a version that is not on the chain, or whose objects are lost.
 update trace.dataset_versions set visible = false, hidden_at = now()
 where dataset_version = %(dataset_version)s and visible;
 
 -- name: record_invalidation
+-- Store why a version was invalidated.
 insert into trace.invalidations (dataset_version, reason) values (%(dataset_version)s, %(reason)s);
 
 -- name: requeue_task
+-- Queue one task again, with the reason.
 update trace.tasks
 set state = 'queued', failures = 0, expiries = 0, not_before = now(), batch_id = null, error = %(reason)s,
     updated_at = now()
@@ -46,15 +48,17 @@ where task_id = %(task_id)s and state = any(%(states)s)
 returning task_id;
 
 -- name: pools_of_versions
+-- The rpc pools that versions are fetched from.
 select distinct s.rpc_pool
 from trace.dataset_versions v join trace.streams s on s.dataset_uuid = v.dataset_uuid
 where v.dataset_version = any(%(versions)s);
 
 -- name: tasks_of_versions
+-- The tasks of visible versions, in the order in which they are locked.
 select task_id from trace.dataset_versions where dataset_version = any(%(versions)s) and visible order by task_id;
 
--- name: lie
--- A lie weighs one, and half as much every ten minutes.
+-- name: record_lie
+-- Record a lie of an endpoint. It weighs one, and half as much every ten minutes.
 insert into trace.endpoints (rpc_pool, fingerprint, name, lies, score, lied_at, reason)
 values (%(rpc_pool)s, %(fingerprint)s, %(name)s, 1, 1, now(), %(reason)s)
 on conflict (rpc_pool, fingerprint) do update set
@@ -62,7 +66,8 @@ on conflict (rpc_pool, fingerprint) do update set
     score = 1 + trace.endpoints.score
         * 0.5 ^ least(extract(epoch from now() - trace.endpoints.lied_at)::float8 / %(half_life_seconds)s, 100);
 
--- name: standings
+-- name: endpoint_scores
+-- Every endpoint that lied, with its score now.
 select rpc_pool, fingerprint, name, lies, reason,
        coalesce(score * 0.5 ^ least(extract(epoch from now() - lied_at)::float8 / %(half_life_seconds)s, 100), 0)::float8
            as score,
@@ -70,9 +75,11 @@ select rpc_pool, fingerprint, name, lies, reason,
 from trace.endpoints order by rpc_pool, name;
 
 -- name: halt_stream
+-- Stop a stream until its job is resumed.
 update trace.streams set halted_reason = %(reason)s where dataset_uuid = %(dataset_uuid)s;
 
 -- name: clear_halts
+-- Let the halted streams of a job work again.
 update trace.streams set halted_reason = null where job_id = %(job_id)s and halted_reason is not null;
 
 -- name: evidence_files
@@ -89,7 +96,7 @@ group by d.dataset_uuid, v.dataset_version
 order by d.dataset_uuid, lower(v.block_range);
 
 -- name: versions_of_job
--- Everything visible of a job's streams that touches a range, with the objects behind it.
+-- Every visible version of a job's streams that touches a range, with its objects.
 select d.dataset_key, d.source, d.dataset_uuid, d.chain_id, v.dataset_version, lower(v.block_range) as range_start,
        upper(v.block_range) as range_end, v.generation, v.storage_ref, v.manifest_key, v.manifest_sha256,
        v.content_digest, v.row_count, v.schema_json, v.verification, v.first_parent_hash, v.last_block_hash,

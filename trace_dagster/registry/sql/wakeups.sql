@@ -1,4 +1,5 @@
 -- name: wake_tasks
+-- Give tasks that are not done a new wake sequence, and say when they are due.
 with locked as (
     select task_id from trace.tasks where task_id = any(%(task_ids)s) order by task_id for update)
 update trace.tasks t
@@ -7,22 +8,24 @@ from locked where t.task_id = locked.task_id and t.state in ('queued', 'running'
 returning t.task_id, t.attempt + 1 as attempt, t.wake_seq, greatest(t.not_before, t.lease_expires_at) as due_at;
 
 -- name: insert_outbox
+-- Write an outbox event, unless it exists.
 insert into trace.outbox (outbox_id, kind, task_id, payload, available_at)
 values (%(outbox_id)s, %(kind)s, %(task_id)s, %(payload)s, coalesce(%(available_at)s, now()))
 on conflict (outbox_id) do nothing;
 
 -- name: unsent_wakeups
--- Locked until they are marked: two publishers never send the same row at once.
+-- Lock due wake-ups that were not sent, so that two publishers never send the same one at once.
 select outbox_id, task_id, payload from trace.outbox
 where kind = 'task_wakeup' and sent_at is null and available_at <= now()
 order by available_at limit %(limit)s
 for update skip locked;
 
 -- name: mark_sent
+-- Mark outbox events as sent.
 update trace.outbox set sent_at = now() where outbox_id = any(%(outbox_ids)s);
 
 -- name: overdue_tasks
--- Should have been picked up long ago: their wake-up was lost, or their holder died.
+-- Tasks that should have been picked up long ago: their wake-up was lost, or their holder died.
 select t.task_id
 from trace.tasks t
 join trace.streams s on s.dataset_uuid = t.dataset_uuid and s.enabled and s.halted_reason is null
@@ -34,12 +37,13 @@ where ((t.state = 'queued' and t.not_before <= now() and b.batch_id is null)
 order by t.woken_at nulls first limit %(limit)s
 for update of t skip locked;
 
--- name: leave_batches
--- A lapsed lease is nobody's: the batch its run came from does not hold it back.
+-- name: detach_from_batches
+-- Detach tasks with a lapsed lease from the batch that their run came from.
 update trace.tasks set batch_id = null
 where task_id = any(%(task_ids)s) and state = 'running' and lease_expires_at < now();
 
 -- name: woken_tasks
+-- The state of woken tasks: whether they can be launched, and whether they are in a batch.
 select t.task_id, t.dataset_uuid,
        (t.state = 'queued' and t.not_before <= now()) or (t.state = 'running' and t.lease_expires_at < now())
            as launchable,
@@ -49,10 +53,11 @@ left join trace.batches b on b.batch_id = t.batch_id and b.closed_at is null
 where t.task_id = any(%(task_ids)s);
 
 -- name: try_lock_dispatch
+-- Lock the dispatcher if no other process cuts batches.
 select pg_try_advisory_xact_lock(hashtextextended('trace:dispatch', 0)) as locked;
 
 -- name: launchable_tasks
--- Due, or abandoned by a dead holder, and in no open batch; every pair of stream and range of a job.
+-- Tasks that are due, or whose holder died, and that are in no open batch.
 select t.task_id, t.dataset_uuid, lower(t.block_range) as range_start, upper(t.block_range) as range_end
 from trace.tasks t
 join trace.streams s on s.dataset_uuid = t.dataset_uuid and s.enabled and s.halted_reason is null
@@ -66,25 +71,30 @@ limit %(limit)s
 for update of t skip locked;
 
 -- name: insert_batch
+-- Store a batch with the receipts of its wake-ups.
 insert into trace.batches (batch_id, job_id, keys, tasks, receipts)
 values (%(batch_id)s, %(job_id)s, %(keys)s, %(tasks)s, %(receipts)s);
 
 -- name: assign_batch
+-- Put tasks into a batch.
 update trace.tasks set batch_id = %(batch_id)s where task_id = any(%(task_ids)s);
 
 -- name: open_batches
+-- Batches that are not closed, and whether they have waited too long for their run.
 select batch_id, receipts, launched_at is not null as launched,
        created_at < now() - make_interval(secs => %(grace_seconds)s) as overdue
 from trace.batches where closed_at is null order by created_at;
 
 -- name: launch_batch
+-- Record that a batch's run exists.
 update trace.batches set launched_at = now(), receipts = '{}' where batch_id = %(batch_id)s;
 
 -- name: tasks_left
+-- Tasks of a batch that its run did not finish.
 select task_id from trace.tasks where batch_id = %(batch_id)s and state in ('queued', 'running');
 
--- name: delay_fruitless
--- A run that began none of its tasks would fail the same way at once.
+-- name: delay_unstarted_tasks
+-- Delay the tasks of a run that started none of them: it would fail the same way again.
 with locked as (
     select t.task_id from trace.tasks t
     where t.batch_id = %(batch_id)s and t.state = 'queued' order by t.task_id for update)
@@ -93,9 +103,11 @@ from locked, trace.batches b
 where t.task_id = locked.task_id and b.batch_id = %(batch_id)s and b.tasks = (select count(*) from locked);
 
 -- name: close_batch
+-- Close a batch.
 update trace.batches set closed_at = now(), receipts = '{}' where batch_id = %(batch_id)s;
 
--- name: untold_commits
+-- name: unconfirmed_commits
+-- Commits that Dagster has not confirmed to show, the oldest first.
 select o.outbox_id, d.chain_id, d.dataset_key, d.kind, v.*,
        lower(v.block_range) as range_start, upper(v.block_range) as range_end
 from trace.outbox o

@@ -1,5 +1,5 @@
 -- name: abandon_attempts
--- Fence first: a holder that has been silent this long loses its token, whatever it still writes.
+-- Fence attempts that were silent for the grace period: they lose their token, whatever they still write.
 with silent as (
     select task_id from trace.tasks
     where state = 'running' and lease_expires_at < now() - make_interval(secs => %(grace_seconds)s)
@@ -15,14 +15,17 @@ from fenced f where a.task_id = f.task_id and a.attempt = f.attempt and a.state 
 returning a.task_id;
 
 -- name: silent_attempts
+-- Number of attempts that a sweep would fence.
 select count(*) as n from trace.tasks
 where state = 'running' and lease_expires_at < now() - make_interval(secs => %(grace_seconds)s);
 
 -- name: replaced_versions
+-- Number of replaced versions that a sweep would retire.
 select count(*) as n from trace.dataset_versions
 where not visible and swept_at is null and hidden_at < now() - make_interval(secs => %(grace_seconds)s);
 
 -- name: retire_versions
+-- Retire versions that were replaced longer ago than the grace period, and unlink their files.
 with retired as (
     update trace.dataset_versions set swept_at = now()
     where not visible and swept_at is null and hidden_at < now() - make_interval(secs => %(grace_seconds)s)
@@ -33,15 +36,17 @@ unlinked as (
 select (select count(*) from retired) as n, array(select file_key from unlinked) as file_keys;
 
 -- name: drop_unlinked_files
+-- Delete the rows of files that no version links any more.
 delete from trace.files f
 where f.file_key = any(%(file_keys)s)
   and not exists (select 1 from trace.version_files l where l.file_key = f.file_key);
 
 -- name: known_datasets
+-- Every dataset of this registry.
 select dataset_uuid from trace.datasets;
 
 -- name: tasks_of_range
--- Locked: nobody claims a range while objects below it are removed. A dry run looks past what it would fence.
+-- Lock the tasks of a range, so that no claim succeeds while its objects are removed. A dry run ignores what it would fence.
 select task_id, state = 'running' and not (
            %(dry_run)s and lease_expires_at < now() - make_interval(secs => %(grace_seconds)s)) as held
 from trace.tasks
@@ -49,19 +54,20 @@ where dataset_uuid = %(dataset_uuid)s and lower(block_range) = %(range_start)s a
 for update;
 
 -- name: retired_manifests
--- Of versions that were replaced: nobody writes into their folders again.
+-- Manifests of versions that were replaced: no attempt writes into their folders again.
 select manifest_key from trace.dataset_versions
 where dataset_uuid = %(dataset_uuid)s and lower(block_range) = %(range_start)s and block_range = int8range(%(range_start)s, %(range_end)s)
   and not visible and hidden_at < now() - make_interval(secs => %(grace_seconds)s);
 
 -- name: ended_attempts
+-- Attempts of a range that ended before the grace period.
 select t.task_id, a.attempt, a.lease_token
 from trace.attempts a join trace.tasks t on t.task_id = a.task_id
 where t.dataset_uuid = %(dataset_uuid)s and lower(t.block_range) = %(range_start)s and t.block_range = int8range(%(range_start)s, %(range_end)s)
   and coalesce(a.ended_at, t.lease_expires_at) < now() - make_interval(secs => %(grace_seconds)s);
 
 -- name: referenced_objects
--- What a reader may still read below one range: files and manifests of versions not replaced long ago.
+-- Objects of a range that a reader may still read: files and manifests of versions not replaced long ago.
 with live as (
     select dataset_version, manifest_key from trace.dataset_versions
     where dataset_uuid = %(dataset_uuid)s and lower(block_range) = %(range_start)s and block_range = int8range(%(range_start)s, %(range_end)s)
@@ -72,19 +78,22 @@ union all
 select manifest_key from live;
 
 -- name: delete_old_attempts
--- Attempt numbers never go back: the counter stands in the task. Later than their objects, which need the row.
+-- Delete ended attempts, later than their objects, which need the row. The task keeps the attempt number.
 delete from trace.attempts a
 where a.state in ('failed', 'expired') and a.ended_at < now() - make_interval(secs => 2 * %(grace_seconds)s + 3600)
   and exists (select 1 from trace.tasks t where t.task_id = a.task_id and t.state in ('committed', 'superseded'));
 
 -- name: delete_old_outbox
+-- Delete wake-ups that were sent before the grace period.
 delete from trace.outbox
 where kind = 'task_wakeup' and sent_at < now() - make_interval(secs => %(grace_seconds)s);
 
 -- name: delete_old_dead
+-- Delete dead messages older than the grace period.
 delete from trace.queue_dead where died_at < now() - make_interval(secs => %(grace_seconds)s);
 
 -- name: delete_old_batches
+-- Delete closed batches that no task names.
 delete from trace.batches b
 where b.closed_at < now() - make_interval(secs => %(grace_seconds)s)
   and not exists (select 1 from trace.tasks t where t.batch_id = b.batch_id);
