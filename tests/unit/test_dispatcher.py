@@ -1,8 +1,18 @@
 """How many ranges a run takes."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from trace_dagster.planning.dispatcher import LEAST_RANGES_PER_RUN, MOST_RANGES_PER_RUN, RANGES_PER_RUN, ranges_at_rate
+from trace_dagster.blocks import BlockRange
+from trace_dagster.planning.dispatcher import (
+    LEAST_RANGES_PER_RUN,
+    MOST_RANGES_PER_RUN,
+    RANGES_PER_RUN,
+    SKIPPED_AT_ONCE,
+    ranges_at_rate,
+    windows,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,3 +33,48 @@ def test_a_long_chain_takes_few_runs():
     """46,000 ranges of 1,000 blocks at 100 blocks a second: the goal is at most 500 runs where that is possible."""
     assert -(-46_000 // RANGES_PER_RUN) <= 500
     assert -(-46_000 // ranges_at_rate(160.0, 1000)) <= 500
+
+
+def task(position, stream=0):
+    return {"range_start": position * 10, "range_end": position * 10 + 10, "stream": stream}
+
+
+def order(rows):
+    """Positions in the order of blocks."""
+    return {BlockRange(row["range_start"], row["range_end"]).key: row["range_start"] // 10 for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("positions", "most", "expected"),
+    [
+        ([], 10, []),
+        ([0, 1, 2], 10, [[0, 1, 2]]),
+        ([2, 0, 1], 10, [[0, 1, 2]]),
+        ([0, 1, 2, 3, 4], 2, [[0, 1], [2, 3], [4]]),
+        ([0, 5], 10, [[0, 5]]),  # a few ranges between two due ones are skipped by the run
+        ([0, 5], 3, [[0], [5]]),  # but they count: a run names its first and last range
+        ([0, SKIPPED_AT_ONCE + 1], 1000, [[0, SKIPPED_AT_ONCE + 1]]),
+        ([0, SKIPPED_AT_ONCE + 2], 1000, [[0], [SKIPPED_AT_ONCE + 2]]),
+    ],
+)
+def test_windows(positions, most, expected):
+    rows = [task(position) for position in positions]
+    found = [[row["range_start"] // 10 for row in window] for window in windows(rows, order(rows), most)]
+    assert found == expected
+
+
+@given(
+    positions=st.lists(st.integers(0, 500), max_size=60, unique=True),
+    streams=st.integers(1, 3),
+    most=st.integers(1, 100),
+)
+def test_windows_hold_every_due_task_once_and_no_more_than_a_run_takes(positions, streams, most):
+    rows = [task(position, stream) for position in positions for stream in range(streams)]
+    found = list(windows(rows, order(rows), most))
+    held = [(row["range_start"], row["stream"]) for window in found for row in window]
+    assert sorted(held) == sorted((row["range_start"], row["stream"]) for row in rows)
+    for window in found:
+        places = [row["range_start"] // 10 for row in window]
+        assert places == sorted(places)
+        assert places[-1] - places[0] < most
+        assert all(after - before <= SKIPPED_AT_ONCE + 1 for before, after in zip(places, places[1:], strict=False))

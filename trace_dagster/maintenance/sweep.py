@@ -1,8 +1,8 @@
-"""Sweep: fence first, then remove what no commit needs and nobody can commit any more.
+"""Sweep: fence first, then remove objects that no commit needs or can still need.
 
-An object goes only when all of this holds: it lies below a range this registry has a task for, nobody
-holds that task (its row is locked meanwhile), no live version names it, and the attempt that wrote it
-ended longer ago than the grace period. Anything else is left alone and counted.
+An object is removed only if all of this holds: it belongs to a range that has a task in this registry, no attempt holds
+that task (its row is locked during the removal), no live version names the object, and the attempt that wrote it ended
+before the grace period. Any other object is kept and counted.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from uuid import UUID
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import TraceError
+from trace_dagster.logs import component_log
 from trace_dagster.manifest import FILE_NAME
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.retention import FolderLock, RangeFolder, Retention
@@ -28,9 +29,12 @@ _KEY = re.compile(rf"[a-z]+/\d+/(?P<dataset>{_UUID})/(?P<start>\d{{1,19}})_(?P<e
 _PARQUET = re.compile(r".+-(?P<tag>[0-9a-f]{8}-a\d+-[0-9a-f]{8})(?:-p\d+)?\.parquet")
 
 
+_log = component_log("maintenance")
+
+
 @dataclass(slots=True)
 class Swept:
-    """What a sweep did, or would do."""
+    """The result of a sweep, or of a dry run."""
 
     dry_run: bool
     attempts_fenced: int = 0
@@ -38,14 +42,14 @@ class Swept:
     objects_removed: int = 0
     uploads_aborted: int = 0
     objects_not_ours: int = 0
-    """Below datasets or ranges this registry does not know: left alone."""
+    """Objects of datasets or ranges that this registry does not have. They are kept."""
 
     def to_json(self) -> dict[str, object]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """For a person."""
+        """Return the result as lines for people."""
         would = "would be " if self.dry_run else ""
         lines = [
             f"{self.attempts_fenced} silent attempts {would}fenced",
@@ -59,7 +63,7 @@ class Swept:
 
 
 def sweep(database: Database, store: ObjectStore, *, grace_seconds: float, dry_run: bool) -> Swept:
-    """Fence, retire, remove, prune, in this order: a crash in between leaves work for the next sweep only."""
+    """Fence, retire, remove and prune, in this order, so that a crash only leaves work for the next sweep."""
     registry = Retention(database)
     swept = Swept(dry_run)
     swept.attempts_fenced = registry.abandon(grace_seconds, dry_run=dry_run)
@@ -86,11 +90,12 @@ def sweep(database: Database, store: ObjectStore, *, grace_seconds: float, dry_r
                     store.abort_upload(key, upload)
     if not dry_run:
         registry.prune(grace_seconds)
+    _log.event("swept", **asdict(swept))
     return swept
 
 
 def _folders(keys: Iterable[str]) -> Iterable[tuple[RangeFolder | None, list[str]]]:
-    """Keys by the range they lie below; None for names this package does not make."""
+    """Group keys by their range; None for names that this package does not make."""
     found: dict[RangeFolder | None, list[str]] = defaultdict(list)
     for key in keys:
         found[_folder(key)].append(key)
@@ -114,10 +119,10 @@ def _removable(lock: FolderLock, keys: Iterable[str]) -> list[str]:
 
 
 def _is_dead(lock: FolderLock, key: str) -> bool:
-    """Whether nobody writes this object any more, by this registry's own rows.
+    """Return whether no attempt can write this object any more, by this registry's own rows.
 
-    A dead attempt's manifest stays: the next attempt of its range replaces it by compare-and-swap, and a
-    delete that came late would hit that one's.
+    A dead attempt's manifest stays: the next attempt of its range replaces it by compare-and-swap, and a late delete
+    would remove the new manifest.
     """
     if key.endswith(FILE_NAME):
         return key in lock.retired_manifests

@@ -14,6 +14,7 @@ from itertools import groupby, islice
 from uuid import UUID, uuid4
 
 from trace_dagster.blocks import BlockRange
+from trace_dagster.logs import component_log
 from trace_dagster.planning.run_groups import RunGroup, active_run_groups, all_run_groups
 from trace_dagster.registry.connection import Database, Row, Session
 from trace_dagster.registry.jobs import Jobs
@@ -21,6 +22,8 @@ from trace_dagster.registry.progress import recent_rates
 from trace_dagster.registry.streams import StreamRow
 from trace_dagster.registry.wake import wake
 from trace_dagster.wakeups.driver import MAX_DELIVERIES, Delivery, QueueDriver, decode
+
+_log = component_log("planning")
 
 BATCH_TAG = "trace/batch"
 """Tag of the runs that come from a batch; its value is the batch's id."""
@@ -162,7 +165,18 @@ class Dispatcher:
             if not lock or not lock["locked"]:
                 return []
             most = self._ranges_per_run or ranges_per_run(group, session)
-            return list(islice(_batches(session, group, most, register, receipts), BATCHES_PER_TICK))
+            batches = list(islice(_batches(session, group, most, register, receipts), BATCHES_PER_TICK))
+        for batch in batches:
+            _log.event(
+                "batch_cut",
+                job=group.streams[0].job_name,
+                batch=batch.batch_id,
+                ranges=len(batch.keys),
+                dataset_keys=",".join(batch.dataset_keys),
+                first=batch.keys[0],
+                last=batch.keys[-1],
+            )
+        return batches
 
 
 def loaded_names(streams: Sequence[StreamRow]) -> dict[UUID, LoadedNames]:
@@ -223,11 +237,11 @@ def _batches(
     rows = session.all("launchable_tasks", dataset_uuids=datasets, limit=TASKS_PER_TICK)
     if rows:
         order = register(group, sorted({_key(row) for row in rows}))
-        for window in _windows(rows, order, most):
+        for window in windows(rows, order, most):
             yield _store(session, group, window, receipts)
 
 
-def _windows(rows: list[Row], order: Mapping[str, int], most: int) -> Iterator[list[Row]]:
+def windows(rows: list[Row], order: Mapping[str, int], most: int) -> Iterator[list[Row]]:
     """Yield tasks over at most ``most`` ranges that are close in ``order``, because a run names its first and
     last range.
     """

@@ -5,7 +5,6 @@ Every tick is bounded and idempotent. Any number of planners may run at once; on
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -15,16 +14,17 @@ from trace_dagster.blocks import BlockRange, cells, holes
 from trace_dagster.config.chain_sync import FollowHead
 from trace_dagster.errors import TraceError
 from trace_dagster.identity import task_id
+from trace_dagster.logs import component_log
 from trace_dagster.planning.heads import Head, is_open, observed, pool_of
 from trace_dagster.registry.connection import Database, Session, storable
 from trace_dagster.registry.jobs import Jobs, follow
-from trace_dagster.registry.streams import StreamRow, stream_row
+from trace_dagster.registry.streams import StreamRow, StreamSpec, stream_row
 from trace_dagster.registry.wake import wake
 
 QUEUED_AHEAD_PER_STREAM = 2048
 """Most tasks per stream that are planned ahead: enough for full runs, few enough for a tick of a second."""
 
-_log = logging.getLogger(__name__)
+_log = component_log("planning")
 
 
 class Planner:
@@ -46,7 +46,12 @@ class Planner:
         except TraceError as error:
             self._block(stream, error.message)
         except Exception as error:  # a bug that one stream's values trigger must not stop the other streams
-            _log.exception("planning %s failed", stream.dataset_key)
+            _log.warning(
+                "planning_failed",
+                job=stream.job_name,
+                dataset_key=stream.dataset_key,
+                reason=f"{type(error).__name__}: {error}",
+            )
             self._block(stream, f"planning failed with an unexpected {type(error).__name__}: see the log")
         return 0
 
@@ -62,21 +67,37 @@ class Planner:
             blocked = blocked_reason(stream, head, seen["error"] if seen else None)
             if head is None or blocked:
                 session.run("block_stream", dataset_uuid=dataset, reason=blocked)
+                _log_reason(stream, blocked)
                 return 0
             end = eligible_end(stream, head)
             planned, cursor = _top_up(session, stream, end)
+            waiting = waiting_reason(stream, head, end)
             session.run(
-                "advance_stream",
-                dataset_uuid=dataset,
+                "advance_stream", dataset_uuid=dataset, next_block=cursor, eligible_end=end, blocked_reason=waiting
+            )
+        _log_reason(stream, waiting)
+        if planned:
+            _log.event(
+                "planned",
+                job=stream.job_name,
+                dataset_key=stream.dataset_key,
+                ranges=planned,
                 next_block=cursor,
                 eligible_end=end,
-                blocked_reason=waiting_reason(stream, head, end),
             )
-            return planned
+        return planned
 
     def _block(self, stream: StreamRow, reason: str) -> None:
         with self._database.transaction() as session:
             session.run("block_stream", dataset_uuid=stream.dataset_uuid, reason=storable(reason))
+        _log_reason(stream, reason)
+
+
+def _log_reason(stream: StreamRow, reason: str | None) -> None:
+    """Log that a stream starts to wait, or waits no longer. ``stream`` is as it was before."""
+    if (reason is None) != (stream.blocked_reason is None):
+        event = "stream_unblocked" if reason is None else "stream_blocked"
+        _log.event(event, job=stream.job_name, dataset_key=stream.dataset_key, reason=reason)
 
 
 def eligible_end(stream: StreamRow, head: Head) -> int:
@@ -129,10 +150,9 @@ def _top_up(session: Session, stream: StreamRow, end: int) -> tuple[int, int]:
             "active_ranges", dataset_uuid=stream.dataset_uuid, range_start=wanted.start, range_end=wanted.end
         )
     ]
-    found = list(islice(_plannable(stream, wanted, taken), room + 1))
-    planned = found[:room]
+    planned, cursor = next_cells(stream, wanted, taken, room)
     _insert(session, stream, planned)
-    return len(planned), found[room].start if len(found) > room else _full_end(stream, end)
+    return len(planned), cursor
 
 
 def _insert(session: Session, stream: StreamRow, planned: list[BlockRange]) -> None:
@@ -150,16 +170,28 @@ def _insert(session: Session, stream: StreamRow, planned: list[BlockRange]) -> N
     wake(session, [task["task_id"] for task in tasks])
 
 
-def _plannable(stream: StreamRow, wanted: BlockRange, taken: Iterable[BlockRange]) -> Iterator[BlockRange]:
-    full_end = _full_end(stream, wanted.end)
+def next_cells(
+    stream: StreamSpec, wanted: BlockRange, taken: Iterable[BlockRange], room: int
+) -> tuple[list[BlockRange], int]:
+    """Return the first ``room`` cells of ``wanted`` that no ``taken`` range touches, and the cursor behind them.
+
+    The cursor is the first cell that is left, or the end of the last full cell if none is.
+    """
+    found = list(islice(_plannable(stream, wanted, taken), room + 1))
+    return found[:room], found[room].start if len(found) > room else _full_end(stream, wanted)
+
+
+def _plannable(stream: StreamSpec, wanted: BlockRange, taken: Iterable[BlockRange]) -> Iterator[BlockRange]:
+    full_end = _full_end(stream, wanted)
     for gap in holes(wanted, taken):
         for cell in cells(gap, stream.chunk_size):
             if cell.end <= full_end:
                 yield cell
 
 
-def _full_end(stream: StreamRow, end: int) -> int:
+def _full_end(stream: StreamSpec, wanted: BlockRange) -> int:
     """Return where the last full cell ends: a cell that the tip cuts short waits until it is full."""
+    end = wanted.end
     if stream.to_block is not None and end >= stream.to_block:
         return end
-    return max(stream.next_block, end // stream.chunk_size * stream.chunk_size)
+    return max(wanted.start, end // stream.chunk_size * stream.chunk_size)

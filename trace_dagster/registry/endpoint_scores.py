@@ -9,8 +9,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from trace_dagster.logs import component_log
 from trace_dagster.registry.connection import Database, storable
 from trace_dagster.rpc.pools import Endpoint, RpcPool
+
+_log = component_log("registry")
 
 HALF_LIFE_SECONDS = 600.0
 """A lie counts half after this time, so that a repaired node is used first again."""
@@ -65,6 +68,7 @@ class EndpointScores:
                 reason=storable(reason),
                 half_life_seconds=HALF_LIFE_SECONDS,
             )
+        _log.warning("endpoint_scored", endpoint=endpoint.name, reason=reason)
         with self._lock:
             self._read_at = float("-inf")
 

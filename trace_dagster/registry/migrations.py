@@ -9,9 +9,11 @@ import psycopg
 
 from trace_dagster.errors import Corrupt, InvalidInput
 from trace_dagster.identity import sha256_hex
+from trace_dagster.logs import component_log
 from trace_dagster.registry.connection import mapped_errors
 
 _FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
+_log = component_log("registry")
 _ADVISORY_LOCK = 0x7472616365  # "trace"
 
 
@@ -40,6 +42,8 @@ def migrate(dsn: str) -> list[str]:
                     "insert into trace.migrations (name, sha256) values (%s, %s)",
                     (name, sha256_hex(shipped[name].encode())),
                 )
+        for name in pending:
+            _log.event("migration_applied", name=name)
         return pending
 
 
