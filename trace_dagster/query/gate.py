@@ -1,7 +1,7 @@
-"""The gate for SQL from outside: one SELECT, over the tables offered, with functions known to be harmless.
+"""Checks SQL from users: a single SELECT over the offered tables that calls only allowed functions.
 
-DuckDB itself parses; we walk its syntax tree. Whatever is not on a list is refused, so a new DuckDB
-feature is refused until someone looks at it. ``functions.txt`` is the list of functions.
+DuckDB parses the SQL, and the gate walks the syntax tree. It accepts only node types, tables and functions on its
+lists, so a new DuckDB feature is refused until it is added. ``functions.txt`` lists the allowed functions.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import duckdb
 from trace_dagster.errors import InvalidInput
 
 MAX_SQL_BYTES = 100_000
+"""Longest query, in bytes of UTF-8."""
 _MAX_DEPTH = 200
-"""Nesting of expressions: what the JSON reader and DuckDB's own recursion stand easily."""
+"""Deepest nesting of expressions. Python's JSON reader and DuckDB's parser both recurse this deep without an error."""
 
 _TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest"})
 _TABLE_NODES = frozenset(
@@ -29,14 +30,14 @@ _QUERY_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NO
 
 @cache
 def allowed_functions() -> frozenset[str]:
-    """Scalar and aggregate functions a query may call."""
+    """Return the names of the scalar and aggregate functions that a query may call."""
     return frozenset(files(__package__).joinpath("functions.txt").read_text().split())
 
 
 def check(sql: str, tables: Iterable[str]) -> None:
-    """Raises InvalidInput, in one line, unless ``sql`` is a harmless SELECT over ``tables``.
+    """Raise InvalidInput, with a message of one line, unless ``sql`` is an allowed SELECT over ``tables``.
 
-    ``tables`` are names as written in SQL, ``blocks`` or ``chain_1.blocks``.
+    ``tables`` are names as in SQL, in any case: ``blocks`` or ``chain_1.blocks``.
     """
     known = frozenset(tuple(name.lower().split(".")) for name in tables)
     for node, ctes in _nodes(_parse(sql)):
@@ -73,10 +74,10 @@ def _loads(text: str) -> dict[str, Any]:
 
 
 def _nodes(tree: Any) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
-    """Every object of the tree with the CTE names in scope there.
+    """Yield every object of the tree, with the lower-case CTE names that are in scope there.
 
-    A CTE sees those before it, and itself only in the right arm of a recursion: elsewhere DuckDB would look
-    the same name up in its catalog, or as a file.
+    A CTE can refer to the CTEs before it. It can refer to itself only in the right arm of a recursive CTE. Outside
+    of its scope DuckDB looks a CTE's name up in the catalog or opens it as a file, so the gate must not accept it.
     """
     waiting: list[tuple[Any, frozenset[str]]] = [(tree, frozenset())]
     while waiting:
@@ -93,7 +94,7 @@ def _nodes(tree: Any) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
 
 
 def _inner(node: dict[str, Any], key: str) -> Any:
-    """What lies below a key; of a table function, whose name has its own list, the arguments."""
+    """Return the value of a key. For a table function, return only its parts, because its name has its own list."""
     value = node[key]
     if key == "function" and _kind(node) == "TABLE_FUNCTION" and isinstance(value, dict):
         return list(value.values())
@@ -121,7 +122,7 @@ def _check_node(node: dict[str, Any], tables: frozenset[tuple[str, ...]], ctes: 
 
 
 def _kind(node: dict[str, Any]) -> str | None:
-    """A node's type; in values the same key holds a data type, which is an object."""
+    """Return the node's type, or None. In constants the key ``type`` contains a data type, which is an object."""
     kind = node.get("type")
     return kind if isinstance(kind, str) else None
 

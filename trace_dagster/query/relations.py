@@ -1,4 +1,4 @@
-"""From the registry's datasets to tables a session can offer."""
+"""Converts the registry's datasets to the tables of a query session."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from trace_dagster.store.access import S3Access
 
 
 def relations(found: Sequence[tuple[VisibleDataset, Sequence[str]]], access: S3Access) -> Iterator[Relation]:
-    """``chain_<id>.<dataset_key>`` for each dataset, and the bare key where only one chain has it."""
+    """Yield ``chain_<id>.<dataset_key>`` for each dataset, and ``<dataset_key>`` as well if only one chain has it.
+
+    ``found`` contains the visible datasets, each with the object keys of its files. A derived dataset whose
+    columns are not known yet is left out.
+    """
     current = {(entry.chain_id, entry.dataset_key): (entry, keys) for entry, keys in found if _has_columns(entry)}
     chains = Counter(key for _, key in current)
     for (chain_id, key), (entry, file_keys) in current.items():

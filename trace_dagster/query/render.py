@@ -1,4 +1,4 @@
-"""Query results as JSON values that lose nothing."""
+"""Converts query results to JSON values without loss of precision."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from trace_dagster.query.session import QueryResult
 
 _EXACT_IN_JSON = 2**53
+"""Up to this integer a JSON reader that uses doubles is exact."""
 
 
 def to_json(result: QueryResult) -> dict[str, Any]:
-    """``{"columns": [{"name", "type"}], "rows": [[...]], "truncated": bool}``.
+    """Return ``{"columns": [{"name", "type"}], "rows": [[...]], "truncated": bool}``.
 
-    Integers beyond 2^53 and decimals are strings, BLOBs are 0x hex, NaN and infinities are strings, times ISO 8601.
+    Strings represent integers beyond 2^53, decimals, NaN and infinities. A BLOB is 0x hex, a date or time ISO 8601,
+    an interval its seconds.
     """
     return {
         "columns": [{"name": name, "type": kind} for name, kind in result.columns],
@@ -28,7 +30,7 @@ def to_json(result: QueryResult) -> dict[str, Any]:
 
 
 def value(item: Any, kind: str = "") -> Any:  # noqa: C901  (one case per type)
-    """One value as JSON; ``kind`` is DuckDB's type name."""
+    """Return one value as a JSON value. ``kind`` is the name of its DuckDB type."""
     if kind == "BIGNUM" and isinstance(item, str):
         item = int(item)
     match item:

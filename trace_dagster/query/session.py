@@ -1,4 +1,4 @@
-"""DuckDB over Parquet in place: explicit file lists as views, then everything else shut."""
+"""DuckDB sessions over Parquet files in the object store: one view per table, and no access to anything else."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from trace_dagster.query.gate import check
 from trace_dagster.store.access import S3Access
 
 MAX_ROWS = 10_000
+"""Most rows that one query returns, even if the caller requests more."""
 DEFAULT_ROWS = 1_000
+"""Rows that one query returns if the caller requests no number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A table: its name (``blocks`` or ``chain_1.blocks``), columns, and the objects that hold its rows."""
+    """One table: its name (``blocks`` or ``chain_1.blocks``), its columns and the URIs of its Parquet files."""
 
     name: str
     schema: pa.Schema
@@ -32,7 +34,7 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class QueryLimits:
-    """What one session may use."""
+    """Resource limits of one session; ``timeout_seconds`` applies to each query."""
 
     memory_mib: int = 2048
     threads: int = 2
@@ -41,7 +43,7 @@ class QueryLimits:
 
 @dataclass(frozen=True, slots=True)
 class QueryResult:
-    """Rows in column order; ``truncated`` says whether there were more."""
+    """Columns as (name, DuckDB type) and rows in column order. ``truncated`` is true if the query had more rows."""
 
     columns: tuple[tuple[str, str], ...]
     rows: list[tuple[Any, ...]]
@@ -49,15 +51,20 @@ class QueryResult:
 
 
 class QuerySession:
-    """One connection over fixed relations. Not thread-safe; close it when done."""
+    """One DuckDB connection over a fixed set of relations. Not thread-safe; the caller closes it."""
 
     def __init__(
         self, relations: Sequence[Relation], access: S3Access, limits: QueryLimits | None = None, *, macros: str = ""
     ) -> None:
-        """``macros`` is our own SQL, run before the session is shut: it creates the macros that templates use."""
+        """Create the views and lock the connection down.
+
+        ``macros`` is trusted SQL that creates the macros of the analytics templates; it runs before the lock.
+        Raises Unavailable if the object store cannot be read or the httpfs extension does not match DuckDB.
+        Raises InvalidInput if DuckDB reports another error.
+        """
         self._limits = limits or QueryLimits()
         self._names = [relation.name for relation in relations]
-        self._kept: list[pa.Table] = []
+        self._empty_tables: list[pa.Table] = []
         self._connection = duckdb.connect(
             config={
                 "autoinstall_known_extensions": "false",
@@ -71,30 +78,34 @@ class QuerySession:
             self._open(relations, access, macros)
         except duckdb.Error as error:
             self._connection.close()
-            raise _meaning(error) from None
+            raise _mapped_error(error) from None
 
     def query(self, sql: str, limit: int = DEFAULT_ROWS) -> QueryResult:
-        """Answer SQL from outside. Raises InvalidInput when the gate refuses it or it is wrong."""
+        """Run SQL from a user and return at most ``limit`` rows (from 1 to MAX_ROWS).
+
+        Raises InvalidInput if the gate refuses the SQL, DuckDB rejects it or it exceeds the memory limit. Raises
+        Unavailable if it exceeds ``timeout_seconds`` or the object store does not serve a file.
+        """
         check(sql, self._names)
-        kept = max(1, min(limit, MAX_ROWS))
+        most = max(1, min(limit, MAX_ROWS))
         with self._deadline():
             try:
                 self._connection.execute(sql)
                 columns = tuple((str(entry[0]), str(entry[1])) for entry in self._connection.description or ())
-                rows = self._connection.fetchmany(kept + 1)
+                rows = self._connection.fetchmany(most + 1)
             except duckdb.Error as error:
-                raise _meaning(error) from None
-        return QueryResult(columns, rows[:kept], truncated=len(rows) > kept)
+                raise _mapped_error(error) from None
+        return QueryResult(columns, rows[:most], truncated=len(rows) > most)
 
     def table(self, sql: str, parameters: Mapping[str, object]) -> pa.Table:
-        """Run one of our own templates with bound parameters."""
+        """Run an analytics template with bound parameters; the gate does not check it, and it has no timeout."""
         try:
             return self._connection.execute(sql, dict(parameters)).to_arrow_table()
         except duckdb.Error as error:
-            raise _meaning(error) from None
+            raise _mapped_error(error) from None
 
     def close(self) -> None:
-        """Free everything."""
+        """Close the connection and free its memory."""
         self._connection.close()
 
     def __enter__(self) -> QuerySession:
@@ -119,7 +130,7 @@ class QuerySession:
         connection.execute("set schema = 'main'")
         if macros:
             connection.execute(macros)
-        self._shut(access)
+        self._lock_down(access)
 
     def _add(self, relation: Relation) -> None:
         schema, _, name = relation.name.rpartition(".")
@@ -131,11 +142,14 @@ class QuerySession:
             self._connection.read_parquet(list(relation.uris)).create_view(name)
         else:
             empty = relation.schema.empty_table()
-            self._kept.append(empty)
+            self._empty_tables.append(empty)
             self._connection.from_arrow(empty).create_view(name)
 
-    def _shut(self, access: S3Access) -> None:
-        """The order matters: nothing may be set after the lock."""
+    def _lock_down(self, access: S3Access) -> None:
+        """Forbid temporary files, other buckets, local files and HTTP.
+
+        The lock comes last, because DuckDB refuses every setting after it.
+        """
         for statement in (
             "set temp_directory = ''",
             "set max_temp_directory_size = '0B'",
@@ -151,7 +165,7 @@ class QuerySession:
 
 
 class _Deadline:
-    """Interrupts the connection when the block takes too long."""
+    """Interrupts the connection if the ``with`` block takes longer than ``seconds``."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, seconds: float) -> None:
         self._timer = threading.Timer(seconds, connection.interrupt)
@@ -177,7 +191,7 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _meaning(error: duckdb.Error) -> Exception:
+def _mapped_error(error: duckdb.Error) -> Exception:
     first = (str(error).splitlines() or [type(error).__name__])[0]
     if isinstance(error, duckdb.InterruptException):
         return Unavailable("the query took too long: ask for fewer blocks, or aggregate")
