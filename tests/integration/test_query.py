@@ -1,4 +1,4 @@
-"""SQL from outside over Parquet on a real S3 server: right answers, nothing else to be had."""
+"""SQL from users over Parquet on a real S3 server: correct results, and no access to anything else."""
 
 import http.server
 import io
@@ -47,7 +47,7 @@ def session(store, uris):
         yield opened
 
 
-def test_all_files_of_a_relation_answer_under_both_names(session):
+def test_both_names_of_a_relation_read_all_its_files(session):
     for name in ("blocks", "chain_1.blocks", '"chain_1"."blocks"', "BLOCKS"):
         result = session.query(f"select count(*) as n, sum(block_number) as total from {name}")
         assert result.rows == [(150, sum(range(150)))]
@@ -65,20 +65,20 @@ def test_an_empty_relation_has_its_columns_and_no_rows(session):
     assert result.columns == (("block_hash", "BLOB"), ("block_number", "UINTEGER"), ("gas_used", "UBIGINT"))
 
 
-def test_rows_beyond_the_limit_are_announced_not_given(session):
+def test_a_result_with_more_rows_than_the_limit_is_marked_truncated(session):
     query = "select block_number from blocks order by 1"
     assert [len(session.query(query, n).rows) for n in (149, 150, 151)] == [149, 150, 150]
     assert [session.query(query, n).truncated for n in (149, 150, 151)] == [True, False, False]
     assert session.query(query, 3).rows == [(0,), (1,), (2,)]
 
 
-@pytest.mark.parametrize(("asked", "given"), [(-5, 1), (0, 1), (10**9, MAX_ROWS)])
-def test_the_limit_is_clamped(session, asked, given):
-    result = session.query("select * from range(20000)", asked)
-    assert (len(result.rows), result.truncated) == (given, True)
+@pytest.mark.parametrize(("requested", "returned"), [(-5, 1), (0, 1), (10**9, MAX_ROWS)])
+def test_the_limit_is_clamped(session, requested, returned):
+    result = session.query("select * from range(20000)", requested)
+    assert (len(result.rows), result.truncated) == (returned, True)
 
 
-def test_an_endless_result_is_not_drawn_into_memory(session):
+def test_a_huge_result_is_not_read_into_memory(session):
     result = session.query("select * from range(100000000000)", 2)
     assert (result.rows, result.truncated) == ([(0,), (1,)], True)
 
@@ -96,7 +96,7 @@ def test_json_form(session):
     }
 
 
-def test_a_query_that_takes_too_long_is_ended_and_the_session_lives_on(store, uris):
+def test_a_query_that_exceeds_the_timeout_fails_and_the_session_stays_usable(store, uris):
     with QuerySession([Relation("blocks", SCHEMA, uris)], store.access, QueryLimits(timeout_seconds=0.5)) as session:
         started = time.monotonic()
         with pytest.raises(Unavailable, match="too long"):
@@ -105,7 +105,7 @@ def test_a_query_that_takes_too_long_is_ended_and_the_session_lives_on(store, ur
         assert session.query("select count(*) from blocks").rows == [(150,)]
 
 
-def test_a_query_beyond_its_memory_is_refused_and_the_session_lives_on(store, uris):
+def test_a_query_that_exceeds_the_memory_limit_fails_and_the_session_stays_usable(store, uris):
     limits = QueryLimits(memory_mib=64, timeout_seconds=60)
     with QuerySession([Relation("blocks", SCHEMA, uris)], store.access, limits) as session:
         with pytest.raises(InvalidInput, match="more memory"):
@@ -114,7 +114,7 @@ def test_a_query_beyond_its_memory_is_refused_and_the_session_lives_on(store, ur
 
 
 @pytest.mark.parametrize(
-    ("sql", "says"),
+    ("sql", "message"),
     [
         ("select nope from blocks", "nope"),
         ("select 'x'::int", "Could not convert"),
@@ -122,14 +122,14 @@ def test_a_query_beyond_its_memory_is_refused_and_the_session_lives_on(store, ur
         ("select $1", "parameter"),
     ],
 )
-def test_a_wrong_query_is_one_clear_line(session, sql, says):
+def test_the_error_of_a_wrong_query_is_one_line_with_the_reason(session, sql, message):
     with pytest.raises(InvalidInput) as caught:
         session.query(sql)
-    assert says.lower() in str(caught.value).lower()
+    assert message.lower() in str(caught.value).lower()
     assert "\n" not in str(caught.value)
 
 
-def test_a_vanished_object_is_the_stores_fault_and_names_no_secret(store, uris):
+def test_a_missing_object_is_unavailable_and_the_error_has_no_secret(store, uris):
     with QuerySession([Relation("blocks", SCHEMA, uris)], store.access) as session:
         store.delete(["cryo/1/d/50.parquet"])
         with pytest.raises(Unavailable) as caught:
@@ -138,7 +138,7 @@ def test_a_vanished_object_is_the_stores_fault_and_names_no_secret(store, uris):
         assert store.access.host not in str(caught.value)
 
 
-def test_a_store_that_refuses_the_key_is_reported_without_it(store, uris):
+def test_the_error_of_a_refused_key_does_not_contain_the_key(store, uris):
     wrong = S3Access(store.access.bucket, store.access.access_key, "not-the-secret", store.access.endpoint)
     with pytest.raises(TraceError) as caught:
         QuerySession([Relation("blocks", SCHEMA, uris)], wrong)
@@ -148,15 +148,15 @@ def test_a_store_that_refuses_the_key_is_reported_without_it(store, uris):
 
 @pytest.fixture
 def outsider():
-    """Some server that a query must never reach; the paths asked of it."""
-    asked = []
+    """Yield the host of a server that a query must never reach, and the paths requested from it."""
+    requested_paths = []
 
     class Listener(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            asked.append(self.path)
+            requested_paths.append(self.path)
             self.send_error(404)
 
-        do_HEAD = do_PUT = do_GET  # noqa: N815  (the names http.server looks for)
+        do_HEAD = do_PUT = do_GET  # noqa: N815  (http.server calls these names)
 
         def log_message(self, *_):
             return
@@ -164,14 +164,14 @@ def outsider():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Listener)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"127.0.0.1:{server.server_port}", asked
+    yield f"127.0.0.1:{server.server_port}", requested_paths
     server.shutdown()
     thread.join()
     server.server_close()
 
 
-def test_the_ways_out_that_hardening_leaves_open_end_at_the_gate(session, store, outsider):
-    host, asked = outsider
+def test_the_gate_refuses_what_the_locked_connection_would_allow(session, store, outsider):
+    host, requested_paths = outsider
     inside = store.access.uri("cryo/1/d/0.parquet")
     for sql in (
         f"select * from read_parquet('{inside}?s3_endpoint={host}&s3_use_ssl=false')",
@@ -189,7 +189,7 @@ def test_the_ways_out_that_hardening_leaves_open_end_at_the_gate(session, store,
     ):
         with pytest.raises(InvalidInput):
             session.query(sql)
-    assert asked == []
+    assert requested_paths == []
     assert sorted(store.keys("")) == [f"cryo/1/d/{n}.parquet" for n in (0, 100, 50)]
 
 
@@ -206,7 +206,7 @@ def test_the_ways_out_that_hardening_leaves_open_end_at_the_gate(session, store,
         "copy (select 1) to '/tmp/x.parquet'",
     ],
 )
-def test_our_own_sql_cannot_leave_the_bucket_either(session, sql):
-    """What stands behind the gate: templates run on the hardened connection too."""
+def test_template_sql_cannot_leave_the_bucket_either(session, sql):
+    """The gate does not check templates; the locked connection refuses these statements."""
     with pytest.raises(TraceError):
         session.table(sql, {})

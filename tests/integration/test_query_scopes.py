@@ -1,4 +1,4 @@
-"""Names that a CTE lends only to others: DuckDB looks the same name up as a file or in its catalog."""
+"""CTE names used outside their scope, where DuckDB would open a file or read its catalog."""
 
 import pytest
 
@@ -9,11 +9,11 @@ pytestmark = pytest.mark.integration
 
 
 def test_a_cte_cannot_smuggle_a_file_past_the_gate(session, store, outsider):  # noqa: F811
-    host, asked = outsider
+    host, requested_paths = outsider
     path = f"{store.access.uri('cryo/1/d/0.parquet')}?s3_endpoint={host}&s3_use_ssl=false"
     with pytest.raises(InvalidInput, match="no table is called"):
         session.query(f'with "{path}" as (select * from "{path}") select * from "{path}"')
-    assert asked == []
+    assert requested_paths == []
 
 
 def test_a_cte_cannot_smuggle_the_catalog_past_the_gate(session):  # noqa: F811

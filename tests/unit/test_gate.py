@@ -1,4 +1,4 @@
-"""The gate for SQL from outside: every known way around it is a test."""
+"""The gate for SQL from users: ordinary queries pass, and each known way around the gate is refused."""
 
 import duckdb
 import pytest

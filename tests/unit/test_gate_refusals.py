@@ -1,4 +1,4 @@
-"""The gate: plain questions pass, every known way around it ends in one line."""
+"""The gate's refusals, by reason: not one SELECT, unknown tables, table functions, functions, hostile text."""
 
 import duckdb
 import pytest
@@ -196,7 +196,7 @@ NOT_OUR_FUNCTIONS = [
 
 
 @pytest.mark.parametrize("sql", HARMLESS)
-def test_a_plain_question_passes(sql):
+def test_a_harmless_query_passes(sql):
     check(sql, TABLES)
 
 
@@ -234,7 +234,7 @@ def test_quoted_text_is_only_text():
     check("select $$ attach 'x'; copy $$, $a$ read_text('/etc/passwd') $a$, 'getenv(1)' as \"pragma\"", TABLES)
 
 
-def test_the_refusal_names_the_tables_there_are():
+def test_the_refusal_lists_the_offered_tables():
     with pytest.raises(InvalidInput, match=r"no table is called 'bloks'; there are: blocks, chain_1\.blocks, logs"):
         check("select * from bloks", TABLES)
     with pytest.raises(InvalidInput, match="there are: none yet"):
@@ -262,7 +262,7 @@ def test_hostile_text_is_refused_in_one_line(sql):
     assert len(str(caught.value)) < 500
 
 
-def test_many_arms_are_no_depth():
+def test_a_union_of_many_queries_does_not_count_as_nesting():
     check("select 1" + " union all select 1" * 2_000, TABLES)
 
 
@@ -276,12 +276,12 @@ def test_every_allowed_function_exists():
     assert {name.lower() for name in allowed_functions()} - parsed_as_operators <= functions("true")
 
 
-def test_nothing_that_acts_or_reads_the_machine_is_allowed():
+def test_no_function_with_side_effects_or_volatile_results_is_allowed():
     assert allowed_functions() & functions("has_side_effects or stability = 'VOLATILE'") == set()
     assert allowed_functions() & functions("function_type = 'pragma'") == set()
 
 
-def test_what_only_a_table_function_does_is_not_on_the_list():
+def test_functions_that_are_only_table_functions_are_not_allowed():
     elsewhere = functions("function_type in ('scalar', 'aggregate', 'macro')")
     only_tables = functions("function_type in ('table', 'table_macro')") - elsewhere
     assert allowed_functions() & only_tables <= {"unnest"}

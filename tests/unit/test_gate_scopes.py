@@ -1,4 +1,4 @@
-"""Where a CTE's name holds: anywhere else DuckDB takes it for a file or looks in its catalog."""
+"""The scope of CTE names. Outside of it DuckDB opens the name as a file or looks it up in its catalog."""
 
 import pytest
 
@@ -24,13 +24,13 @@ FILE = '"s3://bucket/prefix/x.parquet?s3_endpoint=10.0.0.1:80"'
         'select * from "chain_1.blocks"',
     ],
 )
-def test_a_name_outside_its_scope_is_no_table(sql):
+def test_a_cte_name_outside_its_scope_is_refused(sql):
     with pytest.raises(InvalidInput, match="no table is called"):
         check(sql, TABLES)
 
 
 @pytest.mark.parametrize("sql", ["select " + "1+" * 900 + "1", "select " + "[" * 900 + "1" + "]" * 900])
-def test_deep_nesting_is_refused_not_a_crash(sql):
+def test_deep_nesting_is_refused_without_a_crash(sql):
     with pytest.raises(InvalidInput):
         check(sql, TABLES)
 
@@ -43,12 +43,12 @@ def test_text_that_is_not_unicode_is_refused():
 @pytest.mark.parametrize(
     "call", ["range(2000000000)", "generate_series(1, 2000000000)", "bitstring_agg(1, 0, 900000000)"]
 )
-def test_what_makes_one_huge_value_is_refused(call):
+def test_a_function_that_returns_one_huge_value_is_refused(call):
     with pytest.raises(InvalidInput, match="not on the list of allowed functions"):
         check(f"select length({call})", TABLES)
 
 
 @pytest.mark.parametrize("arguments", ["getenv('HOME')::int", "length((select max(sql) from duckdb_views))"])
-def test_arguments_of_table_functions_are_looked_at(arguments):
+def test_arguments_of_table_functions_are_checked(arguments):
     with pytest.raises(InvalidInput):
         check(f"select * from range({arguments})", TABLES)
