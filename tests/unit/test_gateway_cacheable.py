@@ -8,7 +8,7 @@ import pytest
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.server import DevNodeMethods
 from trace_dagster.gateway.cache import _ENTRY_BYTES, AnswerCache
-from trace_dagster.gateway.cacheable import CacheableCall, cacheable_call, derive, may_be_kept
+from trace_dagster.gateway.cacheable import CacheableCall, cacheable_call, derive, is_cacheable_result
 from trace_dagster.gateway.connections import HttpReply
 from trace_dagster.gateway.jsonrpc import Answer, is_refusal
 from trace_dagster.gateway.outcome import of_reply
@@ -109,7 +109,7 @@ def test_the_same_question_has_one_form():
 
 @pytest.mark.parametrize("result", [b"null", b"[]", b"{}", b'""'])
 def test_what_says_nothing_is_not_kept(result):
-    assert not may_be_kept(result)
+    assert not is_cacheable_result(result)
 
 
 def test_kept_answers_are_bounded_and_those_used_last_stay():

@@ -1,1 +1,1 @@
-"""An RPC gateway on loopback: one budget per endpoint, shared fetches, deadlines and retries."""
+"""An RPC gateway on loopback: rate limits per endpoint, shared fetches, deadlines and retries."""

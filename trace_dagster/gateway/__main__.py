@@ -1,7 +1,8 @@
-"""``python -m trace_dagster.gateway``: serve the environment's pools on loopback until told to stop.
+"""``python -m trace_dagster.gateway``: serve the environment's RPC pools on loopback until SIGTERM or SIGINT.
 
-One line of JSON on stdout says where, ``{"url": "http://127.0.0.1:PORT/TOKEN"}``. The token comes from
-TRACE_GATEWAY_TOKEN or is made up; URLs of endpoints come from the environment and go nowhere but to the endpoints.
+The process prints one line of JSON to stdout, ``{"url": "http://127.0.0.1:PORT/TOKEN"}``. The token is
+TRACE_GATEWAY_TOKEN, or a random one if that is not set. The endpoints' URLs come from the environment and are sent only
+to the endpoints.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _log = component_log("gateway")
 @click.option("--port", default=0, show_default=True, help="0 takes a free one.")
 @click.option("--owned", is_flag=True, help="End when stdin closes: the gateway of the process that started it.")
 def main(port: int, owned: bool) -> None:
-    """Serve the rpc pools of the environment on loopback: shared budgets, shared fetches, retries."""
+    """Serve the RPC pools of the environment on loopback: shared rate limits, shared fetches, retries."""
     try:
         settings = start_process(os.environ, with_stack=False)
         token = settings.gateway.token.get_secret_value() if settings.gateway.token else secrets.token_urlsafe(24)
@@ -73,7 +74,7 @@ async def _serve(gateway: Gateway, listener: socket.socket, url: str, dsn: str, 
 
 
 def _shares(gateway: Gateway, dsn: str, loop: asyncio.AbstractEventLoop) -> BudgetShares | None:
-    """Share budgets with other gateways, where there is a registry to meet them in."""
+    """Return the exchange of rate limits with other gateways, or None if no registry is configured."""
     if not dsn:
         return None
 
@@ -82,7 +83,7 @@ def _shares(gateway: Gateway, dsn: str, loop: asyncio.AbstractEventLoop) -> Budg
         return [client.fingerprint for client in gateway.clients if client.asked_at >= since]
 
     def shared(gateways: Mapping[str, int]) -> None:
-        with suppress(RuntimeError):  # the loop ended meanwhile
+        with suppress(RuntimeError):  # the event loop may have ended in the meantime
             loop.call_soon_threadsafe(gateway.share, gateways)
 
     shares = BudgetShares(dsn, asked, shared)
@@ -98,7 +99,7 @@ def _when_stdin_closes(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> 
 
 
 def _say_without_urls(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """What went wrong in the loop: the kind of error only, for its text may hold anything."""
+    """Log only the type of an error in the event loop, because its text may contain a URL."""
     error = context.get("exception")
     click.echo(redact(f"gateway: {context.get('message')} {type(error).__name__}"), err=True)
 

@@ -1,4 +1,4 @@
-"""How many calls go into one HTTP request: as many as the endpoint takes, and as its answers stay bounded."""
+"""How many calls one HTTP request carries: as many as the endpoint accepts while the response size stays bounded."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _HEAVY = frozenset({"eth_getBlockReceipts"})
 _FIRST_GUESS_BYTES = 256 * 1024
 _LIGHT_GUESS_BYTES = 1024
 _FALL = 0.2
-"""How fast an estimate follows smaller answers; larger ones it takes on at once."""
+"""Weight of a smaller answer in the estimate of the answer size; a larger answer replaces the estimate at once."""
 
 
 def is_heavy(method: str) -> bool:
-    """Whether answers may be so large that they do not share an HTTP answer with others."""
+    """Return whether answers to a method may be so large that they do not share an HTTP response with other methods."""
     return method in _HEAVY or method.startswith(_HEAVY_PREFIXES)
 
 
 class BatchSize:
-    """The largest batch one endpoint takes, as far as it is known; halved when refused, probed up again later."""
+    """Largest batch that one endpoint is known to accept: halved after a refusal, and probed upwards later."""
 
     def __init__(self, most: int, clock: Clock) -> None:
         self._most = most
@@ -30,26 +30,26 @@ class BatchSize:
 
     @property
     def size(self) -> int:
-        """Calls in one HTTP request now."""
+        """Calls in one HTTP request at present."""
         if self._size < self._most and self._clock() >= self._probe_at:
             self._size = min(self._most, self._size * 2)
             self._probe_at = self._clock() + PROBE_SECONDS
         return self._size
 
     def refused(self, calls: int) -> None:
-        """A batch of so many was not served as one."""
+        """Record that the endpoint did not serve a batch of this many calls."""
         self._size = max(1, min(self._size, calls // 2))
         self._probe_at = self._clock() + PROBE_SECONDS
 
 
 class AnswerSizes:
-    """Bytes that an answer to each method takes, learnt from those that came."""
+    """Estimated size in bytes of an answer to each method, from the answers received."""
 
     def __init__(self) -> None:
         self._estimates: dict[str, float] = {}
 
     def learn(self, method: str, size: int) -> None:
-        """An answer to ``method`` had so many bytes."""
+        """Record the size in bytes of one answer to ``method``."""
         known = self._estimates.get(method)
         if known is None or size > known:
             self._estimates[method] = size
@@ -57,6 +57,6 @@ class AnswerSizes:
             self._estimates[method] = known + (size - known) * _FALL
 
     def calls_within_target(self, method: str) -> int:
-        """How many answers to ``method`` fit into TARGET_BYTES, at least one."""
+        """Return how many answers to ``method`` fit into TARGET_BYTES, at least one."""
         guess = _FIRST_GUESS_BYTES if is_heavy(method) else _LIGHT_GUESS_BYTES
         return max(1, int(TARGET_BYTES / max(1.0, self._estimates.get(method, guess))))

@@ -1,4 +1,4 @@
-"""When to stop asking an endpoint that keeps failing, so that its askers can turn to another one."""
+"""A circuit breaker: calls to an endpoint that keeps failing stop, so that the callers can use another one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ OPEN_SECONDS = 5.0
 
 
 class Breaker:
-    """Opens after FAILURES in a row; then lets one call through every OPEN_SECONDS until one succeeds."""
+    """Circuit breaker that opens after FAILURES failures in a row and then admits one probe every OPEN_SECONDS."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -22,7 +22,9 @@ class Breaker:
         return self._failures >= FAILURES
 
     def admits(self) -> bool:
-        """Whether a call may go to the endpoint; while it is down, the one that is let through to probe it."""
+        """Return whether a call may be sent: always while the breaker is closed, one probe at a time while it
+        is open.
+        """
         if not self.is_open:
             return True
         now = self._clock()
@@ -32,11 +34,11 @@ class Breaker:
         return True
 
     def succeeded(self) -> None:
-        """It answered."""
+        """Record a request that the endpoint answered, which closes the breaker."""
         self._failures = 0
 
     def failed(self) -> None:
-        """It did not."""
+        """Record a request that failed."""
         self._failures += 1
         if self.is_open:
             self._closed_at = self._clock() + OPEN_SECONDS

@@ -1,4 +1,4 @@
-"""Several gateways, one budget: each tells Postgres which endpoints it asks, and takes its part of their limits."""
+"""Rate limits that several gateways share: each gateway records its endpoints in Postgres and uses its share."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from trace_dagster.registry.gateway_heartbeats import forget_gateway, record_gat
 
 BEAT_SECONDS = 2.0
 ASKED_SECONDS = 10.0
-"""An endpoint that nobody asked for so long leaves its budget to other gateways."""
+"""Seconds after its last call for which an endpoint counts as in use; later its limit belongs to the other gateways."""
 
 
 class BudgetShares:
-    """Beats in a thread of its own, for psycopg blocks; without an answer the last shares hold.
+    """Thread that sends this gateway's heartbeats to Postgres; if Postgres does not answer, the last shares hold.
 
-    ``asked`` gives the fingerprints of the endpoints in use, ``shared`` takes how many gateways share each of them.
+    It is a thread because psycopg's calls block. ``asked`` returns the fingerprints of the endpoints in use; ``shared``
+    receives, by fingerprint, the number of gateways that use each of them.
     """
 
     def __init__(
@@ -33,11 +34,11 @@ class BudgetShares:
         self._thread = threading.Thread(target=self._run, name="gateway-shares", daemon=True)
 
     def start(self) -> None:
-        """Beat from now on."""
+        """Start to send heartbeats."""
         self._thread.start()
 
     def close(self) -> None:
-        """Leave the budget to the others."""
+        """Stop, and remove this gateway's row, so that the other gateways get its share."""
         self._ended.set()
         self._thread.join(2 * BEAT_SECONDS)
         self._database.close()

@@ -1,4 +1,4 @@
-"""Answers kept for whoever asks next, bounded by their bytes."""
+"""A cache of answers, bounded by the bytes that it holds."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from trace_dagster.gateway.rate_limiter import Clock
 
 CHAIN_ID_SECONDS = 30.0
 _ENTRY_BYTES = 400
-"""What an entry costs beside its answer."""
+"""Bytes that an entry uses in addition to its answer."""
 
 Key = tuple[str, CacheableCall]
-"""Endpoint's fingerprint, question."""
+"""The endpoint's fingerprint and the call."""
 
 
 class AnswerCache:
-    """The answers used last, of all endpoints together."""
+    """Cache of the most recently used answers of all endpoints."""
 
     def __init__(self, most_bytes: int, clock: Clock) -> None:
         self._most_bytes = most_bytes
@@ -25,7 +25,7 @@ class AnswerCache:
         self.bytes = 0
 
     def get(self, key: Key) -> bytes | None:
-        """The result, or None."""
+        """Return the cached result, or None."""
         found = self._answers.get(key)
         if found is None:
             return None
@@ -36,11 +36,11 @@ class AnswerCache:
         return found[0]
 
     def has(self, key: Key) -> bool:
-        """Whether there is one, as far as it is not too old."""
+        """Return whether a result is cached and not too old."""
         return key in self._answers
 
     def put(self, key: Key, result: bytes) -> None:
-        """Keep a result; older ones go where it needs their room."""
+        """Store a result, and evict the least recently used ones if the cache is too large."""
         if len(result) + _ENTRY_BYTES > self._most_bytes:
             return
         if key in self._answers:

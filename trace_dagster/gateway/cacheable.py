@@ -1,4 +1,4 @@
-"""Questions whose answers never change, and those that another answer holds already."""
+"""Calls whose answers never change, and those whose answer is a part of another call's answer."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ LOGS = "eth_getLogs"
 
 @dataclass(frozen=True, slots=True)
 class CacheableCall:
-    """A call for something that does not change, in the one form all askers of it share."""
+    """Call for immutable data, normalised so that equal calls of different callers compare equal."""
 
     method: str
     params: bytes
 
     @property
     def wider(self) -> CacheableCall | None:
-        """The question whose answer holds this one's: the full block, the receipts of a block."""
+        """The call whose answer contains this one's: the block with transactions, or the block's receipts; else
+        None.
+        """
         if self.method == BLOCK and self.params.endswith(b",false]"):
             return CacheableCall(BLOCK, self.params[: -len(b"false]")] + b"true]")
         if self.method == LOGS and (block := _only_block(self.params)):
@@ -37,7 +39,7 @@ class CacheableCall:
 
 
 def cacheable_call(method: str, params: msgspec.Raw) -> CacheableCall | None:
-    """The question a call asks; None for what may change: tags, hashes, balances, ..."""
+    """Return the normalised call, or None if its answer may change (block tags, hashes, balances, ...)."""
     if method == CHAIN_ID:
         return CacheableCall(CHAIN_ID, b"[]")
     if method not in _BY_NUMBER and not method.startswith(_TRACES):
@@ -57,15 +59,17 @@ def cacheable_call(method: str, params: msgspec.Raw) -> CacheableCall | None:
 
 
 def derive(question: CacheableCall, wider: bytes) -> bytes | None:
-    """The answer to ``question`` out of the answer to its wider one; None where that does not tell it."""
+    """Return the answer to ``question``, extracted from the answer to its wider call; None if that is not possible."""
     try:
         return _thinned(wider) if question.method == BLOCK else _logs_of(wider)
     except (msgspec.MsgspecError, RecursionError):
         return None
 
 
-def may_be_kept(result: bytes) -> bool:
-    """Whether an answer says something: null is a block that is not there yet, an empty list may be the same."""
+def is_cacheable_result(result: bytes) -> bool:
+    """Return whether a result may be cached: null or an empty list may mean that the node does not have the
+    block yet.
+    """
     return result not in {b"null", b"[]", b'""', b"{}"}
 
 
@@ -74,7 +78,7 @@ class _Hashed(msgspec.Struct):
 
 
 class _Log(msgspec.Struct):
-    """What a log must say at least to stand for one of eth_getLogs."""
+    """Fields that a log in a receipt must have to be returned as a log of eth_getLogs."""
 
     address: msgspec.Raw
     topics: msgspec.Raw
@@ -115,12 +119,12 @@ def _logs_of(receipts: bytes) -> bytes:
 
 
 def _number(value: Any) -> str | None:
-    """A quantity in lower case; None for tags and hashes."""
+    """Return a hexadecimal quantity in lower case, or None for tags and hashes."""
     return value.lower() if isinstance(value, str) and _QUANTITY.fullmatch(value) else None
 
 
 def _logs_filter(value: Any) -> dict[str, Any] | None:
-    """A filter over numbered blocks, without what filters nothing."""
+    """Return a filter over numbered blocks without the fields that do not filter, or None for any other filter."""
     if not isinstance(value, dict):
         return None
     first, last = _number(value.get("fromBlock")), _number(value.get("toBlock"))

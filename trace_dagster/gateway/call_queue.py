@@ -13,7 +13,7 @@ ANY_BATCH = 1 << 30
 
 
 class QueuedCall:
-    """One call on its way. ``answer`` may be cancelled by those who wait for it; the call is then not sent any more."""
+    """One queued call. If its callers cancel ``answer``, the call is not sent any more."""
 
     __slots__ = (
         "answer",

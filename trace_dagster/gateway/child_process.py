@@ -1,4 +1,6 @@
-"""A gateway of one process's own: where no shared one runs, its budgets are still those of all, by the registry."""
+"""A gateway as a child process, for a process that has no shared gateway; the registry still divides the rate
+limits.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,10 @@ _STOP_SECONDS = 5.0
 
 
 class ChildGateway:
-    """A child process that ends with its owner, by the pipe between them. Raises Unavailable when it does not start."""
+    """Child process that ends when its parent ends, because the pipe between them closes.
+
+    Raises Unavailable if it does not start.
+    """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -32,11 +37,11 @@ class ChildGateway:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether the child process still runs."""
         return self._process.poll() is None
 
     def close(self) -> None:
-        """End it."""
+        """End the child process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:

@@ -1,4 +1,4 @@
-"""One fetch for all who ask the same: joined while under way, kept afterwards, read out of wider answers."""
+"""One fetch for all callers of the same call: joined while in flight, cached afterwards, derived from wider answers."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from trace_dagster.gateway.cacheable import (
     CacheableCall,
     cacheable_call,
     derive,
-    may_be_kept,
+    is_cacheable_result,
 )
 from trace_dagster.gateway.call_queue import QueuedCall
 from trace_dagster.gateway.endpoint_client import EndpointClient
 from trace_dagster.gateway.jsonrpc import Answer, lacks_method
 
 WANTED = {"blocks": BLOCK, "receipts": RECEIPTS}
-"""What askers may say is wanted anyway, and the method that fetches it."""
+"""Data that callers may declare as fetched anyway, and the method that fetches it."""
 
 
 class Coalescer:
-    """What askers of one endpoint share."""
+    """Shares fetches between the callers of one endpoint."""
 
     def __init__(self, client: EndpointClient, kept: AnswerCache) -> None:
         self.client = client
         self._kept = kept
         self._under_way: dict[tuple[int, CacheableCall], QueuedCall] = {}
         self._lacks: set[str] = set()
-        """Methods the endpoint does not have: nothing is read out of their answers."""
+        """Methods that the endpoint does not have; no answer is derived from theirs."""
 
     async def answer(self, method: str, params: msgspec.Raw, wanted: frozenset[str], attempt: int) -> Answer:
-        """The answer to a call.
+        """Return the answer to a call.
 
-        ``wanted`` names methods whose answers are fetched anyway, so that narrower calls are read out of them. From
-        ``attempt`` 1 on kept answers are neither used nor replaced: the call is sent to the node.
+        ``wanted`` names methods whose answers are fetched anyway, so that narrower calls are derived from them. If
+        ``attempt`` is 1 or more, cached answers are neither used nor replaced: the gateway sends the call to the node.
         """
         counts = self.client.counters
         counts.calls_asked += 1
         question = cacheable_call(method, params)
         if question is None:
-            return await self._waited(self.client.ask(method, bytes(params)))
-        if (found := self._known(question, attempt)) is not None:
+            return await self._wait_for(self.client.ask(method, bytes(params)))
+        if (found := self._cached(question, attempt)) is not None:
             return found
-        wider = self._worth_asking(question, wanted, attempt)
+        wider = self._wider_call(question, wanted, attempt)
         if wider is not None:
-            whole = await self._fetched(wider, attempt)
+            whole = await self._fetch(wider, attempt)
             if whole.is_ours:
                 return whole
             if lacks_method(whole.error):
@@ -59,18 +59,18 @@ class Coalescer:
             if derived is not None:
                 counts.calls_derived += 1
                 return Answer(derived)
-        return await self._fetched(question, attempt)
+        return await self._fetch(question, attempt)
 
-    def _worth_asking(self, question: CacheableCall, wanted: frozenset[str], attempt: int) -> CacheableCall | None:
-        """A wider question to read the answer out of, where it costs nothing more."""
+    def _wider_call(self, question: CacheableCall, wanted: frozenset[str], attempt: int) -> CacheableCall | None:
+        """Return the wider call to derive the answer from if that costs no additional fetch, else None."""
         wider = question.wider
         if wider is None or wider.method in self._lacks or (attempt, question) in self._under_way:
             return None
         is_there = (attempt, wider) in self._under_way or (attempt == 0 and self._kept.has(self._key(wider)))
         return wider if is_there or wider.method in wanted else None
 
-    async def _fetched(self, question: CacheableCall, attempt: int) -> Answer:
-        known = self._known(question, attempt)
+    async def _fetch(self, question: CacheableCall, attempt: int) -> Answer:
+        known = self._cached(question, attempt)
         if known is not None:
             return known
         key = (attempt, question)
@@ -82,19 +82,19 @@ class Coalescer:
             call.answer.add_done_callback(partial(self._arrived, key))
         else:
             self.client.counters.calls_joined += 1
-        return await self._waited(call)
+        return await self._wait_for(call)
 
-    async def _waited(self, call: QueuedCall) -> Answer:
-        """The answer; a call that all its askers gave up is not sent any more."""
+    async def _wait_for(self, call: QueuedCall) -> Answer:
+        """Wait for the answer; when the last caller is cancelled, cancel the call, so that it is not sent any more."""
         call.waiters += 1
         try:
             return await asyncio.shield(call.answer)
         finally:
             call.waiters -= 1
             if not call.waiters:
-                call.answer.cancel()  # nothing, where the answer is there
+                call.answer.cancel()  # no effect if the answer has arrived
 
-    def _known(self, question: CacheableCall, attempt: int) -> Answer | None:
+    def _cached(self, question: CacheableCall, attempt: int) -> Answer | None:
         result = self._kept.get(self._key(question)) if attempt == 0 else None
         if result is None:
             return None
@@ -105,7 +105,7 @@ class Coalescer:
         del self._under_way[key]
         attempt, question = key
         result = None if answer.cancelled() else answer.result().result
-        if attempt == 0 and result is not None and may_be_kept(result):
+        if attempt == 0 and result is not None and is_cacheable_result(result):
             self._kept.put(self._key(question), result)
 
     def _key(self, question: CacheableCall) -> tuple[str, CacheableCall]:

@@ -1,6 +1,6 @@
-"""HTTP to one endpoint: connections kept open, each answer within a time and a size.
+"""HTTP connections to one endpoint: keep-alive, with a timeout and a size limit for each response.
 
-The URL may hold a key: no error text carries any of it.
+The URL may contain an API key, therefore no error text contains any part of it.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ import httptools
 from trace_dagster.rpc.http import CONNECT_SECONDS, MAX_ANSWER_BYTES, WHOLE_SECONDS
 
 _IDLE_SECONDS = 20.0
-"""A connection unused for longer may be half closed already."""
+"""Seconds after which an idle connection is not used again, because the server may have closed its side."""
 
 
 class RequestFailed(Exception):
-    """No answer; the text says why, without the URL."""
+    """Request without a usable response; the text gives the reason without the URL."""
 
     def __init__(self, reason: str, *, is_silent: bool) -> None:
         super().__init__(reason)
         self.is_silent = is_silent
-        """Nothing came at all: asking for less does not help."""
+        """True if no byte arrived, so that a smaller request would not help."""
 
 
 class HttpReply(NamedTuple):
-    """One HTTP answer."""
+    """One HTTP response."""
 
     status: int
     body: bytes
     retry_after: float | None = None
-    """Seconds, where the endpoint says so."""
+    """Seconds from the Retry-After header, or None."""
 
 
 class Connections:
-    """Connections to one endpoint, opened as they are needed, the last used first."""
+    """Connections to one endpoint, opened on demand; the most recently used one is used first."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -51,7 +51,7 @@ class Connections:
         self._idle: list[_Connection] = []
 
     async def post(self, body: bytes) -> HttpReply:
-        """The answer to a POST of JSON. Raises RequestFailed."""
+        """Send a POST request with a JSON body and return the response. Raises RequestFailed."""
         connection = self._taken() or await self._opened()
         try:
             async with asyncio.timeout(WHOLE_SECONDS):
@@ -67,7 +67,7 @@ class Connections:
         return reply
 
     def close(self) -> None:
-        """End the idle ones."""
+        """Close the idle connections."""
         while self._idle:
             self._idle.pop().abort()
 
@@ -88,13 +88,13 @@ class Connections:
                 _, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=context)
         except TimeoutError:
             raise RequestFailed(f"cannot connect in {CONNECT_SECONDS:.0f} s", is_silent=True) from None
-        except (OSError, ValueError) as error:  # its text may name the host
+        except (OSError, ValueError) as error:  # the error's text may contain the host
             raise RequestFailed(f"cannot connect ({type(error).__name__})", is_silent=True) from None
         return connection
 
 
 class _Connection(asyncio.Protocol):
-    """One connection; one request at a time."""
+    """One connection, which carries one request at a time."""
 
     def __init__(self) -> None:
         self.idle_since = 0.0
@@ -105,7 +105,7 @@ class _Connection(asyncio.Protocol):
         self._start()
 
     async def ask(self, request: bytes) -> HttpReply:
-        """Send, and wait for the answer. Raises RequestFailed."""
+        """Send a request and wait for the response. Raises RequestFailed."""
         if self._transport is None:
             raise RequestFailed("the connection was lost", is_silent=False)
         self.is_reusable = False
@@ -115,16 +115,16 @@ class _Connection(asyncio.Protocol):
         return await self._answer
 
     def abort(self) -> None:
-        """Drop the connection, and what is under way on it."""
+        """Close the connection and fail the request that it carries."""
         self.is_reusable = False
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by name
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses of asyncio's
 
     def data_received(self, data: bytes) -> None:
-        if self._answer is None:  # nobody asked
+        if self._answer is None:  # data without a request
             self.abort()
             return
         try:
@@ -143,7 +143,9 @@ class _Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         match name.lower():
-            case b"retry-after" if value.isdigit() and len(value) < 6:  # a date is left to our own pause
+            case b"retry-after" if (
+                value.isdigit() and len(value) < 6
+            ):  # a date is ignored: the rate limiter then uses its own pause
                 self._retry_after = float(value)
             case b"content-length" | b"transfer-encoding":
                 self._ends_with_connection = False
@@ -182,11 +184,11 @@ class _Connection(asyncio.Protocol):
 
 @cache
 def _tls_context() -> ssl.SSLContext:
-    return ssl.create_default_context()  # reads the machine's certificates: once
+    return ssl.create_default_context()  # loading the system's certificates is slow, therefore done only one time
 
 
 def _head(parts: SplitResult) -> bytes:
-    """Every request's head, up to the value of content-length."""
+    """Return the head of every request, up to the value of content-length."""
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     lines = [
         f"POST {target} HTTP/1.1",

@@ -1,7 +1,7 @@
 """One RPC endpoint: queues calls, applies the rate limit, batches them into HTTP requests, retries and hedges.
 
-Every call gets an answer: the node's, or an error of the gateway's own when the tries are used up. A call is never
-given to another endpoint: its asker decides that.
+Every call gets an answer: the node's, or an error of the gateway when the tries are used up. The client never sends a
+call to another endpoint: the caller decides that.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from trace_dagster.logs import component_log
 from trace_dagster.rpc.pools import Endpoint, Limits
 
 CONCURRENCY = 64
-"""HTTP requests under way at once, unless the pool sets its own limit."""
+"""Largest number of HTTP requests in flight, unless the pool sets its own limit."""
 
 COLLECT_SECONDS = 0.002
-"""How long a call waits for others to share its request with, while requests are under way."""
+"""Seconds that a call waits for others to share its request with, while requests are in flight."""
 
 RETRIES = 5
 RETRY_SECONDS = 90.0
-"""No retry is made later than this after a call was first sent."""
+"""Seconds after the first send of a call in which a retry may start."""
 
 NULL_RETRIES = 2
-"""Retries of a call about a block by number that was answered with null: a replica may be behind."""
+"""Retries of a call about a block by number that was answered with null, because a replica may be behind."""
 
 _BACKOFF_SECONDS = 0.1
 _MOST_BACKOFF_SECONDS = 5.0
@@ -48,7 +48,7 @@ class EndpointClient:
         self.fingerprint = endpoint.fingerprint
         self.counters = CallCounters()
         self.asked_at = clock()
-        """When the last call was queued, by the clock."""
+        """When the last call was queued, in seconds of ``clock``."""
         self.rate_limiter = RateLimiter(limits.requests_per_second, clock)
         self._limits = limits
         self._concurrency = limits.concurrency or CONCURRENCY
@@ -64,7 +64,7 @@ class EndpointClient:
 
     @property
     def under_way(self) -> int:
-        """HTTP requests under way."""
+        """HTTP requests in flight."""
         return len(self._sender.under_way)
 
     @property
@@ -83,7 +83,7 @@ class EndpointClient:
         return self._batch_size.size
 
     def share_limits(self, gateways: int) -> None:
-        """Use only this gateway's part of the endpoint's limits: so many gateways share them."""
+        """Use only this gateway's share of the endpoint's limits, which ``gateways`` gateways share."""
         if self._limits.requests_per_second is not None:
             self.rate_limiter.limit = self._limits.requests_per_second / gateways
         if self._limits.concurrency is not None:
@@ -188,7 +188,7 @@ class EndpointClient:
                 self._fail(call, reason)
 
     def _settle(self, sending: HttpSending, outcome: Outcome) -> None:
-        """Answer the calls of a request, or send them again."""
+        """Complete the calls of a request, or queue them again."""
         answered = 0
         for identity, call in zip(sending.ids, sending.calls, strict=True):
             if call.answer.done():
@@ -200,8 +200,8 @@ class EndpointClient:
                 self._sizes.learn(call.method, len(answer.result or b""))
                 call.answer.set_result(answer)
                 answered += 1
-            if not call.under_way and not call.answer.done():  # else its hedge may still answer it
-                self._again(call, outcome, len(sending.calls), is_refused=identity in outcome.refused)
+            if not call.under_way and not call.answer.done():  # else the hedge may still answer the call
+                self._retry(call, outcome, len(sending.calls), is_refused=identity in outcome.refused)
         self.counters.hedges_won += answered if sending.is_hedge else 0
         partner = sending.partner
         if partner is not None and partner.task is not None and all(call.answer.done() for call in partner.calls):
@@ -212,15 +212,15 @@ class EndpointClient:
         may_ask_again = call.nulls < NULL_RETRIES and call.tries < RETRIES
         return call.is_numbered and answer.result == b"null" and may_ask_again
 
-    def _again(self, call: QueuedCall, outcome: Outcome, batch: int, *, is_refused: bool) -> None:
-        """Send a call once more if that may help; ``batch`` is the number of calls it was sent with."""
+    def _retry(self, call: QueuedCall, outcome: Outcome, batch: int, *, is_refused: bool) -> None:
+        """Queue a call again if a retry may help; ``batch`` is the number of calls it was sent with."""
         is_late = self._clock() - call.first_sent >= RETRY_SECONDS
         if is_late or outcome.is_final or self._breaker.is_open or call.tries >= RETRIES:
             self._fail(call, outcome.reason)
             return
         self.counters.retries += 1
         if is_refused:
-            self._queue.add_first(call)  # the rate limiter knows when
+            self._queue.add_first(call)  # the rate limiter decides when
         elif outcome.splits:
             call.largest_batch = max(1, batch // 2)
             self._queue.add_first(call)

@@ -1,12 +1,12 @@
-"""What a gateway serves: the endpoints of its settings' pools, each under ``/TOKEN/pool/position``.
+"""The routes of a gateway: each endpoint of the configured pools, under ``/TOKEN/pool/position``.
 
     POST /TOKEN/{pool}/{position}[/{wanted}][?try=K]    one JSON-RPC request, or a batch
     GET  /TOKEN/status                                  JSON
     GET  /TOKEN/metrics                                 Prometheus text
 
-``wanted`` is ``blocks``, ``receipts`` or ``blocks+receipts``: what others fetch of the same blocks anyway. A header is
-then read out of the full block, a block's logs out of its receipts. ``try=K`` with K of 1 and more says that earlier
-answers turned out wrong: what is kept is neither used nor replaced, the call goes to the node.
+``wanted`` is ``blocks``, ``receipts`` or ``blocks+receipts``: data of the same blocks that the caller fetches anyway.
+The gateway then derives a header from the full block, and a block's logs from its receipts. ``try=K`` with K of 1 or
+more states that earlier answers were wrong: the gateway sends the call to the node and does not use its cache.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _NOT_FOUND = HttpResponse(404, b"not found", b"text/plain")
 
 
 class Gateway:
-    """All endpoints, asked through one door. Belongs to one event loop."""
+    """All endpoints behind one HTTP handler. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -62,11 +62,11 @@ class Gateway:
 
     @property
     def clients(self) -> list[EndpointClient]:
-        """Every endpoint there is so far; a URL that two pools name is one."""
+        """Every endpoint used so far; a URL that two pools contain is one endpoint."""
         return [coalescer.client for coalescer in self._by_fingerprint.values()]
 
     async def answer(self, request: HttpRequest) -> HttpResponse:
-        """The one handler."""
+        """Answer one HTTP request."""
         target = request.target.decode("latin-1")
         token, _, rest = target.removeprefix("/").partition("/")
         if not hmac.compare_digest(token.encode(), self._token.encode()):
@@ -80,12 +80,14 @@ class Gateway:
         return _NOT_FOUND
 
     def share(self, gateways: Mapping[str, int]) -> None:
-        """Divide limits by how many gateways ask an endpoint, by fingerprint; the others stay as they are."""
+        """Divide the limit of each endpoint by the number of gateways that use it, by fingerprint; others do
+        not change.
+        """
         for fingerprint, count in gateways.items():
             self._by_fingerprint[fingerprint].client.share_limits(count)
 
     async def close(self) -> None:
-        """End what is under way."""
+        """Cancel the calls in flight and close the connections."""
         await asyncio.gather(*(client.close() for client in self.clients))
 
     async def _rpc(self, target: str, body: bytes) -> bytes:
@@ -104,7 +106,7 @@ class Gateway:
         return b"[" + b",".join(await asyncio.gather(*map(route.answer, calls))) + b"]"
 
     def _add_route(self, target: str) -> _Route:
-        """Where calls to ``pool/position[/wanted][?try=K]`` go. Raises InvalidInput."""
+        """Return the route to ``pool/position[/wanted][?try=K]``. Raises InvalidInput."""
         path, _, query = target.partition("?")
         name, position, wanted, *more = [*path.split("/"), "", ""][:4]
         attempt = parse_qs(query).get("try", ["0"])[-1]
@@ -117,7 +119,7 @@ class Gateway:
             raise InvalidInput(f"rpc pool {name} has endpoints 1 to {len(pool.urls)}, not this one")
         methods = frozenset(WANTED[word] for word in words)
         route = _Route(self._coalescer(pool, found[0]), methods, int(attempt))
-        if not route.attempt:  # tries are few and their numbers any: routes to them are not worth keeping
+        if not route.attempt:  # tries are rare and have any number, therefore their routes are not cached
             self._routes[target] = route
         return route
 
@@ -130,7 +132,7 @@ class Gateway:
 
 
 class _Route:
-    """One endpoint, asked in one way."""
+    """One endpoint, with the options of one route."""
 
     def __init__(self, coalescer: Coalescer, wanted: frozenset[str], attempt: int) -> None:
         self.attempt = attempt
@@ -138,7 +140,7 @@ class _Route:
         self._wanted = wanted
 
     async def answer(self, call: GatewayCall) -> bytes:
-        """The answer object for one call."""
+        """Return the JSON-RPC response object for one call."""
         return (await self._coalescer.answer(call.method, call.params, self._wanted, self.attempt)).to(call.id)
 
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from trace_dagster.gateway.counters import CallCounters, Medians
 
 HEDGE_SHARE = 0.05
-"""Part of all calls that may be sent a second time."""
+"""Largest part of all calls that may be sent a second time."""
 
 HEDGE_SECONDS = 0.5
-"""Least time before a second request."""
+"""Shortest time before a second request, in seconds."""
 
 HEDGE_MEDIANS = 4
-"""Medians of the method's latency before a second request."""
+"""Time before a second request, in medians of the method's latency."""
 
 
 class Hedging:
@@ -37,5 +37,5 @@ class Hedging:
         return max(HEDGE_SECONDS, HEDGE_MEDIANS * max(known))
 
     def is_affordable(self, calls: int) -> bool:
-        """Return whether so many more calls stay within HEDGE_SHARE."""
+        """Return whether this many more calls stay within HEDGE_SHARE."""
         return self._counters.hedges_sent + calls <= HEDGE_SHARE * self._counters.calls_sent

@@ -1,4 +1,4 @@
-"""JSON-RPC as bytes: what askers send, what endpoints answer, spliced without being taken apart."""
+"""JSON-RPC as bytes: requests of callers and responses of endpoints, copied without decoding params and results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 FAILED = -32000
-"""The code of errors the gateway itself gives: engines pass it on at once, other codes make them wait and retry."""
+"""Code of errors that the gateway itself gives. Engines return it at once; with other codes they wait and retry."""
 
 _REFUSALS = frozenset({429, -32005})
 _MAY_REFUSE = frozenset({-32000, -32603, -32016})
@@ -22,7 +22,7 @@ _BATCH_CODES = frozenset({-32600, -32003})
 
 
 class GatewayCall(msgspec.Struct):
-    """One request of an asker; ``id`` and ``params`` stay the bytes they came as."""
+    """One request of a caller; ``id`` and ``params`` keep their bytes."""
 
     method: str
     id: msgspec.Raw = msgspec.Raw(b"null")
@@ -30,7 +30,7 @@ class GatewayCall(msgspec.Struct):
 
 
 class RpcAnswer(msgspec.Struct):
-    """One answer object of an endpoint."""
+    """One response object of an endpoint."""
 
     id: int | str | None = None
     result: msgspec.Raw = msgspec.Raw(b"")
@@ -44,15 +44,15 @@ class _Error(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a call comes to: JSON bytes of a result, or of an error; exactly one of them."""
+    """The outcome of a call: the JSON bytes of either a result or an error."""
 
     result: bytes | None = None
     error: bytes | None = None
     is_ours: bool = False
-    """The error is the gateway's, not the node's."""
+    """True if the error comes from the gateway, not from the node."""
 
     def to(self, identity: msgspec.Raw) -> bytes:
-        """The answer object for the asker with this id."""
+        """Return the response object with the caller's id."""
         name, value = (b"result", self.result) if self.error is None else (b"error", self.error)
         return b'{"jsonrpc":"2.0","id":%b,"%b":%b}' % (bytes(identity) or b"null", name, value or b"null")
 
@@ -66,22 +66,22 @@ _encode = msgspec.json.encode
 
 
 def calls_in(body: bytes) -> GatewayCall | list[GatewayCall]:
-    """A request or a batch. Raises msgspec.DecodeError, RecursionError."""
+    """Decode a request or a batch. Raises msgspec.DecodeError, RecursionError."""
     return _CALLS.decode(body) if body.lstrip()[:1] == b"[" else _CALL.decode(body)
 
 
 def answers_in(body: bytes) -> RpcAnswer | list[RpcAnswer]:
-    """An answer or a batch of them. Raises msgspec.DecodeError, RecursionError."""
+    """Decode a response or a batch of them. Raises msgspec.DecodeError, RecursionError."""
     return _TOLDS.decode(body) if body.lstrip()[:1] == b"[" else _TOLD.decode(body)
 
 
 def request(identity: int, method: str, params: bytes) -> bytes:
-    """One encoded request."""
+    """Encode one request."""
     return b'{"jsonrpc":"2.0","id":%d,"method":%b,"params":%b}' % (identity, _encode(method), params)
 
 
 def failed(message: str, code: int = FAILED) -> Answer:
-    """An error of the gateway's own."""
+    """Return an error of the gateway."""
     return Answer(error=_encode({"code": code, "message": message}), is_ours=True)
 
 
@@ -94,7 +94,7 @@ def _code_and_text(error: bytes) -> tuple[int | None, str]:
 
 
 def is_refusal(error: bytes) -> bool:
-    """Whether the node says that it is asked too much, now."""
+    """Return whether the node's error means that its rate limit is reached."""
     code, text = _code_and_text(error)
     if code in _REFUSALS:
         return not _ABOUT_THE_QUESTION.search(text)
@@ -102,16 +102,16 @@ def is_refusal(error: bytes) -> bool:
 
 
 def is_about_the_batch(error: bytes) -> bool:
-    """Whether a call in a batch failed for the company it was in."""
+    """Return whether a call failed because of the batch that it was in."""
     code, text = _code_and_text(error)
     return code in _BATCH_CODES or bool(_TOO_LARGE.search(text))
 
 
 def lacks_method(error: bytes | None) -> bool:
-    """Whether the node does not have the method."""
+    """Return whether the error means that the node does not have the method."""
     return error is not None and _code_and_text(error)[0] == -32601
 
 
 def decoded(value: msgspec.Raw) -> Any:
-    """Plain values. Raises msgspec.DecodeError, RecursionError."""
+    """Decode to plain Python values. Raises msgspec.DecodeError, RecursionError."""
     return msgspec.json.decode(value)

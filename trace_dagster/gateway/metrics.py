@@ -1,4 +1,4 @@
-"""A gateway's counters: JSON for the command line, Prometheus text for scrapers."""
+"""The counters of a gateway: JSON for the command line, Prometheus text for scrapers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LABELS = ("endpoint",)
 
 
 def status_of(clients: Iterable[EndpointClient], cache_bytes: int) -> dict[str, Any]:
-    """Return plain JSON values; ``rate`` and ``limit`` in calls a second, null if nothing limits them."""
+    """Return plain JSON values; ``rate`` and ``limit`` in calls per second, null if there is no limit."""
     endpoints = {
         client.name: _counters(client) | _gauges(client) | {"seconds_in_all": _seconds(client)} for client in clients
     }

@@ -1,4 +1,4 @@
-"""What an HTTP answer says about the calls that were sent with it."""
+"""What an HTTP response means for each call of its request."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from trace_dagster.gateway.jsonrpc import Answer, RpcAnswer, answers_in, is_abou
 
 @dataclass(slots=True)
 class Outcome:
-    """Calls by their ids; one that is in neither ``answers`` nor ``refused`` failed for ``reason``."""
+    """Outcome of each call by id; a call in neither ``answers`` nor ``refused`` failed because of ``reason``."""
 
     answers: dict[int, Answer] = field(default_factory=dict)
-    """Results, and errors that are the node's last word."""
+    """Results, and errors that a retry would not change."""
     refused: set[int] = field(default_factory=set)
-    """Asked too much: to be sent again, later."""
+    """Calls that the endpoint rejected because of its rate limit; they are sent again later."""
     reason: str = ""
     splits: bool = False
-    """The endpoint does not take such a batch: its calls are to be asked in smaller ones."""
+    """True if the endpoint does not accept a batch of this size, so that its calls must be sent in smaller ones."""
     is_final: bool = False
-    """No other try helps: the key is refused."""
+    """True if no retry helps, because the endpoint rejected the API key."""
     is_silent: bool = False
     retry_after: float | None = None
 
@@ -35,7 +35,7 @@ def of_failure(failure: RequestFailed) -> Outcome:
 
 
 def of_reply(reply: HttpReply, ids: Sequence[int]) -> Outcome:
-    """An answer, as hostile as it may be."""
+    """Return the outcome of an HTTP response, which may contain anything."""
     is_batch = len(ids) > 1
     if reply.status in {401, 403}:
         return Outcome(reason=f"it refuses its key (HTTP {reply.status})", is_final=True)
@@ -67,7 +67,7 @@ def _of_list(told: Sequence[RpcAnswer], ids: Sequence[int]) -> Outcome:
     is_foreign = False
     for each in told:
         if not isinstance(each.id, int) or each.id not in wanted or seen[each.id] > 1:
-            if not is_batch and is_refusal(bytes(each.error)):  # said without an id
+            if not is_batch and is_refusal(bytes(each.error)):  # an error without an id is about the whole batch
                 outcome.refused = wanted
                 outcome.reason = "it keeps refusing calls"
             is_foreign = True

@@ -1,4 +1,4 @@
-"""How fast one endpoint may be asked: a limit somebody set, and what its refusals teach."""
+"""The rate limit of one endpoint: the configured limit, lowered by the endpoint's refusals."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Callable
 
 Clock = Callable[[], float]
-"""Seconds, never going back."""
+"""Returns monotonic seconds."""
 
 WINDOW_SECONDS = 1.03
-"""A second as the provider counts it, when calls arrive: the way there is now longer, now shorter."""
+"""Seconds of the window for one second of the provider: the network delay varies between calls."""
 
 BURST_SECONDS = 0.2
 LEAST_RATE = 1.0
@@ -18,16 +18,17 @@ MOST_PAUSE_SECONDS = 30.0
 _FACTOR = 0.7
 _NO_BOUND = 1 << 30
 _GROWTH, _GROWTH_GROWTH = 0.05, 0.01
-"""Of the limit (or of what was achieved), regained each second after a refusal; the longer it went well, the faster."""
+"""Part of the limit (or of the achieved rate) regained per second after a refusal, and its increase per second."""
 
 _LEAST_TOP = 10.0
 
 
 class RateLimiter:
-    """Grants calls: at most the rate in any rolling second, evenly, with bursts of a fifth of a second.
+    """Limiter that grants at most ``rate`` calls in any rolling second, in bursts of up to a fifth of a second.
 
-    A refusal lowers the rate for everyone, once however many calls were refused together; then it grows back to
-    the limit, or without one from what was achieved upwards. Without limit and refusals everything is granted.
+    A refusal lowers the rate, one time for all calls that were refused together. The rate then grows back to the limit;
+    without a limit it grows from the rate that was achieved. Without a limit and without refusals every call is
+    granted.
     """
 
     def __init__(self, limit: float | None, clock: Clock) -> None:
@@ -41,12 +42,12 @@ class RateLimiter:
         self._low: float | None = None
         """The rate right after the last refusal."""
         self._top = 0.0
-        """What growth is measured by: the limit, or the rate at which the endpoint refused."""
+        """Base of the growth: the limit, or the rate at which the endpoint refused."""
         self._grows_from = 0.0
 
     @property
     def limit(self) -> float | None:
-        """Calls a second at most; may be set while it runs."""
+        """Most calls per second, or None; may be changed at any time."""
         return self._limit
 
     @limit.setter
@@ -56,7 +57,7 @@ class RateLimiter:
 
     @property
     def rate(self) -> float | None:
-        """Calls a second now; None where nothing bounds them."""
+        """Calls per second at present; None if there is no bound."""
         return self._rate(self._clock())
 
     @property
@@ -66,7 +67,7 @@ class RateLimiter:
         return self._low is None or (self._limit is None and rate is not None and rate >= 2 * self._top)
 
     def grant(self, wanted: int) -> int:
-        """How many of ``wanted`` calls may be sent now; they count as sent."""
+        """Return how many of ``wanted`` calls may be sent now; they count as sent."""
         now = self._clock()
         self._refill(now)
         granted = min(wanted, self._room(now))
@@ -78,12 +79,14 @@ class RateLimiter:
         return max(granted, 0)
 
     def worth_waiting_for(self, waiting: int) -> int:
-        """How many calls to send together when ``waiting`` are held back: half a burst, not each one alone."""
+        """Return how many of ``waiting`` calls to send together: up to half a burst, so that they are not sent
+        one by one.
+        """
         rate = self.rate
         return waiting if rate is None else max(1, min(waiting, int(_burst(rate) / 2)))
 
     def seconds_until(self, calls: int) -> float:
-        """When about so many would be granted, if nobody else asks; 0 for now. ``calls`` within a burst."""
+        """Return the seconds until ``calls`` calls (at most a burst) can be granted if no other calls are sent."""
         now = self._clock()
         self._refill(now)
         wait = max(0.0, self._paused_until - now)
@@ -101,11 +104,11 @@ class RateLimiter:
         return wait
 
     def refused(self, retry_after: float | None = None) -> None:
-        """The endpoint said that it is asked too much; ``retry_after`` seconds it wants to be left alone."""
+        """Record a refusal: pause for ``retry_after`` seconds (default PAUSE_SECONDS) and lower the rate."""
         now = self._clock()
         rate = self._rate(now)
         pause = min(PAUSE_SECONDS if retry_after is None else retry_after, MOST_PAUSE_SECONDS)
-        if now >= self._paused_until:  # else the same congestion, seen by other calls
+        if now >= self._paused_until:  # else other calls report the same congestion
             achieved = self._recent / WINDOW_SECONDS
             current = achieved if rate is None else min(rate, max(achieved, rate * _FACTOR))
             self._top = self._limit or max(current, _LEAST_TOP)
@@ -147,5 +150,5 @@ def _burst(rate: float) -> float:
 
 
 def _capacity(rate: float) -> tuple[int, float]:
-    """(calls, seconds): so many in any window of so long."""
+    """Return (calls, seconds): the most calls in any window of this length."""
     return (int(rate), WINDOW_SECONDS) if rate >= 1 else (1, WINDOW_SECONDS / rate)

@@ -1,7 +1,7 @@
-"""Which endpoints are asked through a gateway, and which directly: by what they are limited to, and by measurement.
+"""Which endpoints are used through a gateway, and which directly: by their limits and their measured latency.
 
-A gateway pays for itself where a request is far away or counted. To a node next to us it only adds its own time
-to each request: it stands aside there (docs/performance.md has the figures).
+A gateway helps if an endpoint is far away or has a rate limit. For a node on the same machine or network it only adds
+its own latency to each request; such a node is used directly (docs/performance.md has the figures).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from trace_dagster.rpc.latency import latency_seconds
 from trace_dagster.rpc.pools import Endpoint, Limits, RpcPool
 
 FAR_SECONDS = 0.02
-"""An endpoint whose quickest answer takes longer is worth a gateway."""
+"""Seconds; an endpoint whose fastest answer takes longer is used through a gateway."""
 
 
 class GatewayRouting:
@@ -30,15 +30,15 @@ class GatewayRouting:
         self._owned: ChildGateway | None = None
 
     def through(self, pool: RpcPool, wanted: frozenset[str] = frozenset()) -> RpcPool:
-        """Return the pool with the gateway URLs of the endpoints that are asked through a gateway.
+        """Return the pool with the gateway URLs of the endpoints that are used through a gateway.
 
-        ``wanted`` (``blocks``, ``receipts``) is what is fetched of each block anyway, see ``gateway.py``.
+        ``wanted`` (``blocks``, ``receipts``) is the data that is fetched of each block anyway, see ``gateway.py``.
         """
         urls = tuple(self._url_of(endpoint, pool.limits, wanted) for endpoint in pool.endpoints)
         return replace(pool, gateway_urls=urls)
 
     def close(self) -> None:
-        """End the gateway that was started, if one was."""
+        """End the gateway if this object started one."""
         with self._lock:
             if self._owned is not None:
                 self._owned.close()
@@ -59,6 +59,8 @@ class GatewayRouting:
 
 
 def _is_far(endpoint: Endpoint) -> bool:
-    """An endpoint that does not answer is asked directly, where its error is its own."""
+    """Return whether an endpoint is far away; False if it does not answer, so that the caller sees the
+    endpoint's error.
+    """
     seconds = latency_seconds(endpoint)
     return seconds is not None and seconds > FAR_SECONDS

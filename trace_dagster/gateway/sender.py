@@ -15,7 +15,7 @@ from trace_dagster.gateway.rate_limiter import Clock
 
 
 class HttpSending:
-    """One HTTP request under way, and its hedge."""
+    """One HTTP request in flight, and its hedge."""
 
     __slots__ = ("calls", "ids", "is_hedge", "partner", "task")
 
@@ -40,7 +40,7 @@ class Sender:
         self.under_way: set[HttpSending] = set()
 
     def open(self, calls: Sequence[QueuedCall], hedged: HttpSending | None) -> HttpSending:
-        """Return the request for a batch, counted as under way; ``hedged`` is the request that it repeats."""
+        """Return the request for a batch and count it as in flight; ``hedged`` is the request that it repeats."""
         sending = HttpSending(calls, [next(self._ids) for _ in calls], hedged)
         if hedged is not None:
             hedged.partner = sending
@@ -54,7 +54,7 @@ class Sender:
         return sending
 
     async def exchange(self, sending: HttpSending) -> Outcome:
-        """Post the batch and return what its answer says about each call."""
+        """Post the batch and return what the response means for each call."""
         encoded = [
             request(identity, call.method, call.params)
             for identity, call in zip(sending.ids, sending.calls, strict=True)
@@ -68,13 +68,13 @@ class Sender:
         return of_reply(reply, sending.ids)
 
     def ended(self, sending: HttpSending) -> None:
-        """Count a request as no longer under way."""
+        """Count a request as no longer in flight."""
         self.under_way.discard(sending)
         for call in sending.calls:
             call.under_way -= 1
 
     async def close(self) -> None:
-        """Cancel the requests under way and close the connections."""
+        """Cancel the requests in flight and close the connections."""
         tasks = [sending.task for sending in self.under_way if sending.task is not None]
         for task in tasks:
             task.cancel()

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as askers speak it, on loopback: small, one request of a connection at a time."""
+"""A small HTTP/1.1 server for loopback: each connection carries one request at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BACKLOG = 2048
 
 
 class HttpRequest(NamedTuple):
-    """What an asker wants."""
+    """One HTTP request."""
 
     verb: bytes
     target: bytes
@@ -23,7 +23,7 @@ class HttpRequest(NamedTuple):
 
 
 class HttpResponse(NamedTuple):
-    """What it gets."""
+    """One HTTP response."""
 
     status: int
     body: bytes
@@ -34,7 +34,7 @@ Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
 class ClientConnection(asyncio.Protocol):
-    """One connection of an asker. What it waits for is given up when it goes away."""
+    """One connection of a caller. When the caller disconnects, its request is cancelled."""
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
@@ -46,12 +46,12 @@ class ClientConnection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by name
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses of asyncio's
 
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:  # also what our own callbacks raise
+        except httptools.HttpParserError:  # includes what our own callbacks raise
             self._abort()
 
     def connection_lost(self, exc: Exception | None) -> None:

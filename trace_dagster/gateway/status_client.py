@@ -1,4 +1,4 @@
-"""What a running gateway says of the endpoints it asks."""
+"""Reads the status of a running gateway."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TIMEOUT_SECONDS = 3.0
 
 
 class _Endpoint(msgspec.Struct):
-    """One endpoint since the gateway started; rates in calls a second, None where nothing limits them."""
+    """Counters of one endpoint since the gateway started; rates in calls per second, None if there is no limit."""
 
     calls_asked: int
     calls_sent: int
@@ -31,11 +31,13 @@ class _Status(msgspec.Struct):
 
 
 def endpoints_asked(url: str) -> dict[str, dict[str, Any]]:
-    """What the gateway at ``url`` asked of each endpoint, by name.
+    """Return the counters of each endpoint of the gateway at ``url``, by the endpoint's name.
 
-    Raises Unavailable when it does not answer.
+    Raises Unavailable if the gateway does not answer.
     """
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach our loopback
+    direct = urllib.request.build_opener(
+        urllib.request.ProxyHandler({})
+    )  # an HTTP proxy cannot reach this machine's loopback
     try:
         with direct.open(f"{url}/status", timeout=_TIMEOUT_SECONDS) as answer:
             status = msgspec.json.decode(answer.read(), type=_Status)
