@@ -182,7 +182,7 @@ class TestOutboxAndQueue:
         for number, retry in ((0, False), (1, True)):
             cell = BlockRange(number * 100, number * 100 + 100)
             cycle.tasks.fail(claimed(cycle.tasks, stream, cell), "because", retry=retry)
-            assert cycle.ingest.claim(stream, cell, "run", wait_seconds=0, by_hand=False) is None
+            assert cycle.ingest.claim(stream, cell, "run", wait_seconds=0, manual=False) is None
             assert isinstance(cycle.ingest.claim(stream, cell, "person", wait_seconds=0), ClaimedRange)
 
     def test_wakeups_of_a_job_that_is_never_loaded_do_not_fill_the_dead_table(self, database, cycle):

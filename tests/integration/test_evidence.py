@@ -49,7 +49,7 @@ def test_four_streams_fetch_each_blocks_evidence_once(postgres_url, s3, chain):
         # the pool's head and each checked commit ask for a block now and then; without sharing it is 4 x and 3 x
         assert BLOCKS <= evidence["eth_getBlockByNumber"] <= BLOCKS + 20
         assert evidence["eth_getBlockReceipts"] == BLOCKS
-        assert not runtime.evidence_cache._kept._futures, "all four are through with all of it"
+        assert not runtime.evidence_cache.batches(), "all four are through with all of it"
 
 
 def test_the_rows_are_those_that_streams_alone_bring(postgres_url, s3, chain):

@@ -29,7 +29,7 @@ COLUMNS = {
 def differences(database: Database, store: ObjectStore, chain: DevChain, end: int) -> dict[str, str]:
     """What is wrong, by dataset; empty when all datasets of ``COLUMNS`` equal blocks ``[0, end)`` of the chain."""
     wrong = {}
-    visible = {found.source: keys for found, keys in Catalog(database).lake() if found.kind == "stream"}
+    visible = {found.dataset: keys for found, keys in Catalog(database).lake() if found.kind == "stream"}
     for dataset, columns in COLUMNS.items():
         if dataset not in visible:
             wrong[dataset] = "nothing of it is visible"

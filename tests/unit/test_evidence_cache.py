@@ -22,7 +22,7 @@ class Asking:
 
     @property
     def kept(self):
-        return sorted(batch.start for batch in self.cache._kept._futures)
+        return sorted(batch.start for batch in self.cache.batches())
 
     def batches(self, piece):
         return batches_of(piece, WHOLE, "node", CHAIN, self.cache.shared_needs(CHAIN))

@@ -14,28 +14,28 @@ from trace_dagster.extraction.priority_semaphore import PrioritySemaphore
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12))
 @settings(max_examples=30, deadline=None)
 def test_the_lowest_block_is_next_and_the_first_to_come_among_equals(blocks):
-    turnstile, order = PrioritySemaphore(1), []
+    semaphore, order = PrioritySemaphore(1), []
 
     def one(number):
-        with turnstile.holding(blocks[number]):
+        with semaphore.holding(blocks[number]):
             order.append(number)
 
-    with ThreadPoolExecutor(len(blocks)) as threads, turnstile.holding(0):
+    with ThreadPoolExecutor(len(blocks)) as threads, semaphore.holding(0):
         for number in range(len(blocks)):
             threads.submit(one, number)
-            while len(turnstile._waiting) <= number:
+            while semaphore.waiting <= number:
                 time.sleep(0.0005)
         assert order == []
     assert order == sorted(range(len(blocks)), key=lambda number: (blocks[number], number))
 
 
 def test_as_many_as_there_are_places_are_inside_and_no_more():
-    turnstile, full, lock = PrioritySemaphore(3), threading.Barrier(3), threading.Lock()
+    semaphore, full, lock = PrioritySemaphore(3), threading.Barrier(3), threading.Lock()
     inside, most = 0, 0
 
     def one(number):
         nonlocal inside, most
-        with turnstile.holding(number):
+        with semaphore.holding(number):
             with lock:
                 inside += 1
                 most = max(most, inside)
@@ -50,7 +50,7 @@ def test_as_many_as_there_are_places_are_inside_and_no_more():
 
 
 def test_a_place_is_given_back_by_who_fails():
-    turnstile = PrioritySemaphore(1)
+    semaphore = PrioritySemaphore(1)
     for _ in range(2):
-        with pytest.raises(ZeroDivisionError), turnstile.holding(1):
+        with pytest.raises(ZeroDivisionError), semaphore.holding(1):
             raise ZeroDivisionError

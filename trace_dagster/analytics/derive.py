@@ -65,7 +65,7 @@ def _input(name: str, chain_id: int, catalog: Catalog) -> VisibleDataset:
     candidates = [
         found
         for found in catalog.datasets()
-        if (found.chain_id, found.source, found.kind) == (chain_id, name, "stream") and found.ranges
+        if (found.chain_id, found.dataset, found.kind) == (chain_id, name, "stream") and found.ranges
     ]
     for found in sorted(candidates, key=lambda found: (found.dataset_key != name, found.dataset_key)):
         return found

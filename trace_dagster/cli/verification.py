@@ -98,13 +98,13 @@ def _endpoints(runtime: Runtime, stream: StreamRow) -> list[Endpoint]:
 
 
 def _evidence(runtime: Runtime, version: StoredVersion, *, deep: bool) -> EvidenceCollector | None:
-    if not is_provable(version.source):
+    if not is_provable(version.dataset.name):
         return None
     if deep:
-        return EvidenceCollector(version.source, version.chain_id, None)
+        return EvidenceCollector(version.dataset.name, version.chain_id, None)
     rows = CommittedRows(runtime.database, runtime.store, version.dataset_uuid, version.block_range, SOURCES)
-    committed = CommittedSource(rows, version.chain_id, version.source)
-    return EvidenceCollector(version.source, version.chain_id, committed)
+    committed = CommittedSource(rows, version.chain_id, version.dataset.name)
+    return EvidenceCollector(version.dataset.name, version.chain_id, committed)
 
 
 def _repair(runtime: Runtime, streams: list[StreamRow], report: Report) -> int:
@@ -118,7 +118,7 @@ def _repair(runtime: Runtime, streams: list[StreamRow], report: Report) -> int:
         stream = keys[hole.dataset_key]
         gap = BlockRange(hole.range_start, hole.range_end)
         count += runtime.tasks.requeue(stream.job_id, stream.dataset_key, gap, ("failed", "dead"))
-        runtime.jobs.plan_again(stream.dataset_uuid)
+        runtime.jobs.replan(stream.dataset_uuid)
     runtime.planner.plan()
     runtime.outbox.publish(runtime.queue)
     return count
@@ -127,7 +127,7 @@ def _repair(runtime: Runtime, streams: list[StreamRow], report: Report) -> int:
 def _certified(version: StoredVersion) -> CertifiedRange:
     return CertifiedRange(
         dataset_key=version.dataset_key,
-        cryo_dataset_name=version.source,
+        cryo_dataset_name=version.dataset.name,
         range_start=version.block_range.start,
         range_end=version.block_range.end,
         dataset_version=str(version.dataset_version),

@@ -6,7 +6,7 @@ from dagster import AssetObservation, MetadataValue
 
 from trace_dagster.defs.streams import asset_key
 from trace_dagster.registry.connection import Database
-from trace_dagster.registry.progress import recent_rates, seconds_left, wanted_blocks
+from trace_dagster.registry.progress import recent_rates, seconds_left, target_blocks
 from trace_dagster.registry.status import StreamCoverage
 
 OBSERVED_SECONDS = 60.0
@@ -56,7 +56,7 @@ def _observation(coverage: StreamCoverage, rate: float | None) -> AssetObservati
 
 
 def _standing(coverage: StreamCoverage) -> tuple[int, int | None]:
-    return coverage.committed_blocks, wanted_blocks(coverage.stream)
+    return coverage.committed_blocks, target_blocks(coverage.stream)
 
 
 def _key(coverage: StreamCoverage) -> str:

@@ -23,7 +23,7 @@ from trace_dagster.defs.materializations import materialization
 from trace_dagster.defs.progress import progress_observations
 from trace_dagster.defs.streams import RUNTIME, asset_key
 from trace_dagster.defs.verification_check import verification_evaluation
-from trace_dagster.registry.status import StreamCoverage, coverage_of, stream_coverages
+from trace_dagster.registry.status import StreamCoverage, stream_coverage, stream_coverages
 from trace_dagster.registry.streams import StreamRow
 from trace_dagster.runtime import Runtime
 from trace_dagster.wakeups.outbox import Commit
@@ -83,7 +83,7 @@ def coverage_check(stream: StreamRow) -> AssetChecksDefinition:
     )
     def coverage(context: AssetCheckExecutionContext) -> AssetCheckResult:
         runtime: Runtime = getattr(context.resources, RUNTIME)
-        return AssetCheckResult(**_answer(coverage_of(runtime.database, runtime.jobs, stream.dataset_uuid)))
+        return AssetCheckResult(**_answer(stream_coverage(runtime.database, runtime.jobs, stream.dataset_uuid)))
 
     return coverage
 

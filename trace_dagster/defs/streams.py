@@ -118,7 +118,7 @@ def _range_op(prefix: str, spec: StreamSpec) -> OpDefinition:
             context.run_id,
             wait_seconds=CLAIM_WAIT_SECONDS,
             refresh=context.run.tags.get(REFRESH_TAG) == "true",
-            by_hand=BATCH_TAG not in context.run.tags,
+            manual=BATCH_TAG not in context.run.tags,
         )
         if isinstance(claimed, ClaimedRange):
             extraction = runtime.ingester.start(claimed)

@@ -104,6 +104,10 @@ class EvidenceCache:
         """Return the evidence of each batch; ``fetch`` yields (parts, weight in bytes) of those that are not kept."""
         return self._kept.get(batches, fetch, WAIT_SECONDS)
 
+    def batches(self) -> list[EvidenceBatch]:
+        """Return the batches that are kept or being fetched."""
+        return self._kept.keys()
+
     def mark_used(self, batches: Sequence[EvidenceBatch], piece: BlockRange) -> None:
         """Record that one dataset has used the evidence of a piece, and drop what all datasets of the chain have used.
 

@@ -42,6 +42,11 @@ class SingleFlight(Generic[Key, Value]):
             self._work(mine, work)
         return [future.result(seconds) for future in futures]
 
+    def keys(self) -> list[Key]:
+        """Return the keys whose results are kept or under way."""
+        with self._lock:
+            return list(self._futures)
+
     def found(self, keys: Iterable[Key]) -> list[tuple[Key, Value]]:
         """Return the keys whose results are kept, with their values."""
         with self._lock:

@@ -22,6 +22,12 @@ class PrioritySemaphore:
         self._waiting: list[tuple[int, int, threading.Event]] = []
         self._arrivals = itertools.count()
 
+    @property
+    def waiting(self) -> int:
+        """Number of threads that wait for a place."""
+        with self._lock:
+            return len(self._waiting)
+
     @contextmanager
     def holding(self, block: int) -> Iterator[None]:
         """Wait for a place and hold it inside the block."""

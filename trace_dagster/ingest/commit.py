@@ -197,7 +197,7 @@ class Committer:
         """Look up by attempt whether a commit took effect whose answer was lost."""
         for _ in range(_LOOK_UP_TRIES):
             try:
-                if self._publications.landed(lease):
+                if self._publications.took_effect(lease):
                     return
                 break
             except Unavailable:

@@ -42,7 +42,7 @@ class ForkResolver:
             return self._reorganised(conflict)
         if shown == {conflict.committed}:
             return self._lied(conflict, pools, set(used))
-        self._forks.compare_again(conflict.versions, f"another range shows another hash for block {conflict.block}")
+        self._forks.requeue(conflict.versions, f"another range shows another hash for block {conflict.block}")
         return Unavailable(f"{conflict.message}, and the pool's endpoints do not agree: both are fetched again")
 
     def _pools(self, conflict: ForkConflict, pool: RpcPool) -> list[RpcPool]:

@@ -78,12 +78,12 @@ class Ingester:
         *,
         wait_seconds: float,
         refresh: bool = False,
-        by_hand: bool = True,
+        manual: bool = True,
     ) -> ClaimedRange | Publication | None:
         """Claim a range, or return its publication if it is committed already (without any RPC call).
 
         Return None if the range failed, waits for its next try, or is leased elsewhere, unless a person asked for it
-        (``by_hand``). Wait for a free slot of the stream (``max_inflight``), and up to ``wait_seconds`` for another
+        (``manual``). Wait for a free slot of the stream (``max_inflight``), and up to ``wait_seconds`` for another
         run that holds the range. ``refresh`` claims a committed range as well, to compare it with the chain.
 
         Raises Unavailable after that wait, and Refused if the range is not a cell of the plan or its job is paused.
@@ -92,7 +92,7 @@ class Ingester:
         deadline = time.monotonic() + wait_seconds
 
         def take() -> Lease | Unclaimed:
-            return self._tasks.claim(identity, spec.dataset_uuid, block_range, run_id, refresh=refresh, by_hand=by_hand)
+            return self._tasks.claim(identity, spec.dataset_uuid, block_range, run_id, refresh=refresh, manual=manual)
 
         while True:
             try:
@@ -104,7 +104,7 @@ class Ingester:
                 claimed = ClaimedRange(spec, block_range, outcome)
                 _log.event("claimed", **claimed.facts, attempt=outcome.attempt, run_id=run_id)
                 return claimed
-            if outcome is Unclaimed.NOT_DUE or (outcome is Unclaimed.LEASED and not by_hand):
+            if outcome is Unclaimed.NOT_DUE or (outcome is Unclaimed.LEASED and not manual):
                 return None
             if outcome is Unclaimed.COMMITTED:
                 published = self._publications.visible(spec.dataset_uuid, block_range)

@@ -232,7 +232,7 @@ def _chain(versions: Iterable[StoredVersion]) -> Iterator[Finding]:
     """Neighbours must meet in the same hash, and all datasets must show the same one."""
     seen: dict[int, tuple[bytes, StoredVersion]] = {}
     ordered = sorted(
-        versions, key=lambda version: (version.source != "blocks", version.dataset_key, version.block_range)
+        versions, key=lambda version: (version.dataset.name != "blocks", version.dataset_key, version.block_range)
     )
     for version in ordered:
         for block, shown in (

@@ -35,5 +35,5 @@ def _has_columns(entry: VisibleDataset) -> bool:
 
 def _schema(entry: VisibleDataset) -> pa.Schema:
     if entry.kind == "stream":
-        return dataset(entry.source).schema(entry.columns or ())
+        return dataset(entry.dataset).schema(entry.columns or ())
     return pa.schema([pa.field(name, pa.string()) for name, _ in entry.schema or ()])

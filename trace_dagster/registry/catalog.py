@@ -20,7 +20,7 @@ class VisibleDataset:
     chain_id: int
     dataset_key: str
     kind: str
-    source: str
+    dataset: str
     ranges: int
     rows: int
     bytes: int
@@ -71,7 +71,7 @@ class Catalog:
                 chain_id=row["chain_id"],
                 dataset_key=row["dataset_key"],
                 kind=row["kind"],
-                source=row["source"],
+                dataset=row["source"],
                 ranges=row["ranges"],
                 rows=row["row_count"],
                 bytes=row["byte_count"],

@@ -71,7 +71,7 @@ class Forks:
         with self._database.snapshot() as session:
             return sorted({row["rpc_pool"] for row in session.all("pools_of_versions", versions=list(versions))})
 
-    def compare_again(self, versions: Iterable[UUID], reason: str) -> int:
+    def requeue(self, versions: Iterable[UUID], reason: str) -> int:
         """Queue the ranges of versions to be fetched again; they stay visible until then. Return how many are
         queued.
         """

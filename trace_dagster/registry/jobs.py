@@ -109,7 +109,7 @@ class Jobs:
                 wake(session, [row["task_id"] for row in waiting])
         return bool(changed)
 
-    def plan_again(self, dataset: UUID) -> None:
+    def replan(self, dataset: UUID) -> None:
         """Have the planner look at a stream's whole span again and plan the ranges that have no task."""
         with self._database.transaction() as session:
             session.run("lock_plan", dataset_uuid=dataset)

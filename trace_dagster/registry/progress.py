@@ -23,7 +23,7 @@ def recent_rates(session: Session, datasets: Sequence[UUID]) -> dict[UUID, float
     return {row["dataset_uuid"]: row["blocks"] / row["seconds"] for row in rows if row["seconds"] > 0}
 
 
-def wanted_blocks(stream: StreamRow) -> int | None:
+def target_blocks(stream: StreamRow) -> int | None:
     """Return the blocks to commit: all of a fixed target, or the full cells that a followed chain has now.
 
     None if the head of a followed chain was not observed yet.
@@ -40,7 +40,7 @@ def seconds_left(stream: StreamRow, committed_blocks: int, rate: float | None) -
 
     None if they cannot be estimated: no recent commit, a paused or halted stream, or one that waits for its chain.
     """
-    wanted = wanted_blocks(stream)
+    wanted = target_blocks(stream)
     stopped = not (stream.enabled and stream.job_enabled) or stream.halted_reason or stream.blocked_reason
     if wanted is None or stopped:
         return None

@@ -104,7 +104,7 @@ class Publications:
             rows = session.all("files_of_version", dataset_version=version.dataset_version)
         return [(row["file_key"], row["sha256"]) for row in rows]
 
-    def landed(self, lease: Lease) -> bool:
+    def took_effect(self, lease: Lease) -> bool:
         """Return whether this attempt's commit took effect, to settle an unknown outcome."""
         with self._database.transaction() as session:
             session.one("lock_task", task_id=lease.task_id)  # waits for a commit that is still in progress

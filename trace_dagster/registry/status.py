@@ -134,7 +134,7 @@ def stream_coverages(database: Database, jobs: Jobs) -> list[StreamCoverage]:
     return [_coverage(database, stream) for stream in jobs.streams() if stream.enabled and stream.eligible_end]
 
 
-def coverage_of(database: Database, jobs: Jobs, dataset: UUID) -> StreamCoverage:
+def stream_coverage(database: Database, jobs: Jobs, dataset: UUID) -> StreamCoverage:
     """Return the coverage of one stream."""
     return next(_coverage(database, stream) for stream in jobs.streams() if stream.dataset_uuid == dataset)
 

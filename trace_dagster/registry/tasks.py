@@ -96,11 +96,11 @@ class Tasks:
         run_id: str,
         *,
         refresh: bool = False,
-        by_hand: bool = True,
+        manual: bool = True,
     ) -> Lease | Unclaimed:
         """Grant the lease of a task, or return why not.
 
-        A lease is granted for a task that is queued or whose lease has lapsed; with ``by_hand`` also for one that
+        A lease is granted for a task that is queued or whose lease has lapsed; with ``manual`` also for one that
         failed, is dead or waits before its next try; with ``refresh`` also for a committed one. Raise Unplanned if
         there is no such active task, Refused if its job is paused or its holders have died MAX_EXPIRIES times.
         """
@@ -111,7 +111,7 @@ class Tasks:
                 raise Unplanned(
                     "this range is not planned: it is no cell of the plan, or not final yet", range=block_range
                 )
-            if unclaimed := _unclaimed(task, refresh=refresh, by_hand=by_hand):
+            if unclaimed := _unclaimed(task, refresh=refresh, manual=manual):
                 return unclaimed
             if stream and stream["halted_reason"]:
                 raise Refused(f"its stream was stopped: {stream['halted_reason']}", range=block_range)
@@ -191,12 +191,12 @@ class Tasks:
         return len(rows)
 
 
-def _unclaimed(task: Row, *, refresh: bool, by_hand: bool) -> Unclaimed | None:
+def _unclaimed(task: Row, *, refresh: bool, manual: bool) -> Unclaimed | None:
     if task["state"] == "committed" and not refresh:
         return Unclaimed.COMMITTED
     if task["state"] == "running" and not task["lapsed"]:
         return Unclaimed.LEASED
-    if not by_hand and (task["state"] in ("failed", "dead") or (task["state"] == "queued" and not task["due"])):
+    if not manual and (task["state"] in ("failed", "dead") or (task["state"] == "queued" and not task["due"])):
         return Unclaimed.NOT_DUE
     return None
 

@@ -28,7 +28,8 @@ class StoredVersion:
     """One visible version of a stream's range."""
 
     dataset_key: str
-    source: str
+    dataset: Dataset
+    """The catalogue's entry of Cryo's dataset."""
     dataset_uuid: UUID
     chain_id: int
     dataset_version: UUID
@@ -45,11 +46,6 @@ class StoredVersion:
     files: tuple[StoredFile, ...]
 
     @property
-    def dataset(self) -> Dataset:
-        """The catalogue's entry of Cryo's dataset."""
-        return dataset(self.source)
-
-    @property
     def schema(self) -> pa.Schema:
         """The Arrow schema of its files."""
         return self.dataset.schema([name for name, _ in self.columns])
@@ -62,7 +58,7 @@ def versions_of_job(database: Database, job_id: UUID, span: BlockRange) -> list[
     return [
         StoredVersion(
             dataset_key=row["dataset_key"],
-            source=row["source"],
+            dataset=dataset(row["source"]),
             dataset_uuid=row["dataset_uuid"],
             chain_id=row["chain_id"],
             dataset_version=row["dataset_version"],
