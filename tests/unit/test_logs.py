@@ -1,13 +1,17 @@
-"""Process logs: their two formats, levels, and that no secret passes."""
+"""Process logs: their two formats, their levels, the redaction of secrets, and the list of events in the docs."""
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import logging
+import re
+from pathlib import Path
 
 import pytest
 
+import trace_dagster
 from trace_dagster import redaction
 from trace_dagster.blocks import BlockRange
 from trace_dagster.logs import component_log, configure_logs
@@ -87,3 +91,33 @@ def test_an_unconfigured_process_prints_warnings_only(capfd):
     assert root.level in {logging.NOTSET, logging.WARNING}
     component_log("x").event("quiet")
     assert capfd.readouterr().err == ""
+
+
+def _logged_events():
+    """Return (component, event) of every call of a component's log in the package, and of every name it may pass."""
+    found = set()
+    for path in Path(trace_dagster.__file__).parent.rglob("*.py"):
+        if component := re.search(r'^_log = component_log\("(\w+)"\)', path.read_text(), re.MULTILINE):
+            found |= {(component[1], event) for event in _event_names(ast.parse(path.read_text()))}
+    return found
+
+
+def _event_names(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _is_log_method(node.func):
+            yield from (each.value for each in ast.walk(node.args[0]) if isinstance(each, ast.Constant))
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "event":
+            yield from (each.value for each in ast.walk(node.value) if isinstance(each, ast.Constant) and each.value)
+
+
+def _is_log_method(function):
+    is_direct = isinstance(function, ast.Attribute) and getattr(function.value, "id", "") == "_log"
+    return is_direct or getattr(function, "id", "") in {"log", "write"}
+
+
+def test_the_operations_page_lists_every_event_and_no_other():
+    page = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+    table = page.partition("| component | event |")[2].partition("\n\n")[0]
+    rows = [line.split("|")[1:3] for line in table.splitlines() if "`" in line]
+    listed = {(component.strip(), event) for component, events in rows for event in re.findall(r"`(\w+)`", events)}
+    assert listed == _logged_events()
