@@ -181,9 +181,9 @@ def counted(todo: Sequence[BlockRange], stream: Stream, chain_id: int, quorum: i
     for span in todo:
         sizes += cell_sizes(span, stream.chunk_size)
     proven = stream.verify == "full"
-    told = all(can_fill_from_receipts(chain_id, span, proven=proven, quorum=quorum) for span in todo)
+    fills_from_receipts = all(can_fill_from_receipts(chain_id, span, proven=proven, quorum=quorum) for span in todo)
     columns = requested_columns(
-        stream.dataset, stream.dataset.stored_columns(stream.columns), stream.verify, from_receipts=told
+        stream.dataset, stream.dataset.stored_columns(stream.columns), stream.verify, from_receipts=fills_from_receipts
     )
     extraction = evidence = 0
     for size, ranges in sizes.items():

@@ -46,26 +46,26 @@ def of_reply(reply: HttpReply, ids: Sequence[int]) -> Outcome:
     if reply.status != 200 and (is_batch or not 400 <= reply.status < 500):
         return Outcome(reason=f"HTTP {reply.status}")
     try:
-        told = answers_in(reply.body)
+        decoded = answers_in(reply.body)
     except (msgspec.DecodeError, RecursionError):
         reason = "the answer is not JSON-RPC" if reply.status == 200 else f"HTTP {reply.status}"
         return Outcome(reason=reason)
-    if isinstance(told, list):
-        return _of_list(told, ids)
+    if isinstance(decoded, list):
+        return _of_list(decoded, ids)
     if is_batch:
-        if is_refusal(bytes(told.error)):
+        if is_refusal(bytes(decoded.error)):
             return Outcome(refused=set(ids), reason="it keeps refusing calls")
         return Outcome(reason="it answers batches with one object", splits=True)
-    return _of_list([told], ids)
+    return _of_list([decoded], ids)
 
 
-def _of_list(told: Sequence[RpcAnswer], ids: Sequence[int]) -> Outcome:
+def _of_list(decoded: Sequence[RpcAnswer], ids: Sequence[int]) -> Outcome:
     outcome = Outcome(reason="it answers another call than the one asked")
-    seen = Counter(each.id for each in told)
+    seen = Counter(each.id for each in decoded)
     is_batch = len(ids) > 1
     wanted = set(ids)
     is_foreign = False
-    for each in told:
+    for each in decoded:
         if not isinstance(each.id, int) or each.id not in wanted or seen[each.id] > 1:
             if not is_batch and is_refusal(bytes(each.error)):  # an error without an id is about the whole batch
                 outcome.refused = wanted
@@ -80,8 +80,8 @@ def _of_list(told: Sequence[RpcAnswer], ids: Sequence[int]) -> Outcome:
     return outcome
 
 
-def _note(outcome: Outcome, identity: int, told: RpcAnswer, *, is_batch: bool) -> None:
-    error = bytes(told.error)
+def _note(outcome: Outcome, identity: int, decoded: RpcAnswer, *, is_batch: bool) -> None:
+    error = bytes(decoded.error)
     if error not in {b"", b"null"}:
         if is_refusal(error):
             outcome.refused.add(identity)
@@ -91,5 +91,5 @@ def _note(outcome: Outcome, identity: int, told: RpcAnswer, *, is_batch: bool) -
             outcome.splits = True
         else:
             outcome.answers[identity] = Answer(error=error)
-    elif result := bytes(told.result):
+    elif result := bytes(decoded.result):
         outcome.answers[identity] = Answer(result=result)

@@ -1,7 +1,7 @@
 """The handle that the Cryo op returns: a claimed range whose extraction has started.
 
 It owns the attempt (lease and heartbeats) and the pieces under way. The IO manager drains it into a commit. If the IO
-manager never does, whoever started it closes it, and the attempt ends at once instead of when its lease lapses.
+manager never runs, the end of the step closes the handle, and the attempt ends at once instead of when its lease lapses.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class RangeExtraction:
         self.attempt.abandon("the step ended before the IO manager committed the range")
 
     def release(self) -> None:
-        """Return the range to the queue unless the attempt has ended. For a run that is told to stop."""
+        """Return the range to the queue unless the attempt has ended. Used when the run stops."""
         self._stop()
         self.attempt.release("the run stopped before the range was committed")
 
