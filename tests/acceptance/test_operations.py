@@ -179,7 +179,7 @@ def test_failed_ranges_are_shown_where_people_look_and_can_be_retried(stack, tmp
         return evaluation if evaluation and not evaluation["success"] else None
 
     shown = until(failed_check)
-    assert "nobody works on [0, 400)" in shown["description"]
+    assert "no run works on [0, 400)" in shown["description"]
     failed = next(entry for entry in shown["metadataEntries"] if entry["label"] == "failed")
     assert "does not support" in failed["mdStr"]
     done = stack.cli("retry", "--job", "doomed", "--stream", "traces_doomed", "--range", "0:100")

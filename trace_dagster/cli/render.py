@@ -41,7 +41,7 @@ _STATUS_COLUMNS = _columns(
 )
 _PLAN_COLUMNS = _columns("stream", "blocks,ranges,runs,calls,rows,size,as sampled,at the limit")
 _ENDPOINT_COLUMNS = _columns("endpoint", "lies,score,last", then_left="reason")
-_GATEWAY_COLUMNS = _columns("endpoint", "calls asked,sent,in requests,calls/s allowed,limit,429,faults,queued")
+_GATEWAY_COLUMNS = _columns("endpoint", "calls received,sent,in requests,calls/s allowed,limit,429,faults,queued")
 _JOB_COLUMNS = _columns("job,id,chain,mode,state,streams")
 
 
@@ -142,7 +142,7 @@ def gateway_table(asked: dict[str, dict[str, Any]]) -> None:
     """Print the gateway's counters per endpoint; nothing if there are none."""
     if asked:
         rows = [_gateway_cells(name, each) for name, each in asked.items()]
-        print_table(_GATEWAY_COLUMNS, rows, title="asked through the gateway")
+        print_table(_GATEWAY_COLUMNS, rows, title="endpoints used through the gateway")
 
 
 def _gateway_cells(name: str, each: dict[str, Any]) -> list[str]:

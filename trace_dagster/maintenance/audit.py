@@ -147,7 +147,7 @@ def _look(
 def _manifest_finding(version: StoredVersion, store: ObjectStore) -> Finding | None:
     data = store.read(version.manifest_key)
     if data is None:
-        return _finding(version, "missing_object", f"{version.manifest_key} is gone")
+        return _finding(version, "missing_object", f"{version.manifest_key} is missing")
     try:
         manifest = decode(data, sha256=version.manifest_sha256)
     except Corrupt as error:

@@ -115,13 +115,13 @@ class StreamCoverage:
 
     def sentence(self) -> str:
         """Return the coverage as a sentence for people."""
-        said = f"{self.committed_blocks:,} of {self.planned_blocks:,} planned blocks are committed"
+        committed = f"{self.committed_blocks:,} of {self.planned_blocks:,} planned blocks are committed"
         if not self.gaps:
-            return said
+            return committed
         first = ", ".join(str(gap) for gap in self.gaps[:3])
         more = f" and {len(self.gaps) - 3:,} more gaps" if len(self.gaps) > 3 else ""
-        again = f"`trace-lite retry --job {self.stream.job_name}` once the reason is gone"
-        return f"{said}; nobody works on {first}{more}: {again}"
+        retry = f"`trace-lite retry --job {self.stream.job_name}` when its cause is removed"
+        return f"{committed}; no run works on {first}{more}: {retry}"
 
     def summary(self) -> list[object]:
         """Return the values whose change makes the coverage worth reporting again."""
