@@ -106,7 +106,7 @@ class TestOutboxAndQueue:
             with pytest.raises(Unavailable):
                 cycle.outbox.publish(Down(database), limit=100)
         cycle.turn()
-        assert len(Catalog(database).coverage(task(database)["dataset_uuid"])) == 1
+        assert len(Catalog(database).committed_ranges(task(database)["dataset_uuid"])) == 1
         assert_registry_sound(database, store)
 
     @pytest.mark.parametrize("body", ["", "no json", '{"task_id": 7}', WakeUp(UUID(int=7), 1).encode()])
@@ -129,10 +129,10 @@ class TestOutboxAndQueue:
         cycle.outbox.publish(cycle.queue, limit=100)
         rows(database, "delete from trace.queue_messages returning 1")
         cycle.turn()
-        assert Catalog(database).coverage(stream.dataset_uuid) == []
+        assert Catalog(database).committed_ranges(stream.dataset_uuid) == []
         advance(database, 130)
         cycle.turn()
-        assert Catalog(database).coverage(stream.dataset_uuid) == [BlockRange(0, 300)]
+        assert Catalog(database).committed_ranges(stream.dataset_uuid) == [BlockRange(0, 300)]
         assert_registry_sound(database, store)
 
     def test_a_message_is_acknowledged_only_once_its_run_exists(self, database, cycle):
@@ -211,7 +211,7 @@ class TestOutboxAndQueue:
         assert list(loaded) == [stream.dataset_uuid]
         cycle.jobs.set_enabled("job", True)
         cycle.turn()
-        assert Catalog(database).coverage(stream.dataset_uuid) == [BlockRange(0, 300)]
+        assert Catalog(database).committed_ranges(stream.dataset_uuid) == [BlockRange(0, 300)]
 
     def test_people_and_machines_changing_the_same_tasks_never_wait_for_each_other(self, database, cycle):
         """Retry, resume and closing batches lock many tasks: in one order, or Postgres ends one of them."""
@@ -322,7 +322,7 @@ class TestFence:
         monkeypatch.setattr(Committer, "_manifest", staticmethod(other))
         with ingesting(database, store) as ingest, pytest.raises(Refused, match="is not that of the leased task"):
             ingest.commit(ingest.start(ingest.claim(stream, FIRST, "run", wait_seconds=0)))
-        assert Catalog(database).coverage(stream.dataset_uuid) == []
+        assert Catalog(database).committed_ranges(stream.dataset_uuid) == []
         assert task(database)["state"] == "failed"
 
     def test_an_attempt_without_a_publication_cannot_count_as_committed(self, database, cycle):
@@ -397,10 +397,10 @@ class TestRetries:
         assert 5 <= waits[1] <= 10
         assert 10 <= waits[2] <= 20
         cycle.turn()
-        assert Catalog(database).coverage(stream.dataset_uuid) == []  # too early: nobody is woken
+        assert Catalog(database).committed_ranges(stream.dataset_uuid) == []  # too early: nobody is woken
         advance(database, 21)
         cycle.turn()
-        assert Catalog(database).coverage(stream.dataset_uuid) == [FIRST]
+        assert Catalog(database).committed_ranges(stream.dataset_uuid) == [FIRST]
         assert_registry_sound(database, store)
 
     def test_a_range_that_fails_for_good_frees_its_slot_and_can_be_tried_again(self, database, cycle, store):
@@ -414,11 +414,11 @@ class TestRetries:
         cycle.turn()
         advance(database, 700)
         cycle.turn()
-        assert Catalog(database).coverage(stream.dataset_uuid) == [BlockRange(100, 200)]
+        assert Catalog(database).committed_ranges(stream.dataset_uuid) == [BlockRange(100, 200)]
         assert cycle.tasks.requeue(stream.job_id, "logs", FIRST, ("failed", "dead")) == 0
         assert cycle.tasks.requeue(stream.job_id, "blocks", BlockRange(99, 100), ("failed", "dead")) == 1
         cycle.turn()
-        assert Catalog(database).coverage(stream.dataset_uuid) == [BlockRange(0, 200)]
+        assert Catalog(database).committed_ranges(stream.dataset_uuid) == [BlockRange(0, 200)]
         assert_registry_sound(database, store)
 
     def test_being_killed_does_not_use_up_the_tries_but_not_for_ever_either(self, database, cycle):
@@ -462,7 +462,7 @@ class TestByHand:
         cycle = Cycle(database, store)
         cycle.turn()
         cycle.close()
-        assert Catalog(database).coverage(stream.dataset_uuid) == [BlockRange(0, 1000)]
+        assert Catalog(database).committed_ranges(stream.dataset_uuid) == [BlockRange(0, 1000)]
         assert_registry_sound(database, store)
 
     def test_two_people_and_the_planner_over_the_same_ranges(self, database, store):
@@ -488,7 +488,7 @@ class TestByHand:
                 job.result(60)
         cycle.close()
         assert sorted(extracted) == sorted(set(extracted))  # the loser of a claim does no RPC work
-        assert Catalog(database).coverage(stream.dataset_uuid) == [BlockRange(0, 400)]
+        assert Catalog(database).committed_ranges(stream.dataset_uuid) == [BlockRange(0, 400)]
         assert_registry_sound(database, store)
 
     def test_refresh_confirms_the_same_rows_and_replaces_others(self, database, cycle, store):
@@ -496,7 +496,7 @@ class TestByHand:
         cycle.turn()
         first = Publications(database).visible(stream.dataset_uuid, FIRST)
         assert cycle.tasks.requeue(stream.job_id, "blocks", FIRST, ("committed",)) == 1
-        assert Catalog(database).coverage(stream.dataset_uuid) == [FIRST]  # readers keep what there is
+        assert Catalog(database).committed_ranges(stream.dataset_uuid) == [FIRST]  # readers keep what there is
         cycle.turn()
         assert Publications(database).visible(stream.dataset_uuid, FIRST) == first
         store.delete([key for key, _ in Publications(database).files(first)])
@@ -516,10 +516,10 @@ class TestByHand:
         cycle.turn()
         advance(database, 700)
         cycle.turn()
-        assert Catalog(database).coverage(stream.dataset_uuid) == []
+        assert Catalog(database).committed_ranges(stream.dataset_uuid) == []
         cycle.jobs.set_enabled("job", True)
         cycle.turn()
-        assert Catalog(database).coverage(stream.dataset_uuid) == [BlockRange(0, 300)]
+        assert Catalog(database).committed_ranges(stream.dataset_uuid) == [BlockRange(0, 300)]
 
     def test_a_slot_is_waited_for_without_an_end_a_lease_is_not(self, database, cycle):
         stream = planned(database, cycle, to_block=200, inflight=1)

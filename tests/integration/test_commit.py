@@ -234,7 +234,7 @@ def test_a_range_that_fails_half_way_leaves_nothing_visible_and_can_be_tried_aga
     blocks = apply(database)["blocks"]
     with ingesting(database, store, engine=Broken(error), piece_blocks=50) as ingest, pytest.raises(type(error)):
         commit(ingest, blocks)
-    assert Catalog(database).coverage(blocks.dataset_uuid) == []
+    assert Catalog(database).committed_ranges(blocks.dataset_uuid) == []
     assert list(store.keys("")) == []
     with ingesting(database, store) as ingest:
         assert commit(ingest, blocks).created
@@ -306,7 +306,7 @@ def test_a_store_that_goes_away_half_way_is_one_clear_error(database, store, s3)
         pytest.raises(Unavailable, match="object store does not answer"),
     ):
         commit(ingest, blocks)
-    assert Catalog(database).coverage(blocks.dataset_uuid) == []
+    assert Catalog(database).committed_ranges(blocks.dataset_uuid) == []
 
 
 def test_rows_are_the_same_however_a_range_is_cut(database, store):
@@ -330,7 +330,7 @@ def test_tables_with_another_schema_never_reach_the_store(database, store):
 
     with ingesting(database, store, engine=Other()) as ingest, pytest.raises(Exception):  # noqa: B017, PT011
         commit(ingest, blocks)
-    assert Catalog(database).coverage(blocks.dataset_uuid) == []
+    assert Catalog(database).committed_ranges(blocks.dataset_uuid) == []
 
 
 def test_a_store_killed_half_way_leaves_nothing_visible_and_the_range_commits_once_it_is_back(database, tmp_path):
@@ -366,7 +366,7 @@ def test_a_store_killed_half_way_leaves_nothing_visible_and_the_range_commits_on
     try:
         with ingesting(database, store, engine=Kills()) as ingest, pytest.raises(Unavailable, match="object store"):
             commit(ingest, blocks, whole)
-        assert Catalog(database).coverage(blocks.dataset_uuid) == []
+        assert Catalog(database).committed_ranges(blocks.dataset_uuid) == []
         while not child.dead:
             pass
         child.restart()

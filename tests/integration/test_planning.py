@@ -162,7 +162,7 @@ class TestApply:
         cycle = Cycle(database, store)
         cycle.turn()
         cycle.close()
-        assert Catalog(database).coverage(stream.dataset_uuid) == [BlockRange(0, 600)]
+        assert Catalog(database).committed_ranges(stream.dataset_uuid) == [BlockRange(0, 600)]
         assert_registry_sound(database, store)
 
     def test_a_lower_start_backfills_the_new_low_end(self, database, store):
@@ -190,12 +190,12 @@ class TestApply:
         cycle = Cycle(database, store)
         cycle.turn()
         blocks, logs = cycle.jobs.streams()
-        assert (logs.enabled, Catalog(database).coverage(logs.dataset_uuid)) == (False, [])
-        assert Catalog(database).coverage(blocks.dataset_uuid) == [BlockRange(0, 300)]
+        assert (logs.enabled, Catalog(database).committed_ranges(logs.dataset_uuid)) == (False, [])
+        assert Catalog(database).committed_ranges(blocks.dataset_uuid) == [BlockRange(0, 300)]
         apply(database, job_text(to_block=300))
         advance(database, 10)
         cycle.turn()
-        assert Catalog(database).coverage(logs.dataset_uuid) == [BlockRange(0, 300)]
+        assert Catalog(database).committed_ranges(logs.dataset_uuid) == [BlockRange(0, 300)]
         cycle.close()
         assert_registry_sound(database, store)
 

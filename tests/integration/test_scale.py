@@ -257,7 +257,7 @@ def test_kept_totals_are_what_counting_gives(database):
             [5 * CHUNK],
         )
     _same_totals(database)
-    assert Catalog(database).coverage(streams[0].dataset_uuid) == [BlockRange(0, 10 * CHUNK)]
+    assert Catalog(database).committed_ranges(streams[0].dataset_uuid) == [BlockRange(0, 10 * CHUNK)]
 
 
 def _same_totals(database) -> None:

@@ -73,7 +73,7 @@ def test_a_fenced_attempt_cannot_commit_any_more(database, store, stream):
         assert swept(database, store).attempts_fenced == 1
         with pytest.raises(LeaseLost):
             ingest.commit(ingest.start(work))
-    assert Catalog(database).coverage(stream.dataset_uuid) == []
+    assert Catalog(database).committed_ranges(stream.dataset_uuid) == []
 
 
 def test_a_range_someone_works_on_is_left_alone(database, store, stream, monkeypatch):

@@ -74,7 +74,7 @@ def _input(name: str, chain_id: int, catalog: Catalog) -> VisibleDataset:
 
 def _coverage(inputs: list[VisibleDataset], catalog: Catalog) -> tuple[BlockRange, int]:
     """The first contiguous stretch all inputs have, and how many blocks lie beyond its end."""
-    covers = [catalog.coverage(found.dataset_uuid) for found in inputs]
+    covers = [catalog.committed_ranges(found.dataset_uuid) for found in inputs]
     start, end = max(cover[0].start for cover in covers), min(cover[0].end for cover in covers)
     if start >= end:
         raise InvalidInput("the inputs have no committed blocks in common yet")

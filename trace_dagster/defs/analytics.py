@@ -79,7 +79,7 @@ def _holders(stream: StreamRow, contracts: ChainContracts) -> AssetsDefinition:
     @asset(**_common(stream, template))
     def holders(context: AssetExecutionContext, config: TopHoldersConfig) -> Derived:
         runtime: Runtime = getattr(context.resources, RUNTIME)
-        covered = runtime.catalog.coverage(stream.dataset_uuid)
+        covered = runtime.catalog.committed_ranges(stream.dataset_uuid)
         step = config.step or max(1, len(covered[0]) // SAMPLES if covered else 1)
         given = {"token": (config.token or contracts.token).lower(), "top_n": config.top_n, "step": step}
         return _derive(context, template, stream.chain_id, given)

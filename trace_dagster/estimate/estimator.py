@@ -26,10 +26,10 @@ from trace_dagster.extraction.request import RangeRequest
 from trace_dagster.identity import DEFAULT_ORG, dataset_uuid
 from trace_dagster.planning.bounds import is_symbolic, resolve
 from trace_dagster.planning.planner import followed_end
+from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.jobs import Bounds, Jobs, engine_options, follow, stream_start
 from trace_dagster.registry.migrations import is_current
-from trace_dagster.registry.status import committed_ranges
 from trace_dagster.rpc.client import block_number, require_chain
 from trace_dagster.rpc.pools import RpcPool, variable_of
 from trace_dagster.store.parquet import encoded_bytes
@@ -99,7 +99,8 @@ def _known(job: ChainSync, settings: Settings) -> _Known:
 def _registered(job: ChainSync, database: Database) -> _Known:
     jobs = Jobs(database)
     jobs.check(job)
-    committed = {key: committed_ranges(database, dataset_uuid(DEFAULT_ORG, job.chain_id, key)) for key in job.streams}
+    catalog = Catalog(database)
+    committed = {key: catalog.committed_ranges(dataset_uuid(DEFAULT_ORG, job.chain_id, key)) for key in job.streams}
     note = "committed ranges are left out" if any(committed.values()) else "nothing is committed yet"
     return _Known(note, jobs.resolved(job) if is_symbolic(job) else None, committed)
 

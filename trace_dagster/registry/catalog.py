@@ -58,11 +58,10 @@ class Catalog:
             rows = _files(session, dataset_uuid, block_range)
         return [(BlockRange(row["range_start"], row["range_end"]), row["file_key"]) for row in rows]
 
-    def coverage(self, dataset_uuid: UUID) -> list[BlockRange]:
+    def committed_ranges(self, dataset_uuid: UUID) -> list[BlockRange]:
         """Return the committed blocks of a dataset as few ranges as possible."""
         with self._database.snapshot() as session:
-            rows = session.all("covered_ranges", dataset_uuid=dataset_uuid)
-        return [BlockRange(row["range_start"], row["range_end"]) for row in rows]
+            return committed_ranges(session, dataset_uuid)
 
     def _datasets(self, session: Session) -> list[VisibleDataset]:
         return [
@@ -86,3 +85,9 @@ def _files(session: Session, dataset_uuid: UUID, block_range: BlockRange) -> lis
     return session.all(
         "visible_files", dataset_uuid=dataset_uuid, range_start=block_range.start, range_end=block_range.end
     )
+
+
+def committed_ranges(session: Session, dataset_uuid: UUID) -> list[BlockRange]:
+    """Return the committed blocks of a dataset as few ranges as possible."""
+    rows = session.all("covered_ranges", dataset_uuid=dataset_uuid)
+    return [BlockRange(row["range_start"], row["range_end"]) for row in rows]

@@ -8,7 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from trace_dagster.blocks import BlockRange, holes
-from trace_dagster.registry.connection import Database, Row, Session
+from trace_dagster.registry.catalog import committed_ranges
+from trace_dagster.registry.connection import Database, Row
 from trace_dagster.registry.jobs import Jobs
 from trace_dagster.registry.progress import recent_rates, seconds_left
 from trace_dagster.registry.streams import StreamRow
@@ -141,7 +142,7 @@ def stream_coverage(database: Database, jobs: Jobs, dataset: UUID) -> StreamCove
 
 def _coverage(database: Database, stream: StreamRow) -> StreamCoverage:
     with database.snapshot() as session:
-        committed = _covered(session, stream.dataset_uuid)
+        committed = committed_ranges(session, stream.dataset_uuid)
         working = session.all("working_ranges", dataset_uuid=stream.dataset_uuid)
         failed = session.all("failed_ranges", dataset_uuid=stream.dataset_uuid, limit=100)
     under_way = [BlockRange(row["range_start"], row["range_end"]) for row in working]
@@ -155,17 +156,6 @@ def _coverage(database: Database, stream: StreamRow) -> StreamCoverage:
             (BlockRange(row["range_start"], row["range_end"]), row["state"], row["error"] or "") for row in failed
         ),
     )
-
-
-def committed_ranges(database: Database, dataset: UUID) -> list[BlockRange]:
-    """Return the committed blocks of a dataset as few ranges as possible."""
-    with database.snapshot() as session:
-        return _covered(session, dataset)
-
-
-def _covered(session: Session, dataset: UUID) -> list[BlockRange]:
-    rows = session.all("covered_ranges", dataset_uuid=dataset)
-    return [BlockRange(row["range_start"], row["range_end"]) for row in rows]
 
 
 def _job(members: list[StreamRow], streams: list[StreamStatus]) -> JobStatus:
