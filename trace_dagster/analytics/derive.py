@@ -1,4 +1,6 @@
-"""Derived datasets: a template's rows over what is committed, committed themselves, replaced as a whole."""
+"""Derived datasets: a template's rows over committed data, which are committed as a whole and replace the
+earlier version.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,13 @@ from trace_dagster.registry.catalog import Catalog, VisibleDataset
 from trace_dagster.store.access import S3Access
 
 _WINDOW = {"from_block", "to_block"}
-"""Parameters that follow the data; they do not name another dataset."""
+"""Parameters that depend on the committed blocks; they are not part of the dataset's identity."""
 
 
 def derive(template: Template, chain_id: int, given: Mapping[str, Any], catalog: Catalog, access: S3Access) -> Derived:
     """Run a template over the chain's committed rows, from the first committed block to the first hole.
 
-    Raises InvalidInput when an input has nothing committed or a parameter is wrong.
+    Raises InvalidInput if an input has no committed rows or a parameter is not valid.
     """
     inputs = {name: _input(name, chain_id, catalog) for name in template.inputs}
     covered, gaps = _coverage(list(inputs.values()), catalog)
@@ -73,7 +75,7 @@ def _input(name: str, chain_id: int, catalog: Catalog) -> VisibleDataset:
 
 
 def _coverage(inputs: list[VisibleDataset], catalog: Catalog) -> tuple[BlockRange, int]:
-    """The first contiguous stretch all inputs have, and how many blocks lie beyond its end."""
+    """Return the first contiguous block range that all inputs have, and how many committed blocks lie after its end."""
     covers = [catalog.committed_ranges(found.dataset_uuid) for found in inputs]
     start, end = max(cover[0].start for cover in covers), min(cover[0].end for cover in covers)
     if start >= end:
@@ -103,7 +105,7 @@ def _rows(template: Template, table: pa.Table, covered: BlockRange) -> RangeRows
 
 
 def _stored(table: pa.Table) -> pa.Table:
-    """Text as large_string, like everything Cryo stores; DuckDB's wide integers as they are."""
+    """Return the table with text as large_string, as Cryo's tables have it; wide integers of DuckDB do not change."""
     schema = pa.schema(
         [
             pa.field(field.name, pa.large_string() if pa.types.is_string(field.type) else field.type)

@@ -1,4 +1,4 @@
-"""A derived dataset's rows on their way to a commit."""
+"""The rows of a derived dataset before their commit."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Derived:
     target: CommitTarget
     table: pa.Table
     rows: RangeRows
-    """The table, as the commit protocol takes it."""
+    """The table in the form that the commit protocol takes."""
     gaps: int
-    """Blocks after the covered range that are committed but lie behind a hole: not counted in."""
+    """Committed blocks after the covered range that are not used, because a hole is before them."""
 
     @property
     def task_id(self) -> UUID:
-        """Identity of the task that commits these rows."""
+        """Id of the task that commits these rows."""
         return task_id(self.dataset_uuid, self.template, self.target.block_range)

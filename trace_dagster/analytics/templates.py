@@ -1,4 +1,4 @@
-"""SQL templates: one SELECT per file, with a header that says what goes in and what comes out."""
+"""SQL templates: each file is one SELECT with a header that states its parameters and its result columns."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Template:
     sql: str
 
     def bind(self, values: Mapping[str, object]) -> dict[str, object]:
-        """Values as DuckDB takes them. Raises InvalidInput for a missing, unknown or malformed one."""
+        """Return the parameters as DuckDB takes them. Raises InvalidInput if one is missing, unknown or malformed."""
         unknown = sorted(set(values) - {parameter.name for parameter in self.parameters})
         if unknown:
             raise InvalidInput(f"template {self.name} has no parameter {unknown[0]!r}")
@@ -58,18 +58,18 @@ class Template:
 
 @cache
 def templates() -> dict[str, Template]:
-    """Every template, by file name without ``.sql``."""
+    """Return every template by its file name without ``.sql``."""
     return {path.stem: parse(path.stem, path.read_text()) for path in sorted(_folder().glob("*.sql"))}
 
 
 @cache
 def macros() -> str:
-    """Return the SQL that creates the macros templates use, to be run before the first template."""
+    """Return the SQL that creates the macros of the templates; run it before the first template."""
     return "\n".join(path.read_text() for path in sorted((_folder() / "macros").glob("*.sql")))
 
 
 def parse(name: str, text: str) -> Template:
-    """Read a template. Raises InvalidInput when its header is incomplete or disagrees with its SQL."""
+    """Parse a template. Raises InvalidInput if its header is incomplete or contradicts its SQL."""
     fields = dict(_FIELD.findall(text))
     for needed in ("title", "grain", "inputs"):
         if needed not in fields:

@@ -1,6 +1,6 @@
-"""Proving again what is on the object store: objects, rows, coverage, the hash chain across ranges.
+"""Verifies committed data on the object store again: objects, rows, coverage, and the hash chain across ranges.
 
-Nothing is believed but the registry: manifests and Parquet come from a place that others may write to.
+Only the registry is trusted, because others may be able to write to the bucket that holds manifests and Parquet.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ EvidenceOf = Callable[[StoredVersion], EvidenceCollector | None]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is not as committed."""
+    """One difference between the stored data and what was committed."""
 
     dataset_key: str
     range_start: int
     range_end: int
     kind: str
-    """hole, overlap, missing_object, altered_object, bad_manifest, bad_rows or broken_chain."""
+    """One of hole, overlap, missing_object, altered_object, bad_manifest, bad_rows, broken_chain."""
     reason: str
     dataset_version: str | None = None
-    """What has to be fetched again; None for a hole."""
+    """The version that must be fetched again; None for a hole."""
 
     def __str__(self) -> str:
         return f"{self.dataset_key} [{self.range_start}, {self.range_end}): {self.kind}: {self.reason}"
@@ -55,28 +55,28 @@ class Finding:
 
 @dataclass(slots=True)
 class Report:
-    """What a verification looked at and found."""
+    """The result of a verification: what was checked, and what was found."""
 
     ranges: int = 0
     rows: int = 0
     bytes: int = 0
     levels: dict[str, int] = field(default_factory=dict)
-    """Ranges by the level that was proven again."""
+    """Number of ranges by the level that was proven again."""
     findings: list[Finding] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
-    """Ranges that could not be checked now, with the reason: nothing is known of them."""
+    """Ranges that could not be checked this time, each with the reason."""
 
     @property
     def passed(self) -> bool:
-        """Everything was checked and is as it must be."""
+        """True if every range was checked and no difference was found."""
         return not self.findings and not self.unchecked
 
     def broken(self) -> list[UUID]:
-        """The versions that must be fetched again."""
+        """Return the versions that must be fetched again."""
         return sorted({UUID(found.dataset_version) for found in self.findings if found.dataset_version})
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {"passed": self.passed, **asdict(self)}
 
 
@@ -88,16 +88,15 @@ def audit(
     endpoints: dict[str, list[Endpoint]],
     done: Callable[[], None] = lambda: None,
 ) -> Report:
-    """Check every version, then how they fit together; ``wanted`` is what each dataset key must cover.
+    """Check every version, then coverage and hash chain. ``wanted`` is the range that each dataset key must cover.
 
-    A dataset key with ``endpoints`` is compared with what those nodes show: rows are right when one of them proves
-    them.
-    ``done`` is called after each version.
+    If ``endpoints`` has nodes for a dataset key, its rows are also compared with their answers: rows are correct if one
+    node's answers prove them. ``done`` is called after each version.
     """
     report = Report()
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="audit") as threads:
-        look = partial(_look, store=store, evidence_of=evidence_of, endpoints=endpoints)
-        for version, outcome in zip(versions, threads.map(look, versions), strict=True):
+        check_one = partial(_check_version, store=store, evidence_of=evidence_of, endpoints=endpoints)
+        for version, outcome in zip(versions, threads.map(check_one, versions), strict=True):
             _count(report, version, outcome)
             done()
     for key, span in wanted.items():
@@ -119,10 +118,12 @@ def _count(report: Report, version: StoredVersion, outcome: Proof | Finding | st
         report.levels[outcome.level] = report.levels.get(outcome.level, 0) + 1
 
 
-def _look(
+def _check_version(
     version: StoredVersion, store: ObjectStore, evidence_of: EvidenceOf, endpoints: dict[str, list[Endpoint]]
 ) -> Proof | Finding | str:
-    """What was proven of one version, or what is wrong with it, or why nobody knows."""
+    """Return what was proven of one version, the difference that was found, or the reason why it could not be
+    checked.
+    """
     try:
         if (found := _manifest_finding(version, store)) is not None:
             return found
@@ -134,7 +135,7 @@ def _look(
                 if digest != file.sha256:
                     kind = "missing_object" if digest is None else "altered_object"
                     return _finding(
-                        version, kind, f"{file.key} is {'gone' if digest is None else 'not what was committed'}"
+                        version, kind, f"{file.key} is {'missing' if digest is None else 'not what was committed'}"
                     )
                 paths.append(path)
             return _prove(version, paths, evidence_of(version), endpoints.get(version.dataset_key, ()))
@@ -160,11 +161,11 @@ def _manifest_finding(version: StoredVersion, store: ObjectStore) -> Finding | N
 def _prove(
     version: StoredVersion, paths: Sequence[Path], collector: EvidenceCollector | None, endpoints: Sequence[Endpoint]
 ) -> Proof:
-    """Rows against their digest, their structure and, if there is evidence, the chain's commitments."""
+    """Check rows against their digest and structure and, if there is evidence, the chain's commitments."""
     rows = _open(paths, version.schema)
     digest = ContentDigest(version.schema)
     if not {name for name, _ in version.columns}.issuperset(checked_columns(version.dataset, "full")):
-        collector = None  # columns that the commitments cover were not stored
+        collector = None  # a column that a commitment covers is not stored
     proofs = []
     for piece in version.block_range.split(PIECE_BLOCKS):
         table = rows_of(rows, piece)
@@ -188,7 +189,9 @@ def _piece(
     collector: EvidenceCollector | None,
     endpoints: Sequence[Endpoint],
 ) -> Proof:
-    """Compare a piece with stored rows alone, or with the nodes: rows are right if one node proves them."""
+    """Check a piece against stored evidence only, or against each node: rows are correct if one node's answers
+    prove them.
+    """
     if not endpoints or collector is None:
         evidence = collector.of(piece).committed() if collector is not None else None
         return check(version.dataset, table, piece, version.chain_id, evidence)
@@ -197,7 +200,7 @@ def _piece(
     for endpoint in endpoints:
         try:
             evidence = collector.of(piece).gather_from_node(endpoint, deep=True)
-        except TraceError as error:  # what is wrong with a node's own evidence says nothing about the rows
+        except TraceError as error:  # an error in a node's own evidence says nothing about the stored rows
             silent = error
             continue
         try:
@@ -229,7 +232,7 @@ def _coverage(key: str, span: BlockRange, mine: Sequence[StoredVersion]) -> Iter
 
 
 def _chain(versions: Iterable[StoredVersion]) -> Iterator[Finding]:
-    """Neighbours must meet in the same hash, and all datasets must show the same one."""
+    """Yield a finding for each block boundary for which two versions store different hashes."""
     seen: dict[int, tuple[bytes, StoredVersion]] = {}
     ordered = sorted(
         versions, key=lambda version: (version.dataset.name != "blocks", version.dataset_key, version.block_range)

@@ -1,7 +1,7 @@
-"""A completeness statement about a job, and its check by somebody who has nothing but the statement and the Parquet.
+"""A completeness statement about a job, and its check by a person who has only the statement and the Parquet files.
 
-Leaves are SHA-256 over 0x00 and a range's canonical JSON, nodes over 0x01 and both children (RFC 6962), so a range
-can be shown to be part of a statement without the others.
+Leaves are SHA-256 over 0x00 and a range's canonical JSON, inner nodes are SHA-256 over 0x01 and both children (RFC
+6962). Therefore it can be shown without the other ranges that a range is part of a statement.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from trace_dagster.verify.rows.arrow import HEADER_COLUMNS, RECEIPT_COLUMNS, hea
 _HEX = r"^[0-9a-f]{64}$"
 _HASH = r"^0x[0-9a-f]{64}$"
 _MOST_BLOCKS = 1_000_000
-"""The largest chunk_size there is: what claims more was not made by us."""
+"""The largest possible chunk_size; a statement with a larger range is not valid."""
 
 _ROOT_COLUMNS = {
     "blocks": HEADER_COLUMNS,
@@ -40,11 +40,11 @@ _ROOT_COLUMNS = {
         "topic1", "topic2", "topic3", "data",
     ),
 }  # fmt: skip
-"""What computing a receipts root takes of each dataset."""
+"""Columns of each dataset that are needed to compute a receipts root."""
 
 
 _Place = tuple[str, int]
-"""Dataset key and first block: one range, where none covers another."""
+"""Dataset key and first block, which identify a range because ranges of a dataset do not overlap."""
 
 
 class _CertificatePart(BaseModel):
@@ -52,7 +52,7 @@ class _CertificatePart(BaseModel):
 
 
 class CertifiedFile(_CertificatePart):
-    """One Parquet object by its name, which tells range, task and attempt."""
+    """One Parquet object; its name contains range, task and attempt."""
 
     name: str
     bytes: int = Field(gt=0)
@@ -61,7 +61,7 @@ class CertifiedFile(_CertificatePart):
 
 
 class CertifiedRange(_CertificatePart):
-    """One committed range: what its manifest and its rows are, and where it hangs in the hash chain."""
+    """One committed range: digests of its manifest and rows, and the hashes that link it to its neighbours."""
 
     dataset_key: str
     cryo_dataset_name: str
@@ -92,19 +92,19 @@ class CertifiedRange(_CertificatePart):
 
     @property
     def span(self) -> BlockRange:
-        """Its blocks."""
+        """The range's blocks."""
         return BlockRange(self.range_start, self.range_end)
 
 
 class Certificate(_CertificatePart):
-    """The statement. ``digest`` names everything else in it."""
+    """The statement. ``digest`` covers all other fields."""
 
     kind: Literal["trace_dagster.maintenance.certificate"] = "trace_dagster.maintenance.certificate"
     version: Literal[1] = 1
     job: str
     chain_id: int
     wanted: dict[str, tuple[int, int]]
-    """For each dataset key the blocks that must be there, end-exclusive."""
+    """For each dataset key the blocks that must be committed, end-exclusive."""
     ranges: list[CertifiedRange]
     merkle_root: str = Field(pattern=_HEX)
     digest: str = Field(pattern=_HEX)
@@ -113,7 +113,7 @@ class Certificate(_CertificatePart):
 def certificate(
     job: str, chain_id: int, wanted: dict[str, BlockRange], ranges: Sequence[CertifiedRange]
 ) -> Certificate:
-    """State what is committed. Raises InvalidInput when a wanted block is in no range."""
+    """Make a statement about the committed ranges. Raises InvalidInput if a wanted block is in no range."""
     if not wanted:
         raise InvalidInput(f"job {job} wants none of these blocks: there is nothing to state")
     for key, gap in _gaps(wanted, ranges):
@@ -130,7 +130,7 @@ def certificate(
 
 
 def merkle_root(ranges: Sequence[CertifiedRange]) -> str:
-    """Root over the ranges in the order given, in hex."""
+    """Return the Merkle root over the ranges in the given order, in hex."""
     level = [
         hashlib.sha256(b"\x00" + canonical_json(each.model_dump(mode="json")).encode()).digest() for each in ranges
     ]
@@ -143,7 +143,7 @@ def merkle_root(ranges: Sequence[CertifiedRange]) -> str:
 
 
 def read(path: Path) -> Certificate:
-    """A statement from a file. Raises InvalidInput for anything that is none, or was changed after it was made."""
+    """Read a statement from a file. Raises InvalidInput if it is not a statement or was changed after it was made."""
     try:
         found = Certificate.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -164,9 +164,10 @@ def check_files(
     trusted: tuple[int, bytes] | None,
     done: Callable[[], None] = lambda: None,
 ) -> tuple[list[str], dict[str, int]]:
-    """Everything the Parquet in ``folder`` contradicts, and how many blocks were checked by kind of check.
+    """Check a statement against the Parquet in ``folder``; return the differences, and the blocks checked by kind of
+    check.
 
-    ``trusted`` is a block number and its hash from a source the checker believes.
+    ``trusted`` is a block number and its hash from a source that the caller trusts.
     """
     wrong = [f"{key}: no range covers {gap}" for key, gap in _gaps(_wanted(statement), statement.ranges)]
     wrong += [
@@ -198,7 +199,9 @@ def check_files(
 
 
 def unanchored(statement: Certificate, trusted: tuple[int, bytes]) -> int:
-    """How many blocks of the statement come after the trusted one: no hash that is believed depends on them."""
+    """Return how many blocks of the statement come after the trusted block, so that its hash does not depend on
+    them.
+    """
     ends = [each.range_end for each in statement.ranges if each.cryo_dataset_name == "blocks"]
     return max(0, max(ends, default=0) - trusted[0] - 1)
 
@@ -230,7 +233,7 @@ def _doubled(statement: Certificate) -> Iterator[CertifiedRange]:
 
 
 def _boundaries(statement: Certificate) -> list[str]:
-    """Every dataset must show the same hash at the same block."""
+    """Return an error for each block for which two datasets store different hashes."""
     shown: dict[int, str] = {}
     wrong = []
     for each in statement.ranges:
@@ -300,7 +303,7 @@ def _check_trusted(opened: ds.Dataset, block: int, wanted: bytes) -> None:
 
 
 def _check_roots(statement: Certificate, opened: dict[_Place, ds.Dataset]) -> tuple[list[str], int]:
-    """Receipts roots and blooms, where blocks, transactions and logs of the same blocks hold what it takes."""
+    """Check receipts roots and blooms if blocks, transactions and logs of the same blocks have the columns for it."""
     lake = _Lake(statement, opened)
     wrong, count = [], 0
     for each in lake.of("logs"):
@@ -313,14 +316,14 @@ def _check_roots(statement: Certificate, opened: dict[_Place, ds.Dataset]) -> tu
 
 
 class _Lake:
-    """The certified ranges by dataset, their files open and checked."""
+    """The certified ranges by dataset, with their files open and checked."""
 
     def __init__(self, statement: Certificate, opened: dict[_Place, ds.Dataset]) -> None:
         self._statement = statement
         self._opened = opened
 
     def of(self, name: str) -> list[CertifiedRange]:
-        """The ranges of a dataset that hold every column a root takes."""
+        """Return the ranges of a dataset that have every column that a receipts root needs."""
         needed = set(_ROOT_COLUMNS[name])
         return [
             each
@@ -329,9 +332,9 @@ class _Lake:
         ]
 
     def proves(self, logs: CertifiedRange, piece: BlockRange) -> bool:
-        """Whether the receipts root of each block was computed; False where the rows do not suffice.
+        """Return whether the receipts root of each block was computed; False if the columns do not suffice.
 
-        Raises VerificationFailed when one does not come out.
+        Raises VerificationFailed if a computed root differs.
         """
         blocks, transactions = self._rows("blocks", piece), self._rows("transactions", piece)
         if blocks is None or transactions is None or not has_status(self._statement.chain_id, piece):
