@@ -1,1 +1,1 @@
-"""A JSON-RPC proxy that answers a seeded share of the requests wrongly, to see what notices."""
+"""A JSON-RPC proxy that answers a seeded share of the requests incorrectly, to test what detects it."""

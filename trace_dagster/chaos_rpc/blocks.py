@@ -1,4 +1,4 @@
-"""False answers that are true of another block: a neighbour, or the same number on a fork."""
+"""Incorrect answers that are correct for another block: a neighbour, or the same number on a fork."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trace_dagster.chaos_rpc.shapes import (
 
 
 def neighbour(request: Request, rng: Random) -> Request | None:
-    """The question about the block before or after; None when the request names none by number."""
+    """Return the request for the block before or after, or None if the request names no block by number."""
     by = rng.choice((-1, 1))
     return moved(request, by) or moved(request, -by)
 
@@ -29,18 +29,19 @@ def neighbour_rows(_request: Request, answer: Answer, _rng: Random, context: Fau
 
 
 def neighbour_rows_relabelled(request: Request, answer: Answer, _rng: Random, context: FaultContext) -> Answer:
-    """As above, under the number that was asked for."""
+    """Return the neighbour's rows with the requested block number."""
     if context.result is None or context.other is None:
         return answer
     result = _relabelled(context.result, first_block(request) - first_block(context.other))
-    # where nothing names the block there is nothing to relabel: that is neighbour_rows
+    # an answer without a block number cannot be relabelled: that is the fault neighbour_rows
     return answer if result == context.result else with_result(answer, result)
 
 
 def stale_fork(request: Request, answer: Answer, _rng: Random, context: FaultContext) -> Answer:
-    """The fork's own answer, else a made-up fork: other block hashes, and no first transaction.
+    """Return the fork's own answer, or an answer of a simulated fork: other block hashes, and no first transaction.
 
-    It is the same fork in each answer about a block: indices, and gas where it is known, close up behind the gap.
+    All answers about one block are consistent: indices, and gas if it is known, close the gap of the removed
+    transaction.
     """
     if context.said is not None:
         return answer if context.result is None else with_result(answer, context.result)
@@ -49,7 +50,7 @@ def stale_fork(request: Request, answer: Answer, _rng: Random, context: FaultCon
 
 
 def forked(block_hash: str) -> str:
-    """What a block's hash is on the made-up fork."""
+    """Return the hash of a block on the simulated fork."""
     return "0x" + hashlib.blake2b(f"stale fork of {block_hash}".encode(), digest_size=32).hexdigest()
 
 

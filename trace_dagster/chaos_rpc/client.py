@@ -1,4 +1,4 @@
-"""One client of the proxy: its requests, one after the other, and what becomes of them."""
+"""One client connection of the proxy: its requests, one after the other, and their faults."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from trace_dagster.chaos_rpc.state import ChaosRpc, InjectedFault
 from trace_dagster.chaos_rpc.transport import NodeReply
 
 _LOOK_SECONDS = 0.5
-"""How soon a held answer notices that nobody waits for it any more."""
+"""Seconds between checks of a stalled answer whether the client has disconnected."""
 
 
 class ChaosClient:
-    """One client's connection, with connections of its own to the node and its fork."""
+    """A client's connection, with separate connections to the node and to its fork."""
 
     def __init__(self, state: ChaosRpc, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._state = state
@@ -30,14 +30,14 @@ class ChaosClient:
         self._nodes: dict[bool, ProxiedNode] = {}
 
     async def serve(self) -> None:
-        """The whole connection, kept alive until either side has enough."""
+        """Serve the connection until one side closes it."""
         try:
             while await self._serve_one():
                 pass
         except wire.TooLarge:
             self._writer.write(wire.answer(413, b"too large", "text/plain", keep_open=False))
         except (OSError, asyncio.IncompleteReadError, ValueError):
-            pass  # the client went away, or does not speak HTTP
+            pass  # the client disconnected, or does not speak HTTP
         finally:
             self._close()
 
@@ -47,7 +47,7 @@ class ChaosClient:
         self._writer.close()
 
     async def _serve_one(self) -> bool:
-        """Answers one HTTP request; whether another may follow."""
+        """Answer one HTTP request; return whether another may follow."""
         head = await wire.read_head(self._reader)
         if head is None:
             return False
@@ -64,7 +64,7 @@ class ChaosClient:
         return keep_open
 
     async def _reply(self, body: bytes) -> NodeReply | None:
-        """What to answer; None for a reset."""
+        """Return the reply to a request body, or None to reset the connection."""
         asked = _parsed(body)
         requests = [each for each in (asked if isinstance(asked, list) else [asked]) if isinstance(each, dict)]
         drawn = [(request, draw) for request in requests if (draw := self._state.fault_for(request))]
@@ -76,11 +76,11 @@ class ChaosClient:
             return honest
         try:
             return await self._falsified(honest, drawn)
-        except RecursionError:  # a trace nested deeper than Python recurses
+        except RecursionError:  # a trace is nested deeper than Python's recursion limit
             return honest
 
     async def _transported(self, draw: InjectedFault, asked: Any, body: bytes) -> NodeReply | None:
-        """A fault of the whole HTTP answer: it hits every request of a batch."""
+        """Return the reply with a fault of the whole HTTP response, which affects every request of a batch."""
         fault, state = draw.fault, self._state
         if fault.name == "reset" or fault.refuse is not None:
             state.injected[fault.name] += 1
@@ -94,7 +94,7 @@ class ChaosClient:
         return spoilt
 
     async def _falsified(self, honest: NodeReply, drawn: Sequence[tuple[Request, InjectedFault]]) -> NodeReply:
-        """The node's answer with the drawn ones of its objects replaced; its very bytes when none can be."""
+        """Return the node's reply with the drawn answers replaced; the same bytes if none of them can be changed."""
         said = _parsed(honest.body)
         answers = said if isinstance(said, list) else [said]
         places = {_identity(answer): i for i, answer in enumerate(answers) if isinstance(answer, dict)}
@@ -117,7 +117,7 @@ class ChaosClient:
         return draw.fault.tell(request, answer, draw.rng, await self._context(request, draw))
 
     async def _context(self, request: Request, draw: InjectedFault) -> FaultContext:
-        """What a fault needs to know of another block, or of the fork."""
+        """Return the answers about another block, or from the fork, that a fault needs."""
         fault = draw.fault
         if fault.question is None or (fault.of_fork and self._state.fork is None):
             return FaultContext()
@@ -129,7 +129,7 @@ class ChaosClient:
         return FaultContext(other, said if isinstance(said, dict) else {})
 
     def _node(self, *, of_fork: bool = False) -> ProxiedNode:
-        """The connection to the node, or to its fork; another one after the URL was changed."""
+        """Return the connection to the node or to its fork; a new one after the URL was changed."""
         address = self._state.fork if of_fork else self._state.upstream
         node = self._nodes.get(of_fork)
         if node is None or node.address is not address:
@@ -157,7 +157,7 @@ def _identity(message: dict[str, Any]) -> str:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """RST instead of FIN: the client sees a connection reset, not an empty answer."""
+    """Close with RST instead of FIN, so that the client sees a connection reset and not an empty response."""
     connection = writer.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

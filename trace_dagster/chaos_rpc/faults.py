@@ -1,4 +1,4 @@
-"""The table of faults: what each is called, what it does, which methods it applies to."""
+"""The table of faults: the name of each, what it does, and the methods that it applies to."""
 
 from __future__ import annotations
 
@@ -28,36 +28,38 @@ _Methods = frozenset[str] | None
 
 @dataclass(frozen=True, slots=True)
 class ChaosFault:
-    """One way to answer wrongly. At most one of ``change``, ``refuse`` and ``spoil``; with none of them, the name."""
+    """One kind of incorrect answer. At most one of ``change``, ``refuse`` and ``spoil`` is set; without any of
+    them, the name alone selects the behaviour.
+    """
 
     name: str
     kind: Literal["transport", "answer", "error"]
     description: str
     methods: _Methods = None
-    """The methods it applies to; None for every one."""
+    """The methods that it applies to; None for all."""
     change: FaultChange | None = None
-    """The false answer object."""
+    """Returns the incorrect answer object."""
     refuse: Callable[[Any, Random], NodeReply] | None = None
-    """The HTTP answer given without asking the node."""
+    """Returns an HTTP response that is sent instead of a request to the node."""
     spoil: Callable[[NodeReply, Random], NodeReply] | None = None
-    """What becomes of the node's HTTP answer."""
+    """Returns the node's HTTP response, damaged."""
     question: Callable[[Request, Random], Request | None] | None = None
-    """What else must be asked first; its answer is the change's context."""
+    """Returns a second request that the proxy sends first; its answer is the context of ``change``."""
     of_fork: bool = False
-    """Whether that is asked of the fork, where there is one."""
+    """True if the second request goes to the fork when there is one."""
 
     def applies_to(self, method: object) -> bool:
-        """Whether requests of this method can be hit."""
+        """Return whether requests of this method can get this fault."""
         return self.methods is None or method in self.methods
 
     def tell(self, request: Request, answer: Answer, rng: Random, context: FaultContext) -> Answer:
-        """The false answer; the honest one where this fault cannot change it."""
+        """Return the incorrect answer, or the honest one if this fault cannot change it."""
         if self.change is None:
             return answer
         try:
             return self.change(request, answer, rng, context)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
-            return answer  # of a shape we do not know: leave it
+            return answer  # an answer of an unknown shape is not changed
 
 
 def _error(code: int, message: str) -> FaultChange:
@@ -176,11 +178,11 @@ def _errors() -> tuple[ChaosFault, ...]:
 FAULTS: Mapping[str, ChaosFault] = {fault.name: fault for fault in (*_TRANSPORT, *_ANSWERS, *_errors())}
 
 USUAL = tuple(name for name in FAULTS if name != "stall")
-"""What is drawn from when nothing is chosen: a stall outlasts most tests."""
+"""Faults that are drawn by default: all but stall, which lasts longer than most tests."""
 
 
 def chosen(names: Sequence[str]) -> tuple[ChaosFault, ...]:
-    """The faults of these names. Raises InvalidInput for one there is not."""
+    """Return the faults with these names. Raises InvalidInput for an unknown name."""
     unknown = sorted(set(names) - set(FAULTS))
     if unknown:
         raise InvalidInput(

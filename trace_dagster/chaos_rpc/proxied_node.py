@@ -1,4 +1,4 @@
-"""The node behind the proxy. Its URL may hold a key: nothing here shows it."""
+"""The connection to the node behind the proxy. Its URL may contain an API key, which this module never shows."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ from trace_dagster.errors import InvalidInput
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 ANSWER_TIMEOUT_SECONDS = 600.0
-"""Longer than any client waits: a slow node shall look slow, not broken."""
+"""Seconds; longer than any client waits, so that a slow node looks slow and not broken."""
 _LOST = (OSError, asyncio.IncompleteReadError, ValueError)
-"""What an unreachable or babbling node raises; TLS errors and timeouts are among the first."""
+"""Errors of an unreachable node or of one that does not speak HTTP; TLS errors and timeouts are subclasses of
+OSError.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeAddress:
-    """Where requests go, taken apart once."""
+    """The parsed URL of a node."""
 
     host: str = field(repr=False)
     port: int
     tls: bool
     head: bytes = field(repr=False)
-    """Every request's head, up to the value of content-length."""
+    """Head of every request, up to the value of content-length."""
 
     @classmethod
     def of(cls, url: str) -> NodeAddress:
-        """Raises InvalidInput for what is no http(s) URL; it is not shown."""
+        """Parse an http(s) URL. Raises InvalidInput without the URL's text."""
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -46,15 +48,15 @@ class NodeAddress:
 
 
 class ProxiedNode:
-    """One connection to a node, opened when needed and again when it was lost."""
+    """One connection to a node, opened on demand and again after it was lost."""
 
     def __init__(self, address: NodeAddress | None) -> None:
         self.address = address
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, body: bytes) -> NodeReply:
-        """The node's answer; 502 when it gives none."""
-        if self._streams is not None:  # a kept connection may have been closed meanwhile
+        """Return the node's response, or a 502 if there is none."""
+        if self._streams is not None:  # the node may have closed an idle connection
             try:
                 return await self._ask_once(body)
             except _LOST:
@@ -66,9 +68,9 @@ class ProxiedNode:
             return NodeReply(502, b"the node does not answer", "text/plain")
 
     def close(self) -> None:
-        """Ends the connection, if there is one."""
+        """Close the connection if there is one."""
         if self._streams is not None:
-            self._streams[1].transport.abort()  # nothing is under way; a close would wait for TLS to say goodbye
+            self._streams[1].transport.abort()  # no request is in flight; a normal close would wait for the end of TLS
             self._streams = None
 
     async def _ask_once(self, body: bytes) -> NodeReply:
@@ -89,7 +91,7 @@ class ProxiedNode:
 
 
 async def _final_head(reader: asyncio.StreamReader) -> HttpHead:
-    """The head of the answer proper, after any 1xx."""
+    """Return the head of the final response, after any 1xx response."""
     while (head := await read_head(reader)) is not None:
         if head.status >= 200:
             return head
@@ -103,7 +105,7 @@ async def _connected(address: NodeAddress) -> tuple[asyncio.StreamReader, asynci
 
 @lru_cache(1)
 def _tls_context() -> ssl.SSLContext:
-    return ssl.create_default_context()  # reads the machine's certificates: once
+    return ssl.create_default_context()  # loading the system's certificates is slow, therefore done only one time
 
 
 def _head(parts: SplitResult) -> bytes:

@@ -1,4 +1,4 @@
-"""The proxy, running: in a thread for tests, in the foreground for people.
+"""Runs the proxy: in a thread for tests, in the foreground for the command line.
 
 with chaos_rpc("http://127.0.0.1:8545", faults=["truncate_tail"], rate=0.03, seed=1) as proxy:
     proxy.url, proxy.requests, proxy.injected
@@ -26,7 +26,7 @@ SUMMARY_SECONDS = 10.0
 
 
 class ChaosOptions(TypedDict, total=False):
-    """What a proxy can be told; the defaults stand in ``ChaosRpc``."""
+    """Options of a proxy; ``ChaosRpc`` has the defaults."""
 
     faults: Sequence[str]
     rate: float
@@ -39,7 +39,7 @@ class ChaosOptions(TypedDict, total=False):
 
 @contextmanager
 def chaos_rpc(upstream_url: str | None, **options: Unpack[ChaosOptions]) -> Iterator[ChaosRpc]:
-    """A running proxy on a free port, in a thread; it is closed at the end of the block.
+    """Run a proxy on a free port in a thread, and close it at the end of the block.
 
     Without a URL it answers 502 until ``upstream_url`` is set.
     """
@@ -53,7 +53,7 @@ def chaos_rpc(upstream_url: str | None, **options: Unpack[ChaosOptions]) -> Iter
             await stop.wait()
 
     def body() -> None:
-        with asyncio.Runner(loop_factory=lambda: loop) as runner:  # its end cancels what is under way
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:  # the end of the task cancels the requests in flight
             runner.run(run())
 
     thread = threading.Thread(target=body, name="chaos-rpc", daemon=True)
@@ -67,7 +67,7 @@ def chaos_rpc(upstream_url: str | None, **options: Unpack[ChaosOptions]) -> Iter
 
 
 def run_foreground(proxy: ChaosRpc, port: int, say: Callable[[str], None]) -> None:
-    """Serves until SIGINT or SIGTERM, and says every 10 s what changed. Raises InvalidInput for a taken port."""
+    """Serve until SIGINT or SIGTERM, and print every 10 s what changed. Raises InvalidInput if the port is in use."""
     listener = _listen(proxy, port)
     asyncio.run(_until_stopped(proxy, listener, say))
 
@@ -77,7 +77,9 @@ async def _until_stopped(proxy: ChaosRpc, listener: socket.socket, say: Callable
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with _serving(proxy, listener):
-        say(f"chaos-rpc listens on {proxy.url}; ctrl-c ends it")  # not whom it asks: that URL may hold a key
+        say(
+            f"chaos-rpc listens on {proxy.url}; ctrl-c ends it"
+        )  # not the node's address, because its URL may contain a key
         said = proxy.injected.total()
         while not stop.is_set():
             try:
@@ -98,7 +100,9 @@ def _listen(proxy: ChaosRpc, port: int) -> socket.socket:
 @asynccontextmanager
 async def _serving(proxy: ChaosRpc, listener: socket.socket) -> AsyncIterator[None]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.CancelledError):  # the proxy ends; Python 3.11 would print each such connection
+        with suppress(
+            asyncio.CancelledError
+        ):  # the proxy ends; Python 3.11 would print an error for each such connection
             await ChaosClient(proxy, reader, writer).serve()
 
     server = await asyncio.start_server(serve, sock=listener, backlog=BACKLOG, limit=wire.READ_AHEAD_BYTES)

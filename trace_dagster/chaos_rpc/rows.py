@@ -1,4 +1,4 @@
-"""False answers with rows too few, too many or out of order."""
+"""Incorrect answers with missing, duplicate or reordered rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def truncate_head(request: Request, answer: Answer, rng: Random, _context: Fault
 
 
 def truncate_middle(request: Request, answer: Answer, rng: Random, _context: FaultContext) -> Answer:
-    """The first and the last row stay."""
+    """Remove rows between the first and the last one."""
     rows = rows_of(request, answer)
     if len(rows) < 3:
         return answer
@@ -32,7 +32,7 @@ def truncate_tail(request: Request, answer: Answer, rng: Random, _context: Fault
 
 
 def duplicate_rows(request: Request, answer: Answer, rng: Random, _context: FaultContext) -> Answer:
-    """Each duplicate follows its row."""
+    """Repeat rows; each duplicate follows its row."""
     rows = rows_of(request, answer)
     if not rows:
         return answer

@@ -1,4 +1,4 @@
-"""Seeded chance that does not depend on the order in which concurrent requests arrive."""
+"""Seeded random numbers that do not depend on the order in which concurrent requests arrive."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ REMEMBERED_REQUESTS = 1_000_000
 
 
 class RequestRandom:
-    """A generator per request, made of the seed, the question, and how often it was asked before.
+    """A random generator per request, from the seed, the request, and the number of earlier equal requests.
 
-    So a run repeats whatever the timing, and a client that asks again gets another draw.
+    Therefore a run is repeatable with any timing, and a client that repeats a request gets another draw.
     """
 
     def __init__(self, seed: int) -> None:
@@ -22,11 +22,11 @@ class RequestRandom:
         self._asked: dict[bytes, int] = {}
 
     def of_request(self, request: Request) -> Random:
-        """The request's own generator."""
+        """Return the generator of a request."""
         question = json.dumps([request.get("method"), request.get("params")], sort_keys=True)
         key = blake2b(question.encode(), digest_size=8).digest()
         if len(self._asked) >= REMEMBERED_REQUESTS and key not in self._asked:
-            self._asked.clear()  # some 150 MB; from here on first draws come again
+            self._asked.clear()  # some 150 MB; after this the first draws are repeated
         times = self._asked[key] = self._asked.get(key, 0) + 1
         drawn = blake2b(f"chaos-rpc/{self._seed}/{times}/{question}".encode(), digest_size=8).digest()
         return Random(int.from_bytes(drawn))  # noqa: S311  (determinism is the point)

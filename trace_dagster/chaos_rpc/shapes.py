@@ -1,6 +1,6 @@
-"""What questions and answers look like: which methods answer with rows, where logs sit, which blocks are asked for.
+"""The shapes of requests and answers: methods that return rows, the places of logs, the requested blocks.
 
-Answers are never altered in place: a change copies what lies on its path.
+Answers are never changed in place: a change copies the containers on its path.
 """
 
 from __future__ import annotations
@@ -37,42 +37,42 @@ _NUMBER = re.compile(r"0x[0-9a-fA-F]{1,16}")  # a hash is longer
 
 @dataclass(frozen=True, slots=True)
 class FaultContext:
-    """What a fault may look at besides the honest answer: another question, and what was said to it."""
+    """What a fault can use in addition to the honest answer: a second request and the answer to it."""
 
     other: Request | None = None
     said: Answer | None = None
 
     @property
     def result(self) -> Any:
-        """The other answer's result; None when there is none."""
+        """The second answer's result, or None."""
         return (self.said or {}).get("result")
 
 
 FaultChange = Callable[[Request, Answer, Random, FaultContext], Answer]
-"""(request, honest answer, rng, context) -> the false answer; the honest one where it cannot be changed."""
+"""(request, honest answer, rng, context) -> the incorrect answer, or the honest one if it cannot be changed."""
 
 
 def with_result(answer: Answer, result: Any) -> Answer:
-    """The same answer with another result."""
+    """Return a copy of the answer with another result."""
     return {**answer, "result": result}
 
 
 def rows_of(request: Request, answer: Answer) -> list[Any]:
-    """The rows of an answer: its list, or a block's transactions; none where there is neither."""
+    """Return the rows of an answer: its list, or a block's transactions; an empty list if it has neither."""
     result = answer.get("result")
     rows = result.get("transactions") if request["method"] in BLOCKS and isinstance(result, dict) else result
     return rows if isinstance(rows, list) else []
 
 
 def with_rows(request: Request, answer: Answer, rows: list[Any]) -> Answer:
-    """The same answer with other rows."""
+    """Return a copy of the answer with other rows."""
     if request["method"] in BLOCKS:
         return with_result(answer, {**answer["result"], "transactions": rows})
     return with_result(answer, rows)
 
 
 def log_paths(answer: Answer) -> list[Path]:
-    """Where the logs of an answer are, below ``result``: a list of logs or of receipts, or one receipt."""
+    """Return the paths of an answer's logs below ``result``: of a list of logs or receipts, or of one receipt."""
     result = answer.get("result")
     if isinstance(result, dict):
         return [("logs", i) for i, _ in enumerate(result.get("logs") or [])]
@@ -84,7 +84,9 @@ def log_paths(answer: Answer) -> list[Path]:
 
 
 def leaves(value: Any) -> Iterator[tuple[Path, Any]]:
-    """Every scalar with its path, in order. Traces nest deeper than Python recurses."""
+    """Yield every scalar with its path, in order. It is iterative because traces are nested deeper than
+    Python's recursion limit.
+    """
     waiting: list[tuple[Path, Any]] = [((), value)]
     while waiting:
         path, each = waiting.pop()
@@ -95,7 +97,7 @@ def leaves(value: Any) -> Iterator[tuple[Path, Any]]:
 
 
 def objects(value: Any) -> Iterator[Path]:
-    """The path of every object that has keys."""
+    """Yield the path of every object that has keys."""
     waiting: list[tuple[Path, Any]] = [((), value)]
     while waiting:
         path, each = waiting.pop()
@@ -106,14 +108,14 @@ def objects(value: Any) -> Iterator[Path]:
 
 
 def at(value: Any, path: Path) -> Any:
-    """What is there."""
+    """Return the value at a path."""
     for key in path:
         value = value[key]
     return value
 
 
 def replaced(value: Any, path: Path, new: Any) -> Any:
-    """``value`` with something else at ``path``."""
+    """Return a copy of ``value`` with ``new`` at ``path``."""
     if not path:
         return new
     copy = value.copy()
@@ -126,7 +128,7 @@ def replaced(value: Any, path: Path, new: Any) -> Any:
 
 
 def moved(request: Request, by: int) -> Request | None:
-    """The same question about blocks ``by`` further on; None for one that names no block by number."""
+    """Return the same request for blocks ``by`` further on, or None if it names no block by number."""
     parameters = request.get("params")
     if not isinstance(parameters, list) or not parameters:
         return None
@@ -140,7 +142,7 @@ def moved(request: Request, by: int) -> Request | None:
 
 
 def first_block(request: Request) -> int:
-    """The number of the first block asked for, of a question that ``moved`` can move."""
+    """Return the number of the first requested block, for a request that ``moved`` can move."""
     first = request["params"][0]
     return int(first["fromBlock"] if isinstance(first, dict) else first, 16)
 

@@ -1,4 +1,4 @@
-"""What a proxy is told, what it draws, and what it has done."""
+"""The options of a proxy, its random draws, and its counters."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ DELAY_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class InjectedFault:
-    """A request's fault and its chance."""
+    """A request's fault and its random generator."""
 
     fault: ChaosFault
     rng: Random
 
 
 class ChaosRpc:
-    """The proxy's state: where it forwards to, how often and how it lies, what it has done.
+    """The proxy's state: the node that it forwards to, the faults and their rate, and the counters.
 
-    ``upstream_url``, ``faults`` and ``rate`` may be set while it runs. Raises InvalidInput for values that cannot be.
+    ``upstream_url``, ``faults`` and ``rate`` may be set while it runs. Raises InvalidInput for invalid values.
     """
 
     def __init__(
@@ -50,20 +50,20 @@ class ChaosRpc:
         self.held_seconds = {"stall": stall_seconds, "delay": delay_seconds}
         self.port = 0
         self.requests = 0
-        """Request objects; a batch has several."""
+        """Number of request objects; a batch has several."""
         self.injected: Counter[str] = Counter()
-        """False answers by fault's name."""
+        """Number of incorrect answers by the fault's name."""
         self._methods = frozenset(methods) if methods else None
         self._random = RequestRandom(seed)
 
     @property
     def url(self) -> str:
-        """What a pool's variable holds."""
+        """The URL for a pool's variable."""
         return f"http://{HOST}:{self.port}"
 
     @property
     def upstream_url(self) -> str | None:
-        """The node's URL. It may hold a key: never print it."""
+        """The node's URL. It may contain a key: never print it."""
         return self._upstream_url
 
     @upstream_url.setter
@@ -73,7 +73,7 @@ class ChaosRpc:
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """The names of the faults that are drawn from."""
+        """The names of the faults that are drawn."""
         return tuple(fault.name for fault in self._faults)
 
     @faults.setter
@@ -82,7 +82,7 @@ class ChaosRpc:
 
     @property
     def rate(self) -> float:
-        """The share of requests that get a fault, where one applies: 0 to 1."""
+        """The share of requests that get a fault if one applies to them: 0 to 1."""
         return self._rate
 
     @rate.setter
@@ -92,7 +92,7 @@ class ChaosRpc:
         self._rate = rate
 
     def fault_for(self, request: Request) -> InjectedFault | None:
-        """The next request's fault, or None for an honest answer."""
+        """Return the fault of the next request, or None for an honest answer."""
         self.requests += 1
         method = request.get("method")
         if self._methods is not None and method not in self._methods:
@@ -104,6 +104,6 @@ class ChaosRpc:
         return InjectedFault(rng.choice(applicable), rng) if applicable else None
 
     def summary(self) -> str:
-        """One line: how many requests, which faults."""
+        """Return one line: the number of requests, and the injected faults."""
         parts = [f"{count} {name}" for name, count in self.injected.most_common()]
         return f"{self.requests} requests, {self.injected.total()} faults" + (f": {', '.join(parts)}" if parts else "")

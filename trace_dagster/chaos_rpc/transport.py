@@ -1,4 +1,4 @@
-"""Faults of a whole HTTP answer: refusals in the node's place, and honest answers spoilt on the way."""
+"""Faults of a whole HTTP response: refusals instead of the node's answer, and damaged honest responses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ JSON = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class NodeReply:
-    """One HTTP answer."""
+    """One HTTP response."""
 
     status: int
     body: bytes
@@ -20,7 +20,7 @@ class NodeReply:
 
 
 def http_429(request: Any, _rng: Random) -> NodeReply:
-    """As providers that speak JSON-RPC say it; engines may take the code in the body for a reason to wait."""
+    """Refuse as JSON-RPC providers do; engines may take the error code in the body as a reason to wait."""
     return NodeReply(429, json.dumps(_refused(request, 429, "Too Many Requests")).encode())
 
 
@@ -37,7 +37,7 @@ def http_500_valid_body(honest: NodeReply, _rng: Random) -> NodeReply:
 
 
 def malformed_json(honest: NodeReply, rng: Random) -> NodeReply:
-    """Cut short: no proper part of a JSON object or list is JSON."""
+    """Cut the body short: a proper prefix of a JSON object or list is never JSON."""
     body = honest.body.strip()
     if body[:1] not in {b"{", b"["}:
         return honest

@@ -1,4 +1,4 @@
-"""False answers whose rows are all there, with something in them that is not so."""
+"""Incorrect answers with all rows, of which one value or more is wrong."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ QUANTITIES = frozenset(
     }
 )
 MOST_LOGS = 100
-"""Logs altered in one answer at the most: each costs a copy of the list."""
+"""Most logs that are changed in one answer, because each change copies the list."""
 CHAIN_IDS = (1, 10, 137, 143, 8453, 10143, 42161)
 
 _DATA = re.compile(r"0x(?:[0-9a-fA-F]{2}){4,}")
@@ -73,7 +73,7 @@ def wrong_chain_id(request: Request, answer: Answer, rng: Random, _context: Faul
 
 
 def flip_byte(_request: Request, answer: Answer, rng: Random, _context: FaultContext) -> Answer:
-    """One byte of one field that holds four or more: a hash, an address, a topic, data, a bloom."""
+    """Change one byte of one field of four or more bytes: a hash, an address, a topic, data, a bloom."""
 
     def another(text: str) -> str:
         at_digit = 2 * rng.randint(1, len(text) // 2 - 1)
@@ -84,7 +84,7 @@ def flip_byte(_request: Request, answer: Answer, rng: Random, _context: FaultCon
 
 
 def flip_digit(_request: Request, answer: Answer, rng: Random, _context: FaultContext) -> Answer:
-    """One quantity, one more or one less, never below zero; a status becomes the other one."""
+    """Change one quantity by one, never below zero; a status becomes the other one."""
 
     def another(value: Any) -> Any:
         number = value if isinstance(value, int) else int(value, 16)
@@ -95,7 +95,7 @@ def flip_digit(_request: Request, answer: Answer, rng: Random, _context: FaultCo
 
 
 def drop_field(_request: Request, answer: Answer, rng: Random, _context: FaultContext) -> Answer:
-    """One key of one object, however deep."""
+    """Remove one key of one object at any depth."""
     result = answer.get("result")
     found = [(path, key) for path in objects(result) for key in at(result, path)]
     if not found:
@@ -136,7 +136,7 @@ def _with_some_logs(answer: Answer, rng: Random, another: Callable[[dict[str, An
 
 
 def _is_data(path: Path, leaf: Any) -> bool:
-    """A timestamp of four bytes is a quantity; a result that is one text alone counts as data."""
+    """Return whether a value is data. A timestamp of four bytes is a quantity; a result that is one string is data."""
     return isinstance(leaf, str) and bool(_DATA.fullmatch(leaf)) and not (path and _is_quantity(path, leaf))
 
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as both sides of the proxy speak it: one message at a time, bounded."""
+"""HTTP/1.1 for both sides of the proxy: one message at a time, with size limits."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from http import HTTPStatus
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 READ_AHEAD_BYTES = 256 * 1024
-"""How much is read before anyone wants it; also the most a message's head may have."""
+"""Bytes that are read before they are needed; also the size limit of a message's head."""
 
 
 class TooLarge(ValueError):
-    """A message exceeds its bound."""
+    """A message is larger than its limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpHead:
-    """A message without its body; header names are lower case."""
+    """A message without its body; header names are in lower case."""
 
     start: str
     headers: dict[str, str]
 
     @property
     def status(self) -> int:
-        """An answer's status code. Raises ValueError for what is no HTTP answer."""
+        """The response's status code. Raises ValueError if it is not an HTTP response."""
         return int(self.start.split(" ", 2)[1] if self.start.startswith("HTTP/") and " " in self.start else "")
 
     @property
     def verb(self) -> str:
-        """A request's method."""
+        """The request's method."""
         return self.start.partition(" ")[0]
 
     @property
@@ -40,7 +40,7 @@ class HttpHead:
 
 
 async def read_head(reader: asyncio.StreamReader) -> HttpHead | None:
-    """The next message's head; None at the end of the connection. Raises TooLarge, IncompleteReadError."""
+    """Read the next message's head; None at the end of the connection. Raises TooLarge, IncompleteReadError."""
     try:
         text = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     except asyncio.IncompleteReadError as error:
@@ -55,9 +55,9 @@ async def read_head(reader: asyncio.StreamReader) -> HttpHead | None:
 
 
 async def read_body(reader: asyncio.StreamReader, head: HttpHead, *, until_end: bool = False) -> bytes:
-    """The body that belongs to a head; ``until_end``: without a length it ends with the connection.
+    """Read the body that belongs to a head; ``until_end``: without a length the body ends with the connection.
 
-    Raises TooLarge, ValueError for a length that is none, IncompleteReadError.
+    Raises TooLarge, ValueError for an invalid length, IncompleteReadError.
     """
     if "chunked" in head.headers.get("transfer-encoding", "").lower():
         return await _read_chunks(reader)
@@ -74,7 +74,7 @@ async def read_body(reader: asyncio.StreamReader, head: HttpHead, *, until_end: 
 
 
 def answer(status: int, body: bytes, content_type: str, *, keep_open: bool) -> bytes:
-    """An encoded HTTP answer."""
+    """Encode an HTTP response."""
     return (
         f"HTTP/1.1 {status} {_reason(status)}\r\ncontent-type: {content_type}\r\n"
         f"content-length: {len(body)}\r\nconnection: {'keep-alive' if keep_open else 'close'}\r\n\r\n"
