@@ -1,4 +1,4 @@
-"""Analytics templates as assets downstream of the streams they read."""
+"""Analytics templates as assets downstream of the streams that they read."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -20,26 +20,26 @@ _DEFAULT_TOP = 10
 
 
 class Erc20Config(Config):
-    """Run config of the token analytics; empty means the chain's well-known token."""
+    """Run config of the token analytics; an empty address means the chain's well-known token."""
 
     token: str = ""
 
 
 class TopHoldersConfig(Erc20Config):
-    """``step`` 0 means about 40 samples over the window."""
+    """Run config of top holders; ``step`` 0 means about 40 samples over the window."""
 
     top_n: int = _DEFAULT_TOP
     step: int = 0
 
 
 class StakingConfig(Config):
-    """Empty means the chain's staking contract."""
+    """Run config of the staking analytics; an empty address means the chain's staking contract."""
 
     staking: str = ""
 
 
 def analytics_assets(streams: list[StreamRow]) -> Iterator[AssetsDefinition]:
-    """The assets of every chain whose logs are synced and whose contracts are known."""
+    """Yield the analytics assets of every chain whose logs are synced and whose contracts are known."""
     for stream in _logs_of_each_chain(streams):
         contracts = contracts_of(stream.chain_id)
         if contracts is not None:
@@ -50,7 +50,7 @@ def analytics_assets(streams: list[StreamRow]) -> Iterator[AssetsDefinition]:
 
 
 def _logs_of_each_chain(streams: list[StreamRow]) -> Iterator[StreamRow]:
-    """One logs stream per chain, the one called ``logs`` first: analytics are per chain, not per job."""
+    """Yield one logs stream per chain, preferably the one called ``logs``: analytics are per chain, not per job."""
     logs = [stream for stream in streams if stream.dataset.name == "logs"]
     chosen: dict[int, StreamRow] = {}
     for stream in sorted(logs, key=lambda stream: (stream.dataset_key != "logs", stream.dataset_key)):
@@ -59,7 +59,7 @@ def _logs_of_each_chain(streams: list[StreamRow]) -> Iterator[StreamRow]:
 
 
 def analytics_job_name(chain_id: int) -> str:
-    """The job that materializes all analytics of a chain."""
+    """Return the name of the job that materializes all analytics of a chain."""
     return f"analytics__{chain_id}"
 
 

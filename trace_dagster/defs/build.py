@@ -1,4 +1,4 @@
-"""Definitions from what is applied in Postgres: one plain function, overridable parts, no hidden state."""
+"""Builds the definitions from the jobs that are applied in Postgres."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,9 +27,10 @@ from trace_dagster.runtime import Runtime
 
 
 def build_definitions(read_settings: Callable[[], Settings]) -> Definitions:
-    """Every applied job as assets, jobs, checks and sensors.
+    """Return every applied job as assets, jobs, checks and sensors.
 
-    Without valid settings or a reachable registry the location loads empty, with one message in its metadata and log.
+    If the settings are not valid or the registry cannot be reached, the code location loads empty, with one message in
+    its metadata and log.
     """
     try:
         settings = read_settings().complete()
@@ -44,7 +45,7 @@ def build_definitions(read_settings: Callable[[], Settings]) -> Definitions:
 
 
 def definitions_of(streams: list[StreamRow], settings: Settings) -> Definitions:
-    """Definitions of given streams; the registry is not asked."""
+    """Return the definitions of the given streams, without a query to the registry."""
     assets = [stream_asset(stream, _grid(stream), settings.ranges.ranges_per_run) for stream in streams]
     derived = list(analytics_assets(streams))
     group_jobs = [_run_group_job(group) for group in all_run_groups(streams)]
@@ -68,7 +69,7 @@ def _checks(streams: list[StreamRow]) -> Iterator[AssetChecksDefinition]:
 
 
 def _grid(stream: StreamRow) -> DynamicPartitionsDefinition:
-    """Streams on one grid share their partitions, by name."""
+    """Return the partitions definition that streams on the same grid share by name."""
     return DynamicPartitionsDefinition(name=partitions_name(stream))
 
 

@@ -1,4 +1,4 @@
-"""How far each stream is, as observations of its asset: their numbers are plots in the UI."""
+"""The progress of each stream as observations of its asset, whose numbers the UI plots."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,18 +10,18 @@ from trace_dagster.registry.progress import recent_rates, seconds_left, target_b
 from trace_dagster.registry.status import StreamCoverage
 
 OBSERVED_SECONDS = 60.0
-"""A stream is observed at most this often."""
+"""Shortest time between two observations of a stream, in seconds."""
 
-Told = Mapping[str, tuple[int, int | None, float]]
-"""By dataset: committed and wanted blocks as last observed, and when, in seconds since 1970."""
+LastObserved = Mapping[str, tuple[int, int | None, float]]
+"""By dataset: committed and target blocks at the last observation, and its time in seconds since 1970."""
 
 
 def progress_observations(
-    database: Database, covered: Sequence[StreamCoverage], told: Told, now: float
-) -> tuple[list[AssetObservation], Told]:
-    """An observation of every stream that moved since its last one, and what has been told then.
+    database: Database, covered: Sequence[StreamCoverage], told: LastObserved, now: float
+) -> tuple[list[AssetObservation], LastObserved]:
+    """Return an observation of every stream that progressed since its last one, and the new state of last observations.
 
-    Costs one query, and none while nothing moves.
+    Costs one query, or none if no stream progressed.
     """
     due = [each for each in covered if _is_due(each, told, now)]
     if not due:
@@ -32,7 +32,7 @@ def progress_observations(
     return observations, {**told, **{_key(each): (*_standing(each), now) for each in due}}
 
 
-def _is_due(coverage: StreamCoverage, told: Told, now: float) -> bool:
+def _is_due(coverage: StreamCoverage, told: LastObserved, now: float) -> bool:
     *standing, at = told.get(_key(coverage), (0, None, 0.0))
     return (*standing,) != _standing(coverage) and now - at >= OBSERVED_SECONDS
 

@@ -1,4 +1,4 @@
-"""What Dagster should show, compared with what the registry knows: lost materializations, coverage, progress."""
+"""Compares what Dagster shows with the registry: lost materializations, coverage, progress."""
 
 import json
 from collections import defaultdict
@@ -30,17 +30,17 @@ from trace_dagster.wakeups.outbox import Commit
 
 CHECK_NAME = "coverage"
 SETTLE_SECONDS = 20.0
-"""A materialization follows its commit at once; after this long it was lost with its run."""
+"""Seconds after a commit for which its materialization may still arrive; later it was lost with its run."""
 
 COMMITS_PER_TICK = 500
 _SHOWN_GAPS = 10
 
 
 def lost_events(runtime: Runtime, instance: DagsterInstance) -> list[AssetMaterialization | AssetCheckEvaluation]:
-    """Materialization and proof of commits that Dagster does not show; those it shows are marked as told.
+    """Return materialization and check of commits that Dagster does not show; mark those that it shows as reported.
 
-    A range whose run was killed between commit and event is reported here, and marked at the next
-    tick, when Dagster shows it.
+    A range whose run was killed between commit and event is reported here, and marked at the next tick, when Dagster
+    shows it.
     """
     commits = runtime.outbox.unconfirmed_commits(older_than_seconds=SETTLE_SECONDS, limit=COMMITS_PER_TICK)
     shown = _shown(commits, instance)
@@ -73,7 +73,7 @@ def stream_events(
 
 
 def coverage_check(stream: StreamRow) -> AssetChecksDefinition:
-    """The check as Dagster lists it; running it by hand evaluates the same as the sensor reports."""
+    """Return the coverage check's definition. A manual run of it evaluates the same as the sensor reports."""
 
     @asset_check(
         asset=asset_key(stream.chain_id, stream.dataset_key),
@@ -89,7 +89,7 @@ def coverage_check(stream: StreamRow) -> AssetChecksDefinition:
 
 
 def _shown(commits: Sequence[Commit], instance: DagsterInstance) -> set[str]:
-    """The dataset versions of these ranges that Dagster has an event for."""
+    """Return the dataset versions of these ranges that Dagster has an event for."""
     by_asset = defaultdict(list)
     for commit in commits:
         if not commit.derived:
@@ -117,7 +117,7 @@ def _evaluation(coverage: StreamCoverage) -> AssetCheckEvaluation:
 
 
 def _answer(coverage: StreamCoverage) -> dict[str, Any]:
-    """What the check says, whoever evaluates it."""
+    """Return the check's result, for the sensor and for a manual run."""
     return {
         "passed": coverage.passed,
         "severity": AssetCheckSeverity.ERROR,

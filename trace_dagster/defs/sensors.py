@@ -31,14 +31,14 @@ from trace_dagster.wakeups.outbox import WAKEUPS_AT_ONCE
 
 INTERVAL_SECONDS = 5
 WAKEUPS_SECONDS = 4
-"""Below the daemon's 5 s loop: a sensor that is due after exactly 5 s narrowly misses every second loop."""
+"""Seconds; below the daemon's loop of 5 s, because a sensor that is due after exactly 5 s often misses a loop."""
 
 SHOWN_AHEAD = 100_000
 KEYS_AT_ONCE = 1000
 """Partition keys read or added by one statement."""
 
 REWAKE_SECONDS = 120.0
-"""A due task that is in no run for this long gets another wake-up, in case its message was lost."""
+"""Seconds after which a due task that is in no run gets another wake-up, because its message may be lost."""
 
 _OVER = {DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED}
 
@@ -138,7 +138,7 @@ def reconciler_sensor(runtime_of: RuntimeOf) -> SensorDefinition:
 
 
 def run_request(batch: RunBatch) -> RunRequest:
-    """A run over the batch's ranges and the streams that still need them; its key is the batch's id."""
+    """Return a run request over the batch's ranges and the streams that still need them; its key is the batch's id."""
     chain_id = batch.group.streams[0].chain_id
     return RunRequest(
         run_key=str(batch.batch_id),
@@ -154,9 +154,10 @@ def run_request(batch: RunBatch) -> RunRequest:
 
 
 def register_span(group: RunGroup, instance: DagsterInstance) -> None:
-    """Make every partition of the group's eligible span known, so that the UI shows what is still to come.
+    """Add every partition of the group's eligible span to Dagster, so that the UI shows the ranges that are still to
+    come.
 
-    A span of more cells than Dagster shows well is registered only as far as it is planned.
+    A span with more partitions than Dagster shows well is added only as far as it is planned.
     """
     for stream in group.streams[:1]:
         end = stream.eligible_end if stream.eligible_end is not None else stream.from_block
@@ -170,7 +171,7 @@ def register_span(group: RunGroup, instance: DagsterInstance) -> None:
 
 
 def _register_end(name: str, span: BlockRange, chunk_size: int, instance: DagsterInstance) -> None:
-    """Add what the end of a grid lacks, in block order: from the last page on that is known whole."""
+    """Add the partitions that the end of a grid lacks, in block order, starting from the last page that is complete."""
     missing: list[list[str]] = []
     for page in reversed(list(cells(span, chunk_size * KEYS_AT_ONCE))):
         unknown = _unknown(name, [cell.key for cell in cells(page, chunk_size)], instance)
@@ -182,9 +183,9 @@ def _register_end(name: str, span: BlockRange, chunk_size: int, instance: Dagste
 
 
 def register_keys(name: str, keys: Sequence[str], instance: DagsterInstance) -> Mapping[str, int]:
-    """Add missing keys; returns their positions in Dagster's own (insertion) order, and those of all newer keys.
+    """Add missing keys; return their positions in Dagster's own (insertion) order, and those of all newer keys.
 
-    Positions count back from the newest key, -1, so that a new range is found without reading all before it.
+    Positions count back from the newest key, -1, so that a new range is found without reading all earlier keys.
     """
     instance.add_dynamic_partitions(name, _unknown(name, keys, instance))
     positions: dict[str, int] = {}
@@ -194,18 +195,18 @@ def register_keys(name: str, keys: Sequence[str], instance: DagsterInstance) -> 
         positions |= {key: -1 - number for number, key in enumerate(page.results, start=len(positions))}
         if not page.has_more:
             break
-        cursor, limit = page.cursor, 4 * limit  # far back: soon in few large pages
+        cursor, limit = page.cursor, 4 * limit  # larger pages farther back, so that few suffice
     return positions
 
 
 def run_states(batch_ids: Sequence[UUID], instance: DagsterInstance) -> dict[UUID, bool]:
-    """For each batch that has a run: whether that run is over."""
+    """Return for each batch that has a run whether that run has ended."""
     wanted = [str(batch_id) for batch_id in batch_ids]
     records = instance.get_run_records(RunsFilter(tags={BATCH_TAG: wanted})) if wanted else []
     return {UUID(record.dagster_run.tags[BATCH_TAG]): record.dagster_run.status in _OVER for record in records}
 
 
 def _unknown(name: str, keys: Sequence[str], instance: DagsterInstance) -> list[str]:
-    """Those of the keys that Dagster does not know, in the given order."""
+    """Return the keys that Dagster does not have, in the given order."""
     known = instance.get_existing_dynamic_partitions(name, keys)
     return [key for key in keys if key not in known]

@@ -26,7 +26,7 @@ _PROVEN = ("full", "crosschecked")
 
 
 def verification_check(stream: StreamRow, partitions: DynamicPartitionsDefinition) -> AssetChecksDefinition:
-    """The check as Dagster lists it; running it by hand shows again what the commit proved."""
+    """Return the verification check's definition. A manual run of it shows again what the commit proved."""
 
     @asset_check(
         asset=asset_key(stream.chain_id, stream.dataset_key),
@@ -47,7 +47,7 @@ def verification_check(stream: StreamRow, partitions: DynamicPartitionsDefinitio
 
 
 def verification_evaluation(key: AssetKey, published: Publication) -> AssetCheckEvaluation:
-    """The check of one partition, from what its commit put on record."""
+    """Return the check of one partition from the verification that its commit stored."""
     return AssetCheckEvaluation(
         asset_key=key,
         check_name=CHECK_NAME,
@@ -57,7 +57,7 @@ def verification_evaluation(key: AssetKey, published: Publication) -> AssetCheck
 
 
 def _answer(verification: dict[str, Any]) -> dict[str, Any]:
-    """What the check says, whoever evaluates it."""
+    """Return the check's result, for the commit and for a manual run."""
     level = str(verification.get("level"))
     unproven = [str(each) for each in verification.get("unproven", ())]
     boundary = verification.get("boundary") or {}

@@ -1,6 +1,6 @@
-"""A small JSON-RPC client for the questions we ask ourselves: which chain, how far, what stands in a block.
+"""A small JSON-RPC client for the requests of this package itself: chain id, head, blocks.
 
-Answers are hostile until checked: one that is no answer to the question raises, it is never guessed at.
+Answers are untrusted until they are checked: an answer that does not match its request raises an error.
 """
 
 from __future__ import annotations
@@ -38,22 +38,24 @@ _ANSWERS = msgspec.json.Decoder(list[_Answer])
 
 
 def chain_id(pool: RpcPool) -> int:
-    """The chain the pool's endpoints serve. Raises Unavailable, or InvalidInput for a refused key."""
+    """Return the chain id of the pool's endpoints. Raises Unavailable, or InvalidInput if the API key is refused."""
     return _first_answer(pool, chain_id_of)
 
 
 def chain_id_of(endpoint: Endpoint) -> int:
-    """The chain one endpoint serves."""
+    """Return the chain id of one endpoint."""
     return quantity(call(endpoint, "eth_chainId", []))
 
 
 def block_number(pool: RpcPool, tag: Tag = "latest") -> int:
-    """The number of the block a tag names; ``latest`` where the node does not know ``finalized``."""
+    """Return the number of the block that a tag names; that of ``latest`` if the node does not support
+    ``finalized``.
+    """
     return _first_answer(pool, lambda endpoint: block_number_of(endpoint, tag))
 
 
 def block_number_of(endpoint: Endpoint, tag: Tag = "latest") -> int:
-    """The same, as one endpoint sees it."""
+    """Return the number of the block that a tag names at one endpoint."""
     if tag == "latest":
         return quantity(call(endpoint, "eth_blockNumber", []))
     block = call(endpoint, "eth_getBlockByNumber", [tag, False])
@@ -63,7 +65,9 @@ def block_number_of(endpoint: Endpoint, tag: Tag = "latest") -> int:
 
 
 def require_chain(pool: RpcPool, wanted: int) -> None:
-    """Raises InvalidInput when an endpoint serves another chain than ``wanted``, Unavailable when none answers."""
+    """Check the chain of every endpoint. Raises InvalidInput if one serves another chain, Unavailable if none
+    answers.
+    """
     last: TraceError | None = None
     answered = 0
     for endpoint in pool.endpoints:
@@ -83,7 +87,7 @@ def require_chain(pool: RpcPool, wanted: int) -> None:
 
 
 def call(endpoint: Endpoint, method: str, parameters: list[Any]) -> Any:
-    """One request; the ``result`` of the answer. Raises Unavailable for anything that is no answer to it."""
+    """Send one request and return the answer's ``result``. Raises Unavailable if there is no valid answer."""
     status, data = post(endpoint, _encode(1, (method, parameters)), read_seconds=TIMEOUT_SECONDS)
     try:
         answer = _ANSWER.decode(data)
@@ -97,10 +101,10 @@ def call(endpoint: Endpoint, method: str, parameters: list[Any]) -> Any:
 
 
 def call_all(endpoint: Endpoint, calls: Sequence[Call]) -> list[msgspec.Raw]:
-    """Many requests, batched; the ``result`` of each as JSON bytes, in order.
+    """Send requests in batches and return the ``result`` of each as JSON bytes, in order.
 
-    A batch the endpoint does not serve is tried again in halves, a single call that fails raises Unavailable, or
-    EndpointLacks for a method the endpoint does not have.
+    A batch that the endpoint does not serve is sent again in halves. A single call that fails raises Unavailable, or
+    EndpointLacks if the endpoint does not have the method.
     """
     batches = [calls[start : start + endpoint.batch] for start in range(0, len(calls), endpoint.batch)]
     if len(batches) == 1:
@@ -112,7 +116,7 @@ def _batch(endpoint: Endpoint, calls: Sequence[Call]) -> list[msgspec.Raw]:
     try:
         return _ask(endpoint, calls)
     except NoAnswer:
-        raise  # less would not help
+        raise  # a smaller batch would not help
     except Unavailable:
         if len(calls) == 1:
             raise
@@ -121,7 +125,7 @@ def _batch(endpoint: Endpoint, calls: Sequence[Call]) -> list[msgspec.Raw]:
 
 
 def _ask(endpoint: Endpoint, calls: Sequence[Call]) -> list[msgspec.Raw]:
-    """One HTTP request for all of ``calls``. Raises Unavailable unless every one is answered."""
+    """Send all of ``calls`` in one HTTP request. Raises Unavailable unless every call is answered."""
     body = b"[" + b",".join(_encode(position, each) for position, each in enumerate(calls)) + b"]"
     status, data = post(endpoint, body)
     try:
@@ -174,7 +178,7 @@ def _first_answer(pool: RpcPool, ask: Callable[[Endpoint], int]) -> int:
 
 
 def quantity(value: object) -> int:
-    """A block number or chain id out of an answer. Raises Unavailable for anything else."""
+    """Return a block number or chain id from an answer. Raises Unavailable for any other value."""
     if not isinstance(value, str) or not value.startswith("0x") or len(value) > 18:
         raise Unavailable("an rpc node answered with something that is not a block number or chain id")
     try:

@@ -1,4 +1,4 @@
-"""JSON-RPC over HTTP: one place where requests leave this program, with a time limit and a size limit."""
+"""JSON-RPC over HTTP: the only place where this package sends requests to nodes, with a time limit and a size limit."""
 
 from __future__ import annotations
 
@@ -17,32 +17,34 @@ from trace_dagster.rpc.pools import Endpoint, variable_of
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
 WHOLE_SECONDS = 60.0
-"""An answer must be there, to its end, after this long."""
+"""Longest time for a whole response, in seconds."""
 
-DOOR_SECONDS = 3600.0
-"""The same through a gateway: requests wait there for the endpoint's budget, and each has its time from then on."""
+GATEWAY_SECONDS = 3600.0
+"""The same through a gateway, in seconds: there a request waits for the endpoint's rate limit before its own
+time starts.
+"""
 
 _PART_BYTES = 1 << 20
-"""Most that is taken of what has come."""
+"""Largest part of a response that is read in one step."""
 _ANY_HEADER = 47
-"""For zlib: whether gzip or deflate is said by the first bytes."""
+"""zlib window bits that detect gzip or deflate from the first bytes."""
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
 def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS) -> tuple[int, bytes]:
-    """(status, body) of the answer.
+    """Send a POST request and return (status, body) of the response.
 
-    Raises NoAnswer when none comes within WHOLE_SECONDS, Unavailable when it is larger than MAX_ANSWER_BYTES or
-    a 429, InvalidInput for a refused key.
+    Raises NoAnswer if no response arrives within WHOLE_SECONDS, Unavailable if it is larger than MAX_ANSWER_BYTES or a
+    429, InvalidInput if the API key is refused.
     """
-    timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=DOOR_SECONDS if endpoint.gateway_url else read_seconds)
+    timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=GATEWAY_SECONDS if endpoint.gateway_url else read_seconds)
     try:
         answer = _connections().request(
             "POST", _target(endpoint.address), body=body, headers=_headers(endpoint.address), timeout=timeout,
             preload_content=False,
         )  # fmt: skip
         try:
-            data = _read(answer, endpoint, DOOR_SECONDS if endpoint.gateway_url else WHOLE_SECONDS)
+            data = _read(answer, endpoint, GATEWAY_SECONDS if endpoint.gateway_url else WHOLE_SECONDS)
         finally:
             answer.release_conn()
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
@@ -64,7 +66,7 @@ def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS)
 
 
 def _read(answer: urllib3.BaseHTTPResponse, endpoint: Endpoint, seconds: float) -> bytes:
-    """The body, within a time and a size: an endpoint that drips must not hold us."""
+    """Read the body within a time and a size limit, so that an endpoint that sends slowly cannot block this thread."""
     deadline = time.monotonic() + seconds
     parts, size = [], 0
     while part := answer.read1(_PART_BYTES, decode_content=False):
@@ -80,7 +82,10 @@ def _read(answer: urllib3.BaseHTTPResponse, endpoint: Endpoint, seconds: float) 
 
 
 def _unpacked(data: bytes, encoding: str, endpoint: Endpoint) -> bytes:
-    """What an endpoint packed unasked; only what has come whole is unpacked, so that it cannot hold us there."""
+    """Decompress a body that the endpoint compressed without a request for it, within the size limit.
+
+    The whole body must have arrived, so that slow sending cannot block this thread here.
+    """
     if encoding in {"", "identity"}:
         return data
     if encoding in {"gzip", "x-gzip", "deflate"}:
@@ -99,7 +104,7 @@ def _connections() -> urllib3.PoolManager:
 
 @cache
 def _target(url: str) -> str:
-    """The URL without its user: that goes into a header."""
+    """Return the URL without its user, which is sent as a header."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else str(parts.hostname)
     port = f":{parts.port}" if parts.port else ""

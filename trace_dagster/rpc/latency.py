@@ -1,4 +1,6 @@
-"""How an endpoint is best asked: how much at once, learned by asking."""
+"""How many requests an endpoint serves best at the same time, and how many blocks of logs: measured for each
+endpoint.
+"""
 
 from __future__ import annotations
 
@@ -12,34 +14,40 @@ from trace_dagster.rpc.client import chain_id_of
 from trace_dagster.rpc.pools import Endpoint
 
 NEAR_SECONDS = 0.005
-"""An endpoint that answers faster is on this machine or next to it."""
+"""Seconds; an endpoint that answers faster is on this machine or in the same network."""
 
 NEAR_REQUESTS = 16
-"""Cryo's requests at once to a near one: more of them only cost it connections, a third of its CPU time (measured)."""
+"""Cryo's concurrent requests to a near endpoint. More of them only add connections, a third of its CPU time
+(measured).
+"""
 
 NEAR_CALLS = (os.cpu_count() or 1) + 1
-"""Engine calls at once to a near one: it answers as fast as the cores can ask, more calls only cost time (measured)."""
+"""Concurrent engine calls to a near endpoint. It answers as fast as the cores can send; more calls cost time
+(measured).
+"""
 
 _PROBES = 3
 _REMEMBERED_SECONDS = 600.0
 _latency: dict[str, float] = {}
-"""Of this process's endpoints, by URL."""
+"""Latency in seconds of this process's endpoints, by URL."""
 _NARROWER = 10
 
 
 def requests_at_once(endpoint: Endpoint) -> int | None:
-    """How many requests Cryo should keep under way in one call; None for Cryo's own default, 100."""
+    """Return how many requests Cryo should keep in flight in one call; None for Cryo's own default, 100."""
     return NEAR_REQUESTS if not endpoint.gateway_url and is_near(endpoint) else None
 
 
 def is_near(endpoint: Endpoint) -> bool:
-    """Whether an endpoint answers within NEAR_SECONDS; not as long as nobody knows."""
+    """Return whether an endpoint answers within NEAR_SECONDS; False while its latency is unknown."""
     seconds = latency_seconds(endpoint)
     return seconds is not None and seconds < NEAR_SECONDS
 
 
 def latency_seconds(endpoint: Endpoint) -> float | None:
-    """The shortest of some requests, None where one fails; an endpoint that answered is not asked again."""
+    """Return the shortest latency of several requests in seconds, or None if one fails. The result is cached
+    per endpoint.
+    """
     if endpoint.url in _latency:
         return _latency[endpoint.url]
     shortest = math.inf
@@ -55,9 +63,9 @@ def latency_seconds(endpoint: Endpoint) -> float | None:
 
 
 class LogSpans:
-    """How many blocks of logs an endpoint gives in one answer: providers refuse more than 10, 100 or 1,000.
+    """The blocks of logs that an endpoint returns in one answer: some providers refuse more than 10, 100 or 1,000.
 
-    What is refused is asked for in a tenth, and the endpoint asked so for ten minutes. Thread-safe.
+    After a refusal a tenth of the blocks is requested for ten minutes. Thread-safe.
     """
 
     def __init__(self) -> None:
@@ -65,12 +73,12 @@ class LogSpans:
         self._known: dict[str, tuple[int, float]] = {}
 
     def of(self, endpoint: Endpoint, most: int) -> int:
-        """Blocks to ask for at once, up to ``most``."""
+        """Return the number of blocks to request together, up to ``most``."""
         with self._lock:
             blocks, until = self._known.get(endpoint.url, (most, math.inf))
         return min(blocks, most) if time.monotonic() < until else most
 
     def refused(self, endpoint: Endpoint, blocks: int) -> None:
-        """So many were too many."""
+        """Record that the endpoint refused a request for this many blocks."""
         with self._lock:
             self._known[endpoint.url] = (max(1, blocks // _NARROWER), time.monotonic() + _REMEMBERED_SECONDS)
