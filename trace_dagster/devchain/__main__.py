@@ -1,4 +1,4 @@
-"""``python -m trace_dagster.devchain``: serve a devchain on loopback until told to stop."""
+"""``python -m trace_dagster.devchain``: serve a devchain on loopback until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ BACKLOG = 2048
 @click.option("--seed", default=7, show_default=True, help="The same seed gives the same chain, hash for hash.")
 @click.option("--block-interval-seconds", default=0.0, show_default=True, help="0: the chain does not grow.")
 def main(port: int, blocks: int, seed: int, block_interval_seconds: float) -> None:
-    """Serve a seeded, Monad-like EVM chain (chain id 20143) over JSON-RPC on loopback."""
-    # IPPROTO_TCP by name: asyncio turns Nagle's delay off only then, and each answer would wait 40 ms (measured)
+    """Serve a seeded EVM chain like Monad (chain id 20143) over JSON-RPC on loopback."""
+    # asyncio turns Nagle's delay off only if the protocol is IPPROTO_TCP; else each answer waits 40 ms (measured)
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

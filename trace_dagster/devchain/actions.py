@@ -1,4 +1,4 @@
-"""What happens on the chain: each action draws on the books, changes them, and returns the call it is."""
+"""The actions of the chain: each reads the ledger, changes it, and returns the call that it stands for."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from trace_dagster.devchain.transactions import DevCall, DevFrame, DevLog
 
 VALIDATORS = 24
 _LARGE = 2**130
-"""Some mints exceed 128 bits, so that nothing narrower than uint256 gets away with it."""
+"""Some mints exceed 128 bits, so that a type narrower than uint256 fails."""
 
 
 class Actions:
-    """The mix of transactions; everything random comes from the block's own generator."""
+    """The mix of transactions; all random numbers come from the block's generator."""
 
     def __init__(self, ledger: Ledger, accounts: list[Account]) -> None:
         self._ledger = ledger
@@ -53,7 +53,7 @@ class Actions:
         ]
 
     def pick(self, rng: Random, block: int) -> tuple[Account, DevCall]:
-        """A sender and what it does."""
+        """Return a sender and its call."""
         sender = self._someone(rng)
         action = rng.choices([act for _, act in self._mix], [weight for weight, _ in self._mix])[0]
         return sender, action(rng, sender, block)
@@ -188,7 +188,7 @@ class Actions:
         return DevCall(None, input=code, gas_used=60_000, output=code[12:])
 
     def _failing(self, rng: Random, sender: Account, block: int) -> DevCall:
-        """A transfer of tokens the sender does not have: reverted, no log, no change."""
+        """Return a transfer of tokens that the sender does not have: reverted, no log, no change."""
         del block
         data = bytes.fromhex("a9059cbb") + _word(self._someone(rng).address) + _uint(2**255)
         frame = DevFrame(TOKEN, input=data, gas_used=3_000, error="execution reverted", kind="DELEGATECALL")

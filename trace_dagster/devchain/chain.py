@@ -1,7 +1,7 @@
-"""The chain itself: blocks with valid headers, made one after the other from a seed.
+"""A chain of blocks with valid headers, made one after the other from a seed.
 
-The same seed gives the same hashes on every machine: the only randomness is ``random.Random`` over
-strings, which is defined by its algorithm.
+The same seed gives the same hashes on every machine, because the only source of random numbers is ``random.Random``
+over strings, whose algorithm is specified.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from trace_dagster.devchain.transactions import DevCall, DevLog, DevTransaction,
 
 ACCOUNTS = 60
 _EMPTY_EVERY = 11
-"""Every so many blocks one is empty: without even a reward."""
+"""Every block whose number is a multiple of this is empty, without a reward."""
 
 
 @dataclass(frozen=True, slots=True)
 class DevBlock:
-    """A block with everything a node would tell about it. Amounts in wei, times in seconds."""
+    """A block with all data that a node returns about it. Amounts in wei, times in seconds."""
 
     number: int
     hash: bytes
@@ -64,17 +64,17 @@ class DevBlock:
 
     @property
     def log_count(self) -> int:
-        """Logs in the block."""
+        """Number of logs in the block."""
         return sum(len(transaction.logs) for transaction in self.transactions)
 
     @property
     def frame_count(self) -> int:
-        """Call frames in the block: the root of each transaction and what it called."""
+        """Number of call frames in the block: the root of each transaction and its inner calls."""
         return sum(1 + len(transaction.call.frames) for transaction in self.transactions)
 
 
 class DevChain:
-    """A seeded chain that grows by :meth:`mine`; ``books`` knows its answers."""
+    """A seeded chain that grows with :meth:`mine`; ``books`` has the expected answers about balances and stakes."""
 
     def __init__(self, seed: int, blocks: int = 0) -> None:
         self.seed = seed
@@ -94,7 +94,7 @@ class DevChain:
 
     @property
     def head(self) -> int:
-        """The proposed block's number."""
+        """The number of the newest block."""
         return len(self.blocks) - 1
 
     @property
@@ -126,7 +126,9 @@ class DevChain:
         return self._native_supply[block]
 
     def rows(self, dataset: str, start: int, end: int) -> int:
-        """How many rows Cryo must give for ``[start, end)``: blocks, transactions, logs or geth_calls."""
+        """Return the number of rows that Cryo must return for ``[start, end)``: blocks, transactions, logs or
+        geth_calls.
+        """
         span = self.blocks[start:end]
         match dataset:
             case "blocks":
@@ -150,7 +152,7 @@ class DevChain:
         return found
 
     def _reward(self, rng: Random, number: int) -> DevCall:
-        """The block reward, and now and then a new validator or epoch."""
+        """Return the block reward; some blocks return a new validator or a new epoch."""
         validator = rng.randrange(1, VALIDATORS + 1)
         epoch = number // BLOCKS_PER_EPOCH + 1
         logs = [
@@ -191,7 +193,7 @@ def _assemble(number: int, parent: bytes, transactions: list[DevTransaction], rn
         "receipts_root": list_root(receipts),
         "bloom": _union(blooms),
         "gas_used": cumulative,
-        "timestamp": GENESIS_TIMESTAMP + number // 2,  # two blocks a second
+        "timestamp": GENESIS_TIMESTAMP + number // 2,  # two blocks per second
         "extra_data": f"devchain {number}".encode()[:32],
         "mix_hash": rng.randbytes(32),
     }
@@ -220,7 +222,7 @@ def encode_header(
     extra_data: bytes,
     mix_hash: bytes,
 ) -> bytes:
-    """RLP of a header with all fields up to Prague; its keccak is the block hash."""
+    """Return the RLP of a header with all fields up to Prague; its keccak is the block hash."""
     encoded: bytes = rlp.encode(
         [
             parent_hash,

@@ -1,4 +1,4 @@
-"""What is fixed about the devchain: ids, contracts, event topics."""
+"""The constants of the devchain: ids, contracts, event topics."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ BASE_FEE_WEI = 50_000_000_000
 GAS_LIMIT = 200_000_000
 REWARD_WEI = 25 * 10**18
 FINAL_BEHIND = 2
-"""How many blocks the finalized tag is behind the proposed one."""
+"""Blocks between the newest block and the finalized one."""
 
 ZERO_ADDRESS = bytes(20)
 TOKEN = bytes.fromhex("754704bc059f8c67012fed69bc8a327a5aafb603")
-"""An ERC-20 whose mints and burns are transfers from and to the zero address."""
+"""An ERC-20 token whose mints and burns are transfers from and to the zero address."""
 WRAPPED = bytes.fromhex("3bd359c1119da7da1d913d1c4d2b7c461115433a")
-"""A WETH-like token: it mints by Deposit and burns by Withdrawal, with no Transfer."""
+"""A token like WETH: it mints by Deposit and burns by Withdrawal, without a Transfer."""
 COLLECTIBLE = bytes.fromhex("c0113c71b1e00000000000000000000000000721")
 """An ERC-721: its Transfer has the ERC-20's topic0 but four topics."""
 STAKING = bytes.fromhex(STAKING_PRECOMPILE.removeprefix("0x"))

@@ -1,4 +1,4 @@
-"""Hashes, tries, blooms and signatures, by the field's libraries."""
+"""Hashes, tries, blooms and signatures, from the usual Ethereum libraries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EMPTY_REQUESTS_HASH = bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649
 
 
 class Account:
-    """A key pair made from a seed, and its address."""
+    """A key pair derived from a seed, and its address."""
 
     def __init__(self, seed: str) -> None:
         self._key = coincurve.PrivateKey(keccak(seed.encode()))
@@ -24,13 +24,13 @@ class Account:
         self.nonce = 0
 
     def sign(self, digest: bytes) -> tuple[int, int, int]:
-        """(recovery bit, r, s)."""
+        """Return (recovery bit, r, s)."""
         signature = self._key.sign_recoverable(digest, hasher=None)
         return signature[64], int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big")
 
 
 def list_root(items: Sequence[bytes]) -> bytes:
-    """Root of the trie that maps rlp(index) to item: transactions and receipts alike."""
+    """Return the root of the trie that maps rlp(index) to item, as for transactions and receipts."""
     if not items:
         return EMPTY_TRIE_ROOT
     trie = HexaryTrie({})
@@ -40,7 +40,7 @@ def list_root(items: Sequence[bytes]) -> bytes:
 
 
 def logs_bloom(entries: Iterable[bytes]) -> bytes:
-    """The 256-byte bloom over addresses and topics."""
+    """Return the 256-byte bloom over addresses and topics."""
     bloom = BloomFilter()
     for entry in entries:
         bloom.add(entry)
@@ -48,5 +48,5 @@ def logs_bloom(entries: Iterable[bytes]) -> bytes:
 
 
 def contract_address(sender: bytes, nonce: int) -> bytes:
-    """Where CREATE puts a contract."""
+    """Return the address of a contract that CREATE deploys."""
     return keccak(rlp.encode([sender, nonce]))[12:]

@@ -1,4 +1,4 @@
-"""Blocks as a node's JSON-RPC shows them."""
+"""Encodes blocks as a node's JSON-RPC answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 
 def block_json(block: DevBlock, *, full: bool) -> Json:
-    """``eth_getBlockByNumber``."""
+    """Return the result of ``eth_getBlockByNumber``."""
     transactions: list[Any] = (
         [transaction_json(block, index) for index in range(len(block.transactions))]
         if full
@@ -56,7 +56,7 @@ def block_json(block: DevBlock, *, full: bool) -> Json:
 
 
 def transaction_json(block: DevBlock, index: int) -> Json:
-    """``eth_getTransactionByHash``, and the items of a full block."""
+    """Return the result of ``eth_getTransactionByHash``, which is also an item of a full block."""
     transaction = block.transactions[index]
     v, r, s = transaction.signature
     found: Json = {
@@ -92,7 +92,7 @@ def transaction_json(block: DevBlock, index: int) -> Json:
 
 
 def receipts_json(block: DevBlock) -> list[Json]:
-    """``eth_getBlockReceipts``."""
+    """Return the result of ``eth_getBlockReceipts``."""
     found, cumulative, log_index = [], 0, 0
     for index, transaction in enumerate(block.transactions):
         cumulative += transaction.gas_used
@@ -123,7 +123,7 @@ def receipts_json(block: DevBlock) -> list[Json]:
 
 
 def log_json(block: DevBlock, index: int, log_index: int, transaction: DevTransaction, log: DevLog) -> Json:
-    """The items of ``eth_getLogs``."""
+    """Return an item of ``eth_getLogs``."""
     return {
         "address": _hex(log.address),
         "topics": [_hex(topic) for topic in log.topics],
@@ -139,7 +139,7 @@ def log_json(block: DevBlock, index: int, log_index: int, transaction: DevTransa
 
 
 def traces_json(block: DevBlock) -> list[Json]:
-    """``debug_traceBlockByNumber`` with ``callTracer``."""
+    """Return the result of ``debug_traceBlockByNumber`` with ``callTracer``."""
     return [
         {"txHash": _hex(transaction.hash), "result": _root_frame(transaction)} for transaction in block.transactions
     ]

@@ -1,6 +1,6 @@
-"""The chain's own answers: token balances, supplies and stakes at any block, in exact integers.
+"""The expected answers: token balances, supplies and stakes at any block, in exact integers.
 
-Kept by the actions themselves, not by reading logs: an independent truth for tests.
+The actions keep them without reading logs, so that tests can compare with an independent source.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class _BlockChanges:
 
 
 class Ledger:
-    """A journal of changes per block, and the current state the next action may draw on."""
+    """Changes per block, and the current state that the next action reads."""
 
     def __init__(self) -> None:
         self._journal: list[_BlockChanges] = []
@@ -26,23 +26,23 @@ class Ledger:
         self.staked: dict[tuple[int, bytes], int] = defaultdict(int)
 
     def open_block(self) -> None:
-        """Start the next block's page."""
+        """Start the changes of the next block."""
         self._journal.append(_BlockChanges())
 
     def move(self, token: bytes, source: bytes, target: bytes, amount: int) -> None:
-        """Move tokens; the zero address is the outside, so from it is a mint and to it a burn."""
+        """Move tokens; a move from the zero address is a mint, and a move to it is a burn."""
         for holder, change in ((source, -amount), (target, amount)):
             if holder != ZERO_ADDRESS:
                 self.current[token][holder] += change
                 self._journal[-1].balances.append((token, holder, change))
 
     def stake(self, validator: int, delegator: bytes, change: int) -> None:
-        """Delegate (positive) or undelegate (negative)."""
+        """Delegate (positive change) or undelegate (negative change)."""
         self.staked[validator, delegator] += change
         self._journal[-1].stakes.append((validator, change))
 
     def balances(self, token: bytes, block: int) -> dict[bytes, int]:
-        """Every non-zero balance after ``block``."""
+        """Return every non-zero balance after ``block``."""
         found: dict[bytes, int] = defaultdict(int)
         for page in self._journal[: block + 1]:
             for changed, holder, change in page.balances:
@@ -51,7 +51,7 @@ class Ledger:
         return {holder: amount for holder, amount in found.items() if amount}
 
     def supplies(self, token: bytes, end: int) -> list[int]:
-        """Total supply after each block of ``[0, end)``."""
+        """Return the total supply after each block of ``[0, end)``."""
         supply, found = 0, []
         for page in self._journal[:end]:
             supply += sum(change for changed, _, change in page.balances if changed == token)
@@ -59,11 +59,11 @@ class Ledger:
         return found
 
     def total_supply(self, token: bytes, block: int) -> int:
-        """Total supply after ``block``."""
+        """Return the total supply after ``block``."""
         return sum(self.balances(token, block).values())
 
     def stakes(self, block: int) -> dict[int, int]:
-        """Stake per validator after ``block``, in wei."""
+        """Return the stake per validator after ``block``, in wei."""
         found: dict[int, int] = defaultdict(int)
         for page in self._journal[: block + 1]:
             for validator, change in page.stakes:

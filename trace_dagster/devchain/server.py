@@ -1,4 +1,4 @@
-"""JSON-RPC over HTTP for a devchain: answers are encoded once per block and kept as bytes."""
+"""JSON-RPC over HTTP for a devchain: each block's answers are encoded one time and kept as bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class DevRpcError(Exception):
-    """A JSON-RPC error answer."""
+    """A JSON-RPC error."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -56,7 +56,7 @@ class DevNodeMethods:
         }
 
     def answer(self, request: Any) -> bytes:
-        """The encoded answer to one request object."""
+        """Return the encoded answer to one request object."""
         identity = b"null"
         try:
             if not isinstance(request, dict):
@@ -76,7 +76,7 @@ class DevNodeMethods:
         return b'{"jsonrpc":"2.0","id":' + identity + b',"error":' + _dump(body) + b"}"
 
     def _number(self, tag: Any) -> int | None:
-        """A block number, or None when the chain does not have it."""
+        """Return a block number, or None if the chain does not have the block."""
         named = {"latest": self._chain.head, "pending": self._chain.head, "safe": self._chain.finalized}
         named |= {"finalized": self._chain.finalized, "earliest": 0}
         if tag in named:
@@ -151,7 +151,7 @@ class _LogFilter:
 
 
 def application(chain: DevChain) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-    """The ASGI application: POST anything is JSON-RPC, GET is the health check."""
+    """Return the ASGI application: every POST is JSON-RPC, GET is the health check."""
     methods = DevNodeMethods(chain)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -168,7 +168,7 @@ def application(chain: DevChain) -> Callable[[Scope, Receive, Send], Awaitable[N
 
 
 async def grow(chain: DevChain, interval_seconds: float) -> None:
-    """Mine a block every so often, for ever."""
+    """Mine a block every ``interval_seconds``, without end."""
     while True:
         await asyncio.sleep(interval_seconds)
         chain.mine()
@@ -219,7 +219,7 @@ def _alternatives(value: Any) -> set[str] | None:
 
 
 def _identity(value: Any) -> Any:
-    """A request's id: text or a finite number; anything else is no JSON-RPC id."""
+    """Return a request's id: a string or a finite number; other values are not valid in JSON-RPC."""
     if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     raise DevRpcError(-32600, "Invalid request")

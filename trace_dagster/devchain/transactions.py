@@ -13,7 +13,7 @@ from trace_dagster.devchain.crypto import Account, keccak, logs_bloom
 
 @dataclass(frozen=True, slots=True)
 class DevLog:
-    """One event."""
+    """One log."""
 
     address: bytes
     topics: tuple[bytes, ...]
@@ -21,7 +21,7 @@ class DevLog:
 
     @property
     def bloom_entries(self) -> tuple[bytes, ...]:
-        """What the bloom holds of it."""
+        """The values that the bloom contains for this log."""
         return (self.address, *self.topics)
 
 
@@ -39,7 +39,7 @@ class DevFrame:
 
 @dataclass(frozen=True, slots=True)
 class DevCall:
-    """What a transaction asks for and what comes of it."""
+    """The call of a transaction, and its effects: logs, inner calls, output, gas."""
 
     to: bytes | None
     value: int = 0
@@ -50,7 +50,7 @@ class DevCall:
     frames: tuple[DevFrame, ...] = ()
     output: bytes = b""
     free: bool = False
-    """A system transaction: it pays no gas."""
+    """True for a system transaction, which pays no gas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,31 +72,33 @@ class DevTransaction:
 
     @property
     def gas_price(self) -> int:
-        """What one unit of gas costs the sender, in wei."""
+        """Price of one unit of gas for the sender, in wei."""
         if self.call.free:
             return 0
         return self.fee_cap if self.kind < 2 else min(self.fee_cap, BASE_FEE_WEI + self.tip)
 
     @property
     def gas_used(self) -> int:
-        """Gas the receipt states."""
+        """Gas used according to the receipt."""
         return 0 if self.call.free else self.call.gas_used
 
     @property
     def logs(self) -> tuple[DevLog, ...]:
-        """A failed transaction emits none."""
+        """The logs; a failed transaction has none."""
         return self.call.logs if self.call.success else ()
 
 
 GAS_MARGIN = 20_000
 ACCESS_LIST_GAS = 4_300
-"""EIP-2930: 2,400 for an address and 1,900 for a storage key."""
+"""Gas of EIP-2930: 2,400 for an address and 1,900 for a storage key."""
 AUTHORIZATION_GAS = 25_000
-"""EIP-7702, for each authorization."""
+"""Gas of EIP-7702 for each authorization."""
 
 
 def sign(kind: int, account: Account, call: DevCall, *, tip: int, salt: bytes) -> DevTransaction:
-    """Build, sign and encode; takes the account's next nonce, and one more for its own authorization."""
+    """Build, sign and encode a transaction; it uses the account's next nonce, and one more for its own
+    authorization.
+    """
     extra_gas = {1: ACCESS_LIST_GAS, 4: ACCESS_LIST_GAS + AUTHORIZATION_GAS}.get(kind, 0)
     call = replace(call, gas_used=call.gas_used + extra_gas)
     nonce, account.nonce = account.nonce, account.nonce + 1
@@ -126,7 +128,7 @@ def sign(kind: int, account: Account, call: DevCall, *, tip: int, salt: bytes) -
 
 
 def encode_receipt(transaction: DevTransaction, cumulative_gas: int) -> tuple[bytes, bytes]:
-    """(consensus encoding, bloom) of a receipt."""
+    """Return (consensus encoding, bloom) of a receipt."""
     bloom = logs_bloom(entry for log in transaction.logs for entry in log.bloom_entries)
     logs = [[log.address, list(log.topics), log.data] for log in transaction.logs]
     fields = [1 if transaction.call.success else 0, cumulative_gas, bloom, logs]
@@ -158,6 +160,8 @@ def _fields(
 
 
 def _authorization(account: Account, call: DevCall) -> list[Any]:
-    """EIP-7702: [chain_id, address, nonce, y_parity, r, s], signed over 0x05 || rlp(first three)."""
+    """Return an EIP-7702 authorization: [chain_id, address, nonce, y_parity, r, s], signed over 0x05 ||
+    rlp(first three).
+    """
     fields: list[Any] = [CHAIN_ID, call.to or b"", account.nonce]
     return [*fields, *account.sign(keccak(b"\x05" + rlp.encode(fields)))]
