@@ -21,7 +21,7 @@ __all__ = ["AnvilChain", "find_anvil", "running_chain"]
 
 @contextmanager
 def running_chain(root: Path = REPOSITORY) -> Iterator[AnvilChain]:
-    """A running node with the whole chain built; ``RuntimeError`` when anvil is not installed below ``root``."""
+    """Run a node with the whole chain built. Raises ``RuntimeError`` if anvil is not installed below ``root``."""
     binary = find_anvil(root)
     if binary is None:
         raise RuntimeError("the EVM node is missing: `make node` fetches it with npm")

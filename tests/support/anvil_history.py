@@ -1,4 +1,4 @@
-"""What happens on the anvil chain, block by block."""
+"""The history of the anvil chain, block by block."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.anvil_node import CHAIN_ID, GENESIS_TIMESTAMP, SECONDS_PER_BL
 GAS = hex(1_000_000)
 GAS_PRICE = hex(3 * 10**9)
 ETHER = 10**18
-HUGE = 2**200 + 12345  # beyond every machine integer
+HUGE = 2**200 + 12345  # larger than any machine integer
 BUSY_BLOCKS = 24
 TRANSFERS_PER_BUSY_BLOCK = 4
 EMPTY_BLOCKS = 5
@@ -26,7 +26,7 @@ _DELEGATOR_KEY = bytes.fromhex("2a871d0798f97d79848a013d4936a73bf4cc922c825d33c1
 
 @dataclass(frozen=True)
 class AnvilChain:
-    """A built chain: its node, its newest block's number and what lives where (0x addresses)."""
+    """A built chain: its node, its newest block's number and the addresses of its contracts (0x)."""
 
     node: Anvil
     head: int
@@ -37,7 +37,7 @@ class AnvilChain:
 
     @property
     def finalized(self) -> int:
-        """The newest block that will not change any more."""
+        """The newest final block."""
         return int(self.node.rpc("eth_getBlockByNumber", "finalized", False)["number"], 16)
 
     @property
@@ -49,7 +49,7 @@ class AnvilChain:
 
 
 def build_history(node: Anvil) -> AnvilChain:
-    """Mines the whole history on a fresh node."""
+    """Mine the whole history on a fresh node."""
     accounts = tuple(node.rpc("eth_accounts"))
     node.rpc("anvil_setBlockTimestampInterval", SECONDS_PER_BLOCK)
     node.rpc("evm_setNextBlockTimestamp", hex(GENESIS_TIMESTAMP + SECONDS_PER_BLOCK))
@@ -67,7 +67,7 @@ def build_history(node: Anvil) -> AnvilChain:
 
 
 def _call(sender: str, to: str | None, data: str = "0x", value: int = 0, **more: Any) -> dict[str, Any]:
-    """A transaction of type 2, unless ``more`` says otherwise."""
+    """Return a transaction of type 2, unless ``more`` has another type."""
     target = {} if to is None else {"to": to}
     return {"from": sender, **target, "data": data, "value": hex(value), "gas": GAS, **more}
 
@@ -88,7 +88,9 @@ def _mint_and_deposit(chain: AnvilChain) -> None:
 
 
 def _nest_and_fail(chain: AnvilChain) -> None:
-    """Calls three deep, a swallowed inner failure, and transactions that revert at each depth."""
+    """Mine calls of depth three, an inner failure that the caller ignores, and transactions that revert at each
+    depth.
+    """
     sender, router = chain.accounts[1], chain.router
     too_much = contracts.transfer(sender, 2**255)
     two_deep = contracts.routed(router, contracts.routed(chain.weth, contracts.deposit()))
@@ -103,7 +105,7 @@ def _nest_and_fail(chain: AnvilChain) -> None:
 
 
 def _be_busy(chain: AnvilChain) -> None:
-    """Ordinary blocks: ether and token transfers between the accounts, some blocks empty."""
+    """Mine ordinary blocks: ether and token transfers between the accounts; some blocks are empty."""
     accounts = chain.accounts[:9]
     for block in range(BUSY_BLOCKS):
         pairs = [
@@ -127,7 +129,7 @@ def _every_type(chain: AnvilChain) -> None:
 
 
 def _authorization(chain: AnvilChain) -> dict[str, str]:
-    """accounts[9] lets the router's code run as its own (EIP-7702)."""
+    """Return the authorization that lets accounts[9] run the router's code (EIP-7702)."""
     nonce = int(chain.node.rpc("eth_getTransactionCount", chain.accounts[9], "latest"), 16)
     signed = keccak(b"\x05" + encode([CHAIN_ID, bytes.fromhex(chain.router[2:]), nonce]))
     signature = PrivateKey(_DELEGATOR_KEY).sign_recoverable(signed, hasher=None)

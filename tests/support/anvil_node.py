@@ -1,4 +1,4 @@
-"""A real EVM node, anvil: where npm put it, a running one on loopback, and calls to it."""
+"""A real EVM node, anvil: its executable from npm, a running process on loopback, and calls to it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "
 
 
 def find_anvil(root: Path = REPOSITORY) -> Path | None:
-    """The node's executable as npm installed it below ``root``/.cache/npm, or None when it is not there."""
+    """Return the executable that npm installed below ``root``/.cache/npm, or None if there is none."""
     machine = _MACHINES.get(platform.machine().lower(), "unknown")
     package = f"anvil-{platform.system().lower()}-{machine}"
     binary = root / ".cache/npm/node_modules/@foundry-rs" / package / "bin/anvil"
@@ -31,17 +31,19 @@ def find_anvil(root: Path = REPOSITORY) -> Path | None:
 
 
 class Anvil:
-    """A running node at ``url`` that mines only when told to."""
+    """A running node at ``url`` that mines only on request."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def rpc(self, method: str, *params: Any) -> Any:
-        """The result of one JSON-RPC call; ``RuntimeError`` with the node's own words when it refuses."""
+        """Return the result of one JSON-RPC call. Raises ``RuntimeError`` with the node's text if it returns an
+        error.
+        """
         return self.batch([(method, list(params))])[0]
 
     def batch(self, calls: list[tuple[str, list[Any]]]) -> list[Any]:
-        """The results of several calls in one request, in order."""
+        """Return the results of several calls in one request, in order."""
         body = [
             {"jsonrpc": "2.0", "id": index, "method": method, "params": params}
             for index, (method, params) in enumerate(calls)
@@ -55,7 +57,7 @@ class Anvil:
         return [answer["result"] for answer in answers]
 
     def mine(self, *transactions: dict[str, Any]) -> list[str]:
-        """Puts the transactions into one new block, in order; returns their hashes."""
+        """Mine one new block with the transactions, in order; return their hashes."""
         calls = [("eth_sendTransaction", [transaction]) for transaction in transactions]
         *hashes, _ = self.batch([*calls, ("evm_mine", [])])
         return hashes
@@ -66,7 +68,7 @@ class Anvil:
 
 @contextmanager
 def running_anvil(binary: Path, chain_id: int = CHAIN_ID) -> Iterator[Anvil]:
-    """A fresh node on a free loopback port, ended with the block."""
+    """Run a fresh node on a free loopback port until the end of the block."""
     with tempfile.TemporaryDirectory(prefix="anvil-") as home:
         command = [
             str(binary), "--host", "127.0.0.1", "--port", "0", "--no-mining", "--order", "fifo",
@@ -82,7 +84,7 @@ def running_anvil(binary: Path, chain_id: int = CHAIN_ID) -> Iterator[Anvil]:
 
 
 def _listening_url(process: subprocess.Popen[str]) -> str:
-    """Waits for the node to say where it listens, then keeps its pipe drained."""
+    """Wait until the node prints its address, then keep reading its pipe."""
     assert process.stdout
     watchdog = threading.Timer(READY_SECONDS, process.kill)
     watchdog.start()

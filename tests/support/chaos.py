@@ -1,10 +1,6 @@
-"""Seeded chaos for a running stack: kills its processes and connections, a service never more often than it survives.
+"""Seeded fault injection for a running stack: kills processes and connections at a rate that each service can survive.
 
-chaos = Chaos(state, seed=1, say=print)
-chaos.start()
-...
-chaos.stop()
-chaos.strikes  # how often each kind was done
+chaos = Chaos(state, seed=1, say=print) chaos.start() ... chaos.stop() chaos.strikes  # number of faults by kind
 """
 
 from __future__ import annotations
@@ -30,10 +26,12 @@ SERVICES = {
     "code-server": "code-server",
     "daemon": "dagster._daemon",
 }
-"""What tells a service's command line."""
+"""Marks by which a service's command line is recognised."""
 
 WITH_RUNS = "code-server and its runs"
-"""What the end of a container or an out-of-memory kill does: nobody is left to notice that the runs are gone."""
+"""The effect of a container's end or of the out-of-memory killer: no process remains that notices the end of
+the runs.
+"""
 
 WEIGHTS = {
     "run": 5,
@@ -46,16 +44,18 @@ WEIGHTS = {
     "s3": 2,
 }
 SERVICE_PAUSE_SECONDS = 25.0
-"""The supervisor gives a service up that dies more than five times a minute: chaos stays well below that."""
+"""Seconds. The supervisor stops restarting a service that dies more than five times a minute; faults stay below
+that.
+"""
 
 CLIENT_PAUSE_SECONDS = {"run": 10.0, "backends of ours": 3.0, "backends of dagster": 3.0}
-"""A run needs some seconds to start: one that is always killed before shows nothing."""
+"""Seconds per kind. A run needs some seconds to start; one that is always killed earlier would test nothing."""
 
 SETTLED_SECONDS = 8.0
-"""A service younger than this may still be starting."""
+"""Seconds; a younger service may still be starting."""
 
 APPLICATION_NAME = "soak"
-"""Our own connections, which chaos spares."""
+"""The application name of the test's own connections, which are not killed."""
 
 _RUN_PIDS = """
 select distinct substring(e.event from 'Started process for run .pid: ([0-9]+)')::int
@@ -71,7 +71,7 @@ order by pid
 
 
 class Chaos:
-    """A thread that strikes every few seconds until it is stopped."""
+    """A thread that injects a fault every few seconds until it is stopped."""
 
     def __init__(
         self,
@@ -95,11 +95,11 @@ class Chaos:
         self._thread = threading.Thread(target=self._run, name="chaos", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End; what was killed is left to those who keep it alive."""
+        """Stop the thread. The supervisor restarts what was killed."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(30)
@@ -111,7 +111,7 @@ class Chaos:
             try:
                 self._strike()
             except (psycopg.Error, psutil.Error):
-                continue  # what it wanted to hit is down already
+                continue  # the target has ended already
 
     def _strike(self) -> None:
         for kind in self._order():
@@ -123,7 +123,7 @@ class Chaos:
                 return
 
     def _order(self) -> Iterator[str]:
-        """Kinds whose turn it may be, in a seeded order that favours the heavy ones, and those not done yet."""
+        """Yield kinds that may be next, in a seeded order that prefers the heavy ones and those not injected yet."""
         drawn = {kind: self._random.random() ** (1 / weight) for kind, weight in WEIGHTS.items()}
         now = time.monotonic()
         for kind in sorted(drawn, key=lambda kind: (self.strikes[kind] > 0, -drawn[kind])):
@@ -165,7 +165,7 @@ class Chaos:
         return f"pg_terminate_backend on {len(chosen)} of {len(pids)} {whose} connections" if chosen else None
 
     def _is_of_the_stack(self, pid: int) -> bool:
-        """Process ids are used again: never kill one that is not ours."""
+        """Return whether the process belongs to the stack: process ids are reused, so it may be another program."""
         try:
             process = psutil.Process(pid)
             return (
@@ -177,12 +177,12 @@ class Chaos:
 
 
 def _victim(kind: str) -> str:
-    """The service that a kind hits: two kinds hit the code server."""
+    """Return the service that a kind kills: two kinds kill the code server."""
     return "code-server" if kind == WITH_RUNS else kind
 
 
 def services(state: StackState) -> dict[str, psutil.Process]:
-    """The supervisor's children that live, by service name."""
+    """Return the supervisor's live child processes by service name."""
     found = {}
     for child in psutil.Process(state.pid).children():
         try:
@@ -198,6 +198,6 @@ def services(state: StackState) -> dict[str, psutil.Process]:
 
 
 def connected(state: StackState) -> psycopg.Connection:
-    """A short connection to the stack's database that chaos spares."""
+    """Open a short connection to the stack's database that is not killed."""
     url = state.environment()["TRACE_POSTGRES_URL"]
     return psycopg.connect(url, connect_timeout=3, application_name=APPLICATION_NAME, autocommit=True)

@@ -1,4 +1,4 @@
-"""The database's clock in tests: time passes because every stored moment moves into the past."""
+"""The database's clock in tests: all stored times are moved into the past."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Contracts for the anvil chain, assembled by hand so that no compiler is needed.
+"""Contracts for the anvil chain, written in assembly so that no compiler is needed.
 
-Token: an ERC-20-like with balances at storage slot = address. WETH: the same plus deposit and withdraw, which mint
-and burn by Deposit and Withdrawal logs and no Transfer. Router: calls on to a target, so call frames nest.
+Token: like an ERC-20, with balances at storage slot = address. WETH: the same plus deposit and withdraw, which mint and
+burn by Deposit and Withdrawal logs without a Transfer. Router: forwards a call to a target, so that call frames nest.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def withdraw(amount: int) -> str:
 
 
 def routed(target: str, data: str, *, swallow_failure: bool = False) -> str:
-    """Call data that makes the router call ``target`` with ``data`` and the value it was sent."""
+    """Return call data with which the router calls ``target`` with ``data`` and the value that it received."""
     return f"0x{swallow_failure:02x}{target.removeprefix('0x')}{data.removeprefix('0x')}"
 
 

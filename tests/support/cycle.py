@@ -1,7 +1,7 @@
-"""One whole turn of the product without Dagster: observe, plan, publish, dispatch, ingest, acknowledge.
+"""One turn of the whole product without Dagster: observe, plan, publish, dispatch, ingest, acknowledge.
 
-Runs are played by this process: a batch's run works through its ranges one by one, and is over when
-the turn ends, however it ends.
+This process plays the runs: a batch's run works through its ranges one by one, and ends when the turn ends, with or
+without an error.
 """
 
 from __future__ import annotations
@@ -54,20 +54,22 @@ class Cycle:
             pool=lambda spec: RpcPool(spec.rpc_pool, ("made up",)),
         )
         self.runs: dict[UUID, bool] = {}
-        """Batches with a run, and whether that run is over."""
+        """Batches with a run, and whether that run has ended."""
 
     def turn(self) -> None:
-        """Everything once. Raises what a part raises: the process would die of it or go on, both are tried."""
+        """Run every part one time. Raises the error of a part: a process would end or continue, and the tests
+        try both.
+        """
         self.heads.observe(self.jobs.streams())
         self.planner.plan()
         self.outbox.rewake(patience_seconds=60, limit=1000)
         self.outbox.publish(self.queue, limit=1000)
         for batch in self.dispatch():
             self.run(batch)
-        self.dispatch()  # acknowledges what ran
+        self.dispatch()  # acknowledges the runs that ended
 
     def dispatch(self) -> list[RunBatch]:
-        """One tick of the dispatcher; its batches have a run from now on."""
+        """Run one tick of the dispatcher; its batches have a run from then on."""
         batches = self.dispatcher.tick(
             lambda _, keys: {key: number for number, key in enumerate(sorted(keys))},
             lambda wanted: {batch: self.runs[batch] for batch in wanted if batch in self.runs},
@@ -77,7 +79,7 @@ class Cycle:
         return batches
 
     def run(self, batch: RunBatch) -> None:
-        """ClaimedRange through a batch; a failed range does not stop its neighbours."""
+        """Claim and commit the ranges of a batch; a failed range does not stop the others."""
         try:
             for stream in batch.group.streams:
                 if stream.dataset_key in batch.dataset_keys:
@@ -96,5 +98,5 @@ class Cycle:
             return
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self.heartbeats.close()

@@ -1,7 +1,7 @@
-"""A very small EVM assembler: enough to write test contracts that emit real logs and make real calls.
+"""A very small EVM assembler for test contracts that emit real logs and make real calls.
 
-Words are opcodes, ``@name`` (push the offset of a label), ``name:`` (a label and its JUMPDEST) or a literal
-(``12``, ``0xddf2...``) that becomes the shortest PUSH. ``;`` starts a comment.
+Words are opcodes, ``@name`` (push the offset of a label), ``name:`` (a label and its JUMPDEST) or a literal (``12``,
+``0xddf2...``) that becomes the shortest PUSH. ``;`` starts a comment.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ PUSH2 = 0x61
 
 
 def assemble(source: str) -> bytes:
-    """Machine code of ``source``; ``KeyError`` for an unknown label, ``ValueError`` for an unknown word."""
+    """Return the machine code of ``source``. Raises ``KeyError`` for an unknown label, ``ValueError`` for an
+    unknown word.
+    """
     code = bytearray()
     labels: dict[str, int] = {}
     references: dict[int, str] = {}
@@ -39,7 +41,7 @@ def assemble(source: str) -> bytes:
 
 
 def creation_code(runtime: bytes) -> bytes:
-    """Code that, run by a contract-creating transaction, leaves ``runtime`` as the contract's code."""
+    """Return code that a contract-creating transaction runs to deploy ``runtime``."""
     loader_bytes = 12  # PUSH2 n, DUP1, PUSH1 12, PUSH1 0, CODECOPY, PUSH1 0, RETURN
     loader = bytes([PUSH2, *len(runtime).to_bytes(2, "big"), OPCODES["DUP1"], PUSH1, loader_bytes, PUSH1, 0])
     return loader + bytes([OPCODES["CODECOPY"], PUSH1, 0, OPCODES["RETURN"]]) + runtime

@@ -1,7 +1,7 @@
-"""A registry as many commits leave it: one real commit per stream, its rows then copied range by range.
+"""A registry as it is after many commits: one real commit per stream, whose rows are copied for each other range.
 
-The copies go through every constraint and trigger, set by set. Only their task ids are not those of
-:func:`trace_dagster.identity.task_id`: nobody asks for these ranges by name.
+The copies satisfy every constraint and trigger, table by table. Only their task ids are not those of
+:func:`trace_dagster.identity.task_id`, because no test looks up these ranges by id.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from trace_dagster.wakeups.postgres import PgQueueDriver
 CHUNK = 1000
 DATASETS = ("blocks", "transactions", "logs", "traces", "geth_calls")
 HASH = "0x" + "ab" * 32
-"""Of every block at a boundary: any two ranges lie on one chain."""
+"""The hash of every boundary block, so that any two ranges are on one chain."""
 
 _JOB = """
 kind: chain_sync
@@ -62,13 +62,13 @@ _OVERRIDES = {
         " then o.payload || jsonb_build_object('dataset_version', c.dataset_version) else o.payload end"
     ),
 }
-"""What differs between the rows of two commits, by table, in the order of their foreign keys."""
+"""The values that differ between the rows of two commits, by table, in the order of the foreign keys."""
 
 _MINE = {
     "files": "o.file_key in (select file_key from trace.version_files where dataset_version = %(version)s)",
     "version_files": "o.dataset_version = %(version)s",
 }
-"""Rows of the one real commit, where its task does not name them."""
+"""Conditions for the rows of the one real commit in tables without its task id."""
 
 _BATCHES = """
 insert into trace.batches (batch_id, job_id, keys, tasks, created_at, launched_at, closed_at)
@@ -80,9 +80,10 @@ from generate_series(1, %(ranges)s::bigint) n group by n / 256
 def fill(
     database: Database, ranges: int, *, name: str = "filled", streams: int = 5, analyzed: bool = True
 ) -> list[StreamRow]:
-    """Apply a job and leave ``ranges`` committed ranges in each of its streams, the head at their end, all told.
+    """Apply a job, commit ``ranges`` ranges in each of its streams, set the head to their end, and mark them as
+    reported.
 
-    Unless ``analyzed`` Postgres's statistics do not know them yet.
+    Unless ``analyzed``, Postgres's statistics do not contain them yet.
     """
     chain_id = 10_000 + len(Jobs(database).streams())
     lines = [f"  {key}: {{cryo_dataset_name: {key}}}" for key in DATASETS[:streams]]
@@ -112,7 +113,7 @@ def fill(
 
 
 def vacuum(database: Database) -> None:
-    """What autovacuum does after so many changes."""
+    """Do what autovacuum does after this many changes."""
     with database.connection() as connection:
         connection.autocommit = True
         connection.execute("vacuum analyze")
@@ -120,24 +121,24 @@ def vacuum(database: Database) -> None:
 
 
 def streams_of(jobs: Jobs, name: str) -> list[StreamRow]:
-    """The streams of one job, as they are now."""
+    """Return the present rows of one job's streams."""
     return [stream for stream in jobs.streams() if stream.job_name == name]
 
 
 def show_head(database: Database, stream: StreamRow, blocks: int) -> None:
-    """The stream's pool shows a chain of this many blocks, all final."""
+    """Record a head of the stream's pool with this many blocks, all final."""
     with database.transaction() as session:
         session.run("observe_head", **pool_of(stream), latest=blocks - 1, finalized=blocks - 1)
 
 
 def commit_range(database: Database, stream: StreamRow, block_range: BlockRange) -> None:
-    """Claim a planned range and commit made-up rows of it: everything a commit writes but the objects."""
+    """Claim a planned range and commit generated rows: everything that a commit writes, except the objects."""
     lease = claim(database, stream, block_range)
     publish(database, lease, stream, block_range)
 
 
 def claim(database: Database, stream: StreamRow, block_range: BlockRange) -> Lease:
-    """The lease of a planned range."""
+    """Return the lease of a planned range."""
     identity = stream.task_id(block_range)
     lease = Tasks(database).claim(identity, stream.dataset_uuid, block_range, "run")
     if not isinstance(lease, Lease):

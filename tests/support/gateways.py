@@ -1,4 +1,4 @@
-"""A gateway, as a process or in a thread, and a node that tells what it was asked and misbehaves as it is told."""
+"""A gateway in a process or a thread, and a node that records its requests and answers as the test defines."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ Said = tuple[int, bytes]
 
 @dataclass
 class WatchedNode:
-    """A devchain that notes each HTTP request; ``manner`` may answer in its place, and take its time for it."""
+    """A devchain that records each HTTP request; ``manner`` may answer instead of it, after any time."""
 
     methods: DevNodeMethods
     url: str = ""
     requests: list[tuple[float, list[dict[str, Any]]]] = field(default_factory=list)
-    """When, and the calls of it."""
+    """Time and calls of each request."""
     manner: Callable[[list[dict[str, Any]]], Said | None] = lambda calls: None
     delay: Callable[[list[dict[str, Any]]], float] = lambda calls: 0.0
     most_at_once: int = 0
@@ -47,7 +47,7 @@ class WatchedNode:
 
     @property
     def calls(self) -> Counter[str]:
-        """Calls by method."""
+        """Number of calls by method."""
         return Counter(call["method"] for _, calls in self.requests for call in calls)
 
     async def __call__(self, scope, receive, send) -> None:
@@ -74,20 +74,20 @@ class WatchedNode:
 
 @contextmanager
 def watched(chain: DevChain, certificate: Path | None = None) -> Iterator[WatchedNode]:
-    """A node that is served, and watched."""
+    """Serve a recording node."""
     node = WatchedNode(DevNodeMethods(chain))
     with serving_application(node, certificate) as node.url:
         yield node
 
 
 class Door:
-    """A gateway as its askers see it."""
+    """A gateway from the point of view of its callers."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def ask(self, method: str, *params: Any, at: str = "dev/1") -> Any:
-        """One call; its result. An error answer raises."""
+        """Send one call and return its result. An error response raises RpcFailed."""
         answer = self.post({"jsonrpc": "2.0", "id": 7, "method": method, "params": list(params)}, at)
         assert answer["id"] == 7
         if "error" in answer:
@@ -95,16 +95,16 @@ class Door:
         return answer["result"]
 
     def post(self, body: Any, at: str = "dev/1") -> Any:
-        """What comes back for a request or a batch."""
+        """Return the response to a request or a batch."""
         return json.loads(fetch(f"{self.url}/{at}", json.dumps(body).encode())[1])
 
     def counts(self, endpoint: str = "dev#1") -> dict[str, Any]:
-        """What the gateway says of an endpoint."""
+        """Return the gateway's counters of an endpoint."""
         return json.loads(fetch(f"{self.url}/status")[1])["endpoints"][endpoint]
 
 
 class GatewayProcess(Door):
-    """A gateway as its owner sees it."""
+    """A gateway process from the point of view of its owner."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("TRACE_")}
@@ -118,13 +118,13 @@ class GatewayProcess(Door):
         super().__init__(json.loads(self.said)["url"] if self.said else "")
 
     def end(self) -> str:
-        """Let go of it; all it ever printed."""
+        """Release the process and return everything that it printed."""
         out, errors = self.process.communicate(timeout=10)
         return self.said + out.decode() + errors.decode()
 
 
 class RpcFailed(Exception):
-    """An error answer."""
+    """An error response."""
 
     def __init__(self, error: dict[str, Any]) -> None:
         super().__init__(str(error))
@@ -134,7 +134,7 @@ class RpcFailed(Exception):
 
 @contextmanager
 def gateway_process(**environment: str) -> Iterator[GatewayProcess]:
-    """A gateway with this environment; the pool ``dev`` as ``dev=url``."""
+    """Run a gateway process with this environment; the pool ``dev`` is given as ``dev=url``."""
     started = GatewayProcess(_variables(environment))
     try:
         yield started
@@ -146,7 +146,7 @@ def gateway_process(**environment: str) -> Iterator[GatewayProcess]:
 
 @contextmanager
 def gateway(**environment: str) -> Iterator[Door]:
-    """The same in a thread: it starts at once."""
+    """Run a gateway in a thread, which starts faster than a process."""
     token = "token-of-this-test"
     loop = uvloop.new_event_loop()
     started: Future[int] = Future()
@@ -177,14 +177,16 @@ def _variables(environment: dict[str, str]) -> dict[str, str]:
 
 
 def ask_heads(url: str, times: int) -> int:
-    """Ask for the head so often, 16 at once; how many answers came. To be run in a process of its own."""
+    """Request the head this many times, 16 at the same time; return the number of answers. Runs in a separate
+    process.
+    """
     door = Door(url)
     with ThreadPoolExecutor(16) as threads:
         return len(list(threads.map(lambda _: door.ask("eth_blockNumber"), range(times))))
 
 
 def fetch(url: str, body: bytes | None = None) -> tuple[int, bytes]:
-    """(status, body) of a GET, or of a POST of JSON."""
+    """Return (status, body) of a GET, or of a POST of JSON."""
     request = urllib.request.Request(url, body, {"content-type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:

@@ -1,4 +1,4 @@
-"""Compares what a lake shows with a devchain's own blocks: every row there, once, with the right values."""
+"""Compares a lake with a devchain's blocks: every row must be there one time, with the right values."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ COLUMNS = {
     "logs": ["block_number", "log_index", "transaction_hash", "address", "topic0", "data"],
     "geth_calls": ["block_number", "transaction_index", "transaction_hash"],
 }
-"""Compared as a whole row, as often as it stands: a doubled range shows as much as a lost one."""
+"""These are compared as whole rows with their number, so that a duplicate range is found like a missing one."""
 
 
 def differences(database: Database, store: ObjectStore, chain: DevChain, end: int) -> dict[str, str]:
-    """What is wrong, by dataset; empty when all datasets of ``COLUMNS`` equal blocks ``[0, end)`` of the chain."""
+    """Return the differences by dataset; empty if all datasets of ``COLUMNS`` equal blocks ``[0, end)`` of the
+    chain.
+    """
     wrong = {}
     visible = {found.dataset: keys for found, keys in Catalog(database).lake() if found.kind == "stream"}
     for dataset, columns in COLUMNS.items():

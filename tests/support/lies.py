@@ -1,7 +1,7 @@
-"""One range through a node that lies, and whether what came out is the truth.
+"""Extracts one range through a node that answers incorrectly, and compares the rows with the correct ones.
 
-A cell is ``committed`` when rows came out (what the extractor yields gets committed), else ``refused``. Rows that
-differ from the honest node's are ``false``, unless they differ only where the proof says that nothing was proven.
+A cell is ``committed`` if the extractor yields rows, because those are committed, else ``refused``. Rows that differ
+from the honest node's are ``false``, unless they differ only in values that the proof lists as not proven.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from trace_dagster.rpc.pools import RpcPool
 from trace_dagster.verify.check import merge
 
 DATASETS = ("blocks", "transactions", "logs", "geth_calls", "erc20_transfers")
-"""Not geth_balance_diffs: the devchain has no prestateTracer."""
+"""Without geth_balance_diffs, because the devchain has no prestateTracer."""
 
 START = 20
 CHAIN_BLOCKS = 90
 TIMEOUT_SECONDS = 20
 STALL_SECONDS = {"embedded": 1.0, "binary": 2.0, "patient": 5.0}
-"""An engine's patience where the node stalls; the proxy stalls longer."""
+"""Seconds after which an engine gives up a stalled call; the proxy stalls longer."""
 
 _DEVCHAIN = [sys.executable, "-m", "trace_dagster.devchain", "--port", "0"]
 _ROOT_OPEN = {"from_address", "output"}
-"""Columns of geth_calls' roots that are in no commitment, beside gas and the error's text."""
+"""Columns of the root frames of geth_calls that no commitment covers, in addition to gas and the error's text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One range, one way to lie."""
+    """One range and one kind of incorrect answer."""
 
     fault: str
     dataset: str
@@ -56,36 +56,36 @@ class Cell:
     engine: str = "embedded"
     blocks: int = 8
     wide: bool = False
-    """Every column the engine knows, not only those a stream stores unasked."""
+    """True for every column of the engine, not only those that a stream stores by default."""
     methods: tuple[str, ...] | None = None
     start: int = field(default=START, repr=False)
 
     @property
     def seed(self) -> int:
-        """The same lies each time."""
+        """The seed, so that a cell always gets the same incorrect answers."""
         return zlib.crc32(repr(self).encode())
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a cell."""
+    """The result of a cell."""
 
     cell: Cell
     injected: int = 0
     calls: int = 0
     lies: Counter[str] = field(default_factory=Counter)
-    """By the endpoint that is on record for them."""
+    """Recorded incorrect answers by endpoint."""
     errors: Counter[str] = field(default_factory=Counter)
-    """Failed calls and unanswered questions, by class."""
+    """Failed calls and requests without an answer, by class."""
     refused: str | None = None
     false: str | None = None
-    """How committed rows differ from the truth in what is said to be proven."""
+    """The difference of committed rows from the correct ones in values that are listed as proven."""
     unproven: bool = False
-    """Whether committed rows differ where nothing is said to be proven."""
+    """True if committed rows differ in values that are not listed as proven."""
 
     @property
     def detected(self) -> int:
-        """Lies put on record, and errors."""
+        """Number of recorded incorrect answers and of errors."""
         return self.lies.total() + self.errors.total()
 
 
@@ -99,18 +99,18 @@ class Watched:
         self._lock = threading.Lock()
 
     def extract(self, request: ExtractRequest) -> pa.Table:
-        """The engine's own."""
+        """Return the engine's table."""
         with self._lock:
             self._outcome.calls += 1
         with _counting(self._outcome):
             return self._engine.extract(request)
 
     def close(self) -> None:
-        """Whoever opened the engine closes it."""
+        """Do nothing: the owner of the engine closes it."""
 
 
 class WatchedCollector(EvidenceCollector):
-    """An evidence collector whose failed fetches are counted; evidence that it finds false is recorded as a lie."""
+    """An evidence collector that counts failed fetches and records incorrect evidence."""
 
     def __init__(self, name: str, outcome: Outcome) -> None:
         super().__init__(name, CHAIN_ID, None)
@@ -129,7 +129,7 @@ class WatchedSource:
         self._outcome = outcome
 
     def parts(self, *args):
-        """Return the source's own parts."""
+        """Return the source's parts."""
         with _counting(self._outcome):
             return self._source.parts(*args)
 
@@ -147,7 +147,7 @@ def _counting(outcome: Outcome) -> Iterator[None]:
 
 @contextmanager
 def honest_node(blocks: int = CHAIN_BLOCKS) -> Iterator[str]:
-    """The URL of a devchain in a process of its own."""
+    """Serve a devchain in a separate process; yield its URL."""
     process = subprocess.Popen([*_DEVCHAIN, "--blocks", str(blocks)], stdout=subprocess.PIPE, text=True)
     try:
         ready = process.stdout.readline()
@@ -159,7 +159,7 @@ def honest_node(blocks: int = CHAIN_BLOCKS) -> Iterator[str]:
 
 
 class Lab:
-    """The honest node, the engines and the truth. Safe to use from several threads."""
+    """The honest node, the engines and the correct rows. Thread-safe."""
 
     def __init__(
         self, node: str, engine_of: Callable[[Cell], Engine], honest: Engine, blocks: int = CHAIN_BLOCKS
@@ -172,9 +172,9 @@ class Lab:
         self._lock = threading.Lock()
 
     def run(self, cell: Cell, places: str = "L", quorum: int = 1) -> Outcome:
-        """The range from a pool with the liar at each ``L`` and the honest node at each ``H``.
+        """Extract the range from a pool with the faulty node at each ``L`` and the honest node at each ``H``.
 
-        Honest nodes are proxies that do not lie: a pool names each URL once.
+        Honest nodes are proxies without faults, because a pool contains each URL only one time.
         """
         outcome = Outcome(cell)
         with ExitStack() as open_ones:
@@ -201,7 +201,7 @@ class Lab:
             outcome.unproven = outcome.unproven or unproven
 
     def _truth(self, name: str) -> pa.Table:
-        """Every column of every block, from the honest node."""
+        """Return every column of every block, from the honest node."""
         with self._lock:
             if name not in self._truths:
                 whole = Cell("", name, start=0, blocks=self._blocks, wide=True)
@@ -238,7 +238,7 @@ def _request(cell: Cell, pool: RpcPool, evidence: EvidenceCollector | None) -> R
 
 
 def _judged(name: str, piece: Piece, truth: pa.Table) -> tuple[str | None, bool]:
-    """(how the rows are false where they are said to be proven, whether they differ elsewhere)."""
+    """Return (the difference in values that are listed as proven, whether other values differ)."""
     numbers = truth["block_number"]
     inside = pc.and_(pc.greater_equal(numbers, piece.block_range.start), pc.less(numbers, piece.block_range.end))
     truth = truth.filter(inside).select(piece.table.column_names)
@@ -252,7 +252,7 @@ def _judged(name: str, piece: Piece, truth: pa.Table) -> tuple[str | None, bool]
 
 
 def _judged_calls(table: pa.Table, truth: pa.Table) -> tuple[str | None, bool]:
-    """What stands open: frames below the roots, the roots' gas, output, senders and the words of their errors."""
+    """Compare call frames. Not proven are frames below the roots, and the roots' gas, output, sender and error text."""
     roots, true_roots = _roots(table), _roots(truth)
     if roots.num_rows != true_roots.num_rows:
         return f"{roots.num_rows} roots of {true_roots.num_rows}", False
@@ -283,7 +283,7 @@ COUNTS = ("cells", "injected", "detected", "retried", "committed", "refused", "f
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """A Markdown table: what was done and noticed, by fault. ``unproven`` cells are among the committed ones."""
+    """Return a Markdown table of injected and detected faults. ``unproven`` cells are among the committed ones."""
     lines = [f"| fault | {' | '.join(COUNTS)} |", f"|---|{'--:|' * len(COUNTS)}"]
     for name in FAULTS:
         lines.append(_line(f"`{name}`", [outcome for outcome in outcomes if outcome.cell.fault == name]))

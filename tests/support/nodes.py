@@ -24,7 +24,7 @@ Application = Callable[..., Awaitable[Any]]
 
 
 def forked(seed: int, at: int, blocks: int) -> DevChain:
-    """The chain of ``seed``, but another one from block ``at`` on."""
+    """Return the chain of ``seed``, which differs from block ``at`` on."""
     chain = DevChain(seed, at)
     chain.seed = seed + 1000
     chain.grow(blocks)
@@ -32,12 +32,12 @@ def forked(seed: int, at: int, blocks: int) -> DevChain:
 
 
 def serving(chain: DevChain) -> AbstractContextManager[str]:
-    """The URL of a node that serves a chain."""
+    """Serve a chain; yield the node's URL."""
     return serving_application(application(chain))
 
 
 def forwarding(url: str):
-    """An ASGI application that hands everything to the node behind ``url``."""
+    """Return an ASGI application that forwards every request to the node at ``url``."""
 
     async def app(scope, receive, send):
         body, more = b"", True
@@ -54,7 +54,7 @@ def forwarding(url: str):
 
 @contextmanager
 def counting(node) -> Iterator[tuple[str, Counter[str]]]:
-    """The URL of an ASGI node, and how many JSON-RPC calls of each method it has answered."""
+    """Yield the URL of an ASGI node, and the number of JSON-RPC calls of each method that it has answered."""
     calls: Counter[str] = Counter()
 
     async def app(scope, receive, send):
@@ -66,7 +66,7 @@ def counting(node) -> Iterator[tuple[str, Counter[str]]]:
             return message
 
         async def answered(message):
-            if message["type"] == "http.response.start":  # before the asker can see it and look at the count
+            if message["type"] == "http.response.start":  # before the client can receive the answer and read the count
                 asked = json.loads(b"".join(body))
                 calls.update(each["method"] for each in (asked if isinstance(asked, list) else [asked]))
             await send(message)
@@ -79,7 +79,9 @@ def counting(node) -> Iterator[tuple[str, Counter[str]]]:
 
 @contextmanager
 def serving_application(app: Application, certificate: Path | None = None) -> Iterator[str]:
-    """The URL of what answers in a node's place; https with a certificate and its key, in one file."""
+    """Serve an ASGI application instead of a node and yield its URL; https if there is a file with certificate
+    and key.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", ssl_certfile=certificate)
     server = uvicorn.Server(config)
@@ -94,7 +96,7 @@ def serving_application(app: Application, certificate: Path | None = None) -> It
 
 
 def environment(postgres_url: str, s3: S3Access, **pools: str) -> dict[str, str]:
-    """What a process is started with; pools by name, endpoints comma-separated."""
+    """Return the environment variables of a process; pools by name, endpoints comma-separated."""
     return {
         "TRACE_POSTGRES_URL": postgres_url,
         "TRACE_S3_ENDPOINT": s3.endpoint or "",
@@ -109,7 +111,7 @@ def environment(postgres_url: str, s3: S3Access, **pools: str) -> dict[str, str]
 def running(
     postgres_url: str, s3: S3Access, quorum: int = 1, more: Mapping[str, str] | None = None, **pools: str
 ) -> Iterator[Runtime]:
-    """One process's parts over these pools, without Dagster; ``more`` variables beside the pools'."""
+    """Return one process's parts over these pools, without Dagster; ``more`` has other variables."""
     variables = environment(postgres_url, s3, **pools) | dict(more or {})
     variables |= {f"TRACE_RPC_POOL_{name.upper()}_QUORUM": str(quorum) for name in pools}
     runtime = Runtime(settings_from(variables))

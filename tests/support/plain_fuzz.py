@@ -1,8 +1,8 @@
 """Compares the compiled proof and Python's proof on answers with bytes changed, cut and doubled.
 
-    NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=<a folder of its own> python -m tests.support.plain_fuzz <rounds> <seed>
+    NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=<an empty folder> python -m tests.support.plain_fuzz <rounds> <seed>
 
-With bounds checked an index that leaves its array ends this with IndexError.
+Because bounds are checked, an index outside of its array raises IndexError.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The queue drivers under test, each with what the contract needs beside it."""
+"""The queue drivers under test, with the methods that the contract test needs in addition."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ACCESS_KEY = "AKIDTESTTESTTEST"
 
 @dataclass
 class PgQueue:
-    """The queue of a fresh registry; its clock is moved by moving the messages."""
+    """The queue of a fresh registry; time passes because the stored times of messages change."""
 
     database: Database
     driver: QueueDriver = field(init=False)
@@ -31,7 +31,7 @@ class PgQueue:
         self.driver = PgQueueDriver(self.database)
 
     def pass_time(self, seconds: float) -> None:
-        """Let everything be hidden for that much less."""
+        """Reduce the visibility timeout of every message by this many seconds."""
         with self.database.connection() as connection:
             connection.execute(
                 "update trace.queue_messages set visible_at = visible_at - make_interval(secs => %s)", (seconds,)
@@ -46,7 +46,7 @@ class SqsQueue:
     queue_url: str = field(init=False)
     dead_queue_url: str = field(init=False)
     driver: QueueDriver = field(init=False)
-    old_receipts_are_void = False  # moto takes them for the newest; Amazon ignores them
+    old_receipts_are_void = False  # moto deletes the newest of them; Amazon ignores them
     many = 300  # moto's cost is quadratic: 1,000 take a minute
 
     def __post_init__(self) -> None:
@@ -61,11 +61,11 @@ class SqsQueue:
         self.driver = sqs_driver(self.endpoint, self.queue_url, self.dead_queue_url)
 
     def pass_time(self, seconds: float) -> None:
-        """Nothing: its clock is the real one, and :func:`eventually` waits."""
+        """Do nothing: this queue uses the real clock, and :func:`eventually` waits."""
 
 
 def sqs_driver(endpoint: str, queue_url: str = "", dead_queue_url: str = "") -> SqsQueueDriver:
-    """A driver for queues there, whether they exist or not."""
+    """Return a driver for these queues, which need not exist."""
     return SqsQueueDriver(
         queue_url or f"{endpoint}/123456789012/main",
         dead_queue_url or f"{endpoint}/123456789012/dead",
@@ -77,10 +77,10 @@ def sqs_driver(endpoint: str, queue_url: str = "", dead_queue_url: str = "") -> 
 
 
 def eventually(driver: QueueDriver, *, visibility_seconds: float = 60) -> Delivery:
-    """The next message, within ten seconds."""
+    """Return the next message, waiting up to ten seconds."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        # One at a time: a message that is not hidden at all may be in one answer twice.
+        # One at a time: a message without a visibility timeout may be in one response twice.
         if found := driver.receive(1, visibility_seconds=visibility_seconds):
             return found[0]
         time.sleep(0.02)

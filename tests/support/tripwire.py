@@ -1,6 +1,6 @@
-"""Faults at a numbered point: every statement, every commit's border, every store and engine call is one.
+"""Faults at a numbered point: every statement, every start and end of a commit, every store and engine call is a point.
 
-The points of a turn are counted by a first, unharmed turn; then each is tripped, in each way.
+A first turn without faults counts the points; then a fault is injected at each point, in each way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SQL_CALLS = ("run", "one", "all", "many")
 
 
 class Tripwire:
-    """Counts points and trips at one of them: ``how`` is ``raise`` or ``kill``."""
+    """Counts points and injects a fault at one of them: ``how`` is ``raise`` or ``kill``."""
 
     def __init__(self, at: int | None = None, how: str = "raise") -> None:
         self.passed: list[str] = []
@@ -33,20 +33,20 @@ class Tripwire:
         self._armed = True
 
     def point(self, name: str, error: type[Exception]) -> None:
-        """One point; trips when it is the one."""
+        """Count one point, and inject the fault if it is the chosen one."""
         if not self._armed:
             return
         number = len(self.passed)
         self.passed.append(name)
         if number == self._at:
-            self._armed = False  # what handles the error works again: faults come one at a time
+            self._armed = False  # the code that handles the error works without faults: one fault at a time
             if self._how == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise error(f"injected at point {number}: {name}")
 
     @contextmanager
     def strung(self) -> Iterator[None]:
-        """Every collaborator call passes its points inside the block."""
+        """Make every call of a collaborator inside the block a point."""
         with _all(
             [patch.object(connection.Session, name, self._sql(name)) for name in _SQL_CALLS]
             + [patch.object(connection.Database, "transaction", self._transaction())]

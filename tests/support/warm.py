@@ -1,4 +1,4 @@
-"""Imported once by the fork server: what every killed process would load again, boto3's service models above all."""
+"""Modules that the fork server imports one time, because every killed process would load them again: mainly boto3's."""
 
 import tests.support.cycle
 import tests.support.tripwire  # noqa: F401
