@@ -27,12 +27,14 @@ from trace_dagster.store.objects import ObjectStore, ensure_bucket
 for name in [
     name for name in os.environ if name.startswith(("TRACE_RPC", "TRACE_POSTGRES", "TRACE_S3", "TRACE_CRYO", "AWS_"))
 ]:
-    del os.environ[name]  # tests start their own services, whatever the shell points at
+    del os.environ[name]  # tests start their own services, whatever the shell's environment configures
 
 
 @pytest.fixture(autouse=True)
 def _unconfigured_logs() -> Iterator[None]:
-    """Undo what ``configure_logs`` did if a test ran an entry point in this process: pytest attaches at the root."""
+    """Undo ``configure_logs`` if a test ran an entry point in this process: pytest attaches its handlers to the
+    root.
+    """
     yield
     logger = logging.getLogger("trace_dagster")
     logger.handlers, logger.propagate = [], True
@@ -41,7 +43,9 @@ def _unconfigured_logs() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def open_folder() -> Iterator[Path]:
-    """A folder that any user can pass through: pytest closes its own to others, and Postgres is one as root."""
+    """Create a folder that every user can enter: pytest's own is closed to others, and Postgres is another user
+    under root.
+    """
     with TemporaryDirectory(prefix="trace-test-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -49,7 +53,7 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgres(open_folder) -> Iterator[tuple[int, str]]:
-    """(port, password) of a running server."""
+    """Run a Postgres server; yield (port, password)."""
     folder = open_folder / "pg"
     folder.mkdir()
     port = Ports({}).take()
@@ -64,7 +68,7 @@ def postgres(open_folder) -> Iterator[tuple[int, str]]:
 
 @pytest.fixture(scope="session")
 def template_database(postgres) -> str:
-    """A migrated database that others are cloned from."""
+    """Create a migrated database that others are cloned from."""
     port, password = postgres
     with psycopg.connect(dsn(port, password, "postgres"), autocommit=True) as connection:
         connection.execute("create database template_trace")
@@ -74,7 +78,7 @@ def template_database(postgres) -> str:
 
 @pytest.fixture
 def postgres_url(postgres, template_database) -> Iterator[str]:
-    """A fresh, migrated database of its own."""
+    """Create a fresh, migrated database."""
     port, password = postgres
     name = f"t{uuid4().hex}"
     with psycopg.connect(dsn(port, password, "postgres"), autocommit=True) as connection:
@@ -85,7 +89,7 @@ def postgres_url(postgres, template_database) -> Iterator[str]:
 
 @pytest.fixture
 def database(postgres_url) -> Iterator[Database]:
-    """Connections to a fresh registry."""
+    """Open connections to a fresh registry."""
     opened = Database(postgres_url)
     yield opened
     opened.close()
@@ -93,7 +97,7 @@ def database(postgres_url) -> Iterator[Database]:
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory) -> Iterator[S3Access]:
-    """A running S3 server."""
+    """Run an S3 server."""
     home = Home(tmp_path_factory.mktemp("s3home"))
     home.prepare()
     ports = Ports({})
@@ -111,7 +115,7 @@ def s3_server(tmp_path_factory) -> Iterator[S3Access]:
 
 @pytest.fixture
 def s3(s3_server) -> Iterator[S3Access]:
-    """A bucket of its own on the session's server, which has room for some 70 of them at a time."""
+    """Create a bucket on the session's server, which has room for about 70 at a time."""
     access = S3Access(f"b{uuid4().hex}", s3_server.access_key, s3_server.secret_key, s3_server.endpoint)
     ensure_bucket(access)
     yield access
@@ -121,5 +125,5 @@ def s3(s3_server) -> Iterator[S3Access]:
 
 @pytest.fixture
 def store(s3) -> ObjectStore:
-    """The store over a fresh bucket."""
+    """Return a store over a fresh bucket."""
     return ObjectStore(s3)

@@ -1,4 +1,4 @@
-"""One real stack per session: Postgres, S3, devchain, Dagster's three processes; other chains as rpc pools."""
+"""One real stack per session: Postgres, S3, devchain, Dagster's three processes; other chains as RPC pools."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from trace_dagster.lite.stack import Stack
 ROOT = Path(__file__).parents[2]
 BLOCKS = 1002
 GROWING_CHAIN_ID = 31338
-"""Not the other node's: two chains of one id would be two forks of one chain."""
+"""Different from the other node's id: two chains with one id would be two forks of one chain."""
 SEED = 7
 
 
 @dataclass
 class Running:
-    """A stack and how to talk to it."""
+    """A running stack, with its commands and connections."""
 
     home: Path
     state: StackState
@@ -48,25 +48,25 @@ class Running:
         )
 
     def json(self, *arguments: str):
-        """The JSON a command prints; everything else must be on stderr."""
+        """Return the JSON that a command prints to stdout."""
         done = self.cli(*arguments)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
     def count(self, table: str) -> int:
-        """Rows of a table."""
+        """Return the number of rows of a table."""
         return self.json("query", "--json", f"select count(*) from {table}")["rows"][0][0]
 
 
 @pytest.fixture(scope="session")
 def devchain() -> DevChain:
-    """The same chain the stack serves, with its books."""
+    """Return the chain that the stack serves, with its ledger."""
     return DevChain(SEED, BLOCKS)
 
 
 @pytest.fixture(scope="session")
 def real_blocks() -> Iterator[object | None]:
-    """A replaying node over TRACE_REAL_BLOCKS, or None where that is not set."""
+    """Serve TRACE_REAL_BLOCKS with a replaying node; yield None if the variable is not set."""
     folder = os.environ.get("TRACE_REAL_BLOCKS", "")
     if not folder:
         yield None
@@ -77,7 +77,7 @@ def real_blocks() -> Iterator[object | None]:
 
 @pytest.fixture(scope="session")
 def node() -> Iterator[object | None]:
-    """A real EVM node with a small chain, or None where npm did not bring one."""
+    """Run a real EVM node with a small chain; yield None if npm did not install it."""
     from tests.support.anvil import find_anvil, running_chain
 
     if find_anvil(ROOT) is None:
@@ -90,7 +90,7 @@ def node() -> Iterator[object | None]:
 
 @pytest.fixture(scope="session")
 def growing() -> Iterator[object | None]:
-    """An EVM node whose chain a test lets grow, or None where npm did not bring one."""
+    """Run an EVM node whose chain a test extends; yield None if npm did not install it."""
     from tests.support.anvil_node import find_anvil, running_anvil
 
     binary = find_anvil(ROOT)
@@ -103,7 +103,7 @@ def growing() -> Iterator[object | None]:
 
 @pytest.fixture(scope="session")
 def lines() -> Iterator[tuple[ChaosRpc, ChaosRpc]]:
-    """Two lines to the devchain: over the first, lists come too short; the other one is honest."""
+    """Run two proxies to the devchain: the first returns lists that are too short, the other is honest."""
     with (
         chaos_rpc(None, faults=["truncate_tail", "empty_list"], rate=1.0, seed=1) as lying,
         chaos_rpc(None, faults=["delay"], rate=0.0, seed=1) as honest,
@@ -113,7 +113,7 @@ def lines() -> Iterator[tuple[ChaosRpc, ChaosRpc]]:
 
 @pytest.fixture(scope="session")
 def stack(open_folder, real_blocks, node, growing, lines) -> Iterator[Running]:
-    """A running stack; its pools are devchain, lying (with an honest second endpoint), node, growing, replay, dead."""
+    """Run a stack; its pools are devchain, lying (with an honest second endpoint), node, growing, replay, dead."""
     home = open_folder / "home with space"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TRACE_", "AWS_"))}
     environment |= {

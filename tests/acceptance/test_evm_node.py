@@ -1,4 +1,4 @@
-"""The whole way over a real EVM node: every row count, and values, against the node's own JSON-RPC answers."""
+"""The whole path over a real EVM node: row counts and values are compared with the node's own JSON-RPC answers."""
 
 import pytest
 
@@ -12,7 +12,7 @@ CHUNK = 10
 
 @pytest.fixture(scope="module")
 def synced_node(stack, node, tmp_path_factory):
-    """The node's chain up to its finalized block, all four datasets; gives the end of the range."""
+    """Sync the node's chain up to its finalized block, all four datasets; return the end of the range."""
     if node is None:
         pytest.skip("no EVM node here (npm fetches it): the tests against it are left out")
     end = node.finalized + 1
@@ -67,4 +67,4 @@ def test_logs_are_the_nodes(stack, node, synced_node):
 
 def test_a_failed_inner_call_keeps_its_error(stack, node, synced_node):
     failed = rows(stack, f"select count(*) from chain_{CHAIN_ID}.geth_calls where error is not null")
-    assert failed == [[5]]  # one swallowed, one passed on (two frames), two at the root
+    assert failed == [[5]]  # one ignored by the caller, one passed on (two frames), two at the root

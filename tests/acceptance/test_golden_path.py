@@ -1,4 +1,4 @@
-"""The whole way on real parts: Cryo, Dagster, Postgres, S3, SQL; answers compared with the chain's own books."""
+"""The whole path on real services: Cryo, Dagster, Postgres, S3, SQL; answers are compared with the chain's ledger."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="session")
 def synced(stack, tmp_path_factory):
-    """The devchain's first 1000 blocks, all four datasets."""
+    """Sync the devchain's first 1000 blocks, all four datasets."""
     path = job_file(tmp_path_factory.mktemp("jobs"), "golden", chain=constants.CHAIN_ID, end=1000)
     done = stack.cli("apply", "--file", str(path), "--wait")
     assert done.returncode == 0, done.stderr
@@ -31,7 +31,7 @@ def synced(stack, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def analysed(stack, synced):
-    """The chain's analytics, materialized once."""
+    """Materialize the chain's analytics."""
     web = DagsterWeb(stack.state.web_url)
     assert web.wait(web.launch("analytics__20143"), timeout_seconds=120)
 
@@ -120,7 +120,7 @@ def wait_committed(stack, job, ranges):
 
 
 def test_dagster_job_launch_with_a_partition_runs_a_range(stack, synced):
-    """A range that is committed is reported again without work; the run succeeds."""
+    """Check that a committed range is reported again without work, and that the run succeeds."""
     workspace = stack.home / "dagster" / "workspace.yaml"
     key = BlockRange(0, 100).key
     done = dagster(
@@ -311,7 +311,7 @@ def test_no_url_or_secret_is_in_logs_argv_events_or_manifests(stack, synced):
 
 
 def run_pids(stack) -> set[int]:
-    """Processes Dagster started for runs of the job ``killed``."""
+    """Return the processes that Dagster started for runs of the job ``killed``."""
     with psycopg.connect(stack.state.environment()["TRACE_POSTGRES_URL"]) as connection:
         rows = connection.execute(
             "select substring(e.event from 'Started process for run .pid: ([0-9]+)') from dagster.event_logs e"
@@ -322,7 +322,7 @@ def run_pids(stack) -> set[int]:
 
 
 def test_a_run_killed_twice_loses_nothing(stack, tmp_path, devchain):
-    """SIGKILL the run's process while it works: what it held is claimed again and commits once."""
+    """Check that after SIGKILL of the run's process its ranges are claimed again and committed one time."""
     path = job_file(tmp_path, "killed", chain=20143, end=1000, streams=("transactions",), suffix="_killed", chunk=25)
     assert stack.cli("apply", "--file", str(path)).returncode == 0
     killed: set[int] = set()

@@ -1,4 +1,4 @@
-"""What a person does with a running job: pause, resume, retry, refresh, sweep, and look at it in Dagster."""
+"""The actions of a person on a running job: pause, resume, retry, refresh, sweep, and the views in Dagster."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHECKS = """
 
 @pytest.fixture(scope="module")
 def operated(stack, tmp_path_factory):
-    """A small job that has run to its end."""
+    """Run a small job to its end."""
     path = job_file(
         tmp_path_factory.mktemp("jobs"), "operated", chain=20143, end=400, streams=("blocks",), suffix="_operated"
     )
@@ -39,7 +39,7 @@ def job(stack):
 
 
 def until(what, seconds=90):
-    """Wait for an answer that is true, and return it."""
+    """Wait for a truthy result, and return it."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := what():
@@ -49,7 +49,7 @@ def until(what, seconds=90):
 
 
 def check(stack, dataset_key):
-    """The coverage check of an asset as the UI shows it."""
+    """Return the coverage check of an asset as the UI shows it."""
     (node,) = DagsterWeb(stack.state.web_url)._client._execute(CHECKS % dataset_key)["assetNodes"]
     found = {each["name"]: each["executionForLatestMaterialization"] for each in node["assetChecksOrError"]["checks"]}
     assert set(found) == {"coverage", "verification"}
@@ -82,7 +82,7 @@ def test_the_coverage_check_says_what_is_committed(stack, operated):
 
 
 def test_refresh_confirms_and_repairs_and_dagster_learns_of_it(stack, operated, monkeypatch):
-    """The objects of one range are deleted behind everyone's back: refreshing it writes them anew."""
+    """Check that a refresh writes the objects of one range again after they were deleted."""
     environment = {**stack.environment, **stack.state.environment()}
     runtime = Runtime(settings_from(environment))
     try:
@@ -93,7 +93,7 @@ def test_refresh_confirms_and_repairs_and_dagster_learns_of_it(stack, operated, 
         runtime.store.delete([key for key, _ in publications.files(before[0])])
         done = stack.cli("refresh", "--job", "operated", "--stream", "blocks_operated", "--range", "0:200")
         assert "2 ranges are queued again" in done.stderr
-        # A range is not queued any more while it is at work: its new version is what to wait for.
+        # A running range has left the queue, so the test waits for its new version.
         until(lambda: publications.visible(stream.dataset_uuid, both[0]) != before[0])
         until(lambda: job(stack)["state"] == "complete" and not job(stack)["streams"][0]["queued"])
         after = [publications.visible(stream.dataset_uuid, block_range) for block_range in both]
@@ -105,7 +105,7 @@ def test_refresh_confirms_and_repairs_and_dagster_learns_of_it(stack, operated, 
 
 
 def test_a_commit_dagster_never_heard_of_is_reported_by_reconciliation(stack, operated, monkeypatch):
-    """As after a kill between the commit and its event: the range is committed here, outside any run."""
+    """Check a commit outside of a run, which is like a kill between the commit and its event."""
     environment = {**stack.environment, **stack.state.environment()}
     runtime = Runtime(settings_from(environment))
     block_range = BlockRange(300, 400)
@@ -141,7 +141,7 @@ streams:
 
 
 def test_a_following_job_grows_with_its_chain(stack, growing, tmp_path, monkeypatch):
-    """Full chunks only, never past what is final; partitions appear as the head moves."""
+    """Check that only full chunks of final blocks are planned, and that partitions appear when the head advances."""
     if growing is None:
         pytest.skip("no EVM node here: `make node` fetches it with npm")
     path = tmp_path / "following.yaml"
@@ -166,7 +166,7 @@ def test_a_following_job_grows_with_its_chain(stack, growing, tmp_path, monkeypa
 
 
 def test_failed_ranges_are_shown_where_people_look_and_can_be_retried(stack, tmp_path):
-    """The devchain does not serve trace_block: no retry can cure that."""
+    """Check ranges that no retry can fix, because the devchain does not serve trace_block."""
     path = job_file(tmp_path, "doomed", chain=20143, end=400, streams=("traces",), suffix="_doomed", chunk=200)
     done = stack.cli("apply", "--file", str(path), "--wait")
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""Proof on the real stack: levels in status and UI, a pool that lies, damage found and repaired, a certificate."""
+"""Verification on the real stack: levels in status and UI, a faulty pool, damage found and repaired, a certificate."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def applied(stack, tmp_path_factory, name, suffix, *, pool="devchain", end=300, 
 
 @pytest.fixture(scope="module")
 def proven(stack, tmp_path_factory):
-    """A job of four datasets that ran to its end."""
+    """Run a job of four datasets to its end."""
     applied(stack, tmp_path_factory, "proven", "_proven")
     return "proven"
 

@@ -1,10 +1,10 @@
-"""A soak: the whole stack works on thousands of ranges while everything around it is killed, again and again.
+"""A soak test: the whole stack works on thousands of ranges while its processes are killed repeatedly.
 
     make soak
     python -m tests.faults.soak --ranges 2000 --seed 1 --minutes 20 --report soak.json
 
-Real Postgres, S3, Dagster and Cryo; the node is the devchain behind a proxy that fails a share of the requests. At
-the end every row is compared with the chain's own. Seeds fix what is drawn, not when it meets what.
+Real Postgres, S3, Dagster and Cryo; the node is the devchain behind a proxy that fails a share of the requests. At the
+end every row is compared with the chain's own. The seed fixes which faults are drawn, not their timing.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ POOL = "faulty"
 CHUNK_BLOCKS = 10
 FAULT_RATE = 0.03
 FAULTS = ("http_500", "http_429_text", "reset", "null_result", "malformed_json", "delay")
-"""What an engine or a structural check can notice; lists that are silently too short only proof finds."""
+"""Faults that an engine or a structural check can detect; only verification detects lists that are too short."""
 LEASE_TTL_SECONDS = 5
 
 MATERIALIZATIONS_REQUIRED = True
-"""Whether a range that Dagster does not show fails the soak, or is only a warning in its report."""
+"""True if a range that Dagster does not show fails the soak test, False if it is only a warning in the report."""
 
 MATERIALIZED_WITHIN_SECONDS = 60.0
 RETRY_EVERY_SECONDS = 60.0
 STALL_SECONDS = 45.0
-"""Without a commit for this long, what everyone is doing is printed."""
+"""Seconds without a commit after which the state of all parts is printed."""
 
 _PROGRESS_SECONDS = 5.0
 
@@ -127,65 +127,65 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to run."""
+    """Options of a soak test."""
 
     ranges: int = 2000
     seed: int = 1
     minutes: float = 30.0
     chaos_until: float = 1.0
-    """Share of the ranges after whose commit nothing is killed any more: lets a short soak end in time."""
+    """Share of committed ranges after which no process is killed any more, so that a short test ends in time."""
     strikes: int | None = None
-    """How often chaos strikes at the most; every kind comes once before one comes twice."""
+    """Most faults to inject; each kind comes one time before any kind comes again."""
     every_seconds: tuple[float, float] = (4.0, 12.0)
     overlap: bool = False
-    """Also kill a service while another one is still being started again."""
+    """True to kill a service also while another one is being restarted."""
     home: Path | None = None
 
     @property
     def blocks(self) -> int:
-        """Blocks to sync so that all streams together have at least ``ranges`` ranges."""
+        """Blocks to sync, so that all streams together have at least ``ranges`` ranges."""
         return -(-self.ranges // len(COLUMNS)) * CHUNK_BLOCKS
 
     @property
     def planned(self) -> int:
-        """Ranges there really are."""
+        """Number of planned ranges."""
         return self.blocks // CHUNK_BLOCKS * len(COLUMNS)
 
 
 @dataclass(slots=True)
 class Report:
-    """What happened."""
+    """The result of a soak test."""
 
     seed: int
     ranges: int
     complete: bool = False
     seconds: float = 0.0
-    """From apply to the last commit."""
+    """Seconds from apply to the last commit."""
     committed: int = 0
     kills: dict[str, int] = field(default_factory=dict)
     rpc_requests: int = 0
     rpc_faults: dict[str, int] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
-    """Why attempts ended without a commit."""
+    """Attempts that ended without a commit, by reason."""
     retry_commands: int = 0
     requeued: list[str] = field(default_factory=list)
     longest_pause_seconds: float = 0.0
-    """The longest time without a commit."""
+    """The longest time without a commit, in seconds."""
     restarts: dict[str, int] = field(default_factory=dict)
     tracebacks: dict[str, int] = field(default_factory=dict)
-    """In the services' logs, by service and last line; not all are defects: things were killed."""
+    """Tracebacks in the services' logs by service and last line. Not all are defects, because processes were killed."""
     missing_materializations: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        """Nothing was lost, doubled, wrong or left undone."""
+        """True if no range is missing, duplicate, wrong or unfinished."""
         return self.complete and not self.problems
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         found = {name: getattr(self, name) for name in self.__slots__}
         return {"ok": self.ok, **found, "ranges_per_second": self.rate}
 
@@ -196,7 +196,7 @@ class Report:
 
 
 class Clock:
-    """Prints lines with the seconds since the start; any thread may."""
+    """Prints lines with the seconds since the start. Thread-safe."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -204,13 +204,13 @@ class Clock:
         self.progress = ""
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Print one line."""
         with self._lock:
             print(f"{time.monotonic() - self._started:7.1f}s {self.progress:>14}  {text}", flush=True)
 
 
 class Soak:
-    """One soak over one stack that runs."""
+    """One soak test over a running stack."""
 
     def __init__(
         self, options: Options, state: StackState, environment: Mapping[str, str], home: Path, clock: Clock
@@ -224,7 +224,7 @@ class Soak:
         self.report = Report(options.seed, options.planned)
 
     def run(self) -> Report:
-        """Apply, kill until everything is committed or the time is up, then check."""
+        """Apply the job, kill processes until everything is committed or the time is up, then check."""
         chaos = Chaos(
             self._state,
             seed=self._options.seed,
@@ -258,7 +258,7 @@ class Soak:
                 job=JOB, chain_id=CHAIN_ID, blocks=self._options.blocks, pool=POOL, chunk=CHUNK_BLOCKS, streams=streams
             )
         )
-        for _ in range(10):  # the proxy fails the questions that apply asks, too
+        for _ in range(10):  # the proxy also fails requests of apply
             done = self._cli("apply", "--file", str(path))
             if done.returncode == 0:
                 self._say(f"applied: {self._options.planned} ranges over {self._options.blocks} blocks")
@@ -297,12 +297,12 @@ class Soak:
             time.sleep(1)
 
     def _tasks(self) -> dict[str, int]:
-        """Tasks by state; all zero while the database is down."""
+        """Return the tasks by state; all zero while the database is down."""
         row = self._row(_TASKS)
         return row or dict.fromkeys(("committed", "queued", "running", "lapsed", "failed"), 0)
 
     def _is_complete(self) -> bool:
-        """Whether the product itself says so."""
+        """Return whether ``trace-lite status`` says that every range is committed."""
         done = self._cli("status", "--json", "--job", JOB)
         return done.returncode == 0 and json.loads(done.stdout)["jobs"][0]["state"] == "complete"
 
@@ -335,7 +335,7 @@ class Soak:
         self._check_materializations()
 
     def _check_materializations(self) -> None:
-        """Dagster's events follow the commits; a sensor repairs those that were lost with their run."""
+        """Check that Dagster has an event for each commit; a sensor repairs those that were lost with their run."""
         expected = self._options.blocks // CHUNK_BLOCKS
         deadline = time.monotonic() + MATERIALIZED_WITHIN_SECONDS
         missing: dict[str, int] = {}
@@ -352,7 +352,7 @@ class Soak:
             (self.report.problems if MATERIALIZATIONS_REQUIRED else self.report.warnings).append(text)
 
     def _explain(self) -> None:
-        """What is known about an unfinished soak."""
+        """Print the state of an unfinished soak test."""
         self._say(self._cli("status", "--job", JOB).stderr or "no status")
         self._explain_stall()
         for row in self._rows(_FAILED):
@@ -395,7 +395,7 @@ class Soak:
         return next(iter(self._rows(statement, values)), None)
 
     def _rows(self, statement: str, values: tuple[object, ...] = ()) -> list[dict[str, Any]]:
-        """Rows as dicts; none while the database is down."""
+        """Return rows as dicts; an empty list while the database is down."""
         try:
             with connected(self._state) as connection:
                 cursor = connection.execute(statement, values or None)
@@ -405,7 +405,7 @@ class Soak:
             return []
 
     def _cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """``trace-lite`` as a user would; a command that meets an outage fails, and is said to."""
+        """Run ``trace-lite`` as a user would; print the error of a command that fails during an outage."""
         return subprocess.run(
             [sys.executable, "-m", "trace_dagster.cli.main", *arguments],
             env=self._environment,
@@ -418,12 +418,12 @@ class Soak:
 
 
 def run_soak(options: Options) -> Report:
-    """A stack of its own, the soak over it, and everything ended after it."""
+    """Run a soak test over its own stack, and end the stack."""
     clock = Clock()
     with ExitStack() as stack:
         proxy = stack.enter_context(chaos_rpc(None, faults=FAULTS, rate=FAULT_RATE, seed=options.seed))
         home = options.home or Path(mkdtemp(prefix="trace-soak-")) / "home"
-        home.parent.chmod(0o755)  # as root, Postgres is another user, who must get there
+        home.parent.chmod(0o755)  # when run as root, Postgres is another user, who must be able to enter the folder
         environment = soak_environment(home, options, proxy)
         state = stack.enter_context(_running(home, environment, clock.say))
         proxy.upstream_url = f"http://{state.devchain_address}"
@@ -437,7 +437,7 @@ def run_soak(options: Options) -> Report:
 
 
 def soak_environment(home: Path, options: Options, proxy: ChaosRpc) -> dict[str, str]:
-    """What the stack runs with: nothing of the shell's own settings, short leases, many tries."""
+    """Return the stack's environment: none of the shell's settings, short leases, many tries."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TRACE_", "AWS_"))}
     return kept | {
         "TRACE_HOME": str(home),
@@ -451,7 +451,7 @@ def soak_environment(home: Path, options: Options, proxy: ChaosRpc) -> dict[str,
 
 @contextmanager
 def _running(home: Path, environment: dict[str, str], say: Say) -> Iterator[StackState]:
-    """A stack with a supervisor of its own process: it must be there to restart what is killed."""
+    """Run a stack with a separate supervisor process, which restarts what is killed."""
     try:
         yield Stack(Settings.read({**environment, "TRACE_HOME": str(home)})).start_detached(say)
     finally:
@@ -475,7 +475,7 @@ def _last_lines_of_tracebacks(text: str) -> Iterator[str]:
 
 
 def summary(report: Report) -> str:
-    """The table at the end."""
+    """Return the table that is printed at the end."""
     rows: list[tuple[str, object]] = [
         ("seconds", report.seconds),
         ("ranges", f"{report.committed} of {report.ranges}"),
@@ -504,7 +504,7 @@ def _pairs(counts: Mapping[str, int]) -> str:
 
 
 def main() -> int:
-    """The program."""
+    """Run the command line."""
     usual = Options()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--ranges", type=int, default=usual.ranges, help="at least so many, over all streams")
@@ -515,7 +515,7 @@ def main() -> int:
     parser.add_argument("--every", type=float, nargs=2, default=usual.every_seconds, help="seconds between strikes")
     parser.add_argument("--overlap", action="store_true", help="also kill services while others are being restarted")
     asked = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # the stack is ended on the way out
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # the stack is ended when this exits
     options = Options(
         ranges=asked.ranges,
         seed=asked.seed,

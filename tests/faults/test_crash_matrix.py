@@ -1,4 +1,6 @@
-"""Every point of a turn, tripped in every way; then others recover, and nothing is lost, doubled or half visible."""
+"""A fault at every point of a turn, in every way; then other processes recover, and no range is lost, duplicate
+or partial.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ _spawning = multiprocessing.get_context("forkserver")
 
 
 def one_turn(url: str, access: S3Access, at: int) -> None:
-    """In a process of its own: a turn that is killed at a point."""
+    """Run a turn that is killed at a point, in a separate process."""
     database = Database(url)
     wire = Tripwire(at, "kill")
     with wire.strung():
@@ -46,7 +48,7 @@ def one_turn(url: str, access: S3Access, at: int) -> None:
 
 @contextmanager
 def fresh(registry: str):
-    """The registry, emptied, with a job over a chain of its own: no two cases share an object's name."""
+    """Empty the registry and apply a job over another chain id, so that no two cases share an object's key."""
     database = Database(registry)
     try:
         with database.connection() as connection:
@@ -63,7 +65,7 @@ def fresh(registry: str):
 
 
 def recover(database: Database, store: ObjectStore) -> None:
-    """Others go on, as much later as they must; then the whole job must be there, once."""
+    """Let other processes continue after enough time; then check that the whole job is committed one time."""
     cycle = Cycle(database, store)
     try:
         for _ in range(TURNS_TO_RECOVER):
@@ -80,7 +82,7 @@ def recover(database: Database, store: ObjectStore) -> None:
 
 
 def left_over(database: Database) -> dict[str, int]:
-    """What is still under way: nothing, once everyone has done their part."""
+    """Return the unfinished work by table; all zero when every part has done its work."""
     with database.connection() as connection:
         return connection.execute(
             "select (select count(*) from trace.tasks where state <> 'committed')"
@@ -95,7 +97,7 @@ def left_over(database: Database) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def bucket(s3_server) -> S3Access:
-    """One bucket for all cases: each one costs the server volumes."""
+    """Create one bucket for all cases, because each bucket uses volumes of the server."""
     access = S3Access(f"c{uuid4().hex}", s3_server.access_key, s3_server.secret_key, s3_server.endpoint)
     ensure_bucket(access)
     return access
@@ -103,7 +105,7 @@ def bucket(s3_server) -> S3Access:
 
 @pytest.fixture(scope="module")
 def registry(postgres, template_database) -> str:
-    """One database for all cases."""
+    """Create one database for all cases."""
     port, password = postgres
     name = f"c{uuid4().hex}"
     with psycopg.connect(dsn(port, password, "postgres"), autocommit=True) as connection:
@@ -113,7 +115,7 @@ def registry(postgres, template_database) -> str:
 
 @pytest.fixture(scope="module")
 def points(registry, bucket) -> list[str]:
-    """The points of an unharmed turn."""
+    """Return the points of a turn without faults."""
     with fresh(registry) as database:
         wire = Tripwire()
         cycle = Cycle(database, ObjectStore(bucket))
@@ -125,7 +127,7 @@ def points(registry, bucket) -> list[str]:
 
 
 def test_the_points_are_all_there(points):
-    """Each collaborator call of the protocol is among them: a renamed one must not slip out of the matrix."""
+    """Check that each collaborator call of the protocol is a point, so that a renamed one is not left out."""
     expected = {
         *(f"before sql {name}" for name in ("observe_head", "insert_task", "wake_tasks", "insert_outbox")),
         *(f"before sql {name}" for name in ("advance_stream", "unsent_wakeups", "publish_message", "mark_sent")),
@@ -161,7 +163,7 @@ def test_a_fault_at_any_point_loses_and_doubles_nothing(how, points, registry, b
     _spawning.set_forkserver_preload(["tests.support.warm"])
     broken = []
     tried = list(enumerate(points))
-    if not FULL:  # each point once, in one of the two ways
+    if not FULL:  # each point one time, in one of the two ways
         tried = tried[how == "kill" :: 2]
     for number, name in tried:
         try:
@@ -173,7 +175,7 @@ def test_a_fault_at_any_point_loses_and_doubles_nothing(how, points, registry, b
 
 
 def test_the_harness_notices_a_broken_protocol(registry, bucket, monkeypatch):
-    """A commit that forgets its task would leave it running for ever: the checks must say so."""
+    """Check that the harness detects a commit that leaves its task running."""
     from trace_dagster.registry import publications
 
     with fresh(registry) as database:

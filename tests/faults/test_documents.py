@@ -1,4 +1,4 @@
-"""Pages that promise something about the database are compared with the database, and with the tests."""
+"""Compares the documentation's statements about the database with the database, and its promises with the tests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_documented_states_are_those_of_the_constraint(postgres_url, table, 
 
 
 def test_the_schema_file_is_the_sum_of_the_migrations(postgres, postgres_url):
-    """`docs/schema.sql` is what a person reads; migrations are what runs. Loading the file gives the same again."""
+    """Check that `docs/schema.sql`, which people read, creates the same schema as the migrations."""
     written = FILE.read_text().removeprefix(HEADER)
     assert dump(postgres_url) == written, "run `make schema`"
     port, password = postgres
@@ -51,7 +51,7 @@ def test_the_schema_file_is_the_sum_of_the_migrations(postgres, postgres_url):
 
 
 def test_every_promise_names_tests_that_exist():
-    """docs/promises.md: each row's tests are really there."""
+    """Check that the tests that docs/promises.md names exist."""
     table = (ROOT / "docs" / "promises.md").read_text()
     named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?(?:::(\w+))?`", table)
     assert len(named) >= 20

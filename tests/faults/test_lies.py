@@ -1,4 +1,4 @@
-"""A node that lies: whatever it says, what is committed is true wherever it is said to be proven.
+"""A node that answers incorrectly: every committed value that is listed as proven is correct.
 
 TRACE_FAULTS_FULL=1 (`make faults`) runs the whole matrix of faults, datasets, engines and rates, and prints a table.
 """
@@ -32,12 +32,12 @@ ON_RECORD = {
     **{name: set(DATASETS) for name in OF_BLOCKS},
     "null_hashes": {"logs", "erc20_transfers"},
 }
-"""What must put the liar on record, where it lies each time. Others look like errors, or leave every row as it is."""
+"""Faults after which the endpoint must be recorded. Others look like errors, or do not change any row."""
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """Engines are shared; where the node stalls, they are others: a stalled worker is killed with all its calls."""
+    """Share engines between cells, except for stalls, because a stalled worker is killed with all its calls."""
     folder = tmp_path_factory.mktemp("cryo")
     program = folder / "cryo"
     program.write_text(CLI.format(python=sys.executable))
@@ -57,7 +57,7 @@ def lab(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def outcomes():
-    """Of the matrix; its table comes at the end."""
+    """Collect the matrix's outcomes; their table is printed at the end."""
     found = []
     yield found
     if FULL:
@@ -65,7 +65,9 @@ def outcomes():
 
 
 def cells(fault):
-    """The matrix for one fault; without TRACE_FAULTS_FULL few blocks, one engine, and the rates that show most."""
+    """Return the matrix of one fault; without TRACE_FAULTS_FULL few blocks, one engine, and the most effective
+    rates.
+    """
     for name in DATASETS:
         if not FULL:
             yield Cell(fault, name, 1.0, blocks=1)
@@ -103,7 +105,7 @@ def test_no_lie_is_committed(lab, outcomes, fault):
     ],
 )
 def test_these_tests_would_notice(lab, monkeypatch, fault, name, method):
-    """Without the proof the same lies are committed, and counted as false."""
+    """Check that without verification the same incorrect answers are committed, and counted as false."""
     monkeypatch.setattr(
         request,
         "check",
@@ -125,7 +127,7 @@ def test_beside_an_honest_node_a_liar_costs_nothing_and_is_on_record(lab, fault)
 
 def test_beside_an_honest_node_one_that_fails_costs_nothing(lab):
     told = [Cell(fault, "transactions", blocks=4) for fault in OTHERS if fault != "stall"]
-    told.append(Cell("stall", "transactions", engine="patient", blocks=4))  # another worker has time to start
+    told.append(Cell("stall", "transactions", engine="patient", blocks=4))  # another worker needs time to start
     found = at_once(lambda cell: lab.run(cell, "LH"), told)
     assert [
         (outcome.cell, outcome.refused, outcome.false) for outcome in found if outcome.refused or outcome.false
@@ -154,7 +156,7 @@ def test_a_quorum_that_is_not_there_is_nobodys_lie(lab, fault):
 
 
 UNCOVERED = ("debug_traceBlockByNumber",)
-"""What the liar lies about: call frames, most of which are in no commitment."""
+"""The method with incorrect answers: call frames, most of which no commitment covers."""
 
 
 @pytest.mark.parametrize("fault", ["flip_digit", "flip_byte"])
@@ -163,7 +165,7 @@ def test_what_no_proof_covers_is_not_committed_without_a_quorum(lab, fault, plac
     outcome = lab.run(Cell(fault, "geth_calls", blocks=4, methods=UNCOVERED), places, 2)
     assert outcome.injected
     assert (outcome.false, outcome.unproven) == (None, False)
-    if fault == "flip_digit":  # a byte may be one that no row shows: then both give the same rows
+    if fault == "flip_digit":  # the changed byte may be in no row: then both give the same rows
         assert outcome.refused == "NoQuorum"
 
 
@@ -175,6 +177,8 @@ def test_what_no_proof_covers_is_true_with_a_quorum(lab, fault, places):
 
 
 def test_one_endpoint_alone_may_lie_where_the_proof_says_so(lab):
-    """Why there are quorums, and why a proof lists what it leaves open."""
+    """Show that one endpoint alone can return incorrect values where the proof lists them as open: the use of
+    quorums.
+    """
     outcome = lab.run(Cell("flip_digit", "geth_calls", blocks=4, methods=UNCOVERED))
     assert (outcome.refused, outcome.false, outcome.unproven) == (None, None, True)

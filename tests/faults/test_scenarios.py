@@ -1,4 +1,4 @@
-"""Named disasters, by the database's clock: nobody sleeps here."""
+"""Named failure scenarios, with the database's clock, so that no test sleeps."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def task(database):
 
 
 def planned(database, cycle, **options):
-    """A job with its ranges planned; returns its blocks stream."""
+    """Apply a job and plan its ranges; return its blocks stream."""
     stream = apply(database, job_text(streams=ONE, **options))["blocks"]
     cycle.heads.observe(cycle.jobs.streams())
     cycle.planner.plan()
@@ -139,7 +139,7 @@ class TestOutboxAndQueue:
         planned(database, cycle, to_block=100)
         cycle.outbox.publish(cycle.queue, limit=100)
         (batch,) = cycle.dispatch()
-        del cycle.runs[batch.batch_id]  # Dagster never made a run of the request
+        del cycle.runs[batch.batch_id]  # Dagster did not start a run for the request
         cycle.dispatch()
         assert rows(database, "select count(*) as n from trace.queue_messages")[0]["n"] == 1
         advance(database, 61)
@@ -177,7 +177,7 @@ class TestOutboxAndQueue:
         assert len(cycle.dispatch()) == 1
 
     def test_a_run_does_not_take_what_failed_or_waits(self, database, cycle, store):
-        """A run names its first and last partition: what lies between and failed is not tried by it."""
+        """Check that a run, which has a first and last partition, does not try a failed range between them."""
         stream = planned(database, cycle, to_block=300)
         for number, retry in ((0, False), (1, True)):
             cell = BlockRange(number * 100, number * 100 + 100)
@@ -214,7 +214,7 @@ class TestOutboxAndQueue:
         assert Catalog(database).committed_ranges(stream.dataset_uuid) == [BlockRange(0, 300)]
 
     def test_people_and_machines_changing_the_same_tasks_never_wait_for_each_other(self, database, cycle):
-        """Retry, resume and closing batches lock many tasks: in one order, or Postgres ends one of them."""
+        """Check that retry, resume and closing batches lock tasks in one order, so that Postgres ends none of them."""
         stream = planned(database, cycle, to_block=8000, chunk=20)
 
         def person():
@@ -326,7 +326,7 @@ class TestFence:
         assert task(database)["state"] == "failed"
 
     def test_an_attempt_without_a_publication_cannot_count_as_committed(self, database, cycle):
-        """The database itself refuses it, whatever code asks."""
+        """Check that the database refuses it, independent of the code."""
         stream = planned(database, cycle, to_block=100)
         lease = claimed(cycle.tasks, stream)
 
@@ -397,7 +397,7 @@ class TestRetries:
         assert 5 <= waits[1] <= 10
         assert 10 <= waits[2] <= 20
         cycle.turn()
-        assert Catalog(database).committed_ranges(stream.dataset_uuid) == []  # too early: nobody is woken
+        assert Catalog(database).committed_ranges(stream.dataset_uuid) == []  # too early: no task is woken
         advance(database, 21)
         cycle.turn()
         assert Catalog(database).committed_ranges(stream.dataset_uuid) == [FIRST]

@@ -1,4 +1,4 @@
-"""The soak, short enough for every test run: everything is killed at least now and then, and every row is there."""
+"""The soak test, short enough for every test run: each kind of process is killed, and every row is there at the end."""
 
 import pytest
 

@@ -1,8 +1,8 @@
-"""Random interleavings of everyone who touches the registry, over the real SQL, checked after every step.
+"""Random interleavings of all parts that use the registry, over the real SQL, checked after every step.
 
-Hypothesis drives planners, publishers, dispatchers, workers that crash, clocks that jump, people who
-apply, pause, retry and refresh. The model knows only what a person would promise: who holds which range,
-and which blocks are committed.
+Hypothesis runs planners, publishers, dispatchers, workers that crash, clocks that jump, and people who apply, pause,
+retry and refresh. The model contains only what the product promises: which worker holds a range, and which blocks are
+committed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ EXAMPLES = int(os.environ.get("TRACE_FAULTS_EXAMPLES", "25"))
 
 @dataclass
 class Worker:
-    """A process that claimed a range; it may be a zombie without knowing."""
+    """A process that claimed a range; its lease may have expired without its knowledge."""
 
     lease: Lease
     block_range: BlockRange
@@ -50,7 +50,7 @@ class Worker:
 
 
 class Registry(RuleBasedStateMachine):
-    """Everyone at once."""
+    """All parts together."""
 
     url = ""
 
@@ -65,7 +65,7 @@ class Registry(RuleBasedStateMachine):
         self.cycle = Cycle(self.database, None, head=10_000, ttl=TTL)
         self.workers: list[Worker] = []
         self.holder: dict[UUID, Lease] = {}
-        """Who may commit: the last lease given for a task, until it ended."""
+        """The last lease of each task until its attempt ends: its holder may commit."""
         self.committed: set[int] = set()
         self.paused = False
         self.end = 300
@@ -81,7 +81,7 @@ class Registry(RuleBasedStateMachine):
         self.end = end
         return apply(self.database, job_text(streams=ONE, to_block=end, chunk=chunk, inflight=3))["blocks"]
 
-    # people
+    # actions of people
 
     @rule(chunk=CHUNKS, end=ENDS)
     def apply_again(self, chunk, end):
@@ -96,7 +96,7 @@ class Registry(RuleBasedStateMachine):
     def retry_or_refresh(self, states, start):
         self.cycle.tasks.requeue(self.stream.job_id, None, BlockRange(start, start + 60), states)
 
-    # the planner, the publisher, the dispatcher
+    # actions of the planner, the publisher, the dispatcher
 
     @rule()
     def plan(self):
@@ -120,7 +120,7 @@ class Registry(RuleBasedStateMachine):
         runs = list(self.cycle.runs)  # by index: their ids are random
         self.cycle.runs[runs[data.draw(st.integers(0, len(runs) - 1))]] = True
 
-    # the queue's own misbehaviour
+    # misbehaviour of the queue
 
     @rule()
     def messages_are_lost(self):
@@ -143,7 +143,7 @@ class Registry(RuleBasedStateMachine):
         for row in fenced:
             self.holder.pop(row["task_id"], None)
 
-    # workers
+    # actions of workers
 
     @rule(data=st.data(), refresh=st.booleans())
     def a_worker_claims(self, data, refresh):
@@ -255,7 +255,7 @@ class Registry(RuleBasedStateMachine):
             engine={"name": "fake", "version": "1"},
         )
 
-    # what must always hold
+    # invariants
 
     @invariant()
     def what_is_committed_stays_visible_once(self):
@@ -309,7 +309,7 @@ class Registry(RuleBasedStateMachine):
         assert seen_transitions(self.database) <= DOCUMENTED
 
     def teardown(self):
-        """Left alone by people and accidents, the job always finishes."""
+        """Check that the job finishes when people and faults stop."""
         try:
             self.finish()
         finally:
@@ -320,7 +320,9 @@ class Registry(RuleBasedStateMachine):
         if self.paused:
             self.pause_or_resume()
         self.workers.clear()
-        self.cycle.runs = dict.fromkeys(self.cycle.runs, True)  # a run ends some day; Dagster's monitoring sees to it
+        self.cycle.runs = dict.fromkeys(
+            self.cycle.runs, True
+        )  # every run ends at some time, because Dagster's monitoring ends it
         for _ in range(12):
             advance(self.database, 700)
             self.cycle.tasks.requeue(self.stream.job_id, None, BlockRange(0, 1000), ("failed", "dead"))
@@ -357,7 +359,7 @@ def test_whoever_does_what_in_which_order_nothing_is_lost(postgres_url):
             max_examples=EXAMPLES,
             stateful_step_count=40,
             deadline=None,
-            derandomize="TRACE_FAULTS_EXAMPLES" not in os.environ,  # `make faults` looks for new ones
+            derandomize="TRACE_FAULTS_EXAMPLES" not in os.environ,  # `make faults` draws new examples
             suppress_health_check=list(HealthCheck),
             print_blob=True,
         ),
@@ -367,7 +369,7 @@ def test_whoever_does_what_in_which_order_nothing_is_lost(postgres_url):
 
 
 def test_every_documented_transition_happens(database, store):
-    """The page draws no arrow that the code cannot go."""
+    """Check that every transition on the page happens in the code."""
     log_transitions(database)
     cycle = Cycle(database, store)
     hasty = Tasks(database, max_attempts=1)
