@@ -18,8 +18,9 @@ create macro u256_carry(l0, l1, l2, l3) as {
 -- Whether a value in carried form is above zero.
 create macro u256_is_positive(v) as v.l3 >= 0 and v <> {'l3': 0::hugeint, 'l2': 0::hugeint, 'l1': 0::hugeint, 'l0': 0::hugeint};
 
--- A BIGNUM times 2^64: doubled 64 times, because BIGNUM adds exactly and multiplies through double.
-create macro bignum_shift_64(v) as list_reduce(list_transform(range(65), i -> v), (x, y) -> x + x);
+-- A BIGNUM times 2^64: doubled 64 times, because BIGNUM adds exactly and multiplies through double. The list repeats the
+-- value, because a lambda would evaluate its expression 65 times, and three nested calls 65^3 times.
+create macro bignum_shift_64(v) as list_reduce(repeat([v], 65), (x, y) -> x + x);
 
 -- A value in carried form as decimal text. Values within 127 bits, nearly all, need no BIGNUM.
 create macro u256_text(v) as

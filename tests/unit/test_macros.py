@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import duckdb
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -78,3 +79,16 @@ def test_every_macro_is_described_and_none_is_built_in(connection):
         built_in = {row[0] for row in fresh.execute("select function_name from duckdb_functions()").fetchall()}
     assert names
     assert not names & built_in
+
+
+def test_many_values_beyond_128_bits_are_converted():
+    """Convert 5,000 values: a macro whose lambdas nest evaluates each of them 65^3 times, and does not end."""
+    values = [2**130 * number + number for number in range(1, 5001)]
+    with duckdb.connect() as connection:
+        connection.execute(macros())
+        connection.register("words", pa.table({"word": pa.array([value.to_bytes(32, "big") for value in values])}))
+        texts = connection.execute(
+            "select u256_text(u256_carry("
+            "u256_limb(word, 0), u256_limb(word, 1), u256_limb(word, 2), u256_limb(word, 3))) from words"
+        ).fetchall()
+    assert [int(text) for (text,) in texts] == values
