@@ -6,9 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
-from pathlib import Path
 
+from trace_dagster.config.shipped_files import shipped_file
 from trace_dagster.errors import InvalidInput
 
 _FIELD = re.compile(r"^-- (title|grain|inputs): (.+)$", re.MULTILINE)
@@ -59,13 +58,14 @@ class Template:
 @cache
 def templates() -> dict[str, Template]:
     """Return every template by its file name without ``.sql``."""
-    return {path.stem: parse(path.stem, path.read_text()) for path in sorted(_folder().glob("*.sql"))}
+    paths = sorted(shipped_file("sql_templates").glob("*.sql"))
+    return {path.stem: parse(path.stem, path.read_text()) for path in paths}
 
 
 @cache
 def macros() -> str:
     """Return the SQL that creates the macros of the templates; run it before the first template."""
-    return "\n".join(path.read_text() for path in sorted((_folder() / "macros").glob("*.sql")))
+    return "\n".join(path.read_text() for path in sorted((shipped_file("sql_templates") / "macros").glob("*.sql")))
 
 
 def parse(name: str, text: str) -> Template:
@@ -82,8 +82,3 @@ def parse(name: str, text: str) -> Template:
         raise InvalidInput(f"template {name}: header and SQL disagree about parameters: {differing}")
     inputs = tuple(part.strip() for part in fields["inputs"].split(","))
     return Template(name, fields["title"], fields["grain"], inputs, parameters, sql.strip())
-
-
-def _folder() -> Path:
-    packaged = Path(str(files("trace_dagster"))) / "sql_templates"
-    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "sql_templates"

@@ -12,6 +12,7 @@ from trace_dagster.cli.commands import apply_file, read_status, run_query, watch
 from trace_dagster.cli.dagster_client import DagsterWeb
 from trace_dagster.cli.tables import Column, human_bytes, print_line, print_table
 from trace_dagster.config.settings import Settings
+from trace_dagster.config.shipped_files import shipped_file
 from trace_dagster.defs.analytics import analytics_job_name
 from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.errors import Unavailable
@@ -45,7 +46,7 @@ def run_demo(settings: Settings, say: Say, *, report: Path | None, keep: bool) -
         say(state.summary())
         ready = time.monotonic()
         running = Settings.read({**settings.child_variables(), **state.environment()})
-        applied = apply_file(_example(), running, say)
+        applied = apply_file(shipped_file("examples/devchain.yaml"), running, say)
         code = watch(applied.name, running, say)
         synced = time.monotonic()
         if code:
@@ -68,11 +69,6 @@ def run_demo(settings: Settings, say: Say, *, report: Path | None, keep: bool) -
             say(f"the UI stays up: {state.web_url}   (ctrl-c ends everything)")
             stack.run_until_interrupted(say)
     return 0
-
-
-def _example() -> Path:
-    packaged = Path(__file__).parent / "examples" / "devchain.yaml"
-    return packaged if packaged.exists() else Path(__file__).parents[1] / "examples" / "devchain.yaml"
 
 
 def _materialize(web_url: str) -> None:

@@ -1,7 +1,7 @@
 """The handle that the Cryo op returns: a claimed range whose extraction has started.
 
 It owns the attempt (lease and heartbeats) and the pieces under way. The IO manager drains it into a commit. If the IO
-manager never runs, the end of the step closes the handle, and the attempt ends at once instead of when its lease lapses.
+manager never runs, the end of the step closes the handle: the attempt ends then, not when its lease expires.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from trace_dagster.config.shipped_files import shipped_file
 from trace_dagster.errors import Unavailable
 from trace_dagster.lite.ports import HOST
 from trace_dagster.lite.processes import Service
@@ -51,11 +51,8 @@ def prepare_dagster(folder: Path, code_port: int, environment: Mapping[str, str]
 
 
 def instance_yaml() -> str:
-    """Return the repository's dagster.yaml; an installed wheel contains it too."""
-    packaged = files("trace_dagster").joinpath("dagster.yaml")
-    if packaged.is_file():
-        return packaged.read_text()
-    return (Path(__file__).parents[2] / "dagster.yaml").read_text()
+    """Return the text of the dagster.yaml that ships with the package."""
+    return shipped_file("dagster.yaml").read_text()
 
 
 def dagster_services(folder: Path, code_port: int, web_port: int, environment: Mapping[str, str]) -> list[Service]:
