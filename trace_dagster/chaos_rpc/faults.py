@@ -44,7 +44,7 @@ class ChaosFault:
     spoil: Callable[[NodeReply, Random], NodeReply] | None = None
     """Returns the node's HTTP response, damaged."""
     question: Callable[[Request, Random], Request | None] | None = None
-    """Returns a second request that the proxy sends first; its answer is the context of ``change``."""
+    """Returns a second request, sent after the honest answer; its answer is the context of ``change``."""
     of_fork: bool = False
     """True if the second request goes to the fork when there is one."""
 

@@ -17,23 +17,23 @@ LastObserved = Mapping[str, tuple[int, int | None, float]]
 
 
 def progress_observations(
-    database: Database, covered: Sequence[StreamCoverage], told: LastObserved, now: float
+    database: Database, covered: Sequence[StreamCoverage], observed: LastObserved, now: float
 ) -> tuple[list[AssetObservation], LastObserved]:
     """Return an observation of every stream that progressed since its last one, and the new state of last observations.
 
     Costs one query, or none if no stream progressed.
     """
-    due = [each for each in covered if _is_due(each, told, now)]
+    due = [each for each in covered if _is_due(each, observed, now)]
     if not due:
-        return [], told
+        return [], observed
     with database.snapshot() as session:
         rates = recent_rates(session, [each.stream.dataset_uuid for each in due])
     observations = [_observation(each, rates.get(each.stream.dataset_uuid)) for each in due]
-    return observations, {**told, **{_key(each): (*_standing(each), now) for each in due}}
+    return observations, {**observed, **{_key(each): (*_standing(each), now) for each in due}}
 
 
-def _is_due(coverage: StreamCoverage, told: LastObserved, now: float) -> bool:
-    *standing, at = told.get(_key(coverage), (0, None, 0.0))
+def _is_due(coverage: StreamCoverage, observed: LastObserved, now: float) -> bool:
+    *standing, at = observed.get(_key(coverage), (0, None, 0.0))
     return (*standing,) != _standing(coverage) and now - at >= OBSERVED_SECONDS
 
 

@@ -74,7 +74,7 @@ class DevBlock:
 
 
 class DevChain:
-    """A seeded chain that grows with :meth:`mine`; ``books`` has the expected answers about balances and stakes."""
+    """A seeded chain that grows with :meth:`mine`; ``ledger`` has the expected answers about balances and stakes."""
 
     def __init__(self, seed: int, blocks: int = 0) -> None:
         self.seed = seed

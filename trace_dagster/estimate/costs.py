@@ -76,7 +76,7 @@ class StreamPlan:
 
     @property
     def runs(self) -> int | None:
-        """Number of Dagster runs, if each has the largest number of ranges."""
+        """Number of Dagster runs with RANGES_PER_RUN ranges each; the dispatcher may choose 32 to 1,000."""
         return _runs(self.counts.ranges) if self.counts else None
 
     def to_json(self) -> dict[str, Any]:

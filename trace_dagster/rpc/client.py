@@ -48,8 +48,9 @@ def chain_id_of(endpoint: Endpoint) -> int:
 
 
 def block_number(pool: RpcPool, tag: Tag = "latest") -> int:
-    """Return the number of the block that a tag names; that of ``latest`` if the node does not support
-    ``finalized``.
+    """Return the number of the block that a tag names, from the first endpoint that answers.
+
+    Raises the last endpoint's error if none does.
     """
     return _first_answer(pool, lambda endpoint: block_number_of(endpoint, tag))
 

@@ -34,8 +34,8 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS) -> tuple[int, bytes]:
     """Send a POST request and return (status, body) of the response.
 
-    Raises NoAnswer if no response arrives within WHOLE_SECONDS, Unavailable if it is larger than MAX_ANSWER_BYTES or a
-    429, InvalidInput if the API key is refused.
+    Raises NoAnswer if the connection fails or no whole response arrives within WHOLE_SECONDS (GATEWAY_SECONDS through a
+    gateway), Unavailable if it is larger than MAX_ANSWER_BYTES or a 429, InvalidInput if the API key is refused.
     """
     timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=GATEWAY_SECONDS if endpoint.gateway_url else read_seconds)
     try:

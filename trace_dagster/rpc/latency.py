@@ -45,9 +45,7 @@ def is_near(endpoint: Endpoint) -> bool:
 
 
 def latency_seconds(endpoint: Endpoint) -> float | None:
-    """Return the shortest latency of several requests in seconds, or None if one fails. The result is cached
-    per endpoint.
-    """
+    """Return the shortest latency of several requests in seconds, cached per endpoint; None if a request fails."""
     if endpoint.url in _latency:
         return _latency[endpoint.url]
     shortest = math.inf
