@@ -1,4 +1,4 @@
-"""Cryo alone, in a process of its own: the least that extraction costs. Its import is not counted."""
+"""Cryo alone in a separate process: the lower bound of the cost of extraction. Its import is not counted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PROBE_BLOCKS = 4000
 
 @dataclass(frozen=True, slots=True)
 class Bare:
-    """What it took."""
+    """The cost of some calls."""
 
     seconds: float
     cpu_seconds: float
@@ -33,7 +33,9 @@ class Bare:
 
 
 def freeze(rpc: str, blocks: int, chunk: int, datasets: Sequence[str]) -> Bare:
-    """``cryo.freeze`` of ``[0, blocks)`` to local disk, one dataset after the other, our columns."""
+    """Run ``cryo.freeze`` for ``[0, blocks)`` to local disk, one dataset after the other, with the product's
+    columns.
+    """
     with tempfile.TemporaryDirectory(prefix="trace-bench-") as folder:
         calls = [
             {
@@ -52,7 +54,7 @@ def freeze(rpc: str, blocks: int, chunk: int, datasets: Sequence[str]) -> Bare:
 
 
 def collect_each(rpc: str, ranges: int, size: int, name: str) -> Bare:
-    """A ``cryo.collect`` for each of ``ranges`` ranges of ``size`` blocks, one after the other; rows are dropped."""
+    """Run ``cryo.collect`` for each of ``ranges`` ranges of ``size`` blocks, one after the other; rows are dropped."""
     calls = [
         {"datatype": name, "start_block": start, "end_block": start + size, **_more(name)}
         for start in range(0, ranges * size, size)
@@ -61,21 +63,21 @@ def collect_each(rpc: str, ranges: int, size: int, name: str) -> Bare:
 
 
 def blocks_in(seconds: float, latency: float, chunk: int, datasets: Sequence[str]) -> int:
-    """How many blocks ``freeze`` brings in about so many seconds, in whole chunks."""
+    """Return how many blocks ``freeze`` extracts in about this many seconds, in whole chunks."""
     with node.running(_PROBE_BLOCKS, latency=latency) as url:
         rate = _PROBE_BLOCKS / freeze(url, _PROBE_BLOCKS, chunk, datasets).seconds
     return max(1, round(rate * seconds / chunk)) * chunk
 
 
 def _more(name: str) -> dict[str, Any]:
-    """Columns the product stores beside Cryo's defaults."""
+    """Return the columns that the product stores in addition to Cryo's defaults."""
     known = dataset(name)
     extra = sorted({cryo_column(each) for each in known.stored_columns() if each not in known.default_columns})
     return {"include_columns": extra} if extra else {}
 
 
 def _in_a_process(function: str, rpc: str, calls: list[dict[str, Any]]) -> tuple[float, float, int]:
-    """(seconds, CPU seconds, rows that came back)."""
+    """Return (seconds, CPU seconds, rows that were returned)."""
     done = subprocess.run(
         [sys.executable, "-m", "bench.bare", function],
         input=json.dumps({"rpc": rpc, "calls": calls}),
@@ -90,7 +92,7 @@ def _in_a_process(function: str, rpc: str, calls: list[dict[str, Any]]) -> tuple
 
 
 def main() -> None:
-    """Make the calls that stdin lists; ends at once, for Cryo can crash in a normal exit."""
+    """Make the calls that stdin lists, then end without Python's normal exit, in which Cryo can crash."""
     import cryo
 
     asked = json.load(sys.stdin)

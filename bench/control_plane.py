@@ -1,9 +1,9 @@
-"""What the control plane's steps cost with many committed ranges behind them, and the ratio to few.
+"""The cost of the control plane's steps after many committed ranges, relative to few.
 
     .venv/bin/python -m bench.control_plane [--few 1000] [--many 100000] [--streams 5] [--rounds 30]
 
 Two registries in one real Postgres, filled through the real schema, take turns: each round plans, publishes, cuts,
-claims, beats, commits and reads in both. Dagster's storage is in the same databases and knows every range.
+claims, sends heartbeats, commits and reads in both. Dagster's storage is in the same databases and has every range.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ telemetry: {enabled: false}
 
 NO_STORE = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
 PAGE_ROUNDS = 6
-"""Even: each side goes first as often as the other, and whoever goes second waits longer."""
+"""An even number, so that each side goes first equally often: the second one waits longer."""
 
 LISTINGS = 5
 """Turns in which every file is listed, which takes seconds."""
@@ -64,7 +64,7 @@ Timed = Callable[[str, Callable[[], object]], None]
 
 
 class Plane:
-    """One filled registry and everything that works on it, as in one process."""
+    """One filled registry with all parts of one process."""
 
     def __init__(self, url: str, ranges: int, streams: int, instance: DagsterInstance) -> None:
         self.database = Database(url)
@@ -78,12 +78,12 @@ class Plane:
         self._reading, self._sweeping = Catalog(self.database), Retention(self.database)
 
     def register(self) -> None:
-        """Make every range known to Dagster, as the planner's sensor does it."""
+        """Add every range to Dagster, as the planner's sensor does."""
         for group in active_run_groups(streams_of(self._jobs, JOB)):
             register_span(group, self.instance)
 
     def turn(self, timed: Timed) -> None:
-        """One new range in every stream goes from the head to its commit; then everything is read."""
+        """Bring one new range of every stream from the head to its commit; then read everything."""
         timed("plan, nothing to do", self._planner.plan)
         new = BlockRange(self._blocks, self._blocks + CHUNK)
         self._blocks = new.end
@@ -109,11 +109,13 @@ class Plane:
         timed("sweep: the objects of one range", lambda: self._folder(new))
 
     def list_files(self, timed: Timed) -> None:
-        """What grows by its nature: its answer does."""
+        """List every file, which grows with the number of ranges because its answer does."""
         timed("snapshot, every file of every dataset (grows by nature)", self._reading.lake)
 
     def beside_stock(self, home: Path, url: str, rounds: int) -> dict[str, list[tuple[float, float]]]:
-        """Loading the location and the partitions page, with every range materialized: seconds, ours and stock's."""
+        """Load the location and the partitions page with every range materialized; return seconds of ours and
+        of stock.
+        """
         stream, partitions = self._streams[0], partitions_name(self._streams[0])
         first = Publications(self.database).visible(stream.dataset_uuid, BlockRange(0, CHUNK))
         if first is None:
@@ -123,7 +125,7 @@ class Plane:
         return paired(home, environment, stream, partitions, len(self._streams), rounds)
 
     def close(self) -> None:
-        """End connections."""
+        """Close the connections."""
         self.database.close()
         self.instance.dispose()
 
@@ -154,7 +156,9 @@ class Plane:
 
 
 def measure(few: int, many: int, streams: int, rounds: int) -> list[Compared]:
-    """Every step ``rounds`` times behind many ranges and behind few, and what the UI loads beside stock Dagster's."""
+    """Measure every step ``rounds`` times after many and after few ranges, and the UI's pages relative to stock
+    Dagster.
+    """
     counts = (many, few)
     found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     with ExitStack() as stack:
@@ -175,9 +179,9 @@ def measure(few: int, many: int, streams: int, rounds: int) -> list[Compared]:
 
         for count, each in planes.items():
             timed_in(count)("register every range of a new job in Dagster", each.register)
-            each.turn(lambda _, action: action())  # connections and caches; not counted
+            each.turn(lambda _, action: action())  # opens connections and fills caches; not counted
         for number in range(rounds):
-            for count, each in sorted(planes.items(), reverse=number % 2 == 0):  # neither is always the first
+            for count, each in sorted(planes.items(), reverse=number % 2 == 0):  # the sides alternate in who is first
                 each.turn(timed_in(count))
                 if number < LISTINGS:
                     each.list_files(timed_in(count))
@@ -195,7 +199,7 @@ def measure(few: int, many: int, streams: int, rounds: int) -> list[Compared]:
 
 @contextmanager
 def postgres() -> Iterator[int]:
-    """The port of a server of our own."""
+    """Run a Postgres server; yield its port."""
     with tempfile.TemporaryDirectory(prefix="trace-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -210,7 +214,7 @@ def postgres() -> Iterator[int]:
 
 
 def database_for(port: int, name: str) -> str:
-    """The URL of a new, migrated database."""
+    """Create a migrated database and return its URL."""
     with psycopg.connect(dsn(port, PASSWORD, "postgres"), autocommit=True) as connection:
         connection.execute(f"create database {name}")
     url = dsn(port, PASSWORD, name)
@@ -220,7 +224,7 @@ def database_for(port: int, name: str) -> str:
 
 @contextmanager
 def plane(home: Path, url: str, ranges: int, streams: int) -> Iterator[Plane]:
-    """A filled registry, and a Dagster instance at ``home`` over the same database."""
+    """Create a filled registry, and a Dagster instance at ``home`` over the same database."""
     (home / "dagster.yaml").write_text(STORAGE)
     with patch.dict(os.environ, TRACE_POSTGRES_URL=url):
         instance = DagsterInstance.from_config(str(home))

@@ -1,4 +1,4 @@
-"""What the product costs beside bare Cryo: the same blocks of the same node, everything committed on S3.
+"""The cost of the product relative to bare Cryo: the same blocks of the same node, everything committed on S3.
 
     .venv/bin/python -m bench.end_to_end [--blocks 20000] [--rounds 5] [--latency 0 0.05]
 
@@ -20,11 +20,11 @@ from bench.table import Compared, cpu_note, grouped, machine, markdown, middle
 
 
 class Case(NamedTuple):
-    """A way to ask for the blocks."""
+    """One configuration of the product."""
 
     verify: str
     chunk: int
-    """Blocks of a range."""
+    """Blocks per range."""
 
 
 CHUNK = 5000
@@ -34,7 +34,7 @@ CASES = (Case("structural", CHUNK), Case("full", CHUNK))
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Both ways over the same blocks of one node."""
+    """Both sides over the same blocks of one node."""
 
     line: Line
     case: Case
@@ -46,9 +46,10 @@ class Round:
 def measure(
     environment: Mapping[str, str], line: Line, *, blocks: int, number: int = 0, cases: Sequence[Case] = CASES
 ) -> list[Round]:
-    """Round ``number`` at one node: the first case, bare Cryo, the other cases; every second round the other way round.
+    """Run round ``number`` at one node: the first case, bare Cryo, the other cases; every second round in reverse
+    order.
 
-    A machine's speed drifts over minutes, so bare Cryo runs next to what the goals are about.
+    A machine's speed drifts over minutes, so bare Cryo runs next to the case that the goals are about.
     """
 
     def ours(case: Case) -> Synced:
@@ -64,7 +65,9 @@ def measure(
 
 
 def compared(rounds: Sequence[Round]) -> list[Compared]:
-    """For each line and case: claims to commits beside bare, and the whole beside bare."""
+    """Return for each line and case: first claim to last commit, and apply to last commit, both relative to
+    bare Cryo.
+    """
     found = []
     for mine in grouped(rounds, lambda each: (each.line, each.case)):
         shown = middle(mine, lambda each: each.product.seconds)

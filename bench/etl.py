@@ -1,4 +1,4 @@
-"""ethereum-etl in an environment of its own: blocks, transactions, receipts and logs to CSV files."""
+"""ethereum-etl in a separate virtual environment: blocks, transactions, receipts and logs to CSV files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOME = Path(__file__).parent.parent / ".cache" / "bench-etl"
 _COMMAND = HOME / "bin" / "ethereumetl"
 _PACKAGE = f"ethereum-etl=={VERSION}"
 _NEWER = "parsimonious==0.9.0"
-"""The version its eth-abi pins does not import on Python 3.11, where inspect.getargspec is gone; this one does."""
+"""The version that its eth-abi pins needs inspect.getargspec, which Python 3.11 does not have; this one does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,12 @@ class Setting:
 
 DEFAULT = Setting(100, 5)
 CANDIDATES = (DEFAULT, *(Setting(batch, workers) for batch in (20, 500) for workers in (2, 5, 20)))
-"""Tried once each over some blocks; the fastest is compared beside the default."""
+"""Each is tried one time over some blocks; the fastest is compared in addition to the default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What it took, start of its processes and all, and how many rows each file has."""
+    """The seconds that an export took, with the start of its processes, and the number of rows of each file."""
 
     seconds: float
     cpu_seconds: float
@@ -43,7 +43,7 @@ class Exported:
 
 
 def install() -> None:
-    """Make its environment, once. Raises RuntimeError where pip cannot."""
+    """Create its virtual environment if there is none. Raises RuntimeError if pip fails."""
     if _works():
         return
     pip = [str(HOME / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
@@ -54,7 +54,7 @@ def install() -> None:
 
 
 def export(url: str, blocks: int, setting: Setting) -> Exported:
-    """Its documented way to ``[0, blocks)``: blocks and transactions, their hashes, receipts and logs by hash."""
+    """Export ``[0, blocks)`` as documented: blocks and transactions, their hashes, then receipts and logs by hash."""
     common = ["-p", url, "-b", str(setting.batch), "-w", str(setting.workers)]
     with tempfile.TemporaryDirectory(prefix="trace-bench-") as name:
         files = {part: Path(name) / f"{part}.csv" for part in ("blocks", "transactions", "receipts", "logs")}

@@ -1,10 +1,11 @@
-"""What becomes of a limit, and what the gateway is worth: at its side, with and without it.
+"""How a rate limit is kept, and what the gateway saves: close to a node and far away, with it and without it.
 
     .venv/bin/python -m bench.limits [--seconds 30] [--blocks 2000]
 
-Two processes bring ranges in at once from nodes that answer 429 beyond their limit; what the nodes answered with 200 is
-counted. Then one process brings the same blocks in with the gateway and directly, next door and behind 50 ms. Behind a
-limit there is nothing to compare with: without the gateway nobody holds it, and ranges fail with their tries.
+Two processes extract ranges at the same time from nodes that answer 429 beyond their limit; the calls that the nodes
+answered with 200 are counted. Then one process extracts the same blocks with the gateway and directly, from a node on
+this machine and from one at 50 ms. With a limit there is no comparison: without the gateway no process keeps the limit,
+and ranges fail when their tries are used up.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from bench.memory import Order, course, registry
 from bench.table import Compared, in_turn, machine, markdown
 
 LIMIT = 25
-"""Calls a second: what public endpoints of Monad allow at most."""
+"""Calls per second: the limit of public endpoints of Monad."""
 
 PROCESSES = 2
 _CHUNK = 100
@@ -33,10 +34,10 @@ _SETTLE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What nodes with a limit answered while runs asked as fast as they were let."""
+    """The calls that nodes with a limit answered while runs sent as many as they could."""
 
     limit: int
-    """Of all nodes together, calls a second."""
+    """Limit of all nodes together, in calls per second."""
     calls_per_second: float
     refused: int
     """HTTP requests answered with 429."""
@@ -52,12 +53,12 @@ class Worth:
     """Seconds from the first commit to the last."""
     directly: float
     calls: tuple[int, int]
-    """JSON-RPC calls the node answered, with the gateway and directly."""
+    """JSON-RPC calls that the node answered, with the gateway and directly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round of everything."""
+    """One round of all measurements."""
 
     one: Held
     two: Held
@@ -65,7 +66,7 @@ class Round:
 
 
 def measure(*, seconds: float, blocks: int, number: int = 0) -> Round:
-    """One endpoint, two endpoints, and the gateway's worth over ``blocks``."""
+    """Measure one endpoint, two endpoints, and the gateway's effect over ``blocks``."""
     return Round(
         held(1, seconds, f"one_{number}"),
         held(2, seconds, f"two_{number}"),
@@ -74,7 +75,7 @@ def measure(*, seconds: float, blocks: int, number: int = 0) -> Round:
 
 
 def held(endpoints: int, seconds: float, name: str) -> Held:
-    """PROCESSES runs at once through one gateway, before ``endpoints`` nodes with a limit each."""
+    """Run PROCESSES runs at the same time through one gateway, with ``endpoints`` nodes that have a limit each."""
     with ExitStack() as stack:
         urls = [stack.enter_context(node.running(1_000_000 // _CHUNK, rps=LIMIT)) for _ in range(endpoints)]
         variables = stack.enter_context(registry(",".join(urls)))
@@ -94,7 +95,7 @@ def held(endpoints: int, seconds: float, name: str) -> Held:
 
 
 def worth(latency: float, blocks: int, number: int) -> Worth:
-    """The same blocks twice, each time from a node and into a registry of their own."""
+    """Extract the same blocks two times, each time from a separate node and into a separate registry."""
 
     def seconds(mode: str) -> tuple[float, int]:
         with node.running(blocks + 10, latency=latency) as url, registry(url) as variables:
@@ -107,7 +108,7 @@ def worth(latency: float, blocks: int, number: int) -> Worth:
 
 
 def compared(rounds: Sequence[Round]) -> list[Compared]:
-    """Rates beside their limits, times with the gateway beside those without."""
+    """Return rates relative to their limits, and times with the gateway relative to those without."""
     rows = []
     for what, found in (("one endpoint", [r.one for r in rounds]), ("two endpoints", [r.two for r in rounds])):
         pairs = tuple((each.calls_per_second, float(each.limit)) for each in found)
@@ -124,7 +125,7 @@ def compared(rounds: Sequence[Round]) -> list[Compared]:
 
 @contextmanager
 def gateway(variables: Mapping[str, str]) -> Iterator[str]:
-    """The URL of a gateway in a process of its own."""
+    """Run a gateway in a separate process; yield its URL."""
     command = [sys.executable, "-m", "trace_dagster.gateway", "--owned"]
     process = subprocess.Popen(
         command, env={**os.environ, **variables}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -138,7 +139,7 @@ def gateway(variables: Mapping[str, str]) -> Iterator[str]:
 
 @contextmanager
 def _bringing(variables: Mapping[str, str], order: Order) -> Iterator[None]:
-    """A process that brings ranges in for as long as the block takes."""
+    """Run a process that extracts ranges until the end of the block."""
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.memory", "--child"],
         env={**os.environ, **variables},

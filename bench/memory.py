@@ -1,11 +1,11 @@
-"""How much memory a run needs, by the size of its ranges and along many of them.
+"""The memory of a run, by the size of its ranges and over many of them.
 
     .venv/bin/python -m bench.memory [--blocks 50000] [--small 500] [--ranges 2000] [--verify full]
 
 Every range goes through claim, Cryo, proof, Parquet on a real S3 server and the fenced commit in a real Postgres, in a
-fresh process, without Dagster: that process is the run's, its children are the engine's workers and, where the node is
-far, the gateway. The same blocks are brought in as one range per dataset and as small ranges one after the other; then
-many ranges of a few blocks, at once as many as a run works on.
+fresh process, without Dagster. That process stands for the run; its children are the engine's workers and, if the node
+is far away, the gateway. The same blocks are extracted as one range per dataset and as small ranges one after the
+other; then many ranges of a few blocks, as many at the same time as a run works on.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from trace_dagster.ingest.ingester import StreamSpec
 from trace_dagster.runtime import Runtime
 
 SMALL, SIZE = 500, 10
-"""Blocks of a small range, and of each of many."""
+"""Blocks of a small range, and of each of many ranges."""
 
 MAX_INFLIGHT = 8
-"""As the job of :mod:`bench.verification` has it."""
+"""As in the job of :mod:`bench.verification`."""
 
 _LOOK_SECONDS = 0.1
 _MIB = 1 << 20
@@ -49,7 +49,7 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a child brings in: every dataset of ``[0, blocks)`` in ranges of ``chunk``, so many ``at_once``.
+    """The work of a child: every dataset of ``[0, blocks)`` in ranges of ``chunk``, ``at_once`` at the same time.
 
     The datasets of a range come before the next range, as in a run.
     """
@@ -70,7 +70,7 @@ class Look:
     engine: int
     """Of all workers together."""
     gateway: int
-    """0 where none runs: beside a near node."""
+    """0 if none runs, as with a near node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,26 +79,26 @@ class Course:
 
     order: Order
     commits: tuple[float, ...]
-    """When each range was committed, in seconds since the epoch."""
+    """Time of each range's commit, in seconds since the epoch."""
     looks: tuple[Look, ...]
 
     @property
     def whole(self) -> tuple[Look, ...]:
-        """All looks."""
+        """All samples."""
         return self.looks
 
     @property
     def first(self) -> tuple[Look, ...]:
-        """Looks while the first tenth of the ranges was committed."""
+        """Samples during the commits of the first tenth of the ranges."""
         return self._between(self.commits[0], self.commits[len(self.commits) // 10])
 
     @property
     def last(self) -> tuple[Look, ...]:
-        """Looks while the last tenth was."""
+        """Samples during the commits of the last tenth."""
         return self._between(self.commits[-1 - len(self.commits) // 10], self.commits[-1])
 
     def _between(self, start: float, end: float) -> tuple[Look, ...]:
-        """At least the last one before the end."""
+        """Return the samples between two times, or the last one before the end if there is none."""
         until = tuple(look for look in self.looks if look.at <= end)
         return tuple(look for look in until if look.at >= start) or until[-1:]
 
@@ -115,7 +115,7 @@ class Memory:
 
 @contextmanager
 def registry(url: str) -> Iterator[dict[str, str]]:
-    """Postgres and S3: what a child needs to know of them, and of the node at ``url``."""
+    """Run Postgres and S3; yield the environment of a child, with the node at ``url``."""
     with (
         tempfile.TemporaryDirectory(prefix="trace-bench-", ignore_cleanup_errors=True) as folder,
         services(Path(folder)) as variables,
@@ -134,7 +134,7 @@ def measure(
     verify: str,
     number: int = 0,
 ) -> Memory:
-    """``blocks`` as ranges of ``small`` and as one range; then ``ranges`` ranges of ``size``."""
+    """Extract ``blocks`` as ranges of ``small`` and as one range; then ``ranges`` ranges of ``size``."""
     per_dataset = -(-ranges // len(DATASETS))
     variables = {**variables, "TRACE_RPC_POOL_NODE_URL": line.url}
     return Memory(
@@ -146,7 +146,7 @@ def measure(
 
 
 def compared(rounds: Sequence[Memory]) -> list[Compared]:
-    """For each line: peaks of the large beside the small ranges, and of the last tenth beside the first."""
+    """Return for each line: peaks of large relative to small ranges, and of the last tenth relative to the first."""
     return [row for mine in grouped(rounds, lambda each: each.line) for row in _at_one_node(mine)]
 
 
@@ -181,7 +181,7 @@ _PARTS: dict[str, Callable[[Look], int]] = {
 
 
 def course(variables: Mapping[str, str], order: Order) -> Course:
-    """Run a child and look at it and its children all the while."""
+    """Run a child and sample its memory and that of its children until it ends."""
     child = subprocess.Popen(
         [sys.executable, "-m", "bench.memory", "--child"],
         env={**os.environ, **variables},
@@ -204,7 +204,7 @@ def course(variables: Mapping[str, str], order: Order) -> Course:
 
 
 def _watch(run: psutil.Process, looks: list[Look]) -> None:
-    with suppress(psutil.NoSuchProcess):  # it is over
+    with suppress(psutil.NoSuchProcess):  # the child has ended
         while run.status() != psutil.STATUS_ZOMBIE:
             sizes = {True: 0, False: 0}
             for child in run.children(recursive=True):
@@ -216,19 +216,19 @@ def _watch(run: psutil.Process, looks: list[Look]) -> None:
 def _resident(process: psutil.Process) -> int:
     try:
         return int(process.memory_info().rss)
-    except psutil.Error:  # it ended meanwhile
+    except psutil.Error:  # the process has ended
         return 0
 
 
 def _is_gateway(process: psutil.Process) -> bool:
     try:
         return part_of(" ".join(process.cmdline())) == GATEWAY
-    except psutil.Error:  # it ended meanwhile
+    except psutil.Error:  # the process has ended
         return False
 
 
 def _bring_all_in(order: Order) -> None:
-    """In the child: says when each range was committed."""
+    """Extract every range in the child, and print when each was committed."""
     memory.tune_memory()
     runtime = Runtime(settings_from(os.environ))
 
@@ -249,7 +249,7 @@ def _bring_all_in(order: Order) -> None:
 
 
 def main() -> None:
-    """Measure and print the table; in a child, bring in what stdin orders."""
+    """Measure and print the table; in a child, extract what stdin describes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--blocks", type=int, default=50_000)
     parser.add_argument("--small", type=int, default=SMALL, help="blocks of a small range")

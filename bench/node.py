@@ -1,11 +1,11 @@
-"""A node for benchmarks: answers cut out of ready bytes, so that what asks is the limit and not what answers.
+"""A node for benchmarks: answers are made from prepared bytes, so that the client is the bottleneck and not the node.
 
     .venv/bin/python -m bench.node --blocks 100000 [--latency 0.05] [--rps 25] [--port 8545]
 
-The chain is valid from end to end (header hashes, links, roots), any number of blocks long, and made of the
-transactions of a few hundred devchain blocks over and over: what differs from block to block (number, hash, parent,
-time) is put into encoded answers. GET /stats counts what was asked and the CPU time it took, from which the ceiling
-in requests per second is stated. ``--rps`` answers 429 beyond that many calls in any second, as a provider does.
+The chain is valid from end to end (header hashes, links, roots), has any number of blocks, and repeats the transactions
+of a few hundred devchain blocks: the values that differ from block to block (number, hash, parent, time) are written
+into encoded answers. GET /stats returns the number of calls and the CPU time, which give the node's own ceiling in
+requests per second. ``--rps`` answers 429 beyond that many calls in any second, as a provider does.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from trace_dagster.verify.commitments.keccak import keccak
 
 HOST = "127.0.0.1"
 TEMPLATES = 1100
-"""Devchain blocks that are repeated: a multiple of 11, for every 11th is empty, and more than are proven at once."""
+"""Devchain blocks that are repeated: a multiple of 11, because every 11th is empty, and more than one proof covers."""
 
 MAX_LOG_BLOCKS = 1000
 _NUMBER, _TIME = 0xB10C_0000_0001, 0x7173_0000_0001
 _HASH, _PARENT = b"\xb1" * 32, b"\xb2" * 32
-"""Stand where a block's own values go in a template; nothing else looks like them."""
+"""Placeholders for a block's own values in a template; no other bytes are equal to them."""
 
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _END = b"\r\n\r\n"
@@ -48,7 +48,7 @@ _END = b"\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """Everything a node says of one block, with places for what differs."""
+    """All answers about one block, with placeholders for the values that differ."""
 
     block: DevBlock
     thin: bytes
@@ -61,7 +61,7 @@ class Template:
 
 
 class Chain:
-    """Headers of every block; answers are made when asked."""
+    """Headers of every block; answers are made on request."""
 
     def __init__(self, blocks: int, templates: int = TEMPLATES, seed: int = 7) -> None:
         self.length = blocks
@@ -74,17 +74,18 @@ class Chain:
             self._hashes.append(keccak(header))
 
     def template(self, number: int) -> Template:
-        """What block ``number`` is made of."""
+        """Return the template of block ``number``."""
         return self._templates[(number - 1) % len(self._templates)] if number else self._genesis
 
     def rows(self, dataset: str, start: int, end: int) -> int:
-        """How many rows ``[start, end)`` has."""
+        """Return the number of rows of ``[start, end)``."""
         return sum(self.template(number).rows[dataset] for number in range(start, end))
 
     def receipt(self, transaction_hash: str) -> bytes:
-        """A transaction's receipt, ``null`` where there is none.
+        """Return a transaction's receipt, or ``null``.
 
-        Blocks repeat every ``TEMPLATES`` or so, and their transactions with them: it is that of the first such block.
+        Blocks repeat every ``TEMPLATES`` or so, and their transactions with them: the receipt is that of the first such
+        block.
         """
         if transaction_hash not in self._mined:
             return b"null"
@@ -93,7 +94,7 @@ class Chain:
 
     @cached_property
     def _mined(self) -> dict[str, tuple[int, int]]:
-        """(block, index) of every transaction, by its hash in hex."""
+        """Return (block, index) of every transaction by its hash in hex."""
         blocks = range(1, min(self.length, len(self._templates) + 1))
         return {
             f"0x{transaction.hash.hex()}": (number, index)
@@ -102,7 +103,7 @@ class Chain:
         }
 
     def fill(self, template: bytes, number: int) -> bytes:
-        """An answer for block ``number``."""
+        """Return an answer for block ``number``."""
         if b"%" not in template:
             return template
         return template % {
@@ -169,7 +170,7 @@ _ONE, _MANY = msgspec.json.Decoder(_Call), msgspec.json.Decoder(list[_Call])
 
 
 class Node:
-    """Methods, counts, and the limit."""
+    """The methods, the counters, and the limit."""
 
     def __init__(self, chain: Chain, latency: float, rps: int | None) -> None:
         self.chain = chain
@@ -181,7 +182,7 @@ class Node:
         self._logs = lru_cache(1024)(lambda n: chain.fill(chain.template(n).logs, n))
 
     def reply(self, body: bytes, now: float) -> tuple[int, bytes]:
-        """(status, body) of the answer to one HTTP request."""
+        """Return (status, body) of the response to one HTTP request."""
         self.requests += 1
         many = body.lstrip()[:1] == b"["
         calls = _MANY.decode(body) if many else [_ONE.decode(body)]
@@ -192,7 +193,7 @@ class Node:
         return 200, b"[" + b",".join(answers) + b"]" if many else answers[0]
 
     def stats(self) -> bytes:
-        """What was asked so far, and CPU seconds."""
+        """Return the counters, and CPU seconds."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         found = {
             "calls": dict(self.calls),
@@ -247,7 +248,7 @@ class Node:
 
 
 class _Connection(asyncio.Protocol):
-    """HTTP/1.1 with kept-alive connections, as much of it as JSON-RPC clients use."""
+    """HTTP/1.1 with keep-alive, as far as JSON-RPC clients use it."""
 
     def __init__(self, node: Node, loop: asyncio.AbstractEventLoop) -> None:
         self._node = node
@@ -255,11 +256,11 @@ class _Connection(asyncio.Protocol):
         self._data = b""
 
     def connection_made(self, transport: Any) -> None:
-        """Keep where to write."""
+        """Keep the transport."""
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Answer every whole request there is."""
+        """Answer every complete request."""
         self._data += data
         while (end := self._data.find(_END)) >= 0:
             head = self._data[:end]
@@ -286,7 +287,7 @@ class _Connection(asyncio.Protocol):
 
 
 async def serve(node: Node, port: int) -> None:
-    """Until cancelled; says the URL on stdout once it serves."""
+    """Serve until cancelled; print the URL to stdout when ready."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Connection(node, loop), HOST, port, backlog=4096)
     print(f"http://{HOST}:{server.sockets[0].getsockname()[1]}", flush=True)
@@ -295,7 +296,7 @@ async def serve(node: Node, port: int) -> None:
 
 @contextmanager
 def running(blocks: int, *, latency: float = 0.0, rps: int | None = None) -> Iterator[str]:
-    """The URL of a node in a process of its own."""
+    """Run a node in a separate process; yield its URL."""
     command = [sys.executable, "-m", "bench.node", "--blocks", str(blocks), "--latency", str(latency)]
     command += ["--rps", str(rps)] if rps else []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -308,7 +309,7 @@ def running(blocks: int, *, latency: float = 0.0, rps: int | None = None) -> Ite
 
 
 def stats(url: str) -> dict[str, Any]:
-    """What a running node counted."""
+    """Return the counters of a running node."""
     with urlopen(url) as answer:
         found: dict[str, Any] = json.load(answer)
     return found

@@ -1,7 +1,7 @@
-"""Loading the code location and an asset's partitions page in a real Dagster web server, beside stock Dagster's.
+"""Loading the code location and an asset's partitions page in a real Dagster web server, relative to stock Dagster.
 
-Stock means plain ``@asset``s over the same partition keys, with as many materializations, in the same storage. The
-page is the query that the UI sends for it, as the web server's own bundle has it.
+Stock means plain ``@asset``s over the same partition keys, with as many materializations, in the same storage. The page
+is the query that the UI sends for it, taken from the web server's own bundle.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ where e.asset_key = %(asset_key)s order by p.id
 def materialize_all(
     url: str, instance: DagsterInstance, stream: StreamRow, partitions: str, published: Publication
 ) -> None:
-    """One real event for our asset and for stock's, then a copy of each for every partition."""
+    """Store one real event for our asset and for stock's, then a copy of each for every partition."""
     ours = asset_key(stream.chain_id, stream.dataset_key)
     stock = AssetKey(["stock_0"])
     instance.report_runless_asset_event(materialization(ours, published))
@@ -79,13 +79,13 @@ def materialize_all(
 def paired(
     home: Path, environment: Mapping[str, str], stream: StreamRow, partitions: str, assets: int, rounds: int
 ) -> dict[str, list[tuple[float, float]]]:
-    """``(our seconds, stock's seconds)`` of each step in ``rounds``, in turns."""
+    """Return ``(our seconds, stock's seconds)`` of each step in ``rounds``, in alternating order."""
     (home / "stock.py").write_text(STOCK_MODULE.format(partitions=partitions, assets=assets))
     pages = {OURS: asset_key(stream.chain_id, stream.dataset_key).path, STOCK: ["stock_0"]}
     steps: dict[str, dict[str, list[float]]] = {}
     with web_server(home, environment) as url:
         for number in range(rounds + 1):
-            for name, path in sorted(pages.items(), reverse=number % 2 == 0):  # neither is always the first
+            for name, path in sorted(pages.items(), reverse=number % 2 == 0):  # the sides alternate in who is first
                 times = {
                     "load the code location": _timed(url, RELOAD, {"name": name}, '"RepositoryLocation"'),
                     "the asset's partitions page": _timed(
@@ -100,7 +100,7 @@ def paired(
 
 @contextmanager
 def web_server(home: Path, environment: Mapping[str, str]) -> Iterator[str]:
-    """The address of a web server over both locations."""
+    """Run a web server over both locations; yield its address."""
     locations = [
         {"python_module": {"module_name": "trace_dagster.definitions", "location_name": OURS}},
         {"python_file": {"relative_path": str(home / "stock.py"), "location_name": STOCK}},
@@ -145,6 +145,8 @@ def _ask(url: str, query: str, variables: Mapping[str, Any]) -> str:
     request = urllib.request.Request(
         url, json.dumps({"query": query, "variables": variables}).encode(), {"content-type": "application/json"}
     )
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach our loopback
+    direct = urllib.request.build_opener(
+        urllib.request.ProxyHandler({})
+    )  # an HTTP proxy cannot reach this machine's loopback
     with direct.open(request, timeout=300) as answer:
         return str(answer.read().decode())

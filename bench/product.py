@@ -1,4 +1,4 @@
-"""The product as a user runs it, measured: a stack, a job applied, everything committed; time and CPU by process."""
+"""Measures the product as a user runs it: a stack, a job applied, everything committed; time and CPU by process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trace_dagster.lite.stack import Stack
 DATASETS = ("blocks", "transactions", "logs", "geth_calls")
 POOL = "node"
 CLOCK_SECONDS = 0.5
-"""Between two looks at the processes: a look costs about 10 ms of CPU time."""
+"""Seconds between two samples of the processes: a sample costs about 10 ms of CPU time."""
 
 _JOB = """kind: chain_sync
 name: {name}
@@ -45,7 +45,7 @@ _HIDE = "update trace.dataset_versions set visible = false, hidden_at = now() wh
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A node at some distance, and the pool it is known by."""
+    """A node with a latency, and the name of its pool."""
 
     pool: str
     url: str
@@ -54,13 +54,13 @@ class Line:
 
     @property
     def name(self) -> str:
-        """For a table."""
+        """The name in a table."""
         return f"{self.latency * 1000:.0f} ms"
 
 
 @contextmanager
 def lines(blocks: int, latencies: Sequence[float]) -> Iterator[list[Line]]:
-    """A node per latency, each with the same chain of ``blocks``."""
+    """Run a node per latency, each with the same chain of ``blocks``."""
     with ExitStack() as nodes:
         yield [
             Line(f"node_{round(each * 1000)}", nodes.enter_context(node.running(blocks, latency=each)), each)
@@ -70,14 +70,14 @@ def lines(blocks: int, latencies: Sequence[float]) -> Iterator[list[Line]]:
 
 @contextmanager
 def place(blocks: int, latencies: Sequence[float]) -> Iterator[tuple[dict[str, str], list[Line]]]:
-    """A stack with a pool per latency: what commands need to know of it, and the pools."""
+    """Run a stack with a pool per latency; yield the environment of commands, and the pools."""
     with lines(blocks, latencies) as found, stack_at(found) as environment:
         yield environment, found
 
 
 @contextmanager
 def stack_at(found: Sequence[Line]) -> Iterator[dict[str, str]]:
-    """A stack with a pool per line."""
+    """Run a stack with a pool per line; yield the environment of commands."""
     pools = {f"TRACE_RPC_POOL_{line.pool.upper()}_URL": line.url for line in found}
     with stack(found[0].url, **pools) as environment:
         yield environment
@@ -85,12 +85,12 @@ def stack_at(found: Sequence[Line]) -> Iterator[dict[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """One job from apply to everything committed. Seconds."""
+    """One job from apply to everything committed."""
 
     seconds: float
-    """From apply to everything committed."""
+    """Seconds from apply to the last commit."""
     starting: float
-    """Of these, until the first range was claimed."""
+    """Seconds from apply to the first claim."""
     ranges: int
     rows: int
     cpu: dict[str, float]
@@ -98,13 +98,13 @@ class Synced:
 
     @property
     def working(self) -> float:
-        """From the first claim to the last commit."""
+        """Seconds from the first claim to the last commit."""
         return self.seconds - self.starting
 
 
 @contextmanager
 def stack(rpc: str, **settings: str) -> Iterator[dict[str, str]]:
-    """Postgres, S3 and Dagster in a home of their own; yields what commands need to know of them."""
+    """Run Postgres, S3 and Dagster in a separate home; yield the environment of commands."""
     with tempfile.TemporaryDirectory(prefix="trace-bench-", ignore_cleanup_errors=True) as home:
         Path(home).chmod(0o755)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("TRACE_")}
@@ -129,10 +129,10 @@ def sync(
     datasets: Sequence[str] = DATASETS,
     pool: str = POOL,
 ) -> Synced:
-    """Apply a job over ``[0, blocks)`` and wait for its end. Exits when a range failed.
+    """Apply a job over ``[0, blocks)`` and wait for its end. Exits if a range failed.
 
-    Nothing that was committed before helps it: versions of other jobs over the same chain are hidden, for they
-    would be evidence.
+    Earlier commits do not help it: versions of other jobs over the same chain are hidden, because they would be
+    evidence.
     """
     hide(environment)
     await_idle(environment[STACK_VARIABLE])
@@ -168,7 +168,7 @@ def apply(
 
 
 def hide(environment: Mapping[str, str]) -> None:
-    """Take what is committed out of sight: it must not be the next job's evidence."""
+    """Hide committed versions, so that they are not evidence for the next job."""
     with psycopg.connect(environment["TRACE_POSTGRES_URL"]) as connection:
         connection.execute(_HIDE)
 

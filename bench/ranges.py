@@ -1,10 +1,10 @@
-"""What one range costs: thousands of tiny ones in one backfill, launched as Dagster's UI launches it.
+"""The cost of one range: thousands of tiny ranges in one backfill, launched as Dagster's UI launches it.
 
     .venv/bin/python -m bench.ranges [--ranges 10000] [--size 1] [--latency 0 0.05]
 
-One stream of blocks. Before its job is applied the wake-up sensor is stopped, by the mutation behind its switch in the
-UI: heads are observed, ranges planned and their partitions made known as ever, but nobody starts a run, so that the
-backfill does all the work. What extraction costs is measured by bare Cryo, with as many calls as there are ranges.
+One stream of blocks. Before its job is applied the wake-up sensor is stopped with the mutation of its switch in the UI:
+heads are observed, ranges planned and partitions added as usual, but no run is started, so that the backfill does all
+the work. The cost of extraction is measured with bare Cryo, with as many calls as there are ranges.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ DATASET = "blocks"
 SENSOR = "trace_wakeups"
 KEYS_SECONDS = 120.0
 FAR_CALLS = 200
-"""Bare calls at a node with latency, where thousands, one after the other, would only wait."""
+"""Bare calls to a node with latency; thousands of sequential calls would only wait."""
 STALL_SECONDS = 300.0
-"""Without a commit for this long it has failed; a run takes some ten seconds to start."""
+"""Seconds without a commit after which the backfill has failed; a run takes about ten seconds to start."""
 
 _POLL_SECONDS = 1.0
 _SENSOR = """
@@ -89,7 +89,7 @@ class Ranges:
     spent: tuple[float, float, float]
     """CPU seconds of the stack: in all, until a tenth of the commits, in the last tenth."""
     cpu: dict[str, float]
-    """The same by part."""
+    """CPU seconds by part."""
     rows: int
     line: Line
     bare: Bare
@@ -97,18 +97,18 @@ class Ranges:
 
     @property
     def bare_ms(self) -> tuple[float, float]:
-        """Milliseconds of one bare call: of the clock, of CPU time."""
+        """Elapsed and CPU milliseconds of one bare call."""
         return self.bare.seconds / self.bare_calls * 1e3, self.bare.cpu_seconds / self.bare_calls * 1e3
 
     @property
     def tenths(self) -> tuple[float, float]:
-        """Seconds the first tenth of the ranges took from the first commit on, and the last tenth."""
+        """Seconds of the first tenth of the ranges, from the first commit, and of the last tenth."""
         tenth = len(self.commits) // 10
         return self.commits[tenth] - self.commits[0], self.commits[-1] - self.commits[-1 - tenth]
 
 
 class Web:
-    """The web server, as the UI talks to it."""
+    """A client of the web server that sends the UI's queries."""
 
     def __init__(self, port: int) -> None:
         self._client = DagsterGraphQLClient(HOST, port_number=port)
@@ -120,21 +120,21 @@ class Web:
 
     @property
     def has_wakeups(self) -> bool:
-        """Whether the sensor exists: before the first job there is none."""
+        """Return whether the sensor exists; there is none before the first job."""
         return bool(self._sensor_now()["__typename"] == "Sensor")
 
     def stop_wakeups(self) -> None:
-        """Nobody starts runs for what is planned from now on."""
+        """Stop the sensor, so that no run is started for ranges that are planned from now on."""
         answer = self._ask(_STOP, id=self._sensor_now()["sensorState"]["id"])["stopSensor"]
         if answer.get("instigationState", {}).get("status") != "STOPPED":
             raise RuntimeError(f"the sensor was not stopped: {answer}")
 
     def start_wakeups(self) -> None:
-        """As it was."""
+        """Start the sensor again."""
         self._ask(_START, selector=self._sensor)
 
     def await_keys(self, dataset_key: str, wanted: int) -> None:
-        """Until the asset's page shows all partitions: the planner's sensor makes them known."""
+        """Wait until the asset's page shows all partitions, which the planner's sensor adds."""
         deadline = time.monotonic() + KEYS_SECONDS
         while len(self._ask(_KEYS, key={"path": _path(dataset_key)})["assetNodeOrError"]["partitionKeys"]) < wanted:
             if time.monotonic() > deadline:
@@ -142,7 +142,7 @@ class Web:
             time.sleep(_POLL_SECONDS)
 
     def backfill(self, dataset_key: str, keys: list[str]) -> None:
-        """Launch one over these partitions."""
+        """Launch a backfill of these partitions."""
         params = {"assetSelection": [{"path": _path(dataset_key)}], "partitionNames": keys}
         answer = self._ask(_BACKFILL, params=params)["launchPartitionBackfill"]
         if answer["__typename"] != "LaunchBackfillSuccess":
@@ -194,7 +194,7 @@ def measure(environment: Mapping[str, str], line: Line, *, ranges: int, size: in
 
 
 def compared(rounds: Sequence[Ranges]) -> list[Compared]:
-    """For each line: rates, CPU time beyond extraction, and the last tenth beside the first."""
+    """Return for each line: rates, CPU time beyond extraction, and the last tenth relative to the first."""
     return [row for mine in grouped(rounds, lambda each: each.line) for row in _at_one_node(mine)]
 
 

@@ -1,4 +1,4 @@
-"""The least a node's answers cost: full blocks and receipts over JSON-RPC, counted in bytes and thrown away."""
+"""The lower bound for a node's answers: full blocks and receipts over JSON-RPC, counted in bytes and dropped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import uvloop
 
 METHODS = ((b"eth_getBlockByNumber", b",true"), (b"eth_getBlockReceipts", b""))
-"""With their arguments after the block's number: all that blocks, transactions, receipts and logs are made of."""
+"""Methods with their arguments after the block's number: the data of blocks, transactions, receipts and logs."""
 
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _END = b"\r\n\r\n"
@@ -21,7 +21,7 @@ _END = b"\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What it took, and what came."""
+    """The cost, and the bytes received."""
 
     seconds: float
     cpu_seconds: float
@@ -30,7 +30,7 @@ class Fetched:
 
 
 def fetch(url: str, blocks: int, connections: int) -> Fetched:
-    """Every answer for ``[0, blocks)`` over so many kept-alive connections, one request at a time on each."""
+    """Fetch every answer for ``[0, blocks)`` over this many keep-alive connections, one request at a time on each."""
     parts = urlsplit(url)
     requests = _requests(blocks, parts.netloc.encode())
     started, spent = time.perf_counter(), time.process_time()
@@ -57,7 +57,7 @@ async def _fetch(host: str, port: int, requests: Iterator[bytes], connections: i
 
 
 class _Connection(asyncio.Protocol):
-    """Sends the next request when an answer is whole."""
+    """Sends the next request when a response is complete."""
 
     def __init__(self, requests: Iterator[bytes], done: asyncio.Future[tuple[int, int]]) -> None:
         self._requests = requests
@@ -71,12 +71,12 @@ class _Connection(asyncio.Protocol):
         self._next()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """An answer that does not come is an error."""
+        """Treat a missing response as an error."""
         if not self.done.done():
             self.done.set_exception(error or ConnectionError("the node closed the connection"))
 
     def data_received(self, data: bytes) -> None:
-        """Count down to the end of the answer."""
+        """Count down to the end of the response."""
         if not self._left:
             self._head += data
             end = self._head.find(_END)

@@ -1,13 +1,13 @@
-"""The product beside ethereum-etl, and beside fetching the same answers and throwing them away.
+"""The product relative to ethereum-etl, and to fetching the same answers and dropping them.
 
     .venv/bin/python -m bench.rivals [--blocks 20000] [--etl-seconds 20] [--rounds 5] [--latency 0 0.05]
 
-The product brings blocks, transactions (with their receipts' fields) and logs to S3, checked for structure.
+The product extracts blocks, transactions (with their receipts' fields) and logs to S3, with structural checks.
 ethereum-etl writes blocks, transactions, receipts and logs to local CSV files, with its defaults and with the best
-setting found; it asks for each receipt by its transaction's hash, and hashes repeat: see :mod:`bench.node`. The raw
-fetch asks for each full block and its receipts, that is for all of it once. Ways that differ much in speed are given
-different numbers of blocks, so that each takes long enough; what is compared is time per thousand blocks, for the
-product from its first claim to its last commit.
+setting found; it requests each receipt by its transaction's hash, and hashes repeat: see :mod:`bench.node`. The raw
+fetch requests each full block and its receipts, which is all of the data one time. Because the ways differ much in
+speed, they get different numbers of blocks, so that each takes long enough; the comparison is time per thousand blocks,
+for the product from its first claim to its last commit.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ CHUNK = 5000
 """As in :mod:`bench.end_to_end`."""
 CONNECTIONS = (1, 2, 4, 16, 64, 256)
 TRIED_BLOCKS = 1000
-"""How far a setting is tried."""
+"""Blocks over which a setting is tried."""
 
 _UNIT = "s / 1,000 blocks"
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """How far each way goes, and with which settings."""
+    """The number of blocks and the settings of each way."""
 
     blocks: int
-    """The product's, and the raw fetch's."""
+    """Blocks of the product and of the raw fetch."""
     etl_blocks: int
     etl_settings: tuple[etl.Setting, ...]
     connections: int
     missing: str = ""
-    """Why ethereum-etl is left out, where it is."""
+    """The reason why ethereum-etl is left out, or empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Every way once, at one node."""
+    """Every way one time, at one node."""
 
     line: Line
     setup: Setup
@@ -57,7 +57,7 @@ class Round:
 
 
 def setup(line: Line, blocks: int, seconds: float, tried: int = TRIED_BLOCKS) -> Setup:
-    """The others' best settings over ``tried`` blocks; ethereum-etl goes as far as in ``seconds``, or ``blocks``."""
+    """Find the best settings over ``tried`` blocks; ethereum-etl exports what takes ``seconds``, at most ``blocks``."""
     tried = min(blocks, tried)
     connections = min(CONNECTIONS, key=lambda each: raw.fetch(line.url, tried, each).seconds)
     try:
@@ -73,7 +73,7 @@ def setup(line: Line, blocks: int, seconds: float, tried: int = TRIED_BLOCKS) ->
 def measure(
     environment: Mapping[str, str], line: Line, planned: Setup, *, number: int = 0, chunk: int = CHUNK
 ) -> Round:
-    """Round ``number`` at one node."""
+    """Run round ``number`` at one node."""
     name = f"rivals_{line.pool}_{number}"
     ours, (exported, fetched) = in_turn(
         number,
@@ -95,7 +95,7 @@ def measure(
 
 
 def compared(rounds: Sequence[Round]) -> list[Compared | Failed]:
-    """For each line: time per thousand blocks beside each of the others."""
+    """Return for each line: time per thousand blocks relative to each of the others."""
     return [row for mine in grouped(rounds, lambda each: each.line) for row in _at_one_node(mine)]
 
 
@@ -120,7 +120,7 @@ def _at_one_node(mine: Sequence[Round]) -> list[Compared | Failed]:
 
 
 def _paired(rounds: Sequence[Round], theirs: Sequence[float]) -> tuple[tuple[float, float], ...]:
-    """Ours and theirs, per thousand blocks; ``theirs`` is seconds per block, by round."""
+    """Return times of ours and theirs per thousand blocks; ``theirs`` is seconds per block, by round."""
     ours = [each.product.working / each.setup.blocks for each in rounds]
     return tuple((one * 1000, other * 1000) for one, other in zip(ours, theirs, strict=True))
 

@@ -1,11 +1,11 @@
-"""Everything that is measured, in one table of ratios: bench/RESULTS.md.
+"""Runs all benchmarks and writes one table of ratios: bench/RESULTS.md.
 
     make bench            (or: .venv/bin/python -m bench.run [end_to_end ranges rivals limits ...] [--rounds 5])
     .venv/bin/python -m bench.run --quick
 
-Medians of paired runs; the pairs alternate in order. The table is written after every round, so that a stop loses
-nothing; a part that fails has a line that says so, and the others go on. ``--quick`` is short chains and one round: it
-tells whether everything still works, not how long it takes, and prints its table only.
+Medians of paired runs; the pairs alternate in order. The table is written after every round, so that a stop loses no
+result; a part that fails has a line that says so, and the others continue. ``--quick`` uses short chains and one round:
+it shows whether everything still works, not how long it takes, and only prints its table.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ Rows = Sequence[Compared | Failed]
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured."""
+    """The sizes of the measurements."""
 
     rounds: int
     seconds: float
-    """About how long bare Cryo takes beside the product next door. Half as long far away, where a second holds fewer
-    blocks. Beside rivals a third of it next door, all of it far away, where the product takes a quarter of bare Cryo's
-    time; an export of ethereum-etl a sixth."""
+    """Seconds that bare Cryo takes, about, relative to the product at a near node. Half as long far away, where
+    a second has fewer blocks. For rivals a third of it near, all of it far away, where the product takes a
+    quarter of bare Cryo's time; an export of ethereum-etl a sixth.
+    """
     ranges: int
-    """Of a backfill next door; a fifth of them far away."""
+    """Ranges of a backfill at a near node; a fifth of them far away."""
     memory_blocks: int
     memory_ranges: int
     gateway_blocks: int
-    """Brought in with the gateway and directly."""
+    """Blocks that are extracted with the gateway and directly."""
     control_ranges: int
     tried: int = rivals.TRIED_BLOCKS
     """Blocks over which the rivals' settings are tried."""
@@ -62,7 +63,7 @@ QUICK = Sizes(
 
 
 def end_to_end_part(sizes: Sizes) -> Iterator[Rows]:
-    """The product beside bare Cryo."""
+    """Measure the product relative to bare Cryo."""
     spans = {latency: sizes.seconds / (2 if latency else 1) for latency in LATENCIES}
     blocks = _blocks(spans, DATASETS, end_to_end.CHUNK)
     rounds: list[end_to_end.Round] = []
@@ -74,7 +75,7 @@ def end_to_end_part(sizes: Sizes) -> Iterator[Rows]:
 
 
 def ranges_part(sizes: Sizes) -> Iterator[Rows]:
-    """Many tiny ranges in one backfill."""
+    """Measure many tiny ranges in one backfill."""
     rounds: list[ranges.Ranges] = []
     with place(sizes.ranges, LATENCIES) as (environment, lines):
         for number, line in product(range(sizes.rounds), lines):
@@ -84,7 +85,7 @@ def ranges_part(sizes: Sizes) -> Iterator[Rows]:
 
 
 def rivals_part(sizes: Sizes) -> Iterator[Rows]:
-    """The product beside ethereum-etl and a raw fetch."""
+    """Measure the product relative to ethereum-etl and a raw fetch."""
     spans = {latency: sizes.seconds / (1 if latency else 3) for latency in LATENCIES}
     blocks = _blocks(spans, rivals.DATASETS, rivals.CHUNK)
     rounds: list[rivals.Round] = []
@@ -99,7 +100,7 @@ def rivals_part(sizes: Sizes) -> Iterator[Rows]:
 
 
 def memory_part(sizes: Sizes) -> Iterator[Rows]:
-    """Memory by the size of ranges, and along many."""
+    """Measure memory by the size of ranges, and over many ranges."""
     rounds: list[memory.Memory] = []
     with nodes(sizes.memory_blocks, LATENCIES) as lines, memory.registry(lines[0].url) as variables:
         for number, line in product(range(sizes.rounds), lines):
@@ -119,7 +120,7 @@ def memory_part(sizes: Sizes) -> Iterator[Rows]:
 
 
 def limits_part(sizes: Sizes) -> Iterator[Rows]:
-    """Limits, and what the gateway is worth."""
+    """Measure rate limits and the effect of the gateway."""
     rounds: list[limits.Round] = []
     for number in range(sizes.rounds):
         rounds.append(
@@ -133,7 +134,9 @@ def limits_part(sizes: Sizes) -> Iterator[Rows]:
 
 
 def control_plane_part(sizes: Sizes) -> Iterator[Rows]:
-    """Each step of the control plane behind many committed ranges, and the UI's page beside stock Dagster's."""
+    """Measure each step of the control plane after many committed ranges, and the UI's pages relative to stock
+    Dagster.
+    """
     yield control_plane.measure(1000, sizes.control_ranges, 5, 6 * sizes.rounds)
 
 
@@ -145,11 +148,11 @@ PARTS: dict[str, Callable[[Sizes], Iterator[Rows]]] = {
     "control_plane": control_plane_part,
     "memory": memory_part,
 }
-"""Each yields its rows as they are after every round."""
+"""Each yields its rows after every round."""
 
 
 def run(parts: Sequence[str], sizes: Sizes, write: Callable[[Rows], None]) -> Rows:
-    """Measure the parts one after the other; ``write`` gets all rows there are, again and again."""
+    """Measure the parts one after the other; call ``write`` with all rows after each round."""
     done: list[Compared | Failed] = []
     for name in parts:
         rows: Rows = []
@@ -164,24 +167,24 @@ def run(parts: Sequence[str], sizes: Sizes, write: Callable[[Rows], None]) -> Ro
 
 
 def report(rows: Rows, sizes: Sizes) -> str:
-    """The table, and what it was measured on."""
+    """Return the table, and the machine that it was measured on."""
     return f"{machine()}; medians of up to {sizes.rounds} paired runs.\n\n{markdown(rows)}"
 
 
 def put(text: str, path: Path) -> None:
-    """Replace what an earlier run wrote; whatever else stands in the file stays."""
+    """Replace the part that an earlier run wrote; the rest of the file stays."""
     before, _, rest = path.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
 
 
 def _blocks(spans: Mapping[float, float], datasets: Sequence[str], chunk: int) -> dict[float, int]:
-    """How many bare Cryo brings in within each span, by latency; all in seconds."""
+    """Return how many blocks bare Cryo extracts in each span, by latency; all in seconds."""
     return {latency: blocks_in(seconds, latency, chunk, datasets) for latency, seconds in spans.items()}
 
 
 def main() -> None:
-    """Measure, write, print; exits 1 when something failed."""
+    """Measure, write, print; exit with 1 if a part failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all of them unless given")
     parser.add_argument("--quick", action="store_true", help="some minutes; nothing is written")

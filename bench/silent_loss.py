@@ -1,10 +1,11 @@
-"""Why rows are proven: bare Cryo and this product over the same node, which answers a tenth of the requests wrongly.
+"""Why rows are verified: bare Cryo and the product with the same node, which answers a tenth of the requests
+incorrectly.
 
     make silent-loss      (or: .venv/bin/python -m bench.silent_loss --blocks 300)
 
 Prints a Markdown table and draws docs/images/silent_loss.svg. Bare: `cryo.collect` of each range, in another process,
-its rows as they come. Product: extraction and proof at level full, with that node as the only endpoint. A range is
-silently wrong when it is reported as success and its rows are not the honest node's, in whatever order.
+with its rows as returned. Product: extraction and proof at level full, with that node as the only endpoint. A range is
+silently wrong if it is reported as success and its rows are not the honest node's, in any order.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def main() -> None:
 
 
 def collected(rpc: str, name: str, blocks: int, folder: Path) -> dict[int, pa.Table]:
-    """What bare Cryo gives as success, by first block; rows sorted, so that their order does not count."""
+    """Return the rows that bare Cryo returns as success, by first block; sorted, because their order does not count."""
     for file in folder.iterdir():
         file.unlink()
     subprocess.run(
@@ -105,14 +106,16 @@ def _sorted(rows: pa.Table) -> pa.Table:
 
 
 def verdict(outcome: Outcome) -> str:
-    """``open``: rows differ only where the proof, and with it the manifest, says that nothing was proven."""
+    """Return the verdict; ``open``: rows differ only in values that the proof, and so the manifest, lists as
+    not proven.
+    """
     if outcome.refused:
         return "refused"
     return "wrong" if outcome.false else "open" if outcome.unproven else "right"
 
 
 def table(counts: Counts) -> str:
-    """Markdown: ranges by what became of them."""
+    """Return a Markdown table of the ranges by verdict."""
     head = ["fault", "bare: silently wrong", "failed", "right"]
     head += ["Trace: silently wrong", "wrong where said unproven", "refused", "right"]
     lines = [f"| {' | '.join(head)} |", f"|---|{'--:|' * (len(head) - 1)}"]
@@ -145,7 +148,7 @@ STYLE = """
 
 
 def picture(counts: Counts, blocks: int) -> str:
-    """An SVG: two bars a fault, readable on light and on dark pages."""
+    """Return an SVG with two bars per fault, readable on light and on dark pages."""
     ranges = blocks // RANGE_BLOCKS * len(DATASETS)
     height = TOP + ROW * len(FAULTS) + 34
     title = "Ranges reported as success with wrong rows"

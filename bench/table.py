@@ -1,4 +1,4 @@
-"""One table for everything that is measured: ours beside something else, the ratio last."""
+"""One table for all measurements: ours, the other side, and the ratio."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _VERSIONS = ("trace-dagster", "cryo", "dagster", "polars", "pyarrow")
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Pairs of one quantity, (ours, beside it) per round."""
+    """Pairs of one quantity, (ours, theirs) per round."""
 
     what: str
     unit: str
@@ -27,7 +27,7 @@ class Compared:
 
     @property
     def ratios(self) -> list[float]:
-        """Ours over the other, by round."""
+        """Ours divided by theirs, by round."""
         return [ours / other for ours, other in self.pairs]
 
     @property
@@ -38,25 +38,25 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """What could not be measured, and why."""
+    """A part that could not be measured, and the reason."""
 
     what: str
     reason: str
 
 
 def markdown(rows: Sequence[Compared | Failed]) -> str:
-    """The table: medians, the median of the pairs' ratios, and how far these lie apart."""
+    """Return the table: medians, the median of the pairs' ratios, and their spread."""
     return "\n".join([_HEAD, *map(_line, rows)])
 
 
 def machine() -> str:
-    """What the figures were taken on."""
+    """Describe the machine."""
     versions = ", ".join(f"{name} {version(name)}" for name in _VERSIONS)
     return f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {versions}"
 
 
 def in_turn(number: int, ours: Callable[[], Ours], theirs: Callable[[], Theirs]) -> tuple[Ours, Theirs]:
-    """Do both; ours goes first every other round, for whoever goes second finds warm caches."""
+    """Run both; ours goes first every other round, because the second one finds warm caches."""
     if number % 2 == 0:
         return ours(), theirs()
     other = theirs()
@@ -64,17 +64,17 @@ def in_turn(number: int, ours: Callable[[], Ours], theirs: Callable[[], Theirs])
 
 
 def grouped(rounds: Sequence[Ours], by: Callable[[Ours], Hashable]) -> list[list[Ours]]:
-    """The rounds that have the same of something, such as their node, in the order it first came."""
+    """Group the rounds by a key such as their node, in the order of first appearance."""
     return [[each for each in rounds if by(each) == one] for one in dict.fromkeys(map(by, rounds))]
 
 
 def middle(rounds: Sequence[Ours], cost: Callable[[Ours], float]) -> Ours:
-    """The round a note tells of, where the figures are medians: the one of middle cost."""
+    """Return the round with the median cost, whose note is shown next to the medians."""
     return sorted(rounds, key=cost)[len(rounds) // 2]
 
 
 def cpu_note(by_part: dict[str, float]) -> str:
-    """CPU seconds by part, those that round to nothing left out."""
+    """Return CPU seconds by part, without those that round to zero."""
     return "CPU s: " + ", ".join(f"{part} {spent:.1f}" for part, spent in by_part.items() if spent >= 0.05)
 
 

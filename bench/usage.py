@@ -1,4 +1,4 @@
-"""CPU time of a stack's processes, by part, looked at again and again while something is measured."""
+"""CPU time of a stack's processes by part, sampled during a measurement."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ _PASSING = ("engine.worker", "spawn_main")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """CPU seconds of each part since it was started, at one time (seconds since the epoch)."""
+    """CPU seconds of each part since its start, at one time (seconds since the epoch)."""
 
     at: float
     cpu: dict[str, float]
 
     @property
     def total(self) -> float:
-        """Of all parts."""
+        """CPU seconds of all parts."""
         return sum(self.cpu.values())
 
 
 class Usage:
-    """Looks at a stack's processes every ``interval_seconds`` inside its block."""
+    """Samples a stack's processes every ``interval_seconds`` inside its block."""
 
     def __init__(self, stack_id: str, interval_seconds: float) -> None:
         self._stack_id = stack_id
@@ -68,12 +68,12 @@ class Usage:
         self._look()
 
     def cpu(self) -> dict[str, float]:
-        """CPU seconds by part, from the first look to the last."""
+        """CPU seconds by part, from the first sample to the last."""
         first, last = self.looks[0].cpu, self.looks[-1].cpu
         return {part: round(last[part] - first.get(part, 0.0), 2) for part in sorted(last)}
 
     def total_at(self, moment: float) -> float:
-        """CPU seconds of all parts at a time, between the looks before and after it."""
+        """Return CPU seconds of all parts at a time, interpolated between two samples."""
         after = min(max(1, bisect_left(self.looks, moment, key=lambda look: look.at)), len(self.looks) - 1)
         one, two = self.looks[after - 1], self.looks[after]
         share = min(1.0, max(0.0, (moment - one.at) / (two.at - one.at)))
@@ -84,10 +84,11 @@ class Usage:
             self._look()
 
     def _look(self) -> None:
-        """What each process has used itself, also of those that ended: their parents count them at other times.
+        """Sample what each process has used itself, including those that ended: their parents count them at other
+        times.
 
-        A process's last moments, after the last look at it, are lost. Backends of Postgres come and go more often than
-        that; they count with their parent once they ended, at once.
+        The CPU time of a process after its last sample is lost. Backends of Postgres start and end more often than
+        that; they are counted with their parent when they have ended.
         """
         found: defaultdict[str, float] = defaultdict(float)
         for process, command in _processes(self._stack_id):
@@ -103,9 +104,9 @@ class Usage:
 
 
 def await_idle(stack_id: str) -> None:
-    """Until the stack's last run has ended: what it used must not be counted with what comes next.
+    """Wait until the stack's last run has ended, so that its CPU time is not counted with the next measurement.
 
-    Raises RuntimeError when it does not end.
+    Raises RuntimeError if it does not end.
     """
     deadline = time.monotonic() + IDLE_SECONDS
     while any(mark in command for _, command in _processes(stack_id) for mark in _PASSING):
@@ -115,9 +116,9 @@ def await_idle(stack_id: str) -> None:
 
 
 def _processes(stack_id: str) -> Iterator[tuple[psutil.Process, str]]:
-    """The stack's processes and their command lines; those that end meanwhile are left out.
+    """Yield the stack's processes and their command lines; a process that ends meanwhile is left out.
 
-    A backend of Postgres writes its title over its environment, so it is known by its parent.
+    A backend of Postgres overwrites its environment with its title, so it is recognised by its parent.
     """
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -129,5 +130,5 @@ def _processes(stack_id: str) -> Iterator[tuple[psutil.Process, str]]:
 
 
 def part_of(command: str) -> str:
-    """The part of a stack that a command line is of."""
+    """Return the part of a stack that a command line belongs to."""
     return next((part for mark, part in _PARTS.items() if mark in command), RUNS)

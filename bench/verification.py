@@ -1,11 +1,11 @@
-"""What proof costs: the same ranges with verify off, structural and full, one run, ratios to off last.
+"""The cost of verification: the same ranges with verify off, structural and full, in one run, as ratios to off.
 
     .venv/bin/python -m bench.verification [--blocks 10000] [--rounds 5] [--latency 0.05]
 
 Ranges go through claim, Cryo, proof, Parquet on a real S3 server and the fenced commit in a real Postgres, without
-Dagster. Node, S3 server and Postgres share the machine with them, so a proof competes with what it checks for the
-cores. With --latency every request to the node takes that many seconds longer, as it does at a provider. The node is
-asked directly: a gateway would answer the second round out of the first.
+Dagster. Node, S3 server and Postgres share the machine with them, so a proof competes for the cores with the parts that
+it checks. With --latency every request to the node takes that many seconds longer, as at a provider. Requests go to the
+node directly, because a gateway would answer the second round from the first.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ streams:
 
 @contextmanager
 def services(folder: Path) -> Iterator[dict[str, str]]:
-    """A Postgres with our schema and an S3 server; what a process needs to know of them."""
+    """Run a Postgres with the product's schema and an S3 server; yield the environment of a process."""
     folder.chmod(0o755)
     home = Home(folder / "home")
     home.prepare()
@@ -90,7 +90,7 @@ def _running(service: Service, log: Path) -> Iterator[None]:
 
 
 def round_of(runtime: Runtime, number: int, verify: str, blocks: int, chunk: int) -> dict[str, float]:
-    """Seconds until everything is committed, by dataset, one after the other."""
+    """Return the seconds until everything is committed, by dataset, one after the other."""
     spans = list(BlockRange(0, blocks).split(chunk))
     seconds = {}
     for dataset, spec in applied(runtime, f"{verify}_{number}", verify, blocks, chunk).items():
@@ -102,7 +102,7 @@ def round_of(runtime: Runtime, number: int, verify: str, blocks: int, chunk: int
 
 
 def applied(runtime: Runtime, name: str, verify: str, blocks: int, chunk: int) -> dict[str, StreamSpec]:
-    """The streams of a new job over ``[0, blocks)``, by dataset."""
+    """Apply a new job over ``[0, blocks)``; return its streams by dataset."""
     streams = "\n".join(f"  {dataset}_{name}: {{cryo_dataset_name: {dataset}}}" for dataset in DATASETS)
     job = parse(JOB.format(name=name, chain=CHAIN_ID, blocks=blocks, chunk=chunk, verify=verify, streams=streams))
     runtime.jobs.apply(job, Bounds(0, blocks))
@@ -118,7 +118,7 @@ def bring_in(runtime: Runtime, spec: StreamSpec, span: BlockRange) -> None:
 
 
 def hide(runtime: Runtime) -> None:
-    """Take a round's versions out of sight: they must not be the next round's evidence."""
+    """Hide a round's versions, so that they are not evidence for the next round."""
     with runtime.database.transaction() as session:
         session.connection.execute("update trace.dataset_versions set visible = false, hidden_at = now() where visible")
 
@@ -152,7 +152,7 @@ def main() -> None:
 
 
 def report(options: argparse.Namespace, rounds: list[dict[str, dict[str, float]]]) -> None:
-    """Medians, and the median of the paired ratios."""
+    """Print medians, and the median of the paired ratios."""
     print(f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, medians of {len(rounds)}")
     print(f"{options.blocks} blocks, ranges of {options.chunk}, {options.latency * 1000:.0f} ms added per request\n")
     print("| dataset | off, s | structural, s | full, s | structural / off | full / off |")
