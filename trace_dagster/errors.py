@@ -51,7 +51,7 @@ class UnknownFormat(TraceError):
 
 
 class WrongChain(UnknownFormat):
-    """An endpoint serves another chain than before. Stop the stream and fix the pool's URLs."""
+    """An endpoint reports a chain id that is not the job's. Stop the stream and fix the pool's URLs."""
 
 
 class ExtractionFailed(TraceError):

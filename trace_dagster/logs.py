@@ -83,7 +83,10 @@ class _Formatter(logging.Formatter):
 
     @staticmethod
     def safe_facts(record: logging.LogRecord) -> dict[str, bool | int | float | str]:
-        """Return the facts as JSON has them, redacted before anything is quoted: a quoted secret is another text."""
+        """Return the facts as JSON values, redacted.
+
+        Redaction comes before quoting, because quoting changes the text of a secret.
+        """
         facts = facts_of(record).items()
         return {name: value if isinstance(value, bool | int | float) else redact(str(value)) for name, value in facts}
 

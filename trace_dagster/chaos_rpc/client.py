@@ -21,7 +21,7 @@ _LOOK_SECONDS = 0.5
 
 
 class ChaosClient:
-    """A client's connection, with separate connections to the node and to its fork."""
+    """Serves one client's connection. Forwards its requests over one connection to the node and one to the fork."""
 
     def __init__(self, state: ChaosRpc, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._state = state

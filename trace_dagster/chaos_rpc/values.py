@@ -95,7 +95,7 @@ def flip_digit(_request: Request, answer: Answer, rng: Random, _context: FaultCo
 
 
 def drop_field(_request: Request, answer: Answer, rng: Random, _context: FaultContext) -> Answer:
-    """Remove one key of one object at any depth."""
+    """Remove one randomly chosen key from one object of the answer, at any depth."""
     result = answer.get("result")
     found = [(path, key) for path in objects(result) for key in at(result, path)]
     if not found:

@@ -1,1 +1,1 @@
-"""The `trace-lite` command: argument parsing, what each command does, and how results are printed."""
+"""The `trace-lite` command: argument parsing, the commands' functions, and how results are printed."""

@@ -61,7 +61,7 @@ def say(text: str) -> None:
 
 
 def _settings(*, with_stack: bool = True) -> Settings:
-    """Read the settings, a single time per command; without the running stack's variables for what starts a stack."""
+    """Read the settings, a single time per command. ``with_stack`` adds the running stack's variables."""
     from trace_dagster.config.process import start_process
 
     def warn(variable: str, close: str | None) -> None:
@@ -197,7 +197,7 @@ def resume(job: str) -> None:
 
 
 class _Blocks(click.ParamType[BlockRange]):
-    """``FIRST:END``, end-exclusive."""
+    """Parameter type that parses ``FIRST:END`` (end-exclusive) into a BlockRange."""
 
     name = "A:B"
 

@@ -25,7 +25,7 @@ def _up_to(most: int) -> BeforeValidator:
 
 
 class PoolVariables(BaseModel):
-    """What is set for one pool; None for what is not."""
+    """Settings of one pool. A value is None if its variable is not set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 

@@ -54,7 +54,7 @@ def http_url(example: str, *, with_user: bool = False) -> Callable[[Any], str]:
 
 
 def is_http_url(text: str) -> bool:
-    """Whether a text is an http or https URL with a host."""
+    """Return whether a text is an http or https URL with a host."""
     try:
         parts = urlsplit(text)
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0

@@ -351,7 +351,7 @@ class _Variables(PydanticBaseSettingsSource):
         return found, field_name, True
 
     def __call__(self) -> dict[str, Any]:
-        """Return what is set, by group."""
+        """Return the variables that are set, by group."""
         fields = self.settings_cls.model_fields.items()
         return {name: self.get_field_value(field, name)[0] for name, field in fields}
 

@@ -19,7 +19,7 @@ def variables_table() -> str:
 
 
 def with_table(text: str) -> str:
-    """Return a document with the table in place of what stands between BEGIN and END."""
+    """Return a document in which the table replaces the text between BEGIN and END."""
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
     return f"{head}{BEGIN}\n{variables_table()}{END}{tail}"

@@ -80,7 +80,7 @@ class _Refused(yaml.MarkedYAMLError):
 
 
 class _Loader(yaml.SafeLoader):
-    """A SafeLoader that records the line of each key, and refuses what could be ambiguous or expensive."""
+    """A SafeLoader that records the line of each key, and refuses ambiguous or expensive YAML."""
 
     def __init__(self, text: str) -> None:
         self.lines: dict[KeyPath, int] = {}

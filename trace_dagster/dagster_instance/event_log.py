@@ -141,7 +141,10 @@ class GroupedEventLog(PostgresEventLogStorage):
         self._store([_Waiting(event) for event in events])
 
     def _store(self, mine: Sequence[_Waiting], before: Sequence[_Waiting] = ()) -> None:
-        """Store ``mine`` and everything else that waits. Raises the first error among ``before`` and ``mine``."""
+        """Store ``mine`` together with all other waiting events.
+
+        Raises the first error among ``before`` and ``mine``.
+        """
         with self._queueing:
             self._waiting += mine
         if self._writer == threading.get_ident():
@@ -202,7 +205,7 @@ class GroupedEventLog(PostgresEventLogStorage):
             waiting.stored = True
 
     def _number(self, group: Sequence[_Waiting]) -> None:
-        """Insert all events with one statement and set their numbers. If the statement fails, insert none."""
+        """Insert all events with one statement and set ``number``, the row id, of each. If it fails, insert none."""
         if not group:
             return
         insert = SqlEventLogStorageTable.insert().returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True)

@@ -1,4 +1,4 @@
-"""Compares what Dagster shows with the registry: lost materializations, coverage, progress."""
+"""Compares Dagster's events with the registry: lost materializations, coverage, progress."""
 
 import json
 from collections import defaultdict
@@ -89,7 +89,7 @@ def coverage_check(stream: StreamRow) -> AssetChecksDefinition:
 
 
 def _shown(commits: Sequence[Commit], instance: DagsterInstance) -> set[str]:
-    """Return the dataset versions of these ranges that Dagster has an event for."""
+    """Return the dataset versions for which Dagster has a materialization event, among these ranges' events."""
     by_asset = defaultdict(list)
     for commit in commits:
         if not commit.derived:

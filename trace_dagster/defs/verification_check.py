@@ -26,7 +26,7 @@ _PROVEN = ("full", "crosschecked")
 
 
 def verification_check(stream: StreamRow, partitions: DynamicPartitionsDefinition) -> AssetChecksDefinition:
-    """Return the verification check's definition. A manual run of it shows again what the commit proved."""
+    """Return the verification check's definition. A manual run repeats the result that the commit stored."""
 
     @asset_check(
         asset=asset_key(stream.chain_id, stream.dataset_key),
@@ -47,7 +47,7 @@ def verification_check(stream: StreamRow, partitions: DynamicPartitionsDefinitio
 
 
 def verification_evaluation(key: AssetKey, published: Publication) -> AssetCheckEvaluation:
-    """Return the check of one partition from the verification that its commit stored."""
+    """Return the asset check result of one partition. It repeats the verification that the range's commit stored."""
     return AssetCheckEvaluation(
         asset_key=key,
         check_name=CHECK_NAME,

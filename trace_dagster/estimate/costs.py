@@ -202,7 +202,7 @@ def limit_of(pool: RpcPool) -> float | None:
 
 
 def places(span: BlockRange, blocks: int) -> list[BlockRange]:
-    """Return where to sample ``blocks`` blocks: at start, middle and end of ``span``, or all of it if it is shorter."""
+    """Return the ranges in which ``blocks`` blocks are sampled: at start, middle and end of ``span``, or all of it."""
     if len(span) <= blocks:
         return [span]
     start, middle, end = (blocks // _PLACES + (place < blocks % _PLACES) for place in range(_PLACES))

@@ -41,7 +41,7 @@ _NOTHING_COMMITTED = "the plan assumes that nothing is committed"
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What the registry has about a job. Without a registry only ``note`` is set."""
+    """A job's resolved bounds and committed ranges, read from the registry. Without a registry only ``note`` is set."""
 
     note: str
     bounds: Bounds | None = None

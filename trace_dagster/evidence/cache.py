@@ -29,9 +29,10 @@ WAIT_SECONDS = 3600.0
 
 
 class EvidenceBatch(NamedTuple):
-    """Blocks whose evidence one endpoint is asked for together.
+    """Cache key: a block range whose evidence is fetched from one endpoint in one batch of calls.
 
-    ``needs`` is part of the key: a batch that was fetched before another dataset joined lacks what that one needs.
+    ``needs`` is part of the key because a batch that was fetched before another dataset joined lacks the evidence that
+    this dataset needs.
     """
 
     endpoint: str

@@ -47,7 +47,10 @@ class EvidenceCollector:
         return NodeSource(endpoint, self.chain_id, self.dataset_name, deep=deep)
 
     def cached(self, piece: BlockRange, endpoint: Endpoint) -> CachedNodeSource | None:
-        """Return the endpoint as a source behind the cache, or None if no other dataset needs the same evidence."""
+        """Return a source that reads the endpoint's evidence through the shared cache.
+
+        Returns None if there is no cache, or if the cache knows fewer than two datasets of this chain.
+        """
         shared_needs = self._cache.shared_needs(self.chain_id) if self._cache is not None else None
         if self._cache is None or shared_needs is None:
             return None
@@ -66,7 +69,7 @@ class PieceEvidence:
         self._known: EvidenceParts | None = None
 
     def gather(self, endpoint: Endpoint) -> Evidence:
-        """Return the evidence for every block: what committed rows hold, and the rest from the endpoint, proven.
+        """Return the proven evidence of every block. Only what committed rows lack is fetched from the endpoint.
 
         Raises VerificationFailed, Unavailable, WrongChain, UnknownFormat, or ForkConflict if the endpoint's headers
         are not the committed ones.
@@ -96,7 +99,7 @@ class PieceEvidence:
         return self._known
 
     def forget(self, endpoint: Endpoint) -> None:
-        """Drop what the cache keeps of this endpoint's answers for the piece."""
+        """Drop this endpoint's cached evidence for the piece."""
         if (cached := self._collector.cached(self._piece, endpoint)) is not None:
             cached.forget(self._piece)
 

@@ -80,7 +80,7 @@ class NodeSource:
         prove.require_linked(parts.headers, None)
 
     def _receipts(self, answer: msgspec.Raw, header: Header) -> list[Receipt]:
-        """Return a block's receipts: proven, unless the comparison with the dataset's rows proves them."""
+        """Return a block's receipts. Prove them, unless the comparison with the dataset's rows proves them later."""
         match self._dataset_name:
             case "logs":
                 return prove.claimed_receipts(rpc_json.decode_receipts_without_logs(answer), header.number)

@@ -1,4 +1,4 @@
-"""The one interface of the origins of evidence."""
+"""Interface of evidence sources: committed rows, a node, or a cache in front of a node."""
 
 from __future__ import annotations
 

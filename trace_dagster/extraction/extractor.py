@@ -76,7 +76,7 @@ class Extractor:
         return PieceStream(state, self._sizes, lambda piece: self._threads.submit(self._proven, state, piece))
 
     def close(self) -> None:
-        """Start no further piece. Calls under way end with the engine."""
+        """Stop starting pieces. A call that is already running ends when the engine is closed."""
         for threads in (self._threads, self._evidence_threads):
             threads.shutdown(wait=False, cancel_futures=True)
 

@@ -32,7 +32,7 @@ class PieceStream:
             self._start_next()
 
     def __iter__(self) -> Iterator[Piece]:
-        """Yield the pieces. Raises what the last try of a piece raised, Unavailable after :meth:`close`."""
+        """Yield the pieces. Raises the error of a piece's last try, or Unavailable after :meth:`close`."""
         try:
             while self._ahead:
                 try:

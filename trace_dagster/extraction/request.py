@@ -75,7 +75,7 @@ class RangeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The rows of some blocks of a range, and what was proven of them."""
+    """The rows of consecutive blocks of a range, with the proof that they are right."""
 
     block_range: BlockRange
     table: pa.Table

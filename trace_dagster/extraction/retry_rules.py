@@ -39,7 +39,7 @@ def is_worth_halving(error: TraceError) -> bool:
 
 
 def _weight(error: TraceError) -> int:
-    """Return the rank of an error; the lowest decides: curable errors before those that a bad endpoint alone causes.
+    """Return the rank of an error. The error with the lowest rank is raised; errors that a retry cures rank first.
 
     One garbled answer can look like an unknown format, so that decides only if no other error was raised.
     """

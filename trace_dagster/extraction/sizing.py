@@ -22,7 +22,7 @@ class PieceSizes:
         self._bytes_per_block: dict[tuple[int, str], float] = {}
 
     def cut(self, request: RangeRequest) -> Iterator[BlockRange]:
-        """Yield the pieces of a range. Each is sized when it is started, by what is known then."""
+        """Yield the pieces of a range. Each is sized when it is started, from the estimate at that time."""
         start = request.block_range.start
         while start < request.block_range.end:
             end = min(start + self._blocks(request), request.block_range.end)
@@ -30,7 +30,11 @@ class PieceSizes:
             start = end
 
     def learn(self, request: RangeRequest, pieces: list[Piece]) -> None:
-        """Learn from extracted pieces. Chains get busier, so the densest of the last pieces counts."""
+        """Update the estimate of bytes per block from extracted pieces.
+
+        The estimate is the densest of these pieces, but at least 90 % of the previous estimate: chains get busier, and
+        a piece that is too large costs more than one that is too small.
+        """
         dense = max(piece.table.nbytes / len(piece.block_range) for piece in pieces)
         key = (request.chain_id, request.dataset.name)
         self._bytes_per_block[key] = max(dense, 0.9 * self._bytes_per_block.get(key, 0.0))

@@ -28,8 +28,9 @@ class CacheableCall:
 
     @property
     def wider(self) -> CacheableCall | None:
-        """The call whose answer contains this one's: the block with transactions, or the block's receipts; else
-        None.
+        """The call whose answer contains this one's answer: the block with transactions, or the block's receipts.
+
+        None if there is no such call.
         """
         if self.method == BLOCK and self.params.endswith(b",false]"):
             return CacheableCall(BLOCK, self.params[: -len(b"false]")] + b"true]")

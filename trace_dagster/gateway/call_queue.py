@@ -62,7 +62,7 @@ class CallQueue:
         self._lane(call).appendleft(call)
 
     def next_lane(self) -> deque[QueuedCall] | None:
-        """Return the lane that waited longest since its last turn, without calls that nobody waits for any more."""
+        """Return the lane that waited longest since its last turn. Drop calls whose callers have left."""
         for name, lane in list(self._lanes.items()):
             while lane and lane[0].answer.done():
                 lane.popleft()

@@ -74,7 +74,7 @@ class EndpointClient:
 
     @property
     def is_down(self) -> bool:
-        """True while calls fail at once, because the endpoint failed too often in a row."""
+        """True while the circuit breaker is open: calls fail immediately and are not sent."""
         return self._breaker.is_open
 
     @property
@@ -147,7 +147,7 @@ class EndpointClient:
         self._settle(sending, outcome)
 
     def _learn(self, calls: Sequence[QueuedCall], outcome: Outcome, seconds: float) -> None:
-        """Adapt rate, batch size, hedging and breaker to what the endpoint did with a request."""
+        """Adapt rate, batch size, hedging and breaker to the outcome of a request."""
         if outcome.refused:
             self.counters.refusals += len(outcome.refused)
             self.rate_limiter.refused(outcome.retry_after)
@@ -178,7 +178,7 @@ class EndpointClient:
             _log.event("rate_limit_recovered", endpoint=self.name, rate=self.rate_limiter.rate)
 
     def _note_failure(self, reason: str) -> None:
-        """Count a failure; when the endpoint is down, fail what waits for it, so that askers turn to another one."""
+        """Count a failure. If that opens the breaker, fail all queued calls, so that callers try another endpoint."""
         was_open = self._breaker.is_open
         self._breaker.failed()
         if self._breaker.is_open:

@@ -20,7 +20,10 @@ FAR_SECONDS = 0.02
 
 
 class GatewayRouting:
-    """Decides for each endpoint. If no gateway is configured, it starts one as a child process when one is needed."""
+    """Decides for each endpoint whether calls go to it directly or through the gateway.
+
+    If no gateway URL is configured, the first endpoint that needs a gateway starts one as a child process.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -79,12 +79,12 @@ class CommitTarget:
 
 @dataclass(frozen=True, slots=True)
 class RangeRows:
-    """The rows of one attempt, as a stream, and what the manifest and the registry record about them."""
+    """Stream of one attempt's rows, with the verification, engine and metrics that the commit records."""
 
     tables: Iterable[pa.Table]
     """In block order, with the target's schema."""
     verification: Callable[[], dict[str, Any]]
-    """Returns the manifest's ``verification`` member; called after the last table."""
+    """Returns the manifest's ``verification`` object; called after the last table."""
     engine: dict[str, str]
     """Name and version of the engine that made the rows."""
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class RangeRows:
 
 
 class Committer:
-    """Writes the rows of a leased attempt and makes them a visible version."""
+    """Writes one attempt's rows to the object store and registers them as a visible version, under its lease."""
 
     def __init__(self, store: ObjectStore, publications: Publications, caps: Caps | None = None) -> None:
         self._store = store
@@ -172,10 +172,10 @@ class Committer:
         )
 
     def _put_manifest(self, key: str, data: bytes, manifest: Manifest, lease: Lease) -> None:
-        """Create the manifest, or replace one of a LOWER attempt.
+        """Create the manifest, or replace one of a lower attempt. Do nothing if an identical one exists.
 
-        A manifest of a higher attempt means that this lease is lost. If the registry says that the lease is held, an
-        earlier registry wrote that manifest into the bucket, and it is replaced.
+        If the existing manifest is not of a lower attempt, check the lease in the registry. If this attempt still holds
+        it, an earlier registry over the same bucket wrote that manifest: replace it. Otherwise raise LeaseLost.
         """
         try:
             self._store.put_if_absent(key, data)

@@ -117,10 +117,10 @@ class Ingester:
             time.sleep(_POLL_SECONDS)
 
     def start(self, claimed: ClaimedRange) -> RangeExtraction:
-        """Start to extract a claimed range: its first pieces are under way when this returns.
+        """Start the extraction of a claimed range. Return without waiting for its first piece.
 
-        The caller must end the extraction by :meth:`commit` or :meth:`RangeExtraction.close`. If it cannot be started,
-        the attempt is failed with the error that is raised.
+        The caller must end the extraction by :meth:`commit` or :meth:`RangeExtraction.close`. If the start
+        fails, the attempt is marked as failed and the error is raised.
         """
         spec, block_range = claimed.spec, claimed.block_range
         attempt = Attempt(claimed.lease, self._tasks, self._heartbeats, claimed.facts)
@@ -183,7 +183,7 @@ class Ingester:
         return published
 
     def close(self) -> None:
-        """Return every range whose extraction is still open to the queue: the run ends."""
+        """Queue every range again whose extraction is still open, because the run ends."""
         with self._lock:
             left = list(self._open)
         for extraction in left:

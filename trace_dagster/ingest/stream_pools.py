@@ -32,7 +32,7 @@ class StreamPools:
         return pool
 
     def of_stream(self, spec: StreamSpec) -> RpcPool:
-        """Return the pool of a stream, whose gateway URLs say what this process's streams fetch of every block."""
+        """Return the pool of a stream. Its gateway URLs name the data that this process fetches of every block."""
         from trace_dagster.evidence.needs import fetched  # the head sensor uses pools too, and needs no proofs
 
         key = (spec.rpc_pool, spec.chain_id)

@@ -114,7 +114,7 @@ def _location_loaded(url: str) -> bool:
 
 
 def _daemons_healthy(url: str, since: float) -> bool:
-    """Whether every required daemon has a heartbeat after ``since``.
+    """Return whether every required daemon has a heartbeat after ``since``.
 
     Dagster also reports a daemon as healthy because of its predecessor's heartbeat.
     """

@@ -17,7 +17,7 @@ _LOWEST, _HIGHEST = 20_000, 32_000
 
 
 def is_free(port: int) -> bool:
-    """Whether nothing listens on the port."""
+    """Return whether no process listens on the port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

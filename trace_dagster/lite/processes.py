@@ -44,7 +44,7 @@ class Service:
 
 
 class Child:
-    """One running service."""
+    """Process of one service: starts it, waits until it is healthy, restarts and stops it."""
 
     def __init__(self, service: Service, log: Path, stack_id: str | None = None) -> None:
         self.service = service

@@ -61,7 +61,7 @@ def s3_service(folder: Path, ports: Ports, secrets: Secrets, access: S3Access, p
 
 
 def _healthy(access: S3Access) -> bool:
-    """Whether the server answers a signed request; it also creates the bucket."""
+    """Create the bucket and return whether the server answers signed requests."""
     if not reachable(access.endpoint or ""):
         return False
     try:

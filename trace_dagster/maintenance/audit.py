@@ -38,7 +38,7 @@ EvidenceOf = Callable[[StoredVersion], EvidenceCollector | None]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One difference between the stored data and what was committed."""
+    """One difference between the stored data and the commit in the registry."""
 
     dataset_key: str
     range_start: int
@@ -55,7 +55,7 @@ class Finding:
 
 @dataclass(slots=True)
 class Report:
-    """The result of a verification: what was checked, and what was found."""
+    """The result of a verification: numbers of checked ranges and rows, and the differences found."""
 
     ranges: int = 0
     rows: int = 0
@@ -121,9 +121,7 @@ def _count(report: Report, version: StoredVersion, outcome: Proof | Finding | st
 def _check_version(
     version: StoredVersion, store: ObjectStore, evidence_of: EvidenceOf, endpoints: dict[str, list[Endpoint]]
 ) -> Proof | Finding | str:
-    """Return what was proven of one version, the difference that was found, or the reason why it could not be
-    checked.
-    """
+    """Check one version. Return its proof, the difference found, or the reason why it could not be checked."""
     try:
         if (found := _manifest_finding(version, store)) is not None:
             return found

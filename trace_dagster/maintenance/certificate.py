@@ -332,9 +332,10 @@ class _Lake:
         ]
 
     def proves(self, logs: CertifiedRange, piece: BlockRange) -> bool:
-        """Return whether the receipts root of each block was computed; False if the columns do not suffice.
+        """Compute the receipts root of each block from the certified rows and compare it with the block's header.
 
-        Raises VerificationFailed if a computed root differs.
+        Return False without comparing if the certificate has no blocks or transactions for the piece, or if the chain
+        had no receipt status yet. Raises VerificationFailed if a root differs.
         """
         blocks, transactions = self._rows("blocks", piece), self._rows("transactions", piece)
         if blocks is None or transactions is None or not has_status(self._statement.chain_id, piece):

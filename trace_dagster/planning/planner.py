@@ -94,7 +94,10 @@ class Planner:
 
 
 def _log_reason(stream: StreamRow, reason: str | None) -> None:
-    """Log that a stream starts to wait, or waits no longer. ``stream`` is as it was before."""
+    """Log when a stream becomes blocked or unblocked.
+
+    ``stream`` holds the reason from before this plan; ``reason`` is the new one, None if the stream is not blocked.
+    """
     if (reason is None) != (stream.blocked_reason is None):
         event = "stream_unblocked" if reason is None else "stream_blocked"
         _log.event(event, job=stream.job_name, dataset_key=stream.dataset_key, reason=reason)
@@ -128,7 +131,7 @@ def blocked_reason(stream: StreamRow, head: Head | None, error: str | None) -> s
 
 
 def waiting_reason(stream: StreamRow, head: Head, end: int) -> str | None:
-    """Return what a stream waits for that could be planned, or None."""
+    """Return the reason why a stream that has blocks left to plan is blocked, or None if it is not."""
     if stream.to_block is not None and end < stream.to_block:
         return f"waiting for block {stream.to_block - 1}: the chain is final up to block {head.finalized}"
     following = follow(stream.job)
@@ -190,7 +193,7 @@ def _plannable(stream: StreamSpec, wanted: BlockRange, taken: Iterable[BlockRang
 
 
 def _full_end(stream: StreamSpec, wanted: BlockRange) -> int:
-    """Return where the last full cell ends: a cell that the tip cuts short waits until it is full."""
+    """Return the end of the last full cell. A cell that the tip cuts short is planned when it is full."""
     end = wanted.end
     if stream.to_block is not None and end >= stream.to_block:
         return end

@@ -24,12 +24,12 @@ _FORGIVEN = 0.25
 
 @dataclass(frozen=True, slots=True)
 class EndpointScore:
-    """The score of one endpoint that lied at least once."""
+    """Penalty of one endpoint that returned data which the chain contradicts (a lie). Higher is worse."""
 
     endpoint: str
     lies: int
     score: float
-    """Number of lies, each weighed by its age. An endpoint above 0.25 is used last."""
+    """Number of lies, each weighted by its age. An endpoint above 0.25 is tried last."""
     last_lie_seconds: float
     reason: str
 

@@ -1,4 +1,4 @@
-"""Streams as stored: what one extracts and where its plan stands."""
+"""Streams as the registry stores them: configuration and progress of the plan."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trace_dagster.registry.connection import Row
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """One stream as applied: its identity, what it extracts, and the grid its span is cut on."""
+    """One stream as applied: its identity, dataset and columns, and the grid on which its span is cut."""
 
     job_id: UUID
     job_name: str

@@ -77,6 +77,9 @@ class LogSpans:
         return min(blocks, most) if time.monotonic() < until else most
 
     def refused(self, endpoint: Endpoint, blocks: int) -> None:
-        """Record that the endpoint refused a request for this many blocks."""
+        """Record that the endpoint refused a request for this many blocks.
+
+        For the next ten minutes :meth:`of` returns at most a tenth of them.
+        """
         with self._lock:
             self._known[endpoint.url] = (max(1, blocks // _NARROWER), time.monotonic() + _REMEMBERED_SECONDS)

@@ -90,7 +90,7 @@ class ProvenRows:
     """For each block, the index of the row after its last log."""
 
     def slice_blocks(self, start: int, end: int) -> ProvenRows:
-        """The rows of some of the blocks, require_count from the first."""
+        """Return the rows of blocks ``start`` to ``end`` (exclusive), counted from the first block of these rows."""
         transactions, logs = _first(self.transaction_ends, start), _first(self.log_ends, start)
         return ProvenRows(
             self.transactions.slice(transactions, _first(self.transaction_ends, end) - transactions),

@@ -1,1 +1,4 @@
-"""The queue between the outbox and the dispatcher. A message only wakes; the registry decides what is done."""
+"""The queue between the outbox and the dispatcher.
+
+A message only wakes the dispatcher. The registry decides which ranges run.
+"""

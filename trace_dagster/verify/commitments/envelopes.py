@@ -17,7 +17,7 @@ _Item = TypeVar("_Item")
 
 
 class Members(NamedTuple):
-    """The members of a transaction that both its hash and its row need. Amounts are in wei."""
+    """The fields of a transaction that both its hash and its row need. Amounts are in wei."""
 
     kind: int
     nonce: int
@@ -32,7 +32,7 @@ class Members(NamedTuple):
 
 
 def members(raw: RawTransaction, block: int) -> Members:
-    """Read a transaction's members. Raises UnknownFormat for an unknown type, VerificationFailed for a bad member."""
+    """Decode a transaction's fields. Raises UnknownFormat for an unknown type, VerificationFailed for a bad field."""
     tx_type = kind(raw.type, block)
     return Members(
         tx_type,
@@ -48,7 +48,7 @@ def members(raw: RawTransaction, block: int) -> Members:
 
 
 def envelope(raw: RawTransaction, read: Members, block: int) -> bytes:
-    """Return the bytes whose keccak is the transaction's hash. Raises VerificationFailed for malformed members."""
+    """Return the bytes whose keccak is the transaction's hash. Raises VerificationFailed for malformed fields."""
     fields = _fields(raw, read, block)
     v = raw.v if read.kind == 0 or raw.y_parity is None else raw.y_parity
     fields += [uint(number(v, block)), uint(number(raw.r, block)), uint(number(raw.s, block))]

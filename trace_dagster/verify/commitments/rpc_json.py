@@ -1,4 +1,4 @@
-"""Decodes JSON-RPC answers with msgspec: only the members that proofs need, and their values still as text.
+"""Decodes JSON-RPC answers with msgspec: only the fields that proofs need, and their values still as text.
 
 Answers may be hostile. Any malformed answer raises VerificationFailed, either here or when its text is read.
 """
@@ -36,7 +36,7 @@ class RawAuthorization(msgspec.Struct, rename="camel", gc=False):
 
 
 class RawTransaction(msgspec.Struct, rename="camel", gc=False):
-    """A transaction of any type. Its type decides which members must be present; ``envelopes`` checks that."""
+    """A transaction of any type. Its type decides which fields must be present; ``envelopes`` checks that."""
 
     hash: str
     nonce: str
@@ -61,7 +61,7 @@ class RawTransaction(msgspec.Struct, rename="camel", gc=False):
 
 
 class RawHeader(msgspec.Struct, rename="camel"):
-    """A block's header members, up to Prague, and its hash. ``source`` is the JSON text of the whole block."""
+    """A block's header fields, up to Prague, and its hash. ``source`` is the JSON text of the whole block."""
 
     hash: str
     parent_hash: str
@@ -88,7 +88,7 @@ class RawHeader(msgspec.Struct, rename="camel"):
     source: Any = msgspec.field(name=" source", default=b"{}")
 
     def unknown_members(self) -> list[str]:
-        """Return the members of the answer, sorted, that are neither header fields nor known other members."""
+        """Return the names of the answer's fields, sorted, that are neither header fields nor other known fields."""
         return sorted(map(shortened, set(_decoded(_MEMBERS, self.source, "a block")) - _KNOWN))
 
 

@@ -50,7 +50,7 @@ HEADER = (
     "number", "gasLimit", "gasUsed", "timestamp", "extraData", "mixHash", "nonce", "baseFeePerGas", "withdrawalsRoot",
     "blobGasUsed", "excessBlobGas", "parentBeaconBlockRoot", "requestsHash", "hash", "transactions",
 )  # fmt: skip
-"""The first 21 members are in the order in which they are hashed."""
+"""The first 21 fields are in the order in which they are hashed."""
 _ANY, _NUMBER = -1, 0
 _HEADER_SIZES = np.array([32, 32, 20, 32, 32, 32, 256, 0, 0, 0, 0, 0, -1, 32, 8, 0, 32, 0, 0, 32, 32], np.int64)
 """Bytes of each hashed member; 0 for a number, -1 for any length."""
@@ -97,7 +97,7 @@ _FORMS = np.array(
     ],
     np.int64,
 )
-"""The hashed members of a transaction of each type, in order (EIP-155, 2930, 1559, 4844, 7702)."""
+"""The hashed fields of a transaction of each type, in order (EIP-155, 2930, 1559, 4844, 7702)."""
 
 HEADER_BYTES = {
     "hash": (_HASH, 32), "parent_hash": (_PARENT, 32), "transactions_root": (_TRANSACTIONS_ROOT, 32),
@@ -154,7 +154,7 @@ def _same(one: Bytes, at: int, other: Bytes, place: int, size: int) -> bool:
 
 @native
 def _read_bytes(text: Text, found: Found, columns: Table, row: Bytes) -> bool:
-    """Read the members of fixed size into a row. Missing members are skipped."""
+    """Decode a block's fixed-size fields into a row. Skip a missing field."""
     for column in range(len(columns)):
         which, at, size = columns[column]
         if found[which, 0] >= 0 and fixed(text, found[which, 0], found[which, 1], size, row, at) < 0:
@@ -315,7 +315,7 @@ def _read_transactions(
 ) -> bool:  # fmt: skip
     """Read a block's transactions into columns from ``row`` on, and their encodings into ``items``.
 
-    False unless each transaction gives its hash.
+    Return False unless the keccak of each encoding is the hash that the node gave.
     """
     start, at = 0, 0 if row == 0 else input_ends[row - 1]
     for each in range(len(found)):

@@ -55,7 +55,7 @@ def proven(answers: Sequence[Json], first: int) -> tuple[list[Header], ProvenRow
 
 
 def _pairs(answers: Sequence[Json]) -> Iterator[tuple[Json, Json]]:
-    """Return each block's answer with the answer of its receipts."""
+    """Yield each block's JSON response with the JSON response of its receipts."""
     blocks = len(answers) // 2
     return zip(answers[:blocks], answers[blocks:], strict=True)
 

@@ -86,7 +86,7 @@ def _number(text: Text, start: int, end: int, out: Bytes, at: int) -> int:
 
 @native
 def word(text: Text, start: int, end: int, out: Words, at: int) -> bool:
-    """Write a number of at most 64 bits to ``out[at]``. Return False if the text is not one."""
+    """Decode a hex number of at most 64 bits into ``out[at]``. Return False if the text is no such number."""
     first = _significant(text, start, end)
     if first < 0 or end - 1 - first > 16:
         return False

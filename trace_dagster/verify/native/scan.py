@@ -1,4 +1,4 @@
-"""Finds the members of JSON objects. A position of -1 means missing, or in a form that this code does not accept."""
+"""Finds the fields of JSON objects. A position of -1 means missing, or in a form that this code does not accept."""
 
 from __future__ import annotations
 

@@ -198,13 +198,13 @@ def first(wrong: pa.BooleanArray | pa.ChunkedArray) -> int | None:
 
 
 def block_at(table: pa.Table, row: int) -> int:
-    """The block a row is of; -1 where the row does not say."""
+    """Return the block number of a row, or -1 if the row has none."""
     found: int | None = plain(table, "block_number")[row].as_py()
     return -1 if found is None else found
 
 
 def kinds(table: pa.Table, numbers: Sequence[int]) -> list[int]:
-    """Transaction types. Raises UnknownFormat for one this version does not know."""
+    """Return the transaction type of each row. Raises UnknownFormat for a type that this version does not know."""
     found = required(table, "transaction_type")
     for kind, block in zip(found, numbers, strict=True):
         if kind not in KINDS:
@@ -213,28 +213,28 @@ def kinds(table: pa.Table, numbers: Sequence[int]) -> list[int]:
 
 
 def column(table: pa.Table, name: str) -> list[Any] | None:
-    """A column's values, or None when the table has no such column."""
+    """Return a column's values, or None if the table has no such column."""
     return plain(table, name).to_pylist() if name in table.column_names else None
 
 
 def plain(table: pa.Table, name: str) -> pa.ChunkedArray:
-    """A column without its dictionary."""
+    """Return a column, decoded if it is dictionary-encoded."""
     found = table[name]
     return found.cast(found.type.value_type) if pa.types.is_dictionary(found.type) else found
 
 
 def needed(table: pa.Table, name: str) -> list[Any]:
-    """A column that must be there; values may be null."""
+    """Return a column's values, which may be null. Raises VerificationFailed if the column is missing."""
     return _given(table, name).to_pylist()  # type: ignore[no-any-return]
 
 
 def required(table: pa.Table, name: str) -> list[Any]:
-    """A column that must be there without nulls, as Python values."""
+    """Return a column's values. Raises VerificationFailed if it is missing or has a null."""
     return present(table, name).to_pylist()  # type: ignore[no-any-return]
 
 
 def present(table: pa.Table, name: str) -> pa.Array:
-    """Return a column without its dictionary. Raises VerificationFailed if it is missing or has a null."""
+    """Return a column as one decoded array. Raises VerificationFailed if it is missing or has a null."""
     found = _given(table, name).combine_chunks()
     row = first(found.is_null())
     if row is not None:

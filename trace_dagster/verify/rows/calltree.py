@@ -112,7 +112,7 @@ _is_tree_known = lru_cache(_KIN_KEPT)(_is_tree)
 
 
 def _fault(address: str, frames: Collection[str], separator: str) -> str | None:
-    """Return what is wrong with a frame below the root, or None."""
+    """Return the fault of a frame below the root, or None."""
     kin = _kin(address, separator)
     if kin is None:
         return "a call frame's trace_address is malformed"
