@@ -1,7 +1,7 @@
 """Content digest: SHA-256 over the rows, independent of the files that contain them (ADR 0003).
 
 Each column is hashed as two streams: marks (validity, or value lengths) and values. The column digests are then hashed
-together with their names and types. So a digest does not depend on batch borders, Parquet writers, dictionary encoding
+together with their names and types. So a digest does not depend on batch boundaries, Parquet writers, encodings
 or row groups. It costs little more than SHA-256 itself.
 """
 

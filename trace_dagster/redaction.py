@@ -26,7 +26,7 @@ def protect(secrets: Iterable[str]) -> None:
 
 
 def redact(text: str, urls: Iterable[str] = ()) -> str:
-    """Return ``text`` without URLs, without the parts of ``urls``, and without the process's known secrets."""
+    """Return ``text`` with every URL, the secret parts of ``urls`` and the process's known secrets replaced."""
     secrets = _known.union(part for url in urls for part in _parts(url))
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)

@@ -58,7 +58,7 @@ class ChaosRpc:
 
     @property
     def url(self) -> str:
-        """The URL for a pool's variable."""
+        """URL of the proxy, for an RPC pool's variable."""
         return f"http://{HOST}:{self.port}"
 
     @property

@@ -1,4 +1,4 @@
-"""Faults of a whole HTTP response: refusals instead of the node's answer, and damaged honest responses."""
+"""Faults of a whole HTTP response: an error status instead of the node's answer, or a corrupted answer."""
 
 from __future__ import annotations
 

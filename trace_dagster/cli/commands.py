@@ -99,7 +99,7 @@ def read_status(settings: Settings, job_name: str | None) -> list[JobStatus]:
 
 
 def read_endpoint_scores(settings: Settings) -> list[EndpointScore]:
-    """Return the score of every rpc endpoint that gave wrong rows."""
+    """Return the penalty of every RPC endpoint that returned data which the chain contradicts."""
     with opened(settings) as runtime:
         return runtime.endpoint_scores.all()
 

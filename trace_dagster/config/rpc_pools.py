@@ -13,7 +13,7 @@ from trace_dagster.rpc.pools import BATCH_CALLS, Limits, RpcPool, variable_of
 
 
 def url_list(value: Any) -> str:
-    """Accept comma-separated http or https URLs, at least one."""
+    """Return the text if it holds comma-separated http or https URLs, at least one. Raises ValueError otherwise."""
     urls = split_urls(str(value))
     if not urls or not all(map(is_http_url, urls)):
         raise ValueError("must hold http:// or https:// URLs, comma-separated (value not shown)")

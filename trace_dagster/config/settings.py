@@ -192,7 +192,7 @@ class RpcSettings(_Group):
 
     named: dict[str, PoolVariables] = Field(default_factory=dict, alias="TRACE_RPC_POOL_<NAME>_URL", repr=False)
     fallback: Annotated[SecretStr, BeforeValidator(url_list)] | None = Field(
-        None, alias="TRACE_CRYO_RPC_URL", description="endpoint of any pool that has none of its own"
+        None, alias="TRACE_CRYO_RPC_URL", description="endpoint of any pool that has no URL"
     )
 
     @cached_property
@@ -515,7 +515,7 @@ def _plain(value: SecretStr | None) -> str | None:
 
 
 def _passwords(url: str) -> Iterator[str]:
-    """Yield the password of a Postgres URL as it is written and decoded. Host and database are not secret."""
+    """Yield a Postgres URL's password twice: as written, and percent-decoded. Host and database are not secret."""
     try:
         written = urlsplit(url).password
     except ValueError:

@@ -1,4 +1,4 @@
-"""The table of environment variables in docs/operations.md, made from the settings tree."""
+"""Generates the table of environment variables in docs/operations.md from the settings tree."""
 
 from __future__ import annotations
 

@@ -123,7 +123,11 @@ class GroupedEventLog(PostgresEventLogStorage):
         self._writer: int | None = None
 
     def store_event(self, event: EventLogEntry) -> None:
-        """Store one event. Raises the database's error for it, or for an earlier event the thread did not await."""
+        """Store one event.
+
+        An event that another one always follows is only queued. Raises the database's error for this event, or for an
+        earlier event that this thread queued.
+        """
         if _is_followed(event):
             waiting = _Waiting(event)
             with self._queueing:
@@ -143,7 +147,7 @@ class GroupedEventLog(PostgresEventLogStorage):
     def _store(self, mine: Sequence[_Waiting], before: Sequence[_Waiting] = ()) -> None:
         """Store ``mine`` together with all other waiting events.
 
-        Raises the first error among ``before`` and ``mine``.
+        ``before`` are events that this thread queued earlier. Raises the first error of one of ``before`` or ``mine``.
         """
         with self._queueing:
             self._waiting += mine

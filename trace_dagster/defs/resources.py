@@ -30,7 +30,7 @@ def runtime_resource(settings: Settings) -> ResourceDefinition:
 
 @io_manager(required_resource_keys={RUNTIME})
 def commit_io_manager(context: InitResourceContext) -> "CommitIOManager":
-    """Write Parquet and ``_manifest.json`` for every output, and commit it fenced."""
+    """Return the IO manager. It writes each output as Parquet with a manifest, and commits it under its lease."""
     from trace_dagster.defs.io_manager import CommitIOManager  # imports Arrow, which the code location does not need
 
     return CommitIOManager(getattr(context.resources, RUNTIME))

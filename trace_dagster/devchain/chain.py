@@ -152,7 +152,7 @@ class DevChain:
         return found
 
     def _reward(self, rng: Random, number: int) -> DevCall:
-        """Return the block reward; some blocks return a new validator or a new epoch."""
+        """Return the call that pays the block reward. Some blocks' calls also log a new validator or a new epoch."""
         validator = rng.randrange(1, VALIDATORS + 1)
         epoch = number // BLOCKS_PER_EPOCH + 1
         logs = [

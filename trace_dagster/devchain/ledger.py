@@ -1,6 +1,6 @@
 """The expected answers: token balances, supplies and stakes at any block, in exact integers.
 
-The actions keep them without reading logs, so that tests can compare with an independent source.
+Each simulated transaction updates them directly and not from its logs, so that tests have an independent source.
 """
 
 from __future__ import annotations

@@ -194,9 +194,9 @@ class _Sampler:
         self._needs_rpc = needs_rpc
 
     def probed(self, plan: StreamPlan) -> StreamPlan:
-        """Return the plan, with an error if the first or the last block cannot be extracted.
+        """Extract the first and the last block. Return the plan; if one fails, with its error in ``error``.
 
-        Engine processes and connections start here, so that their start is not part of the measured seconds.
+        This starts engine processes and connections, so that their start is not part of the measured seconds.
         """
         chain = self._chains[plan.stream.rpc_pool]
         if plan.error or not plan.todo or isinstance(chain, TraceError):

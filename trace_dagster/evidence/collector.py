@@ -82,7 +82,7 @@ class PieceEvidence:
         return _merged(known, found)
 
     def gather_from_node(self, endpoint: Endpoint, *, deep: bool = False) -> Evidence:
-        """Return the evidence with every part from the endpoint; ``deep`` recovers senders from their signatures."""
+        """Fetch the whole evidence from the endpoint and return it. ``deep`` recovers senders from their signatures."""
         source = self._collector.node(endpoint, deep=deep)
         return _merged(EvidenceParts(), source.parts(self._piece, self._collector.needs))
 

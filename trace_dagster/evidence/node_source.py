@@ -67,7 +67,7 @@ class NodeSource:
     def _read_blocks(
         self, parts: EvidenceParts, answers: Sequence[msgspec.Raw], piece: BlockRange, *, full: bool
     ) -> None:
-        """Add headers, linked to one another, and transactions if whole blocks were fetched."""
+        """Decode and prove blocks: set the headers, and the transactions if whole blocks were fetched (``full``)."""
         numbers = range(piece.start, piece.end)
         if full:
             whole = [rpc_json.decode_block(answer, full=True) for answer in answers]

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 class PrioritySemaphore:
     """At most ``places`` threads hold it; of the waiting threads, the one with the lowest block is next. Thread-safe.
 
-    So the streams of a run stay over the same blocks, although their pieces differ, and evidence that they share is
-    still in memory when the slowest needs it.
+    This keeps the streams of a run close to the same blocks, although they cut their ranges differently. The evidence
+    that they share is then still in memory when the slowest stream needs it.
     """
 
     def __init__(self, places: int) -> None:
@@ -24,7 +24,7 @@ class PrioritySemaphore:
 
     @property
     def waiting(self) -> int:
-        """Number of threads that wait for a place."""
+        """Number of threads that wait."""
         with self._lock:
             return len(self._waiting)
 

@@ -22,10 +22,10 @@ def agreeing_endpoints(
     extract: Callable[[Endpoint], pa.Table],
     noted: Callable[[TraceError, Endpoint], TraceError],
 ) -> list[str]:
-    """Return the names of ``quorum - 1`` other endpoints that give the rows of ``first``, asked one after the other.
+    """Return the names of ``quorum - 1`` other endpoints that return the same rows as ``first``.
 
-    ``extract`` returns an endpoint's rows; ``noted`` returns its error with the endpoint's name. Raises NoQuorum if
-    others give other rows, Unavailable if too few give any.
+    The endpoints are tried one after the other. ``extract`` returns an endpoint's rows; ``noted`` adds the endpoint's
+    name to an error. Raises NoQuorum if an endpoint returns different rows, Unavailable if too few return rows.
     """
     agreeing: list[str] = []
     disagreeing: list[str] = []

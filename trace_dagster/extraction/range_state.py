@@ -35,7 +35,7 @@ class RangeState:
         return self._closed.is_set()
 
     def close(self) -> None:
-        """Start no further call for this range."""
+        """Prevent further calls for this range. Calls that are already running continue."""
         self._closed.set()
 
     def require_running(self, piece: BlockRange, last: TraceError | None = None) -> None:

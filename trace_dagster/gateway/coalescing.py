@@ -38,8 +38,8 @@ class Coalescer:
     async def answer(self, method: str, params: msgspec.Raw, wanted: frozenset[str], attempt: int) -> Answer:
         """Return the answer to a call.
 
-        ``wanted`` names methods whose answers are fetched anyway, so that narrower calls are derived from them. If
-        ``attempt`` is 1 or more, cached answers are neither used nor replaced: the gateway sends the call to the node.
+        ``wanted`` names data that the caller fetches of every block anyway. A call for a part of it is derived from
+        the larger answer. If ``attempt`` is 1 or more, the cache is bypassed: it is neither read nor updated.
         """
         counts = self.client.counters
         counts.calls_asked += 1

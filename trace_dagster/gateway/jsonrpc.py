@@ -22,7 +22,7 @@ _BATCH_CODES = frozenset({-32600, -32003})
 
 
 class GatewayCall(msgspec.Struct):
-    """One request of a caller; ``id`` and ``params`` keep their bytes."""
+    """One request of a caller. ``id`` and ``params`` are its raw JSON bytes."""
 
     method: str
     id: msgspec.Raw = msgspec.Raw(b"null")

@@ -52,7 +52,7 @@ class Heartbeats:
                 end_run_heartbeats(database, run_id)
 
     def close(self) -> None:
-        """End the thread. Leases that were not removed lapse when their lifetime is over."""
+        """End the thread. Leases that were not removed expire."""
         self._stopped.set()
         self._thread.join(timeout=5)
 

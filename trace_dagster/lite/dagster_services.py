@@ -116,7 +116,7 @@ def _location_loaded(url: str) -> bool:
 def _daemons_healthy(url: str, since: float) -> bool:
     """Return whether every required daemon has a heartbeat after ``since``.
 
-    Dagster also reports a daemon as healthy because of its predecessor's heartbeat.
+    Dagster's own check also accepts the heartbeat of the previous daemon process.
     """
     data = _graphql(url, _DAEMONS_QUERY) or {}
     statuses = ((data.get("instance") or {}).get("daemonHealth") or {}).get("allDaemonStatuses") or []

@@ -164,8 +164,9 @@ def check_files(
     trusted: tuple[int, bytes] | None,
     done: Callable[[], None] = lambda: None,
 ) -> tuple[list[str], dict[str, int]]:
-    """Check a statement against the Parquet in ``folder``; return the differences, and the blocks checked by kind of
-    check.
+    """Compare a certificate's statement with the Parquet files in ``folder``.
+
+    Return the differences, and for each kind of check the number of blocks that it covered.
 
     ``trusted`` is a block number and its hash from a source that the caller trusts.
     """

@@ -126,7 +126,7 @@ class Dispatcher:
         return batches
 
     def _settle(self, run_states: RunStates) -> None:
-        """Acknowledge the wake-ups of batches whose run exists; close batches whose run is over or never came."""
+        """Acknowledge wake-ups of batches whose run exists; close batches whose run has ended or was never created."""
         with self._database.transaction() as session:
             rows = session.all("open_batches", grace_seconds=LAUNCH_GRACE_SECONDS)
         over = run_states([row["batch_id"] for row in rows]) if rows else {}

@@ -51,7 +51,7 @@ class Forks:
         self._database = database
 
     def invalidate(self, versions: Iterable[UUID], reason: str) -> int:
-        """Hide versions and plan their ranges again, even if a refresh of them failed; return how many were hidden."""
+        """Hide versions and queue their ranges again, also if the last refresh failed. Return the number hidden."""
         count = 0
         for version in versions:
             with self._database.transaction() as session:
@@ -67,7 +67,7 @@ class Forks:
         return count
 
     def pools_of(self, versions: Iterable[UUID]) -> list[str]:
-        """Return the names of the rpc pools that versions are fetched from."""
+        """Return the names of the RPC pools of the streams that these dataset versions belong to."""
         with self._database.snapshot() as session:
             return sorted({row["rpc_pool"] for row in session.all("pools_of_versions", versions=list(versions))})
 

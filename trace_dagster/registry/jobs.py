@@ -32,7 +32,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The result of an apply."""
+    """The result of an apply: the job, whether it is new, and its enabled and disabled streams."""
 
     job_id: UUID
     name: str

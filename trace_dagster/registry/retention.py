@@ -46,7 +46,7 @@ class FolderLock:
 
 
 class Retention:
-    """Fences attempts, retires generations and prunes rows."""
+    """Fences silent attempts, drops the files of replaced versions, and deletes old rows of the registry."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -98,11 +98,11 @@ class Tasks:
         refresh: bool = False,
         manual: bool = True,
     ) -> Lease | Unclaimed:
-        """Grant the lease of a task, or return why not.
+        """Grant the lease of a task. If the task's state does not allow it, return the reason.
 
-        A lease is granted for a task that is queued or whose lease has lapsed; with ``manual`` also for one that
+        A lease is granted for a task that is queued or whose lease has expired; with ``manual`` also for one that
         failed, is dead or waits before its next try; with ``refresh`` also for a committed one. Raise Unplanned if
-        there is no such active task, Refused if its job is paused or its holders have died MAX_EXPIRIES times.
+        there is no such active task, Refused if the task's job is paused or its lease has expired MAX_EXPIRIES times.
         """
         with self._database.transaction() as session:
             stream = session.one("lock_stream", dataset_uuid=dataset_uuid)

@@ -52,7 +52,7 @@ class StoredVersion:
 
 
 def versions_of_job(database: Database, job_id: UUID, span: BlockRange) -> list[StoredVersion]:
-    """Return every visible version of a job that touches ``span``, by dataset key and block, as of one moment."""
+    """Return a job's visible versions that overlap ``span``, sorted by dataset key and block, from one snapshot."""
     with database.snapshot() as session:
         rows = session.all("versions_of_job", job_id=job_id, range_start=span.start, range_end=span.end)
     return [

@@ -31,8 +31,9 @@ def prove_compiled(answers: Sequence[Json], first: int) -> ProvenBlocks | None:
     """Return the proven headers and rows of the blocks from ``first`` on, or None if Python must check them.
 
     ``answers`` are the answers to ``eth_getBlockByNumber`` with whole transactions, one per block, then the answers to
-    ``eth_getBlockReceipts``, one per block. The result is also None until the compiled code is loaded: half a second
-    after the first call, or 20 seconds if it must be compiled first. The first calls wait READ_SECONDS for it.
+    ``eth_getBlockReceipts``, one per block. The first call starts to load the compiled code in the background, which
+    takes half a second, or 20 seconds if it must be compiled. Calls before that wait up to READ_SECONDS, then return
+    None.
     """
     compiled, until = _compiled()
     if not compiled.done():

@@ -105,7 +105,7 @@ class SqsQueueDriver:
         self.extend(receipts, visibility_seconds=delay_seconds)
 
     def extend(self, receipts: Sequence[str], *, visibility_seconds: float) -> None:
-        """Hide messages for whole seconds from now on; the limit of 12 hours is as for :meth:`nack`."""
+        """Hide messages for the given time from now, in whole seconds, at most 12 hours (a limit of SQS)."""
         self._change(
             self._client.change_message_visibility_batch,
             receipts,

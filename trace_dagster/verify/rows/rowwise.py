@@ -174,5 +174,5 @@ def _check_receipts(
 
 
 def _receipt_fields(kind: int, succeeded: bool, total: int, receipt: Receipt) -> ReceiptFields:
-    """Return the fields of a receipt from a row. Before Byzantium a receipt has no status to prove ``success`` with."""
+    """Return the receipt's hashed fields, with the row's status. Before Byzantium the state root takes its place."""
     return kind, status(succeeded) if receipt.post_state is None else first_field(receipt), total, receipt.logs

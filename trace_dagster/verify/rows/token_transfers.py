@@ -30,8 +30,8 @@ def check_token_transfers(
 ) -> Comparison:
     """Raise VerificationFailed unless the rows are exactly the transfers in the proven logs, in order.
 
-    ``name`` is the dataset. Both datasets have the token in column ``erc20``; addresses are the last 20 bytes of a
-    topic. transaction_hash is covered if there are proven transactions.
+    ``name`` is erc20_transfers or erc721_transfers. Both store the token in column ``erc20``; addresses are the last 20
+    bytes of a topic. transaction_hash is compared if there are proven transactions.
     """
     slices = spans(table, piece_of(headers))
     rows: list[_Row] = []
