@@ -1,4 +1,4 @@
-"""The benchmarks, tiny, on a stack of their own: that they measure what they say. How long it took does not matter."""
+"""Tiny versions of the benchmarks on their own stack: they must measure what their names say, at any speed."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ BLOCKS, CHUNK, RANGES = 40, 20, 20
 
 @pytest.fixture(scope="module")
 def chain():
-    """What the node serves, and how many rows that is."""
+    """Return the chain that the node serves."""
     return node.Chain(BLOCKS, templates=BLOCKS + 11)
 
 
@@ -35,9 +35,9 @@ def line():
 
 @pytest.fixture(scope="module")
 def measured(line):
-    """One round through Dagster: a job, then a backfill; and meanwhile one of what needs no Dagster.
+    """Run one round through Dagster (a job, then a backfill), and during it one part that needs no Dagster.
 
-    Processes are looked at often: an engine worker of so small a job lives for less than a second.
+    Processes are sampled often, because an engine worker of so small a job lives for less than a second.
     """
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -180,7 +180,7 @@ def test_what_ends_with_a_run_is_waited_for():
 
 
 def test_what_postgres_does_for_an_open_connection_is_counted_once(open_folder):
-    """A backend writes its title over its environment, by which the stack's processes are known."""
+    """A backend of Postgres overwrites its environment with its title, so the stack's mark cannot be read from it."""
     port = Ports({}).take()
     child = Child(postgres_service(open_folder / "counted", port, "counted"), open_folder / "counted.log", "counted")
     try:

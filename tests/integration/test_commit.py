@@ -26,7 +26,7 @@ def commit(ingest, stream, block_range=FIRST):
 
 
 def lapse(database, task_id):
-    """Let a lease expire by the database's clock."""
+    """Expire a lease by the database's clock."""
     with database.connection() as connection:
         connection.execute(
             "update trace.tasks set lease_expires_at = now() - interval '1 second' where task_id = %s",
@@ -109,7 +109,9 @@ def test_a_zombie_that_wrote_its_manifest_first_is_replaced_and_cannot_commit(da
         real_commit = Publications.commit
 
         def take_over_first(self, lease, *args, **kwargs):
-            if lease == zombie.lease:  # its manifest is written; now someone else takes the range and commits
+            if (
+                lease == zombie.lease
+            ):  # this attempt's manifest is written; now another attempt takes the range and commits
                 commit(ingest, blocks)
             return real_commit(self, lease, *args, **kwargs)
 
@@ -132,7 +134,7 @@ def test_a_lapsed_lease_nobody_took_may_still_commit(database, store):
 
 
 def test_a_new_registry_over_an_old_bucket_commits_over_what_is_there(database, store):
-    """The database was lost, the bucket was not: manifests of attempts nobody knows are no one's."""
+    """The database was lost, the bucket was not: this registry did not grant the attempts of the manifests in it."""
     blocks = apply(database)["blocks"]
     with ingesting(database, store) as ingest:
         first = commit(ingest, blocks)
@@ -173,7 +175,7 @@ def test_heartbeats_keep_a_range_longer_than_its_lease(database, store):
         def counted(self, lease, beats=[]):  # noqa: B006
             real(self, lease)
             beats.append(1)
-            if len(beats) >= 4:  # two lifetimes
+            if len(beats) >= 4:  # two lease lifetimes
                 beaten.set()
 
         with pytest.MonkeyPatch.context() as patch:
@@ -215,7 +217,7 @@ def test_a_commit_that_did_not_land_is_an_error_and_is_tried_again(database, sto
 
 
 class Broken(FakeCryo):
-    """Gives the first piece and then fails as told."""
+    """Yields the first piece and then raises the given error."""
 
     def __init__(self, error):
         self.error = error
@@ -334,7 +336,7 @@ def test_tables_with_another_schema_never_reach_the_store(database, store):
 
 
 def test_a_store_killed_half_way_leaves_nothing_visible_and_the_range_commits_once_it_is_back(database, tmp_path):
-    """The real server is SIGKILLed between two sub-ranges of one range."""
+    """The real server is SIGKILLed between two parts of one range."""
     import os
     import signal
 

@@ -93,7 +93,7 @@ def test_every_known_column_can_be_asked_for(engine, pool, name):
 
 
 def test_columns_of_another_type_are_a_form_this_version_does_not_know(engine, pool):
-    """A newer Cryo may have other columns. They stop the stream, and are not written."""
+    """A newer Cryo may have other columns. They stop the stream and are not written."""
     wanted = request("blocks", pool, 5, 9)
     newer = wanted.schema.set(wanted.schema.get_field_index("block_number"), pa.field("block_number", pa.uint64()))
     with pytest.raises(UnknownFormat, match="columns are not those this version knows"):
@@ -126,7 +126,7 @@ SECRET = "http://alice:hunter2secret@127.0.0.1:{port}/v1/KEY4f3a2b1c?token=abcde
 
 @contextmanager
 def listening(answer):
-    """A server that sends every connection the same bytes, or nothing at all."""
+    """Serve every connection the same bytes, or no bytes."""
     server = socket.socket()
     server.bind(("127.0.0.1", 0))
     server.listen(64)

@@ -121,7 +121,7 @@ def test_a_sync_makes_no_more_calls_than_planned_and_about_the_planned_bytes(cha
     path = job(verify=verify)
     with counting(application(chain)) as (url, calls):
         plan = planned(path, pool(url))
-        for name in DATASETS:  # each in a process of its own, so that evidence of one is not reused by the next
+        for name in DATASETS:  # each in its own process, so that no stream reuses another's evidence
             with applied(path, postgres_url, s3, url) as (runtime, specs):
                 for endpoint in runtime.pools.of_stream(specs[name]).endpoints:
                     requests_at_once(endpoint)  # measures the latency, a single time per process

@@ -1,4 +1,4 @@
-"""Dagster's event log in groups: the rows that Dagster's own storage would have written, whoever stores at once."""
+"""Dagster's event log in groups: the rows equal those of Dagster's own storage, also if many threads store at once."""
 
 import logging
 import os
@@ -67,7 +67,7 @@ def stock(postgres_url):
 
 
 def of_partition(run_id: str, number: int) -> list[EventLogEntry]:
-    """What one range leaves in the log, in order: all kinds of events that a run stores."""
+    """Return the events of one range in order: every kind that a run stores."""
     key, partition = AssetKey(["143", f"d{number % 3}"]), f"b{number:06}"
     made = AssetMaterialization(key, partition=partition, metadata={"rows": number})
     checked = AssetCheckEvaluation(
@@ -106,7 +106,7 @@ def entry(run_id: str, step_key: str | None, message: str, event: DagsterEvent |
 
 
 def stored_at_once(storage, batches: list[list[EventLogEntry]]) -> None:
-    """Every batch in order, THREADS of them at a time."""
+    """Store every batch in order, THREADS of them at a time."""
     together = threading.Barrier(THREADS, timeout=10)
 
     def store(batch: list[EventLogEntry]) -> None:
@@ -123,7 +123,7 @@ def stored_at_once(storage, batches: list[list[EventLogEntry]]) -> None:
 
 
 def in_one_group(storage, store, each: list) -> None:
-    """Call ``store`` for each at once, while nobody may write: what waits then is one group."""
+    """Call ``store`` for each item at once while the write lock is held, so that all of them form one group."""
     with storage._writing:
         threads = [threading.Thread(target=store, args=(one,)) for one in each]
         for thread in threads:
@@ -195,10 +195,10 @@ def test_what_a_step_says_on_the_way_and_cannot_be_stored_fails_it(grouped, post
     start, *_, success, said = of_partition("r2", 2)
     grouped.store_event(output)
     with ThreadPoolExecutor(1) as other:
-        other.submit(grouped.store_event, start).result()  # writes both: the error is not this thread's
+        other.submit(grouped.store_event, start).result()  # this thread writes both; the error belongs to the other one
     grouped.store_event(said)  # Dagster would swallow an error here
     with pytest.raises(ValueError, match="NUL"):
-        grouped.store_event(success)  # nor is it said to have succeeded
+        grouped.store_event(success)  # nor is the other event reported as stored
     grouped.store_event(of_partition("r2", 3)[-2])
     found = [event.user_message for event in grouped.get_logs_for_run("r2")]
     assert found == ["b000002 0", "b000002 said", "b000003 5"]
@@ -295,7 +295,7 @@ def test_a_writer_that_is_told_to_stop_takes_no_event_with_it(grouped, postgres_
 
 
 def planned(run_id: str, keys: list[str]) -> list[EventLogEntry]:
-    """What is stored of a run over these partitions when it is created."""
+    """Return the rows that are stored when a run over these partitions is created."""
     key = AssetKey(["143", "d"])
     materialized = [
         DagsterEvent.build_asset_materialization_planned_event(
@@ -318,12 +318,12 @@ def test_what_a_run_plans_is_one_transaction_and_no_row_lists_all_others(grouped
     for event in events:
         stock.store_event(event)
     transactions = "select count(distinct xmin::text) from {}.event_logs"
-    assert rows(postgres_url, transactions, SCHEMA) == [(2,)]  # the check has one of its own
+    assert rows(postgres_url, transactions, SCHEMA) == [(2,)]  # the check's partition set differs from the asset's
     assert rows(postgres_url, transactions, "stock") == [(PARTITIONS + 1,)]
     for query in (EVENTS, ASSETS):
         assert rows(postgres_url, query, SCHEMA) == rows(postgres_url, query, "stock"), query
     mine, theirs = (rows(postgres_url, CHECKS, schema) for schema in (SCHEMA, "stock"))
-    assert [row[:5] + row[6:] for row in mine] == [row[:5] + row[6:] for row in theirs]  # all but the event
+    assert [row[:5] + row[6:] for row in mine] == [row[:5] + row[6:] for row in theirs]  # all columns but the event
     assert not any(key in row[5] for row in mine for key in keys)
     for storage in (grouped, stock):
         found = storage.get_asset_check_execution_history(AssetCheckKey(AssetKey(["143", "d"]), "verification"), 100)
@@ -348,9 +348,9 @@ def test_what_cannot_be_noted_together_is_noted_one_by_one(grouped, stock, postg
 
 
 def test_an_event_that_has_a_number_does_not_wait_for_the_rows_of_its_asset(grouped, postgres_url):
-    """Who reads by number, and saw a higher one, never looks for it again: a backfill but for some."""
+    """Readers that saw a higher number never read a lower one again, except backfills: they look some numbers back."""
     assert int(os.environ["ASSET_BACKFILL_CURSOR_OFFSET"]) > 0
-    events = [of_partition("r1", number)[2] for number in (0, 3, 6)]  # of one asset
+    events = [of_partition("r1", number)[2] for number in (0, 3, 6)]  # rows of one asset
     grouped.store_event(events[0])
     storing = threading.Thread(target=grouped.store_event_batch, args=(events[1:],))
     with psycopg.connect(postgres_url) as other:
@@ -366,7 +366,7 @@ def test_an_event_that_has_a_number_does_not_wait_for_the_rows_of_its_asset(grou
 
 
 def test_once_postgres_cannot_be_reached_no_event_waits_for_it_again(grouped, postgres, postgres_url, caplog):
-    """Nor does a run wait for itself when Dagster captures the storage's own warnings as events of a step."""
+    """A run must not wait either when Dagster captures the storage's own warnings as events of a step."""
 
     class Captured(logging.Handler):
         def emit(self, record):

@@ -1,4 +1,4 @@
-"""What streams share and endpoints are spared: counted at the node, over real Postgres, S3 and Cryo."""
+"""Evidence that streams share: calls counted at the node, over real Postgres, S3 and Cryo."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def chain():
 
 
 def bring_in(runtime, streams, starts=(0, 100)):
-    """All ranges of all streams at once, block by block, as a run begins them."""
+    """Commit all ranges of all streams concurrently, block by block, as a run starts them."""
     work = [(streams[key], start) for start in starts for key in FOUR]
     with ThreadPoolExecutor(len(work)) as threads:
         return list(threads.map(lambda each: commit(runtime, *each), work))
@@ -46,7 +46,7 @@ def test_four_streams_fetch_each_blocks_evidence_once(postgres_url, s3, chain):
         assert {each.verification["level"] for each in published} == {"full", "crosschecked"}
         cryo = {"eth_getBlockByNumber": 3 * BLOCKS, "eth_getBlockReceipts": 0}  # blocks, transactions, geth_calls
         evidence = {method: calls[method] - asked for method, asked in cryo.items()}
-        # the pool's head and each checked commit ask for a block now and then; without sharing it is 4 x and 3 x
+        # the pool reads its head, and each checked commit reads a block; without sharing it is 4 x and 3 x
         assert BLOCKS <= evidence["eth_getBlockByNumber"] <= BLOCKS + 20
         assert evidence["eth_getBlockReceipts"] == BLOCKS
         assert not runtime.evidence_cache.batches(), "all four are through with all of it"
@@ -65,7 +65,10 @@ def test_the_rows_are_those_that_streams_alone_bring(postgres_url, s3, chain):
 
 
 def test_receipts_are_fetched_once_and_tell_what_cryo_would(postgres_url, s3, chain):
-    """By Cryo where nobody proves them, as evidence where they are proven; under a quorum by all: the same rows."""
+    """Cryo fetches receipts if no proof does; otherwise they come from the evidence.
+
+    Under a quorum every endpoint fetches them. The rows are the same.
+    """
     expected = {("structural", 1): 100, ("full", 1): 100, ("full", 2): 300}
     digests = set()
     for (verify, quorum), receipts in expected.items():
@@ -79,7 +82,10 @@ def test_receipts_are_fetched_once_and_tell_what_cryo_would(postgres_url, s3, ch
 
 
 def test_evidence_that_contradicts_rows_is_asked_for_anew(postgres_url, s3, chain):
-    """A node that lies in half of its block receipts: nothing of what it said before decides for the next try."""
+    """The node lies in half of its block receipts.
+
+    After a contradiction no earlier answer of it is used for the next try.
+    """
     with (
         counting(server.application(chain)) as (node, _),
         chaos_rpc(node, faults=["flip_digit"], rate=0.05, seed=3) as liar,
@@ -117,7 +123,7 @@ def test_a_node_on_this_machine_is_near_and_one_behind_a_slow_line_is_not(chain)
 
 
 def test_a_stream_that_joins_later_is_not_given_less_than_it_wants(chain):
-    """Two streams that want no transactions have asked for these blocks already."""
+    """Two streams that need no transactions have fetched the evidence of these blocks already."""
     shared, piece = EvidenceCache(), BlockRange(0, 50)
     with counting(server.application(chain)) as (node, _):
         endpoint = Endpoint("dev", 1, node)
@@ -129,7 +135,7 @@ def test_a_stream_that_joins_later_is_not_given_less_than_it_wants(chain):
 
 
 class Committed:
-    """Committed rows that hold the given parts."""
+    """A source of committed rows that hold the given parts."""
 
     def __init__(self, parts: EvidenceParts) -> None:
         self._parts = parts
@@ -139,7 +145,9 @@ class Committed:
 
 
 def test_rows_stand_for_evidence_only_where_all_of_it_came_with_them(chain):
-    """Receipts of committed rows beside a node's transactions: whether they go together is looked at as ever."""
+    """If receipts come from committed rows and transactions from a node, the proof still checks that they belong
+    together.
+    """
     shared, piece = EvidenceCache(), BlockRange(0, 50)
     await_compiled()
     with counting(server.application(chain)) as (node, _):
@@ -157,7 +165,7 @@ def test_rows_stand_for_evidence_only_where_all_of_it_came_with_them(chain):
 
 
 def test_blocks_past_a_range_are_not_asked_for(postgres_url, s3, chain):
-    """Shared batches are whole ones of the grid, but never beyond the range: those blocks may not be final."""
+    """Shared batches are whole cells of the grid, but end at the range: later blocks may not be final."""
     with running(postgres_url, s3, dev="http://127.0.0.1:9") as runtime:
         runtime.evidence_cache.expect(20143, "blocks")
         stream = apply(runtime)["logs"]

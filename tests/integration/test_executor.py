@@ -1,4 +1,4 @@
-"""The executor: every step of a run ends, and the run with them, whatever happens to a step."""
+"""The executor: every step of a run ends, and then the run ends, after any error of a step."""
 
 import gc
 import os
@@ -52,7 +52,7 @@ def ranges():
 
 
 class Kept(InMemoryIOManager):
-    """For as long as the tests run; says of one output how large it is."""
+    """Lives as long as the tests run; records the size of one output."""
 
     def handle_output(self, context, obj):
         super().handle_output(context, obj)
@@ -70,7 +70,7 @@ def job():
 @pytest.fixture
 def instance(tmp_path):
     thresholds, switch = gc.get_threshold(), sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)  # threads meet where they seldom do
+    sys.setswitchinterval(1e-5)  # makes rare thread interleavings likely
     with DagsterInstance.local_temp(str(tmp_path), {"compute_logs": QUIET}) as made:
         yield made
     sys.setswitchinterval(switch)
@@ -81,14 +81,14 @@ def instance(tmp_path):
 def test_a_failed_step_leaves_its_neighbours_alone(instance):
     with execute_job(reconstructable(job), instance, run_config=SILENT) as result:
         succeeded = instance.all_logs(result.run_id, of_type=DagsterEventType.STEP_SUCCESS)
-        assert len(succeeded) == RANGES  # the plan, and all ranges but one
+        assert len(succeeded) == RANGES  # the plan, and all ranges except one
         (failed,) = result.get_step_failure_events()
         assert failed.step_key == "bring_in[b7_8]"
         assert "range 7 cannot be had" in str(failed.step_failure_data.error)
 
 
 def test_a_run_goes_on_from_its_failure(instance):
-    """That a step's output was handled is in the log only where there is more to say of it: nobody needs it."""
+    """Re-execution works although HANDLED_OUTPUT events without metadata are not stored."""
     with execute_job(reconstructable(job), instance, run_config=SILENT) as result:
         run_id = result.run_id
     (handled,) = instance.all_logs(run_id, of_type=DagsterEventType.HANDLED_OUTPUT)
@@ -106,16 +106,16 @@ def test_a_run_that_is_told_to_stop_begins_no_further_step(instance):
     with execute_job(reconstructable(job), instance, run_config=run_config, raise_on_error=False):
         pass
     (run,) = instance.get_runs()
-    assert run.is_failure  # nobody had asked Dagster to terminate it
+    assert run.is_failure  # the run was not terminated through Dagster
     (ended,) = instance.all_logs(run.run_id, of_type=DagsterEventType.RUN_FAILURE)
     assert "interrupted" in ended.user_message
     assert 20 < len(instance.all_logs(run.run_id, of_type=DagsterEventType.STEP_START)) < RANGES
 
 
 def test_a_step_that_cannot_begin_ends_the_run(instance, monkeypatch):
-    """It was waited for, for ever."""
+    """The executor waited for such a step without end."""
     for_step = PlanExecutionContext.for_step
-    before = set(threading.enumerate())  # a step of the run that was told to stop may still be sleeping
+    before = set(threading.enumerate())  # a step of the run that was told to stop may still be asleep
 
     def failing(context, step, known_state=None):
         if step.key == "bring_in[b9_10]":

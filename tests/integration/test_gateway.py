@@ -1,4 +1,6 @@
-"""A gateway in front of real nodes: what reaches them, what comes back, what is never said."""
+"""A gateway in front of real nodes: which calls reach them, which answers come back, and what its errors never
+contain.
+"""
 
 import json
 import multiprocessing
@@ -59,11 +61,11 @@ def served(node):
 
 @pytest.fixture(scope="module")
 def faulty(chain):
-    """A proxy for each fault of the way, by its name."""
+    """Start a chaos proxy for each transport fault, by its name."""
     with ExitStack() as stack:
         url = stack.enter_context(serving(chain))
         refusing = ("http_429", "http_429_text", "error_32005_limit", "error_32603_overloaded")
-        rates = {fault: 0.01 if fault in refusing else 0.03 for fault in CHAOS}  # a refusal slows everybody down
+        rates = {fault: 0.01 if fault in refusing else 0.03 for fault in CHAOS}  # a refusal slows all callers down
         yield {
             fault: stack.enter_context(chaos_rpc(url, faults=[fault], rate=rate, seed=3))
             for fault, rate in rates.items()
@@ -72,14 +74,14 @@ def faulty(chain):
 
 @pytest.fixture(scope="module")
 def lasting(faulty):
-    """One gateway for tests that leave nothing behind; its pools are the faults, and ``dev``."""
+    """Yield one gateway for the tests that leave no state behind. Its pools are the faults, and ``dev``."""
     with gateway(dev=faulty["reset"].url + "/", **{fault: proxy.url for fault, proxy in faulty.items()}) as lasting:
         yield lasting
 
 
 @pytest.fixture(scope="module")
 def honest(chain):
-    """What the node itself answers."""
+    """Return the node's own answer."""
     methods = DevNodeMethods(chain)
     return lambda method, *params: json.loads(methods.answer({"id": 1, "method": method, "params": list(params)}))[
         "result"
@@ -192,7 +194,7 @@ def test_null_is_asked_again_and_never_kept(served, node):
     beyond = hex(BLOCKS + 10)
     assert served.ask("eth_getBlockByNumber", beyond, False) is None
     first = node.calls["eth_getBlockByNumber"]
-    assert first == 3  # a replica that lags may have it a moment later
+    assert first == 3  # a replica that lags may have it shortly afterwards
     assert served.ask("eth_getBlockByNumber", beyond, False) is None
     assert node.calls["eth_getBlockByNumber"] == 2 * first
 
@@ -285,7 +287,7 @@ def test_requests_at_once_are_bounded(node):
 
 
 def test_refusals_slow_everybody_down_and_fail_nobody(served, node, caplog):
-    """A provider that allows 40 calls a second, which nobody told the gateway."""
+    """The provider allows 40 calls a second, and the gateway has no limit set."""
     allowed = []
 
     def manner(calls):
@@ -329,7 +331,7 @@ def test_a_dead_endpoint_fails_fast_and_comes_back(node, caplog):
 
 
 def events(caplog):
-    """The gateway's log: (event, endpoint) of each line."""
+    """Return the gateway's log as (event, endpoint) of each line."""
     records = [record for record in caplog.records if record.name == "trace_dagster.gateway"]
     return [(record.getMessage(), facts_of(record).get("endpoint")) for record in records]
 
@@ -378,7 +380,7 @@ def test_an_answer_that_takes_too_long_is_asked_for_again(served, node, honest):
 
 
 def test_hedges_are_few(served, node):
-    """Everything became slow: asking twice would only add to it."""
+    """When all calls become slow, hedging would only add load."""
     for n in range(20):
         served.ask("eth_getBlockByNumber", hex(n), False)
     node.delay = lambda calls: 1.0
@@ -451,7 +453,7 @@ def test_the_fallback_url_is_every_pool(node):
     with gateway(TRACE_CRYO_RPC_URL=node.url) as served:
         assert served.ask("eth_chainId", at="one/1") == hex(CHAIN_ID)
         assert served.ask("eth_chainId", at="two/1") == hex(CHAIN_ID)
-        assert served.counts("one#1")["calls_asked"] == 2  # one URL, one budget
+        assert served.counts("one#1")["calls_asked"] == 2  # one URL has one budget
 
 
 def test_a_node_behind_tls_is_asked_only_with_a_certificate_that_is_trusted(chain, honest, tmp_path):

@@ -1,4 +1,4 @@
-"""What each kind of process imports: none pays for parts that it does not use."""
+"""The modules that each kind of process imports: no process imports parts that it does not use."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ print(type(runtime.ingester).__name__)
 
 @pytest.fixture
 def variables(database, postgres_url):
-    """The environment of a process over a registry with one job of five streams, and analytics of its chain."""
+    """Return the environment of a process over a registry with one job of five streams, and analytics of its chain."""
     apply(database, job_text(streams=STREAMS).replace("chain_id: 99", f"chain_id: {CHAIN_ID}"))
     return environment(postgres_url, S3Access("lake", "none", "none", "http://127.0.0.1:1"))
 
 
 def imports(*arguments: str, variables=None) -> tuple[str, set[str]]:
-    """What a fresh interpreter prints, and the name of every module and package that it imports."""
+    """Return the output of a fresh interpreter, and the name of every module and package that it imports."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *arguments],
         env={**os.environ, **(variables or {})},

@@ -1,4 +1,4 @@
-"""The laptop stack's parts: start, stop, survive a kill, leave nothing behind."""
+"""The parts of the laptop stack: they start, stop, survive a kill, and leave no process behind."""
 
 import os
 import signal
@@ -145,7 +145,7 @@ def test_an_unreachable_server_of_the_users_is_named(tmp_path):
 
 @pytest.mark.timeout(170)
 def test_a_detached_stack_uses_given_servers_and_a_killed_supervisor_leaves_nothing(open_folder, postgres_url, s3):
-    """External Postgres and S3; then SIGKILL the supervisor: no process of the stack stays."""
+    """The stack uses external Postgres and S3. After a SIGKILL of the supervisor no process of the stack stays."""
     home = open_folder / "given servers"
     environment = {
         **clean(),
@@ -170,7 +170,7 @@ def test_a_detached_stack_uses_given_servers_and_a_killed_supervisor_leaves_noth
         assert len(members) >= 4
         os.kill(state.pid, signal.SIGKILL)
         left = psutil.wait_procs(members, timeout=60)[1]
-        # if nothing reaps orphans, an ended process stays as a zombie
+        # if no process reaps orphans, an ended process stays as a zombie
         assert [process for process in left if process.status() != psutil.STATUS_ZOMBIE] == []
         assert load_state(home) is None
     finally:

@@ -1,4 +1,4 @@
-"""Partition keys of a long grid: all of them in block order, and a new one without reading the others."""
+"""Partition keys of a long grid: all of them are in block order, and a new one is added without reading the others."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ LONG = 2 * KEYS_AT_ONCE + 500
 
 @pytest.fixture
 def group(database):
-    """A group of one stream; its span is what a test says."""
+    """Return a group of one stream with the given span."""
     (found,) = active_run_groups(apply(database, job_text(to_block=CHUNK, chunk=CHUNK)).values())
     return found
 
 
 @pytest.fixture
 def instance():
-    """Dagster's own storage, in memory."""
+    """Return a Dagster instance that stores in memory."""
     with DagsterInstance.ephemeral() as made:
         yield made
 
 
 def up_to(group, cell_count):
-    """The group when this many of its cells are eligible."""
+    """Return the group when this many of its cells are eligible."""
     end = cell_count * CHUNK
     moved = (replace(stream, to_block=None, eligible_end=end, next_block=end) for stream in group.streams)
     return replace(group, streams=tuple(moved))
 
 
 def keys(count, first=0):
-    """The partition keys of ``count`` cells."""
+    """Return the partition keys of ``count`` cells."""
     return [cell.key for cell in cells(BlockRange(first * CHUNK, (first + count) * CHUNK), CHUNK)]
 
 

@@ -1,4 +1,4 @@
-"""What is planned: heads, eligible ends, and what an apply may change."""
+"""Planning: heads, eligible ends, and the changes that an apply may make."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def observe(database, latest, finalized=None):
 
 
 def plan(database):
-    """Plan once; returns the planned ranges and why nothing more is."""
+    """Plan a single time; return the planned ranges and the reason why no more are planned."""
     jobs = Jobs(database)
     Planner(database, jobs).plan()
     with database.connection() as connection:

@@ -17,7 +17,7 @@ BLOCKS = "blocks: {cryo_dataset_name: blocks}"
 
 @pytest.fixture
 def lines(caplog):
-    """Returns (component, event, facts) of each line of the components since the test began."""
+    """Return (component, event, facts) of each log line of these components since the test began."""
     caplog.set_level("INFO", "trace_dagster")
 
     def read(*components):

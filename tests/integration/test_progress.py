@@ -1,4 +1,4 @@
-"""Time left: at the rate of recent commits, by the database's clock; and what the UI is told of it."""
+"""Time left: computed from the rate of recent commits by the database's clock, and reported to the UI."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOW = 1_700_000_000.0
 
 @pytest.fixture
 def stream(database):
-    """A thousand blocks in ranges of a hundred, planned."""
+    """Plan a stream of a thousand blocks in ranges of a hundred."""
     apply(database, job_text(streams=ONE))
     return planned(database, head=5000)
 
@@ -43,7 +43,7 @@ def planned(database, head):
 
 
 def commit(database, store, stream, count, first=0, seconds=10.0):
-    """Commit ranges one after the other, each in so many seconds."""
+    """Commit ranges one after the other, each in the given seconds."""
     with ingesting(database, store) as ingest:
         for block_range in ranges(stream, first + count)[first:]:
             work = ingest.claim(stream, block_range, "run", wait_seconds=5)
@@ -134,7 +134,7 @@ def test_the_table_says_how_long_it_takes(database, store, stream, capsys):
 
 
 def test_only_recent_commits_are_read_by_index(database, stream):
-    """However many versions there are: the plan is a bounded scan of the index, not of the table."""
+    """The plan is a bounded scan of an index, not of the table, for any number of versions."""
     with database.transaction() as session:
         session.execute_raw("set local enable_seqscan = off")
         session.execute_raw("set local enable_sort = off")
@@ -156,7 +156,7 @@ def test_the_rate_is_that_of_each_dataset_asked_for(database, store):
 
 
 def observed(database, told, now):
-    """What the UI is told at a tick: (metadata of each observation, what was told then)."""
+    """Return the observations of one tick: (metadata of each one, the state that the next tick compares with)."""
     events, told = progress_observations(database, stream_coverages(database, Jobs(database)), told, now)
     return [{name: each.value for name, each in event.metadata.items()} for event in events], told
 

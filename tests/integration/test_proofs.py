@@ -52,13 +52,13 @@ def honest(chain):
 
 @pytest.fixture(scope="module")
 def forking():
-    """The same chain up to block 150, another one from there on."""
+    """Serve two nodes: the same chain up to block 150, and different blocks after it."""
     with serving(forked(SEED, 150, BLOCKS)) as url:
         yield url
 
 
 def apply(runtime, *, end=300, streams=FOUR, verify="full", name="proofs"):
-    """Register a job; its streams by dataset key."""
+    """Register a job; return its streams by dataset key."""
     text = "\n".join(f"  {key}: {{cryo_dataset_name: {key}}}" for key in streams)
     job = parse(JOB.format(name=name, chain=CHAIN_ID, end=end, verify=verify, streams=text))
     runtime.jobs.apply(job, Bounds(0, end))
@@ -66,7 +66,7 @@ def apply(runtime, *, end=300, streams=FOUR, verify="full", name="proofs"):
 
 
 def commit(runtime, stream, start, *, refresh=False):
-    """Bring one range in, as a run does."""
+    """Commit one range, as a run does."""
     work = runtime.ingester.claim(stream, BlockRange(start, start + 100), "run", wait_seconds=0, refresh=refresh)
     assert isinstance(work, ClaimedRange), work
     return runtime.ingester.commit(runtime.ingester.start(work))
@@ -120,7 +120,7 @@ class TestEvidence:
             assert proof["unproven"]
 
     def test_altered_evidence_is_not_the_nodes_lie(self, postgres_url, s3, honest):
-        """Committed blocks that somebody bent: the node is asked instead, and nobody is accused."""
+        """The committed blocks were altered. The evidence comes from the node instead, and no endpoint is scored."""
         with running(postgres_url, s3, dev=honest) as runtime:
             streams = apply(runtime, streams=("blocks", "logs"))
             commit(runtime, streams["blocks"], 0)
@@ -162,7 +162,7 @@ class TestLiars:
                 assert [endpoint.name for endpoint in runtime.endpoint_scores.best_first(pool)] == ["dev#2", "dev#1"]
                 before = liar.requests
                 commit(runtime, streams[dataset], 100)
-                assert liar.requests == before  # asked last, and there was no need
+                assert liar.requests == before  # it is last in the order, and the first one answered
 
     def test_only_liars_fail_the_range_with_block_expected_got_and_endpoint(self, postgres_url, s3, honest):
         with (
@@ -179,7 +179,7 @@ class TestLiars:
             assert rows(runtime.database, "select 1 from trace.dataset_versions") == []
 
     def test_a_quorum_needs_two_endpoints_that_agree(self, postgres_url, s3, honest):
-        """A lie in what no commitment covers: only another node can tell."""
+        """No commitment covers the changed value, so only another node can show the lie."""
         with (
             chaos_rpc(honest, faults=["flip_byte"], rate=1.0, seed=5, methods=["debug_traceBlockByNumber"]) as liar,
             running(postgres_url, s3, quorum=2, dev=f"{honest},{liar.url}") as runtime,
@@ -212,7 +212,7 @@ class TestLiars:
             runtime.endpoint_scores.record_lie(pool.endpoints[0], "again [/b]")
             (standing,) = runtime.endpoint_scores.all()
             assert (standing.lies, standing.score) == (3, 1.0)
-            endpoint_scores_table([standing])  # text of a node is shown, not interpreted
+            endpoint_scores_table([standing])  # text from a node is shown and not interpreted
 
     def test_the_same_url_twice_is_one_endpoint(self, postgres_url, s3, honest):
         with (
@@ -222,7 +222,7 @@ class TestLiars:
             runtime.pools.named("dev", CHAIN_ID)
 
     def test_a_silent_or_lame_second_endpoint_decides_nothing(self, postgres_url, s3, honest):
-        """The first fails in a way that passes, the second for good: the range is tried again."""
+        """The first endpoint fails with an error that passes, the second with a permanent one: the range is retried."""
         with (
             chaos_rpc(honest, faults=["http_500"], rate=1.0, seed=1) as busy,
             chaos_rpc(honest, faults=["error_32601"], rate=1.0, seed=1) as lame,
@@ -238,7 +238,7 @@ class TestLiars:
 
 class TestForks:
     def test_nothing_is_taken_back_while_an_endpoint_is_silent(self, postgres_url, s3, honest, forking):
-        """It may be the one that knows."""
+        """The silent endpoint may be the one that knows the canonical chain."""
         with running(postgres_url, s3, dev=honest) as runtime:
             streams = apply(runtime, streams=("blocks",))
             commit(runtime, streams["blocks"], 100)
@@ -259,7 +259,7 @@ class TestForks:
     def test_a_reorganised_neighbour_is_invalidated_and_fetched_again(self, postgres_url, s3, honest, forking, chain):
         with running(postgres_url, s3, dev=forking) as runtime:
             streams = apply(runtime, streams=("blocks", "logs"))
-            commit(runtime, streams["blocks"], 100)  # the stale fork's
+            commit(runtime, streams["blocks"], 100)  # the hash of the stale fork
             commit(runtime, streams["logs"], 100)
         with running(postgres_url, s3, dev=honest) as runtime:
             with pytest.raises(Unavailable, match="2 committed ranges were invalidated"):
@@ -277,7 +277,9 @@ class TestForks:
             assert {bytes(row["last_block_hash"]).hex() for row in shown} == {
                 chain.blocks[199].hash.hex(), chain.blocks[299].hash.hex(),
             }  # fmt: skip
-            assert rows(runtime.database, "select 1 from trace.endpoints") == []  # a reorg is nobody's lie
+            assert (
+                rows(runtime.database, "select 1 from trace.endpoints") == []
+            )  # a reorganisation does not lower any endpoint's score
 
     def test_rows_of_a_stale_fork_do_not_take_committed_ones_with_them(self, postgres_url, s3, honest, forking):
         with running(postgres_url, s3, dev=honest) as runtime:
@@ -288,7 +290,9 @@ class TestForks:
                 commit(runtime, streams["blocks"], 200)
             assert len(rows(runtime.database, "select 1 from trace.dataset_versions where visible")) == 1
         with running(postgres_url, s3, dev=honest) as runtime:
-            assert not commit(runtime, streams["blocks"], 100).created  # compared, and confirmed
+            assert not commit(
+                runtime, streams["blocks"], 100
+            ).created  # compared with the visible version, and confirmed
             assert commit(runtime, streams["blocks"], 200).created
 
     def test_logs_of_another_fork_than_the_committed_blocks(self, postgres_url, s3, honest, forking):
@@ -353,7 +357,9 @@ class TestAudit:
         report = self.verify(lake, deep=deep).report
         assert report.passed, report
         assert report.ranges == 12
-        assert report.levels.get("full", 0) >= (9 if deep else 3)  # offline: logs against blocks and transactions
+        assert report.levels.get("full", 0) >= (
+            9 if deep else 3
+        )  # offline: logs are checked against blocks and transactions
 
     def test_every_kind_of_damage_is_found_and_exactly_that_is_fetched_again(self, lake, chain):
         runtime, streams, _ = lake
@@ -389,7 +395,10 @@ class TestAudit:
         assert self.verify(lake, span=BlockRange(100, 200)).report.ranges == 4
 
     def test_rows_that_were_swapped_for_others_with_the_right_digest_in_the_registry_are_found_by_the_node(self, lake):
-        """Whoever may write to the registry as well is found out by the chain's commitments."""
+        """The rows were replaced, with matching digests in the registry.
+
+        Only the chain's commitments show the change.
+        """
         runtime, *_ = lake
         (row,) = rows(
             runtime.database,
@@ -428,7 +437,7 @@ class TestAudit:
             read(statement)
 
     def test_a_range_of_many_files_is_read_in_its_order(self, postgres_url, s3, honest, monkeypatch, tmp_path):
-        """Part 10 comes after part 9, and part 0 has no number in its name."""
+        """Part 10 comes after part 9, although its name sorts before."""
         monkeypatch.setattr("trace_dagster.store.parquet.ROW_GROUP_BYTES", 20_000)
         with running(postgres_url, s3, dev=honest) as runtime:
             runtime.committer._caps = Caps(bytes_per_file=24_000)

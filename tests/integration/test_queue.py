@@ -1,4 +1,4 @@
-"""What every queue driver promises, over real Postgres and over HTTP to an SQS server."""
+"""The contract of all queue drivers, over real Postgres and over HTTP to an SQS server."""
 
 import sys
 import time
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="session")
 def sqs_server(tmp_path_factory) -> Iterator[str]:
-    """The endpoint of a running SQS server."""
+    """Return the endpoint of a running SQS server."""
     port = Ports({}).take()
     endpoint = f"http://{HOST}:{port}"
     script = Path(__file__).parents[1] / "support" / "sqs_server.py"
@@ -149,7 +149,7 @@ def test_worn_out_messages_do_not_hold_up_the_others(driver, limit):
     for _ in range(MAX_DELIVERIES):
         driver.nack([delivery.receipt for delivery in driver.receive(3, visibility_seconds=60)], delay_seconds=0)
     driver.publish(["good"])
-    time.sleep(0.01)  # visible after its time, not at it
+    time.sleep(0.01)  # a message becomes visible after its time, not at it
     assert [delivery.body for delivery in driver.receive(limit, visibility_seconds=60)] == ["good"]
 
 
@@ -209,7 +209,7 @@ def test_postgres_that_ends_the_connection_loses_nothing(database, postgres_url)
 
 
 def terminate_waiting(connection, count):
-    """End the backends that wait for the lock, once there are as many."""
+    """End the backends that wait for the lock, as soon as there are as many as given."""
     deadline = time.monotonic() + 20
     waiting = "from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
     while connection.execute(f"select count(*) {waiting}").fetchone()[0] < count:
@@ -229,7 +229,7 @@ def test_postgres_that_is_down_is_unavailable_and_keeps_its_password():
 
 
 def test_sqs_that_is_down_is_unavailable(sqs_server, monkeypatch):
-    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _: None))  # the pauses between tries
+    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _: None))  # the pauses between the tries
     queue = SqsQueue(sqs_server)
     queue.driver.publish(["hello"])
     receipt = eventually(queue.driver).receipt

@@ -1,4 +1,4 @@
-"""The handle between the Cryo op and the IO manager: whatever happens to a step, its attempt ends at once."""
+"""The handle between the Cryo op and the IO manager: its attempt ends immediately, however the step ends."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ BLOCKS = "blocks: {cryo_dataset_name: blocks}"
 
 
 class Gate(FakeCryo):
-    """The fake engine, which counts its calls and lets them return when it is open."""
+    """A fake engine that counts its calls. They return while it is open."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Gate(FakeCryo):
 
 
 def attempts(database):
-    """(state, reason) of every attempt, the oldest first."""
+    """Return (state, reason) of every attempt, oldest first."""
     with database.connection() as connection:
         rows = connection.execute("select state, error from trace.attempts order by started_at").fetchall()
     return [(row["state"], row["error"]) for row in rows]
@@ -95,7 +95,7 @@ def test_a_handle_that_is_closed_fails_its_attempt_at_once(database, store, bloc
         extraction.close()
         assert attempts(database) == [("failed", "the step ended before the IO manager committed the range")]
         assert task_state(database)[0] == "queued"
-        extraction.close()  # a second time has no effect
+        extraction.close()  # closing a second time has no effect
         engine.is_open.set()
         with pytest.raises(LeaseLost):
             ingest.commit(extraction)
@@ -158,7 +158,7 @@ def test_a_close_during_the_commit_ends_in_one_outcome(database, store, blocks):
 
 
 def test_memory_stays_flat_while_many_steps_wait(database, store):
-    """16 ranges of 50 pieces wait to be drained: each holds its look-ahead, not its range."""
+    """16 ranges of 50 pieces wait to be drained. Each holds its look-ahead and not its whole range."""
     waiting, pieces, size = 16, 50, 10
     end = waiting * pieces * size
     stream = apply(database, job_text(streams=BLOCKS, to_block=end, chunk=pieces * size, inflight=waiting))["blocks"]
@@ -172,7 +172,7 @@ def test_memory_stays_flat_while_many_steps_wait(database, store):
         deadline = time.monotonic() + 20
         while engine.calls < 2 * waiting and time.monotonic() < deadline:
             time.sleep(0.01)
-        time.sleep(0.3)  # a third piece would have been asked for by now
+        time.sleep(0.3)  # a third piece would have been extracted by now
         before = pa.total_allocated_bytes()
         assert engine.calls == 2 * waiting
         time.sleep(0.3)
@@ -182,7 +182,7 @@ def test_memory_stays_flat_while_many_steps_wait(database, store):
 
 
 class NeverDrains(IOManager):
-    """An error between the op and the commit."""
+    """An IO manager that fails before the commit."""
 
     def handle_output(self, context, obj):
         assert isinstance(obj, RangeExtraction)
@@ -206,7 +206,7 @@ def failing_job():
 
 
 def _runtime(context):
-    """The product's own resource, made from the variables of the test that runs."""
+    """Return the product's own runtime, built from the variables of the current test."""
     yield from runtime_resource(settings_from(VARIABLES)).resource_fn(context)
 
 
@@ -222,7 +222,7 @@ def _job(io_manager):
 
 @pytest.fixture
 def run(blocks, postgres_url, s3, tmp_path):
-    """Runs the ranges of SPAN in the real Dagster, in this process; returns its instance and run."""
+    """Run the ranges of SPAN in the real Dagster, in this process; return its instance and run."""
     STREAMS[:] = [blocks]
     VARIABLES.clear()
     VARIABLES.update(environment(postgres_url, s3), TRACE_CRYO_MODE="fake")
@@ -249,7 +249,7 @@ def test_a_step_that_fails_before_the_io_manager_drains_it_ends_its_attempt(run,
 
 @contextmanager
 def interrupted_at(event):
-    """Interrupts this process as Dagster's launcher does when a run is terminated, when the event is set."""
+    """Interrupt this process when the event is set, as Dagster's launcher does when a run is terminated."""
 
     def interrupt():
         if event.wait(60):

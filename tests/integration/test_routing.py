@@ -1,4 +1,4 @@
-"""Through the gateway: the same rows, one budget whoever asks, every endpoint of a pool at work."""
+"""Calls through the gateway: the same rows, one budget for all processes, and work for every endpoint of a pool."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ BLOCKS = 200
 
 @pytest.fixture(scope="module")
 def chain():
-    """Node and runs are in this process: reading the compiled proof would hold the node up, and a gateway sends what
-    is slow a second time.
+    """Serve node and runs from this process.
+
+    Loading the compiled proof would delay the node, and a gateway would hedge.
     """
     await_compiled()
     return DevChain(SEED, BLOCKS + 20)
@@ -73,7 +74,7 @@ def test_rows_through_the_gateway_are_the_chains_and_blocks_are_fetched_once(pos
         rows = {key: sum(each.rows for each in published[place::4]) for place, key in enumerate(FOUR)}
         assert rows == {key: chain.rows(key, 0, BLOCKS) for key in FOUR}
         assert {each.verification["level"] for each in published} == {"full", "crosschecked"}
-        # five fetches of Cryo and five of evidence come down to a block, its receipts and its traces
+        # Cryo's five calls and the evidence's five calls become a block, its receipts and its traces
         assert node.calls["debug_traceBlockByNumber"] == BLOCKS
         assert BLOCKS <= node.calls["eth_getBlockByNumber"] <= 1.2 * BLOCKS
         assert BLOCKS <= node.calls["eth_getBlockReceipts"] <= 1.2 * BLOCKS
@@ -94,7 +95,7 @@ def test_a_limit_holds_for_all_processes_of_a_gateway(postgres_url, s3, chain):
             commit(other, streams["geth_calls"], 0)
         sent = [at for at, calls in node.requests for _ in calls]
         assert len(sent) > 3 * limit
-        # they are counted where they arrive: a little earlier or later than they were let go
+        # calls are counted when they arrive, slightly earlier or later than the gateway granted them
         assert max(sum(1 for at in sent if start <= at < start + 0.9) for start in sent) <= limit
 
 

@@ -1,4 +1,4 @@
-"""What runs often reads what is left to do, never what is committed: the plans of the statements say so."""
+"""Hot statements read the work that is left and not the committed ranges: their query plans are asserted."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ PER_RANGE = HOT[HOT.index("lock_task") : HOT.index("evidence_files") + 1]
 
 @contextmanager
 def registry(postgres, template_database, name):
-    """A database of that name with our tables."""
+    """Return an empty registry in a database of this name."""
     port, password = postgres
     with psycopg.connect(dsn(port, password, "postgres"), autocommit=True) as connection:
         connection.execute(f"create database {name} template {template_database}")
@@ -93,7 +93,10 @@ def registry(postgres, template_database, name):
 
 @pytest.fixture(scope="module")
 def filled(postgres, template_database):
-    """A registry with 5 x RANGES committed ranges and a few that wait; statements in it are explained, then undone."""
+    """Return a registry with 5 x RANGES committed and a few waiting ranges.
+
+    Statements in it are explained and rolled back.
+    """
     with registry(postgres, template_database, "scale") as database:
         streams = fill(database, RANGES)
         show_head(database, streams[0], (RANGES + WAITING) * CHUNK)
@@ -104,7 +107,7 @@ def filled(postgres, template_database):
 
 @pytest.fixture(scope="module")
 def unknown(postgres, template_database):
-    """The same of a job that the statistics know nothing of: they were gathered before it came."""
+    """Return the same registry with a job that was added after the statistics were gathered."""
     with registry(postgres, template_database, "unknown") as database:
         with database.connection() as connection:
             for table in sorted(MASS):
@@ -115,7 +118,9 @@ def unknown(postgres, template_database):
 
 
 def values_for(database, stream) -> dict[str, object]:
-    """A value for every parameter of the hot statements: the last committed range of a stream, its task and files."""
+    """Return a value for each parameter of the hot statements: the last committed range of a stream, its task and
+    files.
+    """
     with database.connection() as connection:
         found = connection.execute(
             "select v.task_id, v.dataset_version, a.lease_token, l.file_key from trace.dataset_versions v"
@@ -154,7 +159,7 @@ def values_for(database, stream) -> dict[str, object]:
 
 
 def explained(database, name, values) -> dict:
-    """The plan of a statement as it ran; what it changed is rolled back."""
+    """Return the plan of an executed statement. Its changes are rolled back."""
     with database.connection() as connection, connection.transaction(force_rollback=True):
         row = connection.execute(f"explain (analyze, format json) {query(name)}", values).fetchone()
     plan = row["QUERY PLAN"]
@@ -162,14 +167,14 @@ def explained(database, name, values) -> dict:
 
 
 def nodes(plan):
-    """Every node of a plan."""
+    """Yield every node of a plan."""
     yield plan
     for child in plan.get("Plans", ()):
         yield from nodes(child)
 
 
 def rows_read(node) -> float:
-    """Rows of a scan: what it passed on and what it looked at in vain."""
+    """Return the number of rows that a scan read: those it returned and those it filtered out."""
     removed = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
     return (node["Actual Rows"] + removed) * node["Actual Loops"]
 
@@ -197,7 +202,7 @@ def test_a_claim_does_not_read_what_is_queued(postgres, template_database):
 
 
 def test_neighbours_are_found_by_their_boundary_alone(unknown):
-    """An index that begins with the dataset was read whole for each commit once: 23,000 versions."""
+    """Before, an index that begins with the dataset was read whole for each commit: 23,000 versions."""
     database, streams = unknown
     found = nodes(explained(database, "fork_conflicts", values_for(database, streams[-1])))
     used = {node["Index Name"] for node in found if "versions" in node.get("Index Name", "")}
@@ -205,7 +210,7 @@ def test_neighbours_are_found_by_their_boundary_alone(unknown):
 
 
 def guard(found_in, name):
-    """Rows of a mass table are read by an index, and few."""
+    """Assert that rows of a large table are read through an index, and that they are few."""
     database, streams = found_in
     values = values_for(database, streams[-1])
     if name == "start_attempt":
@@ -250,7 +255,9 @@ def test_kept_totals_are_what_counting_gives(database):
         ).fetchone()
     assert Forks(database).invalidate([hidden["dataset_version"]], "another fork") == 1
     _same_totals(database)
-    with database.connection() as connection:  # proven less: the sums move from one level to the other
+    with (
+        database.connection() as connection
+    ):  # these rows are proven to a lower level, so the sums move from one level to the other
         connection.execute(
             "update trace.dataset_versions set verification = jsonb_build_object('level', 'structural')"
             " where lower(block_range) < %s",

@@ -1,4 +1,4 @@
-"""Dagster's storage: one connection pool per process, however many storages Dagster makes."""
+"""Dagster's storage: one connection pool per process, for any number of storages that Dagster creates."""
 
 import multiprocessing
 
@@ -16,7 +16,7 @@ CONNECTED = "select count(*) from pg_stat_activity where datname = current_datab
 
 
 def backend(of: TraceDagsterStorage) -> int:
-    """The process of Postgres that answers it."""
+    """Return the process id of the Postgres backend that answers."""
     with of.run_storage.connect() as connection:
         return connection.exec_driver_sql("select pg_backend_pid()").scalar()
 

@@ -1,4 +1,4 @@
-"""Sweep removes what no commit needs, and nothing else; a dry run says the same and removes nothing."""
+"""Sweep removes what no commit needs, and nothing else. A dry run reports the same and removes nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def stream(database):
 
 
 def orphan(database, store, stream, monkeypatch):
-    """An attempt that wrote Parquet and manifest, and died before its registry commit; returns its lease."""
+    """Return the lease of an attempt that wrote Parquet and manifest and died before its registry commit."""
 
     class Died(BaseException):
         pass
@@ -45,7 +45,7 @@ def orphan(database, store, stream, monkeypatch):
 
 
 def swept(database, store, grace=HOUR):
-    """A dry run, then the real one: both must say the same."""
+    """Sweep dry, then for real; both must report the same."""
     before = sorted(store.keys(""))
     dry = sweep(database, store, grace_seconds=grace, dry_run=True)
     assert sorted(store.keys("")) == before
@@ -62,7 +62,7 @@ def test_a_dead_attempts_objects_go_after_the_grace_period_and_not_before(databa
     advance(database, 300)
     found = swept(database, store)
     assert (found.attempts_fenced, found.objects_removed) == (1, 1)
-    assert [key.rsplit("/", 1)[1] for key in store.keys("")] == ["_manifest.json"]  # replaced by the next attempt
+    assert [key.rsplit("/", 1)[1] for key in store.keys("")] == ["_manifest.json"]  # the next attempt replaced it
     assert swept(database, store).objects_removed == 0
 
 
@@ -98,7 +98,7 @@ def test_a_live_version_stays_and_a_replaced_one_goes(database, store, stream):
     assert swept(database, store).generations_retired == 0
     advance(database, 2 * HOUR)
     found = swept(database, store)
-    assert (found.generations_retired, found.objects_removed) == (1, 1)  # its manifest: the Parquet was gone
+    assert (found.generations_retired, found.objects_removed) == (1, 1)  # the manifest, because its Parquet was gone
     assert len(list(store.keys(""))) == 2
     assert_registry_sound(database, store)
     with ingesting(database, store) as ingest:
@@ -120,7 +120,7 @@ def test_what_this_registry_does_not_know_is_left_alone_and_counted(database, st
 
 
 def test_objects_of_an_attempt_this_registry_never_gave_stay(database, store, stream, monkeypatch):
-    """A second registry over the same bucket names the same datasets: its objects are not ours to judge."""
+    """A second registry over the same bucket has the same datasets: sweep must keep its objects."""
     work = orphan(database, store, stream, monkeypatch)
     with database.connection() as connection:
         connection.execute("delete from trace.attempts")
@@ -136,7 +136,7 @@ def test_unfinished_uploads_are_aborted(database, store, stream):
         key = CommitTarget.of_stream(stream, FIRST).parquet_key(work.lease, 0)
         for name in (key, "someone/elses"):
             store.upload(name).write(b"x" * (9 * 1024 * 1024))
-        assert swept(database, store, grace=0).uploads_aborted == 0  # its attempt lives
+        assert swept(database, store, grace=0).uploads_aborted == 0  # its attempt is still running
         advance(database, 2 * HOUR)
         assert swept(database, store, grace=0).uploads_aborted == 1
     assert [key for key, _ in store.stale_uploads(0)] == ["someone/elses"]

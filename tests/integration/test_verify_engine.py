@@ -87,7 +87,7 @@ ODD = 4404763
 
 @pytest.fixture
 def odd_logs(mainnet):
-    """Block 4404763 with one log of every count of topics and size of data instead of its own."""
+    """Return the receipts of block 4404763, with one log for each number of topics and several sizes of data."""
     block = mainnet.chain.blocks[ODD]
     base = next(receipt["logs"][0] for receipt in block.receipts if receipt["logs"])
     logs = [
@@ -116,7 +116,7 @@ def test_what_the_engine_calls_a_transfer(engine, mainnet, odd_logs, name):
 
 
 def test_cryo_writes_zero_for_a_balance_geth_leaves_out(engine, mainnet, monkeypatch):
-    """Why the rules for geth_balance_diffs say nothing about a ``to_value`` of 0."""
+    """This is why the rules for geth_balance_diffs do not check a ``to_value`` of 0."""
     block = mainnet.chain.blocks[ODD]
     address = "0x" + "aa" * 20
     diff = {"pre": {address: {"balance": "0x5", "nonce": 1}}, "post": {address: {"nonce": 2}}}

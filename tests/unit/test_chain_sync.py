@@ -1,4 +1,4 @@
-"""Each mistake in a chain_sync file is one line with file, line and key, and repeats no value that may be secret."""
+"""Mistakes in a chain_sync file: each is one line with file, line and key, and repeats no value that may be secret."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The lying proxy: what each fault changes, how it draws, and what it passes on untouched."""
+"""The chaos proxy: which value each fault changes, how faults are drawn, and which responses pass unchanged."""
 
 import json
 import os
@@ -63,7 +63,10 @@ def chain():
 
 @pytest.fixture(scope="module")
 def node(chain):
-    """The devchain's answers without HTTP; what it does not serve is made up in the same shape."""
+    """Return a node that answers as the devchain does, without HTTP.
+
+    Other methods get made-up answers of the same shape.
+    """
     methods = DevNodeMethods(chain)
 
     def answer(request):
@@ -98,7 +101,7 @@ MADE_UP = {
 
 
 def question(chain, method, number):
-    """A question of this method about block ``number``, as engines ask it."""
+    """Return a request of this method about block ``number``, in the form that engines send."""
     if method in {"eth_chainId", "net_version", "eth_blockNumber", "eth_syncing"}:
         return ask(method)
     if method == "eth_getLogs":
@@ -113,7 +116,7 @@ def question(chain, method, number):
 
 
 def tell(fault, request, node, rng):
-    """(honest, false) as the proxy would come to them, without a fork."""
+    """Return the pair (honest answer, false answer) that the proxy would compute, without a fork."""
     honest = node(request)
     other = fault.question(request, rng) if fault.question and not fault.of_fork else None
     context = FaultContext(other, node(other)) if other else FaultContext()
@@ -267,13 +270,13 @@ def test_every_method_of_the_table_has_an_example(chain, node):
 
 @pytest.fixture(scope="module")
 def devchain(chain):
-    """The devchain's URL, served by this process."""
+    """Return the URL of a devchain that this process serves."""
     with serving(chain) as url:
         yield url
 
 
 def post(url, message):
-    """(status, body) of one HTTP answer."""
+    """Return (status, body) of one HTTP response."""
     body = message if isinstance(message, bytes) else json.dumps(message).encode()
     try:
         with urllib.request.urlopen(urllib.request.Request(url, body), timeout=10) as answer:
@@ -488,14 +491,14 @@ def test_neighbours_of_recorded_blocks_come_from_the_node(tmp_path):
     for number in (10, 11):
         write(tmp_path, number, recorded(number))
     with replaying(tmp_path) as server, chaos_rpc(server.url, faults=["neighbour_rows"], rate=1.0) as proxy:
-        # asked for block 10, the proxy may draw block 9: pruned there, so nothing is told
+        # if block 10 is requested, the proxy may draw block 9: it is pruned there, so the honest answer passes
         results = [result(proxy.url, ask("eth_getBlockByNumber", "0xa", True))["result"]["number"] for _ in range(8)]
         assert set(results) == {"0xa", "0xb"}
         assert proxy.injected["neighbour_rows"] == results.count("0xb")
 
 
 class _Echo(BaseHTTPRequestHandler):
-    """A node that says what it was asked, in the ways that nodes and what stands before them use."""
+    """A node that returns the request it received, with each encoding that nodes and their proxies use."""
 
     protocol_version = "HTTP/1.1"
 
@@ -524,7 +527,7 @@ class _Echo(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format, *args):
-        """Quiet."""
+        """Suppress the access log."""
 
 
 @contextmanager
@@ -576,7 +579,7 @@ def test_a_node_behind_tls(tmp_path, monkeypatch):
 
 
 def certificate():
-    """A key and a certificate for 127.0.0.1, signed by itself."""
+    """Return a self-signed certificate and its key for 127.0.0.1."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "node")])
     now = datetime.now() - timedelta(days=1)
@@ -593,7 +596,7 @@ def certificate():
 
 
 def raw(port, data):
-    """Everything the proxy sends to a client that sends this."""
+    """Return all bytes that the proxy sends to a client that sends ``request``."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
@@ -692,7 +695,7 @@ def test_the_list_and_the_page_name_every_fault():
 
 
 def methods_shown(fault):
-    """What the page says of a fault's methods: groups where there are any."""
+    """Return a fault's methods as the page shows them: by group, if the fault has groups."""
     methods = fault.methods
     if methods is None:
         return ["any"]

@@ -100,7 +100,7 @@ def test_cryo_fetches_receipts_only_if_the_evidence_does_not_contain_them(level,
 
 @pytest.mark.parametrize(("start", "calls"), [(4_369_990, 21), (4_370_000, 11)])
 def test_receipts_without_a_status_do_not_replace_cryos(start, calls):
-    """Ethereum before Byzantium (EIP-658)."""
+    """Before Byzantium (EIP-658) receipts have no status."""
     each = stream("transactions", verify="full")
     assert counted([BlockRange(start, start + 10)], each, 1).extraction_calls == calls
 

@@ -318,7 +318,7 @@ def source_of(owner: type) -> str:
 
 
 def of_dagsters_bases(name: str, path: Path) -> bool:
-    """Whether a class of this module inherits a private name from a class of Dagster."""
+    """Return whether a class of this module inherits a private name from a class of Dagster."""
     module = importlib.import_module("trace_dagster." + place(path).removesuffix(".py").replace("/", "."))
     classes = [each for each in vars(module).values() if inspect.isclass(each) and each.__module__ == module.__name__]
     bases = {base for each in classes for base in each.__mro__ if base.__module__.startswith("dagster")}

@@ -1,4 +1,4 @@
-"""The devchain is a valid chain: roots, hashes and signatures recomputed by another path than its own."""
+"""The devchain is a valid chain: an independent implementation recomputes its roots, hashes and signatures."""
 
 import asyncio
 import json

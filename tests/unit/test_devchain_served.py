@@ -1,4 +1,4 @@
-"""The devchain as others meet it: its books against its own logs, the real engine, and its process."""
+"""The devchain as clients see it: its ledger compared with its logs, the real engine, and its process."""
 
 import json
 import signal
@@ -55,7 +55,7 @@ def url():
         wait_healthy(address, process)
         yield address
         process.send_signal(signal.SIGTERM)
-        # uvicorn ends cleanly and then hands the signal on, so either is an orderly end
+        # uvicorn shuts down cleanly and then raises the signal again, so both exit codes are an orderly end
         assert process.wait(10) in {0, -signal.SIGTERM}
     finally:
         process.kill()
@@ -64,7 +64,7 @@ def url():
 
 
 def wait_healthy(address, process):
-    """The ready line may come a moment before the socket listens."""
+    """Wait until the server answers: it prints the ready line shortly before the socket listens."""
     deadline = time.monotonic() + 20
     while process.poll() is None and time.monotonic() < deadline:
         try:
@@ -85,7 +85,7 @@ def call(url, method, *params):
 
 @pytest.fixture(scope="module")
 def logs(url):
-    """Every log of the chain, as served."""
+    """Return every log of the chain, from the server."""
     return call(url, "eth_getLogs", {"fromBlock": "0x0", "toBlock": hex(BLOCKS - 1)})
 
 

@@ -1,4 +1,4 @@
-"""The content digest depends on rows, not on their layout. Its golden value only changes with an ADR."""
+"""The content digest depends on the rows and not on their file layout. Its golden value only changes with an ADR."""
 
 import pyarrow as pa
 import pytest

@@ -1,4 +1,4 @@
-"""How many ranges a run takes."""
+"""The number of ranges that the dispatcher puts into one run."""
 
 import pytest
 from hypothesis import given
@@ -40,7 +40,7 @@ def task(position, stream=0):
 
 
 def order(rows):
-    """Positions in the order of blocks."""
+    """Return the positions in block order."""
     return {BlockRange(row["range_start"], row["range_end"]).key: row["range_start"] // 10 for row in rows}
 
 
@@ -51,8 +51,8 @@ def order(rows):
         ([0, 1, 2], 10, [[0, 1, 2]]),
         ([2, 0, 1], 10, [[0, 1, 2]]),
         ([0, 1, 2, 3, 4], 2, [[0, 1], [2, 3], [4]]),
-        ([0, 5], 10, [[0, 5]]),  # a few ranges between two due ones are skipped by the run
-        ([0, 5], 3, [[0], [5]]),  # but they count: a run names its first and last range
+        ([0, 5], 10, [[0, 5]]),  # the run skips a few ranges that lie between two due ones
+        ([0, 5], 3, [[0], [5]]),  # but they count, because a run's tags name only its first and last range
         ([0, SKIPPED_AT_ONCE + 1], 1000, [[0, SKIPPED_AT_ONCE + 1]]),
         ([0, SKIPPED_AT_ONCE + 2], 1000, [[0], [SKIPPED_AT_ONCE + 2]]),
     ],

@@ -1,4 +1,4 @@
-"""The container files, as far as they can be held without a Docker engine."""
+"""The container files, as far as they can be tested without a Docker engine."""
 
 import re
 import shutil
@@ -91,7 +91,7 @@ def test_what_a_service_runs_exists(name):
 
 
 def commands_of(service):
-    """Programs and Python modules of the command and the health check."""
+    """Return the programs and Python modules that the command and the health check start."""
     programs, modules = set(), set()
     for words in (service["command"], service.get("healthcheck", {}).get("test", ["CMD"])[1:]):
         parts = words[2].split(" && ") if words[:2] == ["sh", "-c"] else [words]

@@ -13,7 +13,7 @@ DATASETS = ("blocks", "transactions", "logs")
 
 
 class Asking:
-    """Datasets that use the evidence of one range, and the batches that they fetched."""
+    """Datasets that use the evidence of one range, with the list of batches that they fetched."""
 
     def __init__(self, room=10**6):
         self.cache, self.fetched = EvidenceCache(room, least_batches=1), []
@@ -63,7 +63,9 @@ def test_each_batch_is_fetched_once_and_kept_no_longer_than_until_all_are_throug
 @given(passages())
 def test_whoever_lacks_nothing_passes_too_and_nobody_is_without(order):
     asking = Asking()
-    order.sort(key=lambda each: not each[1])  # rows that spare a dataset its evidence were proven by another before
+    order.sort(
+        key=lambda each: not each[1]
+    )  # another dataset already proved the rows because of which this dataset needs no evidence
     for piece, lacks in order:
         asking.go(piece, lacks)
     assert sorted(asking.fetched) == [30, 50, 100, 150, 200, 250]

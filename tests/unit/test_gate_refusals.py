@@ -1,4 +1,4 @@
-"""The gate's refusals, by reason: not one SELECT, unknown tables, table functions, functions, hostile text."""
+"""The gate's refusals by reason: not exactly one SELECT, unknown tables, table functions, functions, hostile text."""
 
 import duckdb
 import pytest

@@ -1,4 +1,6 @@
-"""How fast an endpoint is asked: never above its limit, hardly below it, slower after refusals, back afterwards."""
+"""The rate limiter: never above the limit, at most slightly below it, slower after refusals, back to the limit
+afterwards.
+"""
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from trace_dagster.gateway.rate_limiter import PAUSE_SECONDS, RateLimiter
 
 
 class Clock:
-    """Time that passes when told."""
+    """A clock that only the test advances."""
 
     def __init__(self):
         self.now = 1000.0
@@ -33,7 +35,7 @@ def most_in_a_second(sent):
 
 
 def saturate(pace, clock, seconds, sent=None, late=0.0):
-    """Ask for more than there is, as the queue of an endpoint does, waking ``late`` each time."""
+    """Request more calls than the limiter grants, as an endpoint's queue does. Each wait ends ``late`` seconds late."""
     sent = [] if sent is None else sent
     ends = clock.now + seconds
     while clock.now < ends:
@@ -98,7 +100,7 @@ def test_a_refusal_slows_down_and_the_limit_is_regained():
     clock = Clock()
     pace = RateLimiter(25, clock)
     saturate(pace, clock, 3)
-    for _ in range(20):  # one congestion, however many calls it hit
+    for _ in range(20):  # counts as one congestion, regardless of how many calls it hit
         pace.refused()
     assert pace.rate == pytest.approx(0.7 * 25, rel=0.05)
     assert pace.grant(1) == 0
@@ -125,7 +127,7 @@ def test_what_the_endpoint_asks_for_is_waited():
 
 
 def test_without_a_limit_refusals_find_one():
-    """A provider that allows 40 calls a second and says nothing about it."""
+    """Simulate a provider that allows 40 calls a second and does not announce its limit."""
     clock = Clock()
     pace = RateLimiter(None, clock)
     assert pace.grant(30) == 30
@@ -159,7 +161,7 @@ def test_a_batch_that_is_refused_is_remembered_and_tried_again_later():
     batches = BatchSize(50, clock)
     assert batches.size == 50
     batches.refused(50)
-    batches.refused(50)  # two under way at once
+    batches.refused(50)  # two calls run at the same time
     assert batches.size == 25
     batches.refused(2)
     assert batches.size == 1

@@ -1,4 +1,4 @@
-"""What is the same question, what may be kept, and that a derived answer is the one the node itself gives."""
+"""Which calls are equal, which answers may be cached, and that a derived answer equals the node's own answer."""
 
 import json
 
@@ -123,7 +123,7 @@ def test_kept_answers_are_bounded_and_those_used_last_stay():
     assert [kept.get(key) is not None for key in keys] == [True, False, True, True]
     kept.put(keys[3], b"z" * 10)
     assert kept.bytes == 3 * _ENTRY_BYTES + 210
-    kept.put(keys[1], b"x" * 10_000)  # larger than all there is
+    kept.put(keys[1], b"x" * 10_000)  # larger than the whole cache
     assert kept.get(keys[1]) is None
     chain_id = ("node", CacheableCall("eth_chainId", b"[]"))
     kept.put(chain_id, b'"0x1"')

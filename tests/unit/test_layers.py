@@ -1,4 +1,6 @@
-"""Import layers: what the architecture page shows is what import-linter enforces, for every module and third party."""
+"""Import layers: the architecture page shows the layers that import-linter enforces, for all modules and third
+parties.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,13 @@ def layers() -> list[str]:
 
 
 def members() -> set[str]:
-    """Every package and loose module of trace_dagster."""
+    """Return every package of trace_dagster and every module that is in no package."""
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     return packages | {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
 
 
 def third_parties() -> set[str]:
-    """The top-level packages that trace_dagster imports and does not hold."""
+    """Return the top-level third-party packages that trace_dagster imports."""
     found = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -19,7 +19,7 @@ from trace_dagster.logs import component_log, configure_logs
 
 @pytest.fixture
 def written(monkeypatch):
-    """Configures logs into memory; returns the function that does, and restores the configuration."""
+    """Configure logs into memory: yield the function that does it, and restore the configuration afterwards."""
     root = logging.getLogger("trace_dagster")
     before = (root.handlers, root.level, root.propagate)
     monkeypatch.setattr(redaction, "_known", set())
@@ -86,7 +86,7 @@ def test_details_are_shown_on_request_only(written):
 
 
 def test_an_unconfigured_process_prints_warnings_only(capfd):
-    """The command line shows people its own lines; components only speak up when something is wrong."""
+    """The command line prints its own messages, so components only log warnings and errors there."""
     root = logging.getLogger("trace_dagster")
     assert root.level in {logging.NOTSET, logging.WARNING}
     component_log("x").event("quiet")
@@ -94,7 +94,7 @@ def test_an_unconfigured_process_prints_warnings_only(capfd):
 
 
 def _logged_events():
-    """Return (component, event) of every call of a component's log in the package, and of every name it may pass."""
+    """Return (component, event) of every log call in the package, with every event name that the call may pass."""
     found = set()
     for path in Path(trace_dagster.__file__).parent.rglob("*.py"):
         if component := re.search(r'^_log = component_log\("(\w+)"\)', path.read_text(), re.MULTILINE):

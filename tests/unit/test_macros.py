@@ -82,7 +82,7 @@ def test_every_macro_is_described_and_none_is_built_in(connection):
 
 
 def test_many_values_beyond_128_bits_are_converted():
-    """Convert 5,000 values: a macro whose lambdas nest evaluates each of them 65^3 times, and does not end."""
+    """Convert 5,000 values. A macro with nested lambdas would evaluate each value 65^3 times and not finish."""
     values = [2**130 * number + number for number in range(1, 5001)]
     with duckdb.connect() as connection:
         connection.execute(macros())

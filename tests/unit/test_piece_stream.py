@@ -1,4 +1,4 @@
-"""A stream of pieces holds its look-ahead while it waits, and leaves nothing running after it is closed."""
+"""A stream of pieces keeps its look-ahead while it waits, and after it is closed none of its calls still runs."""
 
 import threading
 import time
@@ -72,7 +72,7 @@ def test_streams_that_wait_hold_their_look_ahead_and_then_give_the_rows_of_one_b
     ranges = list(cells(BlockRange(0, STREAMS * RANGE_BLOCKS), RANGE_BLOCKS))
     streams = [extractor.start(request(block_range=each)) for each in ranges]
     wait_until(lambda: engine.calls == STREAMS * LOOK_AHEAD and engine.under_way == 0)
-    time.sleep(0.2)  # a piece too many would have started by now
+    time.sleep(0.2)  # if the stream started one piece too many, its call would have started by now
     waiting = pa.total_allocated_bytes()
     time.sleep(0.2)
     assert engine.calls == STREAMS * LOOK_AHEAD
@@ -92,7 +92,7 @@ def test_a_stream_closed_before_it_is_drained_starts_no_further_call(engine, ext
     stream = extractor.start(request())
     wait_until(lambda: engine.under_way == LOOK_AHEAD)
     stream.close()
-    stream.close()  # a second time has no effect
+    stream.close()  # closing a second time has no effect
     engine.may_return.set()
     wait_until(lambda: engine.under_way == 0)
     with pytest.raises(Unavailable, match="extraction was stopped"):

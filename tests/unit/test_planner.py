@@ -1,4 +1,4 @@
-"""The planner's arithmetic: which cells of a stream are planned next, and up to where."""
+"""The planner's arithmetic: which cells of a stream are planned next, and up to which block."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ def pairs(ranges):
         # the grid is absolute; a range is cut at from_block and to_block
         (100, (0, 300), (0, 300), [], 9, [(0, 100), (100, 200), (200, 300)], 300),
         (100, (50, 230), (50, 230), [], 9, [(50, 100), (100, 200), (200, 230)], 230),
-        # the open tip waits until its cell is full
+        # the cell at the open tip waits until it is full
         (100, (0, None), (0, 250), [], 9, [(0, 100), (100, 200)], 200),
         (100, (0, None), (0, 99), [], 9, [], 0),
-        # ranges that have a task are left out, also of another chunk size
+        # ranges that already have a task are left out, also if their chunk size differs
         (100, (0, 300), (0, 300), [(100, 200)], 9, [(0, 100), (200, 300)], 300),
         (100, (0, 300), (0, 300), [(0, 150)], 9, [(150, 200), (200, 300)], 300),
         (100, (0, 300), (0, 300), [(0, 300)], 9, [], 300),
-        # the look-ahead is full: the cursor is the first cell that is left
+        # the look-ahead is full: the cursor is the first cell that was not planned
         (100, (0, 500), (0, 500), [], 2, [(0, 100), (100, 200)], 200),
         (100, (0, 500), (0, 500), [(200, 300)], 2, [(0, 100), (100, 200)], 300),
-        # the cursor stands inside the span
+        # the cursor stays inside the span
         (100, (0, 500), (200, 500), [], 9, [(200, 300), (300, 400), (400, 500)], 500),
     ],
 )
@@ -69,7 +69,9 @@ def test_next_cells(chunk, bounds, wanted, taken, room, cells, cursor):
 
 @st.composite
 def plans(draw):
-    """A stream, the blocks that it wants, ranges that have tasks, and the room that is left."""
+    """Draw a stream, the blocks that it wants, the ranges that have tasks, and the number of ranges that may be
+    planned.
+    """
     chunk = draw(st.integers(1, 50))
     start = draw(st.integers(0, 200))
     end = start + draw(st.integers(1, 400))
@@ -95,7 +97,7 @@ def test_planned_cells_are_new_in_order_and_on_the_grid(plan):
 
 @given(plans())
 def test_going_on_from_the_cursor_covers_everything_that_is_wanted(plan):
-    """Tick after tick, as the planner does: no block of a fixed target is left out."""
+    """Plan tick after tick, as the planner does: each block of a fixed target is planned."""
     spec, wanted, taken, room = plan
     done, cursor = list(taken), wanted.start
     for _ in range(1000):

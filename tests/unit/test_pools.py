@@ -1,4 +1,4 @@
-"""Pools from the environment: their URLs, and what their endpoints may be asked."""
+"""RPC pools from the environment: their URLs, their limits and the methods of their endpoints."""
 
 import pytest
 

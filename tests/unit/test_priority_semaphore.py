@@ -1,4 +1,4 @@
-"""A few at once, the lowest block first."""
+"""The priority semaphore admits a limited number of threads, lowest block first."""
 
 import threading
 import time
@@ -39,7 +39,7 @@ def test_as_many_as_there_are_places_are_inside_and_no_more():
             with lock:
                 inside += 1
                 most = max(most, inside)
-            full.wait(10)  # broken unless three are inside together
+            full.wait(10)  # the barrier breaks unless three threads are inside at the same time
             with lock:
                 inside -= 1
 

@@ -1,4 +1,4 @@
-"""Named statements: each is described, has its own name, and is used."""
+"""Named statements: each has a description and a unique name, and the code uses it."""
 
 from __future__ import annotations
 

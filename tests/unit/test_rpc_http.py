@@ -1,4 +1,4 @@
-"""Answers as they come over the line: whole, in parts, packed, too slow, too large, cut short."""
+"""HTTP responses: whole, in parts, compressed, too slow, too large, cut short."""
 
 import gzip
 import socket
@@ -18,14 +18,14 @@ ANSWER = b'{"jsonrpc":"2.0","id":1,"result":"' + b"ab" * 300_000 + b'"}'
 
 @contextmanager
 def sending(*parts, pause=0.0):
-    """An endpoint that sends these parts to whoever asks, and then closes."""
+    """Serve an endpoint that sends these parts to every client, and then closes the connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve():
             client, _ = server.accept()
             with client:
                 asked = b""
-                while not asked.endswith(b"{}"):  # what is left unread would end the line with an error
+                while not asked.endswith(b"{}"):  # unread bytes would reset the connection
                     asked += client.recv(65536)
                 for part in parts:
                     try:
@@ -81,7 +81,9 @@ def test_an_endpoint_that_drips_does_not_hold_us(monkeypatch):
         pytest.raises(NoAnswer, match="did not end its answer"),
     ):
         http.post(endpoint, b"{}")
-    assert time.monotonic() - started < 30  # the 40 parts take 4 s, and the thread that sends them is waited for
+    assert (
+        time.monotonic() - started < 30
+    )  # sending the 40 parts takes 4 s, and the test waits for the thread that sends them
 
 
 def test_an_answer_without_end_is_refused(monkeypatch):
@@ -96,7 +98,10 @@ def test_an_answer_cut_short_is_none():
 
 
 def test_a_packed_answer_that_never_unpacks_does_not_hold_us(monkeypatch):
-    """Bytes of a gzip header come and come: nothing is unpacked, and the deadline counts all the same."""
+    """The server sends bytes of a gzip header without end.
+
+    They unpack to no content, and the deadline still applies.
+    """
     monkeypatch.setattr(http, "WHOLE_SECONDS", 0.5)
     name = b"\x1f\x8b\x08\x08" + bytes(6)
     with (

@@ -1,4 +1,4 @@
-"""Settings: every variable with right, wrong, empty and boundary values; no secret in any error or repr."""
+"""Settings: every variable with valid, invalid, empty and boundary values. No error or repr contains a secret."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ WRONG = [(variable, value) for variable, (_, wrong) in VALUES.items() for value 
 
 
 def around(variable: str) -> dict[str, str]:
-    """The other variables that this one needs."""
+    """Return the other variables that this one needs."""
     return {name: value for name, value in QUEUES.items() if variable in QUEUES and name != variable}
 
 
@@ -147,7 +147,7 @@ def test_no_secret_shows_in_a_repr_or_an_error(variable, noise):
             texts = [repr(settings), str(settings), repr(settings.rpc.pools)]
         except InvalidInput as error:
             texts = [str(error), repr(error), repr(error.__cause__)]
-        if variable in PLAIN:  # a path, a name or a wrong choice may be shown
+        if variable in PLAIN:  # an error may show a path, a name or an invalid choice
             continue
         assert all(SECRET not in text for text in texts), variable
 

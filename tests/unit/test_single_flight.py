@@ -1,4 +1,4 @@
-"""ClaimedRange done once for several threads."""
+"""Single flight: threads that need the same result at the same time share one call."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

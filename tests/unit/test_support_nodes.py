@@ -1,4 +1,6 @@
-"""The nodes that acceptance tests stand on: what they serve is what they say, and errors are a node's."""
+"""The recorded-block nodes of the acceptance tests: they serve the recorded blocks, and their errors look like a
+node's.
+"""
 
 import gzip
 import json
@@ -16,7 +18,7 @@ TOPIC = "0x" + "01" * 32
 
 
 def recorded(number):
-    """Block ``number`` as a file holds it: two transactions, one log, three call frames."""
+    """Return block ``number`` as a file holds it: two transactions, one log, three call frames."""
     log = {"address": TOKEN, "topics": [TOPIC], "data": "0x", "logIndex": "0x0"}
     return {
         "block": {
@@ -37,7 +39,7 @@ def write(folder, number, content):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Blocks 10 and 12: a chain with a gap."""
+    """Return a folder with blocks 10 and 12, a chain with a gap."""
     for number in (10, 12):
         write(tmp_path, number, recorded(number))
     return tmp_path

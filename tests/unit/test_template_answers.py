@@ -1,4 +1,4 @@
-"""SQL templates: their headers are contracts, and their answers equal plain Python's."""
+"""SQL templates: their headers match their results, and their answers equal those of plain Python."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ LAST = 40
 
 @dataclass(frozen=True)
 class Event:
-    """A log as the chain has it."""
+    """One log as the chain stores it."""
 
     block: int
     address: bytes
@@ -62,7 +62,7 @@ def undelegate(block, validator, amount):
 
 
 def run(name, events, **parameters):
-    """A template's rows as dicts, over events stored as Cryo stores them."""
+    """Return a template's rows as dicts, over events stored as Cryo stores them."""
     template = templates()[name]
     rows = [
         {
@@ -88,7 +88,7 @@ def hex_of(address):
 
 
 def changes(events, token):
-    """(block, holder or zero, change) for each side of each event that moves tokens."""
+    """Return (block, holder or zero, change) for each side of each event that moves tokens."""
     for event in events:
         if event.address != token or len(event.data) != 32:
             continue

@@ -1,4 +1,4 @@
-"""Analytics against the devchain's own books, and against an oracle in plain Python integers."""
+"""Analytics compared with the devchain's own ledger and with an oracle in plain Python integers."""
 
 from collections import defaultdict
 

@@ -1,4 +1,4 @@
-"""Rules between balances and proven transactions: which rows break them, and which rows they deliberately accept."""
+"""Rules between balance diffs and proven transactions: which rows break them, and which rows pass by design."""
 
 import pyarrow as pa
 import pytest
@@ -39,7 +39,7 @@ TIP = FEE - BURNED
 
 
 def moved(block, index, before, value=50):
-    """Alice pays Bob: three rows."""
+    """Return the three rows of a transfer from Alice to Bob."""
     return [
         (block, index, ALICE, before[0], before[0] - value - FEE),
         (block, index, BOB, before[1], before[1] + value),

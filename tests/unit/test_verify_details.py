@@ -222,7 +222,7 @@ def test_a_piece_of_blocks_without_transactions():
 
 
 def test_a_log_beyond_the_receipts_of_a_block_that_would_prove_without_it():
-    """The receipts give their root, but the row belongs to no receipt."""
+    """The receipts compute to their root, but the row belongs to none of them."""
     found = devchain()
     at = next(n for n, inside in enumerate(found.evidence.receipts) if any(each.logs for each in inside))
     header, receipts = found.evidence.headers[at], found.evidence.receipts[at]

@@ -121,7 +121,7 @@ def test_any_member_changed_or_gone_is_judged_as_python_judges_it(at):
 
 
 def test_what_a_hash_covers_cannot_differ():
-    """The compiled proof accepts nothing that Python refuses: hostile changes of covered members, one at a time."""
+    """The compiled proof accepts nothing that Python refuses: hostile changes of hashed fields, one at a time."""
     for at in range(len(DEVCHAIN)):
         answers = list(deepcopy(devchain().answers[at]))
         for each in objects(answers):

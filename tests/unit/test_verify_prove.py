@@ -1,4 +1,4 @@
-"""Raw answers are proven: real blocks, devchain blocks, and every type of transaction."""
+"""Evidence is proven from raw answers: real blocks, devchain blocks, and every type of transaction."""
 
 import copy
 import json

@@ -458,7 +458,7 @@ def _of(table, block):
 @pytest.mark.parametrize("size", [0, 1, 31, 32, 33, 64])
 @pytest.mark.parametrize("name", [TRANSFER, b"\x01" * 32])
 def test_what_cryo_calls_a_transfer(topics, size, name):
-    """The rule was found by giving every combination to the engine."""
+    """The expected transfers were found by giving every combination of fields to the engine."""
     log = (bytes(20), (name, *[bytes(32)] * 3)[:topics], bytes(size))
     assert is_transfer("erc20_transfers", log) == (name == TRANSFER and topics == 3 and size == 32)
     assert is_transfer("erc721_transfers", log) == (name == TRANSFER and topics == 4 and size == 0)

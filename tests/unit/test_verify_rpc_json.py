@@ -57,7 +57,7 @@ def altered(document, path, value):
 
 
 def harmless(call):
-    """Run it. Any other result than success or one of the two errors fails the test."""
+    """Call it. Any other result than success or one of the two errors fails the test."""
     said = ""
     try:
         call()

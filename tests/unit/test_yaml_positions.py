@@ -1,4 +1,4 @@
-"""YAML with the line of each key: the values are PyYAML's own, and hostile text ends in an error soon."""
+"""YAML with the line of each key: values equal PyYAML's, and hostile text ends in an error quickly."""
 
 import re
 import time
@@ -38,7 +38,7 @@ def test_a_job_is_read_as_pyyaml_reads_it(name):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_an_example_becomes_the_model_of_its_plain_values(path):
-    """Stream defaults are the only thing that is not in the model as it is written."""
+    """Only the defaults of streams are added to the values in the file."""
     plain = yaml.safe_load(path.read_text())
     defaults = plain.pop("defaults", {})
     plain["streams"] = {key: {**defaults, **stream} for key, stream in plain["streams"].items()}
