@@ -1,4 +1,4 @@
-# `make` alone lists what there is. Nothing but Python 3.11 or 3.12 and make is needed; npm only for the node tests.
+# `make` lists the targets. They need Python 3.11 or 3.12 and make; the tests against an EVM node also need npm.
 SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,11 +26,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
 
-install: $(VENV)/.installed ## Make .venv with everything the product needs
+install: $(VENV)/.installed ## Install the product and its dependencies into .venv
 
-install-dev: $(VENV)/.installed-dev ## The same, and what tests and checks need
+install-dev: $(VENV)/.installed-dev ## Install also the dependencies of tests and checks
 
-node: ## Fetch the EVM node for the acceptance tests with npm, where there is npm
+node: ## Fetch the EVM node for the acceptance tests, if npm is installed
 	@if ls .cache/npm/node_modules/@foundry-rs/anvil-*/bin/anvil >/dev/null 2>&1; then :; \
 	elif command -v npm >/dev/null 2>&1; then \
 	  npm install --silent --no-audit --no-fund --ignore-scripts --fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-retry-maxtimeout=5000 \
@@ -38,38 +38,38 @@ node: ## Fetch the EVM node for the acceptance tests with npm, where there is np
 	  || echo "npm could not fetch the EVM node: the tests against it are left out"; \
 	else echo "no npm here: the tests against a real EVM node are left out"; fi
 
-demo: install ## The main job, once and whole (KEEP=1 leaves the UI up)
+demo: install ## Run the whole main job once on the devchain (KEEP=1 leaves the UI running)
 	@$(BIN)/trace-lite demo $(if $(KEEP),--keep)
 
 up: install ## Start the stack in the foreground
 	@$(BIN)/trace-lite up
 
-down: ## End the stack
+down: ## Stop the stack
 	@$(BIN)/trace-lite down
 
-test: install-dev node ## All tests, on real services they start themselves
+test: install-dev node ## Run all tests; they start the real services that they need
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-lint: install-dev ## Format, lint, types, import contracts
+lint: install-dev ## Check format, lint, types and import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint ## The same, and the unit tests
+check: lint ## Run lint and the unit tests
 	$(BIN)/python -m pytest -q tests/unit
 
-format: install-dev ## Format and fix what can be fixed
+format: install-dev ## Format the code and apply automatic fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-faults: install-dev ## Crashes, zombies and lost replies, more of them than `make test` tries
+faults: install-dev ## Test crashes, zombies and lost replies, more of them than `make test` does
 	TRACE_FAULTS_FULL=1 TRACE_FAULTS_EXAMPLES=200 $(BIN)/python -m pytest tests/faults tests/integration/test_commit.py -s
 
-soak: install-dev ## The real stack under a chaos loop, 2,000 ranges (SOAK="--ranges 400 --minutes 10" for less)
+soak: install-dev ## Run the real stack under a chaos loop, 2,000 ranges (SOAK="--ranges 400 --minutes 10" for less)
 	$(BIN)/python -m tests.faults.soak $(SOAK)
 
-mutants: install-dev ## Mutation testing of trace_dagster/verify, a quarter of an hour (docs/mutation.md)
+mutants: install-dev ## Run mutation tests of trace_dagster/verify, a quarter of an hour (docs/mutation.md)
 	test -x .cache/mutants/bin/mutmut || { $(BIN)/python -m venv .cache/mutants && .cache/mutants/bin/pip install -q mutmut==3.8.1; }
 	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > $$(.cache/mutants/bin/python -c "import site; print(site.getsitepackages()[0])")/parent.pth
 	TRACE_VERIFY_EXAMPLES=2 .cache/mutants/bin/mutmut run --max-children 2
@@ -77,21 +77,21 @@ mutants: install-dev ## Mutation testing of trace_dagster/verify, a quarter of a
 schema: install-dev ## Write docs/schema.sql from the migrations
 	$(BIN)/python -m tests.support.schema
 
-bench: install-dev ## What this costs beside bare Cryo, ethereum-etl and a raw fetch: hours (BENCH=--quick for minutes)
+bench: install-dev ## Measure the product relative to bare Cryo, ethereum-etl and a raw fetch: hours (BENCH=--quick: minutes)
 	$(BIN)/python -m bench.run $(BENCH)
 	$(BIN)/python -m bench.verification
 	$(BIN)/python -m bench.verification --rounds 3 --latency 0.05
 
-silent-loss: install-dev ## What bare Cryo loses before a node that lies: a table, and docs/images/silent_loss.svg
+silent-loss: install-dev ## Measure how many wrong rows bare Cryo keeps from a lying node: a table and docs/images/silent_loss.svg
 	$(BIN)/python -m bench.silent_loss
 
-screenshots: install-dev ## Take the pictures in docs/images with a real browser (needs chromium)
+screenshots: install-dev ## Take the screenshots in docs/images with a real browser (needs chromium)
 	$(BIN)/python docs/screenshot.py
 
-docs-tables: install-dev ## Write the tables of docs/ that are made from the code
+docs-tables: install-dev ## Write the tables of docs/ that are generated from the code
 	$(BIN)/python docs/variables.py
 
-lock: install-dev ## Pin and hash every dependency anew
+lock: install-dev ## Resolve, pin and hash every dependency again
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras --no-emit-index-url --quiet pyproject.toml --group build -o requirements.txt
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras --no-emit-index-url --quiet pyproject.toml --group dev -o requirements-dev.txt
 

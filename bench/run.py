@@ -35,9 +35,10 @@ class Sizes:
 
     rounds: int
     seconds: float
-    """Seconds that bare Cryo takes, about, relative to the product at a near node. Half as long far away, where
-    a second has fewer blocks. For rivals a third of it near, all of it far away, where the product takes a
-    quarter of bare Cryo's time; an export of ethereum-etl a sixth.
+    """Approximate seconds that bare Cryo takes when it is compared with the product at a node on this machine.
+
+    At 50 ms it takes half as long. Beside rivals it takes a third of this on this machine and all of it at 50 ms, where
+    the product takes a quarter of bare Cryo's time. An export of ethereum-etl takes a sixth.
     """
     ranges: int
     """Ranges of a backfill at a near node; a fifth of them far away."""
@@ -189,7 +190,9 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all of them unless given")
     parser.add_argument("--quick", action="store_true", help="some minutes; nothing is written")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=120, help="about how long bare Cryo takes next door")
+    parser.add_argument(
+        "--seconds", type=float, default=120, help="approximate seconds that bare Cryo takes at a node on this machine"
+    )
     parser.add_argument("--ranges", type=int, default=10_000, help="ranges of the one backfill")
     options = parser.parse_args()
     unknown = sorted(set(options.parts) - set(PARTS))

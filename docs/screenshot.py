@@ -2,7 +2,7 @@
 
     python docs/screenshot.py --url http://127.0.0.1:3000 --chain 20143 --dataset blocks --job chain_sync__devchain
 
-Without --url it asks the stack under TRACE_HOME (``trace-lite demo --keep`` leaves one running). The browser is the
+Without --url it uses the stack under TRACE_HOME (``trace-lite demo --keep`` leaves one running). The browser is the
 one at --browser, else a ``chromium`` or ``google-chrome`` on PATH, else Playwright's own.
 """
 
@@ -33,14 +33,16 @@ QUIET = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-DISMISSAL = "Skip"  # the way out of "Join the Dagster community", which covers the page on a first visit
+DISMISSAL = "Skip"  # closes "Join the Dagster community", which covers the page on a first visit
 PARTITION_KEY = re.compile(r"^\d{9,12}\S*\d{9,12}$")  # the page shortens long keys in the middle
 POPUP_MILLISECONDS = 3_000
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One page: its file, its path, a text that shows only once its content is there, and what to click then."""
+    """One page: the image's file name, the page's path, a text that appears only with its content, and the link to
+    click then.
+    """
 
     file: str
     path: str
@@ -49,7 +51,7 @@ class Picture:
 
 
 def pictures(chain: str, dataset: str, job: str) -> list[Picture]:
-    """The pages worth a picture."""
+    """Return the pages of which pictures are taken."""
     return [
         Picture("partitions.png", f"/assets/{chain}/{dataset}?view=partitions", "Materialized", PARTITION_KEY),
         Picture("asset_graph.png", "/asset-groups", dataset),
@@ -61,7 +63,7 @@ def pictures(chain: str, dataset: str, job: str) -> list[Picture]:
 
 
 def take(page: Page, url: str, picture: Picture) -> Path:
-    """Open a page, wait for its content, clear what covers it, and write the PNG."""
+    """Open a page, wait for its content, close what covers it, and write the PNG."""
     page.goto(url + picture.path, wait_until="domcontentloaded")
     page.get_by_text(picture.shows).first.wait_for(timeout=WAIT_MILLISECONDS)
     dismiss_popups(page)
@@ -77,7 +79,7 @@ def take(page: Page, url: str, picture: Picture) -> Path:
 
 
 def dismiss_popups(page: Page) -> None:
-    """Close the dialog of a first visit; it comes a moment after the page, or not at all."""
+    """Close the dialog of a first visit. It appears shortly after the page, or not at all."""
     way_out = page.get_by_role("button", name=DISMISSAL, exact=True)
     try:
         way_out.wait_for(timeout=POPUP_MILLISECONDS)
@@ -88,12 +90,12 @@ def dismiss_popups(page: Page) -> None:
 
 
 def browser_path(given: str | None) -> str | None:
-    """The browser to run; None means Playwright's own."""
+    """Return the path of the browser; None means Playwright's own."""
     return given or next((found for name in BROWSERS if (found := shutil.which(name))), None)
 
 
 def running_url() -> str:
-    """The web server of the stack under TRACE_HOME."""
+    """Return the URL of the web server of the stack under TRACE_HOME."""
     state = load_state(Settings.read(os.environ).home)
     if state is None:
         sys.exit("error: no stack is running here: start one with `trace-lite demo --keep`, or give --url")
@@ -101,7 +103,7 @@ def running_url() -> str:
 
 
 def open_browser(play: object, executable: str | None, profile: str) -> BrowserContext:
-    """A fresh profile, so that every run shows the same page."""
+    """Open a browser with a new profile, so that every run shows the same page."""
     root = ["--no-sandbox"] if os.geteuid() == 0 else []  # chromium's sandbox refuses to run as root
     return play.chromium.launch_persistent_context(  # type: ignore[attr-defined]
         profile, executable_path=executable, headless=True, args=[*QUIET, *root], viewport=VIEWPORT
