@@ -6,8 +6,9 @@ import os
 import signal
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
+import psutil
 import pyarrow as pa
 import pytest
 from dagster import (
@@ -23,15 +24,19 @@ from dagster import (
     reconstructable,
 )
 
-from tests.support.nodes import environment
+from tests.support.nodes import environment, serving
 from tests.support.registry import apply, assert_registry_sound, ingesting, job_text
 from trace_dagster.blocks import BlockRange, cells
 from trace_dagster.config.settings import settings_from
 from trace_dagster.dagster_instance.executor import thread_executor
 from trace_dagster.defs.resources import commit_io_manager, runtime_resource
 from trace_dagster.defs.streams import IO_MANAGER, RUNTIME, stream_asset
+from trace_dagster.devchain.chain import DevChain
+from trace_dagster.devchain.constants import CHAIN_ID
+from trace_dagster.engine.embedded import EmbeddedCryo
 from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.errors import LeaseLost, Unavailable
+from trace_dagster.extraction.piece_stream import LOOK_AHEAD
 from trace_dagster.ingest.range_extraction import RangeExtraction
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -40,6 +45,7 @@ SPAN = BlockRange(0, 400)
 SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 PARTITIONS = DynamicPartitionsDefinition(name="ranges")
 BLOCKS = "blocks: {cryo_dataset_name: blocks}"
+TRANSACTIONS = "transactions: {cryo_dataset_name: transactions, verify: structural}"
 
 
 class Gate(FakeCryo):
@@ -179,6 +185,49 @@ def test_memory_stays_flat_while_many_steps_wait(database, store):
         assert pa.total_allocated_bytes() == before
         assert [ingest.commit(extraction).rows for extraction in opened] == [pieces * size] * waiting
     assert_registry_sound(database, store)
+
+
+class CountingCryo(EmbeddedCryo):
+    """The real engine, which counts the calls that ended."""
+
+    calls = 0
+
+    def extract(self, request):
+        try:
+            return super().extract(request)
+        finally:
+            self.calls += 1
+
+
+def test_memory_stays_flat_while_many_steps_wait_for_the_real_engine(database, store):
+    """16 ranges of 20 pieces wait to be drained. This process and Cryo's worker do not grow while they wait."""
+    waiting, pieces, size = 16, 20, 5
+    end = waiting * pieces * size
+    text = job_text(streams=TRANSACTIONS, to_block=end, chunk=pieces * size, inflight=waiting)
+    stream = apply(database, text.replace("chain_id: 99", f"chain_id: {CHAIN_ID}"))["transactions"]
+    chain = DevChain(7, end + 1)
+    with (
+        serving(chain) as url,
+        closing(CountingCryo()) as engine,
+        ingesting(database, store, engine=engine, url=url, piece_blocks=size) as ingest,
+    ):
+        opened = [
+            ingest.start(ingest.claim(stream, cell, "run", wait_seconds=0))
+            for cell in cells(BlockRange(0, end), pieces * size)
+        ]
+        while engine.calls < LOOK_AHEAD * waiting:
+            time.sleep(0.01)
+        before = resident_bytes(engine)
+        time.sleep(1)  # the first 32 calls took as long
+        assert engine.calls == LOOK_AHEAD * waiting
+        assert resident_bytes(engine) < before * 1.02
+        assert sum(table.num_rows for each in opened for table in each.tables()) == chain.rows("transactions", 0, end)
+        assert engine.calls == pieces * waiting
+
+
+def resident_bytes(engine):
+    """Return the resident bytes of this process and the engine's workers."""
+    return sum(psutil.Process(pid).memory_info().rss for pid in (os.getpid(), *engine.pids()))
 
 
 class NeverDrains(IOManager):

@@ -50,9 +50,17 @@ def apply(database: Database, text: str | None = None):
 
 @contextmanager
 def ingesting(
-    database: Database, store: ObjectStore, *, engine=None, ttl=60.0, caps=None, max_attempts=3, piece_blocks=250
+    database: Database,
+    store: ObjectStore,
+    *,
+    engine=None,
+    url="made up",
+    ttl=60.0,
+    caps=None,
+    max_attempts=3,
+    piece_blocks=250,
 ):
-    """Run an ingest path over real Postgres and S3."""
+    """Run an ingest path over real Postgres and S3; ``url`` is the node, which the fake engine does not need."""
     tasks = Tasks(database, lease_ttl_seconds=ttl, max_attempts=max_attempts)
     publications = Publications(database)
     heartbeats = Heartbeats(tasks)
@@ -63,7 +71,7 @@ def ingesting(
             committer=Committer(store, publications, caps or Caps()),
             extractor=Extractor(engine or FakeCryo(), piece_blocks=piece_blocks),
             heartbeats=heartbeats,
-            pool=lambda spec: RpcPool(spec.rpc_pool, ("made up",)),
+            pool=lambda spec: RpcPool(spec.rpc_pool, (url,)),
         )
     finally:
         heartbeats.close()
