@@ -1,21 +1,26 @@
 """SQL from users over Parquet on a real S3 server: correct results, and no access to anything else."""
 
-import http.server
 import io
-import threading
+import subprocess
+import sys
 import time
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.outsider import outsider
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
+from trace_dagster.query.protocol import MAX_ROWS, QueryLimits, Relation
 from trace_dagster.query.render import to_json
-from trace_dagster.query.session import MAX_ROWS, QueryLimits, QuerySession, Relation
+from trace_dagster.query.runner import QueryRunner
+from trace_dagster.query.session import QuerySession
 from trace_dagster.store.access import S3Access
 
 pytestmark = pytest.mark.integration
+COLUMNS = (("block_hash", "BLOB"), ("block_number", "UINTEGER"), ("gas_used", "UBIGINT"))
 SCHEMA = dataset("blocks").schema(["block_hash", "block_number", "gas_used"])
 BLOCKS_PER_FILE = 50
 
@@ -36,55 +41,60 @@ def uris(store):
 
 
 @pytest.fixture
-def session(store, uris):
-    relations = [
-        Relation("chain_1.blocks", SCHEMA, uris),
-        Relation("blocks", SCHEMA, uris),
-        Relation("chain_2.logs", SCHEMA, ()),
-        Relation("logs", SCHEMA, ()),
+def relations(uris):
+    return [
+        Relation("chain_1.blocks", COLUMNS, uris),
+        Relation("blocks", COLUMNS, uris),
+        Relation("chain_2.logs", COLUMNS, ()),
+        Relation("logs", COLUMNS, ()),
     ]
-    with QuerySession(relations, store.access) as opened:
-        yield opened
 
 
-def test_both_names_of_a_relation_read_all_its_files(session):
+@pytest.fixture
+def ask(store, relations):
+    """Return a function that runs one query in a process of its own."""
+    with QueryRunner() as runner:
+        yield lambda sql, limit=1000: runner.query(sql, relations, store.access, limit)
+
+
+def test_both_names_of_a_relation_read_all_its_files(ask):
     for name in ("blocks", "chain_1.blocks", '"chain_1"."blocks"', "BLOCKS"):
-        result = session.query(f"select count(*) as n, sum(block_number) as total from {name}")
+        result = ask(f"select count(*) as n, sum(block_number) as total from {name}")
         assert result.rows == [(150, sum(range(150)))]
     assert result.columns == (("n", "BIGINT"), ("total", "HUGEINT"))
 
 
-def test_only_the_files_listed_are_read(session, store):
+def test_only_the_files_listed_are_read(ask, store):
     put_blocks(store, "cryo/1/d/150.parquet", range(150, 200))
-    assert session.query("select max(block_number) from blocks").rows == [(149,)]
+    assert ask("select max(block_number) from blocks").rows == [(149,)]
 
 
-def test_an_empty_relation_has_its_columns_and_no_rows(session):
-    result = session.query("select * from logs union all select * from chain_2.logs")
+def test_an_empty_relation_has_its_columns_and_no_rows(ask):
+    result = ask("select * from logs union all select * from chain_2.logs")
     assert result.rows == []
     assert result.columns == (("block_hash", "BLOB"), ("block_number", "UINTEGER"), ("gas_used", "UBIGINT"))
 
 
-def test_a_result_with_more_rows_than_the_limit_is_marked_truncated(session):
+def test_a_result_with_more_rows_than_the_limit_is_marked_truncated(ask):
     query = "select block_number from blocks order by 1"
-    assert [len(session.query(query, n).rows) for n in (149, 150, 151)] == [149, 150, 150]
-    assert [session.query(query, n).truncated for n in (149, 150, 151)] == [True, False, False]
-    assert session.query(query, 3).rows == [(0,), (1,), (2,)]
+    assert [len(ask(query, n).rows) for n in (149, 150, 151)] == [149, 150, 150]
+    assert [ask(query, n).truncated for n in (149, 150, 151)] == [True, False, False]
+    assert ask(query, 3).rows == [(0,), (1,), (2,)]
 
 
 @pytest.mark.parametrize(("requested", "returned"), [(-5, 1), (0, 1), (10**9, MAX_ROWS)])
-def test_the_limit_is_clamped(session, requested, returned):
-    result = session.query("select * from range(20000)", requested)
+def test_the_limit_is_clamped(ask, requested, returned):
+    result = ask("select * from range(20000)", requested)
     assert (len(result.rows), result.truncated) == (returned, True)
 
 
-def test_a_huge_result_is_not_read_into_memory(session):
-    result = session.query("select * from range(100000000000)", 2)
+def test_a_huge_result_is_not_read_into_memory(ask):
+    result = ask("select * from range(100000000000)", 2)
     assert (result.rows, result.truncated) == ([(0,), (1,)], True)
 
 
-def test_json_form(session):
-    result = session.query("select block_number, gas_used, block_hash from blocks where block_number in (7, 8)", 1)
+def test_json_form(ask):
+    result = ask("select block_number, gas_used, block_hash from blocks where block_number in (7, 8)", 1)
     assert to_json(result) == {
         "columns": [
             {"name": "block_number", "type": "UINTEGER"},
@@ -96,21 +106,159 @@ def test_json_form(session):
     }
 
 
-def test_a_query_that_exceeds_the_timeout_fails_and_the_session_stays_usable(store, uris):
-    with QuerySession([Relation("blocks", SCHEMA, uris)], store.access, QueryLimits(timeout_seconds=0.5)) as session:
+SLOW = "select count(*) from range(1000000) a, range(1000000) b where a.range + b.range = 7"
+UNINTERRUPTIBLE = "select levenshtein(s, s || 'b') from (select string_agg('a', '') as s from range(200000))"
+
+
+@pytest.mark.parametrize("sql", [SLOW, UNINTERRUPTIBLE])
+def test_a_query_ends_at_its_deadline_and_the_next_one_runs(store, relations, sql):
+    with QueryRunner(QueryLimits(timeout_seconds=1.0)) as runner:
         started = time.monotonic()
         with pytest.raises(Unavailable, match="too long"):
-            session.query("select count(*) from range(1000000) a, range(1000000) b where a.range + b.range = 7")
+            runner.query(sql, relations, store.access)
         assert time.monotonic() - started < 10
-        assert session.query("select count(*) from blocks").rows == [(150,)]
+        assert runner.query("select count(*) from blocks", relations, store.access).rows == [(150,)]
 
 
-def test_a_query_that_exceeds_the_memory_limit_fails_and_the_session_stays_usable(store, uris):
-    limits = QueryLimits(memory_mib=64, timeout_seconds=60)
-    with QuerySession([Relation("blocks", SCHEMA, uris)], store.access, limits) as session:
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select count(distinct md5(range::varchar)) from range(50000000)",
+        "select repeat('x', 3000000000)",
+        "select sum(length(replace(s || range, 'a', s))) from (select string_agg('a', '') as s from range(3000)),"
+        " range(2048)",
+    ],
+)
+def test_a_query_that_needs_too_much_memory_ends_with_a_reason(store, relations, sql):
+    with QueryRunner(QueryLimits(memory_mib=256)) as runner:
         with pytest.raises(InvalidInput, match="more memory"):
-            session.query("select count(distinct md5(range::varchar)) from range(50000000)")
-        assert session.query("select count(*) from blocks").rows == [(150,)]
+            runner.query(sql, relations, store.access)
+        assert runner.query("select count(*) from blocks", relations, store.access).rows == [(150,)]
+
+
+def test_a_query_that_crashes_its_process_says_so_and_the_next_one_runs(ask):
+    deep = "(select string_agg('[', '') || string_agg(']', '') as s from range(3000000))"
+    with pytest.raises(InvalidInput, match=r"crashed its process \(SIG"):
+        ask(f"select json_structure(s) from {deep}")
+    assert ask("select count(*) from blocks").rows == [(150,)]
+
+
+def test_the_result_is_limited_in_bytes_as_well_as_rows(store, relations):
+    with QueryRunner(QueryLimits(result_mib=1)) as runner:
+        result = runner.query("select repeat('x', 100000) from range(100)", relations, store.access)
+        assert (len(result.rows), result.truncated) == (10, True)
+        with pytest.raises(InvalidInput, match="one row of the result is larger than 1 MiB"):
+            runner.query("select repeat('x', 2000000)", relations, store.access)
+
+
+def test_a_result_of_many_lists_does_not_grow_beyond_the_limit(store, relations):
+    with QueryRunner(QueryLimits(memory_mib=512, result_mib=8, timeout_seconds=30)) as runner:
+        sql = "select l from (select list(range) l from range(30000)), range(1000)"
+        result = runner.query(sql, relations, store.access)
+        assert (30 < len(result.rows) < 60, result.truncated) == (True, True)
+
+
+def test_a_process_serves_one_query_and_another_one_is_ready(store, relations):
+    with QueryRunner(ahead=2) as runner:
+        before = children()
+        assert len(before) == 2
+        runner.query("select 1", relations, store.access)
+        after = children()
+        assert len(after) == 2
+        assert len(before & after) == 1
+    assert children() == set()
+
+
+def children():
+    return {
+        child.pid for child in psutil.Process().children() if "trace_dagster.query.child" in " ".join(child.cmdline())
+    }
+
+
+def test_a_process_holds_no_secret_in_its_arguments_or_environment(store, relations, monkeypatch):
+    monkeypatch.setenv("TRACE_S3_SECRET_KEY", store.access.secret_key)
+    with QueryRunner() as runner:
+        (pid,) = children()
+        process = psutil.Process(pid)
+        assert store.access.secret_key not in " ".join([*process.cmdline(), *process.environ().values()])
+        runner.query("select count(*) from blocks", relations, store.access)
+
+
+def test_a_process_ends_with_its_parent(store, relations, tmp_path):
+    script = (
+        "import sys, time; from trace_dagster.query.runner import QueryRunner; r = QueryRunner();"
+        " print(r._ready[0]._process.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    child.wait(10)
+
+
+def test_the_catalog_of_a_session_lists_its_relations(ask):
+    tables = ask("select table_schema, table_name from information_schema.tables order by 1, 2").rows
+    assert tables == [("chain_1", "blocks"), ("chain_2", "logs"), ("main", "blocks"), ("main", "logs")]
+    assert ask("show tables").rows == [("blocks",), ("logs",)]
+    described = [row[:2] for row in ask("describe blocks").rows]
+    assert described == [("block_hash", "BLOB"), ("block_number", "UINTEGER"), ("gas_used", "UBIGINT")]
+    assert ask("select column_name from information_schema.columns where table_name = 'logs'").rows
+
+
+def test_a_plan_names_no_file(ask, store):
+    plan = ask("explain select count(*) from blocks where block_number > 100").rows
+    text = "\n".join(line for (line,) in plan)
+    assert "PARQUET_SCAN" in text
+    assert "block_number>100" in text
+    assert store.access.bucket not in text
+    assert ".parquet" not in text
+
+
+def test_a_hex_text_compared_with_a_binary_column_means_its_bytes(ask):
+    seven = "07" * 32
+    for condition in (
+        f"block_hash = '0x{seven}'",
+        f"'0X{seven}' = block_hash",
+        f"block_hash in ('0x{seven}', '0xab')",
+        f"block_hash is not distinct from '0x{seven}'",
+        f"case block_hash when '0x{seven}' then true end",
+    ):
+        assert ask(f"select block_number from blocks where {condition}").rows == [(7,)]
+    assert ask(
+        f"with h as (select block_hash as h, block_number as n from blocks) select n from h where h = '0x{seven}'"
+    ).rows
+    assert ask(f"select '0x' || hex(block_hash) = '0x{seven}' from blocks where block_number = 7").rows == [(True,)]
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("block_hash = '0x070'", "odd number of digits"),
+        (f"block_hash = '{'07' * 32}'", r"write the bytes as unhex\('ab12'\)"),
+        (f"block_hash in (select '0x{'07' * 32}')", r"write the bytes as unhex\('ab12'\)"),
+        (f"(block_hash, 1) = ('0x{'07' * 32}', 1)", r"write the bytes as unhex\('ab12'\)"),
+    ],
+)
+def test_a_text_that_cannot_become_bytes_is_refused_with_the_right_form(ask, condition, message):
+    with pytest.raises(InvalidInput, match=message):
+        ask(f"select * from blocks where {condition}")
+
+
+def test_text_from_a_list_of_addresses_is_refused_with_the_right_form(ask):
+    with pytest.raises(InvalidInput, match="compared with a binary value"):
+        ask("with wanted(h) as (values ('0x0707')) select * from blocks join wanted on h = block_hash")
+
+
+def test_a_pivot_finds_its_values(ask):
+    result = ask("pivot (select block_number // 50 as part from blocks) on part using count(*)")
+    assert [name for name, _ in result.columns] == ["0", "1", "2"]
+    assert result.rows == [(50, 50, 50)]
+    two = "select block_number % 2 as odd, block_number // 100 as part from blocks"
+    result = ask(f"with t as ({two}) select * from (pivot t on part, odd using count(*) as n, max(part))")
+    assert len(result.columns) == 8
+    with pytest.raises(InvalidInput, match="more than 500 values"):
+        ask("pivot (select range as n from range(501)) on n using count(*)")
+    with pytest.raises(InvalidInput, match="over no values"):
+        ask("pivot logs on block_number using count(*)")
 
 
 @pytest.mark.parametrize(
@@ -122,57 +270,38 @@ def test_a_query_that_exceeds_the_memory_limit_fails_and_the_session_stays_usabl
         ("select $1", "parameter"),
     ],
 )
-def test_the_error_of_a_wrong_query_is_one_line_with_the_reason(session, sql, message):
+def test_the_error_of_a_wrong_query_is_one_line_with_the_reason(ask, sql, message):
     with pytest.raises(InvalidInput) as caught:
-        session.query(sql)
+        ask(sql)
     assert message.lower() in str(caught.value).lower()
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_object_is_unavailable_and_the_error_has_no_secret(store, uris):
-    with QuerySession([Relation("blocks", SCHEMA, uris)], store.access) as session:
-        store.delete(["cryo/1/d/50.parquet"])
-        with pytest.raises(Unavailable) as caught:
-            session.query("select sum(gas_used) from blocks")
-        assert store.access.secret_key not in str(caught.value)
-        assert store.access.host not in str(caught.value)
+def test_a_missing_object_is_unavailable_and_the_error_has_no_secret(store, ask):
+    store.delete(["cryo/1/d/50.parquet"])
+    with pytest.raises(Unavailable) as caught:
+        ask("select sum(gas_used) from blocks")
+    assert store.access.secret_key not in str(caught.value)
+    assert store.access.host not in str(caught.value)
 
 
-def test_the_error_of_a_refused_key_does_not_contain_the_key(store, uris):
+def test_the_error_of_a_refused_key_does_not_contain_the_key(store, relations):
     wrong = S3Access(store.access.bucket, store.access.access_key, "not-the-secret", store.access.endpoint)
-    with pytest.raises(TraceError) as caught:
-        QuerySession([Relation("blocks", SCHEMA, uris)], wrong)
+    with QueryRunner() as runner, pytest.raises(TraceError) as caught:
+        runner.query("select count(*) from blocks", relations, wrong)
     assert "not-the-secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-@pytest.fixture
-def outsider():
-    """Yield the host of a server that a query must never reach, and the paths requested from it."""
-    requested_paths = []
-
-    class Listener(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            requested_paths.append(self.path)
-            self.send_error(404)
-
-        do_HEAD = do_PUT = do_GET  # noqa: N815  (http.server calls these names)
-
-        def log_message(self, *_):
-            return
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Listener)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}", requested_paths
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_the_gate_refuses_what_the_locked_connection_would_allow(session, store, outsider):
-    host, requested_paths = outsider
+def test_the_gate_refuses_what_the_locked_connection_would_allow(ask, store):
     inside = store.access.uri("cryo/1/d/0.parquet")
+    with outsider() as (host, requested_paths):
+        refuse_all(ask, inside, host, store)
+        assert requested_paths == []
+    assert sorted(store.keys("")) == [f"cryo/1/d/{n}.parquet" for n in (0, 100, 50)]
+
+
+def refuse_all(ask, inside, host, store):
     for sql in (
         f"select * from read_parquet('{inside}?s3_endpoint={host}&s3_use_ssl=false')",
         f"select * from '{inside}?s3_endpoint={host}&s3_use_ssl=false'",
@@ -183,14 +312,11 @@ def test_the_gate_refuses_what_the_locked_connection_would_allow(session, store,
         "call enable_logging()",
         "select sql from duckdb_views()",
         "select * from duckdb_secrets()",
-        "select repeat('x', 3000000000)",
         "select * from read_text('/etc/hostname')",
         "select current_setting('s3_secret_access_key')",
     ):
         with pytest.raises(InvalidInput):
-            session.query(sql)
-    assert requested_paths == []
-    assert sorted(store.keys("")) == [f"cryo/1/d/{n}.parquet" for n in (0, 100, 50)]
+            ask(sql)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +332,7 @@ def test_the_gate_refuses_what_the_locked_connection_would_allow(session, store,
         "copy (select 1) to '/tmp/x.parquet'",
     ],
 )
-def test_template_sql_cannot_leave_the_bucket_either(session, sql):
+def test_template_sql_cannot_leave_its_files_either(store, relations, sql):
     """The gate does not check templates; the locked connection refuses these statements."""
-    with pytest.raises(TraceError):
+    with QuerySession.over(relations, store.access) as session, pytest.raises(TraceError):
         session.table(sql, {})

@@ -11,7 +11,7 @@ from trace_dagster.cli.main import say
 from trace_dagster.cli.printable import printable, printable_lines
 from trace_dagster.cli.render import print_result
 from trace_dagster.cli.tables import human_bytes, human_seconds, print_line, print_table
-from trace_dagster.query.session import QueryResult
+from trace_dagster.query.runner import QueryResult
 
 COLUMNS = [("name", "left"), ("blocks", "right")]
 HOSTILE = "[red]x[/nope] \x1b[31m\x9b2J\x07 \u202eabc \n\t\r:warning: https://a.b"

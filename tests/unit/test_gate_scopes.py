@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.support.gate import check
 from trace_dagster.errors import InvalidInput
-from trace_dagster.query.gate import check
 
 TABLES = ("blocks", "chain_1.blocks")
 FILE = '"s3://bucket/prefix/x.parquet?s3_endpoint=10.0.0.1:80"'
@@ -41,11 +41,32 @@ def test_text_that_is_not_unicode_is_refused():
 
 
 @pytest.mark.parametrize(
-    "call", ["range(2000000000)", "generate_series(1, 2000000000)", "bitstring_agg(1, 0, 900000000)"]
+    ("cte", "read"),
+    [
+        ("duc\u212adb_views", "duckdb_views"),
+        ("x\u00c9.csv", "x\u00e9.csv"),
+        ("\u0130.csv", "i.csv"),
+        ("\u017f.csv", "s.csv"),
+    ],
 )
-def test_a_function_that_returns_one_huge_value_is_refused(call):
-    with pytest.raises(InvalidInput, match="not on the list of allowed functions"):
-        check(f"select length({call})", TABLES)
+@pytest.mark.parametrize(
+    "form",
+    [
+        'with "{0}" as (select 1) select * from "{1}"',
+        'with recursive "{0}" as (select 1 as a union all select a from "{1}") select * from "{0}"',
+    ],
+)
+def test_names_are_folded_as_duckdb_folds_them(cte, read, form):
+    """DuckDB folds ASCII letters only, so another name with the same ``str.lower`` is another table or a file."""
+    with pytest.raises(InvalidInput, match="no table is called"):
+        check(form.format(cte, read), TABLES)
+
+
+def test_ascii_letters_of_any_case_are_one_name():
+    assert check('with "Recent" as (from Blocks) select * from recent, CHAIN_1.blocks, MAIN.BLOCKS', TABLES) == {
+        "blocks",
+        "chain_1.blocks",
+    }
 
 
 @pytest.mark.parametrize("arguments", ["getenv('HOME')::int", "length((select max(sql) from duckdb_views))"])

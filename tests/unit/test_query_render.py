@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from trace_dagster.query.render import to_json, value
-from trace_dagster.query.session import QueryResult
+from trace_dagster.query.runner import QueryResult
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trace_dagster.query.render import to_json, value
-from trace_dagster.query.session import QueryResult
+from trace_dagster.query.runner import QueryResult
 
 EXACT = 2**53
 

@@ -16,7 +16,8 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import InvalidInput
 from trace_dagster.identity import DEFAULT_ORG, canonical_json, derived_uuid, sha256_hex
 from trace_dagster.ingest.commit import CommitTarget, RangeRows
-from trace_dagster.query.session import QuerySession, Relation
+from trace_dagster.query.protocol import Relation
+from trace_dagster.query.session import QuerySession
 from trace_dagster.registry.catalog import Catalog, VisibleDataset
 from trace_dagster.store.access import S3Access
 
@@ -33,7 +34,7 @@ def derive(template: Template, chain_id: int, given: Mapping[str, Any], catalog:
     covered, gaps = _coverage(list(inputs.values()), catalog)
     parameters = _with_window(template, given, covered)
     relations = [_relation(name, found, covered, catalog, access) for name, found in inputs.items()]
-    with QuerySession(relations, access, macros=macros()) as session:
+    with QuerySession.over(relations, access, macros=macros()) as session:
         table = _stored(session.table(template.sql, template.bind(parameters)))
     identity = {name: value for name, value in parameters.items() if name not in _WINDOW}
     dataset = derived_uuid(DEFAULT_ORG, chain_id, template.name, identity)
@@ -92,7 +93,7 @@ def _with_window(template: Template, given: Mapping[str, Any], covered: BlockRan
 
 def _relation(name: str, found: VisibleDataset, covered: BlockRange, catalog: Catalog, access: S3Access) -> Relation:
     keys = [key for _, key in catalog.files(found.dataset_uuid, covered)]
-    return Relation(name, pa.schema([]), tuple(access.uri(key) for key in keys))
+    return Relation(name, (), tuple(access.uri(key) for key in keys))
 
 
 def _rows(template: Template, table: pa.Table, covered: BlockRange) -> RangeRows:

@@ -22,7 +22,7 @@ from trace_dagster.registry.status import JobStatus, failed_ranges, job_statuses
 from trace_dagster.runtime import Runtime
 
 if TYPE_CHECKING:
-    from trace_dagster.query.session import QueryResult
+    from trace_dagster.query.runner import QueryResult
 
 Say = Callable[[str], None]
 
@@ -220,9 +220,9 @@ def _outcome(job: JobStatus, runtime: Runtime, *, stalled: bool) -> tuple[int, l
 def run_query(sql: str, settings: Settings, limit: int) -> QueryResult:
     """Run one SELECT over everything that is committed. Returns at most ``limit`` rows."""
     from trace_dagster.query.relations import relations
-    from trace_dagster.query.session import QuerySession
+    from trace_dagster.query.runner import QueryRunner
 
-    with opened(settings) as runtime:
-        found = list(relations(runtime.catalog.lake(), runtime.settings.s3))
-    with QuerySession(found, runtime.settings.s3) as session:
-        return session.query(sql, limit)
+    with QueryRunner(refill=False) as runner:  # its process starts while the registry is read
+        with opened(settings) as runtime:
+            found = list(relations(runtime.catalog.lake(), runtime.settings.s3))
+        return runner.query(sql, found, runtime.settings.s3, limit)

@@ -20,7 +20,7 @@ from trace_dagster.registry.status import JobStatus, StreamStatus
 if TYPE_CHECKING:
     from trace_dagster.estimate.costs import Plan, StreamPlan
     from trace_dagster.maintenance.audit import Report
-    from trace_dagster.query.session import QueryResult
+    from trace_dagster.query.runner import QueryResult
 
 _LOG_STEP_PERCENT = 10
 _NO_JOB = "no job is applied yet: `trace-lite apply --file examples/devchain.yaml`"

@@ -1,31 +1,31 @@
-"""Checks SQL from users: a single SELECT over the offered tables that calls only allowed functions.
+"""Checks the syntax tree of SQL from users: only the offered tables, and only allowed functions.
 
-DuckDB parses the SQL, and the gate walks the syntax tree. It accepts only node types, tables and functions on its
-lists, so a new DuckDB feature is refused until it is added. ``functions.txt`` lists the allowed functions.
+The gate accepts only node types, tables and functions on its lists, so a new DuckDB feature is refused until it is
+added. ``functions.txt`` lists the allowed functions.
 """
 
 from __future__ import annotations
 
-import json
+import string
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import duckdb
-
 from trace_dagster.errors import InvalidInput
-
-MAX_SQL_BYTES = 100_000
-"""Longest query, in bytes of UTF-8."""
-_MAX_DEPTH = 200
-"""Deepest nesting of expressions. Python's JSON reader and DuckDB's parser both recurse this deep without an error."""
+from trace_dagster.query.syntax import Node, node_type, text_constant
 
 _TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest"})
 _TABLE_NODES = frozenset(
-    {"BASE_TABLE", "SUBQUERY", "JOIN", "EXPRESSION_LIST", "EMPTY", "TABLE_FUNCTION", "COLUMN_DATA", "PIVOT"}
+    {"BASE_TABLE", "SUBQUERY", "JOIN", "EXPRESSION_LIST", "EMPTY", "TABLE_FUNCTION", "COLUMN_DATA", "PIVOT", "SHOW_REF"}
 )
 _QUERY_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
+_CATALOG = frozenset({("information_schema", "tables"), ("information_schema", "columns")})
+"""DuckDB's own tables that a query may read: in a session they list the session's relations."""
+_SHOWN = frozenset({'"tables"', "__show_tables_expanded"})
+"""SHOW TABLES and SHOW ALL TABLES, as DuckDB's tree names them."""
+_READABLE_SETTINGS = (["timezone"],)
+_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 @cache
@@ -34,47 +34,24 @@ def allowed_functions() -> frozenset[str]:
     return frozenset(files(__package__).joinpath("functions.txt").read_text().split())
 
 
-def check(sql: str, tables: Iterable[str]) -> None:
-    """Raise InvalidInput, with a message of one line, unless ``sql`` is an allowed SELECT over ``tables``.
+def check(tree: Node, tables: Iterable[str]) -> frozenset[str]:
+    """Return the names among ``tables`` that the tree reads.
 
-    ``tables`` are names as in SQL, in any case: ``blocks`` or ``chain_1.blocks``.
+    ``tables`` are names as in SQL, in any case: ``blocks`` or ``chain_1.blocks``. Raises InvalidInput, with a message
+    of one line, if the tree reads anything else or calls a function that is not allowed.
     """
-    known = frozenset(tuple(name.lower().split(".")) for name in tables)
-    for node, ctes in _nodes(_parse(sql)):
-        _check_node(node, known, ctes)
+    known = {tuple(folded(name).split(".")): name for name in tables}
+    found = [_check_node(node, known, ctes) for node, ctes in _nodes(tree)]
+    return frozenset(name for name in found if name is not None)
 
 
-def _parse(sql: str) -> dict[str, Any]:
-    try:
-        size = len(sql.encode())
-    except UnicodeError:
-        raise InvalidInput("a query must be valid Unicode text") from None
-    if size > MAX_SQL_BYTES:
-        raise InvalidInput(f"a query is at most {MAX_SQL_BYTES} bytes")
-    try:
-        with duckdb.connect(config={"max_expression_depth": _MAX_DEPTH}) as connection:
-            statements = connection.extract_statements(sql)
-            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                raise InvalidInput("a query is exactly one SELECT")
-            row = connection.execute("select json_serialize_sql(?)", [statements[0].query]).fetchone()
-    except duckdb.Error as error:
-        raise InvalidInput(f"not valid SQL: {_first_line(error)}") from None
-    tree: dict[str, Any] = _loads(row[0]) if row else {"error": True}
-    if tree.get("error") or len(tree.get("statements", ())) != 1:
-        raise InvalidInput(f"a query is exactly one SELECT: {tree.get('error_message', 'nothing to run')}")
-    return tree
+def folded(name: str) -> str:
+    """Return a name as DuckDB compares it: only ASCII letters have a lower case. ``str.lower`` folds more."""
+    return name.translate(_LOWER)
 
 
-def _loads(text: str) -> dict[str, Any]:
-    try:
-        tree: dict[str, Any] = json.loads(text)
-    except RecursionError:
-        raise InvalidInput("the query is nested too deeply") from None
-    return tree
-
-
-def _nodes(tree: Any) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
-    """Yield every object of the tree, with the lower-case CTE names that are in scope there.
+def _nodes(tree: Any) -> Iterator[tuple[Node, frozenset[str]]]:
+    """Yield every object of the tree, with the folded CTE names that are in scope there.
 
     A CTE can refer to the CTEs before it. It can refer to itself only in the right arm of a recursive CTE. Outside
     of its scope DuckDB looks a CTE's name up in the catalog or opens it as a file, so the gate must not accept it.
@@ -87,54 +64,75 @@ def _nodes(tree: Any) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
         elif isinstance(node, dict):
             for entry in (node.get("cte_map") or {}).get("map", ()):
                 waiting.append((entry["value"], scope))
-                scope |= {str(entry["key"]).lower()}
+                scope |= {folded(str(entry["key"]))}
             yield node, scope
-            inside = scope | {str(node.get("cte_name")).lower()} if _kind(node) == "RECURSIVE_CTE_NODE" else scope
+            is_recursive = node_type(node) == "RECURSIVE_CTE_NODE"
+            inside = scope | {folded(str(node.get("cte_name")))} if is_recursive else scope
             waiting.extend((_inner(node, key), inside if key == "right" else scope) for key in node if key != "cte_map")
 
 
-def _inner(node: dict[str, Any], key: str) -> Any:
+def _inner(node: Node, key: str) -> Any:
     """Return the value of a key. For a table function, return only its parts, because its name has its own list."""
     value = node[key]
-    if key == "function" and _kind(node) == "TABLE_FUNCTION" and isinstance(value, dict):
+    if key == "function" and node_type(node) == "TABLE_FUNCTION" and isinstance(value, dict):
         return list(value.values())
     return value
 
 
-def _check_node(node: dict[str, Any], tables: frozenset[tuple[str, ...]], ctes: frozenset[str]) -> None:
-    kind = _kind(node)
+def _check_node(node: Node, tables: dict[tuple[str, ...], str], ctes: frozenset[str]) -> str | None:
+    """Return the offered table that the node reads, or None. Raises InvalidInput if the node is not allowed."""
+    kind = node_type(node)
     if "query_location" in node and "class" not in node and "alias" in node and kind not in _TABLE_NODES:
-        raise InvalidInput(f"a query may not use {str(kind).lower()}")
+        raise InvalidInput(f"a query may not use {folded(str(kind))}")
     if "cte_map" in node and kind not in _QUERY_NODES:
-        raise InvalidInput(f"a query may not use {str(kind).lower()}")
+        raise InvalidInput(f"a query may not use {folded(str(kind))}")
+    if node.get("at_clause"):
+        raise InvalidInput("a query may not use AT")
     if kind == "BASE_TABLE":
-        _check_table(node, tables, ctes)
+        return _table(node, tables, ctes)
+    if kind == "SHOW_REF":
+        _check_show(node)
+    elif kind == "PIVOT":
+        _check_pivot(node)
     elif kind == "TABLE_FUNCTION":
-        name = str((node.get("function") or {}).get("function_name")).lower()
+        name = folded(str((node.get("function") or {}).get("function_name")))
         if name not in _TABLE_FUNCTIONS:
             raise InvalidInput(f"a query may not read from {name}()")
     elif node.get("function_name") is not None:
-        name = str(node["function_name"]).lower()
-        if name not in allowed_functions():
-            raise InvalidInput(f"function {name}() is not on the list of allowed functions")
-    if node.get("at_clause"):
-        raise InvalidInput("a query may not use AT")
+        _check_function(node)
+    return None
 
 
-def _kind(node: dict[str, Any]) -> str | None:
-    """Return the node's type, or None. In constants the key ``type`` contains a data type, which is an object."""
-    kind = node.get("type")
-    return kind if isinstance(kind, str) else None
-
-
-def _check_table(node: dict[str, Any], tables: frozenset[tuple[str, ...]], ctes: frozenset[str]) -> None:
+def _table(node: Node, tables: dict[tuple[str, ...], str], ctes: frozenset[str]) -> str | None:
     given = (str(node.get(part) or "") for part in ("catalog_name", "schema_name", "table_name"))
-    parts = tuple(part.lower() for part in given if part)
-    if parts in tables or (len(parts) == 1 and parts[0] in ctes):
-        return
-    shown = ", ".join(sorted(".".join(name) for name in tables)) or "none yet"
+    parts = tuple(folded(part) for part in given if part)
+    if (len(parts) == 1 and parts[0] in ctes) or parts in _CATALOG:
+        return None
+    if parts[:1] == ("main",) and len(parts) == 2:
+        parts = parts[1:]
+    if parts in tables:
+        return tables[parts]
+    shown = ", ".join(sorted(tables.values())) or "none yet"
     raise InvalidInput(f"no table is called {'.'.join(parts)[:80]!r}; there are: {shown}")
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+def _check_show(node: Node) -> None:
+    """DESCRIBE and SUMMARIZE hold a query, which is checked by itself; SHOW holds a name."""
+    if node.get("query") is None and node.get("table_name") not in _SHOWN:
+        raise InvalidInput("a query may not use this SHOW: there are SHOW TABLES, DESCRIBE and SUMMARIZE")
+
+
+def _check_pivot(node: Node) -> None:
+    """Refuse a PIVOT over the values of an ENUM type: the gate does not know the type."""
+    if any(pivot.get("pivot_enum") for pivot in node.get("pivots") or ()):
+        raise InvalidInput("a PIVOT takes a list of values or finds them itself: PIVOT t ON c USING count(*)")
+
+
+def _check_function(node: Node) -> None:
+    name = folded(str(node["function_name"]))
+    if name == "current_setting":
+        given = [text_constant(each) for each in node.get("children", ())]
+        if [setting and folded(setting) for setting in given] not in _READABLE_SETTINGS:
+            raise InvalidInput("current_setting() may only be called with 'TimeZone'")
+    elif name not in allowed_functions():
+        raise InvalidInput(f"function {name}() is not on the list of allowed functions")

@@ -5,12 +5,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-import pyarrow as pa
-
 from trace_dagster.datasets.catalogue import dataset
-from trace_dagster.query.session import Relation
+from trace_dagster.query.protocol import Columns, Relation
 from trace_dagster.registry.catalog import VisibleDataset
 from trace_dagster.store.access import S3Access
+
+_TYPES = {
+    "bool": "BOOLEAN",
+    "int8": "TINYINT",
+    "int16": "SMALLINT",
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "uint8": "UTINYINT",
+    "uint16": "USMALLINT",
+    "uint32": "UINTEGER",
+    "uint64": "UBIGINT",
+    "float": "FLOAT",
+    "double": "DOUBLE",
+    "binary": "BLOB",
+    "large_binary": "BLOB",
+    "date32[day]": "DATE",
+    "timestamp[us]": "TIMESTAMP",
+    "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE",
+}
 
 
 def relations(found: Sequence[tuple[VisibleDataset, Sequence[str]]], access: S3Access) -> Iterator[Relation]:
@@ -23,17 +40,25 @@ def relations(found: Sequence[tuple[VisibleDataset, Sequence[str]]], access: S3A
     chains = Counter(key for _, key in current)
     for (chain_id, key), (entry, file_keys) in current.items():
         uris = tuple(access.uri(file_key) for file_key in file_keys)
-        schema = _schema(entry)
-        yield Relation(f"chain_{chain_id}.{key}", schema, uris)
+        columns = _columns(entry)
+        yield Relation(f"chain_{chain_id}.{key}", columns, uris)
         if chains[key] == 1:
-            yield Relation(key, schema, uris)
+            yield Relation(key, columns, uris)
 
 
 def _has_columns(entry: VisibleDataset) -> bool:
     return entry.kind == "stream" or entry.schema is not None
 
 
-def _schema(entry: VisibleDataset) -> pa.Schema:
+def _columns(entry: VisibleDataset) -> Columns:
     if entry.kind == "stream":
-        return dataset(entry.dataset).schema(entry.columns or ())
-    return pa.schema([pa.field(name, pa.string()) for name, _ in entry.schema or ()])
+        schema = dataset(entry.dataset).schema(entry.columns or ())
+        return [(field.name, duckdb_type(str(field.type))) for field in schema]
+    return [(name, duckdb_type(kind)) for name, kind in entry.schema or ()]
+
+
+def duckdb_type(arrow_type: str) -> str:
+    """Return the DuckDB type of a Parquet column with this Arrow type; VARCHAR if the type is not known here."""
+    if arrow_type.startswith("decimal128("):
+        return arrow_type.replace("decimal128", "DECIMAL")
+    return _TYPES.get(arrow_type, "VARCHAR")

@@ -2,107 +2,101 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
-import pyarrow as pa
 
 from trace_dagster.errors import InvalidInput, Unavailable
-from trace_dagster.query.gate import check
+from trace_dagster.query.protocol import NO_MEMORY, Columns, QueryLimits, Relation
+from trace_dagster.query.syntax import HARDENED, first_line, parse, quoted
 from trace_dagster.store.access import S3Access
 
-MAX_ROWS = 10_000
-"""Most rows that one query returns, even if the caller requests more."""
-DEFAULT_ROWS = 1_000
-"""Rows that one query returns if the caller requests no number."""
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """One table: its name (``blocks`` or ``chain_1.blocks``), its columns and the URIs of its Parquet files."""
-
-    name: str
-    schema: pa.Schema
-    uris: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class QueryLimits:
-    """Resource limits of one session; ``timeout_seconds`` applies to each query."""
-
-    memory_mib: int = 2048
-    threads: int = 2
-    timeout_seconds: float = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class QueryResult:
-    """Columns as (name, DuckDB type) and rows in column order. ``truncated`` is true if the query had more rows."""
-
-    columns: tuple[tuple[str, str], ...]
-    rows: list[tuple[Any, ...]]
-    truncated: bool
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class QuerySession:
-    """One DuckDB connection over a fixed set of relations. Not thread-safe; the caller closes it."""
+    """One DuckDB connection over a fixed set of files. Not thread-safe; the caller closes it."""
 
-    def __init__(
-        self, relations: Sequence[Relation], access: S3Access, limits: QueryLimits | None = None, *, macros: str = ""
-    ) -> None:
-        """Create the views and lock the connection down.
+    def __init__(self, limits: QueryLimits | None = None) -> None:
+        """Open a connection that can read S3, without any table. Raises Unavailable if the httpfs extension is missing.
 
-        ``macros`` is trusted SQL that creates the macros of the analytics templates; it runs before the lock.
-        Raises Unavailable if the object store cannot be read or the httpfs extension does not match DuckDB.
-        Raises InvalidInput if DuckDB reports another error.
+        ``memory_mib`` limits DuckDB's buffers here. Strings and lists are outside that limit: SQL from users runs in a
+        process whose memory is limited (``child.py``).
         """
-        self._limits = limits or QueryLimits()
-        self._names = [relation.name for relation in relations]
-        self._empty_tables: list[pa.Table] = []
+        limits = limits or QueryLimits()
         self._connection = duckdb.connect(
             config={
-                "autoinstall_known_extensions": "false",
-                "autoload_known_extensions": "false",
-                "memory_limit": f"{self._limits.memory_mib}MiB",
-                "threads": str(self._limits.threads),
-                "python_enable_replacements": "false",
+                **HARDENED,
+                "memory_limit": f"{limits.memory_mib}MiB",
+                "threads": str(limits.threads),
             }
         )
         try:
-            self._open(relations, access, macros)
+            self._connection.execute(f"load {_literal(_httpfs())}")
+            self._connection.execute("set TimeZone = 'UTC'")
         except duckdb.Error as error:
             self._connection.close()
-            raise _mapped_error(error) from None
+            raise mapped_error(error) from None
 
-    def query(self, sql: str, limit: int = DEFAULT_ROWS) -> QueryResult:
-        """Run SQL from a user and return at most ``limit`` rows (from 1 to MAX_ROWS).
+    @classmethod
+    def over(cls, relations: Sequence[Relation], access: S3Access, *, macros: str = "") -> QuerySession:
+        """Return a session whose relations are open. See :meth:`open`."""
+        session = cls()
+        try:
+            session.open(relations, access, macros=macros)
+        except BaseException:
+            session.close()
+            raise
+        return session
 
-        Raises InvalidInput if the gate refuses the SQL, DuckDB rejects it or it exceeds the memory limit. Raises
-        Unavailable if it exceeds ``timeout_seconds`` or the object store does not serve a file.
+    def open(self, relations: Sequence[Relation], access: S3Access, *, macros: str = "") -> None:
+        """Create the views and lock the connection down: it reads the files of ``relations`` and nothing else.
+
+        ``macros`` is trusted SQL that creates the macros of the analytics templates; it runs before the lock.
+        Raises Unavailable if the object store cannot be read, InvalidInput if DuckDB reports another error.
         """
-        check(sql, self._names)
-        most = max(1, min(limit, MAX_ROWS))
-        with self._deadline():
-            try:
-                self._connection.execute(sql)
-                columns = tuple((str(entry[0]), str(entry[1])) for entry in self._connection.description or ())
-                rows = self._connection.fetchmany(most + 1)
-            except duckdb.Error as error:
-                raise _mapped_error(error) from None
-        return QueryResult(columns, rows[:most], truncated=len(rows) > most)
+        try:
+            self._connection.execute(_secret(access))
+            self._connection.execute("set httpfs_connection_caching = true")
+            for relation in relations:
+                self._add(relation)
+            self._connection.execute("set schema = 'main'")
+            if macros:
+                self._connection.execute(macros)
+            self._lock_down(uri for relation in relations for uri in relation.uris)
+        except duckdb.Error as error:
+            raise mapped_error(error) from None
+
+    def select(self, text: str) -> Columns:
+        """Start one SELECT and return ``(name, DuckDB type)`` of its columns; :meth:`fetch` returns its rows.
+
+        Any other statement raises InvalidInput, because a session could write to the files that it may read.
+        """
+        statement = parse(text, self._connection)
+        try:
+            self._connection.execute(f"explain (format json) {statement.text}" if statement.explains else text)
+        except duckdb.Error as error:
+            raise mapped_error(error) from None
+        return tuple((str(entry[0]), str(entry[1])) for entry in self._connection.description or ())
+
+    def fetch(self, most: int) -> list[tuple[Any, ...]]:
+        """Return the next rows, at most ``most``; an empty list at the end. Raises as :meth:`select` does."""
+        try:
+            return self._connection.fetchmany(most)
+        except duckdb.Error as error:
+            raise mapped_error(error) from None
 
     def table(self, sql: str, parameters: Mapping[str, object]) -> pa.Table:
         """Run an analytics template with bound parameters; the gate does not check it, and it has no timeout."""
         try:
             return self._connection.execute(sql, dict(parameters)).to_arrow_table()
         except duckdb.Error as error:
-            raise _mapped_error(error) from None
+            raise mapped_error(error) from None
 
     def close(self) -> None:
         """Close the connection and free its memory."""
@@ -114,68 +108,43 @@ class QuerySession:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open(self, relations: Sequence[Relation], access: S3Access, macros: str) -> None:
-        connection = self._connection
-        connection.execute(f"load {_literal(_httpfs())}")
-        connection.execute(
-            "create secret lake (type s3, provider config,"
-            f" key_id {_literal(access.access_key)}, secret {_literal(access.secret_key)},"
-            f" region {_literal(access.region)}, endpoint {_literal(access.host)},"
-            f" url_style {_literal('path' if access.endpoint else 'vhost')},"
-            f" use_ssl {'true' if access.use_ssl else 'false'}, scope {_literal(access.uri(''))})"
-        )
-        connection.execute("set httpfs_connection_caching = true")
-        for relation in relations:
-            self._add(relation)
-        connection.execute("set schema = 'main'")
-        if macros:
-            connection.execute(macros)
-        self._lock_down(access)
-
     def _add(self, relation: Relation) -> None:
         schema, _, name = relation.name.rpartition(".")
         if schema:
-            connection_schema = '"' + schema.replace('"', '""') + '"'
-            self._connection.execute(f"create schema if not exists {connection_schema}")
+            self._connection.execute(f"create schema if not exists {quoted(schema)}")
         self._connection.execute(f"set schema = {_literal(schema or 'main')}")
         if relation.uris:
             self._connection.read_parquet(list(relation.uris)).create_view(name)
         else:
-            empty = relation.schema.empty_table()
-            self._empty_tables.append(empty)
-            self._connection.from_arrow(empty).create_view(name)
+            body = ", ".join(f"null::{kind} as {quoted(column)}" for column, kind in relation.columns)
+            self._connection.execute(f"create view {quoted(name)} as select {body} limit 0")
 
-    def _lock_down(self, access: S3Access) -> None:
-        """Forbid temporary files, other buckets, local files and HTTP.
+    def _lock_down(self, uris: Iterable[str]) -> None:
+        """Allow exactly these files. Forbid temporary files, other objects, local files and HTTP.
 
-        The lock comes last, because DuckDB refuses every setting after it.
+        A name with a glob or a query string (``?s3_endpoint=``) is no allowed path. The lock comes last, because DuckDB
+        refuses every setting after it.
         """
+        allowed = ", ".join(_literal(uri) for uri in dict.fromkeys(uris))
         for statement in (
             "set temp_directory = ''",
             "set max_temp_directory_size = '0B'",
-            f"set allowed_directories = [{_literal(access.uri(''))}]",
+            f"set allowed_paths = [{allowed}]",
             "set enable_external_access = false",
             "set disabled_filesystems = 'LocalFileSystem,HTTPFileSystem'",
             "set lock_configuration = true",
         ):
             self._connection.execute(statement)
 
-    def _deadline(self) -> _Deadline:
-        return _Deadline(self._connection, self._limits.timeout_seconds)
 
-
-class _Deadline:
-    """Interrupts the connection if the ``with`` block takes longer than ``seconds``."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection, seconds: float) -> None:
-        self._timer = threading.Timer(seconds, connection.interrupt)
-        self._timer.daemon = True
-
-    def __enter__(self) -> None:
-        self._timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
+def _secret(access: S3Access) -> str:
+    return (
+        "create secret lake (type s3, provider config,"
+        f" key_id {_literal(access.access_key)}, secret {_literal(access.secret_key)},"
+        f" region {_literal(access.region)}, endpoint {_literal(access.host)},"
+        f" url_style {_literal('path' if access.endpoint else 'vhost')},"
+        f" use_ssl {'true' if access.use_ssl else 'false'}, scope {_literal(access.uri(''))})"
+    )
 
 
 def _httpfs() -> str:
@@ -191,12 +160,13 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _mapped_error(error: duckdb.Error) -> Exception:
-    first = (str(error).splitlines() or [type(error).__name__])[0]
-    if isinstance(error, duckdb.InterruptException):
-        return Unavailable("the query took too long: ask for fewer blocks, or aggregate")
+def mapped_error(error: duckdb.Error) -> InvalidInput | Unavailable:
+    """Return the error to raise for an error of DuckDB: one line, without the object store's address."""
     if isinstance(error, duckdb.OutOfMemoryException):
-        return InvalidInput("the query needs more memory than it may use: ask for fewer blocks, or aggregate")
+        return InvalidInput(NO_MEMORY)
     if isinstance(error, duckdb.IOException | duckdb.HTTPException):
         return Unavailable("the object store did not serve a file: check that the stack is running")
-    return InvalidInput(f"the query failed: {first[:300]}")
+    text = first_line(error)
+    if "BLOB" in text and "VARCHAR" in text:
+        text += ": write the bytes as unhex('ab12'), without 0x"
+    return InvalidInput(f"the query failed: {text}")

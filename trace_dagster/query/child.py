@@ -1,0 +1,128 @@
+"""The query process: it runs one query of a user and ends.
+
+A process is the only limit that holds: DuckDB's strings and lists are outside its memory limit, some functions cannot
+be interrupted, and some crash. The process starts before there is a query. It gets the SQL and the tables' columns,
+answers with the tables that the query reads, then gets their files and access to the bucket, and sends the rows as
+JSON. All of this goes over one inherited socket; neither argv nor the environment holds a secret.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+import duckdb
+
+from trace_dagster.errors import InvalidInput, TraceError
+from trace_dagster.query.protocol import NO_MEMORY, READY, TOO_LARGE, QueryLimits, Relation
+from trace_dagster.query.render import value
+from trace_dagster.query.session import QuerySession
+from trace_dagster.query.statement import UserStatement
+from trace_dagster.query.syntax import first_line, parser
+from trace_dagster.store.access import S3Access
+
+_MESSAGE_BYTES = 1 << 20
+"""Rows are sent when their JSON has about this size."""
+_BASE_MIB = 1536
+"""Address space of the process without the query: code, threads' stacks, buffers of the allocator."""
+_WATCH_SECONDS = 0.05
+
+
+def main() -> None:
+    """Serve one query. Arguments: the socket's descriptor, the limits as JSON."""
+    wire, limits = Connection(int(sys.argv[1])), QueryLimits(**json.loads(sys.argv[2]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with QuerySession(limits) as session, parser() as parsing, suppress(EOFError, OSError):  # the parent is gone
+        wire.send_bytes(READY)
+        _serve(wire, session, parsing, limits)
+    os._exit(0)  # without waiting for DuckDB's threads
+
+
+def _serve(wire: Connection, session: QuerySession, parsing: duckdb.DuckDBPyConnection, limits: QueryLimits) -> None:
+    request = json.loads(wire.recv_bytes())
+    _limit(limits)
+    try:
+        shapes = dict(request["shapes"])
+        statement = UserStatement(request["sql"], shapes, parsing)
+        _send(wire, relations=sorted(statement.relations))
+        opening = json.loads(wire.recv_bytes())
+        threading.Thread(target=_end_with_parent, args=(wire,), daemon=True).start()
+        named = [Relation(*each) for each in opening["relations"]]
+        others = [Relation(name, shapes[name], ()) for name in shapes.keys() - statement.relations]  # SHOW lists them
+        session.open([*named, *others], S3Access(**opening["access"]))
+        _send_rows(wire, session, statement, request["rows"], limits.result_mib << 20)
+    except TraceError as error:
+        _send(wire, error=[type(error).__name__, str(error)])
+    except MemoryError:
+        _send(wire, error=[InvalidInput.__name__, NO_MEMORY])
+    except Exception as error:
+        _send(wire, error=[InvalidInput.__name__, f"the query failed unexpectedly: {first_line(error)}"])
+
+
+def _send_rows(
+    wire: Connection, session: QuerySession, statement: UserStatement, most_rows: int, most_bytes: int
+) -> None:
+    columns, batches = statement.run(session)
+    _send(wire, columns=columns)
+    waiting: list[str] = []
+    sent = size = rows = 0
+    truncated = False
+    for batch in batches:
+        for row in batch:
+            encoded = json.dumps([value(item, kind) for item, (_, kind) in zip(row, columns, strict=True)])
+            truncated = rows == most_rows or sent + size + len(encoded) > most_bytes
+            if truncated:
+                break
+            waiting.append(encoded)
+            size += len(encoded)
+            rows += 1
+            if size >= _MESSAGE_BYTES:
+                wire.send_bytes(f'{{"rows": [{",".join(waiting)}]}}'.encode())
+                waiting, sent, size = [], sent + size, 0
+        if truncated:
+            break
+    if truncated and not rows:
+        raise InvalidInput(f"one row of the result is larger than {most_bytes >> 20} MiB: select fewer columns")
+    wire.send_bytes(f'{{"rows": [{",".join(waiting)}]}}'.encode())
+    _send(wire, end={"truncated": truncated, "cpu_seconds": round(time.process_time(), 3)})
+
+
+def _send(wire: Connection, **message: Any) -> None:
+    wire.send_bytes(json.dumps(message).encode())
+
+
+def _limit(limits: QueryLimits) -> None:
+    """Limit memory and CPU time. Where the address space cannot be limited, a thread watches the resident memory."""
+    cpu_seconds = int(time.process_time() + limits.timeout_seconds * limits.threads) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+    if sys.platform == "linux":
+        most = (limits.memory_mib + _BASE_MIB) << 20
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    else:
+        threading.Thread(target=_watch_memory, args=(limits.memory_mib << 20,), daemon=True).start()
+
+
+def _watch_memory(most_bytes: int) -> None:
+    """End the process when it was ever larger. macOS counts ``ru_maxrss`` in bytes."""
+    while resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < most_bytes:
+        time.sleep(_WATCH_SECONDS)
+    os._exit(TOO_LARGE)
+
+
+def _end_with_parent(wire: Connection) -> None:
+    """End the process when the parent closes the socket, also in the middle of a query."""
+    try:
+        wire.poll(None)
+    finally:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
