@@ -24,6 +24,8 @@ from trace_dagster.registry.migrations import migrate
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.objects import ObjectStore, ensure_bucket
 
+pytest_plugins = ["tests.support.left_out"]
+
 for name in [
     name for name in os.environ if name.startswith(("TRACE_RPC", "TRACE_POSTGRES", "TRACE_S3", "TRACE_CRYO", "AWS_"))
 ]:

@@ -4,6 +4,7 @@ import pytest
 
 from tests.acceptance.jobs import FOUR, job_file
 from tests.support.anvil_node import CHAIN_ID
+from tests.support.left_out import EVM_NODE, leave_out
 from tests.support.node_answers import node_rows
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
@@ -14,7 +15,7 @@ CHUNK = 10
 def synced_node(stack, node, tmp_path_factory):
     """Sync the node's chain up to its finalized block, all four datasets; return the end of the range."""
     if node is None:
-        pytest.skip("no EVM node here (npm fetches it): the tests against it are left out")
+        leave_out(EVM_NODE)
     end = node.finalized + 1
     path = job_file(tmp_path_factory.mktemp("node"), "node", chain=CHAIN_ID, end=end, pool="node", chunk=CHUNK)
     done = stack.cli("apply", "--file", str(path), "--wait")

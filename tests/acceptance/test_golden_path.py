@@ -12,6 +12,7 @@ from dagster import DagsterInstance
 
 from tests.acceptance.conftest import BLOCKS, ROOT
 from tests.acceptance.jobs import FOUR, job_file
+from tests.support.left_out import REAL_BLOCKS, leave_out
 from trace_dagster.blocks import BlockRange
 from trace_dagster.cli.dagster_client import DagsterWeb
 from trace_dagster.config.settings import settings_from
@@ -220,7 +221,7 @@ def test_downstream_assets_load_one_or_many_committed_partitions(stack, synced, 
 
 def test_real_mainnet_blocks_come_through_whole(stack, real_blocks, tmp_path):
     if real_blocks is None:
-        pytest.skip("TRACE_REAL_BLOCKS is not set: real mainnet blocks are left out")
+        leave_out(REAL_BLOCKS)
     for number, recorded in real_blocks.chain.blocks.items():
         path = job_file(
             tmp_path,

@@ -8,6 +8,7 @@ import pytest
 from dagster import AssetKey, DagsterInstance
 
 from tests.acceptance.jobs import job_file
+from tests.support.left_out import EVM_NODE, leave_out
 from trace_dagster.blocks import BlockRange
 from trace_dagster.cli.dagster_client import DagsterWeb
 from trace_dagster.config.settings import settings_from
@@ -143,7 +144,7 @@ streams:
 def test_a_following_job_grows_with_its_chain(stack, growing, tmp_path, monkeypatch):
     """Check that only full chunks of final blocks are planned, and that partitions appear when the head advances."""
     if growing is None:
-        pytest.skip("no EVM node here: `make node` fetches it with npm")
+        leave_out(EVM_NODE)
     path = tmp_path / "following.yaml"
     path.write_text(FOLLOW)
     growing.mine_empty(25)

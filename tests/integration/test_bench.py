@@ -12,6 +12,7 @@ import pytest
 from bench import bare, end_to_end, etl, limits, memory, node, product, ranges, raw, rivals, run, usage
 from bench.product import DATASETS, Synced, lines, stack_at
 from bench.table import Compared, Failed, in_turn, markdown
+from tests.support.left_out import ETHEREUM_ETL, leave_out
 from trace_dagster.lite.ports import Ports
 from trace_dagster.lite.postgres import dsn, postgres_service
 from trace_dagster.lite.processes import STACK_VARIABLE, Child
@@ -107,7 +108,7 @@ def test_ethereum_etl_gets_the_same_rows(line, chain):
     try:
         etl.install()
     except RuntimeError as error:
-        pytest.skip(f"pip cannot install ethereum-etl here: {error}")
+        leave_out(ETHEREUM_ETL, str(error).strip().splitlines()[-1])
     rows = etl.export(line.url, BLOCKS, etl.Setting(10, 2)).rows
     transactions = rows_of(chain, ["transactions"], BLOCKS)
     assert rows["blocks"] == BLOCKS

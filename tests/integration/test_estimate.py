@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from tests.support.anvil import find_anvil, running_chain
 from tests.support.anvil_node import CHAIN_ID as ANVIL_CHAIN_ID
+from tests.support.left_out import EVM_NODE, leave_out
 from tests.support.nodes import counting, forwarding, running, serving
 from trace_dagster.blocks import BlockRange, cells
 from trace_dagster.cli import main
@@ -149,8 +150,9 @@ def assert_receipts_are_left_out(engine, known, span, endpoint, calls):
     assert not calls["eth_getBlockReceipts"]
 
 
-@pytest.mark.skipif(find_anvil() is None, reason="no EVM node here (npm fetches it)")
 def test_the_calls_of_each_dataset_are_those_that_cryo_makes():
+    if find_anvil() is None:
+        leave_out(EVM_NODE)
     engine = EmbeddedCryo()
     try:
         with running_chain() as node, counting(forwarding(node.url)) as (url, calls):

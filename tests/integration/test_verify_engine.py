@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from tests.support.anvil import find_anvil, running_chain
 from tests.support.anvil_node import CHAIN_ID
 from tests.support.cryo_tables import NAMES
+from tests.support.left_out import EVM_NODE, REAL_BLOCKS, leave_out
 from tests.support.proven import REAL, evidence_of, real, real_folder
 from tests.support.replay import replaying
 from trace_dagster.blocks import BlockRange
@@ -38,7 +39,7 @@ def engine():
 def mainnet():
     folder = real_folder()
     if folder is None:
-        pytest.skip("TRACE_REAL_BLOCKS is not set: real mainnet blocks are left out")
+        leave_out(REAL_BLOCKS)
     with replaying(folder) as server:
         yield server
 
@@ -63,7 +64,7 @@ def test_real_blocks_verify_and_are_what_the_tests_take_for_cryos(engine, mainne
 @pytest.fixture(scope="module")
 def node():
     if find_anvil() is None:
-        pytest.skip("no EVM node here (npm fetches it): the tests against it are left out")
+        leave_out(EVM_NODE)
     with running_chain() as chain:
         span = BlockRange(1, chain.head + 1)
         answers = [

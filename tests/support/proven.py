@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pytest
 
 from tests.support.cryo_tables import NAMES, cryo_table
+from tests.support.left_out import REAL_BLOCKS, leave_out
 from tests.support.recorded_blocks import RecordedChain
 from trace_dagster.blocks import BlockRange
 from trace_dagster.devchain.chain import DevChain
@@ -69,7 +69,7 @@ def case(which: str | int) -> Proven:
     if isinstance(which, str):
         return devchain()
     if real_folder() is None:
-        pytest.skip("TRACE_REAL_BLOCKS is not set: real mainnet blocks are left out")
+        leave_out(REAL_BLOCKS)
     return real(which)
 
 

@@ -17,6 +17,7 @@ import pytest
 import sha3
 
 import trace_dagster
+from tests.support.left_out import REAL_BLOCKS, leave_out
 from tests.support.plain_fuzz import agree, changed, in_python, texts
 from tests.support.proven import DEVCHAIN, REAL, devchain, real, real_folder
 from trace_dagster.evidence.parts import EvidenceParts, joined
@@ -77,7 +78,7 @@ def test_blocks_apart_and_together():
 @pytest.mark.parametrize("number", REAL)
 def test_real_blocks_are_plain(number):
     if real_folder() is None:
-        pytest.skip("TRACE_REAL_BLOCKS is not set: real mainnet blocks are left out")
+        leave_out(REAL_BLOCKS)
     block, receipts = real(number).answers[0]
     answers = [json.dumps(block, indent=1).encode(), json.dumps(receipts, separators=(",", ":")).encode()]
     assert agree(answers, number)

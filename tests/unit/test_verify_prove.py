@@ -8,6 +8,7 @@ import pytest
 import rlp
 from msgspec.structs import replace
 
+from tests.support.left_out import REAL_BLOCKS, leave_out
 from tests.support.proven import REAL, devchain, evidence_of, real, real_folder
 from trace_dagster.blocks import BlockRange
 from trace_dagster.devchain.crypto import Account, list_root, logs_bloom
@@ -56,7 +57,7 @@ def test_devchain_blocks_prove_to_what_the_chain_holds():
 @pytest.mark.parametrize("number", REAL)
 def test_real_blocks_prove_whole(number):
     if real_folder() is None:
-        pytest.skip("TRACE_REAL_BLOCKS is not set: real mainnet blocks are left out")
+        leave_out(REAL_BLOCKS)
     found = real(number)
     answer, receipts_ = found.answers[0]
     [header], [transactions], [outcomes] = (
