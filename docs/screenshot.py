@@ -94,6 +94,14 @@ def browser_path(given: str | None) -> str | None:
     return given or next((found for name in BROWSERS if (found := shutil.which(name))), None)
 
 
+def reason(error: Error) -> str:
+    """Return what went wrong in one line, and what to do if there is no browser."""
+    first = str(error).splitlines()[0]
+    if "executable doesn't exist" in first.lower():
+        return f"no browser was found: install chromium, or give --browser PATH ({first})"
+    return f"the browser did not get there: {first}"
+
+
 def running_url() -> str:
     """Return the URL of the web server of the stack under TRACE_HOME."""
     state = load_state(Settings.read(os.environ).home)
@@ -128,7 +136,7 @@ def main() -> None:
                 print(take(page, url, picture))
             context.close()
         except Error as error:
-            sys.exit(f"error: the browser did not get there: {str(error).splitlines()[0]}")
+            sys.exit(f"error: {reason(error)}")
 
 
 if __name__ == "__main__":
