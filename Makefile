@@ -70,7 +70,7 @@ format: install-dev ## Format the code and apply automatic fixes
 	$(BIN)/ruff check --fix .
 
 faults: install-dev ## Test crashes, zombies and lost replies, more of them than `make test` does
-	TRACE_FAULTS_FULL=1 TRACE_FAULTS_EXAMPLES=200 $(BIN)/python -m pytest tests/faults tests/integration/test_commit.py -s
+	TRACE_FAULTS_FULL=1 TRACE_FAULTS_EXAMPLES=200 $(BIN)/python -m pytest tests/faults tests/integration/test_commit.py tests/integration/test_sql_corpora.py -s
 
 soak: install-dev ## Run the real stack under a chaos loop, 2,000 ranges (SOAK="--ranges 400 --minutes 10" for less)
 	$(BIN)/python -m tests.faults.soak $(SOAK)

@@ -204,10 +204,12 @@ def test_the_catalog_of_a_session_lists_its_relations(ask):
     assert ask("select column_name from information_schema.columns where table_name = 'logs'").rows
 
 
-def test_a_plan_names_no_file(ask, store):
-    plan = ask("explain select count(*) from blocks where block_number > 100").rows
+@pytest.mark.parametrize("form", ["explain", "explain analyze"])
+def test_a_plan_names_no_file(ask, store, form):
+    plan = ask(f"{form} select count(*) from blocks where block_number > 100").rows
     text = "\n".join(line for (line,) in plan)
-    assert "PARQUET_SCAN" in text
+    assert "PARQUET" in text
+    assert ("Rows: " in text) == (form == "explain analyze")
     assert "block_number>100" in text
     assert store.access.bucket not in text
     assert ".parquet" not in text

@@ -30,6 +30,9 @@ TABLES = ["blocks", "chain_1.blocks", "logs"]
         "show tables",
         "select * from information_schema.columns",
         "explain select count(*) from logs",
+        "explain analyze select count(*) from logs",
+        "/* why */ EXPLAIN (ANALYZE) (select 1)",
+        "select formatReadableSize(1000)",
         "pivot blocks on block_number using count(*)",
         "select * from main.blocks",
         "select random(), uuid(), version(), current_setting('TimeZone')",
@@ -57,7 +60,6 @@ def test_ordinary_queries_pass(sql):
         "call enable_logging()",
         "create secret s (type s3)",
         "drop secret lake",
-        "explain analyze select 1",
         "show databases",
         "summarize duckdb_settings()",
         "export database 'x'",
@@ -105,7 +107,8 @@ def test_everything_else_is_refused_in_one_line(sql):
 
 def test_every_allowed_function_exists_and_none_reaches_outside():
     names = {
-        row[0] for row in duckdb.connect().execute("select distinct function_name from duckdb_functions()").fetchall()
+        row[0].lower()
+        for row in duckdb.connect().execute("select distinct function_name from duckdb_functions()").fetchall()
     }
     grammar = {"coalesce", "unnest", "count_star"}
     assert allowed_functions() - grammar <= names

@@ -43,6 +43,7 @@ NOT_ONE_SELECT = [
     "select 1; select 2",
     "select 1; drop view blocks",
     "explain drop view blocks",
+    "explain (format json) select 1",
     "explain explain select 1",
     "copy (select 1) to 's3://bucket/prefix/x.parquet'",
     "copy blocks from 'x.csv'",

@@ -30,8 +30,8 @@ _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 @cache
 def allowed_functions() -> frozenset[str]:
-    """Return the names of the scalar and aggregate functions that a query may call."""
-    return frozenset(files(__package__).joinpath("functions.txt").read_text().split())
+    """Return the folded names of the scalar and aggregate functions that a query may call."""
+    return frozenset(map(folded, files(__package__).joinpath("functions.txt").read_text().split()))
 
 
 def check(tree: Node, tables: Iterable[str]) -> frozenset[str]:

@@ -14,7 +14,7 @@ import duckdb
 
 from trace_dagster.errors import InvalidInput
 from trace_dagster.query.protocol import Columns
-from trace_dagster.query.syntax import Node, node_type, objects, quoted, text_constant, text_of
+from trace_dagster.query.syntax import HARDENED, Node, node_type, objects, quoted, text_constant, text_of
 
 _HEX = re.compile(r"0[xX][0-9a-fA-F]*")
 _BARE = re.compile(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")
@@ -25,7 +25,7 @@ _ADVICE = "write the bytes as unhex('ab12'), without 0x"
 
 def empty_tables(shapes: Mapping[str, Columns]) -> duckdb.DuckDBPyConnection:
     """Return a connection with an empty table for each relation: queries can be planned there, without any file."""
-    connection = duckdb.connect(config={"memory_limit": "256MiB", "threads": "1"})
+    connection = duckdb.connect(config={**HARDENED, "memory_limit": "256MiB", "threads": "1"})
     for name, columns in shapes.items():
         schema, _, table = name.rpartition(".")
         if schema:

@@ -79,7 +79,8 @@ class QuerySession:
         """
         statement = parse(text, self._connection)
         try:
-            self._connection.execute(f"explain (format json) {statement.text}" if statement.explains else text)
+            options = "analyze, format json" if statement.explain == "explain analyze" else "format json"
+            self._connection.execute(f"explain ({options}) {statement.text}" if statement.explain else text)
         except duckdb.Error as error:
             raise mapped_error(error) from None
         return tuple((str(entry[0]), str(entry[1])) for entry in self._connection.description or ())
@@ -167,6 +168,6 @@ def mapped_error(error: duckdb.Error) -> InvalidInput | Unavailable:
     if isinstance(error, duckdb.IOException | duckdb.HTTPException):
         return Unavailable("the object store did not serve a file: check that the stack is running")
     text = first_line(error)
-    if "BLOB" in text and "VARCHAR" in text:
+    if "BLOB" in text and ("VARCHAR" in text or "STRING_LITERAL" in text):
         text += ": write the bytes as unhex('ab12'), without 0x"
     return InvalidInput(f"the query failed: {text}")

@@ -44,8 +44,8 @@ class UserStatement:
         text = self._given.text
         if self._is_rewritten or is_filled:
             text = text_of(self._given.tree, self._parser)
-        columns = session.select(f"explain {text}" if self._given.explains else text)
-        if self._given.explains:
+        columns = session.select(f"{self._given.explain} {text}")
+        if self._given.explain:
             ((_, plan),) = session.fetch(2)
             return (("plan", "VARCHAR"),), iter([[(line,) for line in readable(json.loads(plan))]])
         return columns, _batches(session)

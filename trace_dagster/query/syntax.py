@@ -32,17 +32,18 @@ HARDENED = {
 """Settings of every connection that sees SQL from users."""
 
 _EXPLAIN = re.compile(r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*explain\b(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
-_EXPLAIN_OPTIONS = re.compile(r"\s*(?:analy[sz]e\b|\()", re.IGNORECASE)
+_ANALYZE = re.compile(r"\s*(?:analy[sz]e\b|\(\s*analy[sz]e\s*\))(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 _NO_STATEMENT = "a query is exactly one SELECT"
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One SELECT: its text, its tree, and whether its plan was requested instead of its rows."""
+    """One SELECT: its text, its tree, and the form of EXPLAIN if its plan was requested instead of its rows."""
 
     text: str
     tree: Node
-    explains: bool = False
+    explain: str = ""
+    """``explain``, ``explain analyze``, or an empty text."""
 
 
 def parser() -> duckdb.DuckDBPyConnection:
@@ -54,7 +55,7 @@ def parser() -> duckdb.DuckDBPyConnection:
 
 
 def parse(sql: str, connection: duckdb.DuckDBPyConnection) -> Statement:
-    """Parse one SELECT or EXPLAIN SELECT. ``connection`` only parses.
+    """Parse one SELECT, EXPLAIN SELECT or EXPLAIN ANALYZE SELECT. ``connection`` only parses.
 
     DESCRIBE, SUMMARIZE, SHOW, TABLE, VALUES and PIVOT with a list of values are SELECTs to DuckDB. Raises InvalidInput
     for any other statement, for more than one, and for text that is too long, too deep or not valid SQL.
@@ -70,10 +71,9 @@ def parse(sql: str, connection: duckdb.DuckDBPyConnection) -> Statement:
     explain = _EXPLAIN.match(sql)
     if explain is None:
         return Statement(sql, _tree(sql, connection))
-    rest = explain["rest"]
-    if _EXPLAIN_OPTIONS.match(rest) and not rest.lstrip().startswith(("(select", "(from", "(with")):
-        raise InvalidInput("EXPLAIN takes no options here: write EXPLAIN SELECT ...")
-    return Statement(rest, _tree(rest, connection), explains=True)
+    analyze = _ANALYZE.match(explain["rest"])
+    rest = analyze["rest"] if analyze else explain["rest"]
+    return Statement(rest, _tree(rest, connection), "explain analyze" if analyze else "explain")
 
 
 def text_of(tree: Node, connection: duckdb.DuckDBPyConnection) -> str:
