@@ -95,6 +95,12 @@ def is_event_table(found):
     assert found.c.id.primary_key
 
 
+def is_keys_table(found):
+    assert {"id", "partition", "partitions_def_name"} <= set(found.c.keys())
+    indexed = [tuple(column.name for column in index.columns) for index in found.indexes]
+    assert ("partitions_def_name", "partition") in indexed
+
+
 def is_resources_builder(found):
     assert found._fields == ("resource_instance_dict", "contains_generator")
     assert parameters(found.build) == ("required_resource_keys",)
@@ -112,6 +118,8 @@ def is_postgres_log(found):
     assert parameters(found.store_asset_check_event) == ("event", "event_id")
     assert parameters(found.index_connection) == ()
     assert parameters(found.index_transaction) == ()
+    assert parameters(found.get_dynamic_partitions) == ("partitions_def_name",)
+    assert parameters(found.get_paginated_dynamic_partitions) == ("partitions_def_name", "limit", "ascending", "cursor")
 
 
 def is_active_execution(found):
@@ -145,8 +153,8 @@ def is_launcher(found):
     takes("inst_data")(found)
 
 
-EVENT_LOG, EXECUTOR, STORAGE, LAUNCHER, TAGS = (
-    f"dagster_instance/{name}.py" for name in ("event_log", "executor", "storage", "launcher", "tags")
+EVENT_LOG, EXECUTOR, KEYS, LAUNCHER, STORAGE, TAGS = (
+    f"dagster_instance/{name}.py" for name in ("event_log", "executor", "partition_keys", "launcher", "storage", "tags")
 )
 _CORE = "dagster._core"
 _EXECUTION = f"{_CORE}.execution"
@@ -166,9 +174,10 @@ IMPORTED = {
     f"{_CORE}.storage.event_log.schema:AssetCheckExecutionsTable": ({EVENT_LOG}, is_check_table),
     f"{_CORE}.storage.event_log.schema:AssetKeyTable": ({EVENT_LOG}, is_asset_table),
     f"{_CORE}.storage.event_log.schema:SqlEventLogStorageTable": ({EVENT_LOG}, is_event_table),
+    f"{_CORE}.storage.event_log.schema:DynamicPartitionsTable": ({KEYS}, is_keys_table),
     "dagster._serdes:serialize_value": ({EVENT_LOG}, takes("val")),
     "dagster._time:datetime_from_timestamp": ({EVENT_LOG}, takes("timestamp")),
-    "dagster_postgres.event_log:PostgresEventLogStorage": ({EVENT_LOG}, is_postgres_log),
+    "dagster_postgres.event_log:PostgresEventLogStorage": ({KEYS}, is_postgres_log),
     "dagster_postgres.utils:DagsterPostgresException": ({EVENT_LOG}, is_error),
     "dagster_shared.record:copy": ({EVENT_LOG}, takes("record")),
     f"{_CORE}.storage.sqlite_storage:DagsterSqliteStorage": ({STORAGE}, takes("base_dir", "inst_data")),

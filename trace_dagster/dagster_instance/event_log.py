@@ -27,12 +27,13 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, AssetKeyTable, SqlEventLogStorageTable
 from dagster._serdes import serialize_value
 from dagster._time import datetime_from_timestamp
-from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.utils import DagsterPostgresException
 from dagster_shared.record import copy
 from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import psycopg2
+
+from trace_dagster.dagster_instance.partition_keys import BlockOrderedKeys
 
 os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
 """Dagster reads this to decide if it stores events in batches. Without it, each planned partition is stored alone."""
@@ -110,7 +111,7 @@ class _Waiting:
         return next((each.error for each in self.before if each.error is not None), None)
 
 
-class GroupedEventLog(PostgresEventLogStorage):
+class GroupedEventLog(BlockOrderedKeys):
     """Writes the same rows as Dagster's own event log, in fewer transactions. Thread-safe."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:

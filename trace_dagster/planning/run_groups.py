@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from trace_dagster.registry.streams import StreamRow
+
+_GRID = re.compile(r"[a-z][a-z0-9_]{0,63}__[1-9][0-9]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,11 @@ class RunGroup:
 def partitions_name(stream: StreamRow) -> str:
     """Return the name of the partitions definition that a stream shares with its job's streams on the same grid."""
     return f"{stream.job_name}__{stream.chunk_size}"
+
+
+def is_grid(name: str) -> bool:
+    """Return whether a partitions definition of this name is one of :func:`partitions_name`."""
+    return _GRID.fullmatch(name) is not None
 
 
 def active_run_groups(streams: Sequence[StreamRow]) -> Iterator[RunGroup]:
