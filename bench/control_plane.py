@@ -26,13 +26,14 @@ from bench.partitions_page import materialize_all, paired
 from bench.table import Compared, machine, markdown
 from tests.support.filled import CHUNK, claim, fill, publish, show_head, streams_of
 from trace_dagster.blocks import BlockRange
-from trace_dagster.defs.sensors import register_keys, register_span
+from trace_dagster.defs.partitions import register_ahead, register_keys, repair
 from trace_dagster.lite.ports import Ports
 from trace_dagster.lite.postgres import dsn, postgres_service
 from trace_dagster.lite.processes import Child
 from trace_dagster.planning.dispatcher import Dispatcher, RunBatch, loaded_names
+from trace_dagster.planning.grids import grids
 from trace_dagster.planning.planner import Planner
-from trace_dagster.planning.run_groups import active_run_groups, partitions_name
+from trace_dagster.planning.run_groups import partitions_name
 from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.jobs import Jobs
@@ -78,9 +79,14 @@ class Plane:
         self._reading, self._sweeping = Catalog(self.database), Retention(self.database)
 
     def register(self) -> None:
-        """Add every range to Dagster, as the planner's sensor does."""
-        for group in active_run_groups(streams_of(self._jobs, JOB)):
-            register_span(group, self.instance)
+        """Add every range to Dagster, as the planner's sensor does at its repairs."""
+        for grid in grids(streams_of(self._jobs, JOB)):
+            repair(self.database, grid, self.instance)
+
+    def _register(self, new: BlockRange) -> None:
+        streams = streams_of(self._jobs, JOB)
+        register_ahead(self.database, streams, self.instance)
+        register_keys(partitions_name(streams[0]), [new.key], self.instance)
 
     def turn(self, timed: Timed) -> None:
         """Bring one new range of every stream from the head to its commit; then read everything."""
@@ -89,7 +95,7 @@ class Plane:
         self._blocks = new.end
         show_head(self.database, self._streams[0], new.end)
         timed("plan, one new range per stream", self._planner.plan)
-        timed("register the new range in Dagster", self.register)
+        timed("register the new range in Dagster", lambda new=new: self._register(new))
         timed("publish wake-ups", lambda: self._outbox.publish(self._queue, limit=1000))
         timed("dispatch, one batch", self._cut)
         for stream in self._streams:

@@ -147,13 +147,7 @@ def _top_up(session: Session, stream: StreamRow, end: int) -> tuple[int, int]:
     if stream.next_block >= end or room <= 0:
         return 0, stream.next_block
     wanted = BlockRange(stream.next_block, end)
-    taken = [
-        BlockRange(row["range_start"], row["range_end"])
-        for row in session.all(
-            "active_ranges", dataset_uuid=stream.dataset_uuid, range_start=wanted.start, range_end=wanted.end
-        )
-    ]
-    planned, cursor = next_cells(stream, wanted, taken, room)
+    planned, cursor = next_cells(stream, wanted, taken_ranges(session, stream, wanted), room)
     _insert(session, stream, planned)
     return len(planned), cursor
 
@@ -173,6 +167,14 @@ def _insert(session: Session, stream: StreamRow, planned: list[BlockRange]) -> N
     wake(session, [task["task_id"] for task in tasks])
 
 
+def taken_ranges(session: Session, stream: StreamRow, wanted: BlockRange) -> list[BlockRange]:
+    """Return the blocks with an active task that touches ``wanted``, as few ranges."""
+    rows = session.all(
+        "active_ranges", dataset_uuid=stream.dataset_uuid, range_start=wanted.start, range_end=wanted.end
+    )
+    return [BlockRange(row["range_start"], row["range_end"]) for row in rows]
+
+
 def next_cells(
     stream: StreamSpec, wanted: BlockRange, taken: Iterable[BlockRange], room: int
 ) -> tuple[list[BlockRange], int]:
@@ -181,18 +183,18 @@ def next_cells(
     The cursor is the first cell that is left, or the end of the last full cell if none is.
     """
     found = list(islice(_plannable(stream, wanted, taken), room + 1))
-    return found[:room], found[room].start if len(found) > room else _full_end(stream, wanted)
+    return found[:room], found[room].start if len(found) > room else full_end(stream, wanted)
 
 
 def _plannable(stream: StreamSpec, wanted: BlockRange, taken: Iterable[BlockRange]) -> Iterator[BlockRange]:
-    full_end = _full_end(stream, wanted)
+    last = full_end(stream, wanted)
     for gap in holes(wanted, taken):
         for cell in cells(gap, stream.chunk_size):
-            if cell.end <= full_end:
+            if cell.end <= last:
                 yield cell
 
 
-def _full_end(stream: StreamSpec, wanted: BlockRange) -> int:
+def full_end(stream: StreamSpec, wanted: BlockRange) -> int:
     """Return the end of the last full cell. A cell that the tip cuts short is planned when it is full."""
     end = wanted.end
     if stream.to_block is not None and end >= stream.to_block:

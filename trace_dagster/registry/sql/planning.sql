@@ -18,6 +18,18 @@ from (select unnest(range_agg(block_range)) as r from trace.tasks
       where dataset_uuid = %(dataset_uuid)s and state <> 'superseded'
         and block_range && int8range(%(range_start)s, %(range_end)s)) merged;
 
+-- name: held_ranges
+-- Ranges of these datasets that are visible, that have an active task, or that a run is open for, in block order.
+select lower(block_range) as range_start, upper(block_range) as range_end
+from (select t.block_range from trace.tasks t
+      where t.dataset_uuid = any(%(dataset_uuids)s)
+        and (t.state <> 'superseded'
+             or exists (select 1 from trace.batches b where b.batch_id = t.batch_id and b.closed_at is null))
+      union
+      select v.block_range from trace.dataset_versions v
+      where v.dataset_uuid = any(%(dataset_uuids)s) and v.visible) held
+order by block_range;
+
 -- name: advance_stream
 -- Store the cursor, the eligible end, and why the stream waits.
 update trace.streams

@@ -1,0 +1,105 @@
+"""Partition keys in Dagster: add those of cells to come, and repair what people or changed jobs made of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from dagster import DagsterInstance
+
+from trace_dagster.blocks import BlockRange, cells
+from trace_dagster.logs import component_log
+from trace_dagster.planning.grids import Grid, grids, may_be_planned, spans_ahead, wanted_keys
+from trace_dagster.registry.connection import Database
+from trace_dagster.registry.streams import StreamRow
+
+KEYS_AT_ONCE = 1000
+"""Partition keys read or added by one statement."""
+
+REMOVED_AT_ONCE = 200
+"""Keys of a grid that one repair removes, because Dagster removes them one by one."""
+
+REPAIR_SECONDS = 20.0
+"""Shortest time between two repairs."""
+
+_REPAIR_SHARE = 50
+"""A repair that took a second is not repeated for so many seconds: its cost grows with the length of the grids."""
+
+_log = component_log("defs")
+
+
+def register_ahead(database: Database, streams: Sequence[StreamRow], instance: DagsterInstance) -> None:
+    """Add the keys of the cells that the planner can still plan, so that the UI shows the ranges to come."""
+    with database.snapshot() as session:
+        spans = [(grid, span) for grid in grids(streams) for span in spans_ahead(session, grid)]
+    for grid, span in spans:
+        register_span(grid.name, span, grid.chunk_size, instance)
+
+
+def repair_if_due(database: Database, streams: Sequence[StreamRow], instance: DagsterInstance, due_at: float) -> float:
+    """Repair every grid if it is time; return when the next repair is due, in seconds since 1970."""
+    started = time.time()
+    if started < due_at:
+        return due_at
+    for grid in grids(streams):
+        repair(database, grid, instance)
+    took = time.time() - started
+    return started + max(REPAIR_SECONDS, _REPAIR_SHARE * took)
+
+
+def repair(database: Database, grid: Grid, instance: DagsterInstance) -> None:
+    """Add the keys that the grid lacks, and remove keys that are no cells and hold no range."""
+    known = instance.get_dynamic_partitions(grid.name)  # read first: a key that comes later is not judged
+    with database.snapshot() as session:
+        wanted = wanted_keys(session, grid)
+        extra = sorted({*known}.difference(wanted))[:REMOVED_AT_ONCE]
+        removed = [key for key in extra if not may_be_planned(session, grid, key)]
+    missing = sorted({*wanted}.difference(known))
+    for start in range(0, len(missing), KEYS_AT_ONCE):
+        instance.add_dynamic_partitions(grid.name, missing[start : start + KEYS_AT_ONCE])
+    for key in removed:
+        instance.delete_dynamic_partition(grid.name, key)
+    if missing or removed:
+        _log.event("partitions_repaired", partitions=grid.name, added=len(missing), removed=len(removed))
+
+
+def register_span(name: str, span: BlockRange, chunk_size: int, instance: DagsterInstance) -> None:
+    """Add every cell of a span, unless Dagster has the last one: they are added in block order."""
+    last = BlockRange(max(span.start, (span.end - 1) // chunk_size * chunk_size), span.end)
+    if not instance.has_dynamic_partition(name, last.key):
+        _register_end(name, span, chunk_size, instance)
+
+
+def _register_end(name: str, span: BlockRange, chunk_size: int, instance: DagsterInstance) -> None:
+    """Add the keys that the end of a span lacks, in block order, starting from the last page that is complete."""
+    missing: list[list[str]] = []
+    for page in reversed(list(cells(span, chunk_size * KEYS_AT_ONCE))):
+        unknown = _unknown(name, [cell.key for cell in cells(page, chunk_size)], instance)
+        if not unknown:
+            break
+        missing.append(unknown)
+    for keys in reversed(missing):
+        instance.add_dynamic_partitions(name, keys)
+
+
+def register_keys(name: str, keys: Sequence[str], instance: DagsterInstance) -> Mapping[str, int]:
+    """Add missing keys; return their positions in Dagster's order, and those of all later keys.
+
+    Positions count back from the last key, -1, so that a new range is found without reading all earlier keys.
+    """
+    instance.add_dynamic_partitions(name, _unknown(name, keys, instance))
+    positions: dict[str, int] = {}
+    cursor, limit = None, KEYS_AT_ONCE
+    while not positions.keys() >= set(keys):
+        page = instance.get_paginated_dynamic_partitions(name, limit, ascending=False, cursor=cursor)
+        positions |= {key: -1 - number for number, key in enumerate(page.results, start=len(positions))}
+        if not page.has_more:
+            break
+        cursor, limit = page.cursor, 4 * limit  # larger pages farther back, so that few suffice
+    return positions
+
+
+def _unknown(name: str, keys: Sequence[str], instance: DagsterInstance) -> list[str]:
+    """Return the keys that Dagster does not have, in the given order."""
+    known = instance.get_existing_dynamic_partitions(name, keys)
+    return [key for key in keys if key not in known]
