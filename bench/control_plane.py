@@ -30,7 +30,7 @@ from trace_dagster.defs.partitions import register_ahead, register_keys, repair
 from trace_dagster.lite.ports import Ports
 from trace_dagster.lite.postgres import dsn, postgres_service
 from trace_dagster.lite.processes import Child
-from trace_dagster.planning.dispatcher import Dispatcher, RunBatch, loaded_names
+from trace_dagster.planning.dispatcher import Dispatcher, RunBatch, RunState, loaded_names
 from trace_dagster.planning.grids import grids
 from trace_dagster.planning.planner import Planner
 from trace_dagster.planning.run_groups import partitions_name
@@ -142,7 +142,7 @@ class Plane:
     def _tick(self) -> list[RunBatch]:
         return self._dispatcher.tick(
             lambda group, keys: register_keys(group.partitions_name, keys, self.instance),
-            lambda batches: dict.fromkeys(batches, True),
+            lambda batches: dict.fromkeys(batches, RunState.OVER),
             loaded_names(self._streams),
         )
 

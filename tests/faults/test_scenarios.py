@@ -16,7 +16,7 @@ from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.errors import Corrupt, InvalidInput, LeaseLost, Refused, Unavailable
 from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.ingest.commit import Committer
-from trace_dagster.planning.dispatcher import loaded_names
+from trace_dagster.planning.dispatcher import RunState, loaded_names
 from trace_dagster.planning.heads import Heads
 from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.publications import Publications
@@ -154,7 +154,7 @@ class TestOutboxAndQueue:
         (batch,) = cycle.dispatch()
         assert cycle.dispatch() == []
         claimed(cycle.tasks, stream)
-        cycle.runs[batch.batch_id] = True  # killed in its first range
+        cycle.runs[batch.batch_id] = RunState.OVER  # killed in its first range
         assert cycle.dispatch() == []
         assert cycle.outbox.publish(cycle.queue, limit=100) == 2
         (again,) = cycle.dispatch()
@@ -169,7 +169,7 @@ class TestOutboxAndQueue:
         cycle.outbox.publish(cycle.queue, limit=100)
         (batch,) = cycle.dispatch()
         cycle.dispatch()
-        cycle.runs[batch.batch_id] = True
+        cycle.runs[batch.batch_id] = RunState.OVER
         cycle.dispatch()
         assert cycle.outbox.publish(cycle.queue, limit=100) == 0
         advance(database, 31)

@@ -27,6 +27,7 @@ from trace_dagster.errors import LeaseLost, Refused
 from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.ingest.commit import CommitTarget, RangeRows
 from trace_dagster.manifest import Manifest, ManifestFile
+from trace_dagster.planning.dispatcher import RunState
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.retention import Retention
 from trace_dagster.registry.tasks import Lease, Tasks
@@ -110,15 +111,15 @@ class Registry(RuleBasedStateMachine):
     def rewake(self, patience):
         self.cycle.outbox.rewake(patience_seconds=patience, limit=100)
 
-    @rule()
-    def dispatch(self):
-        self.cycle.dispatch()
+    @rule(state=st.sampled_from([RunState.QUEUED, RunState.STARTED]))
+    def dispatch(self, state):
+        self.cycle.dispatch(state)
 
     @precondition(lambda self: self.cycle.runs)
     @rule(data=st.data())
     def a_run_ends(self, data):
         runs = list(self.cycle.runs)  # by index: their ids are random
-        self.cycle.runs[runs[data.draw(st.integers(0, len(runs) - 1))]] = True
+        self.cycle.runs[runs[data.draw(st.integers(0, len(runs) - 1))]] = RunState.OVER
 
     # misbehaviour of the queue
 
@@ -321,7 +322,7 @@ class Registry(RuleBasedStateMachine):
             self.pause_or_resume()
         self.workers.clear()
         self.cycle.runs = dict.fromkeys(
-            self.cycle.runs, True
+            self.cycle.runs, RunState.OVER
         )  # every run ends at some time, because Dagster's monitoring ends it
         for _ in range(12):
             advance(self.database, 700)
@@ -330,10 +331,11 @@ class Registry(RuleBasedStateMachine):
             self.plan()
             self.cycle.outbox.rewake(patience_seconds=60, limit=100)
             self.publish()
-            for batch in self.cycle.dispatch():
-                for key in batch.keys:
-                    self.work(BlockRange.from_key(key))
-                self.cycle.runs[batch.batch_id] = True
+            while batches := self.cycle.dispatch():
+                for batch in batches:
+                    for key in batch.keys:
+                        self.work(BlockRange.from_key(key))
+                    self.cycle.runs[batch.batch_id] = RunState.OVER
             if self.committed >= set(range(self.end)):
                 return
         raise AssertionError(f"never finished: {sorted(set(range(self.end)) - self.committed)[:5]}")

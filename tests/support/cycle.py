@@ -16,7 +16,7 @@ from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.ingest.commit import Committer
 from trace_dagster.ingest.heartbeat import Heartbeats
 from trace_dagster.ingest.ingester import Ingester
-from trace_dagster.planning.dispatcher import Dispatcher, RunBatch, loaded_names
+from trace_dagster.planning.dispatcher import Dispatcher, RunBatch, RunState, loaded_names
 from trace_dagster.planning.heads import Heads
 from trace_dagster.planning.planner import Planner
 from trace_dagster.registry.connection import Database
@@ -53,8 +53,8 @@ class Cycle:
             heartbeats=self.heartbeats,
             pool=lambda spec: RpcPool(spec.rpc_pool, ("made up",)),
         )
-        self.runs: dict[UUID, bool] = {}
-        """Batches with a run, and whether that run has ended."""
+        self.runs: dict[UUID, RunState] = {}
+        """Batches with a run, and how far that run is."""
 
     def turn(self) -> None:
         """Run every part one time. Raises the error of a part: a process would end or continue, and the tests
@@ -64,18 +64,18 @@ class Cycle:
         self.planner.plan()
         self.outbox.rewake(patience_seconds=60, limit=1000)
         self.outbox.publish(self.queue, limit=1000)
-        for batch in self.dispatch():
-            self.run(batch)
-        self.dispatch()  # acknowledges the runs that ended
+        while batches := self.dispatch():  # the last tick acknowledges the runs that ended
+            for batch in batches:
+                self.run(batch)
 
-    def dispatch(self) -> list[RunBatch]:
-        """Run one tick of the dispatcher; its batches have a run from then on."""
+    def dispatch(self, state: RunState = RunState.STARTED) -> list[RunBatch]:
+        """Run one tick of the dispatcher; its batches have a run in this state from then on."""
         batches = self.dispatcher.tick(
             lambda _, keys: {key: number for number, key in enumerate(sorted(keys))},
             lambda wanted: {batch: self.runs[batch] for batch in wanted if batch in self.runs},
             loaded_names(self.jobs.streams()),
         )
-        self.runs |= {batch.batch_id: False for batch in batches}
+        self.runs |= {batch.batch_id: state for batch in batches}
         return batches
 
     def run(self, batch: RunBatch) -> None:
@@ -86,7 +86,7 @@ class Cycle:
                     for key in batch.keys:
                         self._range(stream, BlockRange.from_key(key))
         finally:
-            self.runs[batch.batch_id] = True
+            self.runs[batch.batch_id] = RunState.OVER
 
     def _range(self, spec, block_range: BlockRange) -> None:
         try:

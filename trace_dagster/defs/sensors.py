@@ -23,7 +23,7 @@ from trace_dagster.dagster_instance.tags import ASSET_PARTITION_RANGE_END_TAG, A
 from trace_dagster.defs.partitions import register_ahead, register_keys, repair_if_due
 from trace_dagster.defs.reconcile import lost_events, stream_events
 from trace_dagster.defs.streams import asset_key
-from trace_dagster.planning.dispatcher import BATCH_TAG, RunBatch, loaded_names
+from trace_dagster.planning.dispatcher import BATCH_TAG, RunBatch, RunState, loaded_names
 from trace_dagster.registry.streams import StreamRow
 from trace_dagster.runtime import Runtime
 from trace_dagster.wakeups.outbox import WAKEUPS_AT_ONCE
@@ -35,6 +35,7 @@ WAKEUPS_SECONDS = 4
 REWAKE_SECONDS = 120.0
 """Seconds after which a due task that is in no run gets another wake-up, because its message may be lost."""
 
+_QUEUED = {DagsterRunStatus.NOT_STARTED, DagsterRunStatus.QUEUED}
 _OVER = {DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED}
 
 _running_sensor = partial(sensor, minimum_interval_seconds=INTERVAL_SECONDS, default_status=DefaultSensorStatus.RUNNING)
@@ -150,8 +151,18 @@ def run_request(batch: RunBatch) -> RunRequest:
     )
 
 
-def run_states(batch_ids: Sequence[UUID], instance: DagsterInstance) -> dict[UUID, bool]:
-    """Return for each batch that has a run whether that run has ended."""
+def run_states(batch_ids: Sequence[UUID], instance: DagsterInstance) -> dict[UUID, RunState]:
+    """Return the state of the run of each batch that has one; of several runs, that of the one that is least far."""
     wanted = [str(batch_id) for batch_id in batch_ids]
     records = instance.get_run_records(RunsFilter(tags={BATCH_TAG: wanted})) if wanted else []
-    return {UUID(record.dagster_run.tags[BATCH_TAG]): record.dagster_run.status in _OVER for record in records}
+    found: dict[UUID, RunState] = {}
+    for record in records:
+        batch, state = UUID(record.dagster_run.tags[BATCH_TAG]), _state(record.dagster_run.status)
+        found[batch] = min(found.get(batch, state), state, key=list(RunState).index)
+    return found
+
+
+def _state(status: DagsterRunStatus) -> RunState:
+    if status in _OVER:
+        return RunState.OVER
+    return RunState.QUEUED if status in _QUEUED else RunState.STARTED

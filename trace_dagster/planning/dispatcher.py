@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from enum import Enum
+from itertools import groupby
 from uuid import UUID, uuid4
 
 from trace_dagster.blocks import BlockRange
@@ -42,7 +43,6 @@ SKIPPED_AT_ONCE = 64
 """Largest number of ranges between two due ones that one run skips. A second run's start costs as much as a hundred."""
 
 TASKS_PER_TICK = 4096
-BATCHES_PER_TICK = 4
 MESSAGES_PER_TICK = 4096
 VISIBILITY_SECONDS = 60.0
 """A message comes back after this time unless its run exists by then. A run needs seconds to exist."""
@@ -64,8 +64,17 @@ Register = Callable[[RunGroup, Sequence[str]], Mapping[str, int]]
 LoadedNames = tuple[str, str]
 """Names of a stream's Dagster job and of its partitions definition."""
 
-RunStates = Callable[[Sequence[UUID]], Mapping[UUID, bool]]
-"""Returns for each batch that has a run whether the run is over."""
+
+class RunState(Enum):
+    """How far the run of a batch is."""
+
+    QUEUED = "queued"
+    STARTED = "started"
+    OVER = "over"
+
+
+RunStates = Callable[[Sequence[UUID]], Mapping[UUID, RunState]]
+"""Returns the state of the run of each batch that has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +97,16 @@ class Dispatcher:
         self._jobs = jobs
         self._queue = queue
         self._ranges_per_run = ranges_per_run
+        self._unfinished: set[str] = set()
+        """Names of run groups that may have due tasks without a new wake-up: held back, or cut in part."""
 
     def tick(self, register: Register, run_states: RunStates, loaded: Mapping[UUID, LoadedNames]) -> list[RunBatch]:
         """Settle earlier batches, receive wake-ups, and return new batches for the run groups that the wake-ups point
-        to.
+        to: one per group, and none for a group whose last run is still queued. Its due ranges then share the next run.
 
         ``loaded`` holds the streams that Dagster has loaded as they are now; wake-ups of other streams come back later.
         """
-        self._settle(run_states)
+        queued = self._settle(run_states)
         deliveries = self._queue.receive(MESSAGES_PER_TICK, visibility_seconds=VISIBILITY_SECONDS)
         known, poison = _decoded(deliveries)
         turns = {delivery.receipt: delivery.deliveries for delivery in deliveries}
@@ -103,9 +114,10 @@ class Dispatcher:
         streams = self._jobs.streams()
         active = {stream.dataset_uuid for stream in streams if stream.enabled and stream.job_enabled}
         ready = {stream.dataset_uuid: group for group in _ready(streams, loaded) for stream in group.streams}
-        wanted: dict[str, RunGroup] = {}
+        wanted = {group.name: group for group in ready.values() if group.name in self._unfinished}
         done: list[str] = []
         later: list[str] = []
+        held: list[str] = []
         for task, receipts in known.items():
             row = rows.get(task)
             if row is None:
@@ -117,26 +129,34 @@ class Dispatcher:
             elif not row["batched"]:
                 group = ready[row["dataset_uuid"]]
                 wanted[group.name] = group
-        batches = [batch for group in wanted.values() for batch in self._cut(group, register, known)]
+                held += receipts if queued.intersection(_datasets(group)) else ()
+        batches = [batch for group in wanted.values() if (batch := self._next(group, queued, register, known))]
         # a wake-up that could not be followed in time is not made dead: its task is woken again
-        worn = [receipt for receipt in later if turns[receipt] >= MAX_DELIVERIES]
+        worn = [receipt for receipt in [*later, *held] if turns[receipt] >= MAX_DELIVERIES]
         self._queue.ack([*done, *worn])
         for turn, receipts in _by(turns, {*poison, *later}.difference(worn)):
             self._queue.nack(receipts, delay_seconds=NOT_YET_SECONDS * 2 ** (turn - 1))
         return batches
 
-    def _settle(self, run_states: RunStates) -> None:
-        """Acknowledge wake-ups of batches whose run exists; close batches whose run has ended or was never created."""
+    def _settle(self, run_states: RunStates) -> set[UUID]:
+        """Acknowledge wake-ups of batches whose run exists; close batches whose run has ended or was never created.
+
+        Return the datasets that have a queued run, or a batch whose run is still to come.
+        """
         with self._database.transaction() as session:
             rows = session.all("open_batches", grace_seconds=LAUNCH_GRACE_SECONDS)
-        over = run_states([row["batch_id"] for row in rows]) if rows else {}
+        states = run_states([row["batch_id"] for row in rows]) if rows else {}
+        queued: set[UUID] = set()
         for row in rows:
-            batch = row["batch_id"]
-            if batch in over and not row["launched"]:
+            batch, state = row["batch_id"], states.get(row["batch_id"])
+            if state is not None and not row["launched"]:
                 self._queue.ack(row["receipts"])
                 self._launched(batch)
-            if over.get(batch, row["overdue"]):  # no run: it never came, or a user deleted it
-                self._close(batch, ran=batch in over)
+            if state is RunState.OVER or (state is None and row["overdue"]):  # it never came, or a user deleted it
+                self._close(batch, ran=state is not None)
+            elif state is not RunState.STARTED:
+                queued.update(row["dataset_uuids"])
+        return queued
 
     def _launched(self, batch: UUID) -> None:
         with self._database.transaction() as session:
@@ -159,14 +179,28 @@ class Dispatcher:
         with self._database.transaction() as session:
             return {row["task_id"]: row for row in session.all("woken_tasks", task_ids=list(known))}
 
-    def _cut(self, group: RunGroup, register: Register, receipts: Mapping[UUID, list[str]]) -> list[RunBatch]:
+    def _next(
+        self, group: RunGroup, queued: set[UUID], register: Register, receipts: Mapping[UUID, list[str]]
+    ) -> RunBatch | None:
+        """Return the group's next batch, or None if its last run is still queued or none of its tasks is due."""
+        if queued.intersection(_datasets(group)):
+            self._unfinished.add(group.name)
+            return None
+        batch = self._cut(group, register, receipts)
+        if batch is None:
+            self._unfinished.discard(group.name)
+        else:
+            self._unfinished.add(group.name)
+        return batch
+
+    def _cut(self, group: RunGroup, register: Register, receipts: Mapping[UUID, list[str]]) -> RunBatch | None:
         with self._database.transaction() as session:
             lock = session.one("try_lock_dispatch")
             if not lock or not lock["locked"]:
-                return []
+                return None
             most = self._ranges_per_run or ranges_per_run(group, session)
-            batches = list(islice(_batches(session, group, most, register, receipts), BATCHES_PER_TICK))
-        for batch in batches:
+            batch = next(_batches(session, group, most, register, receipts), None)
+        if batch is not None:
             _log.event(
                 "batch_cut",
                 job=group.streams[0].job_name,
@@ -176,7 +210,7 @@ class Dispatcher:
                 first=batch.keys[0],
                 last=batch.keys[-1],
             )
-        return batches
+        return batch
 
 
 def loaded_names(streams: Sequence[StreamRow]) -> dict[UUID, LoadedNames]:
@@ -194,6 +228,10 @@ def _ready(streams: Sequence[StreamRow], loaded: Mapping[UUID, LoadedNames]) -> 
         known = tuple(s for s in group.streams if loaded.get(s.dataset_uuid) == (group.name, group.partitions_name))
         if known:
             yield replace(group, streams=known)
+
+
+def _datasets(group: RunGroup) -> list[UUID]:
+    return [stream.dataset_uuid for stream in group.streams]
 
 
 def _by(turns: Mapping[str, int], receipts: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
@@ -233,8 +271,7 @@ def ranges_at_rate(blocks_per_second: float | None, chunk_size: int) -> int:
 def _batches(
     session: Session, group: RunGroup, most: int, register: Register, receipts: Mapping[UUID, list[str]]
 ) -> Iterator[RunBatch]:
-    datasets = [stream.dataset_uuid for stream in group.streams]
-    rows = session.all("launchable_tasks", dataset_uuids=datasets, limit=TASKS_PER_TICK)
+    rows = session.all("launchable_tasks", dataset_uuids=_datasets(group), limit=TASKS_PER_TICK)
     if rows:
         order = register(group, sorted({_key(row) for row in rows}))
         for window in windows(rows, order, most):

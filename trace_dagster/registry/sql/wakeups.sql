@@ -80,10 +80,11 @@ values (%(batch_id)s, %(job_id)s, %(keys)s, %(tasks)s, %(receipts)s);
 update trace.tasks set batch_id = %(batch_id)s where task_id = any(%(task_ids)s);
 
 -- name: open_batches
--- Batches that are not closed, and whether they have waited too long for their run.
-select batch_id, receipts, launched_at is not null as launched,
-       created_at < now() - make_interval(secs => %(grace_seconds)s) as overdue
-from trace.batches where closed_at is null order by created_at;
+-- Batches that are not closed, their datasets, and whether they have waited too long for their run.
+select b.batch_id, b.receipts, b.launched_at is not null as launched,
+       b.created_at < now() - make_interval(secs => %(grace_seconds)s) as overdue,
+       array(select distinct t.dataset_uuid from trace.tasks t where t.batch_id = b.batch_id) as dataset_uuids
+from trace.batches b where b.closed_at is null order by b.created_at;
 
 -- name: launch_batch
 -- Record that a batch's run exists.
