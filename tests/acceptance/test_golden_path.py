@@ -134,6 +134,18 @@ def test_dagster_job_launch_with_a_partition_runs_a_range(stack, synced):
     assert web.wait(run["runsOrError"]["results"][0]["id"], timeout_seconds=90)
 
 
+def test_dagster_job_launch_without_a_partition_says_which_tags_to_give(stack, synced):
+    workspace = stack.home / "dagster" / "workspace.yaml"
+    done = dagster(stack, "job", "launch", "-w", str(workspace), "-j", "chain_sync__golden")
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("Error: a run of chain_sync__golden needs its block ranges")
+    assert "dagster/partition" in last
+    assert "dagster/asset_partition_range_start" in last
+    assert "Traceback" not in done.stderr + done.stdout
+    assert "PreviewWarning" not in done.stderr + done.stdout
+
+
 BACKFILL = """
 mutation Backfill($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {

@@ -153,8 +153,9 @@ def is_launcher(found):
     takes("inst_data")(found)
 
 
-EVENT_LOG, EXECUTOR, KEYS, LAUNCHER, STORAGE, TAGS = (
-    f"dagster_instance/{name}.py" for name in ("event_log", "executor", "partition_keys", "launcher", "storage", "tags")
+COORDINATOR, EVENT_LOG, EXECUTOR, KEYS, LAUNCHER, STORAGE, TAGS = (
+    f"dagster_instance/{name}.py"
+    for name in ["coordinator", "event_log", "executor", "partition_keys", "launcher", "storage", "tags"]
 )
 _CORE = "dagster._core"
 _EXECUTION = f"{_CORE}.execution"
@@ -188,6 +189,8 @@ IMPORTED = {
     f"{_CORE}.launcher:WorkerStatus": ({LAUNCHER}, has("RUNNING", "FAILED")),
     f"{_CORE}.storage.tags:ASSET_PARTITION_RANGE_START_TAG": ({TAGS}, equals("dagster/asset_partition_range_start")),
     f"{_CORE}.storage.tags:ASSET_PARTITION_RANGE_END_TAG": ({TAGS}, equals("dagster/asset_partition_range_end")),
+    f"{_CORE}.storage.tags:PARTITION_NAME_TAG": ({TAGS}, equals("dagster/partition")),
+    f"{_CORE}.run_coordinator:SubmitRunContext": ({COORDINATOR}, has("dagster_run")),
     f"{_CORE}.definitions.scoped_resources_builder:Resources": ({EXECUTOR}, is_class),
     f"{_CORE}.definitions.scoped_resources_builder:ScopedResourcesBuilder": ({EXECUTOR}, is_resources_builder),
     f"{_CORE}.errors:DagsterExecutionInterruptedError": (

@@ -27,6 +27,7 @@ from dagster import (
 from trace_dagster.blocks import BlockRange
 from trace_dagster.dagster_instance.mapping import mapping_key, range_of
 from trace_dagster.dagster_instance.step_scope import at_step_end
+from trace_dagster.dagster_instance.tags import require_partitions
 from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.logs import component_log
 from trace_dagster.planning.dispatcher import BATCH_TAG, MOST_RANGES_PER_RUN
@@ -94,6 +95,7 @@ def _plan_op(prefix: str) -> OpDefinition:
         description="One output per partition of this run.",
     )
     def plan(context: OpExecutionContext) -> Iterator[DynamicOutput[None]]:
+        require_partitions(context.job_name, context.run.tags)
         for key in context.partition_keys:
             yield DynamicOutput(None, mapping_key=mapping_key(BlockRange.from_key(key)))
 

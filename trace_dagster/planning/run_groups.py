@@ -10,6 +10,7 @@ from itertools import groupby
 
 from trace_dagster.registry.streams import StreamRow
 
+_PREFIX = "chain_sync__"
 _GRID = re.compile(r"[a-z][a-z0-9_]{0,63}__[1-9][0-9]*")
 
 
@@ -32,6 +33,11 @@ def is_grid(name: str) -> bool:
     return _GRID.fullmatch(name) is not None
 
 
+def is_run_group(job_name: str) -> bool:
+    """Return whether a Dagster job of this name is one of :func:`all_run_groups`."""
+    return job_name.startswith(_PREFIX)
+
+
 def active_run_groups(streams: Sequence[StreamRow]) -> Iterator[RunGroup]:
     """Yield the run groups of jobs that are not paused."""
     return all_run_groups([stream for stream in streams if stream.job_enabled])
@@ -44,9 +50,9 @@ def all_run_groups(streams: Sequence[StreamRow]) -> Iterator[RunGroup]:
         members = {stream.dataset_key: stream for stream in group}
         main, *others = sharing({key: stream.chunk_size for key, stream in members.items()})
         on_grid = tuple(members[key] for key in main)
-        yield RunGroup(f"chain_sync__{job_name}", partitions_name(on_grid[0]), on_grid)
+        yield RunGroup(f"{_PREFIX}{job_name}", partitions_name(on_grid[0]), on_grid)
         for (key,) in others:
-            yield RunGroup(f"chain_sync__{job_name}__{key}", partitions_name(members[key]), (members[key],))
+            yield RunGroup(f"{_PREFIX}{job_name}__{key}", partitions_name(members[key]), (members[key],))
 
 
 def sharing(chunk_sizes: Mapping[str, int]) -> list[tuple[str, ...]]:
