@@ -320,7 +320,8 @@ def test_a_dead_endpoint_fails_fast_and_comes_back(node, caplog):
         started, seen = time.monotonic(), len(node.requests)
         _, text = failing(served, 99)
         assert time.monotonic() - started < 0.3
-        assert text.startswith("rpc endpoint dev#1 does not answer eth_getBlockByNumber")
+        assert text.startswith(("rpc endpoint dev#1 failed eth_getBlockByNumber", "rpc endpoint dev#1 does not answer"))
+        assert text.endswith(": HTTP 503")
         assert len(node.requests) <= seen + 1
         assert served.counts()["is_down"]
         down = False

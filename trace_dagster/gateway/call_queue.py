@@ -23,6 +23,7 @@ class QueuedCall:
         "method",
         "nulls",
         "params",
+        "reason",
         "tries",
         "under_way",
         "waiters",
@@ -42,6 +43,8 @@ class QueuedCall:
         self.under_way = 0
         """HTTP requests that carry it now."""
         self.first_sent = 0.0
+        self.reason = ""
+        """Why it was not answered when it was last sent; empty before."""
 
 
 class CallQueue:

@@ -61,6 +61,8 @@ class EndpointClient:
         self._sizes = AnswerSizes()
         self._breaker = Breaker(clock)
         self._is_refusing = False
+        self._last_failure = ""
+        """Why calls are not sent while the breaker is open: the failure of other calls, with their methods."""
 
     @property
     def under_way(self) -> int:
@@ -97,7 +99,7 @@ class EndpointClient:
             self._queue.add(call)
             self._flush_when_worthwhile()
         else:
-            self._fail(call, "it failed too often in a row and is left alone for some seconds")
+            self._leave_alone(call)
         return call
 
     async def close(self) -> None:
@@ -163,7 +165,7 @@ class EndpointClient:
             self.counters.faults += 1
             # one bad call spoils a whole batch: only a failure with another cause means that the endpoint is down
             if outcome.is_silent or outcome.is_final or len(calls) == 1:
-                self._note_failure(outcome.reason)
+                self._note_failure(outcome.reason, calls)
 
     def _note_refusing(self, reason: str) -> None:
         if not self._is_refusing:
@@ -177,15 +179,17 @@ class EndpointClient:
             self._is_refusing = False
             _log.event("rate_limit_recovered", endpoint=self.name, rate=self.rate_limiter.rate)
 
-    def _note_failure(self, reason: str) -> None:
+    def _note_failure(self, reason: str, calls: Sequence[QueuedCall]) -> None:
         """Count a failure. If that opens the breaker, fail all queued calls, so that callers try another endpoint."""
         was_open = self._breaker.is_open
         self._breaker.failed()
+        methods = ", ".join(sorted({call.method for call in calls}))
+        self._last_failure = f"failed {methods} too often in a row and is left alone for some seconds: {reason}"
         if self._breaker.is_open:
             if not was_open:
                 _log.warning("endpoint_down", endpoint=self.name, reason=reason)
             for call in self._queue.drain():
-                self._fail(call, reason)
+                self._leave_alone(call)
 
     def _settle(self, sending: HttpSending, outcome: Outcome) -> None:
         """Complete the calls of a request, or queue them again."""
@@ -201,25 +205,27 @@ class EndpointClient:
                 call.answer.set_result(answer)
                 answered += 1
             if not call.under_way and not call.answer.done():  # else the hedge may still answer the call
-                self._retry(call, outcome, len(sending.calls), is_refused=identity in outcome.refused)
+                self._retry(call, outcome, identity, len(sending.calls))
         self.counters.hedges_won += answered if sending.is_hedge else 0
         partner = sending.partner
         if partner is not None and partner.task is not None and all(call.answer.done() for call in partner.calls):
             partner.task.cancel()
 
-    @staticmethod
-    def _is_suspect(call: QueuedCall, answer: Answer) -> bool:
-        may_ask_again = call.nulls < NULL_RETRIES and call.tries < RETRIES
+    def _is_suspect(self, call: QueuedCall, answer: Answer) -> bool:
+        may_ask_again = call.nulls < NULL_RETRIES and call.tries < RETRIES and not self._is_late(call)
         return call.is_numbered and answer.result == b"null" and may_ask_again
 
-    def _retry(self, call: QueuedCall, outcome: Outcome, batch: int, *, is_refused: bool) -> None:
+    def _is_late(self, call: QueuedCall) -> bool:
+        return self._clock() - call.first_sent >= RETRY_SECONDS
+
+    def _retry(self, call: QueuedCall, outcome: Outcome, identity: int, batch: int) -> None:
         """Queue a call again if a retry may help; ``batch`` is the number of calls it was sent with."""
-        is_late = self._clock() - call.first_sent >= RETRY_SECONDS
-        if is_late or outcome.is_final or self._breaker.is_open or call.tries >= RETRIES:
-            self._fail(call, outcome.reason)
+        if self._is_late(call) or outcome.is_final or self._breaker.is_open or call.tries >= RETRIES:
+            self._fail(call, outcome.reason_of(identity))
             return
         self.counters.retries += 1
-        if is_refused:
+        call.reason = outcome.reason_of(identity)
+        if identity in outcome.refused:
             self._queue.add_first(call)  # the rate limiter decides when
         elif outcome.splits:
             call.largest_batch = max(1, batch // 2)
@@ -233,7 +239,7 @@ class EndpointClient:
 
     def _after_backoff(self, call: QueuedCall) -> None:
         if self._breaker.is_open:
-            self._fail(call, "it failed too often in a row")
+            self._leave_alone(call)
         elif not call.answer.done():
             self._queue.add_first(call)
             self._flush_when_worthwhile()
@@ -242,6 +248,13 @@ class EndpointClient:
         if not call.answer.done():
             tries = f" after {call.tries + 1} tries" if call.tries else ""
             call.answer.set_result(failed(f"rpc endpoint {self.name} does not answer {call.method}{tries}: {reason}"))
+
+    def _leave_alone(self, call: QueuedCall) -> None:
+        """Fail a call that is not sent (again), because the endpoint counts as down."""
+        if call.reason:
+            self._fail(call, call.reason)
+        elif not call.answer.done():
+            call.answer.set_result(failed(f"rpc endpoint {self.name} {self._last_failure}"))
 
     def _hedge_later(self, sending: HttpSending) -> asyncio.TimerHandle | None:
         """Schedule a second request for the time when this one takes much longer than usual."""

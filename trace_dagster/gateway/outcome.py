@@ -14,19 +14,26 @@ from trace_dagster.gateway.jsonrpc import Answer, RpcAnswer, answers_in, is_abou
 
 @dataclass(slots=True)
 class Outcome:
-    """Outcome of each call by id; a call in neither ``answers`` nor ``refused`` failed because of ``reason``."""
+    """Outcome of each call by id; a call that is not in ``answers`` failed because of :meth:`reason_of` it."""
 
     answers: dict[int, Answer] = field(default_factory=dict)
     """Results, and errors that a retry would not change."""
     refused: set[int] = field(default_factory=set)
     """Calls that the endpoint rejected because of its rate limit; they are sent again later."""
     reason: str = ""
+    """Reason of every call that has none in ``reasons``."""
+    reasons: dict[int, str] = field(default_factory=dict)
+    """Reasons of single calls, so that a call of a batch is not reported with the reason of its neighbour."""
     splits: bool = False
     """True if the endpoint does not accept a batch of this size, so that its calls must be sent in smaller ones."""
     is_final: bool = False
     """True if no retry helps, because the endpoint rejected the API key."""
     is_silent: bool = False
     retry_after: float | None = None
+
+    def reason_of(self, identity: int) -> str:
+        """Return why a call was not answered."""
+        return self.reasons.get(identity, self.reason)
 
 
 def of_failure(failure: RequestFailed) -> Outcome:
@@ -85,9 +92,9 @@ def _note(outcome: Outcome, identity: int, decoded: RpcAnswer, *, is_batch: bool
     if error not in {b"", b"null"}:
         if is_refusal(error):
             outcome.refused.add(identity)
-            outcome.reason = "it keeps refusing calls"
+            outcome.reasons[identity] = "it keeps refusing calls"
         elif is_batch and is_about_the_batch(error):
-            outcome.reason = "it refuses such batches"
+            outcome.reasons[identity] = "it refuses such batches"
             outcome.splits = True
         else:
             outcome.answers[identity] = Answer(error=error)
