@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 
 import psutil
@@ -128,11 +129,37 @@ def test_closing_an_ingester_returns_its_ranges_without_counting_a_failure(datab
     with ingesting(database, store, engine=engine) as ingest:
         extraction = ingest.start(ingest.claim(blocks, FIRST, "run", wait_seconds=0))
         ingest.close()
-        assert attempts(database) == [("expired", "run stopped")]
+        assert attempts(database) == [("expired", "the run was stopped")]
         assert task_state(database) == ("queued", 0, 0)
         engine.is_open.set()
-        with pytest.raises(LeaseLost):
+        with pytest.raises(Unavailable, match="the run was stopped"):
             ingest.commit(extraction)
+        assert attempts(database) == [("expired", "the run was stopped")]
+    assert_registry_sound(database, store)
+
+
+@pytest.mark.parametrize("failure", [Unavailable("no answer"), RuntimeError("the pool is closed"), None])
+def test_a_range_that_is_drained_while_its_run_is_stopped_says_so(database, store, blocks, failure):
+    """Check the reason for each way in which the drain can fail: an engine error, a bug's error, no error at all."""
+
+    class FailsWhenStopped(Gate):
+        def extract(self, request):
+            table = super().extract(request)
+            if failure is not None:
+                raise failure
+            return table
+
+    engine = FailsWhenStopped()
+    with ingesting(database, store, engine=engine) as ingest, ThreadPoolExecutor(1) as threads:
+        extraction = ingest.start(ingest.claim(blocks, FIRST, "run", wait_seconds=0))
+        drained = threads.submit(ingest.commit, extraction)
+        assert engine.is_asked.wait(10)
+        ingest.close()
+        engine.is_open.set()
+        with pytest.raises(Unavailable, match="the run was stopped"):
+            drained.result(30)
+        assert attempts(database) == [("expired", "the run was stopped")]
+        assert task_state(database) == ("queued", 0, 0)
     assert_registry_sound(database, store)
 
 

@@ -24,7 +24,7 @@ from trace_dagster.extraction.endpoint_load import EndpointLoad, EndpointOrder, 
 from trace_dagster.extraction.engine_calls import EngineCalls, RequestsAtOnce
 from trace_dagster.extraction.piece_stream import PieceStream
 from trace_dagster.extraction.quorum import agreeing_endpoints
-from trace_dagster.extraction.range_state import RangeState
+from trace_dagster.extraction.range_state import STOPPED, RangeState
 from trace_dagster.extraction.request import Piece, RangeRequest
 from trace_dagster.extraction.retry_rules import ANOTHER_ENDPOINT, decisive, is_worth_halving, tries_of
 from trace_dagster.extraction.sizing import PieceSizes
@@ -143,7 +143,7 @@ class Extractor:
         try:
             return self._evidence_threads.submit(evidence.gather, endpoint)
         except RuntimeError:  # the pool of threads is shut down
-            raise Unavailable("extraction was stopped", range=piece) from None
+            raise Unavailable(STOPPED, range=piece) from None
 
     def _noted(self, error: TraceError, endpoint: Endpoint) -> TraceError:
         """Return the error with the endpoint's name, and record a lie. A lost quorum does not say who lied."""

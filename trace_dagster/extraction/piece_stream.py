@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.errors import Unavailable
-from trace_dagster.extraction.range_state import RangeState
+from trace_dagster.extraction.range_state import STOPPED, RangeState
 from trace_dagster.extraction.request import Piece
 from trace_dagster.extraction.sizing import PieceSizes
 
@@ -32,22 +31,25 @@ class PieceStream:
             self._start_next()
 
     def __iter__(self) -> Iterator[Piece]:
-        """Yield the pieces. Raises the error of a piece's last try, or Unavailable after :meth:`close`."""
+        """Yield the pieces. Raises the error of a piece's last try, or Unavailable with the reason of :meth:`close`."""
         try:
             while self._ahead:
                 try:
                     pieces = self._ahead.popleft().result()
                 except CancelledError:
-                    raise Unavailable("extraction was stopped", range=self._state.request.block_range) from None
+                    raise self._state.stopped(self._state.request.block_range) from None
                 self._sizes.learn(self._state.request, pieces)
                 self._start_next()
                 yield from pieces
         finally:
             self.close()
 
-    def close(self) -> None:
-        """Cancel the pieces that wait for a thread, and start no further call for those under way. Idempotent."""
-        self._state.close()
+    def close(self, reason: str = STOPPED) -> None:
+        """Cancel the pieces that wait for a thread, and start no further call for those under way. Idempotent.
+
+        A thread that takes pieces then gets ``reason`` as its error.
+        """
+        self._state.close(reason)
         for future in tuple(self._ahead):
             future.cancel()
 
@@ -58,4 +60,4 @@ class PieceStream:
         try:
             self._ahead.append(self._submit(piece))
         except RuntimeError:  # the pool of threads is shut down
-            raise Unavailable("extraction was stopped", range=piece) from None
+            raise self._state.stopped(piece) from None

@@ -9,6 +9,10 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import TraceError, Unavailable
 from trace_dagster.extraction.request import RangeRequest
 
+STOPPED = "extraction was stopped"
+RUN_STOPPED = "the run was stopped"
+"""Why a range of a run ends that was terminated, or whose process was told to end."""
+
 TIMEOUT_SECONDS = 3600.0
 """Time for a whole range, unless the stream sets ``timeout_seconds``."""
 
@@ -23,6 +27,7 @@ class RangeState:
         self._deadline = time.monotonic() + self._seconds
         self._stopped = stopped
         self._closed = threading.Event()
+        self._reason = STOPPED
 
     @property
     def seconds_left(self) -> float:
@@ -34,14 +39,22 @@ class RangeState:
         """True after :meth:`close`."""
         return self._closed.is_set()
 
-    def close(self) -> None:
-        """Prevent further calls for this range. Calls that are already running continue."""
+    def close(self, reason: str = STOPPED) -> None:
+        """Prevent further calls for this range. Calls that are already running continue. The first reason is kept."""
+        if not self.is_closed:
+            self._reason = reason
         self._closed.set()
 
+    def stopped(self, piece: BlockRange) -> Unavailable:
+        """Return the error of a piece that is not extracted because the range was closed."""
+        return Unavailable(self._reason, range=piece)
+
     def require_running(self, piece: BlockRange, last: TraceError | None = None) -> None:
-        """Raise Unavailable if the range was stopped, or the last error if its time is over."""
-        if self.is_closed or (self._stopped is not None and self._stopped.is_set()):
-            raise Unavailable("extraction was stopped", range=piece)
+        """Raise Unavailable if the range was stopped or its lease was lost, the last error if its time is over."""
+        if self.is_closed:
+            raise self.stopped(piece)
+        if self._stopped is not None and self._stopped.is_set():
+            raise Unavailable("the lease of this range was lost", range=piece)
         if time.monotonic() >= self._deadline:
             if last is not None:
                 raise last

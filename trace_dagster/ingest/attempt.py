@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from trace_dagster.errors import RETRYABLE, LeaseLost, TraceError, Unavailable
+from trace_dagster.extraction.range_state import RUN_STOPPED
 from trace_dagster.ingest.heartbeat import Heartbeats
 from trace_dagster.logs import component_log
 from trace_dagster.registry.tasks import Lease, Tasks
@@ -78,4 +79,4 @@ class Attempt:
             _log.warning("failed", **self._facts, reason=f"unexpected {type(error).__name__}", will_retry=will_retry)
         else:
             self._tasks.release(self.lease)
-            _log.warning("released", **self._facts, reason="the process was interrupted")
+            _log.warning("released", **self._facts, reason=RUN_STOPPED)

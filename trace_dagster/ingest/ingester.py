@@ -17,6 +17,7 @@ from trace_dagster.errors import ForkConflict, Refused, TraceError, Unavailable,
 from trace_dagster.evidence.collector import EvidenceCollector
 from trace_dagster.evidence.needs import is_provable
 from trace_dagster.extraction.extractor import Extractor
+from trace_dagster.extraction.range_state import RUN_STOPPED
 from trace_dagster.extraction.request import RangeRequest
 from trace_dagster.ingest.attempt import Attempt
 from trace_dagster.ingest.claim import ClaimedRange
@@ -139,7 +140,8 @@ class Ingester:
     def commit(self, extraction: RangeExtraction) -> Publication:
         """Drain an extraction into Parquet and commit it; a failure ends the attempt with its reason.
 
-        Raises what :meth:`Committer.commit` and :meth:`RangeExtraction.tables` raise.
+        Raises what :meth:`Committer.commit` and :meth:`RangeExtraction.tables` raise, or Unavailable if :meth:`close`
+        was called before the commit, whichever part failed because of it.
         """
         claimed, started = extraction.claimed, time.monotonic()
         target = CommitTarget.of_stream(claimed.spec, claimed.block_range)
@@ -154,6 +156,8 @@ class Ingester:
                 published = self._committer.commit(claimed.lease, target, rows)
         except BaseException as error:
             extraction.fail(error)
+            if extraction.is_released and isinstance(error, Exception):
+                raise Unavailable(RUN_STOPPED, range=claimed.block_range) from None
             raise
         extraction.succeed(
             rows=published.rows,

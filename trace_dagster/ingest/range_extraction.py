@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from trace_dagster.errors import LeaseLost
 from trace_dagster.extraction.piece_stream import PieceStream
+from trace_dagster.extraction.range_state import RUN_STOPPED, STOPPED
 from trace_dagster.ingest.attempt import Attempt
 from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.ingest.range_proof import RangeProof
@@ -35,6 +36,8 @@ class RangeExtraction:
         self.pool = pool
         self.proof = RangeProof(claimed.spec.verify, pool.quorum)
         self.metrics: dict[str, Any] = {"blocks": len(claimed.block_range)}
+        self.is_released = False
+        """Whether the run was stopped before the attempt ended: errors of the extraction are then its consequence."""
         self._pieces = pieces
         self._on_end = on_end
 
@@ -68,10 +71,11 @@ class RangeExtraction:
 
     def release(self) -> None:
         """Return the range to the queue unless the attempt has ended. Used when the run stops."""
-        self._stop()
-        self.attempt.release("the run stopped before the range was committed")
+        self.is_released = True
+        self.attempt.release(RUN_STOPPED)  # first: the thread that drains the pieces fails as soon as they are closed
+        self._stop(RUN_STOPPED)
 
-    def _stop(self) -> None:
+    def _stop(self, reason: str = STOPPED) -> None:
         """Cancel the pieces under way."""
-        self._pieces.close()
+        self._pieces.close(reason)
         self._on_end(self)

@@ -172,7 +172,7 @@ class Tasks:
                     task_id=lease.task_id,
                     attempt=lease.attempt,
                     state="expired",
-                    error="run stopped",
+                    error="the run was stopped",
                 )
                 wake(session, [lease.task_id])
 
