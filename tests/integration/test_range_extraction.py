@@ -36,9 +36,10 @@ from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.engine.embedded import EmbeddedCryo
 from trace_dagster.engine.fake import FakeCryo
-from trace_dagster.errors import LeaseLost, Unavailable
+from trace_dagster.errors import EndpointLacks, LeaseLost, Unavailable
 from trace_dagster.extraction.piece_stream import LOOK_AHEAD
 from trace_dagster.ingest.range_extraction import RangeExtraction
+from trace_dagster.registry.jobs import Jobs
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 FIRST = BlockRange(0, 100)
@@ -389,3 +390,42 @@ def test_a_run_has_one_event_per_commit_and_its_line_says_what_was_committed(run
     messages = [entry for entry in instance.all_logs(found.run_id) if entry.dagster_event is None]
     assert messages == [], "nothing else of ours is stored in Dagster's event log"
     assert_registry_sound(database, store)
+
+
+def observations(instance, found):
+    """Return the reasons that a run observed, by partition."""
+    events = instance.all_logs(found.run_id, of_type=DagsterEventType.ASSET_OBSERVATION)
+    seen = [event.dagster_event.event_specific_data.asset_observation for event in events]
+    return {each.partition: (each.metadata["reason"].value, each.metadata["next"].value) for each in seen}
+
+
+@pytest.mark.parametrize(
+    ("error", "following"),
+    [
+        (Unavailable("the node is away"), "it is tried again, unless it used up its attempts"),
+        (EndpointLacks("the node lacks a method"), "remove the cause, then `trace-lite retry --job job"),
+    ],
+)
+def test_the_page_of_a_failed_partition_names_the_reason(run, database, monkeypatch, error, following):
+    real = FakeCryo.extract
+
+    def one_fails(self, request):
+        if request.block_range.start < 200:
+            raise error
+        return real(self, request)
+
+    monkeypatch.setattr(FakeCryo, "extract", one_fails)
+    instance, found = run(committing_job)
+    assert found.is_failure
+    seen = observations(instance, found)
+    assert sorted(seen) == [cell.key for cell in cells(BlockRange(0, 200), 100)]
+    for reason, then in seen.values():
+        assert reason.startswith(error.message)
+        assert then.startswith(following)
+
+
+def test_a_range_that_cannot_be_claimed_is_observed_too(run, database):
+    Jobs(database).set_enabled("job", False)
+    instance, found = run(committing_job)
+    assert found.is_failure
+    assert {reason.partition(" (")[0] for reason, _ in observations(instance, found).values()} == {"its job is paused"}

@@ -11,6 +11,7 @@ from dagster import AssetKey, DagsterEvent, InputContext, IOManager, OutputConte
 from trace_dagster.analytics.derived import Derived
 from trace_dagster.blocks import BlockRange
 from trace_dagster.dagster_instance.event_log import step_end_follows
+from trace_dagster.defs.failed_ranges import failure_observation
 from trace_dagster.defs.materializations import commit_metadata, materialization
 from trace_dagster.defs.streams import asset_key
 from trace_dagster.defs.verification_check import verification_evaluation
@@ -33,15 +34,22 @@ class CommitIOManager(IOManager):
     ) -> Iterator[DagsterEvent]:
         """Commit a range's rows and yield the events of its commit: its materialization and its asset check.
 
-        A range that was committed before is only reported. For a derived dataset Dagster makes the materialization
+        A range that was committed before is only reported. If the commit fails, the reason is an observation of the
+        range's partition. For a derived dataset Dagster makes the materialization
         itself, and the commit's metadata is added to it.
         """
         if isinstance(obj, Derived):
             context.add_output_metadata(commit_metadata(self._commit_derived(obj, context.run_id)))
         elif isinstance(obj, RangeExtraction):
             spec = obj.claimed.spec
-            published = self._runtime.ingester.commit(obj)
-            yield _commit_events(context, asset_key(spec.chain_id, spec.dataset_key), published, obj.claimed.lease)
+            key = asset_key(spec.chain_id, spec.dataset_key)
+            try:
+                published = self._runtime.ingester.commit(obj)
+            except Exception as error:
+                observed = failure_observation(key, spec, obj.claimed.block_range, error)
+                yield DagsterEvent.asset_observation(context.step_context, observed)
+                raise
+            yield _commit_events(context, key, published, obj.claimed.lease)
         elif obj is not None:
             yield _commit_events(context, *obj)
 

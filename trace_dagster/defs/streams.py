@@ -20,6 +20,7 @@ from dagster import (
     OpDefinition,
     OpExecutionContext,
     Out,
+    Output,
     graph_asset,
     op,
 )
@@ -28,6 +29,8 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.dagster_instance.mapping import mapping_key, range_of
 from trace_dagster.dagster_instance.step_scope import at_step_end
 from trace_dagster.dagster_instance.tags import require_partitions
+from trace_dagster.defs.failed_ranges import failure_observation
+from trace_dagster.errors import TraceError
 from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.logs import component_log
 from trace_dagster.planning.dispatcher import BATCH_TAG, MOST_RANGES_PER_RUN
@@ -110,10 +113,21 @@ def _range_op(prefix: str, spec: StreamSpec) -> OpDefinition:
         required_resource_keys={RUNTIME},
         description="Claim one block range and run Cryo for it; the IO manager commits the rows.",
     )
-    def cryo_range(context: OpExecutionContext) -> object:
-        """Return a RangeExtraction; (asset key, publication) if the range was committed before; else None."""
-        runtime: Runtime = getattr(context.resources, RUNTIME)
+    def cryo_range(context: OpExecutionContext) -> Iterator[Any]:
+        """Yield a RangeExtraction; (asset key, publication) if the range was committed before; else None.
+
+        If the range cannot be started, yield an observation of its partition with the reason, and raise.
+        """
         block_range = range_of(str(context.get_mapping_key()))
+        try:
+            started = start(context, block_range)
+        except TraceError as error:
+            yield failure_observation(asset_key(spec.chain_id, spec.dataset_key), spec, block_range, error)
+            raise
+        yield Output(started)
+
+    def start(context: OpExecutionContext, block_range: BlockRange) -> object:
+        runtime: Runtime = getattr(context.resources, RUNTIME)
         claimed = runtime.ingester.claim(
             spec,
             block_range,
