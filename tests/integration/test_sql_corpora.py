@@ -112,6 +112,7 @@ def test_the_gate_alone_refuses_every_attack(lake):
             if each.kind not in COSTLY
             and verdict(lambda each=each: UserStatement(each.sql, shapes(lake), parsing)) != "refused"
         ]
+    print(f"attacks at the gate: {len(accepted)} accepted as harmless, the others refused")
     assert accepted == HARMLESS.split()
     assert lake.heard == []
 
@@ -126,6 +127,7 @@ def test_the_session_alone_reaches_nothing_but_its_files(lake):
                 ran += is_run
                 for stolen in (CANARY, "secret/x", "_manifest.json", lake.access.secret_key):
                     assert not is_run or stolen not in answer, (each, answer)
+    print(f"attacks without the gate: {ran} ran, none of them reached anything")
     assert ran > 2 * len(HARMLESS.split()), "the gate is off"
     assert (lake.heard, lake.objects()) == ([], before)
     assert os.listdir(f"{lake.folder}/cwd") == []
@@ -145,6 +147,8 @@ def test_costly_attacks_end_with_their_process(lake):
             answer = verdict(lambda each=each: runner.query(each.sql, lake.relations, lake.access).rows)
             ended[each.id] = answer[:40]
         assert runner.query("select count(*) from blocks", lake.relations, lake.access).rows == [(120,)]
+    refused = sum(answer == "refused" for answer in ended.values())
+    print(f"costly attacks: {refused} of {len(ended)} refused or ended, the others ran within their limits")
     assert {"b030", "b038", "b106", "b107", "b210"} <= {name for name, answer in ended.items() if answer == "refused"}
 
 
