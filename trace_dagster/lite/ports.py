@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from trace_dagster.errors import InvalidInput, Unavailable
 
 HOST = "127.0.0.1"
-_GRPC_OFFSET = 10_000
+GRPC_OFFSET = 10_000
 """SeaweedFS also listens on each port + 10000."""
 
 _LOWEST, _HIGHEST = 20_000, 32_000
@@ -43,7 +43,7 @@ class Ports:
         if variable is not None and variable in self._fixed_ports:
             return self._fixed(variable, self._fixed_ports[variable], with_grpc=with_grpc)
         for _ in range(500):
-            port = self._random.randint(_LOWEST, _HIGHEST - (_GRPC_OFFSET if with_grpc else 0))
+            port = self._random.randint(_LOWEST, _HIGHEST - (GRPC_OFFSET if with_grpc else 0))
             if self._usable(port, with_grpc=with_grpc):
                 self._given.add(port)
                 return port
@@ -51,11 +51,11 @@ class Ports:
 
     def _fixed(self, variable: str, port: int, *, with_grpc: bool) -> int:
         if not self._usable(port, with_grpc=with_grpc):
-            also = f" (or {port + _GRPC_OFFSET}, which it needs too)" if with_grpc else ""
+            also = f" (or {port + GRPC_OFFSET}, which it needs too)" if with_grpc else ""
             raise InvalidInput(f"port {port}{also} is taken: end what uses it, or set {variable} to another")
         self._given.add(port)
         return port
 
     def _usable(self, port: int, *, with_grpc: bool) -> bool:
-        wanted = [port, port + _GRPC_OFFSET] if with_grpc else [port]
+        wanted = [port, port + GRPC_OFFSET] if with_grpc else [port]
         return not self._given & set(wanted) and all(is_free(candidate) for candidate in wanted)

@@ -42,6 +42,9 @@ class Service:
     restarts: int = 5
     """How often the supervisor restarts it within a minute; then the stack ends."""
 
+    leaves: Sequence[Path] = ()
+    """Files that the process makes outside of its folder; they are removed when it has stopped."""
+
 
 class Child:
     """Process of one service: starts it, waits until it is healthy, restarts and stops it."""
@@ -89,6 +92,8 @@ class Child:
             self._send(signal.SIGKILL)
             self._process.wait()
         self._send(signal.SIGKILL)  # other processes of its group
+        for path in self.service.leaves:
+            path.unlink(missing_ok=True)
         _log.event("service_ended", service=self.service.name, pid=self.pid, exit_code=self._process.returncode)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
