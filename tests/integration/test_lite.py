@@ -104,8 +104,10 @@ def test_secrets_are_made_once_and_closed(tmp_path):
 def test_one_stack_per_home(tmp_path):
     home = Home(tmp_path)
     home.prepare()
+    (tmp_path / "lock").touch(0o644)  # as an earlier version made it
     with home.locked(), pytest.raises(InvalidInput, match="already runs in this TRACE_HOME"), home.locked():
         pass
+    assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_service_that_dies_at_once_shows_the_end_of_its_log(tmp_path):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import IO
 
 from trace_dagster.config.running_stack import STATE_FILE
 from trace_dagster.errors import InvalidInput
@@ -66,7 +67,7 @@ class Home:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lock of this home. Raises InvalidInput if a stack runs in it."""
-        with (self.path / "lock").open("w") as file:
+        with _open_private(self.path / "lock") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -123,7 +124,13 @@ class Home:
 def write_private(path: Path, text: str) -> None:
     """Write a file atomically, with mode 0600."""
     temporary = path.with_suffix(path.suffix + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
+    with _open_private(temporary) as file:
         file.write(text)
     temporary.replace(path)
+
+
+def _open_private(path: Path) -> IO[str]:
+    """Open a file for writing that only its owner can open; others could lock a file that they can read."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.fchmod(descriptor, 0o600)  # an earlier version may have made it
+    return os.fdopen(descriptor, "w")
