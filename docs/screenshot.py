@@ -20,7 +20,7 @@ from pathlib import Path
 from playwright.sync_api import BrowserContext, Error, Page, sync_playwright
 from playwright.sync_api import TimeoutError as NotShown
 
-from trace_dagster.config.running_stack import load_state
+from trace_dagster.config.running_stack import environment_with_stack, load_state
 from trace_dagster.config.settings import Settings
 
 IMAGES = Path(__file__).parent / "images"
@@ -102,19 +102,20 @@ def reason(error: Error) -> str:
     return f"the browser did not get there: {first}"
 
 
-def running_url() -> str:
+def running_url(settings: Settings) -> str:
     """Return the URL of the web server of the stack under TRACE_HOME."""
-    state = load_state(Settings.read(os.environ).home)
+    state = load_state(settings.home)
     if state is None:
         sys.exit("error: no stack is running here: start one with `trace-lite demo --keep`, or give --url")
     return state.web_url
 
 
-def open_browser(play: object, executable: str | None, profile: str) -> BrowserContext:
+def open_browser(play: object, executable: str | None, profile: str, password: str | None) -> BrowserContext:
     """Open a browser with a new profile, so that every run shows the same page."""
+    known = {"http_credentials": {"username": "screenshot", "password": password}} if password else {}
     root = ["--no-sandbox"] if os.geteuid() == 0 else []  # chromium's sandbox refuses to run as root
     return play.chromium.launch_persistent_context(  # type: ignore[attr-defined]
-        profile, executable_path=executable, headless=True, args=[*QUIET, *root], viewport=VIEWPORT
+        profile, executable_path=executable, headless=True, args=[*QUIET, *root], viewport=VIEWPORT, **known
     )
 
 
@@ -126,11 +127,12 @@ def main() -> None:
     parser.add_argument("--job", default="chain_sync__devchain")
     parser.add_argument("--browser", help="path of a Chromium")
     arguments = parser.parse_args()
-    url = (arguments.url or running_url()).rstrip("/")
+    settings = Settings.read(environment_with_stack(os.environ))
+    url = (arguments.url or running_url(settings)).rstrip("/")
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="screenshot-") as profile, sync_playwright() as play:
         try:
-            context = open_browser(play, browser_path(arguments.browser), profile)
+            context = open_browser(play, browser_path(arguments.browser), profile, settings.web_password)
             page = context.pages[0]
             for picture in pictures(arguments.chain, arguments.dataset, arguments.job):
                 print(take(page, url, picture))

@@ -12,7 +12,8 @@ import psutil
 import psycopg
 import pytest
 
-from trace_dagster.config.running_stack import load_state
+from trace_dagster.cli.dagster_client import DagsterWeb
+from trace_dagster.config.running_stack import environment_with_stack, load_state
 from trace_dagster.config.settings import Settings
 from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.lite.home import Home
@@ -158,6 +159,7 @@ def test_a_detached_stack_uses_given_servers_and_a_killed_supervisor_leaves_noth
         "AWS_ACCESS_KEY_ID": s3.access_key,
         "AWS_SECRET_ACCESS_KEY": s3.secret_key,
         "TRACE_DEVCHAIN_BLOCKS": "20",
+        "TRACE_WEB_PASSWORD": "correct horse",
     }
     state = Stack(Settings.read(environment)).start_detached(lambda _: None)
     try:
@@ -170,6 +172,13 @@ def test_a_detached_stack_uses_given_servers_and_a_killed_supervisor_leaves_noth
             assert f" info lite service_started service={service} pid=" in log
         members = [p for p in psutil.process_iter() if _stack_id(p) == state.stack_id]
         assert len(members) >= 4
+        assert [p.name for p in home.iterdir() if p.stat().st_mode & 0o077] == []
+        assert {_module(p) for p in members if "TRACE_WEB_PASSWORD" in p.environ()} == {"trace_dagster.web"}
+        in_the_shell = Settings.read(environment_with_stack({**clean(), "TRACE_HOME": str(home)}))
+        assert in_the_shell.web_password == "correct horse"
+        with pytest.raises(InvalidInput, match="asks for a password"):
+            DagsterWeb(state.web_url).reload([])
+        DagsterWeb(state.web_url, in_the_shell.web_password).reload([])
         os.kill(state.pid, signal.SIGKILL)
         left = psutil.wait_procs(members, timeout=60)[1]
         # if no process reaps orphans, an ended process stays as a zombie
@@ -178,6 +187,12 @@ def test_a_detached_stack_uses_given_servers_and_a_killed_supervisor_leaves_noth
     finally:
         down(home)
         reap(state.stack_id)
+
+
+def _module(process: psutil.Process) -> str:
+    """Return the module that a Python process runs."""
+    words = process.cmdline()
+    return words[words.index("-m") + 1] if "-m" in words else ""
 
 
 def _stack_id(process: psutil.Process) -> str | None:

@@ -28,10 +28,11 @@ from dagster_postgres.run_storage import PostgresRunStorage
 from dagster_postgres.schedule_storage import PostgresScheduleStorage
 
 from trace_dagster.dagster_instance import event_log, executor, launcher, storage
+from trace_dagster.web.__main__ import FACTORY
 
 PACKAGE = Path(__file__).parents[2] / "trace_dagster"
-SCANNED = ("dagster_instance", "defs")
-PRIVATE_MODULE = re.compile(r"dagster\._|dagster_postgres\b|dagster_shared\b")
+SCANNED = ("dagster_instance", "defs", "web")
+PRIVATE_MODULE = re.compile(r"dagster\._|dagster_postgres\b|dagster_shared\b|dagster_webserver\b")
 
 
 def parameters(function) -> tuple[str, ...]:
@@ -153,6 +154,11 @@ def is_launcher(found):
     takes("inst_data")(found)
 
 
+def is_web_server(found):
+    has(FACTORY, "main")(found)
+    assert FACTORY in found.host_dagster_ui_with_workspace_process_context.__code__.co_names
+
+
 COORDINATOR, EVENT_LOG, EXECUTOR, KEYS, LAUNCHER, STORAGE, TAGS = (
     f"dagster_instance/{name}.py"
     for name in ["coordinator", "event_log", "executor", "partition_keys", "launcher", "storage", "tags"]
@@ -240,6 +246,7 @@ IMPORTED = {
     f"{_CORE}.log_manager:get_log_record_event": ({EXECUTOR}, takes("record")),
     f"{_CORE}.log_manager:has_log_record_event": ({EXECUTOR}, takes("record")),
     "dagster._utils.error:serializable_error_info_from_exc_info": ({EXECUTOR}, takes("exc_info")),
+    "dagster_webserver:cli": ({"web/__main__.py"}, is_web_server),
 }
 """``module:name`` -> (the files of the package that import it, what they rely on)."""
 
@@ -356,7 +363,7 @@ def used(paths: list[Path]) -> dict[str, set[str]]:
 
 def test_dagster_is_the_version_that_is_pinned():
     pinned = (PACKAGE.parent / "pyproject.toml").read_text()
-    for name in ("dagster", "dagster-postgres"):
+    for name in ("dagster", "dagster-postgres", "dagster-webserver"):
         assert f'"{name}=={version(name)}"' in pinned
 
 
@@ -364,8 +371,9 @@ def test_every_private_import_is_listed():
     assert imported(files(*SCANNED)) == {name: users for name, (users, _) in IMPORTED.items()}
 
 
-def test_private_modules_are_imported_in_dagster_instance_alone():
-    assert {user for users in imported(files()).values() for user in users if "dagster_instance/" not in user} == set()
+def test_private_modules_are_imported_in_dagster_instance_and_web_alone():
+    users = {user for users in imported(files()).values() for user in users}
+    assert {user for user in users if not user.startswith(("dagster_instance/", "web/"))} == set()
 
 
 def test_every_private_attribute_is_listed():

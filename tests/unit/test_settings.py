@@ -87,6 +87,7 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
     "TRACE_DEVCHAIN_BLOCKS": UP_TO_A_MILLION,
     "TRACE_DEVCHAIN_BLOCK_INTERVAL_SECONDS": UP_TO_A_MILLION,
     "TRACE_WEB_URL": WEB,
+    "TRACE_WEB_PASSWORD": ([SECRET, "sixsix", "with: colon ä"], ["short", "a\x1bcontrol character", "two\nlines"]),
     "TRACE_STACK_ID": TEXT,
     "TRACE_CHAOS_UPSTREAM": NODE,
     "TRACE_CHAOS_FORK_UPSTREAM": NODE,
@@ -209,9 +210,10 @@ def test_secrets_are_those_that_logs_must_hide():
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "TRACE_RPC_POOL_X_URL": URL,
             "TRACE_GATEWAY_TOKEN": "t" * 20,
+            "TRACE_WEB_PASSWORD": "open sesame",
         }
     )
-    assert set(settings.secrets()) == {"p%40ssword", "p@ssword", SECRET, URL, "t" * 20}
+    assert set(settings.secrets()) == {"p%40ssword", "p@ssword", SECRET, URL, "t" * 20, "open sesame"}
 
 
 def test_a_process_protects_its_secrets_when_it_starts(monkeypatch):

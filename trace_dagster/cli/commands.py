@@ -186,7 +186,7 @@ def _reload(settings: Settings, names: list[str], say: Say) -> None:
 
     url = settings.stack.web_url
     if url:
-        DagsterWeb(url).reload(names)
+        DagsterWeb(url, settings.web_password).reload(names)
         say(f"{', '.join(names)} in the UI: {url}")
     else:
         say("reload the code location in Dagster's UI to see it (or set TRACE_WEB_URL)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,7 +15,8 @@ from dagster_graphql import (
     ReloadRepositoryLocationStatus,
 )
 
-from trace_dagster.errors import Unavailable
+from trace_dagster.errors import InvalidInput, Unavailable
+from trace_dagster.web.password import authorization
 
 LOCATION = "trace_dagster"
 _POLL_SECONDS = 0.5
@@ -30,12 +32,17 @@ query Jobs($location: String!) {
 
 
 class DagsterWeb:
-    """One Dagster web server on loopback."""
+    """One Dagster web server; ``password`` is that of its door."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, password: str | None = None) -> None:
         parts = urlsplit(url)
-        self._url = url
-        self._client = DagsterGraphQLClient(str(parts.hostname), port_number=parts.port)
+        self._client = DagsterGraphQLClient(
+            str(parts.hostname),
+            port_number=parts.port,
+            use_https=parts.scheme == "https",
+            headers=authorization(password),
+            path_prefix=parts.path.rstrip("/"),
+        )
 
     def reload(self, expected_jobs: Iterable[str], *, timeout_seconds: float = 60.0) -> None:
         """Reload the definitions and wait until these jobs exist. Raises Unavailable after the timeout."""
@@ -73,6 +80,8 @@ def _reached(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except DagsterGraphQLClientError as error:
+        if getattr(error.__cause__, "code", None) == HTTPStatus.UNAUTHORIZED:
+            raise InvalidInput("dagster's web server asks for a password: set TRACE_WEB_PASSWORD to it") from error
         raise Unavailable("dagster's web server refused a request", reason=str(error).splitlines()[0][:200]) from error
     except Exception as error:  # the client does not translate errors of requests and gql
         raise Unavailable("dagster's web server does not answer", reason=type(error).__name__) from error

@@ -52,7 +52,7 @@ def run_demo(settings: Settings, say: Say, *, report: Path | None, keep: bool) -
         if code:
             return code
         say("materializing analytics")
-        _materialize(state.web_url)
+        _materialize(state.web_url, settings.web_password)
         found = {name: to_json(run_query(sql, running, 100)) for name, sql in _QUERIES.items()}
         ended = time.monotonic()
         seconds = {
@@ -71,8 +71,8 @@ def run_demo(settings: Settings, say: Say, *, report: Path | None, keep: bool) -
     return 0
 
 
-def _materialize(web_url: str) -> None:
-    web = DagsterWeb(web_url)
+def _materialize(web_url: str, password: str | None) -> None:
+    web = DagsterWeb(web_url, password)
     run_id = web.launch(analytics_job_name(CHAIN_ID))
     if not web.wait(run_id):
         raise Unavailable(f"the analytics run failed: {web_url}/runs/{run_id}")

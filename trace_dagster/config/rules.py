@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,128}")
 _MOST_DIGITS = 19
+_LEAST_PASSWORD = 6
 
 
 def whole(least: int, most: int, reason: str) -> Callable[[Any], int]:
@@ -88,4 +89,13 @@ def gateway_token(value: Any) -> str:
     """Accept a token of the gateway."""
     if not _TOKEN.fullmatch(str(value)):
         raise ValueError("must be 16 to 128 letters, digits, - or _ (value not shown)")
+    return str(value)
+
+
+def password(value: Any) -> str:
+    """Accept a password that is long enough to be recognised, and so hidden, in logs."""
+    if len(str(value)) < _LEAST_PASSWORD or not str(value).isprintable():
+        raise ValueError(
+            f"must be {_LEAST_PASSWORD} or more characters, none of them a control character (value not shown)"
+        )
     return str(value)

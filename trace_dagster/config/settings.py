@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from trace_dagster.config.rpc_pools import POOL_VARIABLE, PoolVariables, pool_of, split_urls, url_list
-from trace_dagster.config.rules import choice, database_url, gateway_token, hours, http_url, whole
+from trace_dagster.config.rules import choice, database_url, gateway_token, hours, http_url, password, whole
 from trace_dagster.errors import InvalidInput
 from trace_dagster.logs import FORMATS, LEVELS
 from trace_dagster.rpc.pools import RpcPool
@@ -286,8 +286,13 @@ class StackSettings(_Group):
     web_url: Annotated[str, BeforeValidator(http_url("http://127.0.0.1:3000"))] | None = Field(
         None,
         alias="TRACE_WEB_URL",
-        description="Dagster's web server, for `apply` without a local stack",
+        description="Dagster's web server, for `apply` without a local stack; the server answers to this host too",
         repr=False,
+    )
+    web_password: Annotated[SecretStr, BeforeValidator(password)] | None = Field(
+        None,
+        alias="TRACE_WEB_PASSWORD",
+        description="password of Dagster's web server, 6 characters or more; without it the server asks for none",
     )
     stack_id: str | None = Field(
         None,
@@ -444,6 +449,11 @@ class Settings(BaseSettings):
         )
 
     @property
+    def web_password(self) -> str | None:
+        """The password of Dagster's web server, if it has one."""
+        return _plain(self.stack.web_password)
+
+    @property
     def gateway_url(self) -> str | None:
         """The URL of a gateway that runs already; it holds the token."""
         return _plain(self.gateway.url)
@@ -465,7 +475,7 @@ class Settings(BaseSettings):
         """Yield every secret: keys, passwords, tokens, and the URLs of RPC endpoints."""
         if self.registry.postgres_url is not None:
             yield from _passwords(self.registry.postgres_url.get_secret_value())
-        groups = (self.object_store, self.queue, self.gateway, self.chaos)
+        groups = (self.object_store, self.queue, self.gateway, self.stack, self.chaos)
         for value in (value for group in groups for _, value in group if isinstance(value, SecretStr)):
             yield value.get_secret_value()
         for pool in self.rpc.pools.values():

@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,30 @@ from trace_dagster.config.shipped_files import shipped_file
 from trace_dagster.errors import Unavailable
 from trace_dagster.lite.ports import HOST
 from trace_dagster.lite.processes import Service
+from trace_dagster.web.password import authorization
 
 LOCATION = "trace_dagster"
+WEB_PASSWORD = "TRACE_WEB_PASSWORD"  # noqa: S105  (a variable's name)
 _TIMEOUT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class WebServer:
+    """Where the web server listens, the password of its door, and the address under which others open it, if any."""
+
+    port: int
+    password: str | None = field(repr=False)
+    public_url: str | None = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        """The address on this machine."""
+        return f"http://{HOST}:{self.port}"
+
+    def variables(self) -> dict[str, str]:
+        """Return the variables that only the web server needs."""
+        return {"TRACE_WEB_URL": self.public_url or self.url, WEB_PASSWORD: self.password or ""}
+
 
 _LOADED_QUERY = """
 { workspaceOrError { ... on Workspace { locationEntries { loadStatus locationOrLoadError { __typename } } } } }
@@ -55,14 +77,14 @@ def instance_yaml() -> str:
     return shipped_file("dagster.yaml").read_text()
 
 
-def dagster_services(folder: Path, code_port: int, web_port: int, environment: Mapping[str, str]) -> list[Service]:
+def dagster_services(folder: Path, code_port: int, web: WebServer, environment: Mapping[str, str]) -> list[Service]:
     """Describe the three processes; each is healthy when Dagster's GraphQL API reports it."""
     workspace = str(folder / "workspace.yaml")
     described = time.time()
-    url = f"http://{HOST}:{web_port}/graphql"
     python = [sys.executable, "-m"]
+    plain = {**environment, "PYTHONWARNINGS": "ignore"}
     common = {
-        "environment": {**environment, "PYTHONWARNINGS": "ignore"},
+        "environment": plain,
         "folder": folder,
         "start_seconds": 120.0,
     }
@@ -85,26 +107,26 @@ def dagster_services(folder: Path, code_port: int, web_port: int, environment: M
                 "--use-python-environment-entry-point",
                 "--inject-env-vars-from-instance",
             ],
-            healthy=lambda: _location_loaded(url),
+            healthy=lambda: _location_loaded(web),
             **common,  # type: ignore[arg-type]
         ),
         Service(
             name="web-server",
-            command=[*python, "dagster_webserver", "-h", HOST, "-p", str(web_port), "-w", workspace],
-            healthy=lambda: _graphql(url, "{ version }") is not None,
-            **common,  # type: ignore[arg-type]
+            command=[*python, "trace_dagster.web", "-h", HOST, "-p", str(web.port), "-w", workspace],
+            healthy=lambda: _graphql(web, "{ version }") is not None,
+            **{**common, "environment": {**plain, **web.variables()}},  # type: ignore[arg-type]
         ),
         Service(
             name="daemon",
             command=[*python, "dagster._daemon", "run", "-w", workspace],
-            healthy=lambda: _daemons_healthy(url, described),
+            healthy=lambda: _daemons_healthy(web, described),
             **common,  # type: ignore[arg-type]
         ),
     ]
 
 
-def _location_loaded(url: str) -> bool:
-    data = _graphql(url, _LOADED_QUERY) or {}
+def _location_loaded(web: WebServer) -> bool:
+    data = _graphql(web, _LOADED_QUERY) or {}
     entries = (data.get("workspaceOrError") or {}).get("locationEntries") or []
     return any(
         entry["loadStatus"] == "LOADED"
@@ -113,12 +135,12 @@ def _location_loaded(url: str) -> bool:
     )
 
 
-def _daemons_healthy(url: str, since: float) -> bool:
+def _daemons_healthy(web: WebServer, since: float) -> bool:
     """Return whether every required daemon has a heartbeat after ``since``.
 
     Dagster's own check also accepts the heartbeat of the previous daemon process.
     """
-    data = _graphql(url, _DAEMONS_QUERY) or {}
+    data = _graphql(web, _DAEMONS_QUERY) or {}
     statuses = ((data.get("instance") or {}).get("daemonHealth") or {}).get("allDaemonStatuses") or []
     required = [status for status in statuses if status["required"]]
     return bool(required) and all(
@@ -126,10 +148,9 @@ def _daemons_healthy(url: str, since: float) -> bool:
     )
 
 
-def _graphql(url: str, query: str) -> dict[str, Any] | None:
-    request = urllib.request.Request(  # noqa: S310  (a loopback URL made here)
-        url, json.dumps({"query": query}).encode(), {"content-type": "application/json"}
-    )
+def _graphql(web: WebServer, query: str) -> dict[str, Any] | None:
+    headers = {"content-type": "application/json", **authorization(web.password)}
+    request = urllib.request.Request(f"{web.url}/graphql", json.dumps({"query": query}).encode(), headers)  # noqa: S310
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach our loopback
     try:
         with direct.open(request, timeout=_TIMEOUT_SECONDS) as answer:

@@ -23,7 +23,7 @@ import psycopg
 from trace_dagster.config.running_stack import StackState, load_state
 from trace_dagster.config.settings import ObjectStoreSettings, Settings
 from trace_dagster.errors import InvalidInput, Unavailable
-from trace_dagster.lite.dagster_services import dagster_services, prepare_dagster
+from trace_dagster.lite.dagster_services import WEB_PASSWORD, WebServer, dagster_services, prepare_dagster
 from trace_dagster.lite.devchain import devchain_service
 from trace_dagster.lite.gateway import URL_VARIABLE, gateway_service
 from trace_dagster.lite.home import Home, write_private
@@ -42,6 +42,7 @@ _SHARED = (
     "TRACE_RPC_",
     "TRACE_CRYO_",
     "TRACE_SQS_",
+    WEB_PASSWORD,
     "TRACE_LEASE_TTL_SECONDS",
     "TRACE_MAX_ATTEMPTS",
     "TRACE_RANGES_PER_RUN",
@@ -157,15 +158,15 @@ class Stack:
         if postgres_port is not None:
             ensure_database(postgres_port, secrets.postgres_password)
         migrate(variables["TRACE_POSTGRES_URL"])
-        web_port = self._ports.take("TRACE_PORT_WEB")
+        web = WebServer(self._ports.take("TRACE_PORT_WEB"), self._settings.web_password, self._settings.stack.web_url)
         code_port = self._ports.take("TRACE_PORT_CODE")
-        variables["TRACE_WEB_URL"] = f"http://{HOST}:{web_port}"
+        variables["TRACE_WEB_URL"] = web.url
         folder = self._home.path / "dagster"
         variables["DAGSTER_HOME"] = str(folder)
         say("starting dagster")
-        prepare_dagster(folder, code_port, {**self._given, **variables, STACK_VARIABLE: self._stack_id})
+        prepare_dagster(folder, code_port, self._child_environment(variables))
         gateway = self._gateway(variables)
-        self._launch([*gateway, *dagster_services(folder, code_port, web_port, self._child_environment(variables))])
+        self._launch([*gateway, *dagster_services(folder, code_port, web, self._child_environment(variables))])
         return self._publish(variables, devchain_port)
 
     def _service_variables(self) -> dict[str, str]:
@@ -207,7 +208,7 @@ class Stack:
 
     def _add_devchain(self, services: list[Service], variables: dict[str, str]) -> int:
         port = self._ports.take("TRACE_PORT_DEVCHAIN")
-        services.append(devchain_service(port, self._settings.stack, self._given, self._home.path))
+        services.append(devchain_service(port, self._settings.stack, self._child_environment({}), self._home.path))
         variables["TRACE_RPC_POOL_DEVCHAIN_URL"] = f"http://{HOST}:{port}"
         return port
 
@@ -220,7 +221,9 @@ class Stack:
         return [gateway_service(port, token, self._child_environment(variables), self._home.path)]
 
     def _child_environment(self, variables: dict[str, str]) -> dict[str, str]:
-        return {**self._given, **variables, STACK_VARIABLE: self._stack_id}
+        """Return the variables of a service. None but the web server knows the web server's password."""
+        every = {**self._given, **variables, STACK_VARIABLE: self._stack_id}
+        return {name: value for name, value in every.items() if name != WEB_PASSWORD}
 
     def _launch(self, services: list[Service]) -> None:
         """Start all services, then wait until each is healthy."""
