@@ -20,6 +20,7 @@ from trace_dagster.lite.home import Home
 from trace_dagster.lite.ports import Ports
 from trace_dagster.lite.postgres import dsn, postgres_service
 from trace_dagster.lite.processes import STACK_VARIABLE, Child, Service, reap
+from trace_dagster.lite.sockets import private_socket
 from trace_dagster.lite.stack import Stack, down
 from trace_dagster.registry.migrations import is_current, migrate
 from trace_dagster.store.objects import ObjectStore
@@ -174,6 +175,12 @@ def test_a_detached_stack_uses_given_servers_and_a_killed_supervisor_leaves_noth
         assert len(members) >= 4
         assert [p.name for p in home.iterdir() if p.stat().st_mode & 0o077] == []
         assert {_module(p) for p in members if "TRACE_WEB_PASSWORD" in p.environ()} == {"trace_dagster.web"}
+        assert [path for p in members for path in _sockets(p) if not path.is_relative_to(home)] == []
+        assert {_module(p) for p in members if _tcp_ports(p)} == {
+            "trace_dagster.devchain",
+            "trace_dagster.gateway",
+            "trace_dagster.web",
+        }, "Dagster's code server runs code without asking for a credential: it must not listen on a port"
         in_the_shell = Settings.read(environment_with_stack({**clean(), "TRACE_HOME": str(home)}))
         assert in_the_shell.web_password == "correct horse"
         with pytest.raises(InvalidInput, match="asks for a password"):
@@ -195,11 +202,49 @@ def _module(process: psutil.Process) -> str:
     return words[words.index("-m") + 1] if "-m" in words else ""
 
 
+def _sockets(process: psutil.Process) -> list[Path]:
+    """Return the unix sockets that a process listens on."""
+    return [Path(str(each.laddr)) for each in process.net_connections("unix") if each.laddr]
+
+
+def _tcp_ports(process: psutil.Process) -> list[int]:
+    return [each.laddr.port for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+
+
 def _stack_id(process: psutil.Process) -> str | None:
     try:
         return process.environ().get(STACK_VARIABLE)
     except psutil.Error:
         return None
+
+
+def test_a_socket_is_in_its_folder_unless_its_path_cannot_be_one(tmp_path):
+    assert private_socket(tmp_path, "code.sock") == tmp_path / "code.sock"
+    for folder in (tmp_path / ("long" * 25), tmp_path / "100% full", tmp_path / "a#b"):
+        path = private_socket(folder, "code.sock")
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+        path.unlink()
+        path.parent.rmdir()
+
+
+def test_others_cannot_connect_to_a_childs_socket_whatever_the_umask(tmp_path):
+    program = "import socket, time; socket.socket(socket.AF_UNIX).bind('toy.sock'); time.sleep(60)"
+    made, folder = tmp_path / "toy.sock", tmp_path / "folder"
+    folder.mkdir()
+    toy = Service("toy", [sys.executable, "-c", program], {}, made.exists, folder=tmp_path, leaves=[made, folder])
+    given = os.umask(0)
+    try:
+        child = Child(toy, tmp_path / "toy.log")
+        child.wait_healthy()
+        assert made.stat().st_mode & 0o022 == 0
+    finally:
+        os.umask(given)
+        child.signal_stop()
+        child.wait_stopped(5)
+    assert not made.exists()
+    assert not folder.exists()
 
 
 def test_down_without_a_stack_says_so(tmp_path):

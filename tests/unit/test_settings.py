@@ -81,7 +81,6 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
     "TRACE_PORT_POSTGRES": PORT,
     "TRACE_PORT_S3": (["1", "55535"], ["0", "55536", "x"]),
     "TRACE_PORT_WEB": PORT,
-    "TRACE_PORT_CODE": PORT,
     "TRACE_PORT_DEVCHAIN": PORT,
     "TRACE_PORT_GATEWAY": PORT,
     "TRACE_DEVCHAIN_BLOCKS": UP_TO_A_MILLION,

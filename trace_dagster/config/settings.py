@@ -266,9 +266,6 @@ class StackSettings(_Group):
     port_web: Port | None = Field(
         None, alias="TRACE_PORT_WEB", description="fixed port of Dagster's web server; a free one otherwise"
     )
-    port_code: Port | None = Field(
-        None, alias="TRACE_PORT_CODE", description="fixed port of Dagster's code server; a free one otherwise"
-    )
     port_devchain: Port | None = Field(
         None, alias="TRACE_PORT_DEVCHAIN", description="fixed port of the devchain; a free one otherwise"
     )

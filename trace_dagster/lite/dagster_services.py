@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -17,11 +18,13 @@ from trace_dagster.config.shipped_files import shipped_file
 from trace_dagster.errors import Unavailable
 from trace_dagster.lite.ports import HOST
 from trace_dagster.lite.processes import Service
+from trace_dagster.lite.sockets import can_be_socket
 from trace_dagster.web.password import authorization
 
 LOCATION = "trace_dagster"
 WEB_PASSWORD = "TRACE_WEB_PASSWORD"  # noqa: S105  (a variable's name)
 _TIMEOUT_SECONDS = 5.0
+_TEMPORARY = "tmp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +53,16 @@ _DAEMONS_QUERY = """
 """
 
 
-def prepare_dagster(folder: Path, code_port: int, environment: Mapping[str, str]) -> None:
+def prepare_dagster(folder: Path, code_socket: Path, environment: Mapping[str, str]) -> None:
     """Write the instance's files and create its tables, before three processes try to at the same time.
 
     Raises Unavailable if the tables cannot be created.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
+    shutil.rmtree(folder / _TEMPORARY, ignore_errors=True)
+    (folder / _TEMPORARY).mkdir(mode=0o700, exist_ok=True)
     (folder / "dagster.yaml").write_text(instance_yaml())
-    workspace = {"load_from": [{"grpc_server": {"host": HOST, "port": code_port, "location_name": LOCATION}}]}
+    workspace = {"load_from": [{"grpc_server": {"socket": str(code_socket), "location_name": LOCATION}}]}
     (folder / "workspace.yaml").write_text(json.dumps(workspace))
     done = subprocess.run(
         [sys.executable, "-m", "trace_dagster.dagster_instance.storage"],
@@ -77,8 +82,11 @@ def instance_yaml() -> str:
     return shipped_file("dagster.yaml").read_text()
 
 
-def dagster_services(folder: Path, code_port: int, web: WebServer, environment: Mapping[str, str]) -> list[Service]:
-    """Describe the three processes; each is healthy when Dagster's GraphQL API reports it."""
+def dagster_services(folder: Path, code_socket: Path, web: WebServer, environment: Mapping[str, str]) -> list[Service]:
+    """Describe the three processes; each is healthy when Dagster's GraphQL API reports it.
+
+    The code server listens on a socket, because its API runs code without asking for a credential.
+    """
     workspace = str(folder / "workspace.yaml")
     described = time.time()
     python = [sys.executable, "-m"]
@@ -96,10 +104,8 @@ def dagster_services(folder: Path, code_port: int, web: WebServer, environment: 
                 "dagster",
                 "code-server",
                 "start",
-                "-h",
-                HOST,
-                "-p",
-                str(code_port),
+                "--socket",
+                str(code_socket),
                 "-m",
                 "trace_dagster.definitions",
                 "--location-name",
@@ -108,7 +114,8 @@ def dagster_services(folder: Path, code_port: int, web: WebServer, environment: 
                 "--inject-env-vars-from-instance",
             ],
             healthy=lambda: _location_loaded(web),
-            **common,  # type: ignore[arg-type]
+            **{**common, "environment": {**_temporary(folder), **plain}},  # type: ignore[arg-type]
+            leaves=[code_socket] if code_socket.parent == folder else [code_socket, code_socket.parent],
         ),
         Service(
             name="web-server",
@@ -123,6 +130,14 @@ def dagster_services(folder: Path, code_port: int, web: WebServer, environment: 
             **common,  # type: ignore[arg-type]
         ),
     ]
+
+
+def _temporary(folder: Path) -> dict[str, str]:
+    """Return the temporary folder of code server and runs, which TMPDIR overrides: Dagster's inner server makes its
+    socket there.
+    """
+    temporary = folder / _TEMPORARY
+    return {"TMPDIR": str(temporary)} if can_be_socket(temporary / "tmp12345678") else {}
 
 
 def _location_loaded(web: WebServer) -> bool:

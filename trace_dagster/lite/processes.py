@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class Service:
     """How often the supervisor restarts it within a minute; then the stack ends."""
 
     leaves: Sequence[Path] = ()
-    """Files that the process makes outside of its folder; they are removed when it has stopped."""
+    """Sockets that the process makes, then their folders if nothing else is in them; removed when it has stopped."""
 
 
 class Child:
@@ -93,7 +94,7 @@ class Child:
             self._process.wait()
         self._send(signal.SIGKILL)  # other processes of its group
         for path in self.service.leaves:
-            path.unlink(missing_ok=True)
+            _remove(path)
         _log.event("service_ended", service=self.service.name, pid=self.pid, exit_code=self._process.returncode)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
@@ -107,6 +108,7 @@ class Child:
                 env={**self.service.environment, **self._mark},
                 cwd=self.service.folder,
                 start_new_session=True,
+                umask=_strict_umask(),
                 preexec_fn=_die_with_parent,  # noqa: PLW1509  (the supervisor starts children from one thread)
                 **identity_of(user),
             )
@@ -142,6 +144,18 @@ def identity_of(user: int | None) -> dict[str, Any]:
     if user is None:
         return {}
     return {"user": user, "group": pwd.getpwuid(user).pw_gid, "extra_groups": []}
+
+
+def _strict_umask() -> int:
+    """Return this process's umask without the right of others to write: who can write to a socket can connect."""
+    given = os.umask(0o022)
+    os.umask(given)
+    return given | 0o022
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.rmdir() if path.is_dir() else path.unlink()
 
 
 def _die_with_parent() -> None:

@@ -31,6 +31,7 @@ from trace_dagster.lite.ports import HOST, Ports
 from trace_dagster.lite.postgres import dsn, ensure_database, folder_for, postgres_service
 from trace_dagster.lite.processes import STACK_VARIABLE, Child, Service, reap
 from trace_dagster.lite.s3 import PORT_VARIABLE, s3_service
+from trace_dagster.lite.sockets import private_socket
 from trace_dagster.registry.migrations import migrate
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.objects import ensure_bucket
@@ -159,14 +160,14 @@ class Stack:
             ensure_database(postgres_port, secrets.postgres_password)
         migrate(variables["TRACE_POSTGRES_URL"])
         web = WebServer(self._ports.take("TRACE_PORT_WEB"), self._settings.web_password, self._settings.stack.web_url)
-        code_port = self._ports.take("TRACE_PORT_CODE")
         variables["TRACE_WEB_URL"] = web.url
         folder = self._home.path / "dagster"
+        code_socket = private_socket(folder, "code.sock")
         variables["DAGSTER_HOME"] = str(folder)
         say("starting dagster")
-        prepare_dagster(folder, code_port, self._child_environment(variables))
+        prepare_dagster(folder, code_socket, self._child_environment(variables))
         gateway = self._gateway(variables)
-        self._launch([*gateway, *dagster_services(folder, code_port, web, self._child_environment(variables))])
+        self._launch([*gateway, *dagster_services(folder, code_socket, web, self._child_environment(variables))])
         return self._publish(variables, devchain_port)
 
     def _service_variables(self) -> dict[str, str]:
