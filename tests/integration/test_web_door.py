@@ -44,7 +44,21 @@ def blocks(): ...
 defs = dg.Definitions([blocks])
 """
 PARTITIONS = "{ assetNodes { partitionKeys } }"
-SUBSCRIPTION = "subscription { locationStateChangeEvents { event { eventType } } }"
+SUBSCRIPTION = 'subscription { pipelineRunLogs(runId: "none") { __typename } }'
+ANSWERED = ["connection_ack", "PipelineRunLogsSubscriptionFailure"]
+SUBSCRIBE_IN_PAGE = """query => new Promise((answered, failed) => {
+  const socket = new WebSocket(location.origin.replace("http", "ws") + "/graphql", "graphql-ws"), got = [];
+  socket.onerror = failed;
+  socket.onopen = () => {
+    socket.send('{"type": "connection_init"}');
+    socket.send(JSON.stringify({type: "start", id: "1", payload: {query}}));
+  };
+  socket.onmessage = (message) => {
+    const {type, payload} = JSON.parse(message.data);
+    got.push(payload ? payload.data.pipelineRunLogs.__typename : type);
+    if (payload) answered(got);
+  };
+})"""
 
 
 def adding(key: str) -> str:
@@ -293,23 +307,24 @@ def test_the_command_lines_client_shows_the_password(locked_web):
         DagsterWeb(url, PASSWORD).launch("there is no such job")
 
 
-def subscribe(web: Web, **headers: str) -> str:
-    """Open a WebSocket, subscribe, and return the type of the answer to the greeting."""
+def subscribe(web: Web, **headers: str) -> list[str]:
+    """Open a WebSocket, subscribe, and return the types of the two answers."""
     wanted = {**authorization(web.password), **headers}
     with connect(
         f"ws://{HOST}:{web.port}/graphql", additional_headers=wanted, subprotocols=["graphql-ws"], proxy=None
     ) as socket:
         socket.send('{"type": "connection_init"}')
         socket.send(json.dumps({"type": "start", "id": "1", "payload": {"query": SUBSCRIPTION}}))
-        return json.loads(socket.recv(10))["type"]
+        first, second = json.loads(socket.recv(10)), json.loads(socket.recv(10))
+        return [first["type"], second["payload"]["data"]["pipelineRunLogs"]["__typename"]]
 
 
 @pytest.mark.parametrize("name", ["open_web", "locked_web"])
 def test_a_websocket_goes_through_the_same_door(name, request):
     web = request.getfixturevalue(name)
     own = f"http://{HOST}:{web.port}"
-    assert subscribe(web) == "connection_ack"
-    assert subscribe(web, Origin=own) == "connection_ack"
+    assert subscribe(web) == ANSWERED
+    assert subscribe(web, Origin=own) == ANSWERED
     for origin in ("http://evil.example", "http://127.0.0.1:1", "null"):
         with pytest.raises(InvalidStatus, match="403"):
             subscribe(web, Origin=origin)
@@ -356,6 +371,7 @@ def test_the_ui_and_its_subscription_work_in_a_browser(name, request, browser):
         while not any("connection_ack" in frame for frame in frames):
             assert time.monotonic() < deadline, frames
             page.wait_for_timeout(100)
+        assert page.evaluate(SUBSCRIBE_IN_PAGE, SUBSCRIPTION) == ANSWERED
     assert refused == []
 
 
