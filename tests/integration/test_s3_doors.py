@@ -28,6 +28,7 @@ pytestmark = pytest.mark.integration
 
 KEY, BODY = "chain/blocks/_manifest.json", b"a manifest"
 NOBODY = 65534
+CONNECT = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1]); print('connected')"
 HTTP_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
@@ -181,15 +182,20 @@ def test_the_s3_port_answers_signed_requests_only(server, signed):
     assert holds(server)
 
 
-def test_nobody_connects_to_a_socket_or_reads_a_key(server):
-    program = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1]); print('connected')"
+def test_nobody_connects_to_a_socket_or_reads_a_key(server, open_folder):
+    anyones = open_folder / "anyones.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(anyones))
+        listener.listen()
+        anyones.chmod(0o777)
+        assert "connected" in as_nobody("python3", "-c", CONNECT, str(anyones))
     sockets = server.sockets()
     assert {path.name for path in sockets} >= {"filer.sock", "s3.sock"}
     for path in sockets:
         mode = path.stat().st_mode & 0o777
         assert path.is_relative_to(server.folder) or mode & 0o022 == 0, path
         if os.geteuid() == 0:
-            assert "connected" not in as_nobody("python3", "-c", program, str(path)), path
+            assert "connected" not in as_nobody("python3", "-c", CONNECT, str(path)), path
     keys = [path for path in (server.folder / "config").iterdir() if path.stat().st_mode & 0o077]
     assert keys == []
 
