@@ -174,12 +174,14 @@ def test_a_detached_stack_uses_given_servers_and_a_killed_supervisor_leaves_noth
         members = [p for p in psutil.process_iter() if _stack_id(p) == state.stack_id]
         assert len(members) >= 4
         assert [p.name for p in home.iterdir() if p.stat().st_mode & 0o077] == []
-        assert {_module(p) for p in members if "TRACE_WEB_PASSWORD" in p.environ()} == {"trace_dagster.web"}
+        assert {_module(p) for p in members if "TRACE_WEB_PASSWORD" in p.environ()} == {
+            "trace_dagster.dagster_instance.web"
+        }
         assert [path for p in members for path in _sockets(p) if not path.is_relative_to(home)] == []
         assert {_module(p) for p in members if _tcp_ports(p)} == {
             "trace_dagster.devchain",
             "trace_dagster.gateway",
-            "trace_dagster.web",
+            "trace_dagster.dagster_instance.web",
         }, "Dagster's code server runs code without asking for a credential: it must not listen on a port"
         in_the_shell = Settings.read(environment_with_stack({**clean(), "TRACE_HOME": str(home)}))
         assert in_the_shell.web_password == "correct horse"

@@ -24,9 +24,9 @@ from websockets.sync.client import connect
 
 from tests.support.left_out import BROWSER, leave_out
 from trace_dagster.cli.dagster_client import DagsterWeb
+from trace_dagster.config.web_password import authorization
 from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.lite.ports import HOST, Ports
-from trace_dagster.web.password import authorization
 
 pytestmark = pytest.mark.integration
 
@@ -112,7 +112,17 @@ def serving(folder: Path, password: str | None) -> Iterator[Web]:
     environment |= {"DAGSTER_HOME": str(home), "TRACE_WEB_URL": f"https://{PUBLIC}/dagster"}
     environment |= {"TRACE_WEB_PASSWORD": password} if password else {}
     log = (folder / "log").open("wb")
-    command = [sys.executable, "-m", "trace_dagster.web", "-h", HOST, "-p", str(web.port), "-f", "defs.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "trace_dagster.dagster_instance.web",
+        "-h",
+        HOST,
+        "-p",
+        str(web.port),
+        "-f",
+        "defs.py",
+    ]
     process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
         deadline = time.monotonic() + 90

@@ -28,10 +28,10 @@ from dagster_postgres.run_storage import PostgresRunStorage
 from dagster_postgres.schedule_storage import PostgresScheduleStorage
 
 from trace_dagster.dagster_instance import event_log, executor, launcher, storage
-from trace_dagster.web.__main__ import FACTORY
+from trace_dagster.dagster_instance.web.__main__ import FACTORY
 
 PACKAGE = Path(__file__).parents[2] / "trace_dagster"
-SCANNED = ("dagster_instance", "defs", "web")
+SCANNED = ("dagster_instance", "defs")
 PRIVATE_MODULE = re.compile(r"dagster\._|dagster_postgres\b|dagster_shared\b|dagster_webserver\b")
 
 
@@ -246,7 +246,7 @@ IMPORTED = {
     f"{_CORE}.log_manager:get_log_record_event": ({EXECUTOR}, takes("record")),
     f"{_CORE}.log_manager:has_log_record_event": ({EXECUTOR}, takes("record")),
     "dagster._utils.error:serializable_error_info_from_exc_info": ({EXECUTOR}, takes("exc_info")),
-    "dagster_webserver:cli": ({"web/__main__.py"}, is_web_server),
+    "dagster_webserver:cli": ({"dagster_instance/web/__main__.py"}, is_web_server),
 }
 """``module:name`` -> (the files of the package that import it, what they rely on)."""
 
@@ -371,9 +371,9 @@ def test_every_private_import_is_listed():
     assert imported(files(*SCANNED)) == {name: users for name, (users, _) in IMPORTED.items()}
 
 
-def test_private_modules_are_imported_in_dagster_instance_and_web_alone():
+def test_private_modules_are_imported_in_dagster_instance_alone():
     users = {user for users in imported(files()).values() for user in users}
-    assert {user for user in users if not user.startswith(("dagster_instance/", "web/"))} == set()
+    assert {user for user in users if not user.startswith("dagster_instance/")} == set()
 
 
 def test_every_private_attribute_is_listed():

@@ -15,8 +15,8 @@ from dagster_graphql import (
     ReloadRepositoryLocationStatus,
 )
 
+from trace_dagster.config.web_password import authorization
 from trace_dagster.errors import InvalidInput, Unavailable
-from trace_dagster.web.password import authorization
 
 LOCATION = "trace_dagster"
 _POLL_SECONDS = 0.5

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from trace_dagster.config.shipped_files import shipped_file
+from trace_dagster.config.web_password import authorization
 from trace_dagster.errors import Unavailable
 from trace_dagster.lite.ports import HOST
 from trace_dagster.lite.processes import Service
 from trace_dagster.lite.sockets import can_be_socket
-from trace_dagster.web.password import authorization
 
 LOCATION = "trace_dagster"
 WEB_PASSWORD = "TRACE_WEB_PASSWORD"  # noqa: S105  (a variable's name)
@@ -119,7 +119,7 @@ def dagster_services(folder: Path, code_socket: Path, web: WebServer, environmen
         ),
         Service(
             name="web-server",
-            command=[*python, "trace_dagster.web", "-h", HOST, "-p", str(web.port), "-w", workspace],
+            command=[*python, "trace_dagster.dagster_instance.web", "-h", HOST, "-p", str(web.port), "-w", workspace],
             healthy=lambda: _graphql(web, "{ version }") is not None,
             **{**common, "environment": {**plain, **web.variables()}},  # type: ignore[arg-type]
         ),

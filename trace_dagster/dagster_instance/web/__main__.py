@@ -1,7 +1,7 @@
-"""``python -m trace_dagster.web``: Dagster's web server behind the door. It takes the options of `dagster-webserver`.
+"""``python -m trace_dagster.dagster_instance.web``: Dagster's web server behind the door.
 
-TRACE_WEB_PASSWORD is the password, if there is to be one. Besides loopback's names, the host of TRACE_WEB_URL is a name
-by which the server may be asked.
+It takes the options of `dagster-webserver`. If TRACE_WEB_PASSWORD is set, the server asks for it. The server answers to
+loopback's names and to the host of TRACE_WEB_URL.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from starlette.types import ASGIApp
 
 from trace_dagster.config.process import start_process
 from trace_dagster.config.settings import Settings
+from trace_dagster.dagster_instance.web.door import Door, host_of
 from trace_dagster.errors import TraceError
-from trace_dagster.web.door import Door, host_of
 
 FACTORY = "create_app_from_workspace_process_context"
 """The name by which Dagster's command finds the function that makes its application, when it starts to serve."""
@@ -30,7 +30,7 @@ def main() -> None:
     except TraceError as error:
         sys.exit(f"error: {error}")
     setattr(cli, FACTORY, behind_door(getattr(cli, FACTORY), settings))
-    cli.main()  # type: ignore[no-untyped-call]
+    cli.main()
 
 
 def behind_door(create: Callable[..., ASGIApp], settings: Settings) -> Callable[..., ASGIApp]:
