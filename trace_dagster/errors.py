@@ -1,12 +1,14 @@
 """Errors, one class per action of the caller.
 
 A message is one lower-case line: what happened, to which thing, and what to do next; facts follow as ``key=value``. No
-message contains a URL, a key or a password. The code that raises an error must redact them first.
+message contains a URL, a key or a password: every error redacts its own message and facts.
 """
 
 from __future__ import annotations
 
 from uuid import UUID
+
+from trace_dagster.redaction import hide_secrets, redact
 
 
 class TraceError(Exception):
@@ -15,15 +17,31 @@ class TraceError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, **facts: object) -> None:
-        self.message = message
-        self.facts = facts
-        super().__init__(" ".join([message, *(f"{key}={value}" for key, value in facts.items())]))
+        self.message = self._safe(message)
+        self.facts = {key: self._safe_fact(value) for key, value in facts.items()}
+        super().__init__(" ".join([self.message, *(f"{key}={value}" for key, value in self.facts.items())]))
+
+    @staticmethod
+    def _safe(text: str) -> str:
+        """Return a text without URLs and secrets. It may be another's, such as a node's."""
+        return redact(text)
+
+    def _safe_fact(self, value: object) -> object:
+        """Return a fact as it is, or as redacted text if its text holds a secret."""
+        text = str(value)
+        safe = self._safe(text)
+        return value if safe == text else safe
 
 
 class InvalidInput(TraceError):
     """The input is wrong. Fix the file, the flag or the environment variable; a retry fails again."""
 
     exit_code = 2
+
+    @staticmethod
+    def _safe(text: str) -> str:
+        """Return a text without secrets. It is ours, and may show how a URL has to look."""
+        return hide_secrets(text)
 
 
 class Unavailable(TraceError):

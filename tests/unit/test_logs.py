@@ -22,7 +22,7 @@ def written(monkeypatch):
     """Configure logs into memory: yield the function that does it, and restore the configuration afterwards."""
     root = logging.getLogger("trace_dagster")
     before = (root.handlers, root.level, root.propagate)
-    monkeypatch.setattr(redaction, "_known", set())
+    monkeypatch.setattr(redaction, "_known", redaction._KnownSecrets())
 
     def configure(*arguments) -> io.StringIO:
         stream = io.StringIO()

@@ -216,7 +216,7 @@ def test_secrets_are_those_that_logs_must_hide():
 
 
 def test_a_process_protects_its_secrets_when_it_starts(monkeypatch):
-    monkeypatch.setattr(redaction, "_known", set())
+    monkeypatch.setattr(redaction, "_known", redaction._KnownSecrets())
     monkeypatch.setattr(process, "_started", {"logs"})
     assert SECRET in redaction.redact(f"key {SECRET}")
     start_process({"AWS_SECRET_ACCESS_KEY": SECRET}, with_stack=False)

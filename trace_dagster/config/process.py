@@ -43,7 +43,7 @@ def start_process(
     unknown variables (in the log, or through ``warn``). Raises InvalidInput with the name of a variable that is wrong.
     """
     settings = Settings.read(environment_with_stack(environment) if with_stack else environment)
-    protect(settings.secrets())
+    protect(settings.secrets(), public=settings.rpc.names)
     if "logs" not in _started:
         _started.add("logs")
         configure_logs(settings.log.format, settings.log.level or level)

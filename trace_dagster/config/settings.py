@@ -200,6 +200,11 @@ class RpcSettings(_Group):
         """Every pool that has URLs, by name. Raises InvalidInput for a wrong URL or quorum."""
         return {name: pool_of(name, each, each.url) for name, each in self.named.items() if each.url is not None}
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the pools that have a variable. They are no secrets, even if a URL contains them."""
+        return sorted(self.named)
+
     def pool(self, name: str) -> RpcPool:
         """Return the pool called ``name``; without URLs of its own it has the fallback's.
 

@@ -23,6 +23,8 @@ STALL_SECONDS = 120.0
 """A call that takes longer fails. Cryo has no timeout of its own."""
 
 _OUTPUT_CHARACTERS = 4000
+_MOST_OUTPUT_BYTES = 65_536
+"""Redacted before it is cut to the characters above, because a URL that is cut may not be recognized."""
 
 
 class CryoBinary:
@@ -70,8 +72,8 @@ class CryoBinary:
         finally:
             _end(process)
         if process.returncode:
-            text = redact(output.decode(errors="replace")[-_OUTPUT_CHARACTERS:], [url])
-            raise failure(text, request)
+            text = redact(output[-_MOST_OUTPUT_BYTES:].decode(errors="replace"))
+            raise failure(text[-_OUTPUT_CHARACTERS:], request)
 
 
 def sweep(staging: Path, *, older_than_seconds: float) -> None:

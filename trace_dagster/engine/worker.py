@@ -22,6 +22,9 @@ from typing import IO, Any
 HEADER = struct.Struct(">I")
 MAX_FRAME_BYTES = 1 << 31
 FOLDER_PREFIX = "trace-engine-"
+_MOST_ERROR_CHARACTERS = 65_536
+"""Much longer than what is shown of an error: the parent could not recognize a URL that is cut here."""
+
 READY = b"ready"
 """The first frame. The worker sends it when it can serve calls."""
 
@@ -76,7 +79,11 @@ async def _serve(request: dict[str, Any], answers: IO[bytes], lock: threading.Lo
         header = {"id": request["id"], "ok": True}
     except BaseException as error:  # Cryo's panics are BaseExceptions
         payload = b""
-        header = {"id": request["id"], "ok": False, "error": f"{type(error).__name__}: {error}"[:2000]}
+        header = {
+            "id": request["id"],
+            "ok": False,
+            "error": f"{type(error).__name__}: {error}"[:_MOST_ERROR_CHARACTERS],
+        }
         os.write(2, b"%b%d\n" % (END_OF_CALL, request["id"]))
     with lock:
         write_frame(answers, json.dumps(header).encode())

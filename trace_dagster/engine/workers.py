@@ -27,6 +27,9 @@ START_SECONDS = 60.0
 
 _STDERR_LINES = 40
 _STDERR_SECONDS = 2.0
+_MOST_LINE_BYTES = 65_536
+"""Bytes kept of one line that Cryo printed; much more than an error shows."""
+
 _KEPT_VARIABLES = (
     "PATH",
     "HOME",
@@ -66,7 +69,6 @@ class Worker:
         self._ids = itertools.count()
         self._lock = threading.Lock()
         self._calls: dict[int, tuple[float, Future[pa.Table]]] = {}
-        self._urls: set[str] = set()
         self._printed = threading.Condition()
         self._ended: set[int] = set()
         self._kill_reason: str | None = None
@@ -106,7 +108,6 @@ class Worker:
         with self._lock:
             identity = next(self._ids)
             self._calls[identity] = (time.monotonic(), future)
-            self._urls.add(arguments["rpc"])
             try:
                 assert self._process.stdin is not None
                 write_frame(self._process.stdin, json.dumps({"id": identity, **request}).encode())
@@ -142,7 +143,6 @@ class Worker:
     def _finish_call(self, header: dict[str, Any], payload: bytes) -> None:
         with self._lock:
             call = self._calls.pop(header["id"], None)
-            urls = set(self._urls)
         if call is None:
             return
         started, future = call
@@ -153,17 +153,17 @@ class Worker:
         else:
             # leave out what an earlier call printed
             printed = " ".join(line for at, line in list(self._stderr) if at >= started)
-            future.set_exception(CallFailed(redact(f"{header['error']} {printed}", urls)))
+            future.set_exception(CallFailed(redact(f"{header['error']} {printed}")))
 
     def _read_stderr(self) -> None:
         source = self._process.stderr
         assert source is not None
         for line in source:
-            with self._lock:
-                urls = set(self._urls)
             text, mark, identity = line.partition(END_OF_CALL)
             if text:
-                self._stderr.append((time.monotonic(), redact(text.decode(errors="replace").strip(), urls)))
+                self._stderr.append(
+                    (time.monotonic(), redact(text[:_MOST_LINE_BYTES].decode(errors="replace").strip()))
+                )
             if mark:
                 with self._printed:
                     self._ended.add(int(identity))

@@ -25,6 +25,7 @@ from trace_dagster.ingest.commit import CommitTarget, Committer, RangeRows
 from trace_dagster.ingest.heartbeat import Heartbeats
 from trace_dagster.ingest.range_extraction import RangeExtraction
 from trace_dagster.logs import component_log
+from trace_dagster.redaction import redact_error
 from trace_dagster.registry.publications import Publication, Publications
 from trace_dagster.registry.streams import StreamSpec
 from trace_dagster.registry.tasks import Lease, Tasks, Unclaimed, Unplanned
@@ -130,6 +131,7 @@ class Ingester:
             request = RangeRequest.of(spec, block_range, pool, self._evidence(spec, block_range))
             pieces = self._extractor.start(request, attempt.lost)
         except BaseException as error:
+            redact_error(error)
             attempt.fail(error)
             raise
         extraction = RangeExtraction(claimed, attempt, pool, pieces, self._forget)
@@ -155,6 +157,7 @@ class Ingester:
             with self._halting(claimed.spec), self._resolving(extraction):
                 published = self._committer.commit(claimed.lease, target, rows)
         except BaseException as error:
+            redact_error(error)
             extraction.fail(error)
             if extraction.is_released and isinstance(error, Exception):
                 raise Unavailable(RUN_STOPPED, range=claimed.block_range) from None

@@ -15,7 +15,6 @@ import msgspec
 
 from trace_dagster.blocks import MAX_BLOCK
 from trace_dagster.errors import EndpointLacks, InvalidInput, NoAnswer, TraceError, Unavailable
-from trace_dagster.redaction import redact
 from trace_dagster.rpc.http import post
 from trace_dagster.rpc.pools import Endpoint, RpcPool, variable_of
 
@@ -155,7 +154,7 @@ def _result(answer: _Answer, endpoint: Endpoint, method: str) -> msgspec.Raw:
             )
         said = error.get("message") if isinstance(error, dict) else None
         if endpoint.gateway_url and isinstance(said, str) and said.startswith(f"rpc endpoint {endpoint.name} "):
-            raise Unavailable(redact(said, [endpoint.url]))  # the gateway's own words: the call was not answered
+            raise Unavailable(said)  # the gateway's own words: the call was not answered
         raise Unavailable(f"rpc endpoint {endpoint.name} answered {method} with an error", code=code)
     if not bytes(answer.result):
         raise Unavailable(f"rpc endpoint {endpoint.name} answered {method} with neither result nor error")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 
+from trace_dagster.redaction import protect
+
 BATCH_CALLS = 50
 """JSON-RPC calls per HTTP request: providers accept at least 100, and 50 blocks of a busy chain stay below 25 MB."""
 
@@ -20,6 +22,10 @@ class Endpoint:
     """A gateway's URL for this endpoint; empty if requests go to the endpoint directly."""
     batch: int = BATCH_CALLS
     """Most JSON-RPC calls that it accepts in one HTTP request."""
+
+    def __post_init__(self) -> None:
+        """Have the URL redacted wherever it shows up, because the node may echo it."""
+        protect([self.url], public=[self.pool])
 
     @property
     def name(self) -> str:
