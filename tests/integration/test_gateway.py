@@ -2,13 +2,14 @@
 contain.
 """
 
+import base64
 import json
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 import trustme
@@ -542,3 +543,47 @@ def test_status_shows_what_is_asked_through_it(chain):
         }  # fmt: skip
     with pytest.raises(Unavailable, match="gateway does not answer"):
         endpoints_asked("http://127.0.0.1:9/token")
+
+
+KEY = "KEY4f3a2b1c9d8e"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"invalid key {KEY}",
+        f"see https://user:pw@dev.example/v2/{KEY}?a=b",
+        f"https:\\/\\/dev.example\\/v2\\/{KEY}",
+        quote(f"https://dev.example/v2/{KEY}", safe=""),
+        base64.b64encode(f"x:{KEY}".encode()).decode(),
+        KEY.upper(),
+    ],
+)
+def test_an_error_of_a_node_is_redacted_at_the_gateways_door(chain, said):
+    """The callers do not know the endpoint's URL, so they could not redact it."""
+    error = {"code": 3, "message": said, "data": {"request": [said], "key": said}, KEY: said}
+    with watched(chain) as node, gateway(dev=f"{node.url}/v2/{KEY}") as door:
+        node.manner = lambda calls: (200, json.dumps({"id": calls[0]["id"], "error": error}).encode())
+        answer = door.post({"jsonrpc": "2.0", "id": 7, "method": "eth_gasPrice", "params": []})
+    assert answer["error"]["code"] == 3
+    assert "[redacted]" in answer["error"]["message"]
+    shown = json.dumps(answer).lower()
+    assert KEY.lower() not in shown
+    assert base64.b64encode(KEY.encode()).decode()[:12].lower() not in shown
+
+
+@pytest.mark.parametrize("error", ["a text", ["a", "list"], 5, True, {"code": "x"}, {}, {"message": {"a": KEY}}])
+def test_an_error_of_another_shape_is_passed_on_without_the_key(chain, error):
+    with watched(chain) as node, gateway(dev=f"{node.url}/v2/{KEY}") as door:
+        node.manner = lambda calls: (200, json.dumps({"id": calls[0]["id"], "error": error}).encode())
+        answer = door.post({"jsonrpc": "2.0", "id": 7, "method": "eth_gasPrice", "params": []})
+    assert "error" in answer
+    assert KEY not in json.dumps(answer)
+
+
+def test_a_long_error_of_a_node_is_cut(chain):
+    error = {"code": 3, "message": "long " * 1_000_000, "data": "long " * 1_000_000}
+    with watched(chain) as node, gateway(dev=node.url) as door:
+        node.manner = lambda calls: (200, json.dumps({"id": calls[0]["id"], "error": error}).encode())
+        answer = door.post({"jsonrpc": "2.0", "id": 7, "method": "eth_gasPrice", "params": []})
+    assert len(json.dumps(answer)) < 10_000

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 
 from trace_dagster.errors import Unavailable
+from trace_dagster.redaction import protect
 
 _STOP_SECONDS = 5.0
 
@@ -34,6 +35,7 @@ class ChildGateway:
             self.close()
             raise Unavailable("the rpc gateway did not start: its reason is in this process's log")
         self.url = str(json.loads(said)["url"])
+        protect([self.url])  # it holds the gateway's token
 
     @property
     def alive(self) -> bool:

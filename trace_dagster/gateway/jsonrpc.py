@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from trace_dagster.redaction import redact
+
 FAILED = -32000
 """Code of errors that the gateway itself gives. Engines return it at once; with other codes they wait and retry."""
 
@@ -19,6 +21,11 @@ _REFUSED = re.compile(
 _ABOUT_THE_QUESTION = re.compile(r"results|block range|size", re.IGNORECASE)
 _TOO_LARGE = re.compile(r"(response|batch|content).{0,20}(too large|size limit|limit exceeded)", re.IGNORECASE)
 _BATCH_CODES = frozenset({-32600, -32003})
+_MOST_ERROR_TEXT = 2000
+"""Characters of a node's message, and of its data, that callers get."""
+
+_MOST_REDACTED = 16_000
+"""Characters that are redacted before they are cut, because a secret that is cut may not be recognized."""
 
 
 class GatewayCall(msgspec.Struct):
@@ -83,6 +90,28 @@ def request(identity: int, method: str, params: bytes) -> bytes:
 def failed(message: str, code: int = FAILED) -> Answer:
     """Return an error of the gateway."""
     return Answer(error=_encode({"code": code, "message": message}), is_ours=True)
+
+
+def safe_error(error: bytes) -> bytes:
+    """Return a node's error as the gateway passes it on: redacted, and cut if it is long."""
+    if len(error) <= _MOST_ERROR_TEXT:
+        text = error.decode(errors="replace")
+        if redact(text) == text:
+            return error
+    try:
+        found = msgspec.json.decode(error)
+    except (msgspec.DecodeError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        return _encode({"code": FAILED, "message": "the node gave an error that is not of JSON-RPC"})
+    code, message, data = found.get("code"), found.get("message"), found.get("data")
+    safe = {"code": code if type(code) is int else FAILED, "message": _safe_text(message)}
+    return _encode(safe if data is None else {**safe, "data": _safe_text(data)})
+
+
+def _safe_text(value: object) -> str:
+    text = value if isinstance(value, str) else "" if value is None else _encode(value).decode()
+    return redact(text[:_MOST_REDACTED])[:_MOST_ERROR_TEXT]
 
 
 def _code_and_text(error: bytes) -> tuple[int | None, str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from trace_dagster.gateway.connections import HttpReply, RequestFailed
-from trace_dagster.gateway.jsonrpc import Answer, RpcAnswer, answers_in, is_about_the_batch, is_refusal
+from trace_dagster.gateway.jsonrpc import Answer, RpcAnswer, answers_in, is_about_the_batch, is_refusal, safe_error
 
 
 @dataclass(slots=True)
@@ -97,6 +97,6 @@ def _note(outcome: Outcome, identity: int, decoded: RpcAnswer, *, is_batch: bool
             outcome.reasons[identity] = "it refuses such batches"
             outcome.splits = True
         else:
-            outcome.answers[identity] = Answer(error=error)
+            outcome.answers[identity] = Answer(error=safe_error(error))
     elif result := bytes(decoded.result):
         outcome.answers[identity] = Answer(result=result)
