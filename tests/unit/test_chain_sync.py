@@ -83,11 +83,19 @@ def test_defaults_reach_every_stream_and_streams_win():
             "name: logs}",
             "name: logs, columns: [x]}",
             12,
-            "streams.logs.columns: dataset logs has no column 'x'",
+            "streams.logs.columns: dataset logs has no column of this name (not shown); known: ",
         ),
         ("name: logs}", "name: logs, verify: maybe}", 12, "streams.logs.verify: input should be"),
         ("  logs:", "  Logs:", 12, "streams.Logs: must match"),
-        ("defaults:", "typo: 1\ndefaults:", 8, "typo: unknown key"),
+        (
+            "name: logs}",
+            "name: logs, columns: [topic_0]}",
+            12,
+            "streams.logs.columns: dataset logs has no column 'topic_0'; did you mean 'topic0'?",
+        ),
+        ("defaults:", "typo: 1\ndefaults:", 8, "(key not shown): unknown key; known: chain_id, "),
+        ("chain_id: 143", "chain_id: 0143", 3, "a number that starts with 0 is octal in YAML"),
+        ("to_block: 4000", "to_block: 1:40", 7, "a number with colons is of base 60 in YAML"),
         (
             "rpc_pool: standard",
             "rpcpool: standard",
@@ -166,3 +174,53 @@ def test_the_model_is_frozen_and_follow_head_has_its_defaults():
     assert isinstance(job.mode, FollowHead)
     with pytest.raises(ValueError, match="frozen"):
         job.name = "other"
+
+
+SECRET = "sk-live-4f3a2b1c"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("name: job", f"name: {SECRET}"),
+        ("name: job", f"name: job\n{SECRET}: 1"),
+        ("name: job", f"name: job\n{SECRET}: 1\n{SECRET}: 2"),
+        ("name: job", f"name: job\nhttps://node.example/{SECRET}: 1"),
+        ("chain_id: 143", f"chain_id: {SECRET}"),
+        ("  kind: fixed_target", f"  kind: {SECRET}"),
+        ("kind: chain_sync", f"kind: {SECRET}"),
+        ("from_block: 0", f"from_block: {SECRET}"),
+        ("from_block: 0", f"{SECRET}: 0"),
+        ("to_block: 4000", f"to_block: {SECRET}"),
+        ("to_block: 4000", f"to_block: {{{SECRET}: {SECRET}}}"),
+        ("rpc_pool: standard", f"rpc_pool: {SECRET}"),
+        ("rpc_pool: standard", f"{SECRET}: standard"),
+        ("chunk_size: 250", f"chunk_size: {SECRET}"),
+        ("chunk_size: 250", f"{SECRET}: 250"),
+        ("chunk_size: 250", f"chunk_size: [{SECRET}]"),
+        ("chunk_size: 250", f"chunk_size: 250, {SECRET}: {{{SECRET}: 1}}"),
+        ("name: logs}", f"name: {SECRET}}}"),
+        ("name: logs}", f"name: logs, columns: [{SECRET}]}}"),
+        ("name: logs}", f"name: logs, columns: [{{{SECRET}: 1}}]}}"),
+        ("name: logs}", f"name: logs, columns: {SECRET}}}"),
+        ("name: logs}", f"name: logs, verify: {SECRET}}}"),
+        ("  logs:", f"  {SECRET}:"),
+        ("streams:", f"streams: {SECRET}\nx:"),
+        ("defaults:", f"defaults: {SECRET}\nx:"),
+    ],
+)
+def test_no_error_repeats_a_key_or_value_that_might_be_a_secret(old, new):
+    text = GOOD.replace(old, new, 1)
+    assert SECRET in text
+    with pytest.raises(InvalidInput) as caught:
+        parse(text, "job.yaml")
+    assert "4f3a2b1c" not in str(caught.value)
+    assert str(caught.value).startswith("job.yaml:")
+
+
+def test_a_file_with_thousands_of_mistakes_gets_a_short_answer():
+    wrong = "".join(f"  x{number}: 1\n" for number in range(5000))
+    with pytest.raises(InvalidInput) as caught:
+        parse(GOOD.replace("streams:\n", f"streams:\n{wrong}"), "job.yaml")
+    lines = str(caught.value).splitlines()
+    assert len(lines) <= 21

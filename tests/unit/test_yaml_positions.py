@@ -48,7 +48,7 @@ def test_an_example_becomes_the_model_of_its_plain_values(path):
 @pytest.mark.parametrize(
     "text",
     [
-        "a: [1, 0x1f, 0o17, 017, 1_000, 1:30, 1.5, .inf, yes, off, ~, null, 2026-11-29, 'yes', \"\\u00e9\", '']",
+        "a: [1, 0x1f, 0o17, 1_000, 1.5, -3, 0, +7, 0.5, .inf, yes, off, ~, null, 2026-11-29, 'yes', \"\\u00e9\", '']",
         "a: |\n  two\n  lines\nb: >-\n  folded\n  text\n",
         "? e\n: - - f\n    - {}\n'<<': g\n",
         "",
@@ -103,6 +103,14 @@ def test_each_key_has_its_line_and_a_missing_one_that_of_its_parent():
         ("a: !own 1", 1, "tags are not used"),
         ("a: !!str 1", 1, "tags are not used"),
         ("a: 1\nb: 2026-13-01", 2, "not valid YAML: month must be in 1..12"),
+        ("a: 1\nb: 0100", 2, "a number that starts with 0 is octal in YAML: write it without the 0"),
+        ("a: [-017]", 1, "is octal in YAML"),
+        ("a: {b: 0_17}", 1, "is octal in YAML"),
+        ("a: 00", 1, "is octal in YAML"),
+        ("a: 01.5", 1, "is octal in YAML"),
+        ("a: 1\nb: 1:40", 2, "a number with colons is of base 60 in YAML: write it in decimal"),
+        ("a: [-1:40:00]", 1, "is of base 60 in YAML"),
+        ("a: 1:40.5", 1, "is of base 60 in YAML"),
         ("a: =", 1, "not valid YAML: could not determine a constructor"),
         ("a: 1\n---\na: 2", 2, "not valid YAML: expected a single document in the stream, but found another document"),
         ("a: 1\n b: 2", 2, "not valid YAML: mapping values are not allowed here"),
@@ -115,6 +123,42 @@ def test_text_that_is_not_allowed_is_an_error_with_its_line(text, line, reason):
     place, _, found = str(raised.value).partition(": ")
     assert place == f"job.yaml:{line}"
     assert reason in found
+
+
+@pytest.mark.parametrize("text", ["a: '0100'", 'a: "1:40"', "a: 0100z", "a: 0x10", "a: 1:80", "a: |\n  0100"])
+def test_text_that_looks_like_such_a_number_is_text(text):
+    assert marked(text).value == yaml.safe_load(text)
+
+
+SECRET = "sk-live-4f3a2b1c"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"a: &{SECRET} 1\nb: &{SECRET} 2",
+        f"a: *{SECRET}",
+        f"a: !{SECRET} 1",
+        f"a: !{SECRET}!b 1",
+        f"%TAG !{SECRET}! x\n%TAG !{SECRET}! y\n---\na: 1",
+        f"%{SECRET} 1\n---\na: *b",
+        f"a: [{SECRET}",
+        f"a: {SECRET}: b",
+        f"{SECRET}\na: b",
+        f"a: '{SECRET}",
+        f'a: "{SECRET}\\q"',
+        f"? [{SECRET}]\n: 1",
+        f"a: {SECRET}\x00",
+        f"a: |x{SECRET}",
+        f"@{SECRET}: 1",
+        f"`{SECRET}`: 1",
+    ],
+)
+def test_an_error_repeats_nothing_that_might_be_a_secret(text):
+    with pytest.raises(InvalidInput) as raised:
+        marked(text)
+    assert SECRET not in str(raised.value)
+    assert "4f3a" not in str(raised.value)
 
 
 def nested(levels):

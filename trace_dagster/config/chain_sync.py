@@ -1,12 +1,15 @@
 """The ``kind: chain_sync`` YAML as a strict, frozen model. Errors name file, line and key.
 
-Catalog uses neither the network nor the environment. Error messages do not repeat values, which might be secrets.
+Reading a file uses neither the network nor the environment. Error messages repeat no value, and no key unless it is
+known or close to a known one: a secret may be in the wrong place.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,14 +17,17 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from trace_dagster.blocks import MAX_BLOCK
 from trace_dagster.config.yaml_positions import Document, KeyPath, read_document
-from trace_dagster.datasets.catalogue import Dataset, dataset
+from trace_dagster.datasets.catalogue import Dataset, catalogue, dataset
 from trace_dagster.errors import InvalidInput
 
 MAX_FILE_BYTES = 1_000_000
 MAX_CHAIN_ID = 2**53 - 1
+_MOST_ERRORS = 20
+"""Errors that are reported of one file."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-DatasetKey = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}$")]
+_DATASET_KEY = r"^[a-z0-9_]{1,64}$"
+DatasetKey = Annotated[str, StringConstraints(pattern=_DATASET_KEY)]
 Block = Annotated[int, Field(ge=0, le=MAX_BLOCK)]
 LatestMinus = Annotated[str, StringConstraints(pattern=r"^latest-[0-9]{1,18}$")]
 
@@ -119,7 +125,7 @@ def read(path: Path) -> ChainSync:
 
 def parse(text: str, source: str = "<text>") -> ChainSync:
     """Check the text of a chain_sync file. Raises InvalidInput as :func:`read` does."""
-    document = read_document(text, source)
+    document = read_document(text, source, _shown)
     raw = document.value
     if not isinstance(raw, dict):
         raise InvalidInput(f"{source}:1: a chain_sync file is a mapping that starts with `kind: chain_sync`")
@@ -127,8 +133,9 @@ def parse(text: str, source: str = "<text>") -> ChainSync:
     try:
         return ChainSync.model_validate(merged)
     except ValidationError as failure:
-        errors = list(dict.fromkeys(_lines_of(failure, document, raw)))
-        raise InvalidInput("\n".join(errors)) from None
+        found = list(dict.fromkeys(islice(_lines_of(failure, document, raw), _MOST_ERRORS + 1)))
+        more = [f"{source}: more errors follow"] if len(found) > _MOST_ERRORS else []
+        raise InvalidInput("\n".join([*found[:_MOST_ERRORS], *more])) from None
 
 
 def _with_defaults(raw: dict[str, Any], document: Document) -> dict[str, Any]:
@@ -194,7 +201,7 @@ def _reason(error: Any, path: KeyPath, raw: dict[str, Any]) -> str:
         case "missing":
             return "this key is required"
         case "string_pattern_mismatch":
-            return _PATTERN_REASONS.get(key, "must match ^[a-z0-9_]{1,64}$")
+            return _PATTERN_REASONS.get(key, f"must match {_DATASET_KEY}")
         case "union_tag_not_found" | "union_tag_invalid":
             return "kind must be fixed_target or follow_head"
         case "value_error":
@@ -209,11 +216,33 @@ def _unknown_key(key: str, path: KeyPath, raw: dict[str, Any]) -> str:
         other = FollowHead if kind == "fixed_target" else FixedTarget
         if key in other.model_fields:
             owner = "follow_head" if other is FollowHead else "fixed_target"
-            return f"belongs to mode {owner}, and this job's mode is {kind}"
+            return f"belongs to mode {owner}, and this job's mode is another"
         mine = FixedTarget if kind == "fixed_target" else FollowHead
         return f"unknown key{_did_you_mean(key, mine.model_fields)}"
     known = Stream.model_fields if path[:1] == ("streams",) else {**ChainSync.model_fields, "defaults": None}
     return f"unknown key{_did_you_mean(key, known)}"
+
+
+_KEYS = {*ChainSync.model_fields, *FixedTarget.model_fields, *FollowHead.model_fields, *Stream.model_fields, "defaults"}
+
+
+def _shown(path: KeyPath) -> str:
+    """Return a path up to its first key that might be a secret in the wrong place."""
+    parts: list[str] = []
+    for index, part in enumerate(path):
+        if not (isinstance(part, int) or part in _KEYS or _is_dataset_key(path[:index], part) or _is_close(part)):
+            return ".".join([*parts, "(key not shown)"])
+        parts.append(str(part))
+    return ".".join(parts)
+
+
+def _is_dataset_key(parents: KeyPath, key: str) -> bool:
+    return parents == ("streams",) and re.fullmatch(_DATASET_KEY, key) is not None
+
+
+def _is_close(key: str) -> bool:
+    """Return whether a key is a known one with a typing error."""
+    return bool(difflib.get_close_matches(key, [*_KEYS, *catalogue()], n=1))
 
 
 def _did_you_mean(key: str, known: Any) -> str:

@@ -1,7 +1,7 @@
 """Rules for the value of one environment variable.
 
 Each rule takes the text and returns the value, or raises ValueError with the rest of a line that starts with the
-variable's name. No message shows a value, except that a wrong choice is shown.
+variable's name. No message shows a value, except one that is close to a known choice: others might be secrets.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def choice(known: Sequence[str], reason: str = "") -> Callable[[Any], str]:
         if text in known:
             return text
         close = difflib.get_close_matches(text.lower(), known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{reason or 'must be one of ' + ', '.join(known)}, not {text[:40]!r}{hint}")
+        hint = f", not {text!r}; did you mean {close[0]!r}?" if close else " (value not shown)"
+        raise ValueError(f"{reason or 'must be one of ' + ', '.join(known)}{hint}")
 
     return rule
 

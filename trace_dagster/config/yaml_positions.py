@@ -1,13 +1,14 @@
 """YAML as plain values plus the line of each key, from PyYAML's own marks.
 
-The text is not trusted. Aliases (and with them expansion bombs), tags, merge keys, duplicate keys and keys that are
-not text are errors. Depth, number and length of values are limited while the text is parsed: 1 MB of the worst text
-we know takes 0.5 s.
+The text is not trusted. Aliases (and with them expansion bombs), tags, merge keys, duplicate keys, keys that are not
+text, and numbers that mean something else than they show (``0100``, ``1:40``) are errors. No error repeats a value.
+Depth, number and length of values are limited while the text is parsed: 1 MB of the worst text we know takes 0.5 s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,15 @@ MAX_SCALAR_CHARACTERS = 1000
 """Of one value. PyYAML needs quadratic time for a long number in base 60: 25 s for 800 kB of ``1:1:1:...``."""
 
 _TEXT_TAG = "tag:yaml.org,2002:str"
+_NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_OCTAL = re.compile(r"[-+]?0[0-9_]*[0-9]")
+_QUOTED = re.compile(r"'(?!<)[^']{2,}'|\"[^\"]{2,}\"")
+"""What PyYAML quotes from the text. Single characters and its own names, such as ``'<block end>'``, stay."""
+
+
+def dotted(path: KeyPath) -> str:
+    """Return a path with dots between its keys."""
+    return ".".join(map(str, path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,8 @@ class Document:
     value: Any
     lines: dict[KeyPath, int]
     """The line of each key, from 1."""
+    shown: Callable[[KeyPath], str] = dotted
+    """Returns a path as errors show it."""
 
     def line(self, path: KeyPath) -> int:
         """Return the line of a key, or of its nearest parent that is in the text."""
@@ -47,13 +59,16 @@ class Document:
 
     def error(self, path: KeyPath, reason: str) -> InvalidInput:
         """Return the error ``source:line: path: reason`` for a key."""
-        return InvalidInput(f"{self.source}:{self.line(path)}: {'.'.join(map(str, path)) or 'file'}: {reason}")
+        return InvalidInput(f"{self.source}:{self.line(path)}: {self.shown(path) or 'file'}: {reason}")
 
 
-def read_document(text: str, source: str) -> Document:
-    """Parse YAML. Raises InvalidInput with source, line and reason if it is not valid, or not allowed here."""
+def read_document(text: str, source: str, shown: Callable[[KeyPath], str] = dotted) -> Document:
+    """Parse YAML. Raises InvalidInput with source, line and reason if it is not valid, or not allowed here.
+
+    ``shown`` returns a path as errors show it: a key that is in the wrong place might be a secret.
+    """
     try:
-        loader = _Loader(text)
+        loader = _Loader(text, shown)
         node = loader.get_single_node()
         value = loader.value(node) if node is not None else None
     except yaml.MarkedYAMLError as error:
@@ -61,15 +76,19 @@ def read_document(text: str, source: str) -> Document:
         raise InvalidInput(f"{source}:{line}: {_reason(error)}") from None
     except yaml.YAMLError as error:
         raise InvalidInput(f"{source}: not valid YAML: {str(error).partition(chr(10))[0]}") from None
-    return Document(source, value, loader.lines)
+    return Document(source, value, loader.lines, shown)
 
 
 def _reason(error: yaml.MarkedYAMLError) -> str:
     if isinstance(error, _Refused):
         return str(error.problem)
     if isinstance(error, yaml.composer.ComposerError):  # its problem alone is "but found another document"
-        return f"not valid YAML: {error.context}, {error.problem}"
-    return f"not valid YAML: {error.problem}"
+        return f"not valid YAML: {_without_quotes(f'{error.context}, {error.problem}')}"
+    return f"not valid YAML: {_without_quotes(str(error.problem))}"
+
+
+def _without_quotes(problem: str) -> str:
+    return _QUOTED.sub("(not shown)", problem)
 
 
 class _Refused(yaml.MarkedYAMLError):
@@ -82,7 +101,8 @@ class _Refused(yaml.MarkedYAMLError):
 class _Loader(yaml.SafeLoader):
     """A SafeLoader that records the line of each key, and refuses ambiguous or expensive YAML."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, shown: Callable[[KeyPath], str]) -> None:
+        self._shown = shown
         self.lines: dict[KeyPath, int] = {}
         self._path: KeyPath = ()
         self._depth = 0
@@ -112,10 +132,12 @@ class _Loader(yaml.SafeLoader):
             return dict(self._items(node))
         if isinstance(node, yaml.SequenceNode):
             return [self._at(index, item) for index, item in enumerate(node.value)]
+        if node.tag in _NUMBER_TAGS:
+            _require_decimal(node)
         try:
             return self.construct_object(node)
         except (ValueError, OverflowError) as error:  # such as a date in month 13
-            raise _Refused(f"not valid YAML: {error}", node.start_mark) from None
+            raise _Refused(f"not valid YAML: {_without_quotes(str(error))}", node.start_mark) from None
 
     def _items(self, node: yaml.MappingNode) -> Iterator[tuple[str, Any]]:
         for key_node, value_node in node.value:
@@ -123,7 +145,7 @@ class _Loader(yaml.SafeLoader):
                 raise _Refused(f"keys are plain text, not {key_node.tag.rpartition(':')[2]}", key_node.start_mark)
             path = (*self._path, key_node.value)
             if path in self.lines:
-                raise _Refused(f"{'.'.join(map(str, path))}: this key is written twice", key_node.start_mark)
+                raise _Refused(f"{self._shown(path)}: this key is written twice", key_node.start_mark)
             self.lines[path] = key_node.start_mark.line + 1
             yield key_node.value, self._at(key_node.value, value_node)
 
@@ -136,3 +158,11 @@ class _Loader(yaml.SafeLoader):
         self._path = (*self._path, key)
         yield
         self._path = self._path[:-1]
+
+
+def _require_decimal(node: yaml.Node) -> None:
+    """Refuse numbers that YAML 1.1 reads in another base than their digits suggest."""
+    if ":" in node.value:
+        raise _Refused("a number with colons is of base 60 in YAML: write it in decimal", node.start_mark)
+    if _OCTAL.match(node.value):
+        raise _Refused("a number that starts with 0 is octal in YAML: write it without the 0", node.start_mark)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -97,9 +97,7 @@ class Dataset:
         else:
             for column in requested:
                 if column not in self.all_columns:
-                    raise InvalidInput(
-                        f"dataset {self.name} has no column {column!r}{_nearest(column, self.all_columns)}"
-                    )
+                    raise InvalidInput(f"dataset {self.name} has no column {_nearest(column, self.all_columns)}")
             names = {*requested, "block_number", *self.natural_key, *_REQUIRED.get(self.name, ())}
         return tuple(name for name in self.all_columns if name in names)
 
@@ -139,7 +137,7 @@ def dataset(name: str) -> Dataset:
     """Return a dataset by name. Raises InvalidInput, with the nearest known name, if there is no such dataset."""
     known = catalogue()
     if name not in known:
-        raise InvalidInput(f"the engine knows no dataset {name!r}{_nearest(name, known)}")
+        raise InvalidInput(f"the engine knows no dataset {_nearest(name, known)}")
     return known[name]
 
 
@@ -165,7 +163,10 @@ def _arrow_types() -> dict[str, pa.DataType]:
     return {str(each): each for each in (*types, pa.large_list(pa.large_string()))}
 
 
-def _nearest(name: str, known: object) -> str:
-    options = list(known)  # type: ignore[call-overload]
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """Return a wrong name and the one that it resembles, or only the known names: the wrong one might be a secret."""
+    options = sorted(known)
     close = difflib.get_close_matches(name, options, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(options))}"
+    return (
+        f"{name!r}; did you mean {close[0]!r}?" if close else f"of this name (not shown); known: {', '.join(options)}"
+    )
