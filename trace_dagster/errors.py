@@ -1,13 +1,15 @@
 """Errors, one class per action of the caller.
 
 A message is one lower-case line: what happened, to which thing, and what to do next; facts follow as ``key=value``. No
-message contains a URL, a key or a password: every error redacts its own message and facts.
+message contains a URL, a key or a password: every error redacts its own message and facts, and escapes control
+characters. Terminals obey those, and Postgres stores no NUL.
 """
 
 from __future__ import annotations
 
 from uuid import UUID
 
+from trace_dagster.printable import printable, printable_lines
 from trace_dagster.redaction import hide_secrets, redact
 
 
@@ -24,7 +26,7 @@ class TraceError(Exception):
     @staticmethod
     def _safe(text: str) -> str:
         """Return a text without URLs and secrets. It may be another's, such as a node's."""
-        return redact(text)
+        return printable(redact(text))
 
     def _safe_fact(self, value: object) -> object:
         """Return a fact as it is, or as redacted text if its text holds a secret."""
@@ -41,7 +43,7 @@ class InvalidInput(TraceError):
     @staticmethod
     def _safe(text: str) -> str:
         """Return a text without secrets. It is ours, and may show how a URL has to look."""
-        return hide_secrets(text)
+        return printable_lines(hide_secrets(text))
 
 
 class Unavailable(TraceError):

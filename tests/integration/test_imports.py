@@ -128,7 +128,7 @@ def test_help_is_there_before_anything_else():
         "trace_dagster",
         "trace_dagster.blocks",
         "trace_dagster.cli",
-        "trace_dagster.cli.printable",
+        "trace_dagster.printable",
         "trace_dagster.errors",
     }
     assert not found & {"dagster", "humanize", "pyarrow", "psycopg", "pydantic", "rich"}

@@ -3,14 +3,18 @@
 import io
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from rich.console import Console
 
-from trace_dagster.cli.main import say
-from trace_dagster.cli.printable import printable, printable_lines
-from trace_dagster.cli.render import print_result
+from trace_dagster.cli import render
+from trace_dagster.cli.main import main, say
+from trace_dagster.cli.render import counting, print_result
 from trace_dagster.cli.tables import human_bytes, human_seconds, print_line, print_table
+from trace_dagster.errors import InvalidInput, Unavailable, VerificationFailed
+from trace_dagster.printable import plain_markdown, printable, printable_lines
 from trace_dagster.query.runner import QueryResult
 
 COLUMNS = [("name", "left"), ("blocks", "right")]
@@ -101,3 +105,32 @@ def test_durations(seconds, text):
 @pytest.mark.parametrize(("count", "text"), [(0, "0 Bytes"), (1, "1 Byte"), (1536, "1.5 KiB"), (2**40, "1.0 TiB")])
 def test_sizes(count, text):
     assert human_bytes(count) == text
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8")))
+def test_markdown_shows_any_text_as_it_is(text):
+    inline = MarkdownIt("gfm-like", {"linkify": False}).parse(f"x {plain_markdown(text)} x")[1]
+    assert {each.type for each in inline.children} <= {"text", "text_special"}
+    assert "".join(each.content for each in inline.children) == f"x {printable(text)} x"
+
+
+@pytest.mark.parametrize("error", [Unavailable, VerificationFailed, InvalidInput])
+@pytest.mark.parametrize("hostile", ["\x1b[31m", "\x9b2J", "\x00", "\u202e", "\ud800", "\r"])
+def test_an_error_escapes_control_characters(error, hostile):
+    found = error(f"the node said {hostile}", reason=hostile)
+    assert str(found) == f"the node said {printable(hostile)} reason={printable(hostile)}"
+
+
+def test_a_usage_error_escapes_what_was_typed():
+    done = CliRunner().invoke(main, ["jobs", "jo\x1b[31mb"])
+    assert done.exit_code == 2
+    assert "\x1b" not in done.output
+    assert "unexpected extra argument (jo\\x1b[31mb)" in done.output
+
+
+def test_a_bars_description_is_not_interpreted(monkeypatch):
+    console = terminal(200)
+    monkeypatch.setattr(render, "Console", lambda **_: console)
+    with counting(HOSTILE) as begin:
+        begin(3)()
+    assert "[red]x[/nope]" in console.file.getvalue()

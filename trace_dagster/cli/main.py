@@ -17,8 +17,9 @@ import click
 
 from trace_dagster import __version__
 from trace_dagster.blocks import BlockRange
-from trace_dagster.cli.printable import printable_lines
 from trace_dagster.errors import InvalidInput, TraceError
+from trace_dagster.printable import printable_lines
+from trace_dagster.redaction import redact
 
 if TYPE_CHECKING:
     from trace_dagster.config.settings import Settings
@@ -38,7 +39,7 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             code = _INTERRUPTED
         except click.ClickException as error:
-            error.show()
+            say(f"{_usage_of(error)}Error: {error.format_message()}")
             code = error.exit_code
         except TraceError as error:
             say(f"error: {error}")
@@ -48,9 +49,15 @@ class _Commands(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
 
+def _usage_of(error: click.ClickException) -> str:
+    """Return the lines that click prints above an error in the arguments; click itself would print them unescaped."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n\n" if context else ""
+
+
 def _unexpected(error: Exception) -> int:
     if os.environ.get("TRACE_DEBUG"):  # read here, because settings may be what failed
-        traceback.print_exc()
+        say(redact(traceback.format_exc()))
     say(f"error: unexpected {type(error).__name__}: this is a bug; TRACE_DEBUG=1 shows where")
     return 70
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from trace_dagster.cli.printable import printable
 from trace_dagster.cli.tables import Column, human_bytes, human_seconds, print_line, print_table
+from trace_dagster.printable import printable
 from trace_dagster.query.render import to_json, value
 from trace_dagster.registry.endpoint_scores import EndpointScore
 from trace_dagster.registry.status import JobStatus, StreamStatus
@@ -161,13 +161,17 @@ def counting(description: str) -> Iterator[Callable[[int], Callable[[], None]]]:
     """
     console = Console(stderr=True)
     bars = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
         disable=not console.is_terminal,
-    )  # fmt: skip
+    )
     with bars:
 
         def begin(total: int) -> Callable[[], None]:
-            task = bars.add_task(description, total=total)
+            task = bars.add_task(printable(description), total=total)
             return lambda: bars.advance(task)
 
         yield begin
@@ -250,7 +254,7 @@ def _verified(stream: StreamStatus) -> str:
 
 def _bars(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("blocks"),

@@ -9,6 +9,7 @@ from trace_dagster.analytics.derived import Derived
 from trace_dagster.analytics.templates import Template, templates
 from trace_dagster.datasets.chains import ChainContracts, contracts_of
 from trace_dagster.defs.streams import IO_MANAGER, RUNTIME, asset_key
+from trace_dagster.printable import plain_markdown
 from trace_dagster.registry.streams import StreamRow
 from trace_dagster.runtime import Runtime
 
@@ -124,5 +125,5 @@ def _derive(context: AssetExecutionContext, template: Template, chain_id: int, g
 def _preview(table: "pa.Table", rows: int = 10) -> Any:
     head = table.slice(0, rows).to_pylist()
     lines = ["| " + " | ".join(table.column_names) + " |", "|" + "---|" * table.num_columns]
-    lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in head]
+    lines += ["| " + " | ".join(plain_markdown(str(value)) for value in row.values()) + " |" for row in head]
     return MetadataValue.md("\n".join(lines))

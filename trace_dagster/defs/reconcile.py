@@ -23,6 +23,7 @@ from trace_dagster.defs.materializations import materialization
 from trace_dagster.defs.progress import progress_observations
 from trace_dagster.defs.streams import RUNTIME, asset_key
 from trace_dagster.defs.verification_check import verification_evaluation
+from trace_dagster.printable import plain_markdown
 from trace_dagster.registry.status import StreamCoverage, stream_coverage, stream_coverages
 from trace_dagster.registry.streams import StreamRow
 from trace_dagster.runtime import Runtime
@@ -127,7 +128,9 @@ def _answer(coverage: StreamCoverage) -> dict[str, Any]:
 
 
 def _metadata(coverage: StreamCoverage) -> dict[str, MetadataValue]:
-    failed = "\n".join(f"- `{span}` {state}: {error}" for span, state, error in coverage.failed[:_SHOWN_GAPS])
+    failed = "\n".join(
+        f"- `{span}` {state}: {plain_markdown(error)}" for span, state, error in coverage.failed[:_SHOWN_GAPS]
+    )
     gaps = ", ".join(str(gap) for gap in coverage.gaps[:_SHOWN_GAPS])
     return {
         "committed_blocks": MetadataValue.int(coverage.committed_blocks),

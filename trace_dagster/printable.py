@@ -1,6 +1,10 @@
-"""Text that a terminal can show safely."""
+"""Text of others, as a terminal or a page can show it safely."""
 
 from __future__ import annotations
+
+import re
+
+_MARKDOWN = re.compile(r"[!#$()*+<>\[\\\]_`{|}~&:-]")
 
 
 def printable(text: str) -> str:
@@ -16,3 +20,8 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Return the text as :func:`printable` does, but with its line breaks."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def plain_markdown(text: str) -> str:
+    """Return the text for Markdown, in which it shows as it is: no link, image, HTML or table of its own."""
+    return _MARKDOWN.sub(r"\\\g<0>", printable(text))
