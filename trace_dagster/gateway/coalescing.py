@@ -58,7 +58,7 @@ class Coalescer:
             derived = None if whole.result is None else derive(question, whole.result)
             if derived is not None:
                 counts.calls_derived += 1
-                return Answer(derived)
+                return self.client.reserved(Answer(derived))
         return await self._fetch(question, attempt)
 
     def _wider_call(self, question: CacheableCall, wanted: frozenset[str], attempt: int) -> CacheableCall | None:

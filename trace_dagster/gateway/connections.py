@@ -1,5 +1,8 @@
 """HTTP connections to one endpoint: keep-alive, with a timeout and a size limit for each response.
 
+The bytes of a response come from the gateway's budget. A response that is declared too large is refused at its header;
+one that does not fit now is not read before it does.
+
 The URL may contain an API key, therefore no error text contains any part of it.
 """
 
@@ -14,10 +17,22 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import httptools
 
+from trace_dagster.gateway.byte_budget import ByteBudget, Reservation, Waiting
 from trace_dagster.rpc.http import CONNECT_SECONDS, MAX_ANSWER_BYTES, WHOLE_SECONDS
 
 _IDLE_SECONDS = 20.0
 """Seconds after which an idle connection is not used again, because the server may have closed its side."""
+
+_MOST_HEAD_BYTES = 64 * 1024
+"""Of a response's headers."""
+
+_MOST_FRAMING = 8
+"""Bytes received for each byte of a body: a chunk of one byte takes six."""
+
+_GROWTH_BYTES = 256 * 1024
+"""Steps in which a response of unknown length takes bytes from the budget."""
+
+_TOO_LARGE = f"the answer has more than {MAX_ANSWER_BYTES} bytes"
 
 
 class RequestFailed(Exception):
@@ -41,7 +56,10 @@ class HttpReply(NamedTuple):
 class Connections:
     """Connections to one endpoint, opened on demand; the most recently used one is used first."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, budget: ByteBudget, holder: str) -> None:
+        """``holder`` is the endpoint's name in the budget of received bytes."""
+        self._budget = budget
+        self._holder = holder
         parts = urlsplit(url)
         tls = parts.scheme == "https"
         self._host = parts.hostname or ""
@@ -85,7 +103,9 @@ class Connections:
         context = _tls_context() if self._tls else None
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                _, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=context)
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(self._budget, self._holder), self._host, self._port, ssl=context
+                )
         except TimeoutError:
             raise RequestFailed(f"cannot connect in {CONNECT_SECONDS:.0f} s", is_silent=True) from None
         except (OSError, ValueError) as error:  # the error's text may contain the host
@@ -96,7 +116,11 @@ class Connections:
 class _Connection(asyncio.Protocol):
     """One connection, which carries one request at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: ByteBudget, holder: str) -> None:
+        self._budget = budget
+        self._holder = holder
+        self._reservation: Reservation | None = None
+        self._waiting: Waiting | None = None
         self.idle_since = 0.0
         self.is_reusable = False
         self._transport: asyncio.Transport | None = None
@@ -127,10 +151,14 @@ class _Connection(asyncio.Protocol):
         if self._answer is None:  # data without a request
             self.abort()
             return
+        self._received += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
             self._fail("what came is no HTTP")
+        is_too_long = self._received > _MOST_HEAD_BYTES + _MOST_FRAMING * len(self._body) + len(data)
+        if self._answer is not None and is_too_long:
+            self._fail("the answer has more headers than any node sends")
 
     def eof_received(self) -> None:
         if self._ends_with_connection and self._parser.get_status_code():
@@ -147,15 +175,39 @@ class _Connection(asyncio.Protocol):
                 value.isdigit() and len(value) < 6
             ):  # a date is ignored: the rate limiter then uses its own pause
                 self._retry_after = float(value)
-            case b"content-length" | b"transfer-encoding":
+            case b"content-length":
+                self._ends_with_connection = False
+                self._declared = int(value) if value.isdigit() and len(value) < 20 else MAX_ANSWER_BYTES + 1
+            case b"transfer-encoding":
                 self._ends_with_connection = False
             case b"content-encoding" if value.lower() != b"identity":
                 self._fail("the answer is compressed, which was not asked for")
 
+    def on_headers_complete(self) -> None:
+        if self._declared > MAX_ANSWER_BYTES:
+            self._fail(_TOO_LARGE)
+            return
+        self._reservation = self._budget.reserve(self._holder, self._declared)
+        if self._reservation is None and self._transport is not None:
+            self._transport.pause_reading()
+            self._waiting = self._budget.wait(self._holder, self._declared, self._read_on)
+
     def on_body(self, body: bytes) -> None:
+        if self._answer is None:  # the response was refused, and the rest of the received data is still being parsed
+            return
         self._body += body
-        if len(self._body) > MAX_ANSWER_BYTES:
-            self._fail(f"the answer has more than {MAX_ANSWER_BYTES} bytes")
+        size = len(self._body)
+        if size > MAX_ANSWER_BYTES:
+            self._fail(_TOO_LARGE)
+        elif not self._has_room(size):
+            self._fail("its answers are too large together")
+
+    def _has_room(self, size: int) -> bool:
+        """Return whether the body may have ``size`` bytes; one of unknown length takes more from the budget."""
+        reservation = self._reservation
+        if reservation is None or size <= reservation.bytes:  # None: what had arrived when the reading was paused
+            return True
+        return reservation.grow_to(size + _GROWTH_BYTES)
 
     def on_message_complete(self) -> None:
         if self._parser.get_status_code() >= 200:
@@ -163,22 +215,43 @@ class _Connection(asyncio.Protocol):
         else:
             self._start()
 
+    def _read_on(self, reservation: Reservation) -> None:
+        """Receive the response, because its bytes fit into the budget now."""
+        self._waiting = None
+        self._reservation = reservation
+        if self._transport is not None:
+            self._transport.resume_reading()
+
     def _start(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
-        self._body = bytearray()
+        self._release()
+        self._received = 0
+        self._declared = 0
         self._retry_after = None
         self._ends_with_connection = True
+
+    def _release(self) -> None:
+        """Drop the response's bytes and their reservation."""
+        self._body = bytearray()
+        self._reservation = None
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+            if self._transport is not None:
+                self._transport.resume_reading()
 
     def _finish(self, *, keeps_open: bool) -> None:
         self.is_reusable = keeps_open
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
             answer.set_result(HttpReply(self._parser.get_status_code(), bytes(self._body), self._retry_after))
+        self._release()
 
     def _fail(self, reason: str) -> None:
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
             answer.set_exception(RequestFailed(reason, is_silent=False))
+        self._release()
         self.abort()
 
 

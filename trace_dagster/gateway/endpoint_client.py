@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from trace_dagster.gateway.batches import AnswerSizes, BatchSize
 from trace_dagster.gateway.breaker import Breaker
+from trace_dagster.gateway.byte_budget import AnswerBudgets
 from trace_dagster.gateway.call_queue import CallQueue, FlushTimer, QueuedCall, batch_of
 from trace_dagster.gateway.counters import CallCounters
 from trace_dagster.gateway.hedging import Hedging
@@ -43,7 +45,9 @@ _log = component_log("gateway")
 class EndpointClient:
     """The client of one endpoint. Belongs to one event loop."""
 
-    def __init__(self, endpoint: Endpoint, limits: Limits, clock: Clock) -> None:
+    def __init__(self, endpoint: Endpoint, limits: Limits, clock: Clock, budgets: AnswerBudgets | None = None) -> None:
+        """``budgets`` are those of the gateway, which all its endpoints share."""
+        budgets = budgets or AnswerBudgets()
         self.name = endpoint.name
         self.fingerprint = endpoint.fingerprint
         self.counters = CallCounters()
@@ -53,7 +57,8 @@ class EndpointClient:
         self._limits = limits
         self._concurrency = limits.concurrency or CONCURRENCY
         self._clock = clock
-        self._sender = Sender(endpoint.url, self.counters, clock)
+        self._passed_on = budgets.passed_on
+        self._sender = Sender(endpoint, self.counters, clock, budgets.received)
         self._queue = CallQueue()
         self._timer = FlushTimer(self._flush)
         self._hedging = Hedging(self.counters)
@@ -101,6 +106,13 @@ class EndpointClient:
         else:
             self._leave_alone(call)
         return call
+
+    def reserved(self, answer: Answer) -> Answer:
+        """Return the answer with its bytes taken from the budget, or an error if the budget is used up."""
+        reservation = self._passed_on.reserve(self.name, answer.size)
+        if reservation is not None:
+            return replace(answer, reservation=reservation)
+        return failed(f"rpc endpoint {self.name}: its answers are too large to hold so many: ask for less at once")
 
     async def close(self) -> None:
         """Cancel every call, queued or under way."""
@@ -202,7 +214,7 @@ class EndpointClient:
                 call.nulls += 1
             elif answer is not None:
                 self._sizes.learn(call.method, len(answer.result or b""))
-                call.answer.set_result(answer)
+                call.answer.set_result(self.reserved(answer))
                 answered += 1
             if not call.under_way and not call.answer.done():  # else the hedge may still answer the call
                 self._retry(call, outcome, identity, len(sending.calls))

@@ -22,6 +22,7 @@ import msgspec
 
 from trace_dagster.config.settings import RpcSettings
 from trace_dagster.errors import InvalidInput
+from trace_dagster.gateway.byte_budget import AnswerBudgets, Reservation
 from trace_dagster.gateway.cache import AnswerCache
 from trace_dagster.gateway.coalescing import WANTED, Coalescer
 from trace_dagster.gateway.endpoint_client import EndpointClient
@@ -29,11 +30,13 @@ from trace_dagster.gateway.jsonrpc import Answer, GatewayCall, calls_in, failed
 from trace_dagster.gateway.metrics import GatewayCollector, exposition, status_of
 from trace_dagster.gateway.rate_limiter import Clock
 from trace_dagster.gateway.server import HttpRequest, HttpResponse
+from trace_dagster.rpc.http import MAX_ANSWER_BYTES
 from trace_dagster.rpc.pools import Endpoint, RpcPool
 
 _TRY = re.compile(r"\d{1,6}")
 _PARSE_ERROR = -32700
 _INVALID_REQUEST = -32600
+_TOO_LARGE = "the answers of this request are too large together: ask for less at once"
 _NULL = msgspec.Raw(b"null")
 _NOT_FOUND = HttpResponse(404, b"not found", b"text/plain")
 
@@ -53,6 +56,7 @@ class Gateway:
         self._token = token
         self._clock = clock
         self._kept = AnswerCache(kept_bytes, clock)
+        self._budgets = AnswerBudgets()
         self._by_fingerprint: dict[str, Coalescer] = {}
         self._routes: dict[str, _Route] = {}
         self._collector = GatewayCollector(lambda: self.clients, lambda: self._kept.bytes)
@@ -72,7 +76,7 @@ class Gateway:
         if not hmac.compare_digest(token.encode(), self._token.encode()):
             return _NOT_FOUND
         if request.verb == b"POST":
-            return HttpResponse(200, await self._rpc(rest, request.body))
+            return await self._rpc(rest, request.body)
         if request.verb == b"GET" and rest == "status":
             return HttpResponse(200, msgspec.json.encode(status_of(self.clients, self._kept.bytes)))
         if request.verb == b"GET" and rest == "metrics":
@@ -90,20 +94,45 @@ class Gateway:
         """Cancel the calls in flight and close the connections."""
         await asyncio.gather(*(client.close() for client in self.clients))
 
-    async def _rpc(self, target: str, body: bytes) -> bytes:
+    async def _rpc(self, target: str, body: bytes) -> HttpResponse:
         try:
             calls = calls_in(body)
         except (msgspec.DecodeError, RecursionError):
-            return failed("this is no JSON-RPC request", _PARSE_ERROR).to(_NULL)
+            return HttpResponse(200, failed("this is no JSON-RPC request", _PARSE_ERROR).to(_NULL))
         try:
             route = self._routes.get(target) or self._add_route(target)
         except InvalidInput as error:
-            return _to_all(calls, failed(str(error)))
+            return HttpResponse(200, _encoded(calls, failed(str(error))))
         if isinstance(calls, GatewayCall):
-            return await route.answer(calls)
+            return self._response(calls, [await route.answer(calls)], route.name)
         if not calls:
-            return failed("a batch holds at least one request", _INVALID_REQUEST).to(_NULL)
-        return b"[" + b",".join(await asyncio.gather(*map(route.answer, calls))) + b"]"
+            return HttpResponse(200, failed("a batch holds at least one request", _INVALID_REQUEST).to(_NULL))
+        return self._response(calls, await asyncio.gather(*map(route.answer, calls)), route.name)
+
+    def _response(self, calls: GatewayCall | list[GatewayCall], answers: Sequence[Answer], name: str) -> HttpResponse:
+        """Return the response. It keeps the bytes of its answers in the budget until its caller has read it."""
+        reservations = self._reservations(answers, name)
+        if reservations is None:
+            return HttpResponse(200, _encoded(calls, failed(f"rpc endpoint {name}: {_TOO_LARGE}")))
+        return HttpResponse(200, _encoded(calls, *answers), reservations=reservations)
+
+    def _reservations(self, answers: Sequence[Answer], name: str) -> list[Reservation] | None:
+        """Return the answers' reservations; None if the answers are too large together.
+
+        An answer that another caller gets as well, or that is cached, takes its bytes again: the response is a copy.
+        """
+        found: list[Reservation] = []
+        if sum(answer.size for answer in answers) > MAX_ANSWER_BYTES:
+            return None
+        for answer in answers:
+            reservation = answer.reservation
+            if reservation is None or reservation.is_passed_on:
+                reservation = self._budgets.passed_on.reserve(name, answer.size)
+                if reservation is None:
+                    return None
+            reservation.is_passed_on = True
+            found.append(reservation)
+        return found
 
     def _add_route(self, target: str) -> _Route:
         """Return the route to ``pool/position[/wanted][?try=K]``. Raises InvalidInput."""
@@ -126,7 +155,7 @@ class Gateway:
     def _coalescer(self, pool: RpcPool, endpoint: Endpoint) -> Coalescer:
         known = self._by_fingerprint.get(endpoint.fingerprint)
         if known is None:
-            known = Coalescer(EndpointClient(endpoint, pool.limits, self._clock), self._kept)
+            known = Coalescer(EndpointClient(endpoint, pool.limits, self._clock, self._budgets), self._kept)
             self._by_fingerprint[endpoint.fingerprint] = known
         return known
 
@@ -136,15 +165,18 @@ class _Route:
 
     def __init__(self, coalescer: Coalescer, wanted: frozenset[str], attempt: int) -> None:
         self.attempt = attempt
+        self.name = coalescer.client.name
         self._coalescer = coalescer
         self._wanted = wanted
 
-    async def answer(self, call: GatewayCall) -> bytes:
-        """Return the JSON-RPC response object for one call."""
-        return (await self._coalescer.answer(call.method, call.params, self._wanted, self.attempt)).to(call.id)
+    async def answer(self, call: GatewayCall) -> Answer:
+        """Return the answer to one call."""
+        return await self._coalescer.answer(call.method, call.params, self._wanted, self.attempt)
 
 
-def _to_all(calls: GatewayCall | Sequence[GatewayCall], answer: Answer) -> bytes:
+def _encoded(calls: GatewayCall | Sequence[GatewayCall], *answers: Answer) -> bytes:
+    """Return the JSON-RPC response to a call or a batch; a single answer is that of every call."""
     if isinstance(calls, GatewayCall):
-        return answer.to(calls.id)
-    return b"[" + b",".join(answer.to(call.id) for call in calls) + b"]"
+        return answers[0].to(calls.id)
+    each = answers if len(answers) == len(calls) else answers * len(calls)
+    return b"[" + b",".join(answer.to(call.id) for call, answer in zip(calls, each, strict=True)) + b"]"

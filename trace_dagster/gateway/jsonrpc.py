@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from trace_dagster.gateway.byte_budget import Reservation
 from trace_dagster.redaction import redact
 
 FAILED = -32000
@@ -57,6 +58,13 @@ class Answer:
     error: bytes | None = None
     is_ours: bool = False
     """True if the error comes from the gateway, not from the node."""
+    reservation: Reservation | None = field(default=None, compare=False, repr=False)
+    """The bytes that this answer takes in the gateway's budget, until it is passed on."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the result or error."""
+        return len(self.result or self.error or b"")
 
     def to(self, identity: msgspec.Raw) -> bytes:
         """Return the response object with the caller's id."""

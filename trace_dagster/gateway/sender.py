@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Sequence
 from itertools import count
 
+from trace_dagster.gateway.byte_budget import ByteBudget
 from trace_dagster.gateway.call_queue import QueuedCall
 from trace_dagster.gateway.connections import Connections, RequestFailed
 from trace_dagster.gateway.counters import CallCounters
 from trace_dagster.gateway.jsonrpc import request
 from trace_dagster.gateway.outcome import Outcome, of_failure, of_reply
 from trace_dagster.gateway.rate_limiter import Clock
+from trace_dagster.rpc.pools import Endpoint
 
 
 class HttpSending:
@@ -32,8 +34,8 @@ class HttpSending:
 class Sender:
     """Encodes calls, posts them, and reads the outcome."""
 
-    def __init__(self, url: str, counters: CallCounters, clock: Clock) -> None:
-        self._connections = Connections(url)
+    def __init__(self, endpoint: Endpoint, counters: CallCounters, clock: Clock, received: ByteBudget) -> None:
+        self._connections = Connections(endpoint.url, received, endpoint.name)
         self._counters = counters
         self._clock = clock
         self._ids = count(1)

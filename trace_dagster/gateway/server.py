@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import NamedTuple, cast
 
 import httptools
 
+from trace_dagster.gateway.byte_budget import Reservation
+
 MAX_BODY_BYTES = 8 * 1024 * 1024
 BACKLOG = 2048
+READ_SECONDS = 60.0
+"""Longest time in which a caller has to read a response."""
 
 
 class HttpRequest(NamedTuple):
@@ -28,6 +32,8 @@ class HttpResponse(NamedTuple):
     status: int
     body: bytes
     content_type: bytes = b"application/json"
+    reservations: Sequence[Reservation] = ()
+    """The bytes that it takes in the gateway's budget until the caller has read it."""
 
 
 Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
@@ -44,6 +50,8 @@ class ClientConnection(asyncio.Protocol):
         self._body = bytearray()
         self._waiting: deque[tuple[HttpRequest, bool]] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._is_read = asyncio.Event()
+        self._is_read.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses of asyncio's
@@ -85,11 +93,31 @@ class ClientConnection(asyncio.Protocol):
         while self._waiting and self._transport is not None:
             request, keeps_open = self._waiting.popleft()
             answer = await self._handler(request)
+            if self._transport is None:
+                return
             self._transport.write(_encoded(answer, keeps_open=keeps_open))
+            await self._until_read()
+            del answer
             if not keeps_open:
                 self._transport.close()
                 return
         self._task = None
+
+    def pause_writing(self) -> None:
+        self._is_read.clear()
+
+    def resume_writing(self) -> None:
+        self._is_read.set()
+
+    async def _until_read(self) -> None:
+        """Wait until most of the response is sent. Disconnect a caller that does not read it in time."""
+        if self._is_read.is_set():
+            return
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                await self._is_read.wait()
+        except TimeoutError:
+            self._abort()
 
     def _abort(self) -> None:
         if self._transport is not None:

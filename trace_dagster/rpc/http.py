@@ -69,16 +69,29 @@ def _read(answer: urllib3.BaseHTTPResponse, endpoint: Endpoint, seconds: float) 
     """Read the body within a time and a size limit, so that an endpoint that sends slowly cannot block this thread."""
     deadline = time.monotonic() + seconds
     parts, size = [], 0
+    if _is_too_large(answer):
+        answer.close()
+        raise _too_large(endpoint)
     while part := answer.read1(_PART_BYTES, decode_content=False):
         parts.append(part)
         size += len(part)
         if size > MAX_ANSWER_BYTES:
             answer.close()
-            raise Unavailable(f"rpc endpoint {endpoint.name} answered with more than {MAX_ANSWER_BYTES} bytes")
+            raise _too_large(endpoint)
         if time.monotonic() > deadline:
             answer.close()
             raise NoAnswer(f"rpc endpoint {endpoint.name} did not end its answer in {seconds:.0f} s")
     return _unpacked(b"".join(parts), answer.headers.get("content-encoding", "").lower(), endpoint)
+
+
+def _is_too_large(answer: urllib3.BaseHTTPResponse) -> bool:
+    """Return whether the declared length of a body is over the limit, so that nothing of it is read."""
+    declared = answer.headers.get("content-length", "")
+    return declared.isdecimal() and (len(declared) > 18 or int(declared) > MAX_ANSWER_BYTES)
+
+
+def _too_large(endpoint: Endpoint) -> Unavailable:
+    return Unavailable(f"rpc endpoint {endpoint.name} answered with more than {MAX_ANSWER_BYTES} bytes")
 
 
 def _unpacked(data: bytes, encoding: str, endpoint: Endpoint) -> bytes:
