@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from trace_dagster.config.rpc_pools import POOL_SETTINGS, POOL_VARIABLE
 from trace_dagster.config.running_stack import environment_with_stack
@@ -28,6 +29,7 @@ TEST_VARIABLES = (
 
 _PLAIN = ("HOME", "LANG", "LC_ALL", "PATH", "PYTHONPATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR")
 _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+_MARKS = ("DAGSTER_HOME", "TRACE_STACK_ID")
 _POOL_PREFIX = "TRACE_RPC_POOL_"
 _log = component_log("config")
 _started: set[str] = set()
@@ -81,6 +83,21 @@ def plain_environment() -> dict[str, str]:
     """Return the variables of the operating system that every Python child process needs; none of them is ours."""
     names = (*_PLAIN, *_PROXIES, *(name.lower() for name in _PROXIES))
     return {name: os.environ[name] for name in names if name in os.environ}
+
+
+@contextmanager
+def bare_environment() -> Iterator[None]:
+    """Take everything but the operating system's variables out of this process's environment, for children that a
+    library starts with it.
+    """
+    before = dict(os.environ)
+    kept = {**plain_environment(), **{name: before[name] for name in _MARKS if name in before}}
+    for name in before.keys() - kept.keys():
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def _nearest(variable: str, known: list[str]) -> str | None:

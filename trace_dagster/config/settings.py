@@ -201,6 +201,11 @@ class RpcSettings(_Group):
         return {name: pool_of(name, each, each.url) for name, each in self.named.items() if each.url is not None}
 
     @property
+    def fallback_pool(self) -> RpcPool | None:
+        """The endpoints of pools that have no URL, under a name of their own; None if there are none."""
+        return None if self.fallback is None else pool_of("fallback", PoolVariables(), self.fallback)
+
+    @property
     def names(self) -> list[str]:
         """The names of the pools that have a variable. They are no secrets, even if a URL contains them."""
         return sorted(self.named)

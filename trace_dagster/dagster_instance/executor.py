@@ -42,6 +42,7 @@ from dagster._core.execution.retries import RetryMode
 from dagster._core.log_manager import get_log_record_event, has_log_record_event
 from dagster._utils.error import serializable_error_info_from_exc_info
 
+from trace_dagster.config.process import bare_environment
 from trace_dagster.dagster_instance import memory
 from trace_dagster.dagster_instance.mapping import range_of
 from trace_dagster.dagster_instance.step_scope import step_scope
@@ -241,7 +242,8 @@ def _events_of(context: StepExecutionContext) -> Iterator[DagsterEvent]:
 def _capture_logs(context: PlanExecutionContext, plan: ExecutionPlan, stack: ExitStack) -> DagsterEvent:
     manager = context.instance.compute_log_manager
     log_key = manager.build_log_key_for_run(context.run_id, create_compute_log_file_key())
-    captured = stack.enter_context(manager.capture_logs(log_key))
+    with bare_environment():  # the processes that follow the log need no secret
+        captured = stack.enter_context(manager.capture_logs(log_key))
     step_keys = [step.key for step in plan.get_steps_to_execute_in_topo_order()]
     return DagsterEvent.capture_logs(context, step_keys, log_key, captured)
 

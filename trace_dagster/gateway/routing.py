@@ -12,11 +12,8 @@ from dataclasses import replace
 from trace_dagster.config.process import gateway_environment
 from trace_dagster.config.settings import Settings
 from trace_dagster.gateway.child_process import ChildGateway
-from trace_dagster.rpc.latency import latency_seconds
+from trace_dagster.rpc.latency import is_far
 from trace_dagster.rpc.pools import Endpoint, Limits, RpcPool
-
-FAR_SECONDS = 0.02
-"""Seconds; an endpoint whose fastest answer takes longer is used through a gateway."""
 
 
 class GatewayRouting:
@@ -47,7 +44,10 @@ class GatewayRouting:
                 self._owned.close()
 
     def _url_of(self, endpoint: Endpoint, limits: Limits, wanted: frozenset[str]) -> str:
-        if self._mode == "never" or not (self._mode == "always" or limits.are_set or _is_far(endpoint)):
+        is_hidden = self._url is not None and endpoint.url.startswith(f"{self._url}/")
+        if not is_hidden and self._mode == "never":
+            return ""
+        if not (is_hidden or self._mode == "always" or limits.are_set or is_far(endpoint)):
             return ""
         path = f"{self._gateway()}/{endpoint.pool}/{endpoint.position}"
         return f"{path}/{'+'.join(sorted(wanted))}" if wanted else path
@@ -59,11 +59,3 @@ class GatewayRouting:
             if self._owned is None or not self._owned.alive:
                 self._owned = ChildGateway(gateway_environment(self._settings))
             return self._owned.url
-
-
-def _is_far(endpoint: Endpoint) -> bool:
-    """Return whether an endpoint is far away; False if it does not answer, so that the caller sees the
-    endpoint's error.
-    """
-    seconds = latency_seconds(endpoint)
-    return seconds is not None and seconds > FAR_SECONDS

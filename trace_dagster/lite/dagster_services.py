@@ -82,17 +82,19 @@ def instance_yaml() -> str:
     return shipped_file("dagster.yaml").read_text()
 
 
-def dagster_services(folder: Path, code_socket: Path, web: WebServer, environment: Mapping[str, str]) -> list[Service]:
+def dagster_services(
+    folder: Path, code_socket: Path, web: WebServer, of_code: Mapping[str, str], of_others: Mapping[str, str]
+) -> list[Service]:
     """Describe the three processes; each is healthy when Dagster's GraphQL API reports it.
 
-    The code server listens on a socket, because its API runs code without asking for a credential.
+    ``of_code`` is the code server's environment, ``of_others`` that of web server and daemon. The code server listens
+    on a socket, because its API runs code without asking for a credential.
     """
     workspace = str(folder / "workspace.yaml")
     described = time.time()
     python = [sys.executable, "-m"]
-    plain = {**environment, "PYTHONWARNINGS": "ignore"}
+    quiet = {"PYTHONWARNINGS": "ignore"}
     common = {
-        "environment": plain,
         "folder": folder,
         "start_seconds": 120.0,
     }
@@ -114,19 +116,22 @@ def dagster_services(folder: Path, code_socket: Path, web: WebServer, environmen
                 "--inject-env-vars-from-instance",
             ],
             healthy=lambda: _location_loaded(web),
-            **{**common, "environment": {**_temporary(folder), **plain}},  # type: ignore[arg-type]
+            environment={**_temporary(folder), **of_code, **quiet},
             leaves=[code_socket] if code_socket.parent == folder else [code_socket, code_socket.parent],
+            **common,  # type: ignore[arg-type]
         ),
         Service(
             name="web-server",
             command=[*python, "trace_dagster.dagster_instance.web", "-h", HOST, "-p", str(web.port), "-w", workspace],
             healthy=lambda: _graphql(web, "{ version }") is not None,
-            **{**common, "environment": {**plain, **web.variables()}},  # type: ignore[arg-type]
+            environment={**of_others, **quiet, **web.variables()},
+            **common,  # type: ignore[arg-type]
         ),
         Service(
             name="daemon",
             command=[*python, "dagster._daemon", "run", "-w", workspace],
             healthy=lambda: _daemons_healthy(web, described),
+            environment={**of_others, **quiet},
             **common,  # type: ignore[arg-type]
         ),
     ]

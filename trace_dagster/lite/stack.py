@@ -25,6 +25,13 @@ from trace_dagster.config.settings import ObjectStoreSettings, Settings
 from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.lite.dagster_services import WEB_PASSWORD, WebServer, dagster_services, prepare_dagster
 from trace_dagster.lite.devchain import devchain_service
+from trace_dagster.lite.environments import (
+    behind_gateway,
+    code_environment,
+    dagster_environment,
+    devchain_environment,
+    gateway_variables,
+)
 from trace_dagster.lite.gateway import URL_VARIABLE, gateway_service
 from trace_dagster.lite.home import Home, write_private
 from trace_dagster.lite.ports import HOST, Ports
@@ -32,6 +39,7 @@ from trace_dagster.lite.postgres import dsn, ensure_database, folder_for, postgr
 from trace_dagster.lite.processes import STACK_VARIABLE, Child, Service, reap
 from trace_dagster.lite.s3 import PORT_VARIABLE, s3_service
 from trace_dagster.lite.sockets import private_socket
+from trace_dagster.redaction import protect
 from trace_dagster.registry.migrations import migrate
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.objects import ensure_bucket
@@ -149,6 +157,7 @@ class Stack:
             if log.name != "supervisor.log":
                 log.replace(log.with_suffix(".log.1"))
         secrets = self._home.secrets()
+        protect([secrets.postgres_password, secrets.s3_access_key, secrets.s3_secret_key])
         variables = self._service_variables()
         first: list[Service] = []
         postgres_port = self._add_postgres(first, variables)
@@ -165,9 +174,14 @@ class Stack:
         code_socket = private_socket(folder, "code.sock")
         variables["DAGSTER_HOME"] = str(folder)
         say("starting dagster")
-        prepare_dagster(folder, code_socket, self._child_environment(variables))
-        gateway = self._gateway(variables)
-        self._launch([*gateway, *dagster_services(folder, code_socket, web, self._child_environment(variables))])
+        everything = {**self._given, **variables, STACK_VARIABLE: self._stack_id}
+        of_dagster = dagster_environment(everything)
+        prepare_dagster(folder, code_socket, of_dagster)
+        gateway = self._gateway(everything, variables)
+        everything = behind_gateway({**everything, **variables}, variables[URL_VARIABLE])
+        variables |= {name: everything[name] for name in variables}
+        of_code = code_environment(everything)
+        self._launch([*gateway, *dagster_services(folder, code_socket, web, of_code, of_dagster)])
         return self._publish(variables, devchain_port)
 
     def _service_variables(self) -> dict[str, str]:
@@ -209,22 +223,22 @@ class Stack:
 
     def _add_devchain(self, services: list[Service], variables: dict[str, str]) -> int:
         port = self._ports.take("TRACE_PORT_DEVCHAIN")
-        services.append(devchain_service(port, self._settings.stack, self._child_environment({}), self._home.path))
+        services.append(
+            devchain_service(port, self._settings.stack, devchain_environment(self._given), self._home.path)
+        )
         variables["TRACE_RPC_POOL_DEVCHAIN_URL"] = f"http://{HOST}:{port}"
         return port
 
-    def _gateway(self, variables: dict[str, str]) -> list[Service]:
+    def _gateway(self, everything: dict[str, str], variables: dict[str, str]) -> list[Service]:
         """Describe the gateway, unless settings name one that runs already. Each start makes a new token."""
-        if self._settings.gateway_url is not None:
+        given = self._settings.gateway_url
+        if given is not None:
+            variables[URL_VARIABLE] = given
             return []
         port, token = self._ports.take("TRACE_PORT_GATEWAY"), token_urlsafe(24)
         variables[URL_VARIABLE] = f"http://{HOST}:{port}/{token}"
-        return [gateway_service(port, token, self._child_environment(variables), self._home.path)]
-
-    def _child_environment(self, variables: dict[str, str]) -> dict[str, str]:
-        """Return the variables of a service. None but the web server knows the web server's password."""
-        every = {**self._given, **variables, STACK_VARIABLE: self._stack_id}
-        return {name: value for name, value in every.items() if name != WEB_PASSWORD}
+        protect([variables[URL_VARIABLE]])
+        return [gateway_service(port, token, gateway_variables(everything), self._home.path)]
 
     def _launch(self, services: list[Service]) -> None:
         """Start all services, then wait until each is healthy."""

@@ -16,6 +16,9 @@ from trace_dagster.rpc.pools import Endpoint
 NEAR_SECONDS = 0.005
 """Seconds; an endpoint that answers faster is on this machine or in the same network."""
 
+FAR_SECONDS = 0.02
+"""Seconds; an endpoint whose fastest answer takes longer is used through a gateway."""
+
 NEAR_REQUESTS = 16
 """Cryo's concurrent requests to a near endpoint. More of them only add connections, a third of its CPU time
 (measured).
@@ -42,6 +45,14 @@ def is_near(endpoint: Endpoint) -> bool:
     """Return whether an endpoint answers within NEAR_SECONDS; False while its latency is unknown."""
     seconds = latency_seconds(endpoint)
     return seconds is not None and seconds < NEAR_SECONDS
+
+
+def is_far(endpoint: Endpoint) -> bool:
+    """Return whether an endpoint is far away; False if it does not answer, so that the caller sees the
+    endpoint's error.
+    """
+    seconds = latency_seconds(endpoint)
+    return seconds is not None and seconds > FAR_SECONDS
 
 
 def latency_seconds(endpoint: Endpoint) -> float | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field, replace
 
 from trace_dagster.redaction import protect
 
 BATCH_CALLS = 50
 """JSON-RPC calls per HTTP request: providers accept at least 100, and 50 blocks of a busy chain stay below 25 MB."""
+
+_FINGERPRINT = re.compile(r"#([0-9a-f]{16})$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,15 @@ class Endpoint:
     @property
     def fingerprint(self) -> str:
         """An id of the URL that is stable across restarts and does not reveal it."""
-        return hashlib.sha256(self.url.encode()).hexdigest()[:16]
+        found = _FINGERPRINT.search(self.url)
+        return found[1] if found else hashlib.sha256(self.url.encode()).hexdigest()[:16]
+
+    def local_url(self, gateway_url: str) -> str:
+        """Return a gateway's URL for this endpoint, for processes that must not know the endpoint's own.
+
+        It has the same fingerprint: servers do not get what follows the ``#``.
+        """
+        return f"{gateway_url}/{self.pool}/{self.position}#{self.fingerprint}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,134 @@
+"""The environments of the stack's children: what each of them knows, and what it does not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from trace_dagster.config.process import bare_environment
+from trace_dagster.config.settings import Settings
+from trace_dagster.gateway.routing import GatewayRouting
+from trace_dagster.lite.environments import (
+    behind_gateway,
+    code_environment,
+    dagster_environment,
+    devchain_environment,
+    gateway_variables,
+)
+from trace_dagster.rpc import latency
+from trace_dagster.rpc.pools import Endpoint, RpcPool
+
+GATEWAY = "http://127.0.0.1:8546/t0ken-of-the-gateway"
+LIMITED = "https://limited.example/v2/LimitedKey0123"
+FAR = "https://far.example/v2/FarKey0123456"
+NEXT_DOOR = "https://next-door.example/v2/NextDoorKey0123"
+SILENT = "https://silent.example/v2/SilentKey0123456"
+HERE = "http://127.0.0.1:8545/v2/HereKey0123456"
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "aws-secret-0123",
+    "TRACE_SQS_SECRET_ACCESS_KEY": "sqs-secret-0123",
+    "TRACE_POSTGRES_URL": "postgresql://trace:pg-secret-0123@127.0.0.1/trace",
+    "TRACE_RPC_GATEWAY_URL": GATEWAY,
+    "TRACE_GATEWAY_TOKEN": "t0ken-of-the-gateway",
+    "TRACE_CHAOS_UPSTREAM": "https://chaos.example/ChaosKey0123",
+    "TRACE_RPC_POOL_LIMITED_URL": LIMITED,
+    "TRACE_RPC_POOL_LIMITED_RPS": "5",
+    "TRACE_RPC_POOL_MIXED_URL": f"{NEXT_DOOR},{FAR}",
+    "TRACE_RPC_POOL_SILENT_URL": SILENT,
+    "TRACE_RPC_POOL_HERE_URL": HERE,
+    "GITHUB_TOKEN": "of-another-program",
+    "TRACE_WEB_PASSWORD": "open-sesame-0123",
+}
+PLAIN = {"DAGSTER_HOME": "/d", "TRACE_HOME": "/h", "TRACE_LOG_LEVEL": "debug", "TRACE_LEASE_TTL_SECONDS": "9"}
+GIVEN = {**SECRETS, **PLAIN}
+
+
+@pytest.fixture(autouse=True)
+def _latencies(monkeypatch):
+    seconds = {FAR: 0.05, NEXT_DOOR: 0.001, SILENT: None, HERE: None}
+    monkeypatch.setattr(latency, "latency_seconds", lambda endpoint: seconds[endpoint.url])
+    monkeypatch.setattr("trace_dagster.lite.environments.latency_seconds", lambda endpoint: seconds[endpoint.url])
+
+
+def known(environment):
+    """Return the variables of SECRETS whose values are in an environment."""
+    text = "\n".join(environment.values())
+    return {name for name, value in SECRETS.items() if len(value) > 3 and value in text}
+
+
+def test_the_devchain_knows_no_secret():
+    assert known(devchain_environment(GIVEN)) == set()
+    assert devchain_environment(GIVEN)["TRACE_LOG_LEVEL"] == "debug"
+
+
+def test_web_server_and_daemon_know_the_database_only():
+    environment = dagster_environment(GIVEN)
+    assert known(environment) == {"TRACE_POSTGRES_URL"}
+    assert PLAIN.items() <= environment.items()
+
+
+def test_the_gateway_knows_the_pools_and_the_database():
+    pools = {name for name in SECRETS if name.startswith("TRACE_RPC_POOL_") and name.endswith("_URL")}
+    mine = {"TRACE_POSTGRES_URL", "TRACE_RPC_GATEWAY_URL", "TRACE_GATEWAY_TOKEN"}
+    assert known(gateway_variables(GIVEN)) == pools | mine
+
+
+def test_the_code_server_knows_only_the_pools_that_it_asks_directly():
+    environment = code_environment(behind_gateway(GIVEN, GATEWAY))
+    text = "\n".join(environment.values())
+    assert HERE in text
+    assert NEXT_DOOR in text
+    for hidden in ("LimitedKey0123", "FarKey0123456", "SilentKey0123456", "ChaosKey0123", "limited.example"):
+        assert hidden not in text
+    assert {"TRACE_GATEWAY_TOKEN", "TRACE_WEB_PASSWORD"}.isdisjoint(environment)
+    assert environment["TRACE_RPC_POOL_LIMITED_RPS"] == "5"
+
+
+@pytest.mark.parametrize("mode", ["auto", "always"])
+def test_a_hidden_endpoint_is_asked_at_the_gateway_under_its_own_name_and_fingerprint(mode):
+    given = {**GIVEN, "TRACE_RPC_GATEWAY": mode}
+    settings = Settings.read(behind_gateway(given, GATEWAY))
+    before = Settings.read(given)
+    for name in ("limited", "mixed", "silent"):
+        routed = GatewayRouting(settings).through(settings.pool(name), frozenset({"blocks"}))
+        assert len(routed.endpoints) == len(before.pool(name).endpoints)
+        for endpoint, original in zip(routed.endpoints, before.pool(name).endpoints, strict=True):
+            assert (endpoint.name, endpoint.fingerprint) == (original.name, original.fingerprint)
+            direct = mode == "auto" and original.url == NEXT_DOOR
+            assert endpoint.address == (NEXT_DOOR if direct else f"{GATEWAY}/{name}/{endpoint.position}/blocks")
+    if mode == "always":
+        assert known(behind_gateway(given, GATEWAY)).isdisjoint({"TRACE_RPC_POOL_HERE_URL", "TRACE_RPC_POOL_MIXED_URL"})
+
+
+def test_the_fallback_is_hidden_as_well_and_asked_under_the_pools_name():
+    given = {"TRACE_CRYO_RPC_URL": f"{FAR},{HERE}", "TRACE_RPC_GATEWAY_URL": GATEWAY, "TRACE_RPC_POOL_X_RPS": "5"}
+    settings = Settings.read(behind_gateway(given, GATEWAY))
+    routed = GatewayRouting(settings).through(settings.pool("x"))
+    assert [endpoint.address for endpoint in routed.endpoints] == [f"{GATEWAY}/x/1", f"{GATEWAY}/x/2"]
+    assert "FarKey0123456" not in repr(settings.child_variables())
+
+
+def test_without_the_gateway_every_process_that_asks_knows_the_pools():
+    given = {**GIVEN, "TRACE_RPC_GATEWAY": "never"}
+    assert behind_gateway(given, GATEWAY) == given
+
+
+def test_what_follows_the_hash_is_not_sent():
+    local = Endpoint("pool", 1, FAR).local_url(GATEWAY)
+    assert local == f"{GATEWAY}/pool/1#{RpcPool('pool', (FAR,)).endpoints[0].fingerprint}"
+    assert Endpoint("pool", 1, local).fingerprint == Endpoint("pool", 1, FAR).fingerprint
+
+
+def test_children_that_a_library_starts_get_no_secret(monkeypatch):
+    for name, value in GIVEN.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    with bare_environment():
+        shown = subprocess.run(["env"], capture_output=True, text=True, check=True).stdout
+    assert [value for name, value in SECRETS.items() if len(value) > 3 and value in shown] == []
+    assert "DAGSTER_HOME=/d" in shown
+    assert "PATH=" in shown
+    assert dict(os.environ) == before
