@@ -254,7 +254,7 @@ def _role(command: tuple[str, ...]) -> str:
         "trace_dagster.gateway": "gateway",
         "trace_dagster.devchain": "devchain",
         "trace_dagster.engine.worker": "engine",
-        "trace_dagster.web": "web server",
+        "trace_dagster.dagster_instance.web": "web server",
         "dagster._daemon": "daemon",
         "watch_orphans": "watch",
         "tail -F": "tail",
