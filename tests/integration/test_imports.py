@@ -129,6 +129,7 @@ def test_help_is_there_before_anything_else():
         "trace_dagster.blocks",
         "trace_dagster.cli",
         "trace_dagster.printable",
+        "trace_dagster.redaction",
         "trace_dagster.errors",
     }
     assert not found & {"dagster", "humanize", "pyarrow", "psycopg", "pydantic", "rich"}
