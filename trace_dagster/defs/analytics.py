@@ -103,11 +103,16 @@ def _common(stream: StreamRow, template: Template) -> dict[str, Any]:
         "key": asset_key(stream.chain_id, template.name),
         "deps": [asset_key(stream.chain_id, stream.dataset_key)],
         "group_name": stream.job_name,
+        "owners": [f"team:{stream.job_name}"],
         "kinds": {"duckdb", "sql", "parquet"},
         "description": f"{template.title}. Grain: {template.grain}.",
         "io_manager_key": IO_MANAGER,
         "required_resource_keys": {RUNTIME},
-        "metadata": {"template": f"sql_templates/{template.name}.sql", "chain_id": stream.chain_id},
+        "metadata": {
+            "dagster/table_name": f"chain_{stream.chain_id}.{template.name}",
+            "template": f"sql_templates/{template.name}.sql",
+            "chain_id": stream.chain_id,
+        },
     }
 
 

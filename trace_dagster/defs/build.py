@@ -46,7 +46,8 @@ def build_definitions(read_settings: Callable[[], Settings]) -> Definitions:
 
 def definitions_of(streams: list[StreamRow], settings: Settings) -> Definitions:
     """Return the definitions of the given streams, without a query to the registry."""
-    assets = [stream_asset(stream, _grid(stream), settings.ranges.ranges_per_run) for stream in streams]
+    ranges, bucket = settings.ranges.ranges_per_run, settings.s3.bucket
+    assets = [stream_asset(stream, _grid(stream), ranges, bucket) for stream in streams]
     derived = list(analytics_assets(streams))
     group_jobs = [_run_group_job(group) for group in all_run_groups(streams)]
     chains = sorted({stream.chain_id for stream in streams})

@@ -30,16 +30,22 @@ def _description(published: Publication) -> str:
 
 
 def commit_metadata(published: Publication) -> dict[str, Any]:
-    """Return the metadata of a commit: rows, bytes, generation, manifest, verification, and the commit's metrics."""
-    metadata: dict[str, Any] = {
+    """Return the metadata of a commit, in the order in which the UI shows it: size, cost, proof, then names."""
+    metrics: dict[str, Any] = {
+        name: value for name, value in published.metrics.items() if isinstance(value, int | float)
+    }
+    first: dict[str, Any] = {name: metrics.pop(name) for name in ("rpc_calls", "seconds", "blocks") if name in metrics}
+    return {
         "rows": published.rows,
         "bytes": published.bytes,
+        **first,
+        "verification_level": str(published.verification.get("level")),
+        **metrics,
         "generation": published.generation,
-        "dataset_version": str(published.dataset_version),
+        "fresh": published.created,
+        "dagster/partition_row_count": published.rows,
+        "dagster/uri": MetadataValue.text(published.storage_ref),
         "manifest": MetadataValue.path(f"{published.storage_ref}_manifest.json"),
         "verification": MetadataValue.json(published.verification),
-        "verification_level": str(published.verification.get("level")),
-        "fresh": published.created,
+        "dataset_version": str(published.dataset_version),
     }
-    metadata |= {name: value for name, value in published.metrics.items() if isinstance(value, int | float)}
-    return metadata

@@ -136,7 +136,7 @@ def _metadata(coverage: StreamCoverage) -> dict[str, MetadataValue]:
         "committed_blocks": MetadataValue.int(coverage.committed_blocks),
         "planned_blocks": MetadataValue.int(coverage.planned_blocks),
         "failed_ranges": MetadataValue.int(len(coverage.failed)),
-        "failed": MetadataValue.md(failed or "none"),
+        "failed": MetadataValue.md(failed) if failed else MetadataValue.text("none"),
         "gaps": MetadataValue.text(gaps or "none"),
         "job": MetadataValue.text(coverage.stream.job_name),
     }

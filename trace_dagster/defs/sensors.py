@@ -19,6 +19,7 @@ from dagster import (
     sensor,
 )
 
+from trace_dagster.blocks import BlockRange
 from trace_dagster.dagster_instance.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from trace_dagster.defs.partitions import register_ahead, register_keys, repair_if_due
 from trace_dagster.defs.reconcile import lost_events, stream_events
@@ -27,6 +28,9 @@ from trace_dagster.planning.dispatcher import BATCH_TAG, RunBatch, RunState, loa
 from trace_dagster.registry.streams import StreamRow
 from trace_dagster.runtime import Runtime
 from trace_dagster.wakeups.outbox import WAKEUPS_AT_ONCE
+
+BLOCKS_TAG = "trace/blocks"
+"""Tag of the runs that come from a batch: the blocks from its first to its last range, end-exclusive."""
 
 INTERVAL_SECONDS = 5
 WAKEUPS_SECONDS = 4
@@ -144,6 +148,7 @@ def run_request(batch: RunBatch) -> RunRequest:
         tags={
             ASSET_PARTITION_RANGE_START_TAG: batch.keys[0],
             ASSET_PARTITION_RANGE_END_TAG: batch.keys[-1],
+            BLOCKS_TAG: f"{BlockRange.from_key(batch.keys[0]).start}-{BlockRange.from_key(batch.keys[-1]).end}",
             BATCH_TAG: str(batch.batch_id),
         },
         asset_selection=[asset_key(chain_id, key) for key in batch.dataset_keys],

@@ -30,6 +30,7 @@ from trace_dagster.dagster_instance.mapping import mapping_key, range_of
 from trace_dagster.dagster_instance.step_scope import at_step_end
 from trace_dagster.dagster_instance.tags import require_partitions
 from trace_dagster.defs.failed_ranges import failure_observation
+from trace_dagster.defs.table_metadata import table_metadata
 from trace_dagster.errors import TraceError
 from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.logs import component_log
@@ -52,9 +53,15 @@ def asset_key(chain_id: int, dataset_key: str) -> AssetKey:
 
 
 def stream_asset(
-    stream: StreamRow, partitions: DynamicPartitionsDefinition, ranges_per_run: int | None = None
+    stream: StreamRow,
+    partitions: DynamicPartitionsDefinition,
+    ranges_per_run: int | None = None,
+    bucket: str | None = None,
 ) -> AssetsDefinition:
-    """Return the asset of one stream. A backfill of it starts one run per ``ranges_per_run`` partitions."""
+    """Return the asset of one stream, which its job owns and whose objects lie in ``bucket``.
+
+    A backfill of it starts one run per ``ranges_per_run`` partitions.
+    """
     prefix = f"{stream.job_name}__{stream.dataset_key}"
     plan, cryo_range, seal = _plan_op(prefix), _range_op(prefix, stream), _seal_op(prefix)
 
@@ -67,7 +74,9 @@ def stream_asset(
         description=_description(stream),
         kinds={"cryo", "parquet", "s3"},
         tags={"trace/job": stream.job_name, "trace/dataset": stream.dataset.name},
+        owners=[f"team:{stream.job_name}"],
         metadata={
+            **table_metadata(stream, bucket),
             "dataset_uuid": str(stream.dataset_uuid),
             "chain_id": stream.chain_id,
             "cryo_dataset_name": stream.dataset.name,

@@ -75,8 +75,8 @@ def _answer(verification: dict[str, Any]) -> dict[str, Any]:
         "metadata": {
             "level": MetadataValue.text(level),
             "blocks": MetadataValue.int(int(verification.get("blocks") or 0)),
-            "checks": MetadataValue.md("\n".join(f"- {each}" for each in verification.get("checks", ())) or "none"),
-            "unproven": MetadataValue.md("\n".join(f"- {each}" for each in unproven) or "nothing"),
+            "checks": MetadataValue.text(", ".join(map(str, verification.get("checks", ()))) or "none"),
+            "unproven": MetadataValue.text(", ".join(unproven) or "nothing"),
             "evidence": MetadataValue.json(verification.get("evidence") or {}),
             "endpoints": MetadataValue.json(verification.get("endpoints") or {}),
             "seconds": MetadataValue.float(float(verification.get("seconds") or 0.0)),

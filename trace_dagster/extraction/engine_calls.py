@@ -48,6 +48,7 @@ class EngineCalls:
         most = request.options.get("inner_request_blocks", 1) if request.dataset.is_queried_by_span else 1
         while True:
             blocks = min(self._log_spans.of(endpoint, most), len(piece))
+            state.count_calls(1 + request.dataset.most_calls(len(piece), blocks, request.engine_columns))  # eth_chainId
             try:
                 return self._engine.extract(self._request(state, piece, endpoint, blocks, at_once))
             except (Unavailable, ExtractionFailed) as error:

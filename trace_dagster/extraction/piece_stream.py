@@ -44,6 +44,11 @@ class PieceStream:
         finally:
             self.close()
 
+    @property
+    def calls(self) -> int:
+        """JSON-RPC calls of the engine so far, including those of tries that failed."""
+        return self._state.calls
+
     def close(self, reason: str = STOPPED) -> None:
         """Cancel the pieces that wait for a thread, and start no further call for those under way. Idempotent.
 

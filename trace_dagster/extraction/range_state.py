@@ -28,6 +28,18 @@ class RangeState:
         self._stopped = stopped
         self._closed = threading.Event()
         self._reason = STOPPED
+        self._counting = threading.Lock()
+        self._calls = 0
+
+    @property
+    def calls(self) -> int:
+        """JSON-RPC calls that the engine makes for the range, if none of them has to be repeated."""
+        return self._calls
+
+    def count_calls(self, calls: int) -> None:
+        """Add the calls of one try of a piece."""
+        with self._counting:
+            self._calls += calls
 
     @property
     def seconds_left(self) -> float:

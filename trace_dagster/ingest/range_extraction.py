@@ -52,6 +52,7 @@ class RangeExtraction:
                 raise LeaseLost("the lease of this range lapsed and was taken over", range=self.claimed.block_range)
             self.proof.add(piece)
             self.metrics["verification_seconds"] = round(self.proof.seconds, 3)
+            self.metrics["rpc_calls"] = self._pieces.calls + self.proof.rpc_calls
             yield piece.table
 
     def succeed(self, **facts: object) -> None:

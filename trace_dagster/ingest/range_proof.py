@@ -36,6 +36,16 @@ class RangeProof:
             self.sources.setdefault(part, Counter())[source] += len(piece.block_range)
         self.seconds += piece.evidence_seconds
 
+    @property
+    def rpc_calls(self) -> int:
+        """Calls for evidence from a node: one per block, and one more if receipts are needed.
+
+        Evidence that several streams share counts for each of them.
+        """
+        fetched = {part: sources["rpc"] for part, sources in self.sources.items()}
+        receipts = fetched.pop("receipts", 0)
+        return max(fetched.values(), default=0) + receipts
+
     def summary(self) -> dict[str, Any]:
         """Return the manifest's ``verification`` member. Raises VerificationFailed if two pieces do not link."""
         if not self.proofs:

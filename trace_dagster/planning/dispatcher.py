@@ -26,8 +26,8 @@ from trace_dagster.wakeups.driver import MAX_DELIVERIES, Delivery, QueueDriver, 
 
 _log = component_log("planning")
 
-BATCH_TAG = "trace/batch"
-"""Tag of the runs that come from a batch; its value is the batch's id."""
+BATCH_TAG = "trace/run_batch"
+"""Tag of the runs that come from a batch; its value is the batch's id. The UI sorts tags: this one is the last."""
 
 RANGES_PER_RUN = 256
 """Ranges of a run as long as the time for a range of the group is not known."""

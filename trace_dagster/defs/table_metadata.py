@@ -1,0 +1,27 @@
+"""What Dagster's catalog shows of a stream as a table: its name in SQL, where it lies, and its columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dagster import MetadataValue, TableColumn, TableColumnConstraints, TableConstraints, TableSchema
+
+from trace_dagster.registry.streams import StreamRow
+
+
+def table_metadata(stream: StreamRow, bucket: str | None) -> dict[str, Any]:
+    """Return the metadata under the names that Dagster's UI knows; without a bucket the address is left out."""
+    found: dict[str, Any] = {"dagster/table_name": f"chain_{stream.chain_id}.{stream.dataset_key}"}
+    if bucket:
+        found["dagster/uri"] = MetadataValue.text(f"s3://{bucket}/cryo/{stream.chain_id}/{stream.dataset_uuid}/")
+    return {**found, "dagster/column_schema": column_schema(stream)}
+
+
+def column_schema(stream: StreamRow) -> TableSchema:
+    """Return the columns that the stream stores, with their Arrow types and the natural key."""
+    types, key = stream.dataset.all_columns, stream.dataset.natural_key
+    columns = [
+        TableColumn(name, type=types[name], constraints=TableColumnConstraints(nullable=name not in key))
+        for name in stream.columns
+    ]
+    return TableSchema(columns, TableConstraints([f"one row per {', '.join(key)}"] if key else []))
