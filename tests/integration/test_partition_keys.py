@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import pytest
-from dagster import DagsterInstance
+from dagster import AssetKey, DagsterInstance
 
 from tests.support.cycle import Cycle
 from tests.support.registry import apply, job_text
 from trace_dagster.blocks import BlockRange, cells
 from trace_dagster.dagster_instance.storage import TraceDagsterStorage
-from trace_dagster.defs.partitions import KEYS_AT_ONCE, register_ahead, register_keys, register_span, repair
+from trace_dagster.defs.partitions import (
+    KEYS_AT_ONCE,
+    register_ahead,
+    register_keys,
+    register_span,
+    repair,
+    report_covered,
+)
 from trace_dagster.planning import grids as grids_module
 from trace_dagster.planning.grids import grids
 
@@ -247,3 +254,22 @@ def test_ranges_in_an_open_run_keep_their_keys(cycle, instance):
     apply(cycle.database, job_text(to_block=100))
     instance.add_dynamic_partitions(NAME, keys(3))
     assert repaired(cycle, instance) == keys(3)
+
+
+def test_pages_of_streams_with_other_ranges_on_one_grid_fill_too(cycle, instance):
+    """Check a stream that is added after its neighbour has committed a partial cell."""
+    apply(cycle.database, job_text(to_block=950, streams="blocks: {cryo_dataset_name: blocks}"))
+    work(cycle)
+    apply(cycle.database, job_text(to_block=1000))
+    work(cycle)
+    everything = set(repaired(cycle, instance))
+    assert everything == {*keys(10), key(900, 950), key(950, 1000)}
+    (grid,) = grids(cycle.jobs.streams())
+    for _ in range(2):
+        report_covered(cycle.database, grid, instance)
+    for name in ("blocks", "logs"):
+        reported = instance.get_materialized_partitions(AssetKey(["99", name]))
+        assert reported | set(committed(cycle, name)) == everything
+        assert not reported & set(committed(cycle, name))
+        events = instance.fetch_materializations(AssetKey(["99", name]), limit=100).records
+        assert len(events) == len(reported), "each is reported one time"

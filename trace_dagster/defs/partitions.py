@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from dagster import DagsterInstance
+from dagster import AssetMaterialization, DagsterInstance
 
 from trace_dagster.blocks import BlockRange, cells
+from trace_dagster.defs.streams import asset_key
 from trace_dagster.logs import component_log
-from trace_dagster.planning.grids import Grid, grids, may_be_planned, spans_ahead, wanted_keys
+from trace_dagster.planning.grids import Grid, covered_ranges, grids, may_be_planned, spans_ahead, wanted_keys
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.streams import StreamRow
 
@@ -24,6 +25,11 @@ REPAIR_SECONDS = 20.0
 
 _REPAIR_SHARE = 50
 """A repair that took a second is not repeated for so many seconds: its cost grows with the length of the grids."""
+
+REPORTED_AT_ONCE = 200
+"""Partitions of a stream that one repair reports as covered."""
+
+_COVERED = "the blocks of this partition are committed in other ranges of the stream"
 
 _log = component_log("defs")
 
@@ -43,6 +49,7 @@ def repair_if_due(database: Database, streams: Sequence[StreamRow], instance: Da
         return due_at
     for grid in grids(streams):
         repair(database, grid, instance)
+        report_covered(database, grid, instance)
     took = time.time() - started
     return started + max(REPAIR_SECONDS, _REPAIR_SHARE * took)
 
@@ -61,6 +68,24 @@ def repair(database: Database, grid: Grid, instance: DagsterInstance) -> None:
         instance.delete_dynamic_partition(grid.name, key)
     if missing or removed:
         _log.event("partitions_repaired", partitions=grid.name, added=len(missing), removed=len(removed))
+
+
+def report_covered(database: Database, grid: Grid, instance: DagsterInstance) -> None:
+    """Report partitions as materialized whose blocks a stream has committed in ranges of its own.
+
+    The streams of a grid share its keys, so without this a stream's page would not fill to 100%.
+    """
+    with database.snapshot() as session:
+        covered = covered_ranges(session, grid)
+    for stream in grid.streams:
+        if ranges := covered.get(stream.dataset_uuid):
+            key = asset_key(stream.chain_id, stream.dataset_key)
+            shown = instance.get_materialized_partitions(key)
+            new = [block_range.key for block_range in ranges if block_range.key not in shown]
+            for partition in new[:REPORTED_AT_ONCE]:
+                instance.report_runless_asset_event(
+                    AssetMaterialization(key, partition=partition, description=_COVERED)
+                )
 
 
 def register_span(name: str, span: BlockRange, chunk_size: int, instance: DagsterInstance) -> None:

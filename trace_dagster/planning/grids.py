@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from uuid import UUID
 
 from trace_dagster.blocks import BlockRange, cells, holes
 from trace_dagster.errors import InvalidInput
@@ -54,6 +55,19 @@ def wanted_keys(session: Session, grid: Grid) -> list[str]:
     """Return the partition keys that the grid shall have, in block order."""
     ahead = (cell for span in spans_ahead(session, grid) for cell in cells(span, grid.chunk_size))
     return [found.key for found in sorted({*held_ranges(session, grid), *ahead})]
+
+
+def covered_ranges(session: Session, grid: Grid) -> dict[UUID, list[BlockRange]]:
+    """Return by dataset the ranges of the grid's other streams whose blocks it has committed in ranges of its own.
+
+    Streams of one grid have different ranges if one was added after a change of ``to_block`` or ``chunk_size``.
+    """
+    found: dict[UUID, list[BlockRange]] = {}
+    if len(grid.streams) > 1:
+        datasets = [stream.dataset_uuid for stream in grid.streams]
+        for row in session.all("covered_ranges_of_others", dataset_uuids=datasets):
+            found.setdefault(row["dataset_uuid"], []).append(BlockRange(row["range_start"], row["range_end"]))
+    return found
 
 
 def may_be_planned(session: Session, grid: Grid, key: str) -> bool:

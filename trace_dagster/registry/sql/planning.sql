@@ -30,6 +30,26 @@ from (select t.block_range from trace.tasks t
       where v.dataset_uuid = any(%(dataset_uuids)s) and v.visible) held
 order by block_range;
 
+-- name: covered_ranges_of_others
+-- Ranges of other datasets that a dataset does not hold as such, although all of their blocks are visible in it.
+with held as (
+    select block_range from trace.dataset_versions where dataset_uuid = any(%(dataset_uuids)s) and visible
+    union
+    select block_range from trace.tasks where dataset_uuid = any(%(dataset_uuids)s) and state <> 'superseded'
+), covered as (
+    select t.dataset_uuid, range_agg(part) as blocks
+    from trace.visible_totals t, unnest(t.blocks) as part
+    where t.dataset_uuid = any(%(dataset_uuids)s)
+    group by t.dataset_uuid
+)
+select c.dataset_uuid, lower(h.block_range) as range_start, upper(h.block_range) as range_end
+from covered c join held h on h.block_range <@ c.blocks
+where not exists (
+    select 1 from trace.dataset_versions v
+    where v.dataset_uuid = c.dataset_uuid and v.visible
+      and lower(v.block_range) = lower(h.block_range) and v.block_range = h.block_range)
+order by 1, 2;
+
 -- name: advance_stream
 -- Store the cursor, the eligible end, and why the stream waits.
 update trace.streams
