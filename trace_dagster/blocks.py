@@ -37,7 +37,7 @@ class BlockRange:
 
     @property
     def key(self) -> str:
-        """Return the partition key, ``{start:012d}-{end:012d}``. Keys sort like their ranges."""
+        """Return the partition key, ``{start:012d}-{end:012d}``. Keys sort like their ranges, below block 10^12."""
         return f"{self.start:012d}-{self.end:012d}"
 
     @classmethod
