@@ -78,6 +78,7 @@ class Runtime:
         sqs = self.settings.sqs
         if sqs is None:
             return PgQueueDriver(self.database)
+        from trace_dagster.store.credentials import CredentialSource
         from trace_dagster.wakeups.sqs import SqsQueueDriver
 
         access = self.settings.s3
@@ -86,8 +87,9 @@ class Runtime:
             sqs.dead_queue_url,
             endpoint=sqs.endpoint,
             region=access.region,
-            access_key=sqs.access_key or access.access_key,
-            secret_key=sqs.secret_key or access.secret_key,
+            credentials=CredentialSource(sqs.access_key, sqs.secret_key)
+            if sqs.access_key
+            else CredentialSource.of(access),
         )
 
     @cached_property

@@ -283,14 +283,16 @@ def test_a_killed_initdb_is_done_again(open_folder):
         child.wait_stopped(10)
 
 
-def test_an_s3_server_of_the_users_needs_its_keys(tmp_path, postgres_url):
+def test_an_s3_server_of_the_users_needs_its_keys(tmp_path, postgres_url, monkeypatch):
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
     environment = {
         **clean(),
         "TRACE_POSTGRES_URL": postgres_url,
         "TRACE_S3_ENDPOINT": "http://127.0.0.1:9",
     }
     with (
-        pytest.raises(InvalidInput, match="TRACE_S3_ENDPOINT is set but AWS_ACCESS_KEY_ID is not"),
+        pytest.raises(InvalidInput, match="no credentials for the object store: set AWS_ACCESS_KEY_ID"),
         Stack(Settings.read({**environment, "TRACE_HOME": str(tmp_path / "home")})).running(lambda _: None),
     ):
         pass

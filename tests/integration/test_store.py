@@ -12,7 +12,7 @@ import pytest
 from trace_dagster.datasets.catalogue import catalogue
 from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.store.caps import Caps
-from trace_dagster.store.clients import PreconditionFailed
+from trace_dagster.store.causes import PreconditionFailed
 from trace_dagster.store.objects import PART_BYTES, ObjectStore
 from trace_dagster.store.parquet import RangeWriter
 

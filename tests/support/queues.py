@@ -10,6 +10,7 @@ from uuid import uuid4
 import boto3
 
 from trace_dagster.registry.connection import Database
+from trace_dagster.store.credentials import CredentialSource
 from trace_dagster.wakeups.driver import Delivery, QueueDriver
 from trace_dagster.wakeups.postgres import PgQueueDriver
 from trace_dagster.wakeups.sqs import SqsQueueDriver
@@ -71,8 +72,7 @@ def sqs_driver(endpoint: str, queue_url: str = "", dead_queue_url: str = "") -> 
         dead_queue_url or f"{endpoint}/123456789012/dead",
         endpoint=endpoint,
         region="us-east-1",
-        access_key=ACCESS_KEY,
-        secret_key=SECRET,
+        credentials=CredentialSource(ACCESS_KEY, SECRET),
     )
 
 

@@ -24,6 +24,7 @@ from trace_dagster.errors import InvalidInput
 SECRET = "hunter2hunter2hunter2"
 URL = f"https://node.example/{SECRET}"
 BIG = str(2**62 - 1)
+QUEUE_KEYS = {"TRACE_SQS_ACCESS_KEY_ID": "a", "TRACE_SQS_SECRET_ACCESS_KEY": "b"}
 QUEUES = {"TRACE_SQS_QUEUE_URL": "https://q.example/1/a", "TRACE_SQS_DEAD_QUEUE_URL": "https://q.example/1/b"}
 
 POSITIVE = (["1", "7", BIG], ["0", "-1", "1.5", "many", "1e3", "٢", "1_0", str(2**62), "9" * 30])
@@ -50,6 +51,8 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
     "TRACE_S3_BUCKET": TEXT,
     "AWS_ACCESS_KEY_ID": TEXT,
     "AWS_SECRET_ACCESS_KEY": TEXT,
+    "AWS_SESSION_TOKEN": TEXT,
+    "AWS_PROFILE": TEXT,
     "AWS_REGION": TEXT,
     "AWS_DEFAULT_REGION": TEXT,
     "TRACE_SQS_QUEUE_URL": WEB,
@@ -103,7 +106,13 @@ WRONG = [(variable, value) for variable, (_, wrong) in VALUES.items() for value 
 
 def around(variable: str) -> dict[str, str]:
     """Return the other variables that this one needs."""
-    return {name: value for name, value in QUEUES.items() if variable in QUEUES and name != variable}
+    return {
+        name: value
+        for pair in (QUEUES, QUEUE_KEYS)
+        if variable in pair
+        for name, value in pair.items()
+        if name != variable
+    }
 
 
 def test_every_variable_has_examples():
@@ -154,6 +163,7 @@ def test_no_secret_shows_in_a_repr_or_an_error(variable, noise):
 
 PLAIN = {
     "TRACE_S3_BUCKET",
+    "AWS_PROFILE",
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
     "TRACE_CRYO_MODE",
@@ -176,18 +186,33 @@ def test_reading_takes_nothing_but_the_mapping(monkeypatch):
     assert Settings.read({}).ranges.max_attempts == 3
 
 
-def test_one_queue_alone_is_refused():
-    for variable in QUEUES:
+def test_one_queue_or_half_a_key_of_it_is_refused():
+    for variable in [*QUEUES, *QUEUE_KEYS]:
         with pytest.raises(InvalidInput, match="go together: set both, or neither"):
             Settings.read(around(variable))
 
 
-def test_a_process_that_uses_the_registry_needs_its_url_and_keys():
+def test_a_process_that_uses_the_registry_needs_its_url_and_no_half_a_key():
     given = {"TRACE_POSTGRES_URL": "postgresql://x", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     assert settings_from(given).s3.bucket == "trace-lake"
-    for variable in given:
-        with pytest.raises(InvalidInput, match=f"{variable} is not set and no stack is running here"):
-            settings_from({name: value for name, value in given.items() if name != variable})
+    with pytest.raises(InvalidInput, match="TRACE_POSTGRES_URL is not set and no stack is running here"):
+        settings_from({"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"})
+    for half in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        with pytest.raises(InvalidInput, match="go together: set both, or neither"):
+            settings_from({name: value for name, value in given.items() if name != half})
+
+
+def test_a_session_token_belongs_to_its_key_and_a_profile_is_used_without_one(monkeypatch, tmp_path):
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    (tmp_path / "config").write_text("[profile lake]\nregion = eu-west-1\n")
+    base = {"TRACE_POSTGRES_URL": "postgresql://x", "AWS_PROFILE": "lake", "AWS_SESSION_TOKEN": SECRET}
+    with_key = settings_from({**base, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}).s3
+    assert (with_key.session_token, with_key.profile, with_key.region) == (SECRET, None, "us-east-1")
+    without = settings_from(base).s3
+    assert (without.access_key, without.session_token, without.profile) == (None, None, "lake")
+    assert without.region == "eu-west-1"
+    with pytest.raises(InvalidInput, match="no such profile: check AWS_PROFILE"):
+        settings_from({**base, "AWS_PROFILE": "other"})
 
 
 def test_a_pool_without_urls_fails_where_it_is_needed():

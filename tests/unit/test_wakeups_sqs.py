@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.queues import ACCESS_KEY, SECRET, sqs_driver
 from trace_dagster.errors import InvalidInput, Unavailable
+from trace_dagster.store.credentials import CredentialSource
 from trace_dagster.wakeups.driver import MAX_DELIVERIES
 from trace_dagster.wakeups.sqs import SqsQueueDriver
 
@@ -97,7 +98,7 @@ def test_refusals_name_the_remedy_and_no_secret(answer, kind, text):
 def test_an_access_key_that_is_no_header_value_is_not_quoted():
     with answering(EMPTY) as (driver, _):
         driver._client = SqsQueueDriver(
-            *URLS, endpoint="http://127.0.0.1:1", region="x", access_key="AK\nID", secret_key=SECRET
+            *URLS, endpoint="http://127.0.0.1:1", region="x", credentials=CredentialSource("AK\nID", SECRET)
         )._client
         with pytest.raises(Unavailable) as raised:
             driver.dead()
@@ -206,7 +207,7 @@ def test_a_queue_of_exhausted_messages_alone_does_not_block_a_receiver():
 def test_settings_that_cannot_work_are_refused_and_not_shown(changed):
     good = {"queue_url": URLS[0], "dead_queue_url": URLS[1], "endpoint": None, "region": "eu-west-1"}
     with pytest.raises(InvalidInput) as raised:
-        SqsQueueDriver(**{**good, **changed}, access_key=ACCESS_KEY, secret_key=SECRET)
+        SqsQueueDriver(**{**good, **changed}, credentials=CredentialSource(ACCESS_KEY, SECRET))
     assert SECRET not in "".join(traceback.format_exception(raised.value))
 
 

@@ -6,10 +6,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import psutil
 
 from trace_dagster.config.settings import DEFAULT_HOME
+
+CREDENTIALS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"})
+AWS_VARIABLES = CREDENTIALS | {"AWS_REGION", "AWS_DEFAULT_REGION"}
+STORE_VARIABLES = AWS_VARIABLES | {"TRACE_S3_ENDPOINT", "TRACE_S3_BUCKET"}
+STACK_VARIABLE = "TRACE_STACK_ID"
+_THIS_HOST = frozenset({"", "localhost", "127.0.0.1", "::1"})
 
 STATE_FILE = "stack.json"
 """The file in TRACE_HOME that the supervisor writes while the stack runs."""
@@ -47,12 +54,50 @@ class StackState:
 def environment_with_stack(environment: Mapping[str, str]) -> dict[str, str]:
     """Complete ``environment`` with the running stack's variables; a variable that is set already wins.
 
-    The stack is ignored if TRACE_POSTGRES_URL is set.
+    A stack of another database than TRACE_POSTGRES_URL names is ignored. Address and credentials of the object store
+    are used together: keys that were exported for AWS are not those of the stack's server, and the stack's keys are not
+    sent to another one. A process of a stack gets its variables from the supervisor alone.
     """
-    if environment.get("TRACE_POSTGRES_URL"):
+    given = {name: value for name, value in environment.items() if value.strip()}
+    if STACK_VARIABLE in given:
         return dict(environment)
-    state = load_state(Path(environment.get("TRACE_HOME") or DEFAULT_HOME).absolute())
-    return {**(state.environment() if state else {}), **environment}
+    state = load_state(Path(given.get("TRACE_HOME") or DEFAULT_HOME).absolute())
+    if state is None or not _same_database(given, state.variables):
+        return dict(environment)
+    stack = state.environment()
+    if _uses_own_store(given, stack):
+        stack = {name: value for name, value in stack.items() if name not in STORE_VARIABLES}
+    else:
+        given = {name: value for name, value in given.items() if name not in AWS_VARIABLES}
+    return {**stack, **given}
+
+
+def _same_database(given: Mapping[str, str], stack: Mapping[str, str]) -> bool:
+    url = given.get("TRACE_POSTGRES_URL")
+    return url is None or _database(url) == _database(stack.get("TRACE_POSTGRES_URL", ""))
+
+
+def _database(url: str) -> tuple[str, str, str]:
+    """Return host, port and name of a URL's database: two URLs may name it with other users and options."""
+    try:
+        parts = urlsplit(url)
+        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        host = query.get("hostaddr") or query.get("host") or unquote(parts.hostname or "")
+        port = query.get("port") or str(parts.port or 5432)
+    except ValueError:
+        return url, "", ""
+    user = query.get("user") or unquote(parts.username or "")
+    name = query.get("dbname") or unquote(parts.path.lstrip("/")) or user
+    return "127.0.0.1" if host.lower() in _THIS_HOST else host.lower(), port, name
+
+
+def _uses_own_store(given: Mapping[str, str], stack: Mapping[str, str]) -> bool:
+    """Return whether the environment names an object store of its own, or its own keys for the stack's."""
+    endpoint = given.get("TRACE_S3_ENDPOINT")
+    if endpoint is None:
+        return False
+    is_the_stacks = endpoint.rstrip("/") == stack.get("TRACE_S3_ENDPOINT", "").rstrip("/")
+    return not is_the_stacks or not CREDENTIALS.isdisjoint(given)
 
 
 def load_state(home: Path) -> StackState | None:

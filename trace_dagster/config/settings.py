@@ -22,8 +22,9 @@ from trace_dagster.config.rules import choice, database_url, gateway_token, hour
 from trace_dagster.errors import InvalidInput
 from trace_dagster.logs import FORMATS, LEVELS
 from trace_dagster.rpc.pools import RpcPool
-from trace_dagster.store.access import S3Access
+from trace_dagster.store.access import DEFAULT_REGION, S3Access
 from trace_dagster.store.caps import Caps
+from trace_dagster.store.credentials import profile_region
 
 DEFAULT_BUCKET = "trace-lake"
 DEFAULT_HOME = Path(".trace")
@@ -75,9 +76,19 @@ class ObjectStoreSettings(_Group):
         repr=False,
     )
     bucket: str = Field(DEFAULT_BUCKET, alias="TRACE_S3_BUCKET", description="the bucket")
-    access_key: SecretStr | None = Field(None, alias="AWS_ACCESS_KEY_ID", description="key of the object store")
+    access_key: SecretStr | None = Field(
+        None,
+        alias="AWS_ACCESS_KEY_ID",
+        description="key of the object store; without it boto3's default chain: profile, web identity, role",
+    )
     secret_key: SecretStr | None = Field(
         None, alias="AWS_SECRET_ACCESS_KEY", description="secret of `AWS_ACCESS_KEY_ID`"
+    )
+    session_token: SecretStr | None = Field(
+        None, alias="AWS_SESSION_TOKEN", description="session token of `AWS_ACCESS_KEY_ID`, if it is a temporary key"
+    )
+    profile: str | None = Field(
+        None, alias="AWS_PROFILE", description="profile of `~/.aws` with the credentials, if no key is set"
     )
     region: str | None = Field(
         None, alias="AWS_REGION", description="region of the object store and of SQS (us-east-1)"
@@ -414,7 +425,7 @@ class Settings(BaseSettings):
         return settings
 
     def complete(self) -> Self:
-        """Return these settings. Raises InvalidInput if they lack the registry or a key of the object store."""
+        """Return these settings. Raises InvalidInput if they lack the registry, or one of key and secret."""
         self.postgres_url, self.s3  # noqa: B018  (they raise)
         return self
 
@@ -425,14 +436,23 @@ class Settings(BaseSettings):
 
     @cached_property
     def s3(self) -> S3Access:
-        """The object store. Raises InvalidInput if a key is not set."""
+        """The object store. Raises InvalidInput if only one of key and secret is set."""
         store = self.object_store
+        region = store.region or store.default_region
+        if store.access_key is None and store.secret_key is None:
+            region = region or profile_region(store.profile)
+            return S3Access(
+                store.bucket, None, None, store.endpoint, region=region or DEFAULT_REGION, profile=store.profile
+            )
+        if store.access_key is None or store.secret_key is None:
+            raise InvalidInput("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together: set both, or neither")
         return S3Access(
-            bucket=store.bucket,
-            access_key=_required(store.access_key, "AWS_ACCESS_KEY_ID"),
-            secret_key=_required(store.secret_key, "AWS_SECRET_ACCESS_KEY"),
-            endpoint=store.endpoint,
-            region=store.region or store.default_region or "us-east-1",
+            store.bucket,
+            store.access_key.get_secret_value(),
+            store.secret_key.get_secret_value(),
+            store.endpoint,
+            region=region or DEFAULT_REGION,
+            session_token=_plain(store.session_token),
         )
 
     @cached_property
@@ -493,6 +513,10 @@ class Settings(BaseSettings):
     def _require_both_queues(self) -> None:
         if (self.queue.url is None) != (self.queue.dead_url is None):
             raise InvalidInput("TRACE_SQS_QUEUE_URL and TRACE_SQS_DEAD_QUEUE_URL go together: set both, or neither")
+        if (self.queue.access_key is None) != (self.queue.secret_key is None):
+            raise InvalidInput(
+                "TRACE_SQS_ACCESS_KEY_ID and TRACE_SQS_SECRET_ACCESS_KEY go together: set both, or neither"
+            )
 
 
 def settings_from(environment: Mapping[str, str]) -> Settings:

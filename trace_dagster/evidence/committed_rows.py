@@ -122,9 +122,10 @@ class CommittedRows:
         return []
 
     def _open(self, version: _Version) -> ds.Dataset:
+        filesystem = self._store.filesystem()
         opened = self._opened.get(version.identity)
-        if opened is None:
+        if opened is None or opened.filesystem != filesystem:  # temporary credentials were renewed
             paths = [f"{self._store.access.bucket}/{key}" for key in version.file_keys]
-            opened = ds.dataset(paths, format="parquet", filesystem=self._store.filesystem())
+            opened = ds.dataset(paths, format="parquet", filesystem=filesystem)
             self._opened[version.identity] = opened
         return opened

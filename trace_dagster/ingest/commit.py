@@ -23,7 +23,7 @@ from trace_dagster.registry.publications import Publication, Publications
 from trace_dagster.registry.streams import StreamSpec
 from trace_dagster.registry.tasks import Lease
 from trace_dagster.store.caps import Caps
-from trace_dagster.store.clients import PreconditionFailed
+from trace_dagster.store.causes import PreconditionFailed
 from trace_dagster.store.objects import ObjectStore
 from trace_dagster.store.parquet import RangeWriter
 from trace_dagster.verify.check import LEVELS

@@ -17,11 +17,11 @@ from typing import Any
 
 import psutil
 
+from trace_dagster.config.running_stack import STACK_VARIABLE
 from trace_dagster.errors import Unavailable
 from trace_dagster.logs import component_log
 from trace_dagster.redaction import redact
 
-STACK_VARIABLE = "TRACE_STACK_ID"
 _PR_SET_PDEATHSIG = 1
 _LOG_TAIL_LINES = 8
 _POLL_SECONDS = 0.05

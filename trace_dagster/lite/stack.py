@@ -20,8 +20,8 @@ from uuid import uuid4
 import psutil
 import psycopg
 
-from trace_dagster.config.running_stack import StackState, load_state
-from trace_dagster.config.settings import ObjectStoreSettings, Settings
+from trace_dagster.config.running_stack import CREDENTIALS, STACK_VARIABLE, StackState, load_state
+from trace_dagster.config.settings import Settings
 from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.lite.dagster_services import WEB_PASSWORD, WebServer, dagster_services, prepare_dagster
 from trace_dagster.lite.devchain import devchain_service
@@ -36,7 +36,7 @@ from trace_dagster.lite.gateway import URL_VARIABLE, gateway_service
 from trace_dagster.lite.home import Home, write_private
 from trace_dagster.lite.ports import HOST, Ports
 from trace_dagster.lite.postgres import dsn, ensure_database, folder_for, postgres_service
-from trace_dagster.lite.processes import STACK_VARIABLE, Child, Service, reap
+from trace_dagster.lite.processes import Child, Service, reap
 from trace_dagster.lite.s3 import PORT_VARIABLE, s3_service
 from trace_dagster.lite.sockets import private_socket
 from trace_dagster.redaction import protect
@@ -174,7 +174,9 @@ class Stack:
         code_socket = private_socket(folder, "code.sock")
         variables["DAGSTER_HOME"] = str(folder)
         say("starting dagster")
-        everything = {**self._given, **variables, STACK_VARIABLE: self._stack_id}
+        # the user's own session token or profile must not be combined with the key of our server
+        given = {name: value for name, value in self._given.items() if name not in CREDENTIALS}
+        everything = {**given, **variables, STACK_VARIABLE: self._stack_id}
         of_dagster = dagster_environment(everything)
         prepare_dagster(folder, code_socket, of_dagster)
         gateway = self._gateway(everything, variables)
@@ -204,7 +206,6 @@ class Stack:
     def _add_s3(self, services: list[Service], variables: dict[str, str]) -> None:
         store = self._settings.object_store
         if store.endpoint is not None:
-            _require_keys(store)
             access = self._settings.s3
             ensure_bucket(access)
         else:
@@ -216,9 +217,8 @@ class Stack:
         variables |= {
             "TRACE_S3_ENDPOINT": access.endpoint or "",
             "TRACE_S3_BUCKET": access.bucket,
-            "AWS_ACCESS_KEY_ID": access.access_key,
-            "AWS_SECRET_ACCESS_KEY": access.secret_key,
             "AWS_REGION": access.region,
+            **{name: value for name, value in _credentials(access) if value is not None},
         }
 
     def _add_devchain(self, services: list[Service], variables: dict[str, str]) -> int:
@@ -333,10 +333,12 @@ def _require_postgres(url: str) -> None:
         ) from None
 
 
-def _require_keys(store: ObjectStoreSettings) -> None:
-    for name, value in (("AWS_ACCESS_KEY_ID", store.access_key), ("AWS_SECRET_ACCESS_KEY", store.secret_key)):
-        if value is None:
-            raise InvalidInput(f"TRACE_S3_ENDPOINT is set but {name} is not: set the key of that server")
+def _credentials(access: S3Access) -> Iterator[tuple[str, str | None]]:
+    """Yield the variables that hold the object store's credentials; None for those that are not set."""
+    yield "AWS_ACCESS_KEY_ID", access.access_key
+    yield "AWS_SECRET_ACCESS_KEY", access.secret_key
+    yield "AWS_SESSION_TOKEN", access.session_token
+    yield "AWS_PROFILE", access.profile
 
 
 def _to_json(state: StackState) -> str:

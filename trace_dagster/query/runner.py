@@ -18,6 +18,7 @@ from typing import Any
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
 from trace_dagster.query.protocol import DEFAULT_ROWS, MAX_ROWS, NO_MEMORY, READY, TOO_LARGE, QueryLimits, Relation
 from trace_dagster.store.access import S3Access
+from trace_dagster.store.credentials import with_current_keys
 
 _START_SECONDS = 60.0
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "TRACE_STACK_ID")
@@ -132,7 +133,7 @@ class _QueryProcess:
         self._send(sql=sql, shapes=[(each.name, each.columns) for each in known.values()], rows=most_rows)
         names = self._receive()["relations"]
         on_open(frozenset(names))
-        self._send(relations=[astuple(known[name]) for name in names], access=asdict(access))
+        self._send(relations=[astuple(known[name]) for name in names], access=asdict(with_current_keys(access)))
         columns = tuple((name, kind) for name, kind in self._receive()["columns"])
         rows: list[tuple[Any, ...]] = []
         while "rows" in (message := self._receive()):

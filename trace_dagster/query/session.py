@@ -14,6 +14,7 @@ from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.query.protocol import NO_MEMORY, Columns, QueryLimits, Relation
 from trace_dagster.query.syntax import HARDENED, first_line, parse, quoted
 from trace_dagster.store.access import S3Access
+from trace_dagster.store.credentials import current_keys
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -139,9 +140,11 @@ class QuerySession:
 
 
 def _secret(access: S3Access) -> str:
+    keys = current_keys(access)
     return (
         "create secret lake (type s3, provider config,"
-        f" key_id {_literal(access.access_key)}, secret {_literal(access.secret_key)},"
+        f" key_id {_literal(keys.access_key)}, secret {_literal(keys.secret_key)},"
+        f" session_token {_literal(keys.token or '')},"
         f" region {_literal(access.region)}, endpoint {_literal(access.host)},"
         f" url_style {_literal('path' if access.endpoint else 'vhost')},"
         f" use_ssl {'true' if access.use_ssl else 'false'}, scope {_literal(access.uri(''))})"

@@ -7,16 +7,23 @@ from urllib.parse import urlsplit
 
 from trace_dagster.errors import InvalidInput
 
+DEFAULT_REGION = "us-east-1"
+
 
 @dataclass(frozen=True, slots=True)
 class S3Access:
-    """One bucket on one S3 server. ``endpoint`` is a URL; None means AWS itself."""
+    """One bucket on one S3 server. ``endpoint`` is a URL; None means AWS itself.
+
+    Without ``access_key`` the credentials come from boto3's default chain, see ``credentials.py``.
+    """
 
     bucket: str
-    access_key: str = field(repr=False)
-    secret_key: str = field(repr=False)
+    access_key: str | None = field(repr=False)
+    secret_key: str | None = field(repr=False)
     endpoint: str | None = field(default=None, repr=False)
-    region: str = "us-east-1"
+    region: str = DEFAULT_REGION
+    session_token: str | None = field(default=None, repr=False)
+    profile: str | None = None
 
     def __post_init__(self) -> None:
         if self.endpoint is None:
@@ -33,6 +40,16 @@ class S3Access:
     def host(self) -> str:
         """``host:port`` of the endpoint, without the scheme."""
         return urlsplit(self.endpoint).netloc if self.endpoint else f"s3.{self.region}.amazonaws.com"
+
+    @property
+    def hostname(self) -> str:
+        """Host without the port."""
+        return urlsplit(f"//{self.host}").hostname or ""
+
+    @property
+    def port(self) -> int:
+        """Port of the endpoint; if it names none, that of its scheme."""
+        return urlsplit(f"//{self.host}").port or (443 if self.use_ssl else 80)
 
     @property
     def use_ssl(self) -> bool:

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
 from trace_dagster.loopback import on_loopback
+from trace_dagster.store.credentials import CredentialSource, credential_error
 from trace_dagster.wakeups.driver import MAX_DELIVERIES, Delivery
 
 _BATCH_ENTRIES = 10
@@ -57,14 +57,13 @@ class SqsQueueDriver:
         *,
         endpoint: str | None,
         region: str,
-        access_key: str,
-        secret_key: str,
+        credentials: CredentialSource,
     ) -> None:
         """Check the settings; send nothing yet. ``endpoint`` is a URL, or None for AWS. Raises InvalidInput."""
         _require_two_queues(queue_url, dead_queue_url)
         self._queue_url = queue_url
         self._dead_queue_url = dead_queue_url
-        self._client = _client(endpoint, region, access_key, secret_key)
+        self._client = _client(endpoint, region, credentials)
 
     def publish(self, bodies: Sequence[str]) -> None:
         """Enqueue in batches. Raises InvalidInput if SQS refuses a body: too long, or with control characters."""
@@ -149,15 +148,13 @@ class SqsQueueDriver:
             _raise_failed(_send(call, self._queue_url, entries), ignored=_OUTDATED)
 
 
-def _client(endpoint: str | None, region: str, access_key: str, secret_key: str) -> Any:
+def _client(endpoint: str | None, region: str, credentials: CredentialSource) -> Any:
     if endpoint is not None and not _is_http_url(endpoint):
         raise InvalidInput("TRACE_SQS_ENDPOINT must look like http://127.0.0.1:9324 (value not shown)")
     try:
-        return boto3.client(
+        return credentials.client(
             "sqs",
             endpoint_url=endpoint,
-            aws_access_key_id=access_key,
-            aws_secret_access_key=secret_key,
             region_name=region,
             config=Config(
                 retries={"mode": "standard", "total_max_attempts": 4},
@@ -252,7 +249,7 @@ def _mapped() -> Iterator[None]:
         # Not chained, here and below: botocore's texts quote URLs and request headers.
         raise _meaning(code, error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")) from None
     except BotoCoreError as error:
-        raise Unavailable(
+        raise credential_error(error) or Unavailable(
             "the queue does not answer: check TRACE_SQS_ENDPOINT and the region, or that its server is running",
             reason=type(error).__name__,
         ) from None
