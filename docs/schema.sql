@@ -128,7 +128,9 @@ CREATE TABLE trace.files (
     row_count bigint NOT NULL,
     min_block bigint,
     max_block bigint,
+    etag text,
     CONSTRAINT files_bytes_check CHECK ((bytes > 0)),
+    CONSTRAINT files_etag_check CHECK ((etag <> ''::text)),
     CONSTRAINT files_row_count_check CHECK ((row_count >= 0)),
     CONSTRAINT files_sha256_check CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text))
 );

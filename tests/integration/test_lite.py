@@ -91,6 +91,7 @@ def test_a_newer_schema_is_refused_and_an_older_one_is_migrated(postgres_url):
         "0005_gateways.sql",
         "0006_boundaries.sql",
         "0007_leases.sql",
+        "0008_file_etags.sql",
     ]
 
 

@@ -7,7 +7,7 @@ registry row names, and a task that the next attempt claims.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -107,7 +107,7 @@ class Committer:
         OutcomeUnknown when the look-up of a lost answer failed as well, and what ``rows`` raises.
         """
         started = time.monotonic()
-        files, digest, verification = self._write(lease, target, rows)
+        files, etags, digest, verification = self._write(lease, target, rows)
         # in generation 0 nothing was committed before that these rows could equal
         visible = self._publications.visible(target.dataset_uuid, target.block_range) if lease.generation else None
         same = visible and visible.content_digest == digest and visible.config_hash == target.config_hash
@@ -117,7 +117,7 @@ class Committer:
             return visible
         manifest = self._manifest(lease, target, rows.engine, files, digest, verification)
         metrics = {**rows.metrics, "seconds": round(time.monotonic() - started, 3)}
-        return self._publish(lease, target, manifest, metrics)
+        return self._publish(lease, target, manifest, metrics, etags)
 
     def _intact(self, visible: Publication) -> bool:
         """Return whether the objects of a version are unchanged; if not, the range is written again."""
@@ -125,7 +125,7 @@ class Committer:
 
     def _write(
         self, lease: Lease, target: CommitTarget, rows: RangeRows
-    ) -> tuple[list[ManifestFile], str, dict[str, Any]]:
+    ) -> tuple[list[ManifestFile], Mapping[str, str | None], str, dict[str, Any]]:
         digest = ContentDigest(target.schema)
         writer = RangeWriter(self._store, target.schema, lambda part: target.parquet_key(lease, part), self._caps)
         try:
@@ -133,12 +133,19 @@ class Committer:
                 digest.update(table)
                 writer.write(table)
             verification = rows.verification()
-            return writer.finish(), digest.hexdigest(), verification
+            return writer.finish(), writer.etags, digest.hexdigest(), verification
         except BaseException:
             writer.abort()
             raise
 
-    def _publish(self, lease: Lease, target: CommitTarget, manifest: Manifest, metrics: dict[str, Any]) -> Publication:
+    def _publish(
+        self,
+        lease: Lease,
+        target: CommitTarget,
+        manifest: Manifest,
+        metrics: dict[str, Any],
+        etags: Mapping[str, str | None],
+    ) -> Publication:
         folder = target.folder(manifest.dataset_version)
         data = manifest.encode()
         self._put_manifest(folder + FILE_NAME, data, manifest, lease)
@@ -151,6 +158,7 @@ class Committer:
                 manifest_sha256=sha256_hex(data),
                 schema=schema_pairs(target.schema),
                 metrics=metrics,
+                etags=etags,
                 whole=target.whole,
             )
         except OutcomeUnknown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -64,9 +65,10 @@ class Publications:
         manifest_sha256: str,
         schema: list[list[str]],
         metrics: dict[str, Any],
+        etags: Mapping[str, str | None] | None = None,
         whole: bool = False,
     ) -> None:
-        """Make a manifest visible.
+        """Make a manifest visible. ``etags`` has the object store's ETag of each file, by key.
 
         Raise LeaseLost, Refused if the manifest is not of the leased task, ForkConflict if a neighbour has another hash
         where they meet, or OutcomeUnknown if the answer was lost. ``whole`` hides every older version of the dataset
@@ -81,7 +83,7 @@ class Publications:
                 if whole or lease.generation:  # otherwise nothing was committed here before
                     session.run("hide_versions", whole=whole, **_span(manifest))
                 session.run("insert_version", **values)
-                session.many("insert_file", _file_rows(manifest))
+                session.many("insert_file", _file_rows(manifest, etags or {}))
                 _finish(session, lease, manifest.generation, "committed")
                 session.run("insert_outbox", **_event(lease, manifest))
         except Unavailable as error:
@@ -183,7 +185,7 @@ def _version_values(
     }
 
 
-def _file_rows(manifest: Manifest) -> list[Row]:
+def _file_rows(manifest: Manifest, etags: Mapping[str, str | None]) -> list[Row]:
     return [
         {
             "dataset_version": manifest.dataset_version,
@@ -193,6 +195,7 @@ def _file_rows(manifest: Manifest) -> list[Row]:
             "row_count": file.rows,
             "min_block": file.min_block,
             "max_block": file.max_block,
+            "etag": etags.get(file.key),
         }
         for file in manifest.files
     ]

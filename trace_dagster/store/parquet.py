@@ -44,6 +44,8 @@ class RangeWriter:
         self._done: list[ManifestFile] = []
         self._pending: list[pa.Table] = []
         self._pending_bytes = 0
+        self.etags: dict[str, str | None] = {}
+        """The object store's ETag of each finished file, by key."""
 
     def write(self, table: pa.Table) -> None:
         """Append rows. Raises CapExceeded if the range exceeds a limit."""
@@ -102,6 +104,7 @@ class RangeWriter:
         self._check_caps(file)
         sha256 = file.upload.finish()
         self._open = None
+        self.etags[file.key] = file.upload.etag
         self._done.append(
             ManifestFile(
                 key=file.key,

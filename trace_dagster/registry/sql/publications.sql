@@ -31,8 +31,8 @@ values (
 -- name: insert_file
 -- Register a file and link it to its version.
 with filed as (
-    insert into trace.files (file_key, bytes, sha256, row_count, min_block, max_block)
-    values (%(file_key)s, %(bytes)s, %(sha256)s, %(row_count)s, %(min_block)s, %(max_block)s)
+    insert into trace.files (file_key, bytes, sha256, row_count, min_block, max_block, etag)
+    values (%(file_key)s, %(bytes)s, %(sha256)s, %(row_count)s, %(min_block)s, %(max_block)s, %(etag)s)
     returning file_key)
 insert into trace.version_files (dataset_version, file_key) select %(dataset_version)s, file_key from filed;
 
@@ -66,6 +66,22 @@ join trace.files f on f.file_key = l.file_key
 where v.dataset_uuid = %(dataset_uuid)s and v.visible
   and v.block_range && int8range(%(range_start)s, %(range_end)s)
 order by lower(v.block_range), f.file_key;
+
+-- name: committed_files
+-- Size and ETag of files by their keys.
+select file_key, bytes, etag from trace.files where file_key = any(%(file_keys)s);
+
+-- name: origins_of_files
+-- The dataset and range of files, and the job that can fetch them again.
+select l.file_key, d.chain_id, d.dataset_key, lower(v.block_range) as range_start, upper(v.block_range) as range_end,
+       j.name as job
+from trace.version_files l
+join trace.dataset_versions v on v.dataset_version = l.dataset_version
+join trace.datasets d on d.dataset_uuid = v.dataset_uuid
+left join trace.streams s on s.dataset_uuid = d.dataset_uuid
+left join trace.jobs j on j.job_id = s.job_id
+where l.file_key = any(%(file_keys)s)
+order by d.chain_id, d.dataset_key, 4, l.file_key;
 
 -- name: covered_ranges
 -- Committed blocks of a dataset, merged.

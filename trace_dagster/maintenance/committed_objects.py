@@ -1,0 +1,95 @@
+"""Compares committed files with the objects that the bucket holds now, by size and ETag, before they are read.
+
+A listing covers 1,000 objects, so this costs a few percent of a query. It does not see a change that keeps size and
+ETag; ``audit.py`` reads the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.errors import Corrupt
+from trace_dagster.registry.connection import Database
+from trace_dagster.store.objects import ObjectStore, StoredObject
+
+Kind = Literal["missing", "altered"]
+_NAMED = 3
+"""Objects that an error names; of the others it says how many there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedObject:
+    """A committed file whose object is missing or is not the one that was committed."""
+
+    key: str
+    kind: Kind
+    dataset: str
+    """``chain_<id>.<dataset key>``."""
+    block_range: BlockRange
+    job: str | None
+    """The job that can fetch the range again; None for a derived dataset."""
+
+    def __str__(self) -> str:
+        again = (
+            f"`trace-lite verify --job {self.job} --range {self.block_range.start}:{self.block_range.end} --repair`"
+            if self.job
+            else "materialize the asset again"
+        )
+        return f"{self.dataset} {self.block_range}: an object is {self.kind}: {again}"
+
+
+class CommittedObjects:
+    """Answers for committed files whether the bucket still holds them as they were committed."""
+
+    def __init__(self, database: Database, store: ObjectStore) -> None:
+        self._database = database
+        self._store = store
+
+    def require_intact(self, keys: Sequence[str]) -> None:
+        """Raise Corrupt if one of these files is missing or altered; the error names dataset, range and repair.
+
+        Raises Unavailable or InvalidInput if the bucket cannot be listed.
+        """
+        found = self.damaged(keys)
+        if found:
+            more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+            raise Corrupt("; ".join(map(str, found[:_NAMED])) + more)
+
+    def damaged(self, keys: Sequence[str]) -> list[DamagedObject]:
+        """Return those of these files that are missing or altered, by dataset and range."""
+        if not keys:
+            return []
+        with self._database.snapshot() as session:
+            committed = session.all("committed_files", file_keys=list(keys))
+        stored = self._store.stored([row["file_key"] for row in committed])
+        kinds: dict[str, Kind] = {}
+        for row in committed:
+            key, expected = row["file_key"], StoredObject(row["bytes"], row["etag"])
+            # what a listing shows as wrong is looked at once more: a server may list in an order of its own
+            if not _agrees(stored.get(key), expected) and not _agrees(now := self._store.stored_now(key), expected):
+                kinds[key] = "missing" if now is None else "altered"
+        return self._described(kinds) if kinds else []
+
+    def _described(self, kinds: dict[str, Kind]) -> list[DamagedObject]:
+        with self._database.snapshot() as session:
+            rows = session.all("origins_of_files", file_keys=list(kinds))
+        return [
+            DamagedObject(
+                key=row["file_key"],
+                kind=kinds[row["file_key"]],
+                dataset=f"chain_{row['chain_id']}.{row['dataset_key']}",
+                block_range=BlockRange(row["range_start"], row["range_end"]),
+                job=row["job"],
+            )
+            for row in rows
+        ]
+
+
+def _agrees(found: StoredObject | None, expected: StoredObject) -> bool:
+    """Return whether an object is the committed one, as far as ETags are known."""
+    if found is None or found.bytes != expected.bytes:
+        return False
+    return expected.etag is None or found.etag is None or found.etag == expected.etag
