@@ -17,7 +17,7 @@ from trace_dagster.planning.bounds import is_symbolic, resolve
 from trace_dagster.planning.run_groups import all_run_groups
 from trace_dagster.registry.endpoint_scores import EndpointScore
 from trace_dagster.registry.jobs import Applied, Bounds
-from trace_dagster.registry.migrations import is_current
+from trace_dagster.registry.migrations import is_current, migrate
 from trace_dagster.registry.status import JobStatus, failed_ranges, job_statuses
 from trace_dagster.runtime import Runtime
 
@@ -41,6 +41,26 @@ def opened(settings: Settings) -> Iterator[Runtime]:
         yield runtime
     finally:
         runtime.close()
+
+
+def migrate_registry(settings: Settings, say: Say) -> None:
+    """Migrate the registry's schema to this version."""
+    applied = migrate(settings.postgres_url)
+    say(f"applied {', '.join(applied)}" if applied else "the schema is current")
+
+
+def prepare_store(settings: Settings, say: Say) -> None:
+    """Create the bucket, and try put, conditional put, get, list and delete on it.
+
+    Without any setting of the object store this only says so: a migration may run where the bucket cannot be reached.
+    """
+    from trace_dagster.store.probe import prepare_bucket
+
+    if not settings.object_store.is_set:
+        say("note: no object store is set, its bucket was not checked: set TRACE_S3_ENDPOINT or AWS credentials")
+        return
+    prepare_bucket(settings.s3)
+    say(f"bucket {settings.s3.bucket}: put, conditional put, get, list and delete work")
 
 
 def apply_file(path: Path, settings: Settings, say: Say) -> Applied:

@@ -378,11 +378,12 @@ def query(sql: str, as_json: bool, limit: int) -> None:
 
 @main.command()
 def migrate() -> None:
-    """Migrate the registry's schema to this version."""
-    from trace_dagster.registry.migrations import migrate as run
+    """Migrate the registry's schema to this version, create the bucket, and try what a sync does with it."""
+    from trace_dagster.cli.commands import migrate_registry, prepare_store
 
-    applied = run(_settings().postgres_url)
-    say(f"applied {', '.join(applied)}" if applied else "the schema is current")
+    settings = _settings()
+    migrate_registry(settings, say)
+    prepare_store(settings, say)
 
 
 @main.command()

@@ -97,6 +97,12 @@ class ObjectStoreSettings(_Group):
         None, alias="AWS_DEFAULT_REGION", description="the region if `AWS_REGION` is not set"
     )
 
+    @property
+    def is_set(self) -> bool:
+        """Whether anything names the object store or its credentials."""
+        named = (self.endpoint, self.access_key, self.secret_key, self.profile)
+        return self.bucket != DEFAULT_BUCKET or any(value is not None for value in named)
+
 
 class QueueSettings(_Group):
     """SQS queues for wake-ups; without them a table of the registry is the queue."""

@@ -42,7 +42,7 @@ from trace_dagster.lite.sockets import private_socket
 from trace_dagster.redaction import protect
 from trace_dagster.registry.migrations import migrate
 from trace_dagster.store.access import S3Access
-from trace_dagster.store.objects import ensure_bucket
+from trace_dagster.store.probe import prepare_bucket
 
 Say = Callable[[str], None]
 
@@ -207,7 +207,7 @@ class Stack:
         store = self._settings.object_store
         if store.endpoint is not None:
             access = self._settings.s3
-            ensure_bucket(access)
+            prepare_bucket(access)
         else:
             secrets = self._home.secrets()
             port = self._ports.take(PORT_VARIABLE, with_grpc=True)
