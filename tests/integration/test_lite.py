@@ -141,7 +141,7 @@ def test_reap_ends_what_carries_the_id_and_nothing_else(tmp_path):
 def test_an_unreachable_server_of_the_users_is_named(tmp_path):
     environment = {**clean(), "TRACE_POSTGRES_URL": "postgresql://u:hunter2@127.0.0.1:9/x"}
     with (
-        pytest.raises(Unavailable, match="TRACE_POSTGRES_URL does not answer") as caught,
+        pytest.raises(Unavailable, match="nothing listens there; check TRACE_POSTGRES_URL") as caught,
         Stack(Settings.read({**environment, "TRACE_HOME": str(tmp_path / "home")})).running(lambda _: None),
     ):
         pass

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -14,13 +16,14 @@ from trace_dagster.cli.main import main
 from trace_dagster.errors import InvalidInput
 from trace_dagster.lite.ports import Ports
 from trace_dagster.store.access import S3Access
-from trace_dagster.store.objects import ObjectStore
+from trace_dagster.store.objects import PART_BYTES, ObjectStore
 from trace_dagster.store.probe import prepare_bucket
 
 pytestmark = pytest.mark.integration
 
 RIGHTS = ("s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject")
-"""The rights on the bucket in docs/operations.md, without those on unfinished uploads."""
+UPLOADS = ("s3:ListBucketMultipartUploads", "s3:AbortMultipartUpload")
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,22 @@ def test_each_right_that_lacks_is_named(cloud, lacking, text):
     access = access_with(cloud, *(right for right in RIGHTS if right != lacking))
     with pytest.raises(InvalidInput, match=text):
         prepare_bucket(access)
+
+
+def test_the_documented_policy_is_enough_and_none_of_its_rights_is_missing(cloud):
+    text = OPERATIONS.read_text().partition("<!-- policy: begin -->")[2].partition("<!-- policy: end -->")[0]
+    policy = json.loads(text.strip().removeprefix("```json").removesuffix("```"))
+    allowed = [action for statement in policy["Statement"] for action in statement["Action"]]
+    assert sorted(allowed) == sorted([*RIGHTS, *UPLOADS])
+    access = access_with(cloud, *allowed)
+    prepare_bucket(access)
+    store = ObjectStore(access)
+    started = store.upload("a")
+    started.write(b"z" * (PART_BYTES + 1))
+    assert started.finish() == store.sha256("a")
+    for key, upload_id in store.stale_uploads(0):
+        store.abort_upload(key, upload_id)
+    store.delete(["a"])
 
 
 def test_a_bucket_that_may_not_be_made_is_named(cloud):

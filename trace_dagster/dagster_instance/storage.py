@@ -17,7 +17,8 @@ from typing import Any
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import URL, CreateEnginePlugin, Engine, create_engine, event, make_url
+from sqlalchemy.dialects import plugins
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -28,6 +29,9 @@ from trace_dagster.registry.connection import RESTED_SECONDS
 POOL_SIZE = 4
 POOL_OVERFLOW = 16
 SCHEMA = "dagster"
+
+SCHEMA_PLUGIN = "trace_dagster_schema"
+"""The name by which a URL asks SQLAlchemy for :class:`SchemaPlugin`. Dagster creates engines from URLs alone."""
 
 SCHEMA_CHECKS = (
     "has_instigators_table",
@@ -46,12 +50,27 @@ _engines: dict[str, Engine] = {}
 os.register_at_fork(after_in_child=_engines.clear)  # processes must not share a connection
 
 
+class SchemaPlugin(CreateEnginePlugin):
+    """Sets the schema of each connection. Poolers refuse or ignore it as an option of the connection's start."""
+
+    def update_url(self, url: URL) -> URL:
+        """Return the URL as it is: it holds no parameter of this plugin."""
+        return url
+
+    def engine_created(self, engine: Engine) -> None:
+        """Listen for new connections."""
+        event.listen(engine, "connect", _use_schema)
+
+
+plugins.register(SCHEMA_PLUGIN, __name__, SchemaPlugin.__name__)
+
+
 class TraceDagsterStorage(DagsterPostgresStorage):
     """Stores runs, events and schedules in schema ``dagster`` of TRACE_POSTGRES_URL."""
 
     def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
         url = make_url(postgres_url).set(drivername="postgresql+psycopg2")
-        scoped = url.update_query_dict({"options": f"-csearch_path={SCHEMA}"}).render_as_string(hide_password=False)
+        scoped = url.update_query_dict({"plugin": SCHEMA_PLUGIN}).render_as_string(hide_password=False)
         is_known = scoped in _engines
         super().__init__(scoped, should_autocreate_tables=not is_known, inst_data=inst_data)
         if not is_known:
@@ -80,6 +99,13 @@ class TraceDagsterStorage(DagsterPostgresStorage):
             stacklevel=2,
         )
         return DagsterSqliteStorage(str(scratch), inst_data)
+
+
+def _use_schema(connection: Any, _: Any) -> None:
+    before, connection.autocommit = connection.autocommit, True  # in a transaction it would end with a rollback
+    with connection.cursor() as cursor:
+        cursor.execute(f"set search_path to {SCHEMA}")
+    connection.autocommit = before
 
 
 def _always_true(*_: Any) -> bool:

@@ -40,6 +40,7 @@ from trace_dagster.lite.processes import Child, Service, reap
 from trace_dagster.lite.s3 import PORT_VARIABLE, s3_service
 from trace_dagster.lite.sockets import private_socket
 from trace_dagster.redaction import protect
+from trace_dagster.registry.connection import require_database
 from trace_dagster.registry.migrations import migrate
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.probe import prepare_bucket
@@ -194,7 +195,7 @@ class Stack:
     def _add_postgres(self, services: list[Service], variables: dict[str, str]) -> int | None:
         if self._settings.registry.postgres_url is not None:
             url = self._settings.postgres_url
-            _require_postgres(url)
+            require_database(url)
             variables["TRACE_POSTGRES_URL"] = url
             return None
         port = self._ports.take("TRACE_PORT_POSTGRES")
@@ -320,17 +321,6 @@ def _stop_order(children: list[Child]) -> list[list[Child]]:
     servers = {"postgres", "s3", "devchain", "gateway"}
     dagster = [child for child in children if child.service.name not in servers]
     return [dagster, [child for child in children if child.service.name in servers]]
-
-
-def _require_postgres(url: str) -> None:
-    try:
-        with psycopg.connect(url, connect_timeout=5):
-            return
-    except psycopg.Error as error:
-        raise Unavailable(
-            "TRACE_POSTGRES_URL does not answer: check host, port, user and password",
-            reason=type(error).__name__,
-        ) from None
 
 
 def _credentials(access: S3Access) -> Iterator[tuple[str, str | None]]:

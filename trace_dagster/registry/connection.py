@@ -12,12 +12,16 @@ from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from trace_dagster.errors import Corrupt, InvalidInput, Refused, Unavailable
+from trace_dagster.registry.pooler import require_own_session
 from trace_dagster.registry.queries import query
+from trace_dagster.registry.server_errors import connection_error
 
 Row = dict[str, Any]
 
 RESTED_SECONDS = 1.0
 """A connection that was idle for this long is tested before use. In steady work none is."""
+
+_TEST_SECONDS = 3
 
 
 class Connection(psycopg.Connection[Row]):
@@ -30,6 +34,7 @@ class Database:
     """A pool of connections to one registry database. Thread-safe. Close it when done."""
 
     def __init__(self, dsn: str, *, max_connections: int = 8, connect_timeout_seconds: float = 10.0) -> None:
+        self._dsn = dsn
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             dsn,
             min_size=0,
@@ -51,9 +56,14 @@ class Database:
 
         The transaction commits when the block ends and rolls back if it raises. Errors stay psycopg's own.
         """
-        with self._pool.connection() as connection:
-            yield connection
-            connection.used_at = time.monotonic()
+        try:
+            with self._pool.connection() as connection:
+                yield connection
+                connection.used_at = time.monotonic()
+        except PoolTimeout:
+            # the pool does not say why it got no connection: one that is made now does
+            psycopg.connect(self._dsn, connect_timeout=_TEST_SECONDS).close()
+            raise
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -113,6 +123,12 @@ def storable(text: str) -> str:
     return text.replace("\x00", "").encode(errors="replace").decode()[:MAX_TEXT]
 
 
+def require_database(dsn: str) -> None:
+    """Raise an error unless the database takes connections, and not through a pooler that shares sessions."""
+    with mapped_errors(), psycopg.connect(dsn, autocommit=True, connect_timeout=5) as connection:
+        require_own_session(connection, dsn)
+
+
 @contextmanager
 def mapped_errors() -> Iterator[None]:
     """Map psycopg's errors to the package's own; texts that could hold a password are left out."""
@@ -120,11 +136,12 @@ def mapped_errors() -> Iterator[None]:
         yield
     except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:
         raise Unavailable("others changed the same rows at this moment: try again") from error
-    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
-        raise Unavailable(
-            "postgres does not answer: check TRACE_POSTGRES_URL, or that `trace-lite up` is running",
-            reason=type(error).__name__,
-        ) from error
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise connection_error(error) from error
+    except psycopg.ProgrammingError as error:
+        if error.sqlstate is not None or "URI" not in str(error):
+            raise
+        raise connection_error(error) from None  # libpq does not accept the URL, which its text repeats
     except psycopg.errors.ExclusionViolation as error:
         raise Refused("another range of this dataset already covers these blocks") from error
     except psycopg.errors.UndefinedTable as error:

@@ -11,6 +11,7 @@ from trace_dagster.errors import Corrupt, InvalidInput
 from trace_dagster.identity import sha256_hex
 from trace_dagster.logs import component_log
 from trace_dagster.registry.connection import mapped_errors
+from trace_dagster.registry.pooler import require_own_session
 
 _FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 _log = component_log("registry")
@@ -20,10 +21,11 @@ _ADVISORY_LOCK = 0x7472616365  # "trace"
 def migrate(dsn: str) -> list[str]:
     """Migrate the database to this package's schema; return the names of the migrations applied now.
 
-    Raise InvalidInput if the database is newer than this package, Corrupt if an applied migration differs from the
-    shipped one, Unavailable if Postgres does not answer.
+    Raise InvalidInput if the database is newer than this package or a pooler shares its sessions, Corrupt if an
+    applied migration differs from the shipped one, Unavailable if Postgres does not answer.
     """
     with mapped_errors(), psycopg.connect(dsn, autocommit=True) as connection:
+        require_own_session(connection, dsn)
         connection.execute("select pg_advisory_lock(%s)", (_ADVISORY_LOCK,))
         connection.execute("create schema if not exists dagster")
         connection.execute("create schema if not exists trace")
@@ -48,8 +50,12 @@ def migrate(dsn: str) -> list[str]:
 
 
 def is_current(dsn: str) -> bool:
-    """Return whether the database has exactly this package's schema."""
-    with mapped_errors(), psycopg.connect(dsn) as connection:
+    """Return whether the database has exactly this package's schema.
+
+    Raise InvalidInput if a pooler that shares sessions is in between, Unavailable if Postgres does not answer.
+    """
+    with mapped_errors(), psycopg.connect(dsn, autocommit=True) as connection:
+        require_own_session(connection, dsn)
         if connection.execute("select to_regclass('trace.migrations')").fetchone() == (None,):
             return False
         return {name for (name,) in connection.execute("select name from trace.migrations")} == set(_shipped())
