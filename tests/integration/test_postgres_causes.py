@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from tests.integration.test_commit import commit
+from tests.support.left_out import PGBOUNCER, leave_out
 from tests.support.nodes import environment
 from tests.support.pgbouncer import PROGRAM, pgbouncer, with_tls
 from tests.support.registry import apply, assert_registry_sound, ingesting, ranges
@@ -23,7 +24,13 @@ from trace_dagster.registry.connection import Database, require_database
 from trace_dagster.registry.migrations import is_current, migrate
 
 pytestmark = pytest.mark.integration
-needs_pgbouncer = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed: apt-get install pgbouncer")
+needs_pgbouncer = pytest.mark.usefixtures("installed")
+
+
+@pytest.fixture(scope="module")
+def installed():
+    if PROGRAM is None:
+        leave_out(PGBOUNCER)
 
 
 def name_of(postgres_url):
@@ -109,7 +116,7 @@ def test_a_port_that_is_no_postgres_is_named(postgres):
 
 
 @pytest.fixture(scope="module")
-def server(open_folder, postgres):
+def server(installed, open_folder, postgres):
     """Run a PgBouncer that takes TLS connections only; yield its folder and the start of its URLs."""
     folder, port = open_folder / "tls", Ports({}).take()
     with pgbouncer(folder, postgres, port, "session", **with_tls(folder)) as url:
