@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from trace_dagster.ingest.heartbeat import Heartbeats
     from trace_dagster.ingest.ingester import ChainAccess, Ingester
     from trace_dagster.ingest.stream_pools import MadeUpPools, StreamPools
+    from trace_dagster.maintenance.committed_objects import CommittedObjects
     from trace_dagster.store.objects import ObjectStore
     from trace_dagster.wakeups.driver import QueueDriver
 
@@ -133,6 +134,13 @@ class Runtime:
         from trace_dagster.store.objects import ObjectStore
 
         return ObjectStore(self.settings.s3)
+
+    @cached_property
+    def committed_objects(self) -> CommittedObjects:
+        """Comparison of committed files with the object store."""
+        from trace_dagster.maintenance.committed_objects import CommittedObjects
+
+        return CommittedObjects(self.database, self.store)
 
     @cached_property
     def committer(self) -> Committer:

@@ -100,7 +100,7 @@ def test_a_run_imports_no_queries_and_leaves_cryo_to_its_workers(variables):
     assert printed.split()[-1] == "Ingester"
     assert found & (QUERIES | STAND_INS | {"cryo"}) == set()
     assert found >= {
-        "boto3",
+        "obstore",
         "coincurve",
         "pyarrow",
         "trace_dagster.extraction.extractor",

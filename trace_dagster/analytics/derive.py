@@ -4,7 +4,7 @@ earlier version.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -25,15 +25,24 @@ _WINDOW = {"from_block", "to_block"}
 """Parameters that depend on the committed blocks; they are not part of the dataset's identity."""
 
 
-def derive(template: Template, chain_id: int, given: Mapping[str, Any], catalog: Catalog, access: S3Access) -> Derived:
+def derive(
+    template: Template,
+    chain_id: int,
+    given: Mapping[str, Any],
+    catalog: Catalog,
+    access: S3Access,
+    require_intact: Callable[[Sequence[str]], None],
+) -> Derived:
     """Run a template over the chain's committed rows, from the first committed block to the first hole.
 
-    Raises InvalidInput if an input has no committed rows or a parameter is not valid.
+    ``require_intact`` gets the keys of the objects before they are read; its error is raised. Raises InvalidInput if an
+    input has no committed rows or a parameter is not valid.
     """
     inputs = {name: _input(name, chain_id, catalog) for name in template.inputs}
     covered, gaps = _coverage(list(inputs.values()), catalog)
     parameters = _with_window(template, given, covered)
     relations = [_relation(name, found, covered, catalog, access) for name, found in inputs.items()]
+    require_intact([access.key(uri) for relation in relations for uri in relation.uris])
     with QuerySession.over(relations, access, macros=macros()) as session:
         table = _stored(session.table(template.sql, template.bind(parameters)))
     identity = {name: value for name, value in parameters.items() if name not in _WINDOW}

@@ -238,11 +238,25 @@ def _outcome(job: JobStatus, runtime: Runtime, *, stalled: bool) -> tuple[int, l
 
 
 def run_query(sql: str, settings: Settings, limit: int) -> QueryResult:
-    """Run one SELECT over everything that is committed. Returns at most ``limit`` rows."""
+    """Run one SELECT over everything that is committed. Returns at most ``limit`` rows.
+
+    Raises Corrupt if an object that the SQL reads is missing or altered.
+    """
     from trace_dagster.query.relations import relations
     from trace_dagster.query.runner import QueryRunner
 
-    with QueryRunner(refill=False) as runner:  # its process starts while the registry is read
-        with opened(settings) as runtime:
-            found = list(relations(runtime.catalog.lake(), runtime.settings.s3))
-        return runner.query(sql, found, runtime.settings.s3, limit)
+    # the runner's process starts while the registry is read
+    with QueryRunner(refill=False) as runner, opened(settings) as runtime:
+        access = runtime.settings.s3
+        found = list(relations(runtime.catalog.lake(), access))
+        committed = runtime.committed_objects
+        keys: list[str] = []
+
+        def require_intact(names: frozenset[str]) -> None:
+            keys.extend(access.key(uri) for each in found if each.name in names for uri in each.uris)
+            committed.require_intact(keys)
+
+        try:
+            return runner.query(sql, found, access, limit, require_intact)
+        except Unavailable as error:
+            raise committed.unreadable(keys) or error from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -15,12 +15,13 @@ from trace_dagster.defs.failed_ranges import failure_observation
 from trace_dagster.defs.materializations import commit_metadata, materialization
 from trace_dagster.defs.streams import asset_key
 from trace_dagster.defs.verification_check import verification_evaluation
-from trace_dagster.errors import InvalidInput
+from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.ingest.range_extraction import RangeExtraction
 from trace_dagster.registry.catalog import EVERYTHING, VisibleDataset
 from trace_dagster.registry.publications import Publication
 from trace_dagster.registry.tasks import Lease
 from trace_dagster.runtime import Runtime
+from trace_dagster.store.scan import READ_ERRORS
 
 
 class CommitIOManager(IOManager):
@@ -66,12 +67,17 @@ class CommitIOManager(IOManager):
 
         The result is a lazy ``pyarrow.dataset.Dataset``, or a ``pyarrow.Table`` if the input is annotated with it. Its
         columns are the stream's, its rows are ordered within each range. Raises InvalidInput if a partition of the
-        run is not committed.
+        run is not committed, Corrupt if an object is missing or altered.
         """
-        found = self._dataset_of(context.asset_key)
-        keys = self._file_keys(found, context)
-        rows = self._open(found, keys)
-        return rows.to_table() if context.dagster_type.typing_type is pa.Table else rows
+        keys = list(self._file_keys(self._dataset_of(context.asset_key), context))
+        committed = self._runtime.committed_objects
+        committed.require_intact(keys)
+        try:
+            rows = self._open(keys)
+            return rows.to_table() if context.dagster_type.typing_type is pa.Table else rows
+        except READ_ERRORS as error:
+            reason = Unavailable("the object store did not serve a committed file", reason=type(error).__name__)
+            raise committed.unreadable(keys) or reason from None
 
     def _dataset_of(self, key: AssetKey) -> VisibleDataset:
         chain, name = key.path[0], key.path[-1]
@@ -93,7 +99,7 @@ class CommitIOManager(IOManager):
         asked = set(wanted)
         return [key for block_range, key in stored if block_range in asked]
 
-    def _open(self, found: VisibleDataset, keys: Iterable[str]) -> ds.Dataset:
+    def _open(self, keys: Sequence[str]) -> ds.Dataset:
         bucket = self._runtime.settings.s3.bucket
         paths = [f"{bucket}/{key}" for key in keys]
         return ds.dataset(paths, format="parquet", filesystem=self._runtime.store.filesystem())

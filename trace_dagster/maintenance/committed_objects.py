@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.errors import Corrupt
+from trace_dagster.errors import Corrupt, TraceError
 from trace_dagster.registry.connection import Database
 from trace_dagster.store.objects import ObjectStore, StoredObject
 
@@ -57,6 +57,19 @@ class CommittedObjects:
         if found:
             more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
             raise Corrupt("; ".join(map(str, found[:_NAMED])) + more)
+
+    def unreadable(self, keys: Sequence[str]) -> TraceError | None:
+        """Return why these files cannot be read, for a reader that does not say it (DuckDB, Arrow).
+
+        None if the bucket holds them and serves the first one: the cause is another, or has passed.
+        """
+        try:
+            self.require_intact(keys)
+            if keys:
+                self._store.stored_now(keys[0])
+        except TraceError as error:
+            return error
+        return None
 
     def damaged(self, keys: Sequence[str]) -> list[DamagedObject]:
         """Return those of these files that are missing or altered, by dataset and range."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -169,7 +170,9 @@ def mapped_error(error: duckdb.Error) -> InvalidInput | Unavailable:
     if isinstance(error, duckdb.OutOfMemoryException):
         return InvalidInput(NO_MEMORY)
     if isinstance(error, duckdb.IOException | duckdb.HTTPException):
-        return Unavailable("the object store did not serve a file: check that the stack is running")
+        status = re.search(r"HTTP (\d{3})", str(error))
+        reason = {"status": status[1]} if status else {}
+        return Unavailable("the object store did not serve a file that was committed", **reason)
     text = first_line(error)
     if "BLOB" in text and ("VARCHAR" in text or "STRING_LITERAL" in text):
         text += ": write the bytes as unhex('ab12'), without 0x"

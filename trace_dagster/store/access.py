@@ -56,6 +56,10 @@ class S3Access:
         """Whether the endpoint uses TLS."""
         return self.endpoint is None or self.endpoint.startswith("https:")
 
+    def key(self, uri: str) -> str:
+        """Return the key of an ``s3://`` URI of this bucket."""
+        return uri.removeprefix(self.uri(""))
+
     def uri(self, key: str) -> str:
         """Return ``s3://bucket/key``."""
         return f"s3://{self.bucket}/{key}"

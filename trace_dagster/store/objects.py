@@ -17,16 +17,16 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from os.path import commonprefix
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import obstore
 from botocore.exceptions import ClientError
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
-from pyarrow import fs
 
 from trace_dagster.store.access import DEFAULT_REGION, S3Access
 from trace_dagster.store.causes import is_missing, mapped_errors
@@ -35,6 +35,7 @@ from trace_dagster.store.credentials import Keys, current_keys
 
 if TYPE_CHECKING:
     from obstore import PutMode, WritableFile
+    from pyarrow import fs
 
 PART_BYTES = 8 * 1024 * 1024
 """Size of the parts of a streaming upload, and of the chunks of a streaming read."""
@@ -64,7 +65,12 @@ class ObjectStore:
         self._filesystem: fs.S3FileSystem | None = None
         self._filesystem_keys: Keys | None = None
         self._store = obstore_client(access)
-        self._client = boto_client(access, max_connections)
+        self._max_connections = max_connections
+
+    @cached_property
+    def _client(self) -> Any:
+        """boto3's client. It takes longer to make than most processes, which read and write only, would use it."""
+        return boto_client(self.access, self._max_connections)
 
     def put_if_absent(self, key: str, data: bytes) -> None:
         """Create an object. Raises PreconditionFailed if the key exists."""
@@ -205,6 +211,8 @@ class ObjectStore:
         return self._filesystem
 
     def _new_filesystem(self, keys: Keys) -> fs.S3FileSystem:
+        from pyarrow import fs  # a query compares files with the bucket, and should not wait for Arrow
+
         return fs.S3FileSystem(
             access_key=keys.access_key,
             secret_key=keys.secret_key,
