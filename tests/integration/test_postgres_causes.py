@@ -16,10 +16,11 @@ from tests.support.pgbouncer import PROGRAM, pgbouncer, with_tls
 from tests.support.registry import apply, assert_registry_sound, ingesting, ranges
 from tests.support.wrong_servers import banner_server
 from trace_dagster.cli.commands import opened
-from trace_dagster.config.settings import settings_from
+from trace_dagster.config.settings import Settings, settings_from
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
 from trace_dagster.lite.ports import Ports
 from trace_dagster.lite.postgres import dsn
+from trace_dagster.lite.stack import Stack
 from trace_dagster.registry.connection import Database, require_database
 from trace_dagster.registry.migrations import is_current, migrate
 
@@ -160,6 +161,14 @@ def test_a_pooler_that_shares_sessions_is_refused_at_the_start(open_folder, post
             pytest.raises(InvalidInput, match="pooler in transaction mode"),
             opened(settings_from(environment(url, s3))),
         ):
+            pass
+
+
+@needs_pgbouncer
+def test_up_refuses_a_pooler_that_shares_sessions(open_folder, postgres, postgres_url, s3, tmp_path):
+    with pooled(open_folder, postgres, postgres_url, "transaction") as url:
+        stack = Stack(Settings.read({**environment(url, s3), "TRACE_HOME": str(tmp_path / "home")}))
+        with pytest.raises(InvalidInput, match="leads through a pooler in transaction mode"), stack.running(print):
             pass
 
 
