@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from trace_dagster.printable import printable, printable_lines
-from trace_dagster.redaction import hide_secrets, redact
+from trace_dagster.messages.printable import printable, printable_lines
+from trace_dagster.messages.redaction import hide_secrets, redact
 
 
 class TraceError(Exception):

@@ -31,15 +31,25 @@ if TYPE_CHECKING:
     from trace_dagster.engine.base import Engine
     from trace_dagster.evidence.cache import EvidenceCache
     from trace_dagster.evidence.collector import EvidenceCollector
+    from trace_dagster.evidence.committed_objects import CommittedObjects
     from trace_dagster.extraction.extractor import Extractor
     from trace_dagster.gateway.routing import GatewayRouting
     from trace_dagster.ingest.commit import Committer
     from trace_dagster.ingest.heartbeat import Heartbeats
     from trace_dagster.ingest.ingester import ChainAccess, Ingester
     from trace_dagster.ingest.stream_pools import MadeUpPools, StreamPools
-    from trace_dagster.maintenance.committed_objects import CommittedObjects
     from trace_dagster.store.objects import ObjectStore
     from trace_dagster.wakeups.driver import QueueDriver
+
+
+def prepare_bucket(settings: Settings) -> None:
+    """Create the bucket of the settings, and try put, conditional put, get, list and delete on it.
+
+    Raises InvalidInput or Unavailable with the cause if one of them fails.
+    """
+    from trace_dagster.store import probe
+
+    probe.prepare_bucket(settings.s3)
 
 
 class Runtime:
@@ -138,7 +148,7 @@ class Runtime:
     @cached_property
     def committed_objects(self) -> CommittedObjects:
         """Comparison of committed files with the object store."""
-        from trace_dagster.maintenance.committed_objects import CommittedObjects
+        from trace_dagster.evidence.committed_objects import CommittedObjects
 
         return CommittedObjects(self.database, self.store)
 

@@ -15,7 +15,7 @@ import pytest
 from tests.integration.test_commit import commit
 from tests.support.registry import apply, ingesting, job_text, ranges
 from trace_dagster.errors import Corrupt, InvalidInput
-from trace_dagster.maintenance.committed_objects import CommittedObjects
+from trace_dagster.evidence.committed_objects import CommittedObjects
 from trace_dagster.registry.catalog import Catalog
 from trace_dagster.store import objects
 from trace_dagster.store.objects import PART_BYTES, ObjectStore, StoredObject

@@ -31,7 +31,7 @@ from trace_dagster.engine.workers import CallFailed, WorkerGone
 from trace_dagster.errors import ExtractionFailed, InvalidInput, NoAnswer, Unavailable, UnknownFormat
 from trace_dagster.extraction.extractor import Extractor
 from trace_dagster.extraction.request import RangeRequest
-from trace_dagster.logs import facts_of
+from trace_dagster.messages.logs import facts_of
 from trace_dagster.rpc.client import require_chain
 from trace_dagster.rpc.pools import RpcPool
 

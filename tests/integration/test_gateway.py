@@ -29,7 +29,7 @@ from trace_dagster.engine.embedded import EmbeddedCryo
 from trace_dagster.errors import Unavailable
 from trace_dagster.gateway.budget_shares import BudgetShares
 from trace_dagster.gateway.status_client import endpoints_asked
-from trace_dagster.logs import facts_of
+from trace_dagster.messages.logs import facts_of
 from trace_dagster.rpc.client import call_all
 from trace_dagster.rpc.pools import Endpoint
 

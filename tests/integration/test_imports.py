@@ -128,8 +128,9 @@ def test_help_is_there_before_anything_else():
         "trace_dagster",
         "trace_dagster.blocks",
         "trace_dagster.cli",
-        "trace_dagster.printable",
-        "trace_dagster.redaction",
+        "trace_dagster.messages",
+        "trace_dagster.messages.printable",
+        "trace_dagster.messages.redaction",
         "trace_dagster.errors",
     }
     assert not found & {"dagster", "humanize", "pyarrow", "psycopg", "pydantic", "rich"}

@@ -8,7 +8,7 @@ from tests.support.cycle import Cycle
 from tests.support.registry import apply, ingesting, job_text
 from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import Unavailable
-from trace_dagster.logs import facts_of
+from trace_dagster.messages.logs import facts_of
 
 pytestmark = pytest.mark.integration
 FIRST = BlockRange(0, 100)

@@ -14,7 +14,7 @@ from trace_dagster.cli.main import main, say
 from trace_dagster.cli.render import counting, print_result
 from trace_dagster.cli.tables import human_bytes, human_seconds, print_line, print_table
 from trace_dagster.errors import InvalidInput, Unavailable, VerificationFailed
-from trace_dagster.printable import plain_markdown, printable, printable_lines
+from trace_dagster.messages.printable import plain_markdown, printable, printable_lines
 from trace_dagster.query.runner import QueryResult
 
 COLUMNS = [("name", "left"), ("blocks", "right")]

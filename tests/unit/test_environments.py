@@ -7,11 +7,11 @@ import subprocess
 
 import pytest
 
+from trace_dagster.config.local_urls import behind_gateway
 from trace_dagster.config.process import bare_environment
 from trace_dagster.config.settings import Settings
 from trace_dagster.gateway.routing import GatewayRouting
 from trace_dagster.lite.environments import (
-    behind_gateway,
     code_environment,
     dagster_environment,
     devchain_environment,
@@ -29,6 +29,7 @@ HERE = "http://127.0.0.1:8545/v2/HereKey0123456"
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
     "AWS_SECRET_ACCESS_KEY": "aws-secret-0123",
+    "TRACE_SQS_ACCESS_KEY_ID": "AKIAQUEUE0123",
     "TRACE_SQS_SECRET_ACCESS_KEY": "sqs-secret-0123",
     "TRACE_POSTGRES_URL": "postgresql://trace:pg-secret-0123@127.0.0.1/trace",
     "TRACE_RPC_GATEWAY_URL": GATEWAY,
@@ -50,7 +51,6 @@ GIVEN = {**SECRETS, **PLAIN}
 def _latencies(monkeypatch):
     seconds = {FAR: 0.05, NEXT_DOOR: 0.001, SILENT: None, HERE: None}
     monkeypatch.setattr(latency, "latency_seconds", lambda endpoint: seconds[endpoint.url])
-    monkeypatch.setattr("trace_dagster.lite.environments.latency_seconds", lambda endpoint: seconds[endpoint.url])
 
 
 def known(environment):

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import trace_dagster
-from trace_dagster import redaction
 from trace_dagster.blocks import BlockRange
-from trace_dagster.logs import component_log, configure_logs
+from trace_dagster.messages import redaction
+from trace_dagster.messages.logs import component_log, configure_logs
 
 
 @pytest.fixture

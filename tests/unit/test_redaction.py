@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trace_dagster import redaction
 from trace_dagster.errors import InvalidInput, NoAnswer, Unavailable
-from trace_dagster.redaction import HIDDEN, protect, redact, redact_error
+from trace_dagster.messages import redaction
+from trace_dagster.messages.redaction import HIDDEN, protect, redact, redact_error
 from trace_dagster.rpc.pools import Endpoint
 
 KEY = "Kf3a2B1c9dE8x7Zq"

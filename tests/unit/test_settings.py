@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from trace_dagster import redaction
 from trace_dagster.config import process
 from trace_dagster.config.process import TEST_VARIABLES, gateway_environment, start_process, unknown_variables
 from trace_dagster.config.rpc_pools import POOL_SETTINGS
 from trace_dagster.config.settings import Settings, fields, settings_from
 from trace_dagster.config.variables import variables_table, with_table
 from trace_dagster.errors import InvalidInput
+from trace_dagster.messages import redaction
 
 SECRET = "hunter2hunter2hunter2"
 URL = f"https://node.example/{SECRET}"

@@ -4,7 +4,8 @@ earlier version.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import duckdb
@@ -13,10 +14,9 @@ import pyarrow as pa
 from trace_dagster.analytics.derived import Derived
 from trace_dagster.analytics.templates import Template, macros
 from trace_dagster.blocks import BlockRange
-from trace_dagster.errors import InvalidInput, Unavailable
+from trace_dagster.errors import InvalidInput
 from trace_dagster.identity import DEFAULT_ORG, canonical_json, derived_uuid, sha256_hex
 from trace_dagster.ingest.commit import CommitTarget, RangeRows
-from trace_dagster.maintenance.committed_objects import CommittedObjects
 from trace_dagster.query.protocol import Relation
 from trace_dagster.query.session import QuerySession
 from trace_dagster.registry.catalog import Catalog, VisibleDataset
@@ -32,18 +32,20 @@ def derive(
     given: Mapping[str, Any],
     catalog: Catalog,
     access: S3Access,
-    committed: CommittedObjects,
+    reading: Callable[[Sequence[str]], AbstractContextManager[None]],
 ) -> Derived:
     """Run a template over the chain's committed rows, from the first committed block to the first hole.
 
-    Raises InvalidInput if an input has no committed rows or a parameter is not valid, Corrupt if an object of an input
-    is missing or altered.
+    ``reading`` checks files by object key before its block reads them. Raises InvalidInput if an input has no committed
+    rows or a parameter is not valid, and what ``reading`` raises.
     """
     inputs = {name: _input(name, chain_id, catalog) for name in template.inputs}
     covered, gaps = _coverage(list(inputs.values()), catalog)
     parameters = _with_window(template, given, covered)
     relations = [_relation(name, found, covered, catalog, access) for name, found in inputs.items()]
-    table = _table(template, parameters, relations, access, committed)
+    keys = [access.key(uri) for relation in relations for uri in relation.uris]
+    with reading(keys), QuerySession.over(relations, access, macros=macros()) as session:
+        table = _stored(session.table(template.sql, template.bind(parameters)))
     identity = {name: value for name, value in parameters.items() if name not in _WINDOW}
     dataset = derived_uuid(DEFAULT_ORG, chain_id, template.name, identity)
     return Derived(
@@ -65,22 +67,6 @@ def derive(
         rows=_rows(template, table, covered),
         gaps=gaps,
     )
-
-
-def _table(
-    template: Template,
-    parameters: Mapping[str, Any],
-    relations: list[Relation],
-    access: S3Access,
-    committed: CommittedObjects,
-) -> pa.Table:
-    keys = [access.key(uri) for relation in relations for uri in relation.uris]
-    committed.require_intact(keys)
-    try:
-        with QuerySession.over(relations, access, macros=macros()) as session:
-            return _stored(session.table(template.sql, template.bind(parameters)))
-    except Unavailable as error:
-        raise committed.unreadable(keys) or error from None
 
 
 def _config_hash(template: Template, identity: Mapping[str, Any]) -> str:

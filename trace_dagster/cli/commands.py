@@ -19,7 +19,7 @@ from trace_dagster.registry.endpoint_scores import EndpointScore
 from trace_dagster.registry.jobs import Applied, Bounds
 from trace_dagster.registry.migrations import is_current, migrate
 from trace_dagster.registry.status import JobStatus, failed_ranges, job_statuses
-from trace_dagster.runtime import Runtime
+from trace_dagster.runtime import Runtime, prepare_bucket
 
 if TYPE_CHECKING:
     from trace_dagster.query.runner import QueryResult
@@ -54,12 +54,10 @@ def prepare_store(settings: Settings, say: Say) -> None:
 
     Without any setting of the object store this only says so: a migration may run where the bucket cannot be reached.
     """
-    from trace_dagster.store.probe import prepare_bucket
-
     if not settings.object_store.is_set:
         say("note: no object store is set, its bucket was not checked: set TRACE_S3_ENDPOINT or AWS credentials")
         return
-    prepare_bucket(settings.s3)
+    prepare_bucket(settings)
     say(f"bucket {settings.s3.bucket}: put, conditional put, get, list and delete work")
 
 

@@ -18,8 +18,8 @@ import click
 from trace_dagster import __version__
 from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import InvalidInput, TraceError
-from trace_dagster.printable import printable_lines
-from trace_dagster.redaction import redact
+from trace_dagster.messages.printable import printable_lines
+from trace_dagster.messages.redaction import redact
 
 if TYPE_CHECKING:
     from trace_dagster.config.settings import Settings

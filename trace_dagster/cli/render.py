@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from trace_dagster.cli.tables import Column, human_bytes, human_seconds, print_line, print_table
-from trace_dagster.printable import printable
+from trace_dagster.messages.printable import printable
 from trace_dagster.query.render import to_json, value
 from trace_dagster.registry.endpoint_scores import EndpointScore
 from trace_dagster.registry.status import JobStatus, StreamStatus

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trace_dagster.printable import printable
+from trace_dagster.messages.printable import printable
 
 Column = tuple[str, Literal["left", "right"]]
 """A heading, and how its cells are aligned."""

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from trace_dagster.config.rpc_pools import POOL_SETTINGS, POOL_VARIABLE
 from trace_dagster.config.running_stack import environment_with_stack
 from trace_dagster.config.settings import Settings, fields
-from trace_dagster.logs import component_log, configure_logs
-from trace_dagster.redaction import protect
+from trace_dagster.messages.logs import component_log, configure_logs
+from trace_dagster.messages.redaction import protect
 from trace_dagster.rpc.pools import variable_of
 
 Warn = Callable[[str, str | None], None]

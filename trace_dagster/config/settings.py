@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from trace_dagster.config.rpc_pools import POOL_VARIABLE, PoolVariables, pool_of, split_urls, url_list
 from trace_dagster.config.rules import choice, database_url, gateway_token, hours, http_url, password, whole
 from trace_dagster.errors import InvalidInput
-from trace_dagster.logs import FORMATS, LEVELS
+from trace_dagster.messages.logs import FORMATS, LEVELS
 from trace_dagster.rpc.pools import RpcPool
 from trace_dagster.store.access import DEFAULT_REGION, S3Access
 from trace_dagster.store.caps import Caps

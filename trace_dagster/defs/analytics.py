@@ -9,7 +9,7 @@ from trace_dagster.analytics.derived import Derived
 from trace_dagster.analytics.templates import Template, templates
 from trace_dagster.datasets.chains import ChainContracts, contracts_of
 from trace_dagster.defs.streams import IO_MANAGER, RUNTIME, asset_key
-from trace_dagster.printable import plain_markdown
+from trace_dagster.messages.printable import plain_markdown
 from trace_dagster.registry.streams import StreamRow
 from trace_dagster.runtime import Runtime
 
@@ -120,7 +120,7 @@ def _derive(context: AssetExecutionContext, template: Template, chain_id: int, g
     runtime: Runtime = getattr(context.resources, RUNTIME)
     from trace_dagster.analytics.derive import derive  # imports DuckDB, which the code location does not need
 
-    found = derive(template, chain_id, given, runtime.catalog, runtime.settings.s3, runtime.committed_objects)
+    found = derive(template, chain_id, given, runtime.catalog, runtime.settings.s3, runtime.committed_objects.reading)
     if found.gaps:
         context.log.warning(f"{found.gaps} committed blocks lie behind a hole and are not counted in")
     context.add_output_metadata({"preview": _preview(found.table), "parameters": found.parameters})

@@ -6,7 +6,7 @@ from dagster import AssetKey, AssetObservation, MetadataValue
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import RETRYABLE
-from trace_dagster.redaction import redact
+from trace_dagster.messages.redaction import redact
 from trace_dagster.registry.streams import StreamSpec
 
 

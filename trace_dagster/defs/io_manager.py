@@ -15,13 +15,12 @@ from trace_dagster.defs.failed_ranges import failure_observation
 from trace_dagster.defs.materializations import commit_metadata, materialization
 from trace_dagster.defs.streams import asset_key
 from trace_dagster.defs.verification_check import verification_evaluation
-from trace_dagster.errors import InvalidInput, Unavailable
+from trace_dagster.errors import InvalidInput
 from trace_dagster.ingest.range_extraction import RangeExtraction
 from trace_dagster.registry.catalog import EVERYTHING, VisibleDataset
 from trace_dagster.registry.publications import Publication
 from trace_dagster.registry.tasks import Lease
 from trace_dagster.runtime import Runtime
-from trace_dagster.store.scan import READ_ERRORS
 
 
 class CommitIOManager(IOManager):
@@ -70,14 +69,9 @@ class CommitIOManager(IOManager):
         run is not committed, Corrupt if an object is missing or altered.
         """
         keys = list(self._file_keys(self._dataset_of(context.asset_key), context))
-        committed = self._runtime.committed_objects
-        committed.require_intact(keys)
-        try:
+        with self._runtime.committed_objects.reading(keys):
             rows = self._open(keys)
             return rows.to_table() if context.dagster_type.typing_type is pa.Table else rows
-        except READ_ERRORS as error:
-            reason = Unavailable("the object store did not serve a committed file", reason=type(error).__name__)
-            raise committed.unreadable(keys) or reason from None
 
     def _dataset_of(self, key: AssetKey) -> VisibleDataset:
         chain, name = key.path[0], key.path[-1]

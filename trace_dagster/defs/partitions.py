@@ -9,7 +9,7 @@ from dagster import AssetMaterialization, DagsterInstance
 
 from trace_dagster.blocks import BlockRange, cells
 from trace_dagster.defs.streams import asset_key
-from trace_dagster.logs import component_log
+from trace_dagster.messages.logs import component_log
 from trace_dagster.planning.grids import Grid, covered_ranges, grids, may_be_planned, spans_ahead, wanted_keys
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.streams import StreamRow

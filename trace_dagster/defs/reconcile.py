@@ -23,7 +23,7 @@ from trace_dagster.defs.materializations import materialization
 from trace_dagster.defs.progress import progress_observations
 from trace_dagster.defs.streams import RUNTIME, asset_key
 from trace_dagster.defs.verification_check import verification_evaluation
-from trace_dagster.printable import plain_markdown
+from trace_dagster.messages.printable import plain_markdown
 from trace_dagster.registry.status import StreamCoverage, stream_coverage, stream_coverages
 from trace_dagster.registry.streams import StreamRow
 from trace_dagster.runtime import Runtime

@@ -33,7 +33,7 @@ from trace_dagster.defs.failed_ranges import failure_observation
 from trace_dagster.defs.table_metadata import table_metadata
 from trace_dagster.errors import TraceError
 from trace_dagster.ingest.claim import ClaimedRange
-from trace_dagster.logs import component_log
+from trace_dagster.messages.logs import component_log
 from trace_dagster.planning.dispatcher import BATCH_TAG, MOST_RANGES_PER_RUN
 from trace_dagster.registry.streams import StreamRow, StreamSpec
 from trace_dagster.runtime import Runtime

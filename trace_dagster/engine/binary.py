@@ -17,7 +17,7 @@ from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.columns import cryo_column, excluded_columns, row_order
 from trace_dagster.engine.failures import failure
 from trace_dagster.errors import ExtractionFailed, NoAnswer, UnknownFormat
-from trace_dagster.redaction import redact
+from trace_dagster.messages.redaction import redact
 
 STALL_SECONDS = 120.0
 """A call that takes longer fails. Cryo has no timeout of its own."""

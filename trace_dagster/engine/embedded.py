@@ -13,7 +13,7 @@ from trace_dagster.engine.columns import cryo_column, excluded_columns, row_orde
 from trace_dagster.engine.failures import failure
 from trace_dagster.engine.workers import CallFailed, Worker, WorkerGone, Workers
 from trace_dagster.errors import NoAnswer, Unavailable, UnknownFormat
-from trace_dagster.logs import component_log
+from trace_dagster.messages.logs import component_log
 
 _log = component_log("engine")
 

@@ -17,8 +17,8 @@ from typing import Any
 import pyarrow as pa
 
 from trace_dagster.engine.worker import END_OF_CALL, FOLDER_PREFIX, READY, read_frame, write_frame
-from trace_dagster.logs import component_log
-from trace_dagster.redaction import redact
+from trace_dagster.messages.logs import component_log
+from trace_dagster.messages.redaction import redact
 
 _log = component_log("engine")
 

@@ -28,7 +28,7 @@ from trace_dagster.extraction.range_state import STOPPED, RangeState
 from trace_dagster.extraction.request import Piece, RangeRequest
 from trace_dagster.extraction.retry_rules import ANOTHER_ENDPOINT, decisive, is_worth_halving, tries_of
 from trace_dagster.extraction.sizing import PieceSizes
-from trace_dagster.logs import component_log
+from trace_dagster.messages.logs import component_log
 from trace_dagster.rpc.pools import Endpoint
 from trace_dagster.verify.check import PIECE_BLOCKS, Proof, check
 from trace_dagster.verify.model import Evidence

@@ -27,9 +27,9 @@ from trace_dagster.errors import InvalidInput
 from trace_dagster.gateway.budget_shares import ASKED_SECONDS, BudgetShares
 from trace_dagster.gateway.gateway import Gateway
 from trace_dagster.gateway.server import BACKLOG, ClientConnection
-from trace_dagster.logs import component_log
 from trace_dagster.loopback import HOST, bound
-from trace_dagster.redaction import redact
+from trace_dagster.messages.logs import component_log
+from trace_dagster.messages.redaction import redact
 
 _log = component_log("gateway")
 

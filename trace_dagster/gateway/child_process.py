@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 
 from trace_dagster.errors import Unavailable
-from trace_dagster.redaction import protect
+from trace_dagster.messages.redaction import protect
 
 _STOP_SECONDS = 5.0
 

@@ -21,7 +21,7 @@ from trace_dagster.gateway.jsonrpc import Answer, failed
 from trace_dagster.gateway.outcome import Outcome
 from trace_dagster.gateway.rate_limiter import Clock, RateLimiter
 from trace_dagster.gateway.sender import HttpSending, Sender
-from trace_dagster.logs import component_log
+from trace_dagster.messages.logs import component_log
 from trace_dagster.rpc.pools import Endpoint, Limits
 
 CONCURRENCY = 64

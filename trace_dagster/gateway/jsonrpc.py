@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from trace_dagster.gateway.byte_budget import Reservation
-from trace_dagster.redaction import redact
+from trace_dagster.messages.redaction import redact
 
 FAILED = -32000
 """Code of errors that the gateway itself gives. Engines return it at once; with other codes they wait and retry."""

@@ -7,7 +7,7 @@ import threading
 from trace_dagster.errors import RETRYABLE, LeaseLost, TraceError, Unavailable
 from trace_dagster.extraction.range_state import RUN_STOPPED
 from trace_dagster.ingest.heartbeat import Heartbeats
-from trace_dagster.logs import component_log
+from trace_dagster.messages.logs import component_log
 from trace_dagster.registry.tasks import Lease, Tasks
 
 _log = component_log("ingest")

@@ -24,8 +24,8 @@ from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.ingest.commit import CommitTarget, Committer, RangeRows
 from trace_dagster.ingest.heartbeat import Heartbeats
 from trace_dagster.ingest.range_extraction import RangeExtraction
-from trace_dagster.logs import component_log
-from trace_dagster.redaction import redact_error
+from trace_dagster.messages.logs import component_log
+from trace_dagster.messages.redaction import redact_error
 from trace_dagster.registry.publications import Publication, Publications
 from trace_dagster.registry.streams import StreamSpec
 from trace_dagster.registry.tasks import Lease, Tasks, Unclaimed, Unplanned

@@ -8,13 +8,13 @@ import shutil
 import signal
 import stat
 import subprocess
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
 
 from trace_dagster.errors import InvalidInput, Unavailable
-from trace_dagster.identity import sha256_hex
 from trace_dagster.lite.home import write_private
 from trace_dagster.lite.ports import HOST
 from trace_dagster.lite.processes import Service, identity_of
@@ -67,7 +67,7 @@ def folder_for(home: Path) -> Path:
     inside = home / "postgres"
     if _server_user() is None or all(parent.stat().st_mode & stat.S_IXOTH for parent in [home, *home.parents]):
         return inside
-    return _SHARED / f"trace-lite-{sha256_hex(str(home).encode())[:16]}"
+    return _SHARED / f"trace-lite-{sha256(str(home).encode()).hexdigest()[:16]}"
 
 
 def dsn(port: int, password: str, database: str = DATABASE) -> str:

@@ -19,8 +19,8 @@ import psutil
 
 from trace_dagster.config.running_stack import STACK_VARIABLE
 from trace_dagster.errors import Unavailable
-from trace_dagster.logs import component_log
-from trace_dagster.redaction import redact
+from trace_dagster.messages.logs import component_log
+from trace_dagster.messages.redaction import redact
 
 _PR_SET_PDEATHSIG = 1
 _LOG_TAIL_LINES = 8

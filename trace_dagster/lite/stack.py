@@ -20,13 +20,13 @@ from uuid import uuid4
 import psutil
 import psycopg
 
+from trace_dagster.config.local_urls import behind_gateway
 from trace_dagster.config.running_stack import CREDENTIALS, STACK_VARIABLE, StackState, load_state
 from trace_dagster.config.settings import Settings
 from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.lite.dagster_services import WEB_PASSWORD, WebServer, dagster_services, prepare_dagster
 from trace_dagster.lite.devchain import devchain_service
 from trace_dagster.lite.environments import (
-    behind_gateway,
     code_environment,
     dagster_environment,
     devchain_environment,
@@ -39,7 +39,7 @@ from trace_dagster.lite.postgres import dsn, ensure_database, folder_for, postgr
 from trace_dagster.lite.processes import Child, Service, reap
 from trace_dagster.lite.s3 import PORT_VARIABLE, s3_service
 from trace_dagster.lite.sockets import private_socket
-from trace_dagster.redaction import protect
+from trace_dagster.messages.redaction import protect
 from trace_dagster.registry.connection import require_database
 from trace_dagster.registry.migrations import migrate
 from trace_dagster.store.access import S3Access

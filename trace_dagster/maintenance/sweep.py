@@ -16,8 +16,8 @@ from uuid import UUID
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import TraceError
-from trace_dagster.logs import component_log
 from trace_dagster.manifest import FILE_NAME
+from trace_dagster.messages.logs import component_log
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.retention import FolderLock, RangeFolder, Retention
 

@@ -15,7 +15,7 @@ from itertools import groupby
 from uuid import UUID, uuid4
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.logs import component_log
+from trace_dagster.messages.logs import component_log
 from trace_dagster.planning.run_groups import RunGroup, active_run_groups, all_run_groups
 from trace_dagster.registry.connection import Database, Row, Session
 from trace_dagster.registry.jobs import Jobs

@@ -14,7 +14,7 @@ from trace_dagster.blocks import BlockRange, cells, holes
 from trace_dagster.config.chain_sync import FollowHead
 from trace_dagster.errors import TraceError
 from trace_dagster.identity import task_id
-from trace_dagster.logs import component_log
+from trace_dagster.messages.logs import component_log
 from trace_dagster.planning.heads import Head, is_open, observed, pool_of
 from trace_dagster.registry.connection import Database, Session, storable
 from trace_dagster.registry.jobs import Jobs, follow

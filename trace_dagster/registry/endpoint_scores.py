@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from trace_dagster.logs import component_log
+from trace_dagster.messages.logs import component_log
 from trace_dagster.registry.connection import Database, storable
 from trace_dagster.rpc.pools import Endpoint, RpcPool
 

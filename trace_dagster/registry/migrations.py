@@ -9,7 +9,7 @@ import psycopg
 
 from trace_dagster.errors import Corrupt, InvalidInput
 from trace_dagster.identity import sha256_hex
-from trace_dagster.logs import component_log
+from trace_dagster.messages.logs import component_log
 from trace_dagster.registry.connection import mapped_errors
 from trace_dagster.registry.pooler import require_own_session
 

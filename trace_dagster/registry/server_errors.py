@@ -7,7 +7,7 @@ import re
 import psycopg
 
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
-from trace_dagster.redaction import redact
+from trace_dagster.messages.redaction import redact
 
 _URL = "check TRACE_POSTGRES_URL"
 _CAUSES: tuple[tuple[str, type[TraceError], str], ...] = (

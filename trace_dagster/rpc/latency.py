@@ -10,6 +10,7 @@ import threading
 import time
 
 from trace_dagster.errors import TraceError
+from trace_dagster.loopback import on_loopback
 from trace_dagster.rpc.client import chain_id_of
 from trace_dagster.rpc.pools import Endpoint
 
@@ -94,3 +95,10 @@ class LogSpans:
         """
         with self._lock:
             self._known[endpoint.url] = (max(1, blocks // _NARROWER), time.monotonic() + _REMEMBERED_SECONDS)
+
+
+def is_far_or_silent(endpoint: Endpoint) -> bool:
+    """Return whether an endpoint on another machine is far away or does not answer. False for one on this machine."""
+    if on_loopback(endpoint.url):
+        return False
+    return is_far(endpoint) or latency_seconds(endpoint) is None

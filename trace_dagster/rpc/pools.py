@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field, replace
 
-from trace_dagster.redaction import protect
+from trace_dagster.messages.redaction import protect
 
 BATCH_CALLS = 50
 """JSON-RPC calls per HTTP request: providers accept at least 100, and 50 blocks of a busy chain stay below 25 MB."""

@@ -18,7 +18,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
 from trace_dagster.loopback import on_loopback
-from trace_dagster.redaction import redact
+from trace_dagster.messages.redaction import redact
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.credentials import credential_error, current_keys
 

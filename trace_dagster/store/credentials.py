@@ -16,7 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
-from trace_dagster.redaction import protect
+from trace_dagster.messages.redaction import protect
 from trace_dagster.store.access import S3Access
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Process logs: one logger per component, one structured line per change of state.
 
 A line is ``time level component event key=value ...``, or one JSON object when ``TRACE_LOG_FORMAT=json``. Lines go to
-stderr. Each line passes :func:`trace_dagster.redaction.redact`, so no component has to redact for the log.
+stderr. Each line passes :func:`trace_dagster.messages.redaction.redact`, so no component has to redact for the log.
 
     log = component_log("ingest")
     log.event("committed", dataset_key="blocks", block_range=block_range, rows=120)
@@ -17,7 +17,7 @@ import sys
 import time
 from typing import Any, TextIO
 
-from trace_dagster.redaction import redact
+from trace_dagster.messages.redaction import redact
 
 FORMATS = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")

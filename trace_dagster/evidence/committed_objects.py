@@ -6,14 +6,16 @@ ETag; ``audit.py`` reads the bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.errors import Corrupt, TraceError
+from trace_dagster.errors import Corrupt, TraceError, Unavailable
 from trace_dagster.registry.connection import Database
 from trace_dagster.store.objects import ObjectStore, StoredObject
+from trace_dagster.store.scan import READ_ERRORS
 
 Kind = Literal["missing", "altered"]
 _NAMED = 3
@@ -57,6 +59,19 @@ class CommittedObjects:
         if found:
             more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
             raise Corrupt("; ".join(map(str, found[:_NAMED])) + more)
+
+    @contextmanager
+    def reading(self, keys: Sequence[str]) -> Iterator[None]:
+        """Check these files, then let the block read them. If that fails, raise the reason for it.
+
+        Raises Corrupt if a file is missing or altered, Unavailable if the bucket does not serve it.
+        """
+        self.require_intact(keys)
+        try:
+            yield
+        except (Unavailable, *READ_ERRORS) as error:
+            given = Unavailable("the object store did not serve a committed file", reason=type(error).__name__)
+            raise self.unreadable(keys) or (error if isinstance(error, Unavailable) else given) from None
 
     def unreadable(self, keys: Sequence[str]) -> TraceError | None:
         """Return why these files cannot be read, for a reader that does not say it (DuckDB, Arrow).
