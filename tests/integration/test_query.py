@@ -13,6 +13,7 @@ import pytest
 from tests.support.outsider import outsider
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
+from trace_dagster.query import runner as runner_module
 from trace_dagster.query.protocol import MAX_ROWS, QueryLimits, Relation
 from trace_dagster.query.render import to_json
 from trace_dagster.query.runner import QueryRunner
@@ -231,6 +232,113 @@ def test_a_hex_text_compared_with_a_binary_column_means_its_bytes(ask):
     assert ask(f"select '0x' || hex(block_hash) = '0x{seven}' from blocks where block_number = 7").rows == [(True,)]
 
 
+SEVEN = f"'0x{'07' * 32}'"
+BINARY = [
+    "select count(*) from (select block_hash = {H} as b from blocks) where b",
+    "with e as (select *, block_hash = {H} as t from blocks) select count(*) from e where t",
+    "select count(*) from blocks where case when block_hash = {H} then 'x' else 'y' end = 'x'",
+    "select n from (select block_hash = {H} as hit, count(*) n from blocks group by block_hash = {H}) where hit",
+    "select n from (select case when block_hash = {H} then 1 end k, count(*) n from blocks"
+    " group by case when block_hash = {H} then 1 end) where k = 1",
+    "select list_filter(list(block_hash), x -> x = {H}).len() from blocks",
+    "select len([x for x in list(block_hash) if x = {H}]) from blocks",
+    "select count(*) from blocks where block_number < '200'::int and block_hash = {H}",
+    "select count(*) filter (where b) from (select distinct on (block_hash = {H}) block_hash = {H} b from blocks)",
+    "select count(*) from blocks where (gas_used > 0) is true and block_hash = {H}",
+    "select count(*) from blocks where block_hash = {H} or '/* ' || {H} = ''",
+    "pivot (select block_hash = {H} as t from blocks) on t using count(*)",
+]
+
+
+@pytest.mark.parametrize("sql", BINARY)
+def test_a_hex_text_means_its_bytes_wherever_it_is_compared(ask, sql):
+    (row,) = ask(sql.replace("{H}", SEVEN)).rows
+    assert row in [(1,), (149, 1)]
+
+
+def test_the_columns_of_a_rewritten_query_have_the_names_of_the_query(ask):
+    result = ask(f"select count(*) filter (where block_hash = {SEVEN}), 1e9 from blocks")
+    assert [name for name, _ in result.columns] == [
+        f"count_star() FILTER (WHERE (block_hash = {SEVEN}))",
+        "1000000000.0",
+    ]
+
+
+def test_many_comments_before_a_query_take_no_time(ask):
+    assert ask("/* header */" * 200 + "select 1").rows == [(1,)]
+    assert ask("/* a */ select '*/ explain select 1' as x").rows == [("*/ explain select 1",)]
+
+
+def test_a_process_loads_no_code_from_the_current_folder(store, relations, tmp_path, monkeypatch):
+    (tmp_path / "duckdb.py").write_text("open('loaded', 'w')")
+    monkeypatch.chdir(tmp_path)
+    with QueryRunner() as runner:
+        assert runner.query("select 1", relations, store.access).rows == [(1,)]
+    assert not (tmp_path / "loaded").exists()
+
+
+CHILD = """
+import json, sys, time
+from multiprocessing.connection import Connection
+wire = Connection(int(sys.argv[1]))
+wire.send_bytes(b"ready")
+wire.recv_bytes()
+"""
+ANSWERS = [
+    'wire.send_bytes(b"[" * 100000)',
+    'wire.send_bytes(b"no json")',
+    'wire.send_bytes(b"7")',
+    'wire.send_bytes(json.dumps({"relations": ["../etc"]}).encode())',
+    "wire.send_bytes(bytes(100 << 20))",
+    'wire.send_bytes(json.dumps({"relations": []}).encode()); wire.recv_bytes();'
+    ' wire.send_bytes(b\'{"columns": []}\');\nwhile True: wire.send_bytes(b\'{"rows": [["%s"]]}\' % (b"x" * 1000000))',
+    "wire.close(); time.sleep(60)",
+]
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_a_process_that_was_taken_over_cannot_harm_its_parent(store, relations, monkeypatch, answer):
+    monkeypatch.setattr(runner_module, "_CHILD", ("-c", CHILD + answer))
+    before = psutil.Process().memory_info().rss
+    with QueryRunner(refill=False) as runner, pytest.raises(Unavailable, match="no valid answer"):
+        runner.query("select 1", relations, store.access)
+    assert psutil.Process().memory_info().rss - before < 300 << 20
+
+
+def test_a_process_that_died_while_it_waited_is_replaced(store, relations):
+    with QueryRunner() as runner:
+        (pid,) = children()
+        psutil.Process(pid).kill()
+        assert runner.query("select 1", relations, store.access).rows == [(1,)]
+
+
+def test_a_closed_runner_keeps_no_process(store, relations):
+    runner = QueryRunner()
+    runner.query("select 1", relations, store.access, on_open=lambda _: runner.close())
+    assert children() == set()
+
+
+def test_names_of_columns_are_limited(ask):
+    with pytest.raises(InvalidInput, match="names of the 100 columns are too long"):
+        ask(f'with t as (select 1 as "{"x" * 20000}") select {", ".join(["t.*"] * 100)} from t')
+    with pytest.raises(InvalidInput, match="at most 100000 bytes"):
+        ask(f"select '{'x' * 10_000_000}'")
+
+
+@pytest.mark.parametrize("sql", ["select interval '100000000 years'", "select repeat('9', 5000)::bignum"])
+def test_a_value_that_python_cannot_hold_says_so(ask, sql):
+    with pytest.raises(InvalidInput, match="cast it to VARCHAR"):
+        ask(sql)
+
+
+def test_a_damaged_file_is_not_named(store, relations):
+    store.delete(["cryo/1/d/50.parquet"])
+    store.put_if_absent("cryo/1/d/50.parquet", b"no Parquet")
+    with QueryRunner() as runner, pytest.raises(Unavailable, match="trace-lite verify") as caught:
+        runner.query("select sum(gas_used) from blocks", relations, store.access)
+    assert ".parquet" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("condition", "message"),
     [
@@ -259,8 +367,10 @@ def test_a_pivot_finds_its_values(ask):
     assert len(result.columns) == 8
     with pytest.raises(InvalidInput, match="more than 500 values"):
         ask("pivot (select range as n from range(501)) on n using count(*)")
-    with pytest.raises(InvalidInput, match="over no values"):
-        ask("pivot logs on block_number using count(*)")
+    assert ask("pivot logs on block_number using count(*)").rows == []
+    case = "case when block_number in (1, 2) then 'few' else 'many' end"
+    assert ask(f"pivot (select block_number from blocks) on {case} using count(*)").rows
+    assert ask("with x as (select 1 a) select * from (with x as (select 7 a) select * from (pivot x on a))").columns
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from tests.support.gate import check
 from trace_dagster.errors import InvalidInput
 from trace_dagster.query.gate import allowed_functions
-from trace_dagster.query.syntax import MAX_SQL_BYTES
+from trace_dagster.query.protocol import MAX_SQL_BYTES
 
 TABLES = ("blocks", "chain_1.blocks", "logs")
 

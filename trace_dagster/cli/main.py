@@ -368,7 +368,7 @@ def query(sql: str, as_json: bool, limit: int) -> None:
 
     Tables are named by dataset (`blocks`), or `chain_<id>.<dataset>` if several chains have it. SHOW TABLES lists them,
     DESCRIBE shows a table's columns, EXPLAIN a query's plan. A hex text such as '0xddf2' means its bytes where it is
-    compared with a binary column. A query may take a minute, 2 GiB and 64 MiB of result.
+    compared with a binary column. A query may take a minute, 2 GiB and 16 MiB of result.
     """
     from trace_dagster.cli.commands import run_query
     from trace_dagster.cli.render import print_result

@@ -21,7 +21,7 @@ from typing import Any
 import duckdb
 
 from trace_dagster.errors import InvalidInput, TraceError
-from trace_dagster.query.protocol import NO_MEMORY, READY, TOO_LARGE, QueryLimits, Relation
+from trace_dagster.query.protocol import MAX_NAME_BYTES, NO_MEMORY, READY, TOO_LARGE, Columns, QueryLimits, Relation
 from trace_dagster.query.render import value
 from trace_dagster.query.session import QuerySession
 from trace_dagster.query.statement import UserStatement
@@ -70,13 +70,15 @@ def _send_rows(
     wire: Connection, session: QuerySession, statement: UserStatement, most_rows: int, most_bytes: int
 ) -> None:
     columns, batches = statement.run(session)
+    if sum(len(name) + len(kind) for name, kind in columns) > MAX_NAME_BYTES:
+        raise InvalidInput(f"the names of the {len(columns)} columns are too long: select fewer columns")
     _send(wire, columns=columns)
     waiting: list[str] = []
     sent = size = rows = 0
     truncated = False
     for batch in batches:
         for row in batch:
-            encoded = json.dumps([value(item, kind) for item, (_, kind) in zip(row, columns, strict=True)])
+            encoded = _encoded(row, columns)
             truncated = rows == most_rows or sent + size + len(encoded) > most_bytes
             if truncated:
                 break
@@ -94,6 +96,13 @@ def _send_rows(
     _send(wire, end={"truncated": truncated, "cpu_seconds": round(time.process_time(), 3)})
 
 
+def _encoded(row: tuple[Any, ...], columns: Columns) -> str:
+    try:
+        return json.dumps([value(item, kind) for item, (_, kind) in zip(row, columns, strict=True)])
+    except (OverflowError, ValueError) as error:
+        raise InvalidInput(f"a value cannot be shown, cast it to VARCHAR: {first_line(error)}") from None
+
+
 def _send(wire: Connection, **message: Any) -> None:
     wire.send_bytes(json.dumps(message).encode())
 
@@ -101,7 +110,7 @@ def _send(wire: Connection, **message: Any) -> None:
 def _limit(limits: QueryLimits) -> None:
     """Limit memory and CPU time. Where the address space cannot be limited, a thread watches the resident memory."""
     cpu_seconds = int(time.process_time() + limits.timeout_seconds * limits.threads) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))  # SIGXCPU first: it says what happened
     if sys.platform == "linux":
         most = (limits.memory_mib + _BASE_MIB) << 20
         resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -15,7 +15,7 @@ from typing import Any
 from trace_dagster.errors import InvalidInput
 from trace_dagster.query.syntax import Node, node_type, text_constant
 
-_TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest"})
+_TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "json_each", "json_tree"})
 _TABLE_NODES = frozenset(
     {"BASE_TABLE", "SUBQUERY", "JOIN", "EXPRESSION_LIST", "EMPTY", "TABLE_FUNCTION", "COLUMN_DATA", "PIVOT", "SHOW_REF"}
 )
@@ -97,7 +97,7 @@ def _check_node(node: Node, tables: dict[tuple[str, ...], str], ctes: frozenset[
     elif kind == "TABLE_FUNCTION":
         name = folded(str((node.get("function") or {}).get("function_name")))
         if name not in _TABLE_FUNCTIONS:
-            raise InvalidInput(f"a query may not read from {name}()")
+            raise InvalidInput(f"a query may not read from {name[:80]!r}()")
     elif node.get("function_name") is not None:
         _check_function(node)
     return None
@@ -135,4 +135,4 @@ def _check_function(node: Node) -> None:
         if [setting and folded(setting) for setting in given] not in _READABLE_SETTINGS:
             raise InvalidInput("current_setting() may only be called with 'TimeZone'")
     elif name not in allowed_functions():
-        raise InvalidInput(f"function {name}() is not on the list of allowed functions")
+        raise InvalidInput(f"function {name[:80]!r} is not on the list of allowed functions")

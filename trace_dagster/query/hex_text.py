@@ -1,7 +1,7 @@
 """Texts like '0xddf2' that are compared with a binary column: they become the bytes that they show.
 
 DuckDB casts such a text to a BLOB of its characters, so the comparison finds no row and reports no error. The plan of
-the query over empty tables shows which texts are cast.
+the query over empty tables shows which texts are cast, at which position of the SQL.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import duckdb
 
 from trace_dagster.errors import InvalidInput
 from trace_dagster.query.protocol import Columns
-from trace_dagster.query.syntax import HARDENED, Node, node_type, objects, quoted, text_constant, text_of
+from trace_dagster.query.syntax import HARDENED, Node, Statement, node_type, objects, quoted, text_constant
 
 _HEX = re.compile(r"0[xX][0-9a-fA-F]*")
 _BARE = re.compile(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")
-_MARK = "hex text {:06d}"
-_MARKED = re.compile(r"'hex text (\d{6})'")
+_LITERAL = re.compile(rb"'0[xX]([0-9a-fA-F]*)'")
 _ADVICE = "write the bytes as unhex('ab12'), without 0x"
+_OF_COLUMN = f"a text is compared with a binary value: {_ADVICE}, or unhex(substr(x, 3)) of a column"
 
 
 def empty_tables(shapes: Mapping[str, Columns]) -> duckdb.DuckDBPyConnection:
@@ -32,31 +33,26 @@ def empty_tables(shapes: Mapping[str, Columns]) -> duckdb.DuckDBPyConnection:
             connection.execute(f"create schema if not exists {quoted(schema)}")
         body = ", ".join(f"{quoted(column)} {kind}" for column, kind in columns)
         connection.execute(f"create table {quoted(schema or 'main')}.{quoted(table)} ({body})")
-    for setting in ("explain_output = 'all'", "enable_external_access = false", "lock_configuration = true"):
+    for setting in ("enable_external_access = false", "lock_configuration = true"):
         connection.execute(f"set {setting}")
     return connection
 
 
-def read_as_bytes(tree: Node, planner: duckdb.DuckDBPyConnection, parser: duckdb.DuckDBPyConnection) -> bool:
-    """Replace texts that start with 0x by their bytes where a BLOB is expected; return whether there was one.
+def with_bytes(statement: Statement, planner: duckdb.DuckDBPyConnection) -> str:
+    """Return the statement's text with ``unhex('..')`` for every text that starts with 0x and is used as a BLOB.
 
     ``planner`` has the tables of the query, empty. Raises InvalidInput with the right form if a text cannot be
-    replaced: an odd number of digits, no 0x, or a text that another part of the query makes.
+    replaced: an odd number of digits, no 0x, another way of quoting, or a text that another part of the query makes.
     """
-    constants = [node for node in objects(tree) if _is_candidate(node)]
-    if not constants and not _mentions_text(tree):
-        return False
-    texts = [str(text_constant(node)) for node in constants]
-    for number, node in enumerate(constants):
-        node["value"]["value"] = _MARK.format(number)
-    casts = list(_blob_casts(_plan(tree, planner, parser)))
-    for node, text in zip(constants, texts, strict=True):
-        node["value"]["value"] = text
-    used = {int(found[1]) for cast in casts if (found := _MARKED.fullmatch(cast))}
-    _refuse_others(casts, texts, tree)
-    for number in used:
-        _replace(constants[number], texts[number])
-    return bool(used)
+    texts = {node["query_location"]: node for node in objects(statement.tree) if _is_candidate(node)}
+    if not texts:
+        return statement.text
+    casts = list(_implicit_casts(statement, planner))
+    used = {cast["child"]["query_location"] for cast in casts if _is_text(cast["child"], texts)}
+    for cast in casts:
+        if cast["child"].get("expression_class") != "BOUND_CONSTANT" and not _holds_no_text(cast, texts):
+            raise InvalidInput(_OF_COLUMN)
+    return _spliced(statement.text, {place: str(text_constant(texts[place])) for place in _equal(used, statement)})
 
 
 def _is_candidate(node: Node) -> bool:
@@ -64,100 +60,67 @@ def _is_candidate(node: Node) -> bool:
     return text is not None and (_HEX.fullmatch(text) or _BARE.fullmatch(text)) is not None
 
 
-def _mentions_text(tree: Node) -> bool:
-    """Return whether the query has a text constant at all; without one no text is compared with a BLOB by mistake."""
-    return any((text_constant(node) or "")[:2].lower() == "0x" for node in objects(tree))
+def _implicit_casts(statement: Statement, planner: duckdb.DuckDBPyConnection) -> Iterator[dict[str, Any]]:
+    """Yield the casts to a BLOB, or to a type that holds one, that DuckDB adds. None if the query cannot be planned.
 
-
-def _plan(tree: Node, planner: duckdb.DuckDBPyConnection, parser: duckdb.DuckDBPyConnection) -> str:
-    """Return the texts of the plan before it is optimized, or an empty text if the query cannot be planned here.
-
-    A query that is wrong gets its error when it runs.
+    A query that cannot be planned fails when it runs, with DuckDB's own error.
     """
+    written = {node["query_location"] for node in objects(statement.tree) if node_type(node) == "OPERATOR_CAST"}
     try:
-        rows = planner.execute(f"explain (format json) {text_of(tree, parser)}").fetchall()
-    except duckdb.Error:
-        return ""
-    plan = json.loads(next(text for name, text in rows if name == "logical_plan"))
-    return "\n".join(_strings([node.get("extra_info") for node in objects(plan)]))
+        row = planner.execute("select json_serialize_plan(?, optimize := false)", [statement.text]).fetchone()
+        plan = json.loads(row[0]) if row else {}
+    except (duckdb.Error, RecursionError):
+        return
+    for node in objects(plan):
+        if node.get("expression_class") != "BOUND_CAST" or node.get("query_location") in written:
+            continue
+        if '"BLOB"' in json.dumps(node.get("return_type")):
+            yield node
 
 
-def _strings(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for each in value:
-            yield from _strings(each)
-    elif isinstance(value, dict):
-        yield from _strings(list(value.values()))
+def _is_text(child: dict[str, Any], texts: Mapping[int, Node]) -> bool:
+    return child.get("expression_class") == "BOUND_CONSTANT" and child.get("query_location") in texts
 
 
-def _blob_casts(plan: str) -> Iterator[str]:
-    """Yield the argument of every cast to BLOB, or to a type that contains one, in the plan's text."""
-    for begin in re.finditer(r"CAST\(", plan):
-        argument, kind = _split_cast(plan, begin.end())
-        if kind == "BLOB":
-            yield argument
-        elif "BLOB" in kind and _MARKED.search(argument):
-            yield f"({argument})"
+def _holds_no_text(cast: dict[str, Any], texts: Mapping[int, Node]) -> bool:
+    """Return whether a cast to a nested type has none of the texts in it: then another value is cast."""
+    is_nested = cast["return_type"]["id"] != "BLOB"
+    return is_nested and not any(_is_text(node, texts) for node in objects(cast["child"]))
 
 
-def _split_cast(plan: str, start: int) -> tuple[str, str]:
-    """Return (argument, type) of the cast whose argument begins at ``start``."""
-    depth, at, quoted = 0, start, False
-    while at < len(plan):
-        character = plan[at]
-        if character == "'":
-            quoted = not quoted
-        elif not quoted and character == "(":
-            depth += 1
-        elif not quoted and character == ")":
-            if depth == 0:
-                break
-            depth -= 1
-        at += 1
-    argument, _, kind = plan[start:at].rpartition(" AS ")
-    return argument, kind
+def _equal(used: set[int], statement: Statement) -> set[int]:
+    """Return the positions of all texts in expressions that equal one of the used: GROUP BY binds equal ones once."""
+    found = set()
+    parents = [(parent, node) for parent in objects(statement.tree) for node in _direct(parent) if _is_candidate(node)]
+    keys = {_key(parent) for parent, node in parents if node["query_location"] in used}
+    for parent, node in parents:
+        if node["query_location"] in used or _key(parent) in keys:
+            found.add(node["query_location"])
+    return found
 
 
-def _refuse_others(casts: list[str], texts: list[str], tree: Node) -> None:
-    explicit = any(
-        node_type(node) == "OPERATOR_CAST" and (node.get("cast_type") or {}).get("id") == "BLOB"
-        for node in objects(tree)
-    )
-    for cast in casts:
-        found = _MARKED.fullmatch(cast)
-        if found and not _HEX.fullmatch(texts[int(found[1])]):
-            raise InvalidInput(f"the text {texts[int(found[1])][:80]!r} is compared with a binary value: {_ADVICE}")
-        if not found and not cast.startswith("'") and not explicit:
-            raise InvalidInput(f"a text is compared with a binary value: {_ADVICE}, or unhex(substr(x, 3)) of a column")
+def _direct(node: Node) -> Iterator[Node]:
+    for value in node.values():
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, dict):
+                yield each
 
 
-def _replace(node: Node, text: str) -> None:
-    """Make a constant the call ``unhex('...')``, in place."""
-    if len(text) % 2:
-        raise InvalidInput(f"the hex text {text[:80]!r} has an odd number of digits")
-    constant = {
-        "class": "CONSTANT",
-        "type": "VALUE_CONSTANT",
-        "alias": "",
-        "query_location": node["query_location"],
-        "value": {**node["value"], "value": text[2:]},
-    }
-    alias = node["alias"]
-    node.clear()
-    node |= {
-        "class": "FUNCTION",
-        "type": "FUNCTION",
-        "alias": alias,
-        "query_location": constant["query_location"],
-        "function_name": "unhex",
-        "schema": "",
-        "children": [constant],
-        "filter": None,
-        "order_bys": {"type": "ORDER_MODIFIER", "orders": []},
-        "distinct": False,
-        "is_operator": False,
-        "export_state": False,
-        "catalog": "",
-    }
+def _key(node: Node) -> str:
+    """Return the text of an expression without positions and names of its own."""
+    return re.sub(r'"(query_location": \d+|alias": "[^"]*")', "", json.dumps(node))
+
+
+def _spliced(text: str, found: Mapping[int, str]) -> str:
+    data = text.encode()
+    for place in sorted(found, reverse=True):
+        shown = found[place][:80]
+        if not _HEX.fullmatch(found[place]):
+            raise InvalidInput(f"the text {shown!r} is compared with a binary value: {_ADVICE}")
+        literal = _LITERAL.match(data, place)
+        if literal is None:
+            raise InvalidInput(f"the text {shown!r} is compared with a binary value: {_ADVICE}, in simple quotes")
+        if len(literal[1]) % 2:
+            raise InvalidInput(f"the hex text {shown!r} has an odd number of digits")
+        data = data[:place] + b"unhex('" + literal[1] + b"')" + data[literal.end() :]
+    return data.decode()

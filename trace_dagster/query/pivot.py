@@ -6,7 +6,7 @@ DuckDB runs such a PIVOT as two statements, the first of which creates a type. A
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,10 @@ from trace_dagster.query.syntax import Node, node_type
 
 MAX_VALUES = 500
 """Most columns that one PIVOT expression makes."""
-PLACEHOLDER = "values of this pivot"
-"""The one value in the list of a PIVOT whose values are not known yet."""
+_PLACEHOLDER = "\0"
 _KEYWORDS = frozenset({"pivot", "pivot_wider"})
 _ENDS = frozenset({"using", "group", "order", "limit", "offset", "union", "except", "intersect", ";", ")"})
-_OPENING, _CLOSING = "([{", ")]}"
+_OPENING, _CLOSING = frozenset({"(", "[", "{", "case"}), frozenset({")", "]", "}", "end"})
 
 
 _VALUES = "select distinct x::varchar from t where x is not null order by 1"
@@ -34,39 +33,40 @@ class _Token:
     end: int
 
 
-def with_placeholders(sql: str) -> str:
-    """Return the SQL with a list of one placeholder for each PIVOT expression that has no list of values."""
+def with_placeholders(sql: str, mark: str) -> str:
+    """Return the SQL with a list of one placeholder for each PIVOT expression that has no list of values.
+
+    ``mark`` is a text that the SQL does not contain; a placeholder is the mark and a number.
+    """
     data = sql.encode(errors="replace")
     tokens = _tokens(data)
     edits = [edit for at, token in enumerate(tokens) if token.text in _KEYWORDS for edit in _edits(tokens, at)]
-    inserted = sorted(edits, key=lambda edit: edit[0])
-    for at, text in reversed(inserted):
-        data = data[:at] + text.encode() + data[at:]
+    for number, (at, text) in reversed(list(enumerate(sorted(edits, key=lambda edit: edit[0])))):
+        data = data[:at] + text.replace(_PLACEHOLDER, f"{mark} {number}").encode() + data[at:]
     return data.decode()
 
 
-def fill(tree: Node, run: Callable[[Node], list[tuple[Any, ...]]], template: Callable[[str], Node]) -> bool:
-    """Replace every placeholder in the tree by the values that ``run`` finds; return whether there was one.
+def value_queries(tree: Node, mark: str, template: Callable[[str], Node]) -> Iterator[tuple[str, Node]]:
+    """Yield each placeholder in the tree, with the tree of the query for its values. Inner PIVOTs come first.
 
-    ``run`` runs a tree and returns its rows; ``template`` parses SQL of our own. The source and the expression of each
-    query are parts of the tree that was checked. Raises InvalidInput for more than MAX_VALUES values.
+    The source and the expression of a query are parts of the tree; ``template`` parses SQL of our own.
     """
-    found = False
     for node, tables in _pivots(tree):
-        for pivot in node["pivots"]:
-            if not _is_open(pivot):
-                continue
-            found = True
-            rows = run(_values_query(node, pivot, tables, template))
-            if len(rows) > MAX_VALUES:
-                raise InvalidInput(f"a PIVOT over more than {MAX_VALUES} values: aggregate, or write IN (...)")
-            entry = pivot["entries"][0]
-            pivot["entries"] = [
-                {**entry, "values": [{**entry["values"][0], "value": str(value)}]} for value, *_ in rows
-            ]
-            if not rows:
-                raise InvalidInput("a PIVOT over no values: its source has no rows")
-    return found
+        for pivot in node.get("pivots") or ():
+            placeholder = _placeholder(pivot, mark)
+            if placeholder is not None:
+                yield placeholder, _values_query(node, pivot, tables, template)
+
+
+def with_values(sql: str, placeholder: str, values: Sequence[str]) -> str:
+    """Return the SQL with the values in place of the placeholder. Raises InvalidInput for more than MAX_VALUES.
+
+    Without values the list has one name that no row has: a PIVOT over no rows has no rows.
+    """
+    if len(values) > MAX_VALUES:
+        raise InvalidInput(f"a PIVOT over more than {MAX_VALUES} values: aggregate, or write IN (...)")
+    literals = ", ".join("'" + value.replace("'", "''") + "'" for value in values or ["no value"])
+    return sql.replace(f"'{placeholder}'", literals)
 
 
 def _tokens(data: bytes) -> list[_Token]:
@@ -98,7 +98,7 @@ def _edits(tokens: list[_Token], at: int) -> Iterator[tuple[int, str]]:
             return
         if not any(token.text == "in" for token in _outermost(item)):
             yield item[0].start, "("
-            yield item[-1].end, f"\n) IN ('{PLACEHOLDER}') "  # on a new line: a comment may end the item
+            yield item[-1].end, f"\n) IN ('{_PLACEHOLDER}') "  # on a new line: a comment may end the item
         if last == len(tokens) or tokens[last].text != ",":
             return
         first = last + 1
@@ -154,9 +154,13 @@ def _pivots(tree: Any) -> Iterator[tuple[Node, list[Node]]]:
     yield from reversed(found)
 
 
-def _is_open(pivot: Node) -> bool:
-    values = [entry.get("values") or [] for entry in pivot.get("entries") or ()]
-    return [[value.get("value") for value in each] for each in values] == [[PLACEHOLDER]]
+def _placeholder(pivot: Node, mark: str) -> str | None:
+    """Return the placeholder in a PIVOT's list of values, or None if the list is the user's own."""
+    for entry in pivot.get("entries") or ():
+        for value in entry.get("values") or ():
+            if str(value.get("value")).startswith(mark):
+                return str(value["value"])
+    return None
 
 
 def _values_query(node: Node, pivot: Node, tables: list[Node], template: Callable[[str], Node]) -> Node:
@@ -167,5 +171,6 @@ def _values_query(node: Node, pivot: Node, tables: list[Node], template: Callabl
     select["select_list"][0]["child"] = copy.deepcopy(expression)
     select["where_clause"]["children"] = [copy.deepcopy(expression)]
     select["from_table"] = copy.deepcopy(node["source"])
-    select["cte_map"] = {"map": copy.deepcopy(tables)}
+    inner = {str(entry["key"]): entry for entry in tables}  # of two tables with one name the inner one is meant
+    select["cte_map"] = {"map": copy.deepcopy(list(inner.values()))}
     return tree

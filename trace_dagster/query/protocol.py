@@ -12,6 +12,10 @@ MAX_ROWS = 10_000
 """Most rows that one query returns, even if the caller requests more."""
 DEFAULT_ROWS = 1_000
 """Rows that one query returns if the caller requests no number."""
+MAX_SQL_BYTES = 100_000
+"""Longest query, in bytes of UTF-8."""
+MAX_NAME_BYTES = 1 << 20
+"""Most bytes that the names and types of a result's columns have together."""
 READY = b"ready"
 """The first message of the process. It sends it when it can take a query."""
 TOO_LARGE = 77
@@ -36,4 +40,4 @@ class QueryLimits:
     memory_mib: int = 2048
     threads: int = 2
     timeout_seconds: float = 60.0
-    result_mib: int = 64
+    result_mib: int = 16

@@ -9,18 +9,32 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, astuple, dataclass
 from multiprocessing import Pipe
 from typing import Any
 
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
-from trace_dagster.query.protocol import DEFAULT_ROWS, MAX_ROWS, NO_MEMORY, READY, TOO_LARGE, QueryLimits, Relation
+from trace_dagster.query.protocol import (
+    DEFAULT_ROWS,
+    MAX_ROWS,
+    MAX_SQL_BYTES,
+    NO_MEMORY,
+    READY,
+    TOO_LARGE,
+    QueryLimits,
+    Relation,
+)
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.credentials import with_current_keys
 
+_CHILD = ("-P", "-m", "trace_dagster.query.child")
+"""Arguments of Python. ``-P`` keeps the current folder out of the module path: its files are not ours."""
 _START_SECONDS = 60.0
+_END_SECONDS = 2.0
+_MESSAGE_BYTES = 4 << 20
+"""Most bytes of a message beside the rows."""
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "TRACE_STACK_ID")
 _TOO_LONG = "the query took too long: ask for fewer blocks, or aggregate"
 
@@ -42,6 +56,8 @@ class QueryRunner:
         """Start ``ahead`` processes. With ``refill`` each query is followed by the start of a new one."""
         self._limits = limits or QueryLimits()
         self._refill = refill
+        self._lock = threading.Lock()
+        self._is_closed = False
         self._ready = deque(_QueryProcess(self._limits) for _ in range(ahead))
 
     def query(
@@ -58,21 +74,42 @@ class QueryRunner:
         raised. Raises InvalidInput if the gate refuses the SQL, DuckDB rejects it, or it exceeds its memory. Raises
         Unavailable if it exceeds ``timeout_seconds`` or the object store does not serve a file.
         """
-        try:
-            process = self._ready.popleft()
-        except IndexError:
-            process = _QueryProcess(self._limits)
+        _require_size(sql)
+        process = self._take()
         try:
             return process.run(sql, relations, access, max(1, min(limit, MAX_ROWS)), on_open)
         finally:
             process.close()
-            if self._refill:
-                self._ready.append(_QueryProcess(self._limits))
+            self._replace()
 
     def close(self) -> None:
-        """End the processes that wait."""
-        while self._ready:
-            self._ready.popleft().close()
+        """End the processes that wait, and start no other."""
+        with self._lock:
+            self._is_closed = True
+            ended = list(self._ready)
+            self._ready.clear()
+        for process in ended:
+            process.close()
+
+    def _take(self) -> _QueryProcess:
+        """Return a process that can take a query. One that died while it waited is replaced once."""
+        with self._lock:
+            process = self._ready.popleft() if self._ready else None
+        if process is not None and process.await_start():
+            return process
+        if process is not None:
+            process.close()
+        process = _QueryProcess(self._limits)
+        if process.await_start():
+            return process
+        process.close()
+        raise Unavailable("a query process did not start")
+
+    def _replace(self) -> None:
+        """Start a process for the next query. If the system refuses, the next query starts its own."""
+        with self._lock, suppress(OSError):
+            if self._refill and not self._is_closed:
+                self._ready.append(_QueryProcess(self._limits))
 
     def __enter__(self) -> QueryRunner:
         return self
@@ -89,7 +126,7 @@ class _QueryProcess:
         self._wire, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "trace_dagster.query.child", str(theirs.fileno()), json.dumps(asdict(limits))],
+                [sys.executable, *_CHILD, str(theirs.fileno()), json.dumps(asdict(limits))],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -98,6 +135,15 @@ class _QueryProcess:
                 start_new_session=True,
             )
         self._is_late = False
+        self._most_bytes = limits.result_mib << 20
+        self._received = 0
+
+    def await_start(self) -> bool:
+        """Wait until the process can take a query. Return False if it ended, or takes too long."""
+        try:
+            return self._wire.poll(_START_SECONDS) and self._wire.recv_bytes(_MESSAGE_BYTES) == READY
+        except (EOFError, OSError):
+            return False
 
     def run(
         self,
@@ -107,13 +153,18 @@ class _QueryProcess:
         most_rows: int,
         on_open: Callable[[frozenset[str]], None],
     ) -> QueryResult:
-        if not self._wire.poll(_START_SECONDS) or self._receive_bytes() != READY:
-            raise Unavailable("a query process did not start")
         deadline = threading.Timer(self._limits.timeout_seconds, self._end_late)
         deadline.daemon = True
         deadline.start()
         try:
-            return self._run(sql, {each.name: each for each in relations}, access, most_rows, on_open)
+            known = {each.name: each for each in relations}
+            with _valid():
+                names = self._check(sql, relations, most_rows)
+                found = [astuple(known[name]) for name in names]
+            on_open(frozenset(names))
+            with _valid():
+                self._send(relations=found, access=asdict(with_current_keys(access)))
+                return self._result(most_rows)
         finally:
             deadline.cancel()
 
@@ -122,23 +173,19 @@ class _QueryProcess:
         self._process.kill()
         self._process.wait()
 
-    def _run(
-        self,
-        sql: str,
-        known: dict[str, Relation],
-        access: S3Access,
-        most_rows: int,
-        on_open: Callable[[frozenset[str]], None],
-    ) -> QueryResult:
-        self._send(sql=sql, shapes=[(each.name, each.columns) for each in known.values()], rows=most_rows)
-        names = self._receive()["relations"]
-        on_open(frozenset(names))
-        self._send(relations=[astuple(known[name]) for name in names], access=asdict(with_current_keys(access)))
-        columns = tuple((name, kind) for name, kind in self._receive()["columns"])
+    def _check(self, sql: str, relations: Sequence[Relation], most_rows: int) -> list[str]:
+        """Let the process check the SQL; return the names of the relations that it reads."""
+        self._send(sql=sql, shapes=[(each.name, each.columns) for each in relations], rows=most_rows)
+        return [str(name) for name in self._receive()["relations"]]
+
+    def _result(self, most_rows: int) -> QueryResult:
+        columns = tuple((str(name), str(kind)) for name, kind in self._receive()["columns"])
         rows: list[tuple[Any, ...]] = []
         while "rows" in (message := self._receive()):
             rows += map(tuple, message["rows"])
-        return QueryResult(columns, rows, message["end"]["truncated"])
+            if len(rows) > most_rows or self._received > 2 * self._most_bytes:
+                raise ValueError("more than the limit")
+        return QueryResult(columns, rows, bool(message["end"]["truncated"]))
 
     def _send(self, **message: Any) -> None:
         try:
@@ -157,20 +204,39 @@ class _QueryProcess:
 
     def _receive_bytes(self) -> bytes:
         try:
-            return self._wire.recv_bytes()
+            data = self._wire.recv_bytes(self._most_bytes + _MESSAGE_BYTES)
         except (EOFError, OSError):
             raise self._ended() from None
+        self._received += len(data)
+        return data
 
     def _end_late(self) -> None:
         self._is_late = True
         self._process.kill()
 
     def _ended(self) -> TraceError:
-        """Return the error for a process that ended before it answered."""
-        code = self._process.wait()
+        """Return the error for a process that ended, or closed its socket, before it answered."""
+        try:
+            code = self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return Unavailable("a query process gave no valid answer: try the query again")
         if self._is_late or code == -signal.SIGXCPU:
             return Unavailable(_TOO_LONG)
         if code in (TOO_LARGE, -signal.SIGKILL, -signal.SIGABRT):
             return InvalidInput(NO_MEMORY)
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return InvalidInput(f"the query crashed its process ({name}): write it in another way, over fewer rows")
+
+
+@contextmanager
+def _valid() -> Iterator[None]:
+    """Raise Unavailable if a process sends what it never sends: it was taken over, or damaged."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        raise Unavailable("a query process gave no valid answer: try the query again") from None
+
+
+def _require_size(sql: str) -> None:
+    if len(sql) > MAX_SQL_BYTES:
+        raise InvalidInput(f"a query is at most {MAX_SQL_BYTES} bytes")

@@ -93,6 +93,8 @@ class QuerySession:
             return self._connection.fetchmany(most)
         except duckdb.Error as error:
             raise mapped_error(error) from None
+        except (OverflowError, ValueError) as error:
+            raise InvalidInput(f"a value cannot be shown, cast it to VARCHAR: {first_line(error)}") from None
 
     def table(self, sql: str, parameters: Mapping[str, object]) -> pa.Table:
         """Run an analytics template with bound parameters; the gate does not check it, and it has no timeout."""
@@ -174,6 +176,8 @@ def mapped_error(error: duckdb.Error) -> InvalidInput | Unavailable:
         reason = {"status": status[1]} if status else {}
         return Unavailable("the object store did not serve a file that was committed", **reason)
     text = first_line(error)
+    if "://" in str(error):  # the name of a file
+        return Unavailable("a file of a table cannot be read as it was committed: run `trace-lite verify`")
     if "BLOB" in text and ("VARCHAR" in text or "STRING_LITERAL" in text):
         text += ": write the bytes as unhex('ab12'), without 0x"
     return InvalidInput(f"the query failed: {text}")

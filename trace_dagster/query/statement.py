@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from secrets import token_hex
 from typing import Any
 
 import duckdb
@@ -11,7 +12,7 @@ import duckdb
 from trace_dagster.errors import InvalidInput
 from trace_dagster.query import pivot
 from trace_dagster.query.gate import check
-from trace_dagster.query.hex_text import empty_tables, read_as_bytes
+from trace_dagster.query.hex_text import empty_tables, with_bytes
 from trace_dagster.query.plan import readable
 from trace_dagster.query.protocol import Columns
 from trace_dagster.query.session import QuerySession
@@ -24,41 +25,73 @@ class UserStatement:
     def __init__(self, sql: str, shapes: Mapping[str, Columns], parser: duckdb.DuckDBPyConnection) -> None:
         """``shapes`` are the tables that the query may read, with their columns; ``parser`` only parses."""
         self._parser = parser
-        self._given = parsed(sql, parser)
-        self.relations = check(self._given.tree, shapes)
+        self._shapes = shapes
+        self._mark = f"values {token_hex(8)}"
+        given = parsed(sql, self._mark, parser)
+        self.relations = check(given.tree, shapes)
         """The names among ``shapes`` that the query reads."""
+        for _, query in self._value_queries(given.tree):
+            self._require_known(query)
         with empty_tables({name: shapes[name] for name in self.relations}) as planner:
-            self._is_rewritten = read_as_bytes(self._given.tree, planner, parser)
+            text = with_bytes(given, planner)
+            self._names = None if text == given.text else _column_names(given, planner)
+        self._checked = given if text == given.text else self._check(given, text)
 
     def run(self, session: QuerySession) -> tuple[Columns, Iterator[list[tuple[Any, ...]]]]:
-        """Run the query; return its columns and an iterator of row batches, which grow with the size of the rows.
+        """Run the query; return its columns and an iterator of row batches, which grow with the number of rows.
 
-        What runs is the text that was checked, or SQL whose tree is the rewritten tree.
+        Every text that runs was parsed and checked as a whole, also after it was rewritten.
         """
-
-        def rows(tree: Node) -> list[tuple[Any, ...]]:
-            session.select(text_of(tree, self._parser))
-            return session.fetch(pivot.MAX_VALUES + 1)
-
-        is_filled = pivot.fill(self._given.tree, rows, lambda sql: parse(sql, self._parser).tree)
-        text = self._given.text
-        if self._is_rewritten or is_filled:
-            text = text_of(self._given.tree, self._parser)
-        columns = session.select(f"{self._given.explain} {text}")
-        if self._given.explain:
+        statement = self._with_pivot_values(session)
+        columns = session.select(f"{statement.explain} {statement.text}")
+        if statement.explain:
             ((_, plan),) = session.fetch(2)
             return (("plan", "VARCHAR"),), iter([[(line,) for line in readable(json.loads(plan))]])
+        if self._names is not None and len(self._names) == len(columns):
+            columns = [(name, kind) for name, (_, kind) in zip(self._names, columns, strict=True)]
         return columns, _batches(session)
 
+    def _with_pivot_values(self, session: QuerySession) -> Statement:
+        statement = self._checked
+        while found := next(self._value_queries(statement.tree), None):
+            placeholder, query = found
+            self._require_known(query)
+            session.select(text_of(query, self._parser))
+            values = [str(value) for value, *_ in session.fetch(pivot.MAX_VALUES + 1)]
+            statement = self._check(statement, pivot.with_values(statement.text, placeholder, values))
+        return statement
 
-def parsed(sql: str, parser: duckdb.DuckDBPyConnection) -> Statement:
+    def _value_queries(self, tree: Node) -> Iterator[tuple[str, Node]]:
+        return pivot.value_queries(tree, self._mark, lambda sql: parse(sql, self._parser).tree)
+
+    def _check(self, statement: Statement, text: str) -> Statement:
+        """Parse and check the statement's new text."""
+        again = parse(text, self._parser)
+        self._require_known(again.tree)
+        return Statement(text, again.tree, statement.explain)
+
+    def _require_known(self, tree: Node) -> None:
+        """Raise InvalidInput if a tree reads more than the user's own text does."""
+        if not check(tree, self._shapes) <= self.relations:
+            raise InvalidInput("the query cannot be rewritten: write its PIVOT with IN (...)")
+
+
+def parsed(sql: str, mark: str, parser: duckdb.DuckDBPyConnection) -> Statement:
     """Parse one SELECT; a PIVOT without values is one after it got placeholders. Raises InvalidInput as ``parse``."""
     try:
         return parse(sql, parser)
     except InvalidInput:
-        if "pivot" not in sql.lower() or (text := pivot.with_placeholders(sql)) == sql:
+        if "pivot" not in sql.lower() or (text := pivot.with_placeholders(sql, mark)) == sql:
             raise
         return parse(text, parser)
+
+
+def _column_names(statement: Statement, planner: duckdb.DuckDBPyConnection) -> list[str] | None:
+    """Return the names of the columns of the text as the user wrote it; None if it cannot be planned."""
+    try:
+        return list(planner.sql(statement.text).columns)
+    except duckdb.Error:
+        return None
 
 
 def _batches(session: QuerySession) -> Iterator[list[tuple[Any, ...]]]:

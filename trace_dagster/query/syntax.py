@@ -15,12 +15,11 @@ from typing import Any
 import duckdb
 
 from trace_dagster.errors import InvalidInput
+from trace_dagster.query.protocol import MAX_SQL_BYTES
 
 Node = dict[str, Any]
 """An object of DuckDB's syntax tree."""
 
-MAX_SQL_BYTES = 100_000
-"""Longest query, in bytes of UTF-8."""
 MAX_DEPTH = 200
 """Deepest nesting of expressions. Python's JSON reader and DuckDB's parser both recurse this deep without an error."""
 HARDENED = {
@@ -31,7 +30,10 @@ HARDENED = {
 }
 """Settings of every connection that sees SQL from users."""
 
-_EXPLAIN = re.compile(r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*explain\b(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+_EXPLAIN = re.compile(
+    r"(?>(?>\s+|--[^\n]*(?:\n|\Z)|/\*(?>[^*]+|\*(?!/))*\*/)*)explain\b(?P<rest>.*)", re.IGNORECASE | re.DOTALL
+)
+"""EXPLAIN after blanks and comments. Its groups are atomic: many comments take linear time."""
 _ANALYZE = re.compile(r"\s*(?:analy[sz]e\b|\(\s*analy[sz]e\s*\))(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 _NO_STATEMENT = "a query is exactly one SELECT"
 
@@ -68,9 +70,11 @@ def parse(sql: str, connection: duckdb.DuckDBPyConnection) -> Statement:
         raise InvalidInput(f"a query is at most {MAX_SQL_BYTES} bytes")
     if "\0" in sql:  # DuckDB's parser would stop there
         raise InvalidInput("a query may not contain a NUL character")
-    explain = _EXPLAIN.match(sql)
-    if explain is None:
+    try:
         return Statement(sql, _tree(sql, connection))
+    except InvalidInput:
+        if (explain := _EXPLAIN.match(sql)) is None:
+            raise
     analyze = _ANALYZE.match(explain["rest"])
     rest = analyze["rest"] if analyze else explain["rest"]
     return Statement(rest, _tree(rest, connection), "explain analyze" if analyze else "explain")
@@ -172,8 +176,18 @@ def _without_places(tree: Any) -> Any:
         return [_without_places(each) for each in tree]
     if not isinstance(tree, dict):
         return tree
-    if node_type(tree) == "SUBQUERY" and tree.get("alias") == "valueslist":  # DuckDB writes VALUES as a subquery
-        inner = tree["subquery"]["node"]["from_table"]
-        if inner["alias"] == "valueslist":
-            return _without_places(inner)
+    if (values := _rewritten_values(tree)) is not None:
+        return _without_places(values)
     return {key: _without_places(value) for key, value in tree.items() if key != "query_location"}
+
+
+def _rewritten_values(node: Node) -> Node | None:
+    """Return the VALUES list of a node that is exactly ``(SELECT * FROM (VALUES ...))``, as DuckDB writes VALUES."""
+    if node_type(node) != "SUBQUERY" or node.get("alias") != "valueslist":
+        return None
+    select = node["subquery"]["node"]
+    inner = select.get("from_table") or {}
+    is_whole = [node_type(each) for each in select.get("select_list") or ()] == ["STAR"]
+    parts = ("where_clause", "group_expressions", "having", "sample", "qualify", "modifiers")
+    is_plain = is_whole and not any(select.get(part) for part in parts)
+    return inner if is_plain and inner.get("alias") == "valueslist" else None
