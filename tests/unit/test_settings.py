@@ -24,6 +24,7 @@ from trace_dagster.messages import redaction
 SECRET = "hunter2hunter2hunter2"
 URL = f"https://node.example/{SECRET}"
 BIG = str(2**62 - 1)
+READ_KEYS = {"TRACE_S3_QUERY_ACCESS_KEY_ID": "a", "TRACE_S3_QUERY_SECRET_ACCESS_KEY": "b"}
 QUEUE_KEYS = {"TRACE_SQS_ACCESS_KEY_ID": "a", "TRACE_SQS_SECRET_ACCESS_KEY": "b"}
 QUEUES = {"TRACE_SQS_QUEUE_URL": "https://q.example/1/a", "TRACE_SQS_DEAD_QUEUE_URL": "https://q.example/1/b"}
 
@@ -58,6 +59,8 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
     "TRACE_SQS_QUEUE_URL": WEB,
     "TRACE_SQS_DEAD_QUEUE_URL": WEB,
     "TRACE_SQS_ENDPOINT": WEB,
+    "TRACE_S3_QUERY_ACCESS_KEY_ID": TEXT,
+    "TRACE_S3_QUERY_SECRET_ACCESS_KEY": TEXT,
     "TRACE_SQS_ACCESS_KEY_ID": TEXT,
     "TRACE_SQS_SECRET_ACCESS_KEY": TEXT,
     "TRACE_LEASE_TTL_SECONDS": POSITIVE,
@@ -108,7 +111,7 @@ def around(variable: str) -> dict[str, str]:
     """Return the other variables that this one needs."""
     return {
         name: value
-        for pair in (QUEUES, QUEUE_KEYS)
+        for pair in (QUEUES, QUEUE_KEYS, READ_KEYS)
         if variable in pair
         for name, value in pair.items()
         if name != variable

@@ -255,6 +255,6 @@ def run_query(sql: str, settings: Settings, limit: int) -> QueryResult:
             committed.require_intact(keys)
 
         try:
-            return runner.query(sql, found, access, limit, require_intact)
+            return runner.query(sql, found, runtime.settings.s3_for_queries, limit, require_intact)
         except Unavailable as error:
             raise committed.unreadable(keys) or error from None

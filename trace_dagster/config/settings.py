@@ -8,6 +8,7 @@ tree, or the part that a component needs, to everything else.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Self, TypedDict
@@ -86,6 +87,14 @@ class ObjectStoreSettings(_Group):
     )
     session_token: SecretStr | None = Field(
         None, alias="AWS_SESSION_TOKEN", description="session token of `AWS_ACCESS_KEY_ID`, if it is a temporary key"
+    )
+    query_access_key: SecretStr | None = Field(
+        None,
+        alias="TRACE_S3_QUERY_ACCESS_KEY_ID",
+        description="a key that may only list and read: SQL queries use it, so that no query could write",
+    )
+    query_secret_key: SecretStr | None = Field(
+        None, alias="TRACE_S3_QUERY_SECRET_ACCESS_KEY", description="secret of `TRACE_S3_QUERY_ACCESS_KEY_ID`"
     )
     profile: str | None = Field(
         None, alias="AWS_PROFILE", description="profile of `~/.aws` with the credentials, if no key is set"
@@ -426,7 +435,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             _refuse(error)
         settings._environment = dict(environment)
-        settings._require_both_queues()
+        settings._require_pairs()
         settings.rpc.pools  # noqa: B018  (checks them)
         return settings
 
@@ -459,6 +468,20 @@ class Settings(BaseSettings):
             store.endpoint,
             region=region or DEFAULT_REGION,
             session_token=_plain(store.session_token),
+        )
+
+    @property
+    def s3_for_queries(self) -> S3Access:
+        """The object store with the key that may only read, if one is set; else as it is."""
+        store = self.object_store
+        if store.query_access_key is None or store.query_secret_key is None:
+            return self.s3
+        return replace(
+            self.s3,
+            access_key=store.query_access_key.get_secret_value(),
+            secret_key=store.query_secret_key.get_secret_value(),
+            session_token=None,
+            profile=None,
         )
 
     @cached_property
@@ -516,9 +539,13 @@ class Settings(BaseSettings):
         if self.rpc.fallback is not None:
             yield from split_urls(self.rpc.fallback.get_secret_value())
 
-    def _require_both_queues(self) -> None:
+    def _require_pairs(self) -> None:
         if (self.queue.url is None) != (self.queue.dead_url is None):
             raise InvalidInput("TRACE_SQS_QUEUE_URL and TRACE_SQS_DEAD_QUEUE_URL go together: set both, or neither")
+        if (self.object_store.query_access_key is None) != (self.object_store.query_secret_key is None):
+            raise InvalidInput(
+                "TRACE_S3_QUERY_ACCESS_KEY_ID and TRACE_S3_QUERY_SECRET_ACCESS_KEY go together: set both, or neither"
+            )
         if (self.queue.access_key is None) != (self.queue.secret_key is None):
             raise InvalidInput(
                 "TRACE_SQS_ACCESS_KEY_ID and TRACE_SQS_SECRET_ACCESS_KEY go together: set both, or neither"

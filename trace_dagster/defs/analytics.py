@@ -120,7 +120,9 @@ def _derive(context: AssetExecutionContext, template: Template, chain_id: int, g
     runtime: Runtime = getattr(context.resources, RUNTIME)
     from trace_dagster.analytics.derive import derive  # imports DuckDB, which the code location does not need
 
-    found = derive(template, chain_id, given, runtime.catalog, runtime.settings.s3, runtime.committed_objects.reading)
+    found = derive(
+        template, chain_id, given, runtime.catalog, runtime.settings.s3_for_queries, runtime.committed_objects.reading
+    )
     if found.gaps:
         context.log.warning(f"{found.gaps} committed blocks lie behind a hole and are not counted in")
     context.add_output_metadata({"preview": _preview(found.table), "parameters": found.parameters})

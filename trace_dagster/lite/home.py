@@ -28,6 +28,8 @@ class Secrets:
     postgres_password: str = field(repr=False)
     s3_access_key: str = field(repr=False)
     s3_secret_key: str = field(repr=False)
+    s3_query_access_key: str = field(repr=False)
+    s3_query_secret_key: str = field(repr=False)
     weed_signing: dict[str, str] = field(repr=False)
 
 
@@ -80,24 +82,13 @@ class Home:
     def secrets(self) -> Secrets:
         """Return this home's secrets; the first call generates them. Raises InvalidInput if the file is damaged."""
         file = self.path / "secrets.json"
-        if not file.exists():
-            made = Secrets(
-                postgres_password=secrets.token_urlsafe(24),
-                s3_access_key="trace" + secrets.token_hex(8),
-                s3_secret_key=secrets.token_urlsafe(32),
-                weed_signing={
-                    name: secrets.token_urlsafe(32)
-                    for name in (
-                        "jwt.signing",
-                        "jwt.signing.read",
-                        "jwt.filer_signing",
-                        "jwt.filer_signing.read",
-                    )
-                },
-            )
-            write_private(file, json.dumps(asdict(made)))
+        made = asdict(_new_secrets())
         try:
-            return Secrets(**json.loads(file.read_text()))
+            kept = json.loads(file.read_text()) if file.exists() else {}
+            found = Secrets(**{**made, **kept})
+            if made.keys() - kept.keys():  # a new home, or one of an earlier version that has fewer secrets
+                write_private(file, json.dumps(asdict(found)))
+            return found
         except (ValueError, TypeError):
             raise InvalidInput("secrets.json cannot be read: this TRACE_HOME is damaged", path=file) from None
 
@@ -119,6 +110,18 @@ class Home:
                 f" {HOME_VERSION}): upgrade, or use another TRACE_HOME",
                 path=self.path,
             )
+
+
+def _new_secrets() -> Secrets:
+    signing = ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
+    return Secrets(
+        postgres_password=secrets.token_urlsafe(24),
+        s3_access_key="trace" + secrets.token_hex(8),
+        s3_secret_key=secrets.token_urlsafe(32),
+        s3_query_access_key="query" + secrets.token_hex(8),
+        s3_query_secret_key=secrets.token_urlsafe(32),
+        weed_signing={name: secrets.token_urlsafe(32) for name in signing},
+    )
 
 
 def write_private(path: Path, text: str) -> None:

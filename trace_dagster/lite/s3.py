@@ -41,6 +41,7 @@ def s3_service(folder: Path, ports: Ports, secrets: Secrets, access: S3Access, p
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(0o700)
     write_private(config / "security.toml", _security(secrets, make_certificates(config)))
+    write_private(config / "s3.json", _identities(secrets, access.bucket))
     taken = {part: ports.take(with_grpc=True) for part in _PARTS} | {"s3": port}
     sockets = _grpc_sockets(taken)
     _remove_dead_sockets(folder)
@@ -60,6 +61,7 @@ def s3_service(folder: Path, ports: Ports, secrets: Secrets, access: S3Access, p
             "-webdav=false",
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
+            f"-s3.config={config / 's3.json'}",
             "-filer.localSocket=filer.sock",  # in the working directory: the length of a socket's path is limited
             "-s3.localSocket=s3.sock",
             *(f"-{part}.port={number}" for part, number in taken.items()),
@@ -68,8 +70,6 @@ def s3_service(folder: Path, ports: Ports, secrets: Secrets, access: S3Access, p
             "PATH": os.pathsep.join(os.get_exec_path()),
             "HOME": str(folder),
             "GOMEMLIMIT": MOST_MEMORY,
-            "AWS_ACCESS_KEY_ID": secrets.s3_access_key,
-            "AWS_SECRET_ACCESS_KEY": secrets.s3_secret_key,
         },
         healthy=lambda: _healthy(access),
         folder=folder,
@@ -86,6 +86,31 @@ def _healthy(access: S3Access) -> bool:
     except TraceError:
         return False
     return True
+
+
+def _identities(secrets: Secrets, bucket: str) -> str:
+    """Return the server's keys: one for everything, and one for queries that may only list and read the bucket."""
+
+    def identity(name: str, access_key: str, secret_key: str, actions: list[str]) -> dict[str, object]:
+        return {
+            "name": name,
+            "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
+            "actions": actions,
+        }
+
+    return json.dumps(
+        {
+            "identities": [
+                identity("trace", secrets.s3_access_key, secrets.s3_secret_key, ["Admin"]),
+                identity(
+                    "query",
+                    secrets.s3_query_access_key,
+                    secrets.s3_query_secret_key,
+                    [f"Read:{bucket}", f"List:{bucket}"],
+                ),
+            ]
+        }
+    )
 
 
 def _security(secrets: Secrets, files: Certificates) -> str:

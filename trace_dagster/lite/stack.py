@@ -158,7 +158,7 @@ class Stack:
             if log.name != "supervisor.log":
                 log.replace(log.with_suffix(".log.1"))
         secrets = self._home.secrets()
-        protect([secrets.postgres_password, secrets.s3_access_key, secrets.s3_secret_key])
+        protect([secrets.postgres_password, secrets.s3_access_key, secrets.s3_secret_key, secrets.s3_query_secret_key])
         variables = self._service_variables()
         first: list[Service] = []
         postgres_port = self._add_postgres(first, variables)
@@ -215,6 +215,8 @@ class Stack:
             endpoint = f"http://{HOST}:{port}"
             access = S3Access(store.bucket, secrets.s3_access_key, secrets.s3_secret_key, endpoint)
             services.append(s3_service(self._home.path / "s3", self._ports, secrets, access, port))
+            variables["TRACE_S3_QUERY_ACCESS_KEY_ID"] = secrets.s3_query_access_key
+            variables["TRACE_S3_QUERY_SECRET_ACCESS_KEY"] = secrets.s3_query_secret_key
         variables |= {
             "TRACE_S3_ENDPOINT": access.endpoint or "",
             "TRACE_S3_BUCKET": access.bucket,
