@@ -1,4 +1,4 @@
-"""Why a range has no rows yet, as an observation of its partition: Dagster shows it on the partition's own page."""
+"""The reason why a range failed, as an observation of its partition, which Dagster shows on the partition's page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Partition keys in Dagster: add those of cells to come, and repair what people or changed jobs made of them."""
+"""Partition keys in Dagster: adds those of future cells, and repairs keys that users or changed jobs left wrong."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def repair(database: Database, grid: Grid, instance: DagsterInstance) -> None:
 
 
 def report_covered(database: Database, grid: Grid, instance: DagsterInstance) -> None:
-    """Report partitions as materialized whose blocks a stream has committed in ranges of its own.
+    """Report partitions as materialized whose blocks a stream has committed in other ranges.
 
     The streams of a grid share its keys, so without this a stream's page would not fill to 100%.
     """

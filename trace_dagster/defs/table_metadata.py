@@ -1,4 +1,4 @@
-"""What Dagster's catalog shows of a stream as a table: its name in SQL, where it lies, and its columns."""
+"""Metadata of a stream for Dagster's catalog: its name in SQL, its address and its columns."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class CommittedObjects:
             raise self.unreadable(keys) or (error if isinstance(error, Unavailable) else given) from None
 
     def unreadable(self, keys: Sequence[str]) -> TraceError | None:
-        """Return why these files cannot be read, for a reader that does not say it (DuckDB, Arrow).
+        """Return the reason why these files cannot be read, which DuckDB and Arrow do not name.
 
         None if the bucket holds them and serves the first one: the cause is another, or has passed.
         """

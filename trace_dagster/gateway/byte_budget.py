@@ -48,7 +48,7 @@ class Waiting:
     is_cancelled: bool = False
 
     def cancel(self) -> None:
-        """Wait no more."""
+        """Stop waiting."""
         self.is_cancelled = True
 
 

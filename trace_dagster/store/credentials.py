@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from obstore.store import S3Credential
 
 RENEWED = timedelta(minutes=10)
-"""Lifetime that obstore is told. It asks again when half of it is left, and boto3 renews a key that expires within ten
-minutes. obstore's own default of 30 minutes outlives keys of a role."""
+"""Lifetime that obstore assumes. It requests new credentials when half of it is left. boto3 renews a key that expires
+within ten minutes. obstore's own default of 30 minutes outlives keys of a role."""
 
 _creating = threading.Lock()
 """boto3's sessions are not thread-safe while they create clients."""

@@ -1,1 +1,1 @@
-"""Dagster's web server behind a door: who may ask it, from which page, and with which password."""
+"""The door before Dagster's web server: it checks host, origin and password of each request."""

@@ -29,14 +29,14 @@ _CLOSING = {TokenKind.BRACE_R, TokenKind.PAREN_R, TokenKind.BRACKET_R}
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is refused, as its answer says it."""
+    """The reason of a refusal, with the status and text of its HTTP response."""
 
     status: int
     text: str
     headers: tuple[tuple[str, str], ...] = ()
 
     def response(self) -> PlainTextResponse:
-        """Return the answer."""
+        """Return the HTTP response."""
         return PlainTextResponse(self.text + "\n", self.status, dict(self.headers))
 
 
