@@ -19,6 +19,7 @@ from trace_dagster.lite.ports import HOST, Ports
 from trace_dagster.lite.postgres import dsn, postgres_service
 from trace_dagster.lite.processes import Child
 from trace_dagster.lite.s3 import s3_service
+from trace_dagster.messages import redaction
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.migrations import migrate
 from trace_dagster.store.access import S3Access
@@ -41,6 +42,16 @@ def _unconfigured_logs() -> Iterator[None]:
     logger = logging.getLogger("trace_dagster")
     logger.handlers, logger.propagate = [], True
     logger.setLevel(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
+def _forgotten_secrets() -> Iterator[None]:
+    """Forget the secrets that a test protects: a word of its URLs must not be hidden in the errors of other tests."""
+    known = redaction._known
+    before = set(known._secrets), set(known._public)
+    yield
+    known._secrets, known._public = before
+    known._index = None
 
 
 @pytest.fixture(scope="session")

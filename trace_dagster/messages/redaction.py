@@ -30,6 +30,8 @@ _MOST_UNESCAPING = 3
 _MIN_SECRET = 6
 """Shorter parts of a URL are words like ``v1``: hiding them would make text unreadable."""
 
+_WORDS = re.compile(r"[a-z]{1,11}(?:\+[a-z]{1,11})*")
+
 _SEED = 8
 _STRIDE = 4
 """A piece of a secret is found if it has at least ``_SEED + _STRIDE - 1`` characters."""
@@ -155,14 +157,23 @@ def _parts(secret: str) -> Iterator[str]:
         yield secret
         return
     user, password = url.username or "", url.password or ""
-    pieces = [user, password, *url.path.split("/"), url.query, *chain.from_iterable(parse_qsl(url.query))]
+    path = (piece for piece in url.path.split("/") if not _is_plain(piece))
+    pieces = [user, password, *path, url.query, *chain.from_iterable(parse_qsl(url.query))]
     if len(unquote(password)) >= _MIN_SECRET:
         pieces.append(f"{unquote(user)}:{unquote(password)}")  # what an Authorization header holds in base64
+    whole = secret
+    while not url.query and _is_plain(whole.rpartition("/")[2]) and whole.count("/") > 2:
+        whole = whole.rpartition("/")[0]  # its last word alone is no piece of a secret
     if not hostname.startswith("127.") and hostname != "localhost":
-        pieces += [secret, url.netloc, hostname, *(each for each in hostname.split(".")[:-2] if not each.isalpha())]
+        pieces += [whole, url.netloc, hostname, *(each for each in hostname.split(".")[:-2] if not each.isalpha())]
     elif any(len(piece) >= _MIN_SECRET for piece in pieces):
-        pieces.append(secret)
+        pieces.append(whole)
     yield from (piece for piece in pieces if len(piece) >= _MIN_SECRET and piece.lower() not in _PLAIN_WORDS)
+
+
+def _is_plain(piece: str) -> bool:
+    """Return whether a part of a path is only short lower-case words, such as ``blocks+receipts``: no key looks so."""
+    return _WORDS.fullmatch(piece) is not None
 
 
 def _forms(part: str) -> Iterator[str]:
