@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from itertools import chain
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -76,24 +77,21 @@ def _send_rows(
     waiting: list[str] = []
     sent = size = rows = 0
     truncated = False
-    for batch in batches:
-        for row in batch:
-            encoded = _encoded(row, columns)
-            truncated = rows == most_rows or sent + size + len(encoded) > most_bytes
-            if truncated:
-                break
-            waiting.append(encoded)
-            size += len(encoded)
-            rows += 1
-            if size >= _MESSAGE_BYTES:
-                wire.send_bytes(f'{{"rows": [{",".join(waiting)}]}}'.encode())
-                waiting, sent, size = [], sent + size, 0
+    for row in chain.from_iterable(batches):
+        encoded = _encoded(row, columns)
+        truncated = rows == most_rows or sent + size + len(encoded) > most_bytes
         if truncated:
             break
+        waiting.append(encoded)
+        size += len(encoded)
+        rows += 1
+        if size >= _MESSAGE_BYTES:
+            _send_text(wire, waiting)
+            waiting, sent, size = [], sent + size, 0
     if truncated and not rows:
         raise InvalidInput(f"one row of the result is larger than {most_bytes >> 20} MiB: select fewer columns")
-    wire.send_bytes(f'{{"rows": [{",".join(waiting)}]}}'.encode())
-    _send(wire, end={"truncated": truncated, "cpu_seconds": round(time.process_time(), 3)})
+    _send_text(wire, waiting)
+    _send(wire, end={"truncated": truncated})
 
 
 def _encoded(row: tuple[Any, ...], columns: Columns) -> str:
@@ -101,6 +99,11 @@ def _encoded(row: tuple[Any, ...], columns: Columns) -> str:
         return json.dumps([value(item, kind) for item, (_, kind) in zip(row, columns, strict=True)])
     except (OverflowError, ValueError) as error:
         raise InvalidInput(f"a value cannot be shown, cast it to VARCHAR: {first_line(error)}") from None
+
+
+def _send_text(wire: Connection, rows: list[str]) -> None:
+    """Send rows that are JSON texts already."""
+    wire.send_bytes(f'{{"rows": [{",".join(rows)}]}}'.encode())
 
 
 def _send(wire: Connection, **message: Any) -> None:
