@@ -70,6 +70,20 @@ class UnknownFormat(TraceError):
     """The chain or the engine uses a form that this version does not know. Stop the stream; it may need an upgrade."""
 
 
+class UnknownForm(UnknownFormat):
+    """A part of a block has a form that this version cannot encode. Where the table of chains says so, commit the rows
+    that it concerns at a lower level; otherwise stop the stream.
+    """
+
+    def __init__(self, message: str, *, part: str, kind: int | None, block: int, **facts: object) -> None:
+        super().__init__(message, block=block, **facts)
+        self.part = part
+        """header, transactions or receipts."""
+        self.kind = kind
+        """The transaction type; None if the form is not that of one type."""
+        self.block = block
+
+
 class WrongChain(UnknownFormat):
     """An endpoint reports a chain id that is not the job's. Stop the stream and fix the pool's URLs."""
 

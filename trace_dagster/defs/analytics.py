@@ -7,7 +7,8 @@ from dagster import AssetExecutionContext, AssetsDefinition, Config, MetadataVal
 
 from trace_dagster.analytics.derived import Derived
 from trace_dagster.analytics.templates import Template, templates
-from trace_dagster.datasets.chains import ChainContracts, contracts_of
+from trace_dagster.datasets.chain import ChainContracts
+from trace_dagster.datasets.chains import contracts_of
 from trace_dagster.defs.streams import IO_MANAGER, RUNTIME, asset_key
 from trace_dagster.messages.printable import plain_markdown
 from trace_dagster.registry.streams import StreamRow

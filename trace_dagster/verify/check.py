@@ -54,6 +54,16 @@ class EvidenceNeeds:
 
 
 @dataclass(frozen=True, slots=True)
+class Lowered:
+    """Consecutive blocks whose rows reach a lower level than the stream asks for, and the reason in one sentence."""
+
+    first_block: int
+    blocks: int
+    level: Level
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Proof:
     """The result of checking a piece.
 
@@ -70,6 +80,8 @@ class Proof:
     blocks: int
     first_parent_hash: bytes | None
     last_block_hash: bytes | None
+    lowered: tuple[Lowered, ...] = ()
+    """Blocks below ``full``, because the chain's form leaves their proof open. ``level`` is the lowest level."""
 
 
 def evidence_needed(dataset_name: str) -> EvidenceNeeds:

@@ -35,6 +35,8 @@ class Header(msgspec.Struct, frozen=True, gc=False):
     extra_data: bytes | None = None
     timestamp: int | None = None
     base_fee_per_gas: int | None = None
+    is_proven: bool = True
+    """False if the chain's form leaves the header open: then its members are what the node claims."""
 
 
 class Transaction(msgspec.Struct, frozen=True, gc=False):

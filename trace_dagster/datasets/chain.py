@@ -1,0 +1,152 @@
+"""One chain as the table of chains describes it: its forms, its finality, and what is left open.
+
+A *form* is how a chain encodes what it hashes: the header, a transaction of a type, a receipt of a type. A proof needs
+the form. Forms are decided by chain, never by a type's number alone: type 0x7e is one thing on OP Stack chains and
+another on Scroll.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+Part = Literal["header", "transactions", "receipts"]
+"""A part of a block that has a commitment of its own."""
+
+HeaderForm = Literal["ethereum", "avalanche", "aura", "celo", "scroll", "other"]
+"""How the header is hashed. ``other``: the block's hash is not that of an RLP header, so no header can be proven."""
+
+TransactionForm = Literal[
+    "op_deposit",
+    "arbitrum_deposit",
+    "arbitrum_unsigned",
+    "arbitrum_contract",
+    "arbitrum_retry",
+    "arbitrum_submit_retryable",
+    "arbitrum_internal",
+    "arbitrum_classic",
+    "polygon_state_sync",
+    "celo_fee_currency",
+    "celo_fee_currency_gateway",
+    "celo_fee_in_celo",
+    "scroll_l1_message",
+]
+"""Forms of transactions beyond types 0 to 4, which every chain has."""
+
+STANDARD_TYPES = range(5)
+"""Transaction types that every chain may have: legacy, EIP-2930, EIP-1559, EIP-4844, EIP-7702."""
+
+DEFAULT_FINALITY_BLOCKS = 1000
+"""Depth at which a block of an unknown chain counts as final if its nodes have no ``finalized`` tag."""
+
+
+class Form(NamedTuple):
+    """The form of a part of a block: of its header, or of its transactions or receipts of one type."""
+
+    part: Part
+    kind: int | None = None
+    """The transaction type; None for the header, or for all types."""
+
+    def __str__(self) -> str:
+        return self.part if self.kind is None else f"{self.part} of type {self.kind:#x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """What no commitment of a chain proves: a form, in some blocks, and the reason in one sentence."""
+
+    form: Form
+    reason: str
+    first: int = 0
+    end: int | None = None
+    """The block after the last, or None if the era has not ended."""
+    after_all: bool = False
+    """Whether a node may know better: the level is lowered only after every endpoint of the pool was tried."""
+
+    def holds(self, form: Form, block: int) -> bool:
+        """Return whether this form is left open in this block."""
+        fits = self.form == form or (self.form.kind is None and self.form.part == form.part)
+        return fits and self.first <= block and (self.end is None or block < self.end)
+
+
+@dataclass(frozen=True, slots=True)
+class ChainContracts:
+    """Contract addresses as 0x text; ``staking`` is None if the chain has no staking contract with events."""
+
+    token: str
+    token_name: str
+    staking: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """One row of the table of chains. A chain that is not in the table gets what standard forms allow."""
+
+    chain_id: int
+    name: str
+    header: HeaderForm = "ethereum"
+    types: Mapping[int, TransactionForm] = field(default_factory=dict)
+    """Forms of its transactions of other types than STANDARD_TYPES."""
+    has_finalized_tag: bool = True
+    """Whether its nodes know the block tag ``finalized``. A node without it is read by ``finality_blocks``."""
+    finality_blocks: int = DEFAULT_FINALITY_BLOCKS
+    """Depth at which a block counts as final where a node does not know the tag."""
+    forks: Mapping[str, int] = field(default_factory=dict)
+    """First block of forks that change a form, by name in lower case."""
+    contracts: ChainContracts | None = None
+    open: tuple[Open, ...] = ()
+    """What is left open, although the chain is in the table."""
+    notes: str = ""
+    """One sentence for the page of supported chains."""
+    timestamp_unit: Literal["s", "ms"] = "s"
+    is_listed: bool = True
+    """False for a chain that is not in the table: any unknown form may lower the level there."""
+
+    def fork(self, name: str) -> int:
+        """Return the first block of a fork; 0 if the table has no height for it."""
+        return self.forks.get(name, 0)
+
+    def open_form(self, form: Form, block: int) -> Open | None:
+        """Return the row that leaves this form open in this block, or None."""
+        return next((each for each in self.open if each.holds(form, block)), None)
+
+
+@dataclass(slots=True)
+class LearnedForms:
+    """Forms that every endpoint of a pool showed and nobody could prove. They lower a level from then on.
+
+    Thread-safe: a set grows by whole items.
+    """
+
+    _found: set[tuple[int, Form]] = field(default_factory=set)
+
+    def add(self, chain_id: int, form: Form) -> None:
+        """Record a form of a chain."""
+        self._found.add((chain_id, form))
+
+    def has(self, chain_id: int, form: Form) -> bool:
+        """Return whether the form of a chain was recorded."""
+        return (chain_id, form) in self._found
+
+
+@dataclass(frozen=True, slots=True)
+class Forms:
+    """What a proof knows of a chain's forms: the chain's row, and what was learned from all endpoints of a pool."""
+
+    chain: Chain
+    learned: LearnedForms = field(default_factory=LearnedForms)
+
+    def open_reason(self, form: Form, block: int) -> str | None:
+        """Return why this form lowers the level in this block, or None if it must be proven or refused."""
+        known = self.chain.open_form(form, block)
+        if known is not None and not known.after_all:
+            return known.reason
+        if not self.learned.has(self.chain.chain_id, form):
+            return None
+        return known.reason if known is not None else f"this version does not know the form of the {form}"
+
+    def may_learn(self, form: Form, block: int) -> bool:
+        """Return whether the form may be left open once every endpoint of a pool has shown it."""
+        known = self.chain.open_form(form, block)
+        return not self.chain.is_listed or (known is not None and known.after_all)
