@@ -15,6 +15,7 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from tests.support.proven import devchain
+from trace_dagster.datasets.chains import DEVCHAIN_ID, chain_of
 from trace_dagster.errors import TraceError
 from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.verify.commitments import prove
@@ -46,7 +47,7 @@ def in_python(answers: list[bytes], first: int) -> Found | None:
 
 def compiled(answers: list[bytes], first: int) -> Found | None:
     """Return what the compiled code proves, or None."""
-    if (found := prove_compiled(answers, first)) is None:
+    if (found := prove_compiled(answers, first, chain_of(DEVCHAIN_ID))) is None:
         return None
     parts = EvidenceParts.in_columns(*found)
     assert parts.transactions is not None

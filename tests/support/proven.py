@@ -15,6 +15,7 @@ from tests.support.cryo_tables import NAMES, cryo_table
 from tests.support.left_out import REAL_BLOCKS, leave_out
 from tests.support.recorded_blocks import RecordedChain
 from trace_dagster.blocks import BlockRange
+from trace_dagster.datasets.chains import DEVCHAIN_ID, chain_of
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.encode import block_json, receipts_json, traces_json
 from trace_dagster.evidence.parts import EvidenceParts
@@ -89,11 +90,13 @@ def evidence_of(piece: BlockRange, answers: list[tuple[dict[str, Any], list[dict
     return Evidence(headers, transactions, receipts, {"all": "raw"})
 
 
-def in_columns(piece: BlockRange, answers: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> Evidence | None:
+def in_columns(
+    piece: BlockRange, answers: list[tuple[dict[str, Any], list[dict[str, Any]]]], chain_id: int = DEVCHAIN_ID
+) -> Evidence | None:
     """Return the same evidence from the compiled code, or None if that does not accept the answers."""
     await_compiled()
     texts = [json.dumps(block).encode() for block, _ in answers] + [json.dumps(found).encode() for _, found in answers]
-    if (found := prove_compiled(texts, piece.start)) is None:
+    if (found := prove_compiled(texts, piece.start, chain_of(chain_id))) is None:
         return None
     parts = EvidenceParts.in_columns(*found)
     return Evidence(found[0], parts.transactions, parts.receipts, {"all": "raw"}, proven=parts.proven, rows=parts.rows)

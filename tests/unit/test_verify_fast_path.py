@@ -20,6 +20,7 @@ import trace_dagster
 from tests.support.left_out import REAL_BLOCKS, leave_out
 from tests.support.plain_fuzz import agree, changed, in_python, texts
 from tests.support.proven import DEVCHAIN, REAL, devchain, real, real_folder
+from trace_dagster.datasets.chains import DEVCHAIN_ID, chain_of
 from trace_dagster.evidence.parts import EvidenceParts, joined
 from trace_dagster.verify import fast_path
 from trace_dagster.verify.commitments import trie
@@ -29,6 +30,7 @@ from trace_dagster.verify.native import trie as native_trie
 from trace_dagster.verify.native.blocks import room
 
 FIRST = DEVCHAIN.start
+ROW = chain_of(DEVCHAIN_ID)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,9 +66,11 @@ def test_roots(count):
 
 
 def test_blocks_apart_and_together():
-    headers, rows = prove_compiled(whole(), FIRST)
+    headers, rows = prove_compiled(whole(), FIRST, ROW)
     one = EvidenceParts.in_columns(headers, rows)
-    each = [EvidenceParts.in_columns(*prove_compiled(texts(at, at + 1), FIRST + at)) for at in range(len(DEVCHAIN))]
+    each = [
+        EvidenceParts.in_columns(*prove_compiled(texts(at, at + 1), FIRST + at, ROW)) for at in range(len(DEVCHAIN))
+    ]
     for found in (joined(each), joined([one.slice(0, 5), one.slice(5, 6), one.slice(6, len(DEVCHAIN))])):
         assert found.rows.transactions.equals(rows.transactions)
         assert found.rows.logs.equals(rows.logs)
@@ -85,8 +89,8 @@ def test_real_blocks_are_plain(number):
 
 
 def test_another_number_than_asked_for_is_not_plain():
-    assert prove_compiled(whole(), FIRST + 1) is None
-    assert prove_compiled(whole()[1:] + whole()[:1], FIRST) is None
+    assert prove_compiled(whole(), FIRST + 1, ROW) is None
+    assert prove_compiled(whole()[1:] + whole()[:1], FIRST, ROW) is None
 
 
 def objects(answers):
@@ -131,7 +135,7 @@ def test_what_a_hash_covers_cannot_differ():
                     value = each[name]
                     each[name] = value[:-1] + ("1" if value[-1] != "1" else "2")
                     texts_ = [json.dumps(answer).encode() for answer in answers]
-                    assert (prove_compiled(texts_, FIRST + at) is None) == (in_python(texts_, FIRST + at) is None)
+                    assert (prove_compiled(texts_, FIRST + at, ROW) is None) == (in_python(texts_, FIRST + at) is None)
                     each[name] = value
 
 
@@ -154,7 +158,7 @@ def test_white_space_order_and_unknown_members_do_not_matter():
 def test_an_escape_is_left_to_python():
     answers = texts(1, 2)
     answers[0] = answers[0].replace(b'"0x', b'"\\u0030x', 1)
-    assert prove_compiled(answers, FIRST + 1) is None
+    assert prove_compiled(answers, FIRST + 1, ROW) is None
     assert in_python(answers, FIRST + 1) is not None
 
 
@@ -167,9 +171,9 @@ def test_a_second_list_of_logs_adds_no_rows():
     forged = logs.replace(json.loads(logs)[0]["address"], "0x" + "ab" * 20)
     for first, second in ((forged, logs), (logs, forged), ("[]", logs), (logs, "[]"), (logs, logs)):
         text = json.dumps(receipts).replace(f'"logs": {logs}', f'"logs": {first}, "logs": {second}', 1)
-        assert prove_compiled([json.dumps(block).encode(), text.encode()], FIRST + at) is None
+        assert prove_compiled([json.dumps(block).encode(), text.encode()], FIRST + at, ROW) is None
     text = json.dumps(block).replace('"transactions": [', '"transactions": [], "transactions": [', 1)
-    assert prove_compiled([text.encode(), json.dumps(receipts).encode()], FIRST + at) is None
+    assert prove_compiled([text.encode(), json.dumps(receipts).encode()], FIRST + at, ROW) is None
 
 
 @pytest.mark.parametrize("other", ["1", "17", '"x"', "null", "{}", "true"])
@@ -179,7 +183,7 @@ def test_what_is_no_list_is_no_number_of_rows(other):
     for members in (f'{{"transactions": {other}, {header[1:]}', f'{header[:-1]}, "transactions": {other}}}'):
         for words in (b'["cumulativeGasUsed"', b'[{"logs": %s}, "topics"' % other.encode()):
             receipts = words + b', "cumulativeGasUsed", "topics"' * 3000 + b"]"
-            assert prove_compiled([members.encode(), receipts], FIRST) is None
+            assert prove_compiled([members.encode(), receipts], FIRST, ROW) is None
 
 
 def test_rows_do_not_keep_the_room_they_were_found_in(monkeypatch):
@@ -193,7 +197,7 @@ def test_rows_do_not_keep_the_room_they_were_found_in(monkeypatch):
 
     monkeypatch.setattr("trace_dagster.verify.native.columns.room", kept)
     for start in range(len(DEVCHAIN)):
-        found = prove_compiled(texts(start, start + 1), FIRST + start)
+        found = prove_compiled(texts(start, start + 1), FIRST + start, ROW)
         assert found is not None
         gc.collect()
         assert rooms[-1]() is None
@@ -227,7 +231,7 @@ def test_answers_that_need_too_much_room_are_left_to_python(monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr("trace_dagster.verify.native.columns.room", full)
-    assert prove_compiled(whole(), FIRST) is None
+    assert prove_compiled(whole(), FIRST, ROW) is None
 
 
 def test_changed_bytes():
@@ -263,13 +267,13 @@ def test_the_first_proofs_wait_for_the_code_but_not_until_it_is_compiled(monkeyp
     monkeypatch.setattr(fast_path, "import_module", late)
     fast_path._compiled.cache_clear()
     try:
-        assert prove_compiled(whole(), FIRST) is not None
+        assert prove_compiled(whole(), FIRST, ROW) is not None
         monkeypatch.setattr(fast_path, "READ_SECONDS", 0.0)
         fast_path._compiled.cache_clear()
-        assert prove_compiled(whole(), FIRST) is None
+        assert prove_compiled(whole(), FIRST, ROW) is None
         slowly.set()
         await_compiled()
-        assert prove_compiled(whole(), FIRST) is not None
+        assert prove_compiled(whole(), FIRST, ROW) is not None
     finally:
         slowly.set()
         monkeypatch.undo()
@@ -284,12 +288,12 @@ def test_python_proves_where_the_code_cannot_be_compiled(monkeypatch):
     monkeypatch.setattr(fast_path, "import_module", broken)
     fast_path._compiled.cache_clear()
     try:
-        assert prove_compiled(whole(), FIRST) is None
+        assert prove_compiled(whole(), FIRST, ROW) is None
         with pytest.raises(OSError, match="not now"):
             await_compiled()
-        assert prove_compiled(whole(), FIRST) is None
+        assert prove_compiled(whole(), FIRST, ROW) is None
     finally:
         monkeypatch.undo()
         fast_path._compiled.cache_clear()
         await_compiled()
-    assert prove_compiled(whole(), FIRST) is not None
+    assert prove_compiled(whole(), FIRST, ROW) is not None

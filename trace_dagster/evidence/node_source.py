@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from trace_dagster.blocks import BlockRange
+from trace_dagster.datasets.chains import chain_of
 from trace_dagster.errors import Unavailable, VerificationFailed, WrongChain
 from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.rpc.client import Call, call_all, quantity
@@ -52,7 +53,7 @@ class NodeSource:
         views = [memoryview(answer) for answer in answers]  # without a copy of each
         if any(view == _NULL for view in views):
             raise Unavailable(f"rpc endpoint {self.endpoint.name} does not have a block of this range", range=piece)
-        if full and receipts and not self._deep and (found := _in_columns(answers, piece)) is not None:
+        if full and receipts and not self._deep and (found := _in_columns(answers, piece, self.chain_id)) is not None:
             return found
         parts = EvidenceParts(weight=sum(view.nbytes for view in views))
         if blocks:
@@ -100,9 +101,9 @@ class NodeSource:
             )
 
 
-def _in_columns(answers: Sequence[msgspec.Raw], piece: BlockRange) -> EvidenceParts | None:
+def _in_columns(answers: Sequence[msgspec.Raw], piece: BlockRange, chain_id: int) -> EvidenceParts | None:
     """Return the parts of whole blocks and receipts as the compiled code proves them, or None if it does not."""
-    found = prove_compiled(answers, piece.start)
+    found = prove_compiled(answers, piece.start, chain_of(chain_id))
     if found is None:
         return None
     headers, rows = found

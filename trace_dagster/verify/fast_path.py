@@ -16,22 +16,24 @@ from functools import cache
 from importlib import import_module
 from typing import NamedTuple
 
+from trace_dagster.datasets.chain import Chain
 from trace_dagster.verify.commitments.rpc_json import Json
 from trace_dagster.verify.model import Header, ProvenRows
 from trace_dagster.verify.native import ENDING
 
 ProvenBlocks = tuple[list[Header], ProvenRows]
-Prover = Callable[[Sequence[Json], int], ProvenBlocks | None]
+Prover = Callable[[Sequence[Json], int, Chain], ProvenBlocks | None]
 
 READ_SECONDS = 3.0
 """How long the first proofs wait for the compiled code. It is loaded by then if it is on disk."""
 
 
-def prove_compiled(answers: Sequence[Json], first: int) -> ProvenBlocks | None:
+def prove_compiled(answers: Sequence[Json], first: int, chain: Chain) -> ProvenBlocks | None:
     """Return the proven headers and rows of the blocks from ``first`` on, or None if Python must check them.
 
     ``answers`` are the answers to ``eth_getBlockByNumber`` with whole transactions, one per block, then the answers to
-    ``eth_getBlockReceipts``, one per block. The first call starts to load the compiled code in the background, which
+    ``eth_getBlockReceipts``, one per block. The compiled code accepts the forms of ``chain`` that it knows, and no
+    others. The first call starts to load the compiled code in the background, which
     takes half a second, or 20 seconds if it must be compiled. Calls before that wait up to READ_SECONDS, then return
     None.
     """
@@ -41,7 +43,7 @@ def prove_compiled(answers: Sequence[Json], first: int) -> ProvenBlocks | None:
     if not compiled.done() or compiled.exception() is not None:
         return None
     try:
-        return compiled.result()(answers, first)
+        return compiled.result()(answers, first, chain)
     except MemoryError:  # the answers need more memory than those of real blocks
         return None
 

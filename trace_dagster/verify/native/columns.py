@@ -10,17 +10,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from trace_dagster.datasets.chain import Chain
 from trace_dagster.verify.commitments.rpc_json import Json
 from trace_dagster.verify.model import Header, ProvenRows
-from trace_dagster.verify.native.blocks import (
+from trace_dagster.verify.native.blocks import prove, room
+from trace_dagster.verify.native.forms import Accepted, accepted
+from trace_dagster.verify.native.layout import (
     HEADER_BYTES,
     HEADER_NUMBERS,
     TOPICS_AT,
     TRANSACTION_BYTES,
     TRANSACTION_NUMBERS,
     VALUE_AT,
-    prove,
-    room,
 )
 
 _BINARY = pa.large_binary()
@@ -30,23 +31,25 @@ _FILLED = 12
 """Number of output arrays of the compiled code. The other arrays are working buffers."""
 _RECEIPT_BYTES, _LOG_BYTES = 512, 256
 """Lower bounds for the text of a receipt (its bloom) and a log (address, topics, hashes of block and transaction)."""
-_FIRST_WITH_FEES = 2
-"""The first transaction type with fee caps (EIP-1559)."""
+_CAPPED_KINDS = range(2, 5)
+"""Transaction types with fee caps (EIP-1559)."""
 
 Array = NDArray[Any]
 
 
-def proven(answers: Sequence[Json], first: int) -> tuple[list[Header], ProvenRows] | None:
+def proven(answers: Sequence[Json], first: int, chain: Chain) -> tuple[list[Header], ProvenRows] | None:
     """Return headers and rows, or None; see :func:`trace_dagster.verify.fast_path.prove_compiled`.
 
     Columns of both tables: see :class:`~trace_dagster.verify.model.ProvenRows`. Integers are uint64, success is bool,
     all other columns are large_binary.
     """
+    if (forms := accepted(chain)) is None:
+        return None
     blocks = len(answers) // 2
     headers: list[Header] = []
     parts: list[ProvenRows] = []
     for start, end in _cut([len(memoryview(one)) + len(memoryview(two)) for one, two in _pairs(answers)]):
-        found = _proven([*answers[start:end], *answers[blocks + start : blocks + end]], first + start)
+        found = _proven([*answers[start:end], *answers[blocks + start : blocks + end]], first + start, forms)
         if found is None:
             return None
         headers += found[0]
@@ -71,13 +74,13 @@ def _cut(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
     yield start, len(sizes)
 
 
-def _proven(answers: Sequence[Json], first: int) -> tuple[list[Header], ProvenRows] | None:
+def _proven(answers: Sequence[Json], first: int, forms: Accepted) -> tuple[list[Header], ProvenRows] | None:
     ends = np.fromiter(accumulate(len(memoryview(answer)) for answer in answers), np.int64, len(answers))
     text = b"".join(answers)
     receipts = len(text) - int(ends[len(answers) // 2 - 1])
     longest = int(np.diff(ends, prepend=0).max())
     arrays = room(len(answers) // 2, receipts // _RECEIPT_BYTES, receipts // _LOG_BYTES, len(text), longest)
-    if prove(np.frombuffer(text, np.uint8), ends, first, *arrays) != len(answers) // 2:
+    if prove(np.frombuffer(text, np.uint8), ends, first, *forms, *arrays) != len(answers) // 2:
         return None
     (
         header_bytes, header_numbers, extra, transaction_bytes, transaction_numbers, inputs, input_ends,
@@ -117,7 +120,7 @@ def _headers(first: int, rows: Array, numbers: Array, extra: Array, extra_ends: 
     ]
 
 
-def _split(rows: Array, columns: Mapping[str, tuple[int, int]]) -> dict[str, Array]:
+def _split(rows: Array, columns: Mapping[str, tuple[str, int]]) -> dict[str, Array]:
     """Return the columns of fixed size that follow each other in each row."""
     widths = [width for _, width in columns.values()]
     ends = accumulate(widths)
@@ -131,7 +134,7 @@ def _transactions(
     numbers = dict(zip(TRANSACTION_NUMBERS, given[:count].T.copy(), strict=True))
     columns = _split(fixed[:count], TRANSACTION_BYTES)
     blocks, places = _places(headers, ends)
-    no_fees = numbers["kind"] < _FIRST_WITH_FEES
+    no_caps = (numbers["kind"] < _CAPPED_KINDS.start) | (numbers["kind"] >= _CAPPED_KINDS.stop)
     return pa.table(
         {
             "block_number": blocks,
@@ -144,9 +147,9 @@ def _transactions(
             "value_binary": _fixed(fixed[:count, VALUE_AT:]),
             "input": _texts(inputs, input_ends[:count]),
             "gas_limit": numbers["gas_limit"],
-            "gas_price": numbers["gas_price"],
-            "max_fee_per_gas": pa.array(numbers["cap"], mask=no_fees),
-            "max_priority_fee_per_gas": pa.array(numbers["tip"], mask=no_fees),
+            "gas_price": pa.array(numbers["gas_price"], mask=numbers["has_price"] == 0),
+            "max_fee_per_gas": pa.array(numbers["cap"], mask=no_caps),
+            "max_priority_fee_per_gas": pa.array(numbers["tip"], mask=no_caps),
             "success": numbers["succeeded"] == 1,
             "gas_used": numbers["gas_used"],
         }

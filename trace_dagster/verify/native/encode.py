@@ -8,13 +8,14 @@ from __future__ import annotations
 import numpy as np
 
 from trace_dagster.verify.native.jit import native
-from trace_dagster.verify.native.scan import QUOTE
+from trace_dagster.verify.native.scan import QUOTE, is_word
 from trace_dagster.verify.native.types import Bytes, Text, Words
 
 HEAD = 9
 """The longest head of an RLP list. A payload is written after this much space, then moved to its head."""
 
 _MOST_DIGITS = 64
+_TRUE, _FALSE = np.frombuffer(b"true", np.uint8), np.frombuffer(b"false", np.uint8)
 _NO_DIGIT = 255
 _DIGITS = np.full(256, _NO_DIGIT, np.uint8)
 for _digit, _char in enumerate(b"0123456789abcdef"):
@@ -102,14 +103,16 @@ def word(text: Text, start: int, end: int, out: Words, at: int) -> bool:
 
 
 @native
-def small(text: Text, start: int, end: int) -> int:
-    """Return a number of one decimal digit, such as a type (EIP-2718). 0 if it is missing, -1 for other numbers."""
+def byte(text: Text, start: int, end: int) -> int:
+    """Return a number of one or two hex digits, such as a type (EIP-2718). 0 if it is missing, -1 for other text."""
     if start < 0:
         return 0
     first = _first_digit(text, start, end)
-    if first < 0 or end - 1 - first != 1 or not 48 <= text[first] < 58:
+    if first < 0 or not 1 <= end - 1 - first <= 2:
         return -1
-    return int(text[first]) - 48
+    high = _DIGITS[text[first]] if end - 1 - first == 2 else np.uint8(0)
+    low = _DIGITS[text[end - 2]]
+    return -1 if high == _NO_DIGIT or low == _NO_DIGIT else 16 * int(high) + int(low)
 
 
 @native
@@ -167,6 +170,14 @@ def put_bytes(text: Text, start: int, end: int, size: int, out: Bytes, at: int) 
     if given < 56:
         return _headed(out, at, decode(text, start, end, out, at + 1))
     return decode(text, start, end, out, put_head(0x80, given, out, at))
+
+
+@native
+def put_flag(text: Text, start: int, end: int, out: Bytes, at: int) -> int:
+    """Write a boolean: 1, or 0 if it is false or missing."""
+    if is_word(text, start, end, _TRUE):
+        return put_head(0x01, 0, out, at)  # a single byte below 0x80 has no head
+    return put_head(0x80, 0, out, at) if start < 0 or is_word(text, start, end, _FALSE) else -1
 
 
 @native

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
 from trace_dagster.verify.native.jit import native
-from trace_dagster.verify.native.types import Ends, Found, Objects, Text
+from trace_dagster.verify.native.types import Found, Objects, Table, Text
 
 QUOTE, BACKSLASH, COMMA, COLON = ord('"'), ord("\\"), ord(","), ord(":")
 OPEN, CLOSE, OPEN_LIST, CLOSE_LIST = ord("{"), ord("}"), ord("["), ord("]")
 _NULL = ord("n")
+_SLOTS = 128
 
 
 @native
@@ -82,31 +88,61 @@ def is_list(text: Text, at: int, end: int) -> bool:
 
 
 @native
+def is_word(text: Text, at: int, end: int, word: Text) -> bool:
+    """Return whether the value from ``at`` to ``end`` is this word, such as ``true``, and white space."""
+    if at < 0 or end - at < len(word):
+        return False
+    for place in range(len(word)):
+        if text[at + place] != word[place]:
+            return False
+    return space(text, at + len(word), end) == end
+
+
+@native
 def more(text: Text, at: int) -> bool:
     """Return whether :func:`following` found an item or a member."""
     return at >= 0 and text[at] != CLOSE and text[at] != CLOSE_LIST
 
 
 @native
-def name(text: Text, at: int, end: int, names: Text, ends: Ends, hint: int) -> int:
+def name(text: Text, at: int, end: int, names: Text, slots: Table) -> int:
     """Return the index of the name that equals the string at ``at``, or -1.
 
-    ``names`` are concatenated; ``ends`` is the end of each. The search begins at ``hint``, because members come in
-    nearly the same order each time.
+    ``names`` and ``slots`` are what :func:`slotted` returns.
     """
-    first, size, count = at + 1, string(text, at, end) - at - 2, ends.size
-    for step in range(count):
-        which = hint + step
-        if which >= count:
-            which -= count
-        start = 0 if which == 0 else ends[which - 1]
-        if ends[which] - start == size:
-            place = 0
-            while place < size and names[start + place] == text[first + place]:
-                place += 1
-            if place == size:
-                return which
-    return -1
+    first, size = at + 1, string(text, at, end) - at - 2
+    if size < 1:
+        return -1
+    slot = (size * slots[_SLOTS, 0] + text[first] * slots[_SLOTS, 1] + text[first + size - 1]) & (_SLOTS - 1)
+    which, start, length = slots[slot]
+    if length != size:
+        return -1
+    for place in range(size):
+        if names[start + place] != text[first + place]:
+            return -1
+    return int(which)
+
+
+def slotted(names: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the names joined, and a table that finds each in one step.
+
+    A name's slot follows from its length, first and last character, and from two factors with which no two names share
+    a slot. A slot has the name's index, start and length; the row after the slots has the factors.
+    """
+    keys = [(len(each), ord(each[0]), ord(each[-1])) for each in names]
+    factors = next(
+        (one, two)
+        for one in range(_SLOTS)
+        for two in range(_SLOTS)
+        if len({(size * one + first * two + last) % _SLOTS for size, first, last in keys}) == len(names)
+    )
+    slots = np.zeros((_SLOTS + 1, 3), np.int64)
+    start = 0
+    for which, (size, first, last) in enumerate(keys):
+        slots[(size * factors[0] + first * factors[1] + last) % _SLOTS] = which, start, size
+        start += size
+    slots[_SLOTS, :2] = factors
+    return np.frombuffer("".join(names).encode(), np.uint8), slots
 
 
 @native
@@ -127,39 +163,35 @@ def _entered(text: Text, at: int, end: int, found: Found) -> int:
 
 
 @native
-def flat(text: Text, at: int, end: int, names: Text, ends: Ends, found: Found) -> int:
+def flat(text: Text, at: int, end: int, names: Text, slots: Table, found: Found) -> int:
     """Fill ``found`` and return the position after the object. A repeated member counts last, null as missing."""
-    hint = 0
     at = _entered(text, at, end, found)
     while more(text, at):
         start = value_of(text, at, end)
-        which = name(text, at, end, names, ends, hint)
+        which = name(text, at, end, names, slots)
         behind = value(text, start, end)
         if behind < 0:
             return -1
-        if which >= 0:
-            hint = which + 1
-            if text[start] != _NULL:
-                found[which, 0], found[which, 1] = start, behind
+        if which >= 0 and text[start] != _NULL:
+            found[which, 0], found[which, 1] = start, behind
         at = following(text, behind, end)
     return at + 1 if at >= 0 else -1
 
 
 @native
 def deep(
-    text: Text, at: int, end: int, names: Text, ends: Ends, found: Found,
-    list_name: int, inner_names: Text, inner_ends: Ends, inner: Objects, row: int,
+    text: Text, at: int, end: int, names: Text, slots: Table, found: Found,
+    list_name: int, inner_names: Text, inner_slots: Table, inner: Objects, row: int,
 ) -> int:  # fmt: skip
     """Do the same for an object that has a list of objects in member ``list_name``.
 
     Each object of the list fills a row of ``inner``, from ``row`` on. ``found[list_name]`` gets the first row and the
     row after the last. -1 unless there is exactly one such list.
     """
-    hint = 0
     at = _entered(text, at, end, found)
     while more(text, at):
         start = value_of(text, at, end)
-        which = name(text, at, end, names, ends, hint)
+        which = name(text, at, end, names, slots)
         if which == list_name:
             if found[which, 0] >= 0 or not is_list(text, start, end):
                 return -1  # a second list would add rows that no commitment covers
@@ -168,7 +200,7 @@ def deep(
             while more(text, behind):
                 if row >= len(inner):
                     return -1
-                behind = following(text, flat(text, behind, end, inner_names, inner_ends, inner[row]), end)
+                behind = following(text, flat(text, behind, end, inner_names, inner_slots, inner[row]), end)
                 row += 1
             found[which, 1] = row
             behind = behind + 1 if behind >= 0 else -1
@@ -178,6 +210,5 @@ def deep(
                 found[which, 0], found[which, 1] = start, behind
         if behind < 0:
             return -1
-        hint = which + 1
         at = following(text, behind, end)
     return at + 1 if at >= 0 else -1

@@ -1,0 +1,279 @@
+"""The compiled proof accepts a chain's own forms on that chain only, and its rows are the members of the answers."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from tests.support.proven import devchain
+from tests.support.resealed import AMSTERDAM_HEADER, AVALANCHE_HEADER, resealed, with_deposit
+from trace_dagster.datasets.chain import Chain
+from trace_dagster.datasets.chains import chain_of, listed_chains
+from trace_dagster.verify.fast_path import await_compiled, prove_compiled
+
+ETHEREUM, OP, ARBITRUM, AVALANCHE = (chain_of(number) for number in (1, 10, 42161, 43114))
+BLOCK, RECEIPTS = next(
+    (block, receipts)
+    for block, receipts in devchain().answers
+    if len(block["transactions"]) > 2 and block["transactions"][1]["type"] == "0x2" and receipts[1]["logs"]
+)
+AT = 1
+"""Index of the transaction of type 2 whose place another one takes."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled():
+    await_compiled()
+
+
+def prove(answers, chain):
+    block, receipts = answers
+    texts = [json.dumps(block).encode(), json.dumps(receipts).encode()]
+    return prove_compiled(texts, int(block["number"], 16), chain)
+
+
+def row_of(answers, chain=OP, at=AT):
+    found = prove(answers, chain)
+    assert found is not None
+    return found[1].transactions.slice(at, 1).to_pylist()[0]
+
+
+def _bytes(text):
+    return None if text is None else bytes.fromhex(text[2:])
+
+
+DEPOSITS = [
+    {},
+    {"mint": "0x56bc75e2d63100000"},
+    {"mint": None},
+    {"to": None},
+    {"isSystemTx": True},
+    {"isSystemTx": False},
+    {"isSystemTx": True, "version": None},
+    {"nonce": None, "version": None},
+    {"gasPrice": None, "v": None, "r": None, "s": None},
+    {"gasPrice": "0x7"},
+    {"input": "0x"},
+    {"value": "0xde0b6b3a7640000", "gas": "0x8f0d180"},
+    {"version": "0x2"},
+]
+
+
+@pytest.mark.parametrize("members", DEPOSITS, ids=str)
+def test_a_deposit_is_proven_with_the_members_of_the_answer(members):
+    answers = with_deposit(BLOCK, RECEIPTS, AT, **members)
+    raw, receipt, before = answers[0]["transactions"][AT], answers[1][AT], answers[1][AT - 1]
+    gas = int(receipt["cumulativeGasUsed"], 16) - int(before["cumulativeGasUsed"], 16)
+    assert row_of(answers) == {
+        "block_number": int(BLOCK["number"], 16),
+        "transaction_index": AT,
+        "transaction_hash": _bytes(raw["hash"]),
+        "transaction_type": 0x7E,
+        "nonce": int(raw.get("nonce", "0x0"), 16),
+        "from_address": _bytes(raw["from"]),
+        "to_address": _bytes(raw.get("to")),
+        "value_binary": int(raw["value"], 16).to_bytes(32, "big"),
+        "input": _bytes(raw["input"]),
+        "gas_limit": int(raw["gas"], 16),
+        "gas_price": int(raw["gasPrice"], 16) if "gasPrice" in raw else None,
+        "max_fee_per_gas": None,
+        "max_priority_fee_per_gas": None,
+        "success": receipt["status"] == "0x1",
+        "gas_used": gas,
+    }
+
+
+def test_null_members_of_a_deposit_count_as_missing():
+    answers = with_deposit(BLOCK, RECEIPTS, AT, mint=None, gasPrice=None, version=None)
+    answers[0]["transactions"][AT] |= dict.fromkeys(("mint", "gasPrice", "isSystemTx", "r", "s", "v", "nonce"))
+    answers[1][AT] |= {"depositNonce": "0x12", "depositReceiptVersion": None}
+    found = row_of(answers)
+    assert (found["nonce"], found["gas_price"]) == (0, None)
+
+
+def test_other_rows_of_a_block_with_a_deposit_stay_the_same():
+    _, with_type_2 = prove((BLOCK, RECEIPTS), ETHEREUM)
+    _, found = prove(with_deposit(BLOCK, RECEIPTS, AT), OP)
+    for name in found.transactions.column_names:
+        assert found.transactions[name][AT + 1 :] == with_type_2.transactions[name][AT + 1 :]
+    assert found.logs.drop_columns("transaction_hash") == with_type_2.logs.drop_columns("transaction_hash")
+
+
+@pytest.mark.parametrize(
+    "chain", [each for each in listed_chains() if "op_deposit" not in each.types.values()], ids=lambda chain: chain.name
+)
+def test_a_deposit_is_left_to_python_on_a_chain_without_that_form(chain):
+    assert prove(with_deposit(BLOCK, RECEIPTS, AT), chain) is None
+
+
+def test_only_the_types_of_the_chain_are_accepted():
+    deposit = with_deposit(BLOCK, RECEIPTS, AT)
+    assert prove(deposit, chain_of(987_654)) is None
+    assert prove(deposit, replace(OP, types={0x7D: "op_deposit"})) is None
+    assert prove(deposit, replace(OP, types={0x7E: "scroll_l1_message"})) is None
+    assert prove(deposit, replace(OP, header="other")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("sourceHash", "0x" + "5f" * 32),
+        ("sourceHash", "0x" + "5e" * 31),
+        ("sourceHash", None),
+        ("from", "0x" + "11" * 20),
+        ("from", None),
+        ("to", "0x" + "12" * 20),
+        ("to", None),
+        ("mint", "0x1"),
+        ("mint", "0x"),
+        ("mint", True),
+        ("value", "0x1234"),
+        ("value", None),
+        ("gas", "0x1"),
+        ("gas", None),
+        ("isSystemTx", True),
+        ("isSystemTx", 0),
+        ("isSystemTx", "false"),
+        ("isSystemTx", "0x0"),
+        ("input", "0x1234"),
+        ("input", None),
+        ("type", "0x2"),
+        ("type", "0x7f"),
+        ("type", "0x17e"),
+        ("type", None),
+        ("nonce", "0x1" + "0" * 16),
+        ("gasPrice", "0x1" + "0" * 16),
+        ("hash", "0x" + "13" * 32),
+    ],
+)
+def test_a_changed_deposit_is_not_accepted(name, value):
+    block, receipts = with_deposit(BLOCK, RECEIPTS, AT)
+    block["transactions"][AT][name] = value
+    assert prove((block, receipts), OP) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("depositNonce", "0x99"),
+        ("depositNonce", None),
+        ("depositReceiptVersion", "0x2"),
+        ("depositReceiptVersion", None),
+        ("type", "0x2"),
+        ("type", None),
+        ("status", "0x7e"),
+        ("cumulativeGasUsed", "0x1"),
+    ],
+)
+def test_a_changed_receipt_of_a_deposit_is_not_accepted(name, value):
+    block, receipts = with_deposit(BLOCK, RECEIPTS, AT)
+    receipts[AT][name] = value
+    assert prove((block, receipts), OP) is None
+
+
+def test_a_version_that_the_receipts_root_does_not_cover_is_not_accepted():
+    block, receipts = with_deposit(BLOCK, RECEIPTS, AT, version=None)
+    assert prove((block, receipts), OP) is not None
+    receipts[AT] |= {"depositNonce": "0x1", "depositReceiptVersion": "0x1"}
+    assert prove((block, receipts), OP) is None
+
+
+def test_members_of_a_deposit_s_receipt_count_for_deposits_only():
+    block, receipts = resealed(BLOCK, RECEIPTS)
+    receipts[AT] |= {"depositNonce": "0x1", "depositReceiptVersion": "0x1"}
+    assert prove((block, receipts), OP) is not None
+
+
+@pytest.mark.parametrize("word", ["TRUE", "truE", "true1", "tru", "1", "yes"])
+def test_a_flag_is_a_word_of_json(word):
+    block, receipts = with_deposit(BLOCK, RECEIPTS, AT, isSystemTx=True)
+    text = json.dumps(block)
+    number = int(block["number"], 16)
+    for value, accepted in ((word, False), ("true", True), ("true \n", True)):
+        changed = text.replace('"isSystemTx": true', f'"isSystemTx": {value}')
+        found = prove_compiled([changed.encode(), json.dumps(receipts).encode()], number, OP)
+        assert (found is not None) == accepted
+
+
+def arbos_call(**members):
+    block, receipts = json.loads(json.dumps((BLOCK, RECEIPTS)))
+    block["transactions"][0] = {
+        "type": "0x6a", "chainId": "0xa4b1", "input": "0x6bf6a42d" + "00" * 128, "from": "0x" + "0" * 34 + "0a4b05",
+        "to": "0x" + "0" * 34 + "0a4b05", "gas": "0x0", "gasPrice": "0x0", "nonce": "0x0", "value": "0x0",
+    } | members  # fmt: skip
+    receipts[0]["type"] = "0x6a"
+    return resealed(block, receipts)
+
+
+def test_the_internal_call_of_arbitrum_is_accepted():
+    found = row_of(arbos_call(), ARBITRUM, 0)
+    assert (found["transaction_type"], found["gas_limit"], found["gas_price"]) == (0x6A, 0, 0)
+    assert found["from_address"] == found["to_address"] == bytes.fromhex("0a4b05".zfill(40))
+    assert row_of(arbos_call(gasPrice=None), ARBITRUM, 0)["gas_price"] is None
+    assert prove(arbos_call(), OP) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("from", "0x" + "0" * 34 + "0a4b06"),
+        ("from", None),
+        ("to", "0x" + "1" * 40),
+        ("to", None),
+        ("gas", "0x1"),
+        ("gasPrice", "0x1"),
+        ("nonce", "0x1"),
+        ("value", "0x1"),
+        ("value", "0x1" + "0" * 62),
+    ],
+)
+def test_members_that_the_internal_call_does_not_hash_have_one_right_value(name, value):
+    assert prove(arbos_call(**{name: value}), ARBITRUM) is None
+
+
+def test_header_members_of_amsterdam():
+    later = {"blockAccessListHash": "0x" + "ba" * 32, "slotNumber": "0x7b"}
+    block, receipts = resealed(BLOCK | later, RECEIPTS, AMSTERDAM_HEADER)
+    found, _ = prove((block, receipts), ETHEREUM)
+    assert found[0].hash == _bytes(block["hash"])
+    for name in later:
+        assert prove((block | {name: None}, receipts), ETHEREUM) is None
+    gap, receipts = resealed(BLOCK | later | {"blockAccessListHash": None}, RECEIPTS, AMSTERDAM_HEADER)
+    assert prove((gap, receipts), ETHEREUM) is None
+
+
+AVALANCHE_MEMBERS = {
+    "extDataHash": "0x" + "ed" * 32, "extDataGasUsed": "0x0", "blockGasCost": "0x186a0",
+    "timestampMilliseconds": "0x19a5d3f0c1a", "minDelayExcess": "0x7f",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("members", [1, 3, 5])
+def test_header_of_avalanche(members):
+    ethereum_only = ("withdrawalsRoot", "requestsHash", *(("blobGasUsed", "excessBlobGas") if members < 5 else ()))
+    gone = (*ethereum_only, *(("parentBeaconBlockRoot",) if members < 5 else ()))
+    plain = {name: value for name, value in BLOCK.items() if name not in gone}
+    later = dict(list(AVALANCHE_MEMBERS.items())[:members])
+    block, receipts = resealed(plain | later, RECEIPTS, AVALANCHE_HEADER)
+    found, _ = prove((block, receipts), AVALANCHE)
+    assert found[0].hash == _bytes(block["hash"])
+    assert prove((block, receipts), ETHEREUM) is None
+    for name in later:
+        assert prove((block | {name: None}, receipts), AVALANCHE) is None
+
+
+def test_receipts_of_a_block_without_transactions_may_be_null():
+    block, receipts = next(answer for answer in devchain().answers if not answer[0]["transactions"])
+    assert receipts == []
+    _, rows = prove((block, None), ETHEREUM)
+    assert (rows.transactions.num_rows, rows.logs.num_rows) == (0, 0)
+    number = int(block["number"], 16)
+    for text in (b"nul", b"nulll", b"null]", b"[null]", b"", b"0", b"{}"):
+        assert prove_compiled([json.dumps(block).encode(), text], number, ETHEREUM) is None
+    assert prove((BLOCK, None), ETHEREUM) is None
+
+
+def test_a_chain_row_gives_its_own_forms():
+    both = Chain(1, "both", types={0x7E: "op_deposit", 0x6A: "arbitrum_internal"})
+    block, receipts = arbos_call()
+    assert prove(with_deposit(block, receipts, AT), both) is not None

@@ -1,0 +1,134 @@
+"""Tables of forms: which members the compiled proof reads, and how each form of a header or transaction hashes them.
+
+Members are numbered by their position in the tuples of names. ``accepted`` turns a chain's row into two arguments of
+the compiled code: the form of its header, and for each transaction type its form. Forms that are not here are left to
+Python.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trace_dagster.datasets.chain import STANDARD_TYPES, Chain, HeaderForm, TransactionForm
+
+HEADER = (
+    "parentHash", "sha3Uncles", "miner", "stateRoot", "transactionsRoot", "receiptsRoot", "logsBloom", "difficulty",
+    "number", "gasLimit", "gasUsed", "timestamp", "extraData", "mixHash", "nonce", "baseFeePerGas", "withdrawalsRoot",
+    "blobGasUsed", "excessBlobGas", "parentBeaconBlockRoot", "requestsHash", "blockAccessListHash", "slotNumber",
+    "hash", "transactions", "extDataHash", "extDataGasUsed", "blockGasCost", "timestampMilliseconds", "minDelayExcess",
+)  # fmt: skip
+TRANSACTION = (
+    "type", "chainId", "nonce", "gasPrice", "maxPriorityFeePerGas", "maxFeePerGas", "gas", "to", "value", "input",
+    "accessList", "maxFeePerBlobGas", "blobVersionedHashes", "authorizationList", "yParity", "v", "r", "s", "hash",
+    "from", "sourceHash", "mint", "isSystemTx",
+)  # fmt: skip
+ACCESS = ("address", "storageKeys")
+AUTHORIZATION = ("chainId", "address", "nonce", "yParity", "v", "r", "s")
+RECEIPT = (
+    "type", "status", "cumulativeGasUsed", "transactionHash", "logs", "depositNonce", "depositReceiptVersion",
+)  # fmt: skip
+LOG = ("address", "topics", "data")
+
+NUMBER, ANY_BYTES = 0, -1
+NUMBER_OR_NONE, ADDRESS_OR_NONE, FLAG, ACCESSES, HASHES, AUTHORIZATIONS = -2, -3, -4, -5, -6, -7
+"""Encodings of a member. A positive one is bytes of that size."""
+_ENCODINGS = {
+    "parentHash": 32, "sha3Uncles": 32, "miner": 20, "stateRoot": 32, "transactionsRoot": 32, "receiptsRoot": 32,
+    "logsBloom": 256, "extraData": ANY_BYTES, "mixHash": 32, "withdrawalsRoot": 32, "parentBeaconBlockRoot": 32,
+    "requestsHash": 32, "blockAccessListHash": 32, "extDataHash": 32,
+    "to": ADDRESS_OR_NONE, "input": ANY_BYTES, "accessList": ACCESSES, "blobVersionedHashes": HASHES,
+    "authorizationList": AUTHORIZATIONS, "from": 20, "sourceHash": 32, "mint": NUMBER_OR_NONE, "isSystemTx": FLAG,
+}  # fmt: skip
+"""Members that are not numbers. ``nonce`` is 8 bytes in a header and a number in a transaction."""
+HEADER_ENCODINGS = np.array([{**_ENCODINGS, "nonce": 8}.get(name, NUMBER) for name in HEADER], np.int64)
+TRANSACTION_ENCODINGS = np.array([_ENCODINGS.get(name, NUMBER) for name in TRANSACTION], np.int64)
+
+NO_MEMBER = -1
+
+
+def _table(names: tuple[str, ...], rows: list[tuple[str, ...]]) -> NDArray[np.int64]:
+    """Return a row of member numbers per form, filled up with NO_MEMBER."""
+    longest = max(map(len, rows)) + 1
+    numbers = [[names.index(name) for name in row] for row in rows]
+    return np.array([[*row, *[NO_MEMBER] * (longest - len(row))] for row in numbers], np.int64)
+
+
+_TO_NONCE = HEADER[: HEADER.index("nonce") + 1]
+_APPENDED = HEADER[len(_TO_NONCE) : HEADER.index("hash")]
+_AVALANCHE_APPENDED = (
+    "baseFeePerGas", "extDataGasUsed", "blockGasCost", "blobGasUsed", "excessBlobGas", "parentBeaconBlockRoot",
+    "timestampMilliseconds", "minDelayExcess",
+)  # fmt: skip
+_HEADER_FORMS: dict[HeaderForm, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "ethereum": (_TO_NONCE, _APPENDED),
+    "avalanche": ((*_TO_NONCE, "extDataHash"), _AVALANCHE_APPENDED),
+    "aura": (_TO_NONCE, _APPENDED),
+    "celo": (_TO_NONCE, _APPENDED),
+    "scroll": (_TO_NONCE, _APPENDED),
+}
+"""Hashed members of each header form, in order: those that every block has, and those that forks appended.
+
+The last three chains have blocks in Ethereum's form; their own forms have other fields, and are left to Python.
+"""
+HEADER_FORMS = _table(HEADER, [always + later for always, later in _HEADER_FORMS.values()])
+HEADER_ALWAYS = np.array([len(always) for always, _ in _HEADER_FORMS.values()], np.int64)
+
+PRICED, CAPPED, CLAIMED, ARBOS = range(4)
+"""What else a form says of its row.
+
+PRICED and CAPPED hash the nonce and a ``gasPrice`` or fee caps (EIP-1559). CLAIMED hashes neither nonce nor price, so
+both are what the node says. ARBOS is Arbitrum's own call, whose other members have one right value each.
+"""
+ARBOS_ADDRESS = np.array([*bytes(17), 0x0A, 0x4B, 0x05], np.uint8)
+
+
+class _Form(NamedTuple):
+    rule: int
+    members: tuple[str, ...]
+
+
+_CALL = ("gas", "to", "value", "input")
+_FEES = ("maxPriorityFeePerGas", "maxFeePerGas", *_CALL, "accessList")
+_SIGNED = ("yParity", "r", "s")
+_STANDARD = (
+    _Form(PRICED, ("nonce", "gasPrice", *_CALL, "v", "r", "s")),
+    _Form(PRICED, ("chainId", "nonce", "gasPrice", *_CALL, "accessList", *_SIGNED)),
+    _Form(CAPPED, ("chainId", "nonce", *_FEES, *_SIGNED)),
+    _Form(CAPPED, ("chainId", "nonce", *_FEES, "maxFeePerBlobGas", "blobVersionedHashes", *_SIGNED)),
+    _Form(CAPPED, ("chainId", "nonce", *_FEES, "authorizationList", *_SIGNED)),
+)
+"""Types 0 to 4: EIP-155, 2930, 1559, 4844, 7702."""
+_OTHERS: dict[TransactionForm, _Form] = {
+    "op_deposit": _Form(CLAIMED, ("sourceHash", "from", "to", "mint", "value", "gas", "isSystemTx", "input")),
+    "arbitrum_internal": _Form(ARBOS, ("chainId", "input")),
+}
+_TRANSACTION_FORMS = (*_STANDARD, *_OTHERS.values())
+TRANSACTION_FORMS = _table(TRANSACTION, [form.members for form in _TRANSACTION_FORMS])
+"""The hashed members of each form, in order."""
+RULES = np.array([form.rule for form in _TRANSACTION_FORMS], np.int64)
+OP_DEPOSIT = len(_STANDARD) + list(_OTHERS).index("op_deposit")
+NOT_ACCEPTED = -1
+KINDS = 256
+"""A transaction type is one byte."""
+
+
+class Accepted(NamedTuple):
+    """The forms of one chain: the row of its header form, and for each transaction type the row of its form."""
+
+    header: int
+    forms: NDArray[np.int64]
+
+
+def accepted(chain: Chain) -> Accepted | None:
+    """Return what the compiled code accepts of a chain, or None if it does not know the form of the header."""
+    if chain.header not in _HEADER_FORMS:
+        return None
+    forms = np.full(KINDS, NOT_ACCEPTED, np.int64)
+    forms[STANDARD_TYPES] = STANDARD_TYPES
+    numbers = {form: len(_STANDARD) + place for place, form in enumerate(_OTHERS)}
+    for kind, form in chain.types.items():
+        forms[kind] = numbers.get(form, NOT_ACCEPTED)
+    return Accepted(list(_HEADER_FORMS).index(chain.header), forms)

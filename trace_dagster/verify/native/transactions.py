@@ -1,0 +1,251 @@
+"""Reads a block's transactions into columns, and writes what their hashes are taken of: see ``forms.py``."""
+
+from __future__ import annotations
+
+from trace_dagster.verify.native.encode import (
+    begin,
+    byte,
+    close,
+    decode,
+    put_bytes,
+    put_flag,
+    put_head,
+    put_kind,
+    put_number,
+    wide,
+    word,
+)
+from trace_dagster.verify.native.forms import (
+    ACCESS,
+    ACCESSES,
+    ANY_BYTES,
+    ARBOS,
+    ARBOS_ADDRESS,
+    AUTHORIZATION,
+    AUTHORIZATIONS,
+    CAPPED,
+    FLAG,
+    HASHES,
+    NO_MEMBER,
+    NUMBER,
+    NUMBER_OR_NONE,
+    PRICED,
+    RULES,
+    TRANSACTION,
+    TRANSACTION_ENCODINGS,
+    TRANSACTION_FORMS,
+)
+from trace_dagster.verify.native.jit import native
+from trace_dagster.verify.native.keccak import keccak
+from trace_dagster.verify.native.layout import (
+    BASE_FEE_OF,
+    CAP_OF,
+    GAS_LIMIT_OF,
+    GAS_PRICE_OF,
+    HAS_BASE_FEE,
+    HAS_PRICE,
+    HAS_SENDER,
+    HAS_TO,
+    HASH_AT,
+    KIND,
+    NONCE_OF,
+    SENDER_AT,
+    TIP_OF,
+    TO_AT,
+    TRANSACTION_COLUMNS,
+    VALUE_AT,
+    read_bytes,
+    same,
+)
+from trace_dagster.verify.native.scan import flat, following, is_list, more, slotted, string
+from trace_dagster.verify.native.types import ByteRows, Bytes, Ends, Found, Numbers, Objects, Places, Text, Words
+
+(
+    _TYPE, _CHAIN, _NONCE, _PRICE, _TIP, _CAP, _GAS, _TO, _VALUE, _INPUT, _ACCESSES, _BLOB_CAP, _BLOB_HASHES,
+    _AUTHORIZATIONS, _PARITY, _V, _R, _S, _HASH, _FROM, *_,
+) = range(len(TRANSACTION))  # fmt: skip
+TRANSACTION_NAMES, TRANSACTION_SLOTS = slotted(TRANSACTION)
+_ACCESS_NAMES, _ACCESS_SLOTS = slotted(ACCESS)
+_AUTHORIZATION_NAMES, _AUTHORIZATION_SLOTS = slotted(AUTHORIZATION)
+_AUTHORIZATION_ADDRESS, _AUTHORIZATION_PARITY = AUTHORIZATION.index("address"), AUTHORIZATION.index("yParity")
+INNERMOST = len(AUTHORIZATION)
+
+
+@native
+def _put_hashes(text: Text, place: int, end: int, out: Bytes, at: int) -> int:
+    """Write a list of 32-byte values."""
+    if not is_list(text, place, end):
+        return -1
+    start, at = at, begin(out, at)
+    place = following(text, place, end)
+    while more(text, place):
+        behind = string(text, place, end)
+        at = put_bytes(text, place, behind, 32, out, at)
+        place = following(text, behind, end) if at >= 0 else -1
+    return close(out, start, at) if place >= 0 else -1
+
+
+@native
+def _put_accesses(text: Text, place: int, end: int, out: Bytes, at: int, entry: Found) -> int:
+    """Write the entries of an access list: address and storage keys (EIP-2930)."""
+    if not is_list(text, place, end):
+        return -1
+    start, at = at, begin(out, at)
+    place = following(text, place, end)
+    while more(text, place):
+        place = flat(text, place, end, _ACCESS_NAMES, _ACCESS_SLOTS, entry)
+        opened, at = at, begin(out, at)
+        at = put_bytes(text, entry[0, 0], entry[0, 1], 20, out, at)
+        at = close(out, opened, _put_hashes(text, entry[1, 0], entry[1, 1], out, at))
+        place = following(text, place, end) if at >= 0 else -1
+    return close(out, start, at) if place >= 0 else -1
+
+
+@native
+def _put_authorizations(text: Text, place: int, end: int, out: Bytes, at: int, entry: Found) -> int:
+    """Write the entries of an authorization list: chain id, address, nonce and signature (EIP-7702)."""
+    if not is_list(text, place, end):
+        return -1
+    start, at = at, begin(out, at)
+    place = following(text, place, end)
+    while more(text, place):
+        place = flat(text, place, end, _AUTHORIZATION_NAMES, _AUTHORIZATION_SLOTS, entry)
+        opened, at = at, begin(out, at)
+        for member in range(INNERMOST):
+            first, last = entry[member, 0], entry[member, 1]
+            if member == _AUTHORIZATION_ADDRESS:
+                at = put_bytes(text, first, last, 20, out, at)
+            elif member == _AUTHORIZATION_PARITY and first < 0:
+                at = put_number(text, entry[member + 1, 0], entry[member + 1, 1], out, at)
+            elif member != _AUTHORIZATION_PARITY + 1:
+                at = put_number(text, first, last, out, at)
+        at = close(out, opened, at)
+        place = following(text, place, end) if at >= 0 else -1
+    return close(out, start, at) if place >= 0 else -1
+
+
+@native
+def _put_member(text: Text, place: int, end: int, encoding: int, out: Bytes, at: int, inner: Found) -> int:
+    """Write a member of a transaction."""
+    if encoding == NUMBER:
+        return put_number(text, place, end, out, at)
+    if encoding >= ANY_BYTES:
+        return put_bytes(text, place, end, encoding, out, at)
+    if encoding == FLAG:
+        return put_flag(text, place, end, out, at)
+    if encoding == ACCESSES:
+        return _put_accesses(text, place, end, out, at, inner)
+    if encoding == HASHES:
+        return _put_hashes(text, place, end, out, at)
+    if encoding == AUTHORIZATIONS:
+        return _put_authorizations(text, place, end, out, at, inner)
+    if place < 0:
+        return put_head(0x80, 0, out, at)
+    if encoding == NUMBER_OR_NONE:
+        return put_number(text, place, end, out, at)
+    return put_bytes(text, place, end, 20, out, at)
+
+
+@native
+def _put_transaction(text: Text, found: Found, form: int, kind: int, out: Bytes, at: int, inner: Found) -> int:
+    """Write the bytes whose keccak is the transaction's hash."""
+    at = put_kind(kind, out, at)
+    start, at = at, begin(out, at)
+    for place in range(TRANSACTION_FORMS.shape[1]):
+        which = TRANSACTION_FORMS[form, place]
+        if which == _PARITY and found[_PARITY, 0] < 0:
+            which = _V
+        if which == NO_MEMBER or at < 0:
+            break
+        at = _put_member(text, found[which, 0], found[which, 1], TRANSACTION_ENCODINGS[which], out, at, inner)
+    return close(out, start, at)
+
+
+@native
+def _read_price(text: Text, found: Found, rule: int, header: Words, numbers: Words) -> bool:
+    """Read the nonce and the effective price per unit of gas (EIP-1559). Both may be missing if nothing hashes them."""
+    is_hashed = rule == PRICED or rule == CAPPED
+    numbers[HAS_PRICE] = 1 if is_hashed or found[_PRICE, 0] >= 0 else 0
+    numbers[NONCE_OF] = 0
+    numbers[GAS_PRICE_OF] = 0
+    numbers[CAP_OF] = 0
+    numbers[TIP_OF] = 0
+    if (is_hashed or found[_NONCE, 0] >= 0) and not word(text, found[_NONCE, 0], found[_NONCE, 1], numbers, NONCE_OF):
+        return False
+    if rule != CAPPED:
+        return not numbers[HAS_PRICE] or word(text, found[_PRICE, 0], found[_PRICE, 1], numbers, GAS_PRICE_OF)
+    if (
+        not header[HAS_BASE_FEE]
+        or not word(text, found[_CAP, 0], found[_CAP, 1], numbers, CAP_OF)
+        or not word(text, found[_TIP, 0], found[_TIP, 1], numbers, TIP_OF)
+    ):
+        return False
+    price = header[BASE_FEE_OF] + numbers[TIP_OF]
+    numbers[GAS_PRICE_OF] = min(numbers[CAP_OF], price)
+    return bool(price >= numbers[TIP_OF])
+
+
+@native
+def _is_of_arbos(row: Bytes, numbers: Words) -> bool:
+    """Return whether a call is from ArbOS to itself, with no value, gas, price or nonce."""
+    if numbers[GAS_LIMIT_OF] or numbers[GAS_PRICE_OF] or numbers[NONCE_OF]:
+        return False
+    for place in range(VALUE_AT, VALUE_AT + 32):
+        if row[place]:
+            return False
+    size = len(ARBOS_ADDRESS)
+    return (
+        numbers[HAS_SENDER] != 0
+        and numbers[HAS_TO] != 0
+        and same(ARBOS_ADDRESS, 0, row, SENDER_AT, size)
+        and same(ARBOS_ADDRESS, 0, row, TO_AT, size)
+    )
+
+
+@native
+def _read_transaction(text: Text, found: Found, forms: Ends, header: Words, row: Bytes, numbers: Words) -> int:
+    """Read a transaction's columns. Return its form, or -1."""
+    kind = byte(text, found[_TYPE, 0], found[_TYPE, 1])
+    form = forms[kind] if kind >= 0 else -1
+    if form < 0:
+        return -1
+    numbers[KIND] = kind
+    numbers[HAS_SENDER] = 1 if found[_FROM, 0] >= 0 else 0
+    numbers[HAS_TO] = 1 if found[_TO, 0] >= 0 else 0
+    if (
+        found[_HASH, 0] < 0
+        or not read_bytes(text, found, TRANSACTION_COLUMNS, row)
+        or not wide(text, found[_VALUE, 0], found[_VALUE, 1], row[VALUE_AT : VALUE_AT + 32])
+        or not word(text, found[_GAS, 0], found[_GAS, 1], numbers, GAS_LIMIT_OF)
+        or not _read_price(text, found, RULES[form], header, numbers)
+        or (RULES[form] == ARBOS and not _is_of_arbos(row, numbers))
+    ):
+        return -1
+    return form
+
+
+@native
+def read_transactions(
+    text: Text, found: Objects, forms: Ends, header: Words, row: int, rows: ByteRows, numbers: Numbers, inputs: Bytes,
+    input_ends: Places, items: Bytes, item_ends: Places, inner: Found, state: Words,
+) -> bool:  # fmt: skip
+    """Read a block's transactions into columns from ``row`` on, and their encodings into ``items``.
+
+    Return False unless the keccak of each encoding is the hash that the node gave.
+    """
+    start, at = 0, 0 if row == 0 else input_ends[row - 1]
+    for each in range(len(found)):
+        at = decode(text, found[each, _INPUT, 0], found[each, _INPUT, 1], inputs, at)
+        form = _read_transaction(text, found[each], forms, header, rows[row], numbers[row]) if at >= 0 else -1
+        if form < 0:
+            return False
+        input_ends[row] = at
+        end = _put_transaction(text, found[each], form, int(numbers[row, KIND]), items, start, inner)
+        if end < 0 or end + 32 > len(items):
+            return False
+        keccak(items, start, end, items, end, state)
+        if not same(items, end, rows[row], HASH_AT, 32):
+            return False
+        start = item_ends[each] = end
+        row += 1
+    return True
