@@ -150,6 +150,8 @@ CREATE TABLE trace.head_observations (
     org_id uuid NOT NULL,
     asked_at timestamp with time zone DEFAULT now() NOT NULL,
     error text,
+    finality_blocks bigint NOT NULL,
+    CONSTRAINT head_observations_finality_blocks_check CHECK ((finality_blocks >= '-1'::integer)),
     CONSTRAINT head_observations_finalized_check CHECK ((finalized >= 0)),
     CONSTRAINT head_observations_latest_check CHECK ((latest >= 0)),
     CONSTRAINT head_observations_whole CHECK ((((latest IS NULL) = (finalized IS NULL)) AND ((latest IS NULL) = (observed_at IS NULL))))
@@ -271,6 +273,16 @@ CREATE TABLE trace.tasks (
     CONSTRAINT tasks_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'running'::text, 'committed'::text, 'failed'::text, 'dead'::text, 'superseded'::text]))),
     CONSTRAINT tasks_wake_seq_check CHECK ((wake_seq >= 0))
 );
+CREATE TABLE trace.unreliable_methods (
+    rpc_pool text NOT NULL,
+    fingerprint text NOT NULL,
+    method text NOT NULL,
+    name text NOT NULL,
+    reason text NOT NULL,
+    noted_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT unreliable_methods_fingerprint_check CHECK ((fingerprint ~ '^[0-9a-f]{16}$'::text)),
+    CONSTRAINT unreliable_methods_method_check CHECK ((method <> ''::text))
+);
 CREATE TABLE trace.version_files (
     dataset_version uuid NOT NULL,
     file_key text NOT NULL
@@ -307,7 +319,7 @@ ALTER TABLE ONLY trace.files
 ALTER TABLE ONLY trace.gateway_beats
     ADD CONSTRAINT gateway_beats_pkey PRIMARY KEY (gateway, fingerprint);
 ALTER TABLE ONLY trace.head_observations
-    ADD CONSTRAINT head_observations_pkey PRIMARY KEY (org_id, chain_id, rpc_pool);
+    ADD CONSTRAINT head_observations_pkey PRIMARY KEY (org_id, chain_id, rpc_pool, finality_blocks);
 ALTER TABLE ONLY trace.invalidations
     ADD CONSTRAINT invalidations_pkey PRIMARY KEY (invalidation_id);
 ALTER TABLE ONLY trace.jobs
@@ -330,6 +342,8 @@ ALTER TABLE ONLY trace.tasks
     ADD CONSTRAINT tasks_dataset_uuid_block_range_excl EXCLUDE USING gist (dataset_uuid WITH =, block_range WITH &&) WHERE ((state <> 'superseded'::text));
 ALTER TABLE ONLY trace.tasks
     ADD CONSTRAINT tasks_pkey PRIMARY KEY (task_id);
+ALTER TABLE ONLY trace.unreliable_methods
+    ADD CONSTRAINT unreliable_methods_pkey PRIMARY KEY (rpc_pool, fingerprint, method);
 ALTER TABLE ONLY trace.version_files
     ADD CONSTRAINT version_files_pkey PRIMARY KEY (dataset_version, file_key);
 ALTER TABLE ONLY trace.visible_totals

@@ -21,6 +21,7 @@ from trace_dagster.registry.jobs import Jobs
 from trace_dagster.registry.publications import Publications
 from trace_dagster.registry.streams import StreamSpec
 from trace_dagster.registry.tasks import Tasks
+from trace_dagster.registry.unreliable_methods import UnreliableMethods
 from trace_dagster.rpc.pools import RpcPool
 from trace_dagster.wakeups.outbox import Outbox
 from trace_dagster.wakeups.postgres import PgQueueDriver
@@ -132,6 +133,11 @@ class Runtime:
     def endpoint_scores(self) -> EndpointScores:
         """Scores of endpoints: those that lied are asked last."""
         return EndpointScores(self.database)
+
+    @cached_property
+    def unreliable_methods(self) -> UnreliableMethods:
+        """Methods that are not asked at an endpoint for a while."""
+        return UnreliableMethods(self.database)
 
     @cached_property
     def forks(self) -> Forks:

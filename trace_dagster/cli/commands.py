@@ -19,6 +19,7 @@ from trace_dagster.registry.endpoint_scores import EndpointScore
 from trace_dagster.registry.jobs import Applied, Bounds
 from trace_dagster.registry.migrations import is_current, migrate
 from trace_dagster.registry.status import JobStatus, failed_ranges, job_statuses
+from trace_dagster.registry.unreliable_methods import UnreliableMethod
 from trace_dagster.runtime import Runtime, prepare_bucket
 
 if TYPE_CHECKING:
@@ -120,6 +121,12 @@ def read_endpoint_scores(settings: Settings) -> list[EndpointScore]:
     """Return the penalty of every RPC endpoint that returned data which the chain contradicts."""
     with opened(settings) as runtime:
         return runtime.endpoint_scores.all()
+
+
+def read_unreliable_methods(settings: Settings) -> list[UnreliableMethod]:
+    """Return the methods that are not asked at an endpoint for a while."""
+    with opened(settings) as runtime:
+        return runtime.unreliable_methods.all()
 
 
 def read_gateway(settings: Settings, say: Say) -> dict[str, dict[str, Any]]:

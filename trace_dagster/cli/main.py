@@ -154,20 +154,34 @@ def plan(path: Path, sample_blocks: int, no_sample: bool, as_json: bool) -> None
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
 def status(job: str | None, as_json: bool) -> None:
     """Show the progress of every job, and why a stream waits or failed."""
-    from trace_dagster.cli.commands import read_endpoint_scores, read_gateway, read_status
-    from trace_dagster.cli.render import endpoint_scores_table, gateway_table, status_table
+    from trace_dagster.cli.commands import (
+        read_endpoint_scores,
+        read_gateway,
+        read_status,
+        read_unreliable_methods,
+    )
+    from trace_dagster.cli.render import (
+        endpoint_scores_table,
+        gateway_table,
+        status_table,
+        unreliable_methods_table,
+    )
 
     settings = _settings()
     found = read_status(settings, job)
     scores = read_endpoint_scores(settings)
+    unreliable = read_unreliable_methods(settings)
     asked = read_gateway(settings, say)
     if as_json:
         endpoints = [asdict(score) for score in scores]
         jobs = [entry.to_json() for entry in found]
-        click.echo(json.dumps({"jobs": jobs, "endpoints": endpoints, "gateway": asked}, indent=2))
+        methods = [asdict(each) for each in unreliable]
+        shown = {"jobs": jobs, "endpoints": endpoints, "unreliable_methods": methods, "gateway": asked}
+        click.echo(json.dumps(shown, indent=2))
     else:
         status_table(found)
         endpoint_scores_table(scores)
+        unreliable_methods_table(unreliable)
         gateway_table(asked)
 
 

@@ -16,6 +16,7 @@ from trace_dagster.messages.printable import printable
 from trace_dagster.query.render import to_json, value
 from trace_dagster.registry.endpoint_scores import EndpointScore
 from trace_dagster.registry.status import JobStatus, StreamStatus
+from trace_dagster.registry.unreliable_methods import UnreliableMethod
 
 if TYPE_CHECKING:
     from trace_dagster.estimate.costs import Plan, StreamPlan
@@ -41,6 +42,7 @@ _STATUS_COLUMNS = _columns(
 )
 _PLAN_COLUMNS = _columns("stream", "blocks,ranges,runs,calls,rows,size,as sampled,at the limit")
 _ENDPOINT_COLUMNS = _columns("endpoint", "lies,score,last", then_left="reason")
+_UNRELIABLE_COLUMNS = _columns("endpoint,method", "asked again in", then_left="reason")
 _GATEWAY_COLUMNS = _columns("endpoint", "calls received,sent,in requests,calls/s allowed,limit,429,faults,queued")
 _JOB_COLUMNS = _columns("job,id,chain,mode,state,streams")
 
@@ -136,6 +138,13 @@ def endpoint_scores_table(scores: list[EndpointScore]) -> None:
         for each in scores
     ]
     print_table(_ENDPOINT_COLUMNS, rows, title="endpoints that lied")
+
+
+def unreliable_methods_table(methods: list[UnreliableMethod]) -> None:
+    """Print the methods that are not asked at an endpoint for a while; nothing if there are none."""
+    if methods:
+        rows = [(each.endpoint, each.method, human_seconds(each.left_seconds), each.reason) for each in methods]
+        print_table(_UNRELIABLE_COLUMNS, rows, title="methods unreliable here")
 
 
 def gateway_table(asked: dict[str, dict[str, Any]]) -> None:

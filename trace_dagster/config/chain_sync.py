@@ -104,6 +104,8 @@ class ChainSync(_FrozenModel):
     name: Name
     chain_id: Annotated[int, Field(ge=1, le=MAX_CHAIN_ID)]
     mode: Annotated[FixedTarget | FollowHead, Field(discriminator="kind")]
+    finality_blocks: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    """Blocks below the latest one from which on a block counts as final. If set, no node is asked for its tag."""
     streams: Annotated[dict[DatasetKey, Stream], Field(min_length=1, max_length=64)]
 
 

@@ -16,6 +16,9 @@ from trace_dagster.registry.streams import StreamRow
 FIXED_TARGET_POLL_SECONDS = 5.0
 """Seconds between observations of a fixed target's pool while blocks are missing; follow_head has its own interval."""
 
+NOT_SET = -1
+"""``finality_blocks`` of the observations for jobs that do not set it."""
+
 ReadHead = Callable[[StreamRow], tuple[int, int]]
 """Returns (latest, finalized) block numbers of a stream's pool."""
 
@@ -90,11 +93,21 @@ def _observation(database: Database, stream: StreamRow) -> Row | None:
 
 def pool_of(stream: StreamRow) -> dict[str, object]:
     """Return the key of a stream's observation."""
-    return {"org_id": stream.org_id, "chain_id": stream.chain_id, "rpc_pool": stream.rpc_pool}
+    return {
+        "org_id": stream.org_id,
+        "chain_id": stream.chain_id,
+        "rpc_pool": stream.rpc_pool,
+        "finality_blocks": _finality_blocks(stream),
+    }
 
 
-def _pool_key(stream: StreamRow) -> tuple[UUID, int, str]:
-    return stream.org_id, stream.chain_id, stream.rpc_pool
+def _pool_key(stream: StreamRow) -> tuple[UUID, int, str, int]:
+    return stream.org_id, stream.chain_id, stream.rpc_pool, _finality_blocks(stream)
+
+
+def _finality_blocks(stream: StreamRow) -> int:
+    """Return the job's setting, or NOT_SET: jobs with another rule of finality observe the pool for themselves."""
+    return NOT_SET if stream.job.finality_blocks is None else stream.job.finality_blocks
 
 
 def _interval(stream: StreamRow) -> float:

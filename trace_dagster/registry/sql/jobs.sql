@@ -105,7 +105,7 @@ select s.dataset_uuid, done.*, left_over.*,
        (select t.error from trace.tasks t
         where t.dataset_uuid = s.dataset_uuid and t.error is not null
         order by (t.state in ('failed', 'dead')) desc, t.updated_at desc limit 1) as last_error,
-       (select extract(epoch from now() - h.observed_at)::float8 from trace.head_observations h
+       (select extract(epoch from now() - max(h.observed_at))::float8 from trace.head_observations h
         join trace.datasets d on d.org_id = h.org_id and d.chain_id = h.chain_id
         where d.dataset_uuid = s.dataset_uuid and h.rpc_pool = s.rpc_pool) as head_age_seconds
 from trace.streams s

@@ -65,24 +65,25 @@ select count(*) as queued from trace.tasks where dataset_uuid = %(dataset_uuid)s
 update trace.streams set blocked_reason = %(reason)s where dataset_uuid = %(dataset_uuid)s;
 
 -- name: observe_head
--- Store the head that a pool showed.
-insert into trace.head_observations (org_id, chain_id, rpc_pool, latest, finalized, observed_at)
-values (%(org_id)s, %(chain_id)s, %(rpc_pool)s, %(latest)s, %(finalized)s, now())
-on conflict (org_id, chain_id, rpc_pool) do update set
+-- Store the head that a pool showed under one rule of finality.
+insert into trace.head_observations (org_id, chain_id, rpc_pool, finality_blocks, latest, finalized, observed_at)
+values (%(org_id)s, %(chain_id)s, %(rpc_pool)s, %(finality_blocks)s, %(latest)s, %(finalized)s, now())
+on conflict (org_id, chain_id, rpc_pool, finality_blocks) do update set
     changed_at = case when trace.head_observations.finalized = excluded.finalized
                       then trace.head_observations.changed_at else now() end,
     latest = excluded.latest, finalized = excluded.finalized, observed_at = now(), asked_at = now(), error = null;
 
 -- name: observe_failure
 -- Store why a pool did not answer.
-insert into trace.head_observations (org_id, chain_id, rpc_pool, error)
-values (%(org_id)s, %(chain_id)s, %(rpc_pool)s, %(error)s)
-on conflict (org_id, chain_id, rpc_pool) do update set asked_at = now(), error = excluded.error;
+insert into trace.head_observations (org_id, chain_id, rpc_pool, finality_blocks, error)
+values (%(org_id)s, %(chain_id)s, %(rpc_pool)s, %(finality_blocks)s, %(error)s)
+on conflict (org_id, chain_id, rpc_pool, finality_blocks) do update set asked_at = now(), error = excluded.error;
 
 -- name: observed_head
--- The head that a pool showed last, with ages in seconds.
+-- The head that a pool showed last under one rule of finality, with ages in seconds.
 select latest, finalized, error, extract(epoch from now() - observed_at)::float8 as age_seconds,
        extract(epoch from now() - changed_at)::float8 as unchanged_seconds,
        extract(epoch from now() - asked_at)::float8 as asked_seconds
 from trace.head_observations
-where org_id = %(org_id)s and chain_id = %(chain_id)s and rpc_pool = %(rpc_pool)s;
+where org_id = %(org_id)s and chain_id = %(chain_id)s and rpc_pool = %(rpc_pool)s
+  and finality_blocks = %(finality_blocks)s;

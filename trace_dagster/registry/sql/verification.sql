@@ -109,3 +109,22 @@ join trace.datasets d on d.dataset_uuid = s.dataset_uuid
 join trace.dataset_versions v on v.dataset_uuid = s.dataset_uuid and v.visible
 where s.job_id = %(job_id)s and v.block_range && int8range(%(range_start)s, %(range_end)s)
 order by d.dataset_key, lower(v.block_range);
+
+-- name: note_unreliable
+-- Store that an endpoint's answers to a method are not to be used for a while.
+insert into trace.unreliable_methods (rpc_pool, fingerprint, method, name, reason)
+values (%(rpc_pool)s, %(fingerprint)s, %(method)s, %(name)s, %(reason)s)
+on conflict (rpc_pool, fingerprint, method) do update set
+    name = excluded.name, reason = excluded.reason, noted_at = now();
+
+-- name: delete_reliable_again
+-- Delete the notes that no longer hold.
+delete from trace.unreliable_methods where noted_at < now() - make_interval(secs => %(seconds)s);
+
+-- name: unreliable_methods
+-- Methods that are not asked at an endpoint now, and for how long.
+select rpc_pool, fingerprint, method, name, reason,
+       extract(epoch from noted_at - now())::float8 + %(seconds)s as left_seconds
+from trace.unreliable_methods
+where noted_at >= now() - make_interval(secs => %(seconds)s)
+order by rpc_pool, name, method;
