@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
-from trace_dagster.config.chain_sync import ChainSync, FixedTarget, read
+from trace_dagster.config.chain_sync import ChainSync, read
 from trace_dagster.config.settings import Settings
-from trace_dagster.errors import InvalidInput, Unavailable
+from trace_dagster.datasets.chains import chain_of
+from trace_dagster.errors import InvalidInput, TraceError, Unavailable
 from trace_dagster.maintenance.sweep import Swept, sweep
 from trace_dagster.planning.bounds import is_symbolic, resolve
 from trace_dagster.planning.run_groups import all_run_groups
@@ -182,28 +183,49 @@ def _name(runtime: Runtime, job_name: str) -> str:
 
 def _bounds(job: ChainSync, runtime: Runtime, say: Say) -> Bounds:
     """Resolve the bounds on the first stream's pool. Raises if a pool does not serve the job's chain."""
-    from trace_dagster.rpc.client import block_number
-
     for name in sorted({stream.rpc_pool for stream in job.streams.values()}):
         runtime.pools.named(name, job.chain_id)
-    first = next(iter(job.streams.values())).rpc_pool
-
-    def finalized() -> int:
-        if not runtime.needs_rpc:
-            raise InvalidInput("the fake engine has no head: write from_block and to_block as numbers")
-        return block_number(runtime.pools.named(first, job.chain_id), "finalized")
-
     known = runtime.jobs.resolved(job) if is_symbolic(job) else None
+    final = _finality(job, runtime, say, is_needed=is_symbolic(job) and known is None)
     if known is not None:
         return known
+
+    def finalized() -> int:
+        if final is None:
+            raise InvalidInput("the fake engine has no head: write from_block and to_block as numbers")
+        return final
+
     bounds = resolve(job, finalized)
     if is_symbolic(job):
         say(f"bounds resolved to [{bounds.from_block}, {bounds.to_block or 'head'})")
-    elif isinstance(job.mode, FixedTarget) and runtime.needs_rpc and bounds.to_block is not None:
-        final = finalized()
-        if bounds.to_block > final + 1:
-            say(f"note: the chain is final up to block {final}; ranges after it wait until they are final")
+    elif final is not None and bounds.to_block is not None and bounds.to_block > final + 1:
+        say(f"note: the chain is final up to block {final}; ranges after it wait until they are final")
     return bounds
+
+
+def _finality(job: ChainSync, runtime: Runtime, say: Say, *, is_needed: bool) -> int | None:
+    """Say which rule of finality holds at each pool; return the final block at the first stream's pool.
+
+    Returns None for the fake engine, and if the pool does not say it although no bound needs it.
+    """
+    if not runtime.needs_rpc:
+        return None
+    from trace_dagster.rpc.finality import chain_head, finality_note
+
+    found: dict[str, int] = {}
+    first = next(iter(job.streams.values())).rpc_pool
+    for name in dict.fromkeys(stream.rpc_pool for stream in job.streams.values()):
+        pool = runtime.pools.named(name, job.chain_id)
+        try:
+            head = chain_head(pool, chain_of(job.chain_id), job.finality_blocks)
+        except TraceError as error:
+            if is_needed and name == first:
+                raise
+            say(f"note: {error.message}")
+            continue
+        found[name] = head.finalized
+        say(finality_note(pool, head))
+    return found.get(first)
 
 
 def _reload(settings: Settings, names: list[str], say: Say) -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from trace_dagster.blocks import BlockRange, holes
 from trace_dagster.config.chain_sync import ChainSync, FixedTarget, Stream, read
 from trace_dagster.config.settings import Settings
+from trace_dagster.datasets.chains import chain_of
 from trace_dagster.engine.select import selected_engine
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
 from trace_dagster.estimate.costs import Plan, Sample, StreamPlan, counted, limit_of, places
@@ -30,7 +31,8 @@ from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.jobs import Bounds, Jobs, engine_options, follow, stream_start
 from trace_dagster.registry.migrations import is_current
-from trace_dagster.rpc.client import block_number, require_chain
+from trace_dagster.rpc.client import require_chain
+from trace_dagster.rpc.finality import chain_head, finality_note
 from trace_dagster.rpc.pools import RpcPool, variable_of
 from trace_dagster.store.parquet import encoded_bytes
 
@@ -56,6 +58,8 @@ class _Chain:
     pool: RpcPool
     latest: int
     finalized: int
+    note: str = ""
+    """Which rule of finality holds; empty for a chain that is made up."""
 
 
 _Chains = Mapping[str, _Chain | TraceError]
@@ -112,7 +116,8 @@ def _chain(name: str, job: ChainSync, settings: Settings) -> _Chain | TraceError
     try:
         pool = settings.pool(name)
         require_chain(pool, job.chain_id)
-        return _Chain(pool, block_number(pool), block_number(pool, "finalized"))
+        head = chain_head(pool, chain_of(job.chain_id), job.finality_blocks)
+        return _Chain(pool, head.latest, head.finalized, finality_note(pool, head))
     except TraceError as error:
         return error
 
@@ -260,6 +265,7 @@ def _notes(job: ChainSync, bounds: Bounds | TraceError, chains: _Chains, known: 
     yield known.note
     yield "calls are an upper bound if nothing fails: committed rows replace evidence for other streams"
     yield "time as sampled is an upper bound: one short call after the other; a sync makes many in parallel"
+    yield from (chain.note for chain in chains.values() if not isinstance(chain, TraceError) and chain.note)
     heads = {name: chain.finalized for name, chain in chains.items() if not isinstance(chain, TraceError)}
     for name, final in heads.items():
         if follow(job) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from trace_dagster.datasets.chains import chain_of
 from trace_dagster.registry.streams import StreamRow
 from trace_dagster.rpc.pools import RpcPool
 
@@ -19,10 +20,11 @@ class HeadReader:
 
     def read(self, stream: StreamRow) -> tuple[int, int]:
         """Return (latest, finalized) block numbers. Raises Unavailable if the pool does not answer."""
-        from trace_dagster.rpc.client import block_number  # planning alone asks no node
+        from trace_dagster.rpc.finality import chain_head  # planning alone asks no node
 
         pool = self._pool(stream.rpc_pool, stream.chain_id)
-        return block_number(pool, "latest"), block_number(pool, "finalized")
+        head = chain_head(pool, chain_of(stream.chain_id), stream.job.finality_blocks)
+        return head.latest, head.finalized
 
 
 def made_up_head(stream: StreamRow) -> tuple[int, int]:

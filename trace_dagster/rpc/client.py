@@ -5,11 +5,12 @@ Answers are untrusted until they are checked: an answer that does not match its 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -21,8 +22,14 @@ from trace_dagster.rpc.pools import Endpoint, RpcPool, variable_of
 TIMEOUT_SECONDS = 10.0
 BATCHES_AT_ONCE = 16
 _METHOD_NOT_FOUND = -32601
+_NO_TAG_CODES = frozenset({-39001, -32602, _METHOD_NOT_FOUND})
+"""Unknown block, invalid parameter, and a method that does not take the tag."""
+_NO_TAG = re.compile(
+    r"unknown block|block[\w \"']{0,40}not (found|available)|\bfinalized\b|block ?tag|invalid block|without 0x prefix",
+    re.IGNORECASE,
+)
+"""What nodes say of a block tag that they do not know, or that names no block yet, under other codes."""
 
-Tag = Literal["latest", "safe", "finalized"]
 Call = tuple[str, list[Any]]
 """A method and its parameters."""
 
@@ -47,22 +54,49 @@ def chain_id_of(endpoint: Endpoint) -> int:
     return quantity(call(endpoint, "eth_chainId", []))
 
 
-def block_number(pool: RpcPool, tag: Tag = "latest") -> int:
-    """Return the number of the block that a tag names, from the first endpoint that answers.
+def block_number(pool: RpcPool) -> int:
+    """Return the number of the latest block, from the first endpoint that answers.
 
     Raises the last endpoint's error if none does.
     """
-    return _first_answer(pool, lambda endpoint: block_number_of(endpoint, tag))
+    return _first_answer(pool, block_number_of)
 
 
-def block_number_of(endpoint: Endpoint, tag: Tag = "latest") -> int:
-    """Return the number of the block that a tag names at one endpoint."""
-    if tag == "latest":
-        return quantity(call(endpoint, "eth_blockNumber", []))
-    block = call(endpoint, "eth_getBlockByNumber", [tag, False])
-    if not isinstance(block, dict):
-        raise Unavailable(f"rpc endpoint {endpoint.name} knows no {tag} block yet")
-    return quantity(block.get("number"))
+def block_number_of(endpoint: Endpoint) -> int:
+    """Return the number of the latest block at one endpoint."""
+    return quantity(call(endpoint, "eth_blockNumber", []))
+
+
+def finalized_number_of(endpoint: Endpoint) -> int | None:
+    """Return the number of an endpoint's finalized block, or None if it does not know the block tag ``finalized``.
+
+    An answer without a block means that: null, an object without a number, or an error about the block or the tag. Any
+    other failure raises.
+    """
+    method, parameters = "eth_getBlockByNumber", ["finalized", False]
+    status, data = post(endpoint, _encode(1, (method, parameters)), read_seconds=TIMEOUT_SECONDS)
+    try:
+        answer = _ANSWER.decode(data)
+        if answer.error is not None and _knows_no_tag(answer.error):
+            return None
+        if answer.id != 1:
+            raise Unavailable(f"rpc endpoint {endpoint.name} answered another request than {method}", http=status)
+        block = msgspec.json.decode(_result(answer, endpoint, method))
+    except (msgspec.DecodeError, RecursionError):
+        raise Unavailable(
+            f"rpc endpoint {endpoint.name} answered with something that is not JSON-RPC", http=status
+        ) from None
+    if block is None or (isinstance(block, dict) and block.get("number") is None):
+        return None
+    return quantity(block.get("number") if isinstance(block, dict) else block)
+
+
+def _knows_no_tag(error: object) -> bool:
+    """Return whether an error means that the node has no block for the tag, not that it failed."""
+    if not isinstance(error, dict):
+        return False
+    said = error.get("message")
+    return error.get("code") in _NO_TAG_CODES or (isinstance(said, str) and bool(_NO_TAG.search(said)))
 
 
 def require_chain(pool: RpcPool, wanted: int) -> None:
