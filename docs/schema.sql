@@ -243,7 +243,7 @@ CREATE TABLE trace.streams (
     CONSTRAINT streams_chunk_size_check CHECK ((chunk_size > 0)),
     CONSTRAINT streams_from_block_check CHECK ((from_block >= 0)),
     CONSTRAINT streams_max_inflight_check CHECK ((max_inflight > 0)),
-    CONSTRAINT streams_verify_check CHECK ((verify = ANY (ARRAY['full'::text, 'structural'::text, 'off'::text])))
+    CONSTRAINT streams_verify_check CHECK ((verify = ANY (ARRAY['full'::text, 'require_full'::text, 'structural'::text, 'off'::text])))
 );
 CREATE TABLE trace.tasks (
     task_id uuid NOT NULL,
@@ -369,6 +369,7 @@ CREATE INDEX versions_by_commit ON trace.dataset_versions USING btree (dataset_u
 CREATE INDEX versions_by_end ON trace.dataset_versions USING btree (upper(block_range)) WHERE visible;
 CREATE INDEX versions_by_first ON trace.dataset_versions USING btree (lower(block_range)) WHERE visible;
 CREATE INDEX versions_by_start ON trace.dataset_versions USING btree (dataset_uuid, lower(block_range));
+CREATE INDEX versions_lowered ON trace.dataset_versions USING btree (dataset_uuid, committed_at) WHERE (visible AND (((verification -> 'lowered'::text) -> 0) IS NOT NULL));
 CREATE INDEX versions_replaced ON trace.dataset_versions USING btree (hidden_at) WHERE ((NOT visible) AND (swept_at IS NULL));
 CREATE INDEX versions_visible ON trace.dataset_versions USING btree (dataset_uuid, lower(block_range)) WHERE visible;
 CREATE CONSTRAINT TRIGGER attempts_committed_with_publication AFTER INSERT OR UPDATE OF state ON trace.attempts DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.state = 'committed'::text)) EXECUTE FUNCTION trace.require_publication();

@@ -119,6 +119,20 @@ class TestEvidence:
             assert (proof["asked"], proof["level"]) == (verify, level)
             assert proof["unproven"]
 
+    def test_require_full_is_applied_and_taken_back_without_a_rebuild(self, postgres_url, s3, honest):
+        """Rows are proven as with `full`; only the stream's setting differs, and the ranges stay committed."""
+        with running(postgres_url, s3, dev=honest) as runtime:
+            first = apply(runtime, streams=("logs",))["logs"]
+            assert commit(runtime, first, 0).verification["asked"] == "full"
+            strict = apply(runtime, streams=("logs",), verify="require_full")["logs"]
+            assert strict.requires_full
+            assert strict.config_hash == first.config_hash
+            again = commit(runtime, strict, 0, refresh=True)
+            assert not again.created, "the same rows with the same proof are no new version"
+            proof = commit(runtime, strict, 100).verification
+            assert (proof["asked"], proof["level"]) == ("require_full", "full")
+            assert not apply(runtime, streams=("logs",))["logs"].requires_full
+
     def test_altered_evidence_is_not_the_nodes_lie(self, postgres_url, s3, honest):
         """The committed blocks were altered. The evidence comes from the node instead, and no endpoint is scored."""
         with running(postgres_url, s3, dev=honest) as runtime:
@@ -324,16 +338,17 @@ class TestSentinels:
             runtime.jobs.set_enabled("proofs", True)
             assert commit(runtime, streams["logs"], 200).created
 
-    def test_an_unknown_transaction_type_stops_the_stream(self, postgres_url, s3):
+    @pytest.mark.parametrize(("verify", "way_out"), [("full", "structural"), ("require_full", "full")])
+    def test_an_unknown_transaction_type_stops_the_stream(self, postgres_url, s3, verify, way_out):
         strange = DevChain(SEED, 120)
         block = next(block for block in strange.blocks[20:] if len(block.transactions) > 1)
         object.__setattr__(block.transactions[1], "kind", 0x7E)
         with serving(strange) as url, running(postgres_url, s3, dev=url) as runtime:
-            streams = apply(runtime, streams=("transactions",))
+            streams = apply(runtime, streams=("transactions",), verify=verify)
             with pytest.raises(UnknownFormat, match=f"block={block.number}"):
                 commit(runtime, streams["transactions"], 0)
             (stream,) = runtime.jobs.streams()
-            assert "is halted" in (stream.halted_reason or "")
+            assert f"is halted: settle it or apply `verify: {way_out}`" in (stream.halted_reason or "")
 
 
 def silent(total):

@@ -17,7 +17,7 @@ from trace_dagster.planning.dispatcher import RANGES_PER_RUN
 from trace_dagster.verify.check import PIECE_BLOCKS
 
 chunks = st.integers(1, 700)
-levels = st.sampled_from(("off", "structural", "full"))
+levels = st.sampled_from(("off", "structural", "full", "require_full"))
 
 
 def stream(name="blocks", **keys):
@@ -58,10 +58,10 @@ def test_counts_are_those_of_every_cell_and_piece(span, committed, chunk, level,
     cut = [cell for gap in todo for cell in cells(gap, chunk)]
     pieces = [len(piece) for cell in cut for piece in cell.split(PIECE_BLOCKS)]
     assert (found.blocks, found.ranges) == (sum(map(len, cut)), len(cut))
-    spared = level == "full" and quorum == 1
+    spared = each.is_proven and quorum == 1
     cryos = [name for name in each.dataset.all_columns if not (spared and name in each.dataset.receipt_columns)]
     assert found.extraction_calls == quorum * sum(1 + each.dataset.most_calls(size, inner, cryos) for size in pieces)
-    assert found.evidence_calls == (sum(most_calls(name, size) for size in pieces) if level == "full" else 0)
+    assert found.evidence_calls == (sum(most_calls(name, size) for size in pieces) if each.is_proven else 0)
 
 
 @pytest.mark.parametrize(

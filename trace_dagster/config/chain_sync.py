@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from trace_dagster.blocks import MAX_BLOCK
 from trace_dagster.config.yaml_positions import Document, KeyPath, read_document
 from trace_dagster.datasets.catalogue import Dataset, catalogue, dataset
+from trace_dagster.datasets.levels import VerifiedAsAsked, Verify
 from trace_dagster.errors import InvalidInput
 
 MAX_FILE_BYTES = 1_000_000
@@ -60,7 +61,7 @@ class FollowHead(_FrozenModel):
     max_head_age_seconds: Annotated[int, Field(ge=1, le=86_400)] = 120
 
 
-class Stream(_FrozenModel):
+class Stream(VerifiedAsAsked, _FrozenModel):
     """One dataset of the chain, and how it is fetched. ``chunk_size`` is the number of blocks of a range."""
 
     cryo_dataset_name: str
@@ -68,7 +69,7 @@ class Stream(_FrozenModel):
     chunk_size: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     max_inflight: Annotated[int, Field(ge=1, le=1000)] = 4
     columns: Annotated[list[str], Field(min_length=1)] | None = None
-    verify: Literal["full", "structural", "off"] = "full"
+    verify: Verify = "full"
     requests_per_second: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     max_concurrent_requests: Annotated[int, Field(ge=1, le=10_000)] | None = None
     inner_request_blocks: Annotated[int, Field(ge=1, le=1000)] = 100

@@ -29,7 +29,7 @@ class StreamCounts:
     extraction_calls: int
     """Calls that Cryo makes, multiplied by the pool's quorum."""
     evidence_calls: int
-    """Calls for evidence, if ``verify`` is ``full``. An upper bound: committed rows of other streams replace some."""
+    """Calls for evidence, if rows are proven. An upper bound: committed rows of other streams replace some."""
 
     @property
     def rpc_calls(self) -> int:
@@ -180,10 +180,13 @@ def counted(todo: Sequence[BlockRange], stream: Stream, chain_id: int, quorum: i
     sizes: Counter[int] = Counter()
     for span in todo:
         sizes += cell_sizes(span, stream.chunk_size)
-    proven = stream.verify == "full"
+    proven = stream.is_proven
     fills_from_receipts = all(can_fill_from_receipts(chain_id, span, proven=proven, quorum=quorum) for span in todo)
     columns = requested_columns(
-        stream.dataset, stream.dataset.stored_columns(stream.columns), stream.verify, from_receipts=fills_from_receipts
+        stream.dataset,
+        stream.dataset.stored_columns(stream.columns),
+        stream.check_level,
+        from_receipts=fills_from_receipts,
     )
     extraction = evidence = 0
     for size, ranges in sizes.items():

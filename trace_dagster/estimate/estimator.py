@@ -232,7 +232,7 @@ class _Sampler:
         return replace(plan, sample=_sample(pa.concat_tables(tables), sum(len(spot) for spot in spots), seconds))
 
     def _tables(self, stream: Stream, pool: RpcPool, span: BlockRange) -> list[pa.Table]:
-        proven = self._needs_rpc and stream.verify == "full" and is_provable(stream.dataset.name)
+        proven = self._needs_rpc and stream.is_proven and is_provable(stream.dataset.name)
         request = RangeRequest(
             dataset=stream.dataset,
             block_range=span,

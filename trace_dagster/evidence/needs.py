@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from trace_dagster.datasets.catalogue import Dataset
+from trace_dagster.datasets.levels import CheckLevel
 from trace_dagster.verify.check import EvidenceNeeds, evidence_needed
 
 NOTHING = EvidenceNeeds(headers=False, transactions=False, receipts=False)
@@ -22,9 +23,12 @@ def most_calls(dataset_name: str, blocks: int) -> int:
     return 1 + per_block * blocks if per_block else 0
 
 
-def fetched(dataset: Dataset, columns: Collection[str], verify: str) -> frozenset[str]:
-    """Return what a stream fetches of every block, by Cryo or as evidence: whole ``blocks``, ``receipts``."""
-    wanted = evidence_needed(dataset.name) if verify == "full" else NOTHING
+def fetched(dataset: Dataset, columns: Collection[str], level: CheckLevel) -> frozenset[str]:
+    """Return what a stream fetches of every block, by Cryo or as evidence: whole ``blocks``, ``receipts``.
+
+    ``level`` is the level at which its rows are checked.
+    """
+    wanted = evidence_needed(dataset.name) if level == "full" else NOTHING
     blocks = wanted.transactions or dataset.name == "transactions"
     receipts = wanted.receipts or dataset.takes_receipts(columns)
     return frozenset({"blocks"} if blocks else ()) | frozenset({"receipts"} if receipts else ())

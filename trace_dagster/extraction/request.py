@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import Dataset
+from trace_dagster.datasets.levels import VerifiedAsAsked
 from trace_dagster.evidence.collector import EvidenceCollector
 from trace_dagster.registry.streams import StreamSpec
 from trace_dagster.rpc.pools import RpcPool
@@ -18,7 +19,7 @@ from trace_dagster.verify.rows.receipt_columns import can_fill_from_receipts, fi
 
 
 @dataclass(frozen=True, slots=True)
-class RangeRequest:
+class RangeRequest(VerifiedAsAsked):
     """One range of a dataset, the columns to keep, and how its rows are verified."""
 
     dataset: Dataset
@@ -27,7 +28,7 @@ class RangeRequest:
     columns: tuple[str, ...]
     """Columns that are kept. The proof may need others, which are extracted as well and then dropped."""
     verify: str
-    """full, structural or off."""
+    """full, require_full, structural or off."""
     pool: RpcPool
     evidence: EvidenceCollector | None
     """None if the rows are not compared with the chain."""
@@ -58,14 +59,14 @@ class RangeRequest:
     @property
     def extracted_columns(self) -> tuple[str, ...]:
         """Every column of a piece, in schema order: those that are kept, and those that the proof reads."""
-        return extracted_columns(self.dataset, self.columns, self.verify)
+        return extracted_columns(self.dataset, self.columns, self.check_level)
 
     @property
     def engine_columns(self) -> tuple[str, ...]:
         """The columns that the engine extracts; proven receipts supply the rest."""
         proven = self.evidence is not None
         supplied = can_fill_from_receipts(self.chain_id, self.block_range, proven=proven, quorum=self.pool.quorum)
-        return requested_columns(self.dataset, self.columns, self.verify, from_receipts=supplied)
+        return requested_columns(self.dataset, self.columns, self.check_level, from_receipts=supplied)
 
     def prove(self, table: pa.Table, piece: BlockRange, evidence: Evidence) -> tuple[pa.Table, Proof]:
         """Return the engine's rows with every extracted column, and their proof. Raises VerificationFailed."""

@@ -206,7 +206,7 @@ class Ingester:
 
     def _evidence(self, spec: StreamSpec, block_range: BlockRange) -> EvidenceCollector | None:
         """Return None if the rows of the stream are not verified against the chain."""
-        if self._chain is None or spec.verify != "full" or not is_provable(spec.dataset.name):
+        if self._chain is None or not spec.is_proven or not is_provable(spec.dataset.name):
             return None
         return self._chain.evidence(spec, block_range)
 
@@ -217,7 +217,8 @@ class Ingester:
             yield
         except UnknownFormat as error:
             if self._chain is not None:
-                again = "settle it or apply `verify: structural`, then run `trace-lite resume` and `trace-lite retry`"
+                lower = "full" if spec.requires_full else "structural"
+                again = f"settle it or apply `verify: {lower}`, then run `trace-lite resume` and `trace-lite retry`"
                 reason = f"{error}; the stream is halted: {again}"
                 self._chain.halt(spec, reason)
                 _log.warning("stream_halted", job=spec.job_name, dataset_key=spec.dataset_key, reason=error)

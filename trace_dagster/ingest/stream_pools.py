@@ -36,7 +36,7 @@ class StreamPools:
         from trace_dagster.evidence.needs import fetched  # the head sensor uses pools too, and needs no proofs
 
         key = (spec.rpc_pool, spec.chain_id)
-        self._fetched[key] = self._fetched.get(key, frozenset()) | fetched(spec.dataset, spec.columns, spec.verify)
+        self._fetched[key] = self._fetched.get(key, frozenset()) | fetched(spec.dataset, spec.columns, spec.check_level)
         return self.named(*key)
 
 

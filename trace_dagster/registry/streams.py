@@ -9,12 +9,13 @@ from uuid import UUID
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.config.chain_sync import ChainSync
 from trace_dagster.datasets.catalogue import Dataset, dataset
+from trace_dagster.datasets.levels import VerifiedAsAsked
 from trace_dagster.identity import task_id
 from trace_dagster.registry.connection import Row
 
 
 @dataclass(frozen=True, slots=True)
-class StreamSpec:
+class StreamSpec(VerifiedAsAsked):
     """One stream as applied: its identity, dataset and columns, and the grid on which its span is cut."""
 
     job_id: UUID
@@ -28,6 +29,7 @@ class StreamSpec:
     columns: tuple[str, ...]
     config_hash: str
     verify: str
+    """full, require_full, structural or off."""
     options: dict[str, Any]
     """Engine options of the stream, see :func:`trace_dagster.registry.jobs.engine_options`."""
     from_block: int
