@@ -11,11 +11,12 @@ from click.testing import CliRunner
 from tests.support.anvil import find_anvil, running_chain
 from tests.support.anvil_node import CHAIN_ID as ANVIL_CHAIN_ID
 from tests.support.left_out import EVM_NODE, leave_out
-from tests.support.nodes import counting, forwarding, running, serving
+from tests.support.nodes import counting, environment, forwarding, running, serving
 from trace_dagster.blocks import BlockRange, cells
 from trace_dagster.cli import main
+from trace_dagster.cli.commands import apply_file
 from trace_dagster.config.chain_sync import read
-from trace_dagster.config.settings import Settings
+from trace_dagster.config.settings import Settings, settings_from
 from trace_dagster.datasets.catalogue import catalogue
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.constants import CHAIN_ID, FINAL_BEHIND
@@ -197,6 +198,18 @@ def test_committed_ranges_are_left_out_and_nothing_is_changed(node, job, postgre
     assert after.notes[0] == "committed ranges are left out"
 
 
+def test_apply_says_what_full_means_before_it_plans(job, node, postgres_url, s3):
+    said = []
+    apply_file(job(verify="require_full"), settings_from(environment(postgres_url, s3, dev=node)), said.append)
+    registered = next(place for place, line in enumerate(said) if line.startswith("registered job"))
+    assert said[registered - 4 : registered] == [
+        "logs: full",
+        "geth_calls: crosschecked (no commitment covers call frames; root frames are compared)",
+        "transactions: full",
+        "blocks: full",
+    ]
+
+
 def test_a_job_that_apply_would_refuse_is_refused(job, node, postgres_url, s3, monkeypatch, tmp_path):
     with applied(job(), postgres_url, s3, node):
         pass
@@ -238,6 +251,9 @@ def test_the_command_prints_a_table_and_the_sampled_blocks(job, node, monkeypatc
     assert done.exit_code == 0
     assert [line.split()[0] for line in done.stdout.splitlines()[1:7]] == ["stream", *DATASETS, "all"]
     assert "no limit" not in done.stdout
+    assert "\nlogs: full\ngeth_calls: crosschecked (no commitment covers call frames; root frames are compared)\n" in (
+        done.stdout
+    )
     assert "sampling logs: blocks [0, 7), [57, 64), [114, 120)" in done.stderr
 
 
@@ -252,6 +268,11 @@ def test_json_has_units_and_the_limits_of_all_endpoints(job, node, monkeypatch, 
         assert stream["hours_at_pool_limit"] == pytest.approx(stream["rpc_calls_at_most"] / 100 / 3600)
         assert stream["sampled_blocks"] == 3
         assert stream["estimated_bytes"] > 0
+    assert {each["dataset_key"]: each["reachable"]["level"] for each in found["streams"]} == {
+        **dict.fromkeys(DATASETS, "full"),
+        "geth_calls": "crosschecked",
+    }
+    assert (found["chain"]["name"], found["chain"]["is_listed"]) == ("trace devchain", True)
     assert found["hours_at_pool_limit"] == pytest.approx(sum(s["hours_at_pool_limit"] for s in found["streams"]))
 
 

@@ -15,6 +15,7 @@ from trace_dagster.datasets.chains import chain_of
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
 from trace_dagster.maintenance.sweep import Swept, sweep
 from trace_dagster.planning.bounds import is_symbolic, resolve
+from trace_dagster.planning.reachable import job_lines
 from trace_dagster.planning.run_groups import all_run_groups
 from trace_dagster.registry.endpoint_scores import EndpointScore
 from trace_dagster.registry.jobs import Applied, Bounds
@@ -68,6 +69,8 @@ def apply_file(path: Path, settings: Settings, say: Say) -> Applied:
     job = read(path)
     with opened(settings) as runtime:
         bounds = _bounds(job, runtime, say)
+        for line in job_lines(job, bounds, lambda pool: runtime.pools.named(pool, job.chain_id).quorum):
+            say(line)
         applied = runtime.jobs.apply(job, bounds)
         names = [
             group.name for group in all_run_groups(runtime.jobs.streams()) if group.streams[0].job_name == job.name

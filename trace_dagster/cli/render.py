@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from trace_dagster.cli.tables import Column, human_bytes, human_seconds, print_line, print_table
+from trace_dagster.datasets.chains import chain_of
 from trace_dagster.messages.printable import printable
+from trace_dagster.planning.reachable import chain_lines, stream_line
 from trace_dagster.query.render import to_json, value
 from trace_dagster.registry.endpoint_scores import EndpointScore
 from trace_dagster.registry.status import JobStatus, StreamStatus
@@ -74,10 +76,14 @@ def status_table(jobs: list[JobStatus]) -> None:
 
 
 def print_plan(plan: Plan) -> None:
-    """Print a table with a row per stream and their sum, then errors per stream, then notes on the figures."""
+    """Print a table with a row per stream and their sum, then level and error of each stream, then notes."""
     title = f"{plan.job} · chain {plan.chain_id} · {plan.mode}"
     print_table(_PLAN_COLUMNS, [*map(_plan_cells, plan.streams), _plan_sum(plan)], title=title)
+    for line in chain_lines(chain_of(plan.chain_id)):
+        print_line(line)
     for each in plan.streams:
+        if each.reach:
+            print_line(f"{each.dataset_key}: {stream_line(each.stream, each.reach)}")
         if each.error:
             print_line(f"{each.dataset_key}: {each.error}")
     for note in plan.notes:

@@ -9,6 +9,8 @@ from typing import Any
 
 from trace_dagster.blocks import BlockRange, cell_sizes, merged
 from trace_dagster.config.chain_sync import Stream
+from trace_dagster.datasets.chains import chain_of
+from trace_dagster.datasets.reach import Reach
 from trace_dagster.evidence.needs import most_calls
 from trace_dagster.planning.dispatcher import RANGES_PER_RUN
 from trace_dagster.planning.run_groups import sharing
@@ -73,6 +75,8 @@ class StreamPlan:
     """Limit of all the pool's endpoints together; None if no limit is set."""
     sample: Sample | None = None
     error: str | None = None
+    reach: Reach | None = None
+    """What ``verify: full`` means for its blocks on this chain; None if its bounds are unknown."""
 
     @property
     def runs(self) -> int | None:
@@ -87,6 +91,7 @@ class StreamPlan:
             "cryo_dataset_name": self.stream.dataset.name,
             "rpc_pool": self.stream.rpc_pool,
             "verify": self.stream.verify,
+            "reachable": self.reach.to_json() if self.reach else None,
             "chunk_size_blocks": self.stream.chunk_size,
             "committed_blocks": self.committed_blocks,
             "blocks": counts.blocks if counts else None,
@@ -164,9 +169,11 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
+        chain = chain_of(self.chain_id)
         return {
             "job": self.job,
             "chain_id": self.chain_id,
+            "chain": {"name": chain.name, "is_listed": chain.is_listed, "notes": chain.notes},
             "mode": self.mode,
             "streams": [each.to_json() for each in self.streams],
             "runs": self.runs,

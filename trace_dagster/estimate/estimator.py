@@ -27,6 +27,7 @@ from trace_dagster.extraction.request import RangeRequest
 from trace_dagster.identity import DEFAULT_ORG, dataset_uuid
 from trace_dagster.planning.bounds import is_symbolic, resolve
 from trace_dagster.planning.planner import followed_end
+from trace_dagster.planning.reachable import quorum_lines, stream_reach
 from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.jobs import Bounds, Jobs, engine_options, follow, stream_start
@@ -81,7 +82,8 @@ def estimate(path: Path, settings: Settings, say: Say, *, sample_blocks: int) ->
     streams = [_stream(job, key, bounds, chains, known) for key in job.streams]
     if sample_blocks:
         streams = _sampled(streams, chains, job.chain_id, settings, say, sample_blocks)
-    return Plan(job.name, job.chain_id, job.mode.kind, tuple(streams), tuple(_notes(job, bounds, chains, known)))
+    notes = [*_notes(job, bounds, chains, known), *_quorum_notes(streams, chains)]
+    return Plan(job.name, job.chain_id, job.mode.kind, tuple(streams), tuple(notes))
 
 
 def _known(job: ChainSync, settings: Settings) -> _Known:
@@ -135,10 +137,11 @@ def _bounds(job: ChainSync, known: _Known, chains: _Chains) -> Bounds | TraceErr
 def _stream(job: ChainSync, key: str, bounds: Bounds | TraceError, chains: _Chains, known: _Known) -> StreamPlan:
     stream = job.streams[key]
     chain = chains[stream.rpc_pool]
+    found = None if isinstance(bounds, TraceError) else stream_reach(job, stream, bounds)
     try:
         span = _span(job, stream, bounds, chain)
     except TraceError as error:
-        return StreamPlan(key, stream, (), 0, None, None, error=str(error))
+        return StreamPlan(key, stream, (), 0, None, None, error=str(error), reach=found)
     todo = tuple(holes(span, known.committed.get(key, ()))) if span else ()
     pool, wrong = (None, str(chain)) if isinstance(chain, TraceError) else (chain.pool, None)
     return StreamPlan(
@@ -149,6 +152,7 @@ def _stream(job: ChainSync, key: str, bounds: Bounds | TraceError, chains: _Chai
         counts=counted(todo, stream, job.chain_id, pool.quorum if pool else 1),
         calls_per_second=limit_of(pool) if pool else None,
         error=wrong,
+        reach=found,
     )
 
 
@@ -275,3 +279,12 @@ def _notes(job: ChainSync, bounds: Bounds | TraceError, chains: _Chains, known: 
     for name, chain in chains.items():
         if not isinstance(chain, TraceError) and limit_of(chain.pool) is None:
             yield f"no limit is set for rpc pool {name}: {variable_of(name, 'RPS')}, calls a second per endpoint"
+
+
+def _quorum_notes(streams: Sequence[StreamPlan], chains: _Chains) -> Iterator[str]:
+    def quorum(pool: str) -> int:
+        chain = chains[pool]
+        return 1 if isinstance(chain, TraceError) else chain.pool.quorum
+
+    known = [(each.dataset_key, each.stream, each.reach) for each in streams if each.reach is not None]
+    return quorum_lines(known, quorum)
