@@ -32,6 +32,7 @@ def test_an_asset_shows_its_owner_table_columns_and_address(streams):
     metadata = spec.metadata
     assert list(metadata)[:3] == ["dagster/table_name", "dagster/uri", "dagster/column_schema"]
     assert metadata["dagster/table_name"] == "chain_99.blocks"
+    assert metadata["reachable_level"].startswith("full; chain 99 is not in the table of chains")
     assert metadata["dagster/uri"].value == f"s3://lake/cryo/99/{blocks.dataset_uuid}/"
     columns = {column.name: column for column in metadata["dagster/column_schema"].columns}
     assert tuple(columns) == blocks.columns

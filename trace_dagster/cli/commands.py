@@ -252,7 +252,8 @@ def _job(runtime: Runtime, name: str) -> JobStatus:
 def _outcome(job: JobStatus, runtime: Runtime, *, stalled: bool) -> tuple[int, list[str]] | None:
     enabled = [stream for stream in job.streams if stream.enabled]
     if job.state == "complete":
-        return 0, [f"{job.name}: every range is committed"]
+        lowered = [f"{each.dataset_key}: {line}" for each in enabled if (line := each.lowered_line())]
+        return 0, [f"{job.name}: every range is committed", *lowered]
     if not job.enabled:
         return 1, [f"{job.name} is paused: `trace-lite resume --job {job.name}`"]
     busy = any(stream.inflight or stream.queued for stream in enabled)

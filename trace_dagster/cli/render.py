@@ -63,7 +63,7 @@ def progress() -> Iterator[Callable[[JobStatus], None]]:
 
 
 def status_table(jobs: list[JobStatus]) -> None:
-    """Print one table per job, and below it why its streams wait or failed."""
+    """Print one table per job, and below it why its streams have lower levels, wait or failed."""
     if not jobs:
         print_line(_NO_JOB)
     for job in jobs:
@@ -71,7 +71,7 @@ def status_table(jobs: list[JobStatus]) -> None:
         title = f"{job.name} · chain {job.chain_id} · {job.mode} · {job.state}{left}"
         print_table(_STATUS_COLUMNS, map(_cells, job.streams), title=title)
         for stream in job.streams:
-            for reason in filter(None, (stream.blocked_reason, stream.last_error)):
+            for reason in filter(None, (stream.lowered_line(), stream.blocked_reason, stream.last_error)):
                 print_line(f"{stream.dataset_key}: {reason}")
 
 

@@ -1,8 +1,12 @@
-"""The levels that rows reach, and what a stream's ``verify`` asks for."""
+"""The levels that rows reach, what a stream's ``verify`` asks for, and what a range's ``verification`` says of both.
+
+``verification`` is the manifest's member of this name, which the registry stores as well.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 Level = Literal["structural", "crosschecked", "full"]
 Verify = Literal["full", "require_full", "structural", "off"]
@@ -39,3 +43,31 @@ class VerifiedAsAsked:
     def requires_full(self) -> bool:
         """Whether a form that cannot be proven stops the stream, where it would otherwise lower the level of rows."""
         return self.verify == "require_full"
+
+
+def lowered_blocks(verification: Mapping[str, Any]) -> dict[str, int]:
+    """Return the number of blocks below the level that the dataset reaches elsewhere, by their level."""
+    levels = verification.get("levels") or {}
+    lowered = {str(each.get("level")) for each in _lowered(verification)}
+    return {level: int(levels.get(level) or 0) for level in sorted(lowered)}
+
+
+def lowered_sentence(verification: Mapping[str, Any]) -> str:
+    """Return how many blocks of a range are lowered and why; an empty text if none is."""
+    counts = lowered_blocks(verification)
+    if not counts:
+        return ""
+    said = ", ".join(f"{blocks:,} {level}" for level, blocks in counts.items())
+    reasons = reasons_line([str(each.get("reason")) for each in _lowered(verification)])
+    return f"{said} of {int(verification.get('blocks') or 0):,} blocks: {reasons}"
+
+
+def reasons_line(reasons: Sequence[str], most: int = 3) -> str:
+    """Return different reasons as one line, the first ``most`` of them."""
+    different = list(dict.fromkeys(reasons))
+    more = f"; and {len(different) - most:,} more reasons" if len(different) > most else ""
+    return "; ".join(different[:most]) + more
+
+
+def _lowered(verification: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return verification.get("lowered") or ()

@@ -6,6 +6,7 @@ from typing import Any
 
 from dagster import AssetKey, AssetMaterialization, MetadataValue
 
+from trace_dagster.datasets.levels import lowered_blocks, lowered_sentence
 from trace_dagster.registry.publications import Publication
 from trace_dagster.registry.tasks import Lease
 
@@ -26,6 +27,8 @@ def materialization(key: AssetKey, published: Publication, lease: Lease | None =
 def _description(published: Publication) -> str:
     level = published.verification.get("level")
     words = f"{published.rows:,} rows of blocks {published.block_range}, {published.bytes:,} bytes, verified: {level}"
+    if lowered := lowered_sentence(published.verification):
+        words += f" ({lowered})"
     return words if published.created else f"{words}; committed before"
 
 
@@ -40,6 +43,7 @@ def commit_metadata(published: Publication) -> dict[str, Any]:
         "bytes": published.bytes,
         **first,
         "verification_level": str(published.verification.get("level")),
+        "lowered_blocks": sum(lowered_blocks(published.verification).values()),
         **metrics,
         "generation": published.generation,
         "fresh": published.created,

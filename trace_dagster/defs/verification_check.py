@@ -17,6 +17,7 @@ from dagster import (
 )
 
 from trace_dagster.blocks import BlockRange
+from trace_dagster.datasets.levels import lowered_sentence
 from trace_dagster.defs.streams import RUNTIME, asset_key
 from trace_dagster.errors import InvalidInput
 from trace_dagster.registry.publications import Publication
@@ -64,16 +65,23 @@ def verification_evaluation(key: AssetKey, published: Publication) -> AssetCheck
 
 
 def _answer(verification: dict[str, Any]) -> dict[str, Any]:
-    """Return the check's result, for the commit and for a manual run."""
+    """Return the check's result, for the commit and for a manual run.
+
+    It warns if rows are below what was asked, and if nothing but their structure was checked. Rows that the chain
+    contradicts are never committed, so no result is an error.
+    """
     level = str(verification.get("level"))
+    lowered = lowered_sentence(verification)
     unproven = [str(each) for each in verification.get("unproven", ())]
     boundary = verification.get("boundary") or {}
     return {
-        "passed": level in _PROVEN,
+        "passed": level in _PROVEN and not lowered,
         "severity": AssetCheckSeverity.WARN,
-        "description": _sentence(level, unproven),
+        "description": f"BELOW WHAT THE STREAM ASKS: {lowered}" if lowered else _sentence(level, unproven),
         "metadata": {
             "level": MetadataValue.text(level),
+            "levels": MetadataValue.json(verification.get("levels") or {}),
+            "lowered": MetadataValue.json(verification.get("lowered") or []),
             "blocks": MetadataValue.int(int(verification.get("blocks") or 0)),
             "checks": MetadataValue.text(", ".join(map(str, verification.get("checks", ()))) or "none"),
             "unproven": MetadataValue.text(", ".join(unproven) or "nothing"),

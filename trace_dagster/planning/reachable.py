@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from trace_dagster.config.chain_sync import ChainSync, Stream
 from trace_dagster.datasets.chain import Chain
 from trace_dagster.datasets.chains import chain_of
+from trace_dagster.datasets.levels import VerifiedAsAsked
 from trace_dagster.datasets.reach import Reach, reach
 from trace_dagster.registry.jobs import Bounds, stream_start
 from trace_dagster.rpc.pools import variable_of
@@ -38,7 +39,7 @@ def chain_lines(chain: Chain) -> Iterator[str]:
         )
 
 
-def stream_line(stream: Stream, found: Reach) -> str:
+def stream_line(stream: VerifiedAsAsked, found: Reach) -> str:
     """Return the level that the rows of a stream reach, with the blocks that stay below it."""
     if not stream.is_proven:
         return {"off": "off (nothing is checked)"}.get(stream.verify, "structural (as its verify asks)")

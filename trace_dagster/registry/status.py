@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from trace_dagster.blocks import BlockRange, holes
+from trace_dagster.datasets.levels import reasons_line
 from trace_dagster.registry.catalog import committed_ranges
 from trace_dagster.registry.connection import Database, Row
 from trace_dagster.registry.jobs import Jobs
@@ -37,9 +38,11 @@ class StreamStatus:
     blocked_reason: str | None
     last_error: str | None
     verify: str
-    """Level that the stream asks for: full, structural or off."""
+    """Level that the stream asks for: full, require_full, structural or off."""
     verified: dict[str, int]
-    """Committed ranges by the level that they reached."""
+    """Committed ranges by the lowest level of their blocks."""
+    lowered_reasons: list[str]
+    """Why blocks are below the level that the dataset reaches elsewhere: of the newest ranges with such blocks."""
     head_age_seconds: float | None
     """Time since the stream's pool last showed its head."""
     total_blocks: int | None
@@ -51,6 +54,13 @@ class StreamStatus:
     """Time at the recent rate until every wanted block is committed or the head is reached; None if it is unknown."""
     done: bool
     """True if every wanted block is committed."""
+
+    def lowered_line(self) -> str | None:
+        """Return how many ranges reached which level, and why some are lower; None if the chain lowered none."""
+        if not self.lowered_reasons:
+            return None
+        levels = ", ".join(f"{ranges:,} {level}" for level, ranges in sorted(self.verified.items(), key=_from_full))
+        return f"{self.committed_ranges:,} ranges: {levels}: {reasons_line(self.lowered_reasons)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +150,12 @@ def stream_coverage(database: Database, jobs: Jobs, dataset: UUID) -> StreamCove
     return next(_coverage(database, stream) for stream in jobs.streams() if stream.dataset_uuid == dataset)
 
 
+def _from_full(counted: tuple[str, int]) -> int:
+    """Sort key of ``(level, ranges)``, the highest level first."""
+    order = ("full", "crosschecked", "structural", "off")
+    return order.index(counted[0]) if counted[0] in order else len(order)
+
+
 def _coverage(database: Database, stream: StreamRow) -> StreamCoverage:
     with database.snapshot() as session:
         committed = committed_ranges(session, stream.dataset_uuid)
@@ -212,6 +228,7 @@ def _stream(stream: StreamRow, counts: Row, recent: float | None) -> StreamStatu
         last_error=counts["last_error"],
         verify=stream.verify,
         verified=dict(counts["verified"]),
+        lowered_reasons=list(counts["lowered_reasons"]),
         head_age_seconds=round(counts["head_age_seconds"], 1) if counts["head_age_seconds"] is not None else None,
         total_blocks=total,
         blocks_per_second=round(rate, 1) if rate else None,

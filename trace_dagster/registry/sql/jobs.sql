@@ -99,7 +99,8 @@ order by j.name, d.dataset_key;
 
 -- name: stream_counts
 -- Counts and sums of a job's streams. Committed ranges are summed up already; only the others are counted.
-select s.dataset_uuid, done.*, left_over.*,
+-- Reasons for lowered blocks are those of the newest ranges that have such blocks.
+select s.dataset_uuid, done.*, left_over.*, why.*,
        extract(epoch from (select max(v.committed_at) - min(v.committed_at) from trace.dataset_versions v
         where v.dataset_uuid = s.dataset_uuid))::float8 as committing_seconds,
        (select t.error from trace.tasks t
@@ -124,6 +125,12 @@ cross join lateral (
            count(*) filter (where t.state = 'queued' and t.not_before > now()) as backing_off
     from trace.tasks t
     where t.dataset_uuid = s.dataset_uuid and t.state in ('queued', 'running', 'failed', 'dead')) left_over
+cross join lateral (
+    select coalesce(jsonb_agg(distinct open.each ->> 'reason'), '[]') as lowered_reasons
+    from (select v.verification -> 'lowered' as lowered from trace.dataset_versions v
+          where v.dataset_uuid = s.dataset_uuid and v.visible and v.verification -> 'lowered' -> 0 is not null
+          order by v.committed_at desc limit 20) newest
+    cross join lateral jsonb_array_elements(newest.lowered) open (each)) why
 where s.job_id = %(job_id)s;
 
 -- name: failed_tasks
