@@ -238,7 +238,7 @@ def test_without_being_told_nothing_more_is_asked(served, node):
     assert node.requests[0][1][0]["params"] == ["0x5", False]
 
 
-def test_a_node_without_receipts_is_asked_for_logs(served, node, honest):
+def test_a_node_without_block_receipts_is_asked_for_each_receipt(served, node, honest):
     def manner(calls):
         answers = [
             {"jsonrpc": "2.0", "id": call["id"], "error": {"code": -32601, "message": "no such method"}}
@@ -250,7 +250,10 @@ def test_a_node_without_receipts_is_asked_for_logs(served, node, honest):
     for n in range(3):
         where = {"fromBlock": hex(n), "toBlock": hex(n)}
         assert served.ask("eth_getLogs", where, at="dev/1/receipts") == honest("eth_getLogs", where)
-    assert node.calls == {"eth_getBlockReceipts": 1, "eth_getLogs": 3}
+    transactions = sum(len(honest("eth_getBlockByNumber", hex(n), False)["transactions"]) for n in range(3))
+    assert node.calls == {
+        "eth_getBlockReceipts": 1, "eth_getBlockByNumber": 3, "eth_getTransactionReceipt": transactions,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", CHAOS)

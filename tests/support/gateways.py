@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,8 +28,8 @@ from trace_dagster.devchain.server import DevNodeMethods
 from trace_dagster.gateway.gateway import Gateway
 from trace_dagster.gateway.server import ClientConnection
 
-Said = tuple[int, bytes]
-"""HTTP status and body."""
+Said = tuple[int, bytes] | tuple[int, bytes, Mapping[str, str]]
+"""HTTP status and body, and headers of its own."""
 
 
 @dataclass
@@ -40,6 +40,8 @@ class WatchedNode:
     url: str = ""
     requests: list[tuple[float, list[dict[str, Any]]]] = field(default_factory=list)
     """Time and calls of each request."""
+    forms: list[type] = field(default_factory=list)
+    """``list`` for each request that was a batch, ``dict`` for each single object."""
     manner: Callable[[list[dict[str, Any]]], Said | None] = lambda calls: None
     delay: Callable[[list[dict[str, Any]]], float] = lambda calls: 0.0
     most_at_once: int = 0
@@ -60,14 +62,16 @@ class WatchedNode:
         asked = json.loads(body)
         calls = asked if isinstance(asked, list) else [asked]
         self.requests.append((time.monotonic(), calls))
+        self.forms.append(type(asked))
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
         await asyncio.sleep(self.delay(calls))
         self._at_once -= 1
         answers = [self.methods.answer(call) for call in calls]
         honest = b"[" + b",".join(answers) + b"]" if isinstance(asked, list) else answers[0]
-        status, said = self.manner(calls) or (200, honest)
+        status, said, *more = self.manner(calls) or (200, honest)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(said)).encode())]
+        headers += [(name.encode(), value.encode()) for each in more for name, value in each.items()]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": said})
 

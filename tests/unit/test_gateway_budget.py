@@ -160,10 +160,10 @@ def test_a_batch_that_is_refused_is_remembered_and_tried_again_later():
     clock = Clock()
     batches = BatchSize(50, clock)
     assert batches.size == 50
-    batches.refused(50)
-    batches.refused(50)  # two calls run at the same time
+    batches.refused(25)
+    batches.refused(25)  # two calls run at the same time
     assert batches.size == 25
-    batches.refused(2)
+    batches.refused(1)
     assert batches.size == 1
     clock.now += 59
     assert batches.size == 1

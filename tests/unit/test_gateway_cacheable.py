@@ -63,6 +63,8 @@ def test_logs_out_of_receipts_are_the_nodes_own(methods):
         ("logs", b'[{"status":"0x1"}]'),
         ("logs", b'[{"logs":[{"address":"0x1"}]}]'),
         ("logs", b'[{"logs":null}]'),
+        ("logs", b'[{"logs":[{"address":"0x1","topics":"0x2","data":"0x"}]}]'),
+        ("logs", b'{"logs":[]}'),
     ],
 )
 def test_what_does_not_tell_it_is_not_read(name, whole):
@@ -99,7 +101,8 @@ def test_the_same_question_has_one_form():
     assert one == question("eth_getLogs", {"toBlock": "0xa", "fromBlock": "0xa"})
     assert one.wider == CacheableCall("eth_getBlockReceipts", b'["0xa"]')
     assert question("eth_getBlockByNumber", "0xa") == question("eth_getBlockByNumber", "0xA", False)
-    assert question("eth_getLogs", {"fromBlock": "0xa", "toBlock": "0xa", "topics": [["0x1"]]}).wider is None
+    assert question("eth_getLogs", {"fromBlock": "0xa", "toBlock": "0xa", "topics": [["0x1"]]}).wider == one.wider
+    assert question("eth_getLogs", {"fromBlock": "0xa", "toBlock": "0xa", "limit": 1}).wider is None
     assert question("eth_getLogs", {"fromBlock": "0xa", "toBlock": "0xb"}).wider is None
     tracer = {"tracer": "callTracer", "timeout": "9s"}
     assert question("debug_traceBlockByNumber", "0xa", tracer) == question(

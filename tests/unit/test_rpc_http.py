@@ -117,12 +117,11 @@ def test_a_packed_answer_that_never_unpacks_does_not_hold_us(monkeypatch):
         (gzip.compress(ANSWER)[:-20], b"gzip"),
         (b"no gzip", b"gzip"),
         (ANSWER, b"br"),
-        (gzip.compress(bytes(200_000)), b"gzip"),
+        (zlib.compress(ANSWER)[:20], b"deflate"),
     ],
-    ids=["cut short", "not packed", "another way", "a bomb"],
+    ids=["cut short", "not packed", "another way", "cut short early"],
 )
-def test_what_cannot_be_unpacked_is_no_answer(body, encoding, monkeypatch):
-    monkeypatch.setattr(http, "MAX_ANSWER_BYTES", 150_000 if encoding == b"gzip" else 1_000_000)
+def test_what_cannot_be_unpacked_is_no_answer(body, encoding):
     with (
         sending(sized(body, b"content-encoding: " + encoding)) as endpoint,
         pytest.raises(Unavailable, match="cannot be unpacked"),

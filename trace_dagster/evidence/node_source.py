@@ -10,7 +10,8 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.chains import chain_of
 from trace_dagster.errors import Unavailable, VerificationFailed, WrongChain
 from trace_dagster.evidence.parts import EvidenceParts
-from trace_dagster.rpc.client import Call, call_all, quantity
+from trace_dagster.rpc.block_receipts import call_with_receipts
+from trace_dagster.rpc.client import Call, quantity
 from trace_dagster.rpc.pools import Endpoint, variable_of
 from trace_dagster.verify.check import EvidenceNeeds
 from trace_dagster.verify.commitments import prove, rpc_json
@@ -45,10 +46,10 @@ class NodeSource:
         numbers = range(piece.start, piece.end)
         full = needs.transactions
         blocks: list[Call] = [("eth_getBlockByNumber", [hex(n), full]) for n in numbers] if needs.headers else []
-        receipts: list[Call] = [("eth_getBlockReceipts", [hex(n)]) for n in numbers] if needs.receipts else []
+        receipts = numbers if needs.receipts else ()
         if not blocks and not receipts:
             return EvidenceParts()
-        chain_id, *answers = call_all(self.endpoint, [("eth_chainId", []), *blocks, *receipts])
+        chain_id, *answers = call_with_receipts(self.endpoint, [("eth_chainId", []), *blocks], receipts)
         self._require_chain(chain_id)
         views = [memoryview(answer) for answer in answers]  # without a copy of each
         if any(view == _NULL for view in views):

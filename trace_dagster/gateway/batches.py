@@ -36,9 +36,9 @@ class BatchSize:
             self._probe_at = self._clock() + PROBE_SECONDS
         return self._size
 
-    def refused(self, calls: int) -> None:
-        """Record that the endpoint did not serve a batch of this many calls."""
-        self._size = max(1, min(self._size, calls // 2))
+    def refused(self, most: int) -> None:
+        """Record that the endpoint did not serve a batch, and that the next may have ``most`` calls."""
+        self._size = max(1, min(self._size, most))
         self._probe_at = self._clock() + PROBE_SECONDS
 
 

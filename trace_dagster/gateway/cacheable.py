@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from trace_dagster.gateway import receipt_logs
 from trace_dagster.gateway.jsonrpc import decoded
 
 _QUANTITY = re.compile(r"0x(0|[1-9a-fA-F][0-9a-fA-F]{0,15})")
@@ -59,10 +60,24 @@ def cacheable_call(method: str, params: msgspec.Raw) -> CacheableCall | None:
     return CacheableCall(method, _encode([first, *values[1:]]))
 
 
+def single_blocks(question: CacheableCall) -> list[CacheableCall]:
+    """Return the calls for each block of a call for the logs of several blocks; none if they cannot be derived."""
+    wanted = _filter_of(question) if question.method == LOGS else {}
+    if not wanted or not receipt_logs.is_known_form(wanted):
+        return []
+    return [CacheableCall(LOGS, _encode([each])) for each in receipt_logs.single_blocks(wanted)]
+
+
+def block_of(question: CacheableCall, *, full: bool = False) -> CacheableCall:
+    """Return the call for the block that a call for receipts is about."""
+    (number, *_) = msgspec.json.decode(question.params)
+    return CacheableCall(BLOCK, _encode([number, full]))
+
+
 def derive(question: CacheableCall, wider: bytes) -> bytes | None:
     """Return the answer to ``question``, extracted from the answer to its wider call; None if that is not possible."""
     try:
-        return _thinned(wider) if question.method == BLOCK else _logs_of(wider)
+        return _thinned(wider) if question.method == BLOCK else receipt_logs.logs_of(wider, _filter_of(question))
     except (msgspec.MsgspecError, RecursionError):
         return None
 
@@ -78,27 +93,8 @@ class _Hashed(msgspec.Struct):
     hash: str
 
 
-class _Log(msgspec.Struct):
-    """Fields that a log in a receipt must have to be returned as a log of eth_getLogs."""
-
-    address: msgspec.Raw
-    topics: msgspec.Raw
-    data: msgspec.Raw
-    blockNumber: msgspec.Raw  # noqa: N815
-    blockHash: msgspec.Raw  # noqa: N815
-    transactionHash: msgspec.Raw  # noqa: N815
-    transactionIndex: msgspec.Raw  # noqa: N815
-    logIndex: msgspec.Raw  # noqa: N815
-
-
-class _Receipt(msgspec.Struct):
-    logs: list[msgspec.Raw]
-
-
 _BLOCK = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TRANSACTIONS = msgspec.json.Decoder(list[_Hashed])
-_RECEIPTS = msgspec.json.Decoder(list[_Receipt])
-_LOG = msgspec.json.Decoder(_Log)
 _encode = msgspec.json.Encoder(order="sorted").encode
 _encode_as_is = msgspec.json.encode
 
@@ -110,13 +106,6 @@ def _thinned(block: bytes) -> bytes | None:
     hashes = [transaction.hash for transaction in _TRANSACTIONS.decode(fields["transactions"])]
     fields["transactions"] = msgspec.Raw(_encode_as_is(hashes))
     return _encode_as_is(fields)
-
-
-def _logs_of(receipts: bytes) -> bytes:
-    logs = [log for receipt in _RECEIPTS.decode(receipts) for log in receipt.logs]
-    for log in logs:
-        _LOG.decode(log)
-    return b"[" + b",".join(bytes(log) for log in logs) + b"]"
 
 
 def _number(value: Any) -> str | None:
@@ -135,8 +124,13 @@ def _logs_filter(value: Any) -> dict[str, Any] | None:
     return {**rest, "fromBlock": first, "toBlock": last}
 
 
+def _filter_of(question: CacheableCall) -> dict[str, Any]:
+    (found,) = msgspec.json.decode(question.params)
+    return dict(found)
+
+
 def _only_block(params: bytes) -> str | None:
     (wanted,) = msgspec.json.decode(params)
-    if set(wanted) != {"fromBlock", "toBlock"} or wanted["fromBlock"] != wanted["toBlock"]:
+    if not receipt_logs.is_known_form(wanted) or wanted["fromBlock"] != wanted["toBlock"]:
         return None
     return str(wanted["fromBlock"])

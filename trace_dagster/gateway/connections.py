@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import httptools
 
 from trace_dagster.gateway.byte_budget import ByteBudget, Reservation, Waiting
+from trace_dagster.rpc.decompression import CompressionError, Decompressor
 from trace_dagster.rpc.http import CONNECT_SECONDS, MAX_ANSWER_BYTES, WHOLE_SECONDS
 
 _IDLE_SECONDS = 20.0
@@ -32,14 +33,17 @@ _MOST_FRAMING = 8
 _GROWTH_BYTES = 256 * 1024
 """Steps in which a response of unknown length takes bytes from the budget."""
 
+_NOT_DECOMPRESSED = "the answer is compressed, and cannot be decompressed"
 _TOO_LARGE = f"the answer has more than {MAX_ANSWER_BYTES} bytes"
 
 
 class RequestFailed(Exception):
     """Request without a usable response; the text gives the reason without the URL."""
 
-    def __init__(self, reason: str, *, is_silent: bool) -> None:
+    def __init__(self, reason: str, *, is_silent: bool, is_too_large: bool = False) -> None:
         super().__init__(reason)
+        self.is_too_large = is_too_large
+        """True if the response has more bytes than are read of one."""
         self.is_silent = is_silent
         """True if no byte arrived, so that a smaller request would not help."""
 
@@ -51,6 +55,8 @@ class HttpReply(NamedTuple):
     body: bytes
     retry_after: float | None = None
     """Seconds from the Retry-After header, or None."""
+    location: str = ""
+    """Where a redirect leads."""
 
 
 class Connections:
@@ -126,6 +132,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[HttpReply] | None = None
         self._retry_after: float | None = None
+        self._decompressor: Decompressor | None = None
         self._start()
 
     async def ask(self, request: bytes) -> HttpReply:
@@ -156,7 +163,7 @@ class _Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserError:
             self._fail("what came is no HTTP")
-        is_too_long = self._received > _MOST_HEAD_BYTES + _MOST_FRAMING * len(self._body) + len(data)
+        is_too_long = self._received > _MOST_HEAD_BYTES + _MOST_FRAMING * self._body_received + len(data)
         if self._answer is not None and is_too_long:
             self._fail("the answer has more headers than any node sends")
 
@@ -180,12 +187,14 @@ class _Connection(asyncio.Protocol):
                 self._declared = int(value) if value.isdigit() and len(value) < 20 else MAX_ANSWER_BYTES + 1
             case b"transfer-encoding":
                 self._ends_with_connection = False
-            case b"content-encoding" if value.lower() != b"identity":
-                self._fail("the answer is compressed, which was not asked for")
+            case b"location":
+                self._location = value.decode("latin-1")
+            case b"content-encoding" if value.strip().lower() not in {b"", b"identity"}:
+                self._decompress(value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
         if self._declared > MAX_ANSWER_BYTES:
-            self._fail(_TOO_LARGE)
+            self._fail(_TOO_LARGE, is_too_large=True)
             return
         self._reservation = self._budget.reserve(self._holder, self._declared)
         if self._reservation is None and self._transport is not None:
@@ -195,12 +204,26 @@ class _Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         if self._answer is None:  # the response was refused, and the rest of the received data is still being parsed
             return
+        self._body_received += len(body)
+        if self._decompressor is not None:
+            try:
+                body = self._decompressor.feed(body)
+            except CompressionError:
+                self._fail(_NOT_DECOMPRESSED)
+                return
         self._body += body
         size = len(self._body)
         if size > MAX_ANSWER_BYTES:
-            self._fail(_TOO_LARGE)
+            self._fail(_TOO_LARGE, is_too_large=True)
         elif not self._has_room(size):
             self._fail("its answers are too large together")
+
+    def _decompress(self, encoding: str) -> None:
+        """Decompress the body that follows, which was compressed without a request for it."""
+        try:
+            self._decompressor = Decompressor(encoding, MAX_ANSWER_BYTES)
+        except CompressionError:
+            self._fail(_NOT_DECOMPRESSED)
 
     def _has_room(self, size: int) -> bool:
         """Return whether the body may have ``size`` bytes; one of unknown length takes more from the budget."""
@@ -227,7 +250,10 @@ class _Connection(asyncio.Protocol):
         self._release()
         self._received = 0
         self._declared = 0
+        self._body_received = 0
+        self._decompressor = None
         self._retry_after = None
+        self._location = ""
         self._ends_with_connection = True
 
     def _release(self) -> None:
@@ -241,16 +267,23 @@ class _Connection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def _finish(self, *, keeps_open: bool) -> None:
+        if self._decompressor is not None and self._body_received:
+            try:
+                self._decompressor.end()
+            except CompressionError:
+                self._fail(_NOT_DECOMPRESSED)
+                return
         self.is_reusable = keeps_open
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
-            answer.set_result(HttpReply(self._parser.get_status_code(), bytes(self._body), self._retry_after))
+            status = self._parser.get_status_code()
+            answer.set_result(HttpReply(status, bytes(self._body), self._retry_after, self._location))
         self._release()
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, *, is_too_large: bool = False) -> None:
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
-            answer.set_exception(RequestFailed(reason, is_silent=False))
+            answer.set_exception(RequestFailed(reason, is_silent=False, is_too_large=is_too_large))
         self._release()
         self.abort()
 

@@ -22,7 +22,9 @@ from trace_dagster.gateway.outcome import Outcome
 from trace_dagster.gateway.rate_limiter import Clock, RateLimiter
 from trace_dagster.gateway.sender import HttpSending, Sender
 from trace_dagster.messages.logs import component_log
+from trace_dagster.rpc.http import MAX_ANSWER_BYTES
 from trace_dagster.rpc.pools import Endpoint, Limits
+from trace_dagster.rpc.provider_errors import TOO_LARGE
 
 CONCURRENCY = 64
 """Largest number of HTTP requests in flight, unless the pool sets its own limit."""
@@ -167,13 +169,16 @@ class EndpointClient:
             self.rate_limiter.refused(outcome.retry_after)
             self._note_refusing(outcome.reason)
         if outcome.splits:
-            self._batch_size.refused(len(calls))
+            self._batch_size.refused(outcome.largest_batch)
+        if outcome.is_too_large:
+            for method in {call.method for call in calls}:
+                self._sizes.learn(method, MAX_ANSWER_BYTES // len(calls))
         if outcome.answers:
             self._note_answering()
             self._breaker.succeeded()
             self.counters.latency.add(seconds)
             self._hedging.learn({call.method for call in calls}, seconds)
-        elif not outcome.refused and not outcome.splits:
+        elif not outcome.refused and not outcome.splits and not outcome.is_too_large:
             self.counters.faults += 1
             # one bad call spoils a whole batch: only a failure with another cause means that the endpoint is down
             if outcome.is_silent or outcome.is_final or len(calls) == 1:
@@ -232,6 +237,9 @@ class EndpointClient:
 
     def _retry(self, call: QueuedCall, outcome: Outcome, identity: int, batch: int) -> None:
         """Queue a call again if a retry may help; ``batch`` is the number of calls it was sent with."""
+        if outcome.is_too_large and batch == 1:
+            self._fail(call, outcome.reason, TOO_LARGE)
+            return
         if self._is_late(call) or outcome.is_final or self._breaker.is_open or call.tries >= RETRIES:
             self._fail(call, outcome.reason_of(identity))
             return
@@ -239,8 +247,10 @@ class EndpointClient:
         call.reason = outcome.reason_of(identity)
         if identity in outcome.refused:
             self._queue.add_first(call)  # the rate limiter decides when
-        elif outcome.splits:
-            call.largest_batch = max(1, batch // 2)
+        elif outcome.splits or outcome.is_too_large:
+            call.largest_batch = (
+                min(outcome.largest_batch or batch, max(1, batch - 1)) if outcome.splits else batch // 2
+            )
             self._queue.add_first(call)
         else:
             call.tries += 1
@@ -256,10 +266,11 @@ class EndpointClient:
             self._queue.add_first(call)
             self._flush_when_worthwhile()
 
-    def _fail(self, call: QueuedCall, reason: str) -> None:
+    def _fail(self, call: QueuedCall, reason: str, kind: str = "") -> None:
         if not call.answer.done():
             tries = f" after {call.tries + 1} tries" if call.tries else ""
-            call.answer.set_result(failed(f"rpc endpoint {self.name} does not answer {call.method}{tries}: {reason}"))
+            text = f"rpc endpoint {self.name} does not answer {call.method}{tries}: {reason}"
+            call.answer.set_result(failed(text, reason=kind))
 
     def _leave_alone(self, call: QueuedCall) -> None:
         """Fail a call that is not sent (again), because the endpoint counts as down."""

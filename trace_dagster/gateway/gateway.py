@@ -155,7 +155,8 @@ class Gateway:
     def _coalescer(self, pool: RpcPool, endpoint: Endpoint) -> Coalescer:
         known = self._by_fingerprint.get(endpoint.fingerprint)
         if known is None:
-            known = Coalescer(EndpointClient(endpoint, pool.limits, self._clock, self._budgets), self._kept)
+            client = EndpointClient(endpoint, pool.limits, self._clock, self._budgets)
+            known = Coalescer(client, self._kept, self._clock)
             self._by_fingerprint[endpoint.fingerprint] = known
         return known
 

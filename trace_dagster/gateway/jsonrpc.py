@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from trace_dagster.gateway.byte_budget import Reservation
+from trace_dagster.messages.provider_words import cut_at_word
 from trace_dagster.messages.redaction import redact
+from trace_dagster.rpc import provider_errors
+from trace_dagster.rpc.provider_errors import code_and_text, without_mark
 
 FAILED = -32000
 """Code of errors that the gateway itself gives. Engines return it at once; with other codes they wait and retry."""
 
-_REFUSALS = frozenset({429, -32005})
-_MAY_REFUSE = frozenset({-32000, -32603, -32016})
-_REFUSED = re.compile(
-    r"too many requests|rate.?limit|overloaded|try again later|compute units per second", re.IGNORECASE
-)
-_ABOUT_THE_QUESTION = re.compile(r"results|block range|size", re.IGNORECASE)
-_TOO_LARGE = re.compile(r"(response|batch|content).{0,20}(too large|size limit|limit exceeded)", re.IGNORECASE)
-_BATCH_CODES = frozenset({-32600, -32003})
 _MOST_ERROR_TEXT = 2000
 """Characters of a node's message, and of its data, that callers get."""
 
@@ -45,11 +39,6 @@ class RpcAnswer(msgspec.Struct):
     error: msgspec.Raw = msgspec.Raw(b"")
 
 
-class _Error(msgspec.Struct):
-    code: int
-    message: str = ""
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The outcome of a call: the JSON bytes of either a result or an error."""
@@ -58,6 +47,8 @@ class Answer:
     error: bytes | None = None
     is_ours: bool = False
     """True if the error comes from the gateway, not from the node."""
+    is_too_large: bool = False
+    """True if the error is that the node's answer is too large."""
     reservation: Reservation | None = field(default=None, compare=False, repr=False)
     """The bytes that this answer takes in the gateway's budget, until it is passed on."""
 
@@ -76,7 +67,6 @@ _CALL = msgspec.json.Decoder(GatewayCall)
 _CALLS = msgspec.json.Decoder(list[GatewayCall])
 _TOLD = msgspec.json.Decoder(RpcAnswer)
 _TOLDS = msgspec.json.Decoder(list[RpcAnswer])
-_ERROR = msgspec.json.Decoder(_Error)
 _encode = msgspec.json.encode
 
 
@@ -87,6 +77,7 @@ def calls_in(body: bytes) -> GatewayCall | list[GatewayCall]:
 
 def answers_in(body: bytes) -> RpcAnswer | list[RpcAnswer]:
     """Decode a response or a batch of them. Raises msgspec.DecodeError, RecursionError."""
+    body = without_mark(body)
     return _TOLDS.decode(body) if body.lstrip()[:1] == b"[" else _TOLD.decode(body)
 
 
@@ -95,9 +86,16 @@ def request(identity: int, method: str, params: bytes) -> bytes:
     return b'{"jsonrpc":"2.0","id":%d,"method":%b,"params":%b}' % (identity, _encode(method), params)
 
 
-def failed(message: str, code: int = FAILED) -> Answer:
-    """Return an error of the gateway."""
-    return Answer(error=_encode({"code": code, "message": message}), is_ours=True)
+def failed(message: str, code: int = FAILED, *, reason: str = "") -> Answer:
+    """Return an error of the gateway; ``reason`` is for callers that act on it."""
+    data = {"data": {"reason": reason}} if reason else {}
+    error = _encode({"code": code, "message": message, **data})
+    return Answer(error=error, is_ours=True, is_too_large=reason == provider_errors.TOO_LARGE)
+
+
+def said_by_node(code: int, message: str) -> Answer:
+    """Return the error of a node that said something in another form than JSON-RPC."""
+    return Answer(error=_encode({"code": code, "message": message}))
 
 
 def safe_error(error: bytes) -> bytes:
@@ -111,7 +109,8 @@ def safe_error(error: bytes) -> bytes:
     except (msgspec.DecodeError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        return _encode({"code": FAILED, "message": "the node gave an error that is not of JSON-RPC"})
+        said = f"; it says: {_safe_text(found)}" if found else ""
+        return _encode({"code": FAILED, "message": f"the node gave an error that is not of JSON-RPC{said}"})
     code, message, data = found.get("code"), found.get("message"), found.get("data")
     safe = {"code": code if type(code) is int else FAILED, "message": _safe_text(message)}
     return _encode(safe if data is None else {**safe, "data": _safe_text(data)})
@@ -119,34 +118,30 @@ def safe_error(error: bytes) -> bytes:
 
 def _safe_text(value: object) -> str:
     text = value if isinstance(value, str) else "" if value is None else _encode(value).decode()
-    return redact(text[:_MOST_REDACTED])[:_MOST_ERROR_TEXT]
+    return cut_at_word(redact(text[:_MOST_REDACTED]), _MOST_ERROR_TEXT)
 
 
-def _code_and_text(error: bytes) -> tuple[int | None, str]:
+def code_and_message(error: bytes | None) -> tuple[int | None, str]:
+    """Return the code and the message of an encoded error, which may have any shape."""
     try:
-        found = _ERROR.decode(error)
+        return code_and_text(msgspec.json.decode(error or b"null"))
     except (msgspec.DecodeError, RecursionError):
         return None, ""
-    return found.code, found.message
 
 
 def is_refusal(error: bytes) -> bool:
     """Return whether the node's error means that its rate limit is reached."""
-    code, text = _code_and_text(error)
-    if code in _REFUSALS:
-        return not _ABOUT_THE_QUESTION.search(text)
-    return code in _MAY_REFUSE and bool(_REFUSED.search(text))
+    return provider_errors.is_refusal(*code_and_message(error))
 
 
 def is_about_the_batch(error: bytes) -> bool:
     """Return whether a call failed because of the batch that it was in."""
-    code, text = _code_and_text(error)
-    return code in _BATCH_CODES or bool(_TOO_LARGE.search(text))
+    return provider_errors.is_about_the_batch(*code_and_message(error))
 
 
 def lacks_method(error: bytes | None) -> bool:
-    """Return whether the error means that the node does not have the method."""
-    return error is not None and _code_and_text(error)[0] == -32601
+    """Return whether the error means that the node does not offer the method."""
+    return error is not None and provider_errors.lacks_method(*code_and_message(error))
 
 
 def decoded(value: msgspec.Raw) -> Any:

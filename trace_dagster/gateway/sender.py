@@ -13,6 +13,7 @@ from trace_dagster.gateway.counters import CallCounters
 from trace_dagster.gateway.jsonrpc import request
 from trace_dagster.gateway.outcome import Outcome, of_failure, of_reply
 from trace_dagster.gateway.rate_limiter import Clock
+from trace_dagster.rpc.http import REDIRECTS, redirected
 from trace_dagster.rpc.pools import Endpoint
 
 
@@ -35,6 +36,7 @@ class Sender:
     """Encodes calls, posts them, and reads the outcome."""
 
     def __init__(self, endpoint: Endpoint, counters: CallCounters, clock: Clock, received: ByteBudget) -> None:
+        self._endpoint = endpoint
         self._connections = Connections(endpoint.url, received, endpoint.name)
         self._counters = counters
         self._clock = clock
@@ -67,7 +69,10 @@ class Sender:
         except RequestFailed as failure:
             return of_failure(failure)
         self._counters.bytes_in += len(reply.body)
-        return of_reply(reply, sending.ids)
+        if reply.status in REDIRECTS:
+            reason = f"it {redirected(self._endpoint, reply.location)} (HTTP {reply.status})"
+            return Outcome(reason=reason, is_final=True)
+        return of_reply(reply, sending.ids, {call.method for call in sending.calls})
 
     def ended(self, sending: HttpSending) -> None:
         """Count a request as no longer in flight."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import time
-import zlib
-from contextlib import suppress
 from functools import cache
 from urllib.parse import unquote, urlsplit
 
 import urllib3
 
-from trace_dagster.errors import InvalidInput, NoAnswer, Unavailable
+from trace_dagster.errors import InvalidInput, NoAnswer, TraceError, Unavailable
+from trace_dagster.rpc.decompression import CompressionError, Decompressor
 from trace_dagster.rpc.pools import Endpoint, variable_of
+from trace_dagster.rpc.provider_errors import AnswerTooLarge
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
@@ -26,25 +26,30 @@ time starts.
 
 _PART_BYTES = 1 << 20
 """Largest part of a response that is read in one step."""
-_ANY_HEADER = 47
-"""zlib window bits that detect gzip or deflate from the first bytes."""
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+"""Largest body of a response, also after decompression."""
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS) -> tuple[int, bytes]:
     """Send a POST request and return (status, body) of the response.
 
     Raises NoAnswer if the connection fails or no whole response arrives within WHOLE_SECONDS (GATEWAY_SECONDS through a
-    gateway), Unavailable if it is larger than MAX_ANSWER_BYTES or a 429, InvalidInput if the API key is refused.
+    gateway), AnswerTooLarge if it has more than MAX_ANSWER_BYTES, Unavailable if it cannot be decompressed,
+    InvalidInput if it is a redirect.
     """
     timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=GATEWAY_SECONDS if endpoint.gateway_url else read_seconds)
     try:
         answer = _connections().request(
             "POST", _target(endpoint.address), body=body, headers=_headers(endpoint.address), timeout=timeout,
-            preload_content=False,
+            preload_content=False, redirect=False,
         )  # fmt: skip
         try:
             data = _read(answer, endpoint, GATEWAY_SECONDS if endpoint.gateway_url else WHOLE_SECONDS)
+        except TraceError:
+            answer.close()  # the rest of the body is not read
+            raise
         finally:
             answer.release_conn()
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
@@ -52,17 +57,28 @@ def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS)
             f"rpc endpoint {endpoint.name} does not answer: check {variable_of(endpoint.pool)} and the node",
             reason=type(error).__name__,
         ) from None
-    if answer.status in {401, 403}:
+    if answer.status in REDIRECTS:
         raise InvalidInput(
-            f"rpc endpoint {endpoint.name} refuses its key: check {variable_of(endpoint.pool)}", http=answer.status
-        )
-    if answer.status == 429:
-        raise Unavailable(
-            f"rpc endpoint {endpoint.name} refuses what is beyond its limit:"
-            f" set {variable_of(endpoint.pool, 'RPS')} to it",
+            f"rpc endpoint {endpoint.name} {redirected(endpoint, answer.headers.get('location', ''))}",
             http=answer.status,
         )
     return answer.status, data
+
+
+def redirected(endpoint: Endpoint, location: str) -> str:
+    """Return what a redirect to ``location`` means for the endpoint, without any part of a URL but a domain's name."""
+    variable = variable_of(endpoint.pool)
+    try:
+        old, new = urlsplit(endpoint.url), urlsplit(location)
+        is_upgrade = old.scheme == "http" and new.scheme == "https" and new.hostname == old.hostname
+        host = new.hostname or old.hostname or ""
+    except ValueError:
+        return f"redirects to another address: correct {variable}"
+    if is_upgrade or not location:
+        return f"redirects to https: let its URL in {variable} begin with https://"
+    domain = ".".join(host.split(".")[-2:])
+    of = f" of {domain}" if domain.replace(".", "").replace("-", "").isalnum() and not domain[-1].isdigit() else ""
+    return f"redirects to another address{of}: write in {variable} where it is served"
 
 
 def _read(answer: urllib3.BaseHTTPResponse, endpoint: Endpoint, seconds: float) -> bytes:
@@ -70,18 +86,20 @@ def _read(answer: urllib3.BaseHTTPResponse, endpoint: Endpoint, seconds: float) 
     deadline = time.monotonic() + seconds
     parts, size = [], 0
     if _is_too_large(answer):
-        answer.close()
         raise _too_large(endpoint)
+    unpacker = _decompressor(answer, endpoint)
     while part := answer.read1(_PART_BYTES, decode_content=False):
+        if unpacker is not None:
+            part = _unpacked(unpacker, part, endpoint)
         parts.append(part)
         size += len(part)
         if size > MAX_ANSWER_BYTES:
-            answer.close()
             raise _too_large(endpoint)
         if time.monotonic() > deadline:
-            answer.close()
             raise NoAnswer(f"rpc endpoint {endpoint.name} did not end its answer in {seconds:.0f} s")
-    return _unpacked(b"".join(parts), answer.headers.get("content-encoding", "").lower(), endpoint)
+    if unpacker is not None and answer.headers.get("content-length") != "0":
+        _unpacked(unpacker, None, endpoint)
+    return b"".join(parts)
 
 
 def _is_too_large(answer: urllib3.BaseHTTPResponse) -> bool:
@@ -90,24 +108,34 @@ def _is_too_large(answer: urllib3.BaseHTTPResponse) -> bool:
     return declared.isdecimal() and (len(declared) > 18 or int(declared) > MAX_ANSWER_BYTES)
 
 
-def _too_large(endpoint: Endpoint) -> Unavailable:
-    return Unavailable(f"rpc endpoint {endpoint.name} answered with more than {MAX_ANSWER_BYTES} bytes")
+def _too_large(endpoint: Endpoint) -> AnswerTooLarge:
+    return AnswerTooLarge(f"rpc endpoint {endpoint.name} answered with more than {MAX_ANSWER_BYTES} bytes")
 
 
-def _unpacked(data: bytes, encoding: str, endpoint: Endpoint) -> bytes:
-    """Decompress a body that the endpoint compressed without a request for it, within the size limit.
-
-    The whole body must have arrived, so that slow sending cannot block this thread here.
-    """
+def _decompressor(answer: urllib3.BaseHTTPResponse, endpoint: Endpoint) -> Decompressor | None:
+    """Return what decompresses a body that the endpoint compressed without a request for it, None if it did not."""
+    encoding = answer.headers.get("content-encoding", "").strip().lower()
     if encoding in {"", "identity"}:
-        return data
-    if encoding in {"gzip", "x-gzip", "deflate"}:
-        with suppress(zlib.error):
-            unpacker = zlib.decompressobj(wbits=_ANY_HEADER)
-            found = unpacker.decompress(data, MAX_ANSWER_BYTES)
-            if unpacker.eof:
-                return found
-    raise Unavailable(f"rpc endpoint {endpoint.name} answered with something packed that cannot be unpacked")
+        return None
+    try:
+        return Decompressor(encoding, MAX_ANSWER_BYTES)
+    except CompressionError:
+        raise _not_unpacked(endpoint) from None
+
+
+def _unpacked(unpacker: Decompressor, part: bytes | None, endpoint: Endpoint) -> bytes:
+    """Return what a part contains; None is the end."""
+    try:
+        if part is not None:
+            return unpacker.feed(part)
+        unpacker.end()
+    except CompressionError:
+        raise _not_unpacked(endpoint) from None
+    return b""
+
+
+def _not_unpacked(endpoint: Endpoint) -> Unavailable:
+    return Unavailable(f"rpc endpoint {endpoint.name} answered with something packed that cannot be unpacked")
 
 
 @cache

@@ -1,0 +1,25 @@
+"""The transactions of a block in JSON: their hashes, whether the block was asked for with them or without."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class _TransactionHash(msgspec.Struct):
+    hash: str
+
+
+class _BlockTransactions(msgspec.Struct):
+    transactions: list[str | _TransactionHash]
+
+
+_DECODER = msgspec.json.Decoder(_BlockTransactions)
+
+
+def transaction_hashes(block: bytes | msgspec.Raw) -> list[str] | None:
+    """Return the hashes of a block's transactions, in order, or None if ``block`` is no block with a list of them."""
+    try:
+        inside = _DECODER.decode(block).transactions
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return [each if isinstance(each, str) else each.hash for each in inside]
