@@ -243,7 +243,14 @@ class Runtime:
 
         rows = CommittedRows(self.database, self.store, spec.dataset_uuid, block_range, SOURCES)
         committed = CommittedSource(rows, spec.chain_id, spec.dataset.name)
-        return EvidenceCollector(spec.dataset.name, spec.chain_id, committed, self.evidence_cache, block_range)
+        return EvidenceCollector(
+            spec.dataset.name,
+            spec.chain_id,
+            committed,
+            self.evidence_cache,
+            block_range,
+            for_rows=spec.options.get("engine") == "native",
+        )
 
     def close(self) -> None:
         """End ranges that are still open, then worker processes, threads and connections that were started."""

@@ -37,6 +37,8 @@ class Proven:
     chain_id: int
     answers: list[tuple[dict[str, Any], list[dict[str, Any]]]]
     tables: dict[str, pa.Table]
+    traces: list[list[dict[str, Any]]]
+    """The answers to debug_traceBlockByNumber, without ``txHash`` as old nodes give them."""
     evidence: Evidence
 
 
@@ -109,4 +111,11 @@ def _proven(piece: BlockRange, chain_id: int, answers: Any, traces: Any) -> Prov
         )
         for name in NAMES
     }
-    return Proven(piece, chain_id, answers, tables, evidence_of(piece, answers))
+    return Proven(
+        piece,
+        chain_id,
+        answers,
+        tables,
+        [[{"result": each} for each in inside] for inside in traces],
+        evidence_of(piece, answers),
+    )

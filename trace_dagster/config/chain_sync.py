@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from trace_dagster.blocks import MAX_BLOCK
 from trace_dagster.config.yaml_positions import Document, KeyPath, read_document
-from trace_dagster.datasets.catalogue import Dataset, catalogue, dataset
+from trace_dagster.datasets.catalogue import NATIVE_DATASETS, NATIVE_LACKS, Dataset, catalogue, dataset
 from trace_dagster.datasets.levels import VerifiedAsAsked, Verify
 from trace_dagster.errors import InvalidInput
 
@@ -70,6 +70,7 @@ class Stream(VerifiedAsAsked, _FrozenModel):
     max_inflight: Annotated[int, Field(ge=1, le=1000)] = 4
     columns: Annotated[list[str], Field(min_length=1)] | None = None
     verify: Verify = "full"
+    engine: Literal["cryo", "native"] = "cryo"
     requests_per_second: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     max_concurrent_requests: Annotated[int, Field(ge=1, le=10_000)] | None = None
     inner_request_blocks: Annotated[int, Field(ge=1, le=1000)] = 100
@@ -90,6 +91,22 @@ class Stream(VerifiedAsAsked, _FrozenModel):
             known.stored_columns(self.columns)
         except InvalidInput as error:
             raise ValueError(f"{key}: {error.message}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _native_can_build_it(self) -> Stream:
+        if self.engine != "native":
+            return self
+        name = self.cryo_dataset_name
+        if name not in NATIVE_DATASETS:
+            raise ValueError(f"engine: native builds rows of {', '.join(NATIVE_DATASETS)} only: use cryo for {name}")
+        if self.verify in {"structural", "off"}:
+            raise ValueError(
+                f"engine: native builds rows from what is proven: it needs verify: full, not {self.verify}"
+            )
+        lacking = [column for column in self.columns or () if column in NATIVE_LACKS.get(name, ())]
+        if lacking:
+            raise ValueError(f"engine: native has no column {lacking[0]}: use cryo, or leave the column out")
         return self
 
     @property

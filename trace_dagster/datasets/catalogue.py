@@ -46,6 +46,12 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
 _RECEIPT_COLUMNS: dict[str, tuple[str, ...]] = {"transactions": ("gas_used", "success")}
 """Columns for which Cryo fetches the receipts of every block."""
 
+NATIVE_DATASETS = ("blocks", "transactions", "logs", "geth_calls")
+"""Datasets whose rows our own decoder builds from proven evidence and traces (``engine: native``)."""
+
+NATIVE_LACKS: dict[str, tuple[str, ...]] = {"transactions": ("n_rlp_bytes",)}
+"""Columns that only Cryo gives: evidence keeps no encoded transactions."""
+
 _BY_LOG_QUERY = frozenset({"logs", "erc20_transfers", "erc721_transfers"})
 """Datasets read with eth_getLogs over several blocks per request. All others need requests per block."""
 

@@ -10,7 +10,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.evidence.needs import all_needs
 from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.evidence.single_flight import SingleFlight
-from trace_dagster.verify.check import EvidenceNeeds
+from trace_dagster.verify.check import EvidenceNeeds, evidence_needed
 
 BATCH_BLOCKS = 50
 """Blocks that are fetched, and kept, together."""
@@ -85,17 +85,20 @@ class EvidenceCache:
             most_bytes, least=least_batches, most=max(most_bytes, LEAST_BATCHES_BYTES)
         )
         self._lock = threading.Lock()
-        self._datasets: dict[int, frozenset[str]] = {}
+        self._datasets: dict[int, dict[str, EvidenceNeeds]] = {}
 
-    def expect(self, chain_id: int, dataset_name: str) -> None:
-        """Add a dataset of a chain whose rows will be verified."""
+    def expect(self, chain_id: int, dataset_name: str, needs: EvidenceNeeds | None = None) -> None:
+        """Add a dataset of a chain whose rows will be verified. ``needs`` is by default what their proof needs."""
+        needs = needs or evidence_needed(dataset_name)
         with self._lock:
-            self._datasets[chain_id] = self._datasets.get(chain_id, frozenset()) | {dataset_name}
+            known = self._datasets.get(chain_id, {})
+            if not (dataset_name in known and known[dataset_name].covers(needs)):
+                self._datasets[chain_id] = {**known, dataset_name: needs}
 
     def shared_needs(self, chain_id: int) -> EvidenceNeeds | None:
         """Return what all datasets of a chain need together, or None if there is only one."""
-        datasets = self._datasets.get(chain_id, frozenset())
-        return all_needs(datasets) if len(datasets) > 1 else None
+        datasets = self._datasets.get(chain_id, {})
+        return all_needs(datasets.values()) if len(datasets) > 1 else None
 
     def get(
         self,

@@ -9,6 +9,7 @@ from trace_dagster.errors import ForkConflict
 from trace_dagster.evidence.cache import EvidenceCache
 from trace_dagster.evidence.cached_source import CachedNodeSource
 from trace_dagster.evidence.committed_source import CommittedSource
+from trace_dagster.evidence.needs import ONLY_HEADERS, row_needs
 from trace_dagster.evidence.node_source import NodeSource
 from trace_dagster.evidence.parts import PARTS, EvidenceParts
 from trace_dagster.evidence.source import EvidenceSource
@@ -27,32 +28,45 @@ class EvidenceCollector:
         committed: CommittedSource | None,
         cache: EvidenceCache | None = None,
         within: BlockRange | None = None,
+        *,
+        for_rows: bool = False,
     ) -> None:
-        """``within`` is the range whose blocks are known to be final; no evidence beyond it is cached."""
+        """``within`` is the range whose blocks are known to be final; no evidence beyond it is cached.
+
+        ``for_rows`` means that rows are built from the evidence: it is then whole, and all from the node.
+        """
         self.dataset_name = dataset_name
         self.chain_id = chain_id
         self.needs = evidence_needed(dataset_name)
+        self.for_rows = for_rows
         self.committed = committed
         self._cache = cache
         self._within = within
         if cache is not None:
-            cache.expect(chain_id, dataset_name)
+            cache.expect(chain_id, dataset_name, row_needs(dataset_name) if for_rows else None)
 
     def of(self, piece: BlockRange) -> PieceEvidence:
         """Return the evidence of one piece. Nothing is read or fetched before it is needed."""
         return PieceEvidence(self, piece)
 
-    def node(self, endpoint: Endpoint, *, deep: bool = False) -> EvidenceSource:
-        """Return the endpoint as a source; ``deep`` recovers senders from their signatures."""
-        return NodeSource(endpoint, self.chain_id, self.dataset_name, deep=deep)
+    def node(self, endpoint: Endpoint, *, deep: bool = False, for_rows: bool = False) -> EvidenceSource:
+        """Return the endpoint as a source; ``deep`` recovers senders from their signatures.
 
-    def cached(self, piece: BlockRange, endpoint: Endpoint) -> CachedNodeSource | None:
+        For rows that are compared with it, some of the evidence may be proven by that comparison; ``for_rows`` proves
+        all of it.
+        """
+        return NodeSource(endpoint, self.chain_id, None if for_rows else self.dataset_name, deep=deep)
+
+    def cached(
+        self, piece: BlockRange, endpoint: Endpoint, needs: EvidenceNeeds | None = None
+    ) -> CachedNodeSource | None:
         """Return a source that reads the endpoint's evidence through the shared cache.
 
-        Returns None if there is no cache, or if the cache knows fewer than two datasets of this chain.
+        Returns None if there is no cache, if the cache knows fewer than two datasets of this chain, or if its evidence
+        lacks some of ``needs``.
         """
         shared_needs = self._cache.shared_needs(self.chain_id) if self._cache is not None else None
-        if self._cache is None or shared_needs is None:
+        if self._cache is None or shared_needs is None or not shared_needs.covers(needs or shared_needs):
             return None
         return CachedNodeSource(self._cache, endpoint, self.chain_id, self._within or piece, shared_needs)
 
@@ -74,12 +88,25 @@ class PieceEvidence:
         Raises VerificationFailed, Unavailable, WrongChain, UnknownFormat, or ForkConflict if the endpoint's headers
         are not the committed ones.
         """
+        if self._collector.for_rows:
+            return self.gather_for_rows(endpoint)
         known, needed = self.known(), self._collector.needs
         lacking = _lacking(needed, known)
         source = self._collector.cached(self._piece, endpoint) or self._collector.node(endpoint)
         found = source.parts(self._piece, lacking, known.headers)
         self._require_same(known, found.headers)
         return _merged(known, found)
+
+    def gather_for_rows(self, endpoint: Endpoint) -> Evidence:
+        """Return the evidence that rows of the dataset are built from, all of it proven answers of the endpoint.
+
+        Raises what :meth:`gather` raises.
+        """
+        needs = row_needs(self._collector.dataset_name)
+        source = self._collector.cached(self._piece, endpoint, needs) or self._collector.node(endpoint, for_rows=True)
+        evidence = _merged(EvidenceParts(), source.parts(self._piece, needs))
+        self.require_one_chain(evidence)
+        return evidence
 
     def gather_from_node(self, endpoint: Endpoint, *, deep: bool = False) -> Evidence:
         """Fetch the whole evidence from the endpoint and return it. ``deep`` recovers senders from their signatures."""
@@ -95,7 +122,8 @@ class PieceEvidence:
         """Return what committed rows hold of the piece."""
         if self._known is None:
             committed = self._collector.committed
-            self._known = committed.parts(self._piece, self._collector.needs) if committed else EvidenceParts()
+            needs = ONLY_HEADERS if self._collector.for_rows else self._collector.needs
+            self._known = committed.parts(self._piece, needs) if committed else EvidenceParts()
         return self._known
 
     def forget(self, endpoint: Endpoint) -> None:

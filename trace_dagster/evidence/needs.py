@@ -9,6 +9,7 @@ from trace_dagster.datasets.levels import CheckLevel
 from trace_dagster.verify.check import EvidenceNeeds, evidence_needed
 
 NOTHING = EvidenceNeeds(headers=False, transactions=False, receipts=False)
+ONLY_HEADERS = EvidenceNeeds(headers=True, transactions=False, receipts=False)
 
 
 def is_provable(dataset_name: str) -> bool:
@@ -23,6 +24,16 @@ def most_calls(dataset_name: str, blocks: int) -> int:
     return 1 + per_block * blocks if per_block else 0
 
 
+def row_needs(dataset_name: str) -> EvidenceNeeds:
+    """Return the evidence that rows of a dataset are built from, in addition to what their proof needs.
+
+    Logs need the transactions for their hashes, which receipts only claim.
+    """
+    if dataset_name == "blocks":
+        return EvidenceNeeds(headers=True, transactions=False, receipts=False, sizes=True)
+    return EvidenceNeeds(headers=True, transactions=True, receipts=True)
+
+
 def fetched(dataset: Dataset, columns: Collection[str], level: CheckLevel) -> frozenset[str]:
     """Return what a stream fetches of every block, by Cryo or as evidence: whole ``blocks``, ``receipts``.
 
@@ -34,7 +45,6 @@ def fetched(dataset: Dataset, columns: Collection[str], level: CheckLevel) -> fr
     return frozenset({"blocks"} if blocks else ()) | frozenset({"receipts"} if receipts else ())
 
 
-def all_needs(dataset_names: Collection[str]) -> EvidenceNeeds:
+def all_needs(needs: Collection[EvidenceNeeds]) -> EvidenceNeeds:
     """Return what several datasets need together."""
-    found = [evidence_needed(name) for name in dataset_names]
-    return EvidenceNeeds(*(any(getattr(each, name) for each in found) for name in EvidenceNeeds.__slots__))
+    return EvidenceNeeds(*(any(getattr(each, name) for each in needs) for name in EvidenceNeeds.__slots__))

@@ -9,6 +9,7 @@ import msgspec
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.chains import chain_of
 from trace_dagster.errors import Unavailable, VerificationFailed, WrongChain
+from trace_dagster.evidence.claimed_sizes import with_sizes
 from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.rpc.block_receipts import call_with_receipts
 from trace_dagster.rpc.client import Call, quantity
@@ -54,11 +55,14 @@ class NodeSource:
         views = [memoryview(answer) for answer in answers]  # without a copy of each
         if any(view == _NULL for view in views):
             raise Unavailable(f"rpc endpoint {self.endpoint.name} does not have a block of this range", range=piece)
-        if full and receipts and not self._deep and (found := _in_columns(answers, piece, self.chain_id)) is not None:
+        in_columns = full and receipts and not self._deep
+        if in_columns and (found := _in_columns(answers, piece, needs, self.chain_id)) is not None:
             return found
         parts = EvidenceParts(weight=sum(view.nbytes for view in views))
         if blocks:
             self._read_blocks(parts, answers[: len(blocks)], piece, full=full)
+            if needs.sizes and parts.headers is not None:
+                parts.headers = with_sizes(parts.headers, answers[: len(blocks)])
         if receipts:
             pairs = zip(answers[len(blocks) :], parts.headers or headers or (), strict=True)
             parts.receipts = [self._receipts(answer, header) for answer, header in pairs]
@@ -102,13 +106,17 @@ class NodeSource:
             )
 
 
-def _in_columns(answers: Sequence[msgspec.Raw], piece: BlockRange, chain_id: int) -> EvidenceParts | None:
+def _in_columns(
+    answers: Sequence[msgspec.Raw], piece: BlockRange, needs: EvidenceNeeds, chain_id: int
+) -> EvidenceParts | None:
     """Return the parts of whole blocks and receipts as the compiled code proves them, or None if it does not."""
     found = prove_compiled(answers, piece.start, chain_of(chain_id))
     if found is None:
         return None
     headers, rows = found
     prove.require_linked(headers, None)
+    if needs.sizes:
+        headers = with_sizes(headers, answers[: len(headers)])
     parts = EvidenceParts.in_columns(headers, rows)
     parts.weight = rows.nbytes + _HEADER_BYTES * len(headers)
     return parts

@@ -27,6 +27,7 @@ from trace_dagster.extraction.quorum import agreeing_endpoints
 from trace_dagster.extraction.range_state import STOPPED, RangeState
 from trace_dagster.extraction.request import Piece, RangeRequest
 from trace_dagster.extraction.retry_rules import ANOTHER_ENDPOINT, decisive, is_worth_halving, tries_of
+from trace_dagster.extraction.row_source import NoteUnreliable, Rows, RowSource
 from trace_dagster.extraction.sizing import PieceSizes
 from trace_dagster.messages.logs import component_log
 from trace_dagster.rpc.pools import Endpoint
@@ -49,6 +50,7 @@ class Extractor:
         best_first: EndpointOrder = by_load,
         record_liar: LiarRecorder = lambda endpoint, reason: None,
         *,
+        note_unreliable: NoteUnreliable = lambda endpoint, method, reason: None,
         requests_at_once: RequestsAtOnce = lambda endpoint: None,
         piece_blocks: int = PIECE_BLOCKS,
     ) -> None:
@@ -58,6 +60,7 @@ class Extractor:
         self.load = EndpointLoad()
         """Pieces under way at each endpoint."""
         self._calls = EngineCalls(engine, requests_at_once)
+        self._rows = RowSource(self._calls, note_unreliable)
         self._sizes = PieceSizes(piece_blocks)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="pieces")
         self._evidence_threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="evidence")
@@ -120,24 +123,50 @@ class Extractor:
             state.require_running(piece)
             if evidence is not None:
                 gathered = self._gather(evidence, piece, endpoint)
-            table = self._calls.extract(state, piece, endpoint, at_once)
+            rows = self._rows.extract(state, piece, endpoint, at_once, evidence, gathered)
         started = time.monotonic()
         proof: Proof | None = None
         source: dict[str, str] = {}
         if evidence is not None and gathered is not None:
-            table, proof, source = _compare(state, piece, table, endpoint, evidence, gathered)
+            rows, proof, source = self._compare(state, piece, rows, endpoint, evidence, gathered)
         elif request.verify != "off":
-            proof = check(request.dataset, table, piece, request.chain_id, None)
-        table = table.select(list(request.columns))
+            proof = check(request.dataset, rows.table, piece, request.chain_id, None)
+        table = rows.table.select(list(request.columns))
         seconds = time.monotonic() - started
-        extract = partial(self._extract_again, state, piece)
+        extract = partial(self._extract_again, state, piece, evidence)
         agreeing = agreeing_endpoints(table, piece, endpoint, endpoints, request.pool.quorum, extract, self._noted)
-        return Piece(piece, table, proof, source, (endpoint.name, *agreeing), seconds)
+        return Piece(piece, table, proof, source, (endpoint.name, *agreeing), seconds, rows.source)
 
-    def _extract_again(self, state: RangeState, piece: BlockRange, endpoint: Endpoint) -> pa.Table:
+    def _extract_again(
+        self, state: RangeState, piece: BlockRange, evidence: PieceEvidence | None, endpoint: Endpoint
+    ) -> pa.Table:
         """Return another endpoint's rows of a piece, with the columns that are kept."""
         with self._calls.turn(piece, endpoint) as at_once:
-            return self._calls.extract(state, piece, endpoint, at_once).select(list(state.request.columns))
+            found = self._rows.extract(state, piece, endpoint, at_once, evidence)
+            return found.table.select(list(state.request.columns))
+
+    def _compare(
+        self,
+        state: RangeState,
+        piece: BlockRange,
+        rows: Rows,
+        endpoint: Endpoint,
+        evidence: PieceEvidence,
+        gathered: Future[Evidence],
+    ) -> tuple[Rows, Proof, dict[str, str]]:
+        """Return the rows with every extracted column, their proof, and the source of each part of the evidence.
+
+        Logs that proven receipts contradict are replaced by those of the receipts.
+        """
+        if rows.evidence is not None:
+            table, proof = state.request.prove(rows.table, piece, rows.evidence)
+            return rows._replace(table=table), proof, rows.evidence.source
+        try:
+            table, proof, source = _compare(state, piece, rows.table, endpoint, evidence, gathered)
+            return rows._replace(table=table), proof, source
+        except VerificationFailed as contradiction:
+            rows = self._rows.replaced(state, piece, endpoint, evidence, contradiction)
+            return self._compare(state, piece, rows, endpoint, evidence, gathered)
 
     def _gather(self, evidence: PieceEvidence, piece: BlockRange, endpoint: Endpoint) -> Future[Evidence]:
         try:

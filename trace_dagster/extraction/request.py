@@ -57,6 +57,11 @@ class RangeRequest(VerifiedAsAsked):
         return {"dataset": self.dataset.name, "chain_id": self.chain_id}
 
     @property
+    def engine(self) -> str:
+        """The source of rows that the stream asks for: cryo or native."""
+        return str(self.options.get("engine", "cryo"))
+
+    @property
     def extracted_columns(self) -> tuple[str, ...]:
         """Every column of a piece, in schema order: those that are kept, and those that the proof reads."""
         return extracted_columns(self.dataset, self.columns, self.check_level)
@@ -88,3 +93,5 @@ class Piece:
     """Names of the endpoints that gave the rows; more than one under a quorum."""
     evidence_seconds: float
     """Time spent waiting for evidence after the rows had arrived, and comparing."""
+    rows_from: str = "cryo"
+    """What made the rows: cryo, or native for our own decoder of evidence."""

@@ -23,6 +23,8 @@ class RangeProof:
     """Blocks by the name of the endpoint that gave their rows."""
     sources: dict[str, Counter[str]] = field(default_factory=dict)
     """Blocks by source (``committed rows`` or ``rpc``), for each part of the evidence."""
+    rows_from: Counter[str] = field(default_factory=Counter)
+    """Blocks by what made their rows: cryo, or native for our own decoder of evidence."""
     seconds: float = 0.0
     """Time spent waiting for evidence after the rows had arrived, and comparing."""
 
@@ -34,6 +36,7 @@ class RangeProof:
             self.endpoints[name] += len(piece.block_range)
         for part, source in piece.source.items():
             self.sources.setdefault(part, Counter())[source] += len(piece.block_range)
+        self.rows_from[piece.rows_from] += len(piece.block_range)
         self.seconds += piece.evidence_seconds
 
     @property
@@ -61,6 +64,7 @@ class RangeProof:
             "boundary": {name: f"0x{value.hex()}" for name, value in boundary.items() if value is not None},
             "evidence": {part: dict(sources) for part, sources in self.sources.items()},
             "endpoints": dict(self.endpoints),
+            "rows_from": dict(self.rows_from),
             "quorum": self.quorum,
             "seconds": round(self.seconds, 3),
         }

@@ -231,12 +231,13 @@ def stream_start(job: ChainSync, stream: Stream, bounds: Bounds) -> int:
 
 
 def engine_options(stream: Stream) -> dict[str, Any]:
-    """Return a stream's settings for the engine's calls, as fields of an ExtractRequest."""
+    """Return a stream's settings for the extraction of its rows. They are no part of the config hash."""
     return {
         "requests_per_second": stream.requests_per_second,
         "max_concurrent_requests": stream.max_concurrent_requests,
         "inner_request_blocks": stream.inner_request_blocks,
         "timeout_seconds": stream.timeout_seconds,
+        "engine": stream.engine,
     }
 
 

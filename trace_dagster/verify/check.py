@@ -51,6 +51,12 @@ class EvidenceNeeds:
     headers: bool
     transactions: bool
     receipts: bool
+    sizes: bool = False
+    """Whether headers carry the block's size and total difficulty, which nothing proves: rows are built from them."""
+
+    def covers(self, other: EvidenceNeeds) -> bool:
+        """Return whether evidence of these parts holds all parts of ``other``."""
+        return all(getattr(self, name) >= getattr(other, name) for name in EvidenceNeeds.__slots__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,10 @@ class Header(msgspec.Struct, frozen=True, gc=False):
     base_fee_per_gas: int | None = None
     is_proven: bool = True
     """False if the chain's form leaves the header open: then its members are what the node claims."""
+    size: int | None = None
+    """Bytes of the block, as the node claims: not a member of the header. None unless a source of rows needs it."""
+    total_difficulty: int | None = None
+    """Difficulty of the chain up to this block, as the node claims; None like ``size``, or if the node has none."""
 
 
 class Transaction(msgspec.Struct, frozen=True, gc=False):

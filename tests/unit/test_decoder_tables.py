@@ -1,0 +1,124 @@
+"""Rows of blocks, transactions and logs from evidence: equal to Cryo's on every column, or one clear error."""
+
+import pytest
+from msgspec.structs import replace
+
+from tests.support.proven import CASES, case, devchain, in_columns
+from trace_dagster.datasets.catalogue import NATIVE_LACKS, dataset
+from trace_dagster.decoder.tables import SIZES, TABLES, has_rows, table
+from trace_dagster.errors import ExtractionFailed, VerificationFailed
+from trace_dagster.verify.model import Evidence
+
+TOO_MUCH = {"gas_price": 1 << 64, "nonce": 1 << 64, "max_fee_per_gas": 1 << 70, "gas_limit": 1 << 64}
+
+
+def columns_of(name):
+    return [each for each in dataset(name).all_columns if each not in NATIVE_LACKS.get(name, ())]
+
+
+def with_sizes(evidence, answers):
+    """Return the evidence with the sizes that the answers claim."""
+    headers = []
+    for header, (block, _) in zip(evidence.headers, answers, strict=True):
+        difficulty = block.get("totalDifficulty")
+        headers.append(
+            replace(
+                header,
+                size=int(block["size"], 16),
+                total_difficulty=None if difficulty is None else int(difficulty, 16),
+            )
+        )
+    return replace(evidence, headers=headers)
+
+
+@pytest.mark.parametrize("which", CASES)
+@pytest.mark.parametrize("name", TABLES)
+def test_rows_are_cryos(which, name):
+    found = case(which)
+    wanted = columns_of(name)
+    expected = found.tables[name].select(wanted)
+    evidence = with_sizes(found.evidence, found.answers)
+    if name != "transactions" or found.evidence.receipts[0] == [] or found.evidence.receipts[0][0].post_state is None:
+        assert table(dataset(name), wanted, found.chain_id, evidence).equals(expected)
+    compiled = in_columns(found.piece, found.answers)
+    if compiled is not None:
+        assert table(dataset(name), wanted, found.chain_id, with_sizes(compiled, found.answers)).equals(expected)
+
+
+def test_the_compiled_rows_are_compared_as_well():
+    found = devchain()
+    assert in_columns(found.piece, found.answers).rows is not None
+
+
+def test_only_the_wanted_columns_are_built():
+    found = devchain()
+    rows = table(dataset("transactions"), ["block_number", "transaction_index"], 1, found.evidence)
+    assert rows.column_names == ["block_number", "transaction_index"]
+
+
+def test_success_is_null_before_byzantium():
+    found = devchain()
+    receipts = [[replace(each, succeeded=None, post_state=bytes(32)) for each in inside] for inside in
+                found.evidence.receipts]  # fmt: skip
+    rows = table(dataset("transactions"), ["success"], 1, replace(found.evidence, receipts=receipts))
+    assert set(rows["success"].to_pylist()) == {None}
+
+
+@pytest.mark.parametrize(("column", "value"), TOO_MUCH.items())
+def test_a_value_that_the_schema_cannot_hold_is_one_error(column, value):
+    found = devchain()
+    block = next(at for at, inside in enumerate(found.evidence.transactions) if inside)
+    transactions = [list(inside) for inside in found.evidence.transactions]
+    transactions[block][0] = replace(transactions[block][0], **{column: value})
+    with pytest.raises(ExtractionFailed) as failed:
+        table(dataset("transactions"), ["block_number", column], 1, replace(found.evidence, transactions=transactions))
+    assert failed.value.facts == {"block": found.piece.start + block, "column": column, "value": str(value)}
+
+
+@pytest.mark.parametrize(("member", "column"), [("timestamp", "timestamp"), ("number", "block_number")])
+def test_a_number_over_32_bits_is_one_error(member, column):
+    header = replace(devchain().evidence.headers[0], **{member: 1 << 32})
+    with pytest.raises(ExtractionFailed, match=column) as failed:
+        table(dataset("blocks"), ["block_number", "timestamp"], 1, Evidence([header]))
+    assert failed.value.facts["value"] == str(1 << 32)
+
+
+def test_a_claimed_size_that_is_too_large_does_not_end_the_stream():
+    header = replace(devchain().evidence.headers[0], size=1 << 32)
+    with pytest.raises(VerificationFailed, match="claims a size"):
+        table(dataset("blocks"), ["block_number", "size"], 1, Evidence([header]))
+
+
+def test_a_column_that_evidence_lacks_is_named_with_the_way_out():
+    with pytest.raises(ExtractionFailed, match=r"n_rlp_bytes .*set `engine: cryo`"):
+        table(dataset("transactions"), ["n_rlp_bytes"], 1, devchain().evidence)
+
+
+def test_a_missing_sender_is_not_a_null():
+    found = devchain()
+    transactions = [[replace(each, sender=None) for each in inside] for inside in found.evidence.transactions]
+    with pytest.raises(VerificationFailed, match="sender"):
+        table(dataset("transactions"), ["from_address"], 1, replace(found.evidence, transactions=transactions))
+
+
+def test_logs_without_transactions_take_the_hashes_of_receipts():
+    found = devchain()
+    alone = replace(found.evidence, transactions=None)
+    wanted = list(dataset("logs").all_columns)
+    assert table(dataset("logs"), wanted, found.chain_id, alone).equals(found.tables["logs"].select(wanted))
+    nameless = [[replace(each, transaction_hash=None) for each in inside] for inside in found.evidence.receipts]
+    with pytest.raises(VerificationFailed, match="transactionHash"):
+        table(dataset("logs"), wanted, found.chain_id, replace(alone, receipts=nameless))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_evidence_with_an_open_block_has_no_rows_of_what_is_open(name):
+    evidence = devchain().evidence
+    assert has_rows(name, evidence)
+    open_block = replace(evidence, receipts=[None, *evidence.receipts[1:]])
+    assert has_rows(name, open_block) is (name == "blocks")
+    assert has_rows(name, replace(evidence, receipts=None, transactions=None)) is (name == "blocks")
+
+
+def test_sizes_are_columns_of_blocks():
+    assert set(SIZES) < set(dataset("blocks").all_columns)
