@@ -31,6 +31,7 @@ class Need:
 
 EVM_NODE = Need("a real EVM node", "install npm, then run `make node`", "TRACE_REQUIRE_NODE")
 REAL_BLOCKS = Need("real mainnet blocks", "set TRACE_REAL_BLOCKS to a folder of recorded blocks")
+REAL_CHAINS = Need("real blocks of other chains", "set TRACE_REAL_CHAINS to a folder of recorded blocks")
 ETHEREUM_ETL = Need("ethereum-etl", "pip could not install it, see the reason")
 BROWSER = Need("a browser", "install chromium", "TRACE_REQUIRE_BROWSER")
 PGBOUNCER = Need("PgBouncer", "install it, on Debian with `apt-get install pgbouncer`")

@@ -16,17 +16,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.support.recorded_blocks import RecordedChain, RpcError
 
 
+class AnsweringChain(Protocol):
+    """What a node's methods answer from."""
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        """Return the ``result`` of one request. Raises RpcError if a node would answer with an error."""
+
+
 class ReplayServer(ThreadingHTTPServer):
-    """Serves one recorded chain; ``methods_served`` counts the requests of each method."""
+    """Serves one chain; ``methods_served`` counts the requests of each method."""
 
     daemon_threads = True
+    request_queue_size = 128
 
-    def __init__(self, chain: RecordedChain) -> None:
+    def __init__(self, chain: AnsweringChain) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.chain = chain
         self.methods_served: Counter[str] = Counter()
@@ -62,6 +70,7 @@ def _failure(request_id: Any, error: RpcError) -> dict[str, Any]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # keep-alive: the engine reuses its connections
+    disable_nagle_algorithm = True
     server: ReplayServer
 
     def do_POST(self) -> None:
@@ -80,7 +89,14 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def replaying(folder: Path) -> Iterator[ReplayServer]:
     """Serve ``folder`` until the end of the block."""
-    server = ReplayServer(RecordedChain(folder))
+    with serving_chain(RecordedChain(folder)) as server:
+        yield server
+
+
+@contextmanager
+def serving_chain(chain: AnsweringChain) -> Iterator[ReplayServer]:
+    """Serve any chain until the end of the block."""
+    server = ReplayServer(chain)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
