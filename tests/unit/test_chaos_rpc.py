@@ -238,6 +238,26 @@ def test_a_neighbours_rows_come_as_they_are_or_relabelled(chain, node, method):
     assert strip.sub("", json.dumps(relabelled["result"])) == strip.sub("", json.dumps(false["result"]))
 
 
+def test_an_invented_form_is_the_same_in_every_answer_and_changes_nothing_else(chain, node):
+    for number in NUMBERS:
+        block, receipts = (
+            tell(FAULTS["invent_type"], question(chain, method, number), node, Random(1))
+            for method in ("eth_getBlockByNumber", "eth_getBlockReceipts")
+        )
+        for honest, false in (
+            [each["result"]["transactions"] for each in block],
+            [each["result"] for each in receipts],
+        ):
+            assert false[1:] == honest[1:]
+            assert [{**row, "type": honest[0]["type"]} for row in false[:1]] == honest[:1]
+            assert {row["type"] for row in false[:1]} <= {"0x55"}, number
+    request = question(chain, "eth_getBlockByNumber", 25)
+    honest, longer = (each["result"] for each in tell(FAULTS["add_header_member"], request, node, Random(1)))
+    assert {**longer, "committeeRoot": 0} == {**honest, "committeeRoot": 0}
+    _, altered = tell(FAULTS["add_header_member_and_gas"], request, node, Random(1))
+    assert int(altered["result"]["gasUsed"], 16) == int(honest["gasUsed"], 16) + 1
+
+
 def test_the_made_up_fork_is_the_same_in_every_answer(chain, node):
     told = {
         method: tell(FAULTS["stale_fork"], question(chain, method, 25), node, Random(1))
@@ -309,7 +329,7 @@ def test_at_rate_zero_every_byte_passes(chain, devchain):
 @pytest.mark.parametrize("name", [fault.name for fault in FAULTS.values() if fault.change])
 def test_at_rate_one_every_applicable_request_is_hit(chain, node, devchain, name):
     fault = FAULTS[name]
-    served_here = ["eth_getLogs", "eth_getBlockReceipts", "eth_chainId"]
+    served_here = ["eth_getLogs", "eth_getBlockReceipts", "eth_chainId", "eth_getBlockByNumber"]
     method = next(each for each in served_here if fault.applies_to(each))
     busy = [n for n in NUMBERS if len(rows_of(ask(method), node(question(chain, "eth_getLogs", n)))) > 2]
     numbers = busy[:5]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal
 
-from trace_dagster.chaos_rpc import blocks, rows, transport, values
+from trace_dagster.chaos_rpc import blocks, forms, rows, transport, values
 from trace_dagster.chaos_rpc.shapes import (
     BLOCKS,
     BY_NUMBER,
@@ -141,6 +141,51 @@ _ANSWERS = (
         "null_hashes", "answer", "Some logs have neither block nor transaction hash.", WITH_LOGS, values.null_hashes
     ),
     ChaosFault("drop_field", "answer", "One key is missing somewhere.", OBJECTS, values.drop_field),
+    ChaosFault(
+        "invent_transaction_type",
+        "answer",
+        "A block's first transaction has a type that nobody knows.",
+        forms.OF_TRANSACTIONS,
+        forms.invent_type,
+    ),
+    ChaosFault(
+        "invent_receipt_type",
+        "answer",
+        "A block's first receipt has a type that nobody knows.",
+        forms.OF_RECEIPTS,
+        forms.invent_type,
+    ),
+    ChaosFault(
+        "invent_type",
+        "answer",
+        "A block's first transaction and its receipt have a type that nobody knows.",
+        forms.OF_BOTH,
+        forms.invent_type,
+    ),
+    ChaosFault(
+        "invent_type_and_value",
+        "answer",
+        "The same, and the transaction has another value.",
+        forms.OF_BOTH,
+        forms.invent_type_and_value,
+    ),
+    ChaosFault(
+        "drop_type", "answer", "Transactions and receipts do not say their type.", forms.OF_BOTH, forms.drop_type
+    ),
+    ChaosFault(
+        "add_header_member",
+        "answer",
+        "The header has a member that nobody knows.",
+        BLOCKS,
+        forms.add_header_member,
+    ),
+    ChaosFault(
+        "add_header_member_and_gas",
+        "answer",
+        "The same, and the gas used is another.",
+        BLOCKS,
+        forms.add_header_member_and_gas,
+    ),
     ChaosFault(
         "wrong_chain_id",
         "answer",
