@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
@@ -92,10 +92,16 @@ def template_database(postgres) -> str:
 @pytest.fixture
 def postgres_url(postgres, template_database) -> Iterator[str]:
     """Create a fresh, migrated database."""
-    port, password = postgres
+    with cloned_database(*postgres, template_database) as url:
+        yield url
+
+
+@contextmanager
+def cloned_database(port: int, password: str, template: str) -> Iterator[str]:
+    """Create a database from a template; drop it at the end of the block."""
     name = f"t{uuid4().hex}"
     with psycopg.connect(dsn(port, password, "postgres"), autocommit=True) as connection:
-        connection.execute(f"create database {name} template {template_database}")
+        connection.execute(f"create database {name} template {template}")
         yield dsn(port, password, name)
         connection.execute(f"drop database {name} with (force)")
 
@@ -129,6 +135,13 @@ def s3_server(tmp_path_factory) -> Iterator[S3Access]:
 @pytest.fixture
 def s3(s3_server) -> Iterator[S3Access]:
     """Create a bucket on the session's server, which has room for about 70 at a time."""
+    with fresh_bucket(s3_server) as access:
+        yield access
+
+
+@contextmanager
+def fresh_bucket(s3_server: S3Access) -> Iterator[S3Access]:
+    """Create a bucket; delete it at the end of the block."""
     access = S3Access(f"b{uuid4().hex}", s3_server.access_key, s3_server.secret_key, s3_server.endpoint)
     ensure_bucket(access)
     yield access

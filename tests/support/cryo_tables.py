@@ -64,7 +64,7 @@ def _transactions(block: Json, receipts: list[Json], traces: list[Json]) -> Iter
             "transaction_type": int(each["type"], 16),
             "max_priority_fee_per_gas": _number(each.get("maxPriorityFeePerGas")),
             "max_fee_per_gas": _number(each.get("maxFeePerGas")),
-            "success": receipt["status"] == "0x1",
+            "success": None if receipt.get("status") is None else receipt["status"] == "0x1",
             "n_input_bytes": len(data),
             "n_input_zero_bytes": data.count(0),
             "n_input_nonzero_bytes": len(data) - data.count(0),

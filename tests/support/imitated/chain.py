@@ -40,6 +40,7 @@ class Recipe:
     """The chain's name, and the era if it has several."""
     chain_id: int
     first: int = 1_000
+    """The first block; rounded down to a multiple of half the blocks, because ranges of a stream begin there."""
     count: int = 24
     seed: int = 7
     family: Family = "ethereum"
@@ -50,6 +51,9 @@ class Recipe:
     """Number of ordinary transactions in a block."""
     extra: dict[str, object] = field(default_factory=dict)
     """More header members."""
+
+    def __post_init__(self) -> None:
+        self.first -= self.first % max(self.count // 2, 1)
 
     @property
     def end(self) -> int:

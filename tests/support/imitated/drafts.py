@@ -111,9 +111,9 @@ class OrdinaryTransactions:
         if kind in {0, 1, 0x55}:
             return {"gasPrice": hex(base + rng.randrange(1, 50 * GWEI))}
         tip = rng.randrange(GWEI)
-        cap = base + rng.randrange(2 * GWEI)
+        cap = max(base + rng.randrange(2 * GWEI), tip)
         price = hex(min(cap, base + tip))
-        return {"maxFeePerGas": hex(max(cap, tip)), "maxPriorityFeePerGas": hex(tip), "gasPrice": price}
+        return {"maxFeePerGas": hex(cap), "maxPriorityFeePerGas": hex(tip), "gasPrice": price}
 
     def _plain(self, rng: Random, start: Json) -> Draft:
         to, value = account(rng.randrange(16)).address, hex(rng.randrange(10**20))
