@@ -34,13 +34,19 @@ _TRANSACTIONS: Mapping[str, Fields] = {
     "0x1": ("chainId", "nonce", "gasPrice", *_CALL, "accessList", "yParity", "r", "s"),
     "0x2": (*_FEES, "yParity", "r", "s"),
     "0x4": (*_FEES, "authorizationList", "yParity", "r", "s"),
+    "0x64": ("chainId", "requestId", "from", "to", "value"),
+    "0x65": ("chainId", "from", "nonce", "maxFeePerGas", *_CALL),
+    "0x66": ("chainId", "requestId", "from", "maxFeePerGas", *_CALL),
+    "0x68": (
+        "chainId", "nonce", "from", "maxFeePerGas", *_CALL, "ticketId", "refundTo", "maxRefund", "submissionFeeRefund",
+    ),
     "0x6a": ("chainId", "input"),
     "0x7e": ("sourceHash", "from", "to", "mint", "value", "gas", "isSystemTx", "input"),
-}
+}  # fmt: skip
 _BYTES = {
     "parentHash", "sha3Uncles", "miner", "stateRoot", "transactionsRoot", "receiptsRoot", "logsBloom", "extraData",
     "mixHash", "withdrawalsRoot", "parentBeaconBlockRoot", "requestsHash", "to", "input", "from", "sourceHash",
-    "address", "data", "extDataHash", "blockAccessListHash",
+    "address", "data", "extDataHash", "blockAccessListHash", "requestId", "ticketId", "refundTo",
 }  # fmt: skip
 
 
@@ -85,7 +91,8 @@ def with_deposit(block: Json, receipts: list[Json], at: int = 0, **members: Any)
 
 def _transaction(raw: Json) -> bytes:
     kind = raw.get("type") or "0x0"
-    renamed = {} if "yParity" in raw else {"yParity": "v"}
+    instead = {"yParity": "v", "maxFeePerGas": "gasPrice"}
+    renamed = {name: other for name, other in instead.items() if name not in raw}
     return _typed(kind, [_field(raw, renamed.get(name, name)) for name in _TRANSACTIONS[kind]])
 
 

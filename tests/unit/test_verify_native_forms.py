@@ -11,7 +11,8 @@ from trace_dagster.datasets.chain import Chain
 from trace_dagster.datasets.chains import chain_of, listed_chains
 from trace_dagster.verify.fast_path import await_compiled, prove_compiled
 
-ETHEREUM, OP, ARBITRUM, AVALANCHE = (chain_of(number) for number in (1, 10, 42161, 43114))
+ETHEREUM, OP, ARBITRUM, AVALANCHE = (replace(chain_of(number), forks={}) for number in (1, 10, 42161, 43114))
+"""Rows of the table without their forks: the devchain's blocks have small numbers."""
 BLOCK, RECEIPTS = next(
     (block, receipts)
     for block, receipts in devchain().answers
@@ -50,12 +51,11 @@ DEPOSITS = [
     {"isSystemTx": True},
     {"isSystemTx": False},
     {"isSystemTx": True, "version": None},
-    {"nonce": None, "version": None},
+    {"maxFeePerGas": "0x0", "maxPriorityFeePerGas": "0x9"},
     {"gasPrice": None, "v": None, "r": None, "s": None},
     {"gasPrice": "0x7"},
     {"input": "0x"},
     {"value": "0xde0b6b3a7640000", "gas": "0x8f0d180"},
-    {"version": "0x2"},
 ]
 
 
@@ -76,8 +76,8 @@ def test_a_deposit_is_proven_with_the_members_of_the_answer(members):
         "input": _bytes(raw["input"]),
         "gas_limit": int(raw["gas"], 16),
         "gas_price": int(raw["gasPrice"], 16) if "gasPrice" in raw else None,
-        "max_fee_per_gas": None,
-        "max_priority_fee_per_gas": None,
+        "max_fee_per_gas": int(raw["maxFeePerGas"], 16) if "maxFeePerGas" in raw else None,
+        "max_priority_fee_per_gas": int(raw["maxPriorityFeePerGas"], 16) if "maxPriorityFeePerGas" in raw else None,
         "success": receipt["status"] == "0x1",
         "gas_used": gas,
     }
@@ -85,10 +85,9 @@ def test_a_deposit_is_proven_with_the_members_of_the_answer(members):
 
 def test_null_members_of_a_deposit_count_as_missing():
     answers = with_deposit(BLOCK, RECEIPTS, AT, mint=None, gasPrice=None, version=None)
-    answers[0]["transactions"][AT] |= dict.fromkeys(("mint", "gasPrice", "isSystemTx", "r", "s", "v", "nonce"))
+    answers[0]["transactions"][AT] |= dict.fromkeys(("mint", "gasPrice", "isSystemTx", "r", "s", "v"))
     answers[1][AT] |= {"depositNonce": "0x12", "depositReceiptVersion": None}
-    found = row_of(answers)
-    assert (found["nonce"], found["gas_price"]) == (0, None)
+    assert row_of(answers)["gas_price"] is None
 
 
 def test_other_rows_of_a_block_with_a_deposit_stay_the_same():
@@ -142,7 +141,10 @@ def test_only_the_types_of_the_chain_are_accepted():
         ("type", "0x17e"),
         ("type", None),
         ("nonce", "0x1" + "0" * 16),
+        ("nonce", "0x99"),
+        ("nonce", None),
         ("gasPrice", "0x1" + "0" * 16),
+        ("gasPrice", 7),
         ("hash", "0x" + "13" * 32),
     ],
 )
@@ -195,40 +197,99 @@ def test_a_flag_is_a_word_of_json(word):
         assert (found is not None) == accepted
 
 
-def arbos_call(**members):
+@pytest.mark.parametrize("version", ["0x0", "0x2", "0x01ff"])
+def test_a_receipt_of_another_version_is_left_to_python(version):
+    assert prove(with_deposit(BLOCK, RECEIPTS, AT, version=version), OP) is None
+
+
+def with_call(at, **members):
+    """Return the block with another transaction at an index, with the same call and logs. None removes a member."""
     block, receipts = json.loads(json.dumps((BLOCK, RECEIPTS)))
-    block["transactions"][0] = {
-        "type": "0x6a", "chainId": "0xa4b1", "input": "0x6bf6a42d" + "00" * 128, "from": "0x" + "0" * 34 + "0a4b05",
-        "to": "0x" + "0" * 34 + "0a4b05", "gas": "0x0", "gasPrice": "0x0", "nonce": "0x0", "value": "0x0",
-    } | members  # fmt: skip
-    receipts[0]["type"] = "0x6a"
+    before = block["transactions"][at]
+    kept = ("from", "to", "value", "gas", "input", "nonce")
+    call = {name: before[name] for name in kept} | {"chainId": "0xa4b1", "gasPrice": "0x5f5e100"} | members
+    block["transactions"][at] = {name: value for name, value in call.items() if value is not None}
+    receipts[at]["type"] = members["type"]
     return resealed(block, receipts)
 
 
-def test_the_internal_call_of_arbitrum_is_accepted():
-    found = row_of(arbos_call(), ARBITRUM, 0)
-    assert (found["transaction_type"], found["gas_limit"], found["gas_price"]) == (0x6A, 0, 0)
-    assert found["from_address"] == found["to_address"] == bytes.fromhex("0a4b05".zfill(40))
-    assert row_of(arbos_call(gasPrice=None), ARBITRUM, 0)["gas_price"] is None
-    assert prove(arbos_call(), OP) is None
+ARBOS = "0x" + "0" * 34 + "0a4b05"
+REQUEST = {"requestId": "0x" + "7d" * 32}
+RETRY = {
+    "ticketId": "0x" + "71" * 32, "refundTo": "0x" + "72" * 20, "maxRefund": "0x77", "submissionFeeRefund": "0x0",
+}  # fmt: skip
+CALLS = [
+    {"type": "0x64", "input": "0x", **REQUEST},
+    {"type": "0x65"},
+    {"type": "0x66", **REQUEST},
+    {"type": "0x66", "to": None, "maxFeePerGas": "0x77", "nonce": None, **REQUEST},
+    {"type": "0x68", "maxFeePerGas": "0x5f5e101", **RETRY},
+    {"type": "0x68", "gasPrice": None, "maxFeePerGas": "0x5f5e101", "maxPriorityFeePerGas": "0x0", **RETRY},
+    {"type": "0x6a", "from": ARBOS, "to": ARBOS, "gas": "0x0", "gasPrice": "0x0", "nonce": "0x0", "value": "0x0"},
+    {"type": "0x6a", "from": ARBOS, "to": ARBOS, "gas": "0x5", "gasPrice": None, "nonce": None, "value": "0x0"},
+]
+
+
+@pytest.mark.parametrize("members", CALLS, ids=lambda members: members["type"])
+def test_calls_of_arbitrum_are_proven_with_the_members_of_the_answer(members):
+    answers = with_call(AT, **members)
+    raw, found = answers[0]["transactions"][AT], row_of(answers, ARBITRUM)
+    assert found["transaction_type"] == int(members["type"], 16)
+    names = {
+        "nonce": "nonce", "gas_limit": "gas", "gas_price": "gasPrice", "max_fee_per_gas": "maxFeePerGas",
+        "max_priority_fee_per_gas": "maxPriorityFeePerGas",
+    }  # fmt: skip
+    assert {name: found[name] for name in names} == {
+        name: int(raw[member], 16) if member in raw else 0 if name == "nonce" else None
+        for name, member in names.items()
+    }
+    texts = {"from_address": "from", "to_address": "to", "input": "input", "transaction_hash": "hash"}
+    assert {name: found[name] for name in texts} == {name: _bytes(raw.get(member)) for name, member in texts.items()}
+    assert prove(answers, OP) is None
+    assert prove(answers, ETHEREUM) is None
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("kind", "name", "value"),
     [
-        ("from", "0x" + "0" * 34 + "0a4b06"),
-        ("from", None),
-        ("to", "0x" + "1" * 40),
-        ("to", None),
-        ("gas", "0x1"),
-        ("gasPrice", "0x1"),
-        ("nonce", "0x1"),
-        ("value", "0x1"),
-        ("value", "0x1" + "0" * 62),
+        ("0x64", "input", "0x00"),
+        ("0x64", "to", None),
+        ("0x6a", "from", ARBOS[:-1] + "6"),
+        ("0x6a", "from", None),
+        ("0x6a", "to", "0x" + "1" * 40),
+        ("0x6a", "to", None),
+        ("0x6a", "value", "0x1"),
+        ("0x6a", "value", "0x1" + "0" * 62),
     ],
 )
-def test_members_that_the_internal_call_does_not_hash_have_one_right_value(name, value):
-    assert prove(arbos_call(**{name: value}), ARBITRUM) is None
+def test_members_that_a_call_of_arbitrum_does_not_hash_have_one_right_value(kind, name, value):
+    members = next(each for each in CALLS if each["type"] == kind)
+    assert prove(with_call(AT, **members | {name: value}), ARBITRUM) is None
+
+
+@pytest.mark.parametrize("name", ["requestId", "ticketId", "refundTo", "maxRefund", "submissionFeeRefund"])
+def test_a_changed_call_of_arbitrum_is_not_accepted(name):
+    members = next(each for each in CALLS if name in each)
+    block, receipts = with_call(AT, **members)
+    block["transactions"][AT][name] = "0x" + "01" * (len(members[name]) // 2 - 1)
+    assert prove((block, receipts), ARBITRUM) is None
+
+
+def test_the_base_fee_alone_may_be_the_price_on_arbitrum():
+    block, receipts = resealed(BLOCK, RECEIPTS)
+    base, effective = int(block["baseFeePerGas"], 16), row_of((block, receipts), OP)["gas_price"]
+    assert effective != base
+    for claimed, expected in ((hex(base), base), (hex(effective), effective), (hex(base + 1), effective)):
+        block["transactions"][AT]["gasPrice"] = claimed
+        assert row_of((block, receipts), ARBITRUM)["gas_price"] == expected
+        assert row_of((block, receipts), OP)["gas_price"] == effective
+
+
+def test_eras_with_other_receipts_are_left_to_python():
+    number = int(BLOCK["number"], 16)
+    for chain, fork in ((ETHEREUM, "byzantium"), (ARBITRUM, "nitro")):
+        assert prove((BLOCK, RECEIPTS), replace(chain, forks={fork: number})) is not None
+        assert prove((BLOCK, RECEIPTS), replace(chain, forks={fork: number + 1})) is None
 
 
 def test_header_members_of_amsterdam():
@@ -275,5 +336,5 @@ def test_receipts_of_a_block_without_transactions_may_be_null():
 
 def test_a_chain_row_gives_its_own_forms():
     both = Chain(1, "both", types={0x7E: "op_deposit", 0x6A: "arbitrum_internal"})
-    block, receipts = arbos_call()
+    block, receipts = with_call(0, **CALLS[-1])
     assert prove(with_deposit(block, receipts, AT), both) is not None

@@ -31,8 +31,7 @@ _FILLED = 12
 """Number of output arrays of the compiled code. The other arrays are working buffers."""
 _RECEIPT_BYTES, _LOG_BYTES = 512, 256
 """Lower bounds for the text of a receipt (its bloom) and a log (address, topics, hashes of block and transaction)."""
-_CAPPED_KINDS = range(2, 5)
-"""Transaction types with fee caps (EIP-1559)."""
+
 
 Array = NDArray[Any]
 
@@ -43,7 +42,7 @@ def proven(answers: Sequence[Json], first: int, chain: Chain) -> tuple[list[Head
     Columns of both tables: see :class:`~trace_dagster.verify.model.ProvenRows`. Integers are uint64, success is bool,
     all other columns are large_binary.
     """
-    if (forms := accepted(chain)) is None:
+    if (forms := accepted(chain, first)) is None:
         return None
     blocks = len(answers) // 2
     headers: list[Header] = []
@@ -134,7 +133,6 @@ def _transactions(
     numbers = dict(zip(TRANSACTION_NUMBERS, given[:count].T.copy(), strict=True))
     columns = _split(fixed[:count], TRANSACTION_BYTES)
     blocks, places = _places(headers, ends)
-    no_caps = (numbers["kind"] < _CAPPED_KINDS.start) | (numbers["kind"] >= _CAPPED_KINDS.stop)
     return pa.table(
         {
             "block_number": blocks,
@@ -147,13 +145,18 @@ def _transactions(
             "value_binary": _fixed(fixed[:count, VALUE_AT:]),
             "input": _texts(inputs, input_ends[:count]),
             "gas_limit": numbers["gas_limit"],
-            "gas_price": pa.array(numbers["gas_price"], mask=numbers["has_price"] == 0),
-            "max_fee_per_gas": pa.array(numbers["cap"], mask=no_caps),
-            "max_priority_fee_per_gas": pa.array(numbers["tip"], mask=no_caps),
+            "gas_price": _words(numbers, "gas_price"),
+            "max_fee_per_gas": _words(numbers, "cap"),
+            "max_priority_fee_per_gas": _words(numbers, "tip"),
             "success": numbers["succeeded"] == 1,
             "gas_used": numbers["gas_used"],
         }
     )
+
+
+def _words(numbers: Mapping[str, Array], name: str) -> pa.Array:
+    """Return a column that is null where the transaction has no such member."""
+    return pa.array(numbers[name], mask=numbers[f"has_{name}"] == 0)
 
 
 def _logs(

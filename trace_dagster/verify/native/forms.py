@@ -23,7 +23,8 @@ HEADER = (
 TRANSACTION = (
     "type", "chainId", "nonce", "gasPrice", "maxPriorityFeePerGas", "maxFeePerGas", "gas", "to", "value", "input",
     "accessList", "maxFeePerBlobGas", "blobVersionedHashes", "authorizationList", "yParity", "v", "r", "s", "hash",
-    "from", "sourceHash", "mint", "isSystemTx",
+    "from", "sourceHash", "mint", "isSystemTx", "requestId", "ticketId", "refundTo", "maxRefund",
+    "submissionFeeRefund",
 )  # fmt: skip
 ACCESS = ("address", "storageKeys")
 AUTHORIZATION = ("chainId", "address", "nonce", "yParity", "v", "r", "s")
@@ -41,12 +42,16 @@ _ENCODINGS = {
     "requestsHash": 32, "blockAccessListHash": 32, "extDataHash": 32,
     "to": ADDRESS_OR_NONE, "input": ANY_BYTES, "accessList": ACCESSES, "blobVersionedHashes": HASHES,
     "authorizationList": AUTHORIZATIONS, "from": 20, "sourceHash": 32, "mint": NUMBER_OR_NONE, "isSystemTx": FLAG,
+    "requestId": 32, "ticketId": 32, "refundTo": 20,
 }  # fmt: skip
 """Members that are not numbers. ``nonce`` is 8 bytes in a header and a number in a transaction."""
 HEADER_ENCODINGS = np.array([{**_ENCODINGS, "nonce": 8}.get(name, NUMBER) for name in HEADER], np.int64)
 TRANSACTION_ENCODINGS = np.array([_ENCODINGS.get(name, NUMBER) for name in TRANSACTION], np.int64)
 
 NO_MEMBER = -1
+_INSTEAD = {"yParity": "v", "maxFeePerGas": "gasPrice"}
+"""Members that nodes may show under another name."""
+INSTEAD = np.array([TRANSACTION.index(_INSTEAD.get(name, name)) for name in TRANSACTION], np.int64)
 
 
 def _table(names: tuple[str, ...], rows: list[tuple[str, ...]]) -> NDArray[np.int64]:
@@ -76,18 +81,23 @@ The last three chains have blocks in Ethereum's form; their own forms have other
 HEADER_FORMS = _table(HEADER, [always + later for always, later in _HEADER_FORMS.values()])
 HEADER_ALWAYS = np.array([len(always) for always, _ in _HEADER_FORMS.values()], np.int64)
 
-PRICED, CAPPED, CLAIMED, ARBOS = range(4)
-"""What else a form says of its row.
+PRICED, CAPPED, CAPPED_OR_BASE, CLAIMED = range(4)
+"""How a form names its price.
 
-PRICED and CAPPED hash the nonce and a ``gasPrice`` or fee caps (EIP-1559). CLAIMED hashes neither nonce nor price, so
-both are what the node says. ARBOS is Arbitrum's own call, whose other members have one right value each.
+PRICED is a hashed ``gasPrice``; CAPPED are fee caps and a base fee (EIP-1559). CAPPED_OR_BASE is the same, but some of
+Arbitrum's nodes show the base fee alone, which is then the price. CLAIMED hashes no price: it is what the node says.
+"""
+ANY_CALL, HAS_NONCE, ARBOS_CALL, NO_INPUT = range(4)
+"""What members that a form does not hash must be: anything; a nonce, although it is not hashed; those of Arbitrum's own
+call (from ArbOS to itself, without value); no input, but a target.
 """
 ARBOS_ADDRESS = np.array([*bytes(17), 0x0A, 0x4B, 0x05], np.uint8)
 
 
 class _Form(NamedTuple):
-    rule: int
+    price: int
     members: tuple[str, ...]
+    unhashed: int = ANY_CALL
 
 
 _CALL = ("gas", "to", "value", "input")
@@ -101,15 +111,28 @@ _STANDARD = (
     _Form(CAPPED, ("chainId", "nonce", *_FEES, "authorizationList", *_SIGNED)),
 )
 """Types 0 to 4: EIP-155, 2930, 1559, 4844, 7702."""
+_ON_ARBITRUM = tuple(form._replace(price=CAPPED_OR_BASE) if form.price == CAPPED else form for form in _STANDARD)
+_CALL_WITH_CAP = ("maxFeePerGas", *_CALL)
 _OTHERS: dict[TransactionForm, _Form] = {
-    "op_deposit": _Form(CLAIMED, ("sourceHash", "from", "to", "mint", "value", "gas", "isSystemTx", "input")),
-    "arbitrum_internal": _Form(ARBOS, ("chainId", "input")),
+    "op_deposit": _Form(
+        CLAIMED, ("sourceHash", "from", "to", "mint", "value", "gas", "isSystemTx", "input"), HAS_NONCE
+    ),
+    "arbitrum_deposit": _Form(CLAIMED, ("chainId", "requestId", "from", "to", "value"), NO_INPUT),
+    "arbitrum_unsigned": _Form(CLAIMED, ("chainId", "from", "nonce", *_CALL_WITH_CAP)),
+    "arbitrum_contract": _Form(CLAIMED, ("chainId", "requestId", "from", *_CALL_WITH_CAP)),
+    "arbitrum_retry": _Form(
+        CLAIMED,
+        ("chainId", "nonce", "from", *_CALL_WITH_CAP, "ticketId", "refundTo", "maxRefund", "submissionFeeRefund"),
+    ),
+    "arbitrum_internal": _Form(CLAIMED, ("chainId", "input"), ARBOS_CALL),
 }
-_TRANSACTION_FORMS = (*_STANDARD, *_OTHERS.values())
+_TRANSACTION_FORMS = (*_STANDARD, *_ON_ARBITRUM, *_OTHERS.values())
+_NUMBERS = {name: len(_STANDARD) + len(_ON_ARBITRUM) + place for place, name in enumerate(_OTHERS)}
 TRANSACTION_FORMS = _table(TRANSACTION, [form.members for form in _TRANSACTION_FORMS])
 """The hashed members of each form, in order."""
-RULES = np.array([form.rule for form in _TRANSACTION_FORMS], np.int64)
-OP_DEPOSIT = len(_STANDARD) + list(_OTHERS).index("op_deposit")
+PRICES = np.array([form.price for form in _TRANSACTION_FORMS], np.int64)
+UNHASHED = np.array([form.unhashed for form in _TRANSACTION_FORMS], np.int64)
+OP_DEPOSIT = _NUMBERS["op_deposit"]
 NOT_ACCEPTED = -1
 KINDS = 256
 """A transaction type is one byte."""
@@ -122,13 +145,18 @@ class Accepted(NamedTuple):
     forms: NDArray[np.int64]
 
 
-def accepted(chain: Chain) -> Accepted | None:
-    """Return what the compiled code accepts of a chain, or None if it does not know the form of the header."""
-    if chain.header not in _HEADER_FORMS:
+def accepted(chain: Chain, first: int) -> Accepted | None:
+    """Return what the compiled code accepts of a chain's blocks from ``first`` on.
+
+    None if it does not know the form of the header, or if the blocks are of an era with other forms: before Byzantium
+    (receipts with state roots), and before Nitro on Arbitrum.
+    """
+    types = chain.types.values()
+    since = max(chain.fork("byzantium"), chain.fork("nitro") if "arbitrum_classic" in types else 0)
+    if chain.header not in _HEADER_FORMS or first < since:
         return None
     forms = np.full(KINDS, NOT_ACCEPTED, np.int64)
-    forms[STANDARD_TYPES] = STANDARD_TYPES
-    numbers = {form: len(_STANDARD) + place for place, form in enumerate(_OTHERS)}
+    forms[STANDARD_TYPES] = np.array(STANDARD_TYPES) + (len(_STANDARD) if "arbitrum_internal" in types else 0)
     for kind, form in chain.types.items():
-        forms[kind] = numbers.get(form, NOT_ACCEPTED)
+        forms[kind] = _NUMBERS.get(form, NOT_ACCEPTED)
     return Accepted(list(_HEADER_FORMS).index(chain.header), forms)

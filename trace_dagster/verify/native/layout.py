@@ -21,14 +21,14 @@ VALUE_AT, TOPICS_AT = sum(size for _, size in TRANSACTION_BYTES.values()), 20
 MOST_TOPICS = 4
 HEADER_NUMBERS = ("gas_used", "timestamp", "base_fee", "has_base_fee")
 TRANSACTION_NUMBERS = (
-    "kind", "has_sender", "has_to", "nonce", "gas_limit", "has_price", "gas_price", "cap", "tip", "succeeded",
-    "cumulative_gas", "gas_used",
+    "kind", "has_sender", "has_to", "nonce", "gas_limit", "has_gas_price", "gas_price", "has_cap", "cap", "has_tip",
+    "tip", "succeeded", "cumulative_gas", "gas_used",
 )  # fmt: skip
 LOG_NUMBERS = ("transaction", "topics")
 BASE_FEE_OF, HAS_BASE_FEE = 2, 3
 (
-    KIND, HAS_SENDER, HAS_TO, NONCE_OF, GAS_LIMIT_OF, HAS_PRICE, GAS_PRICE_OF, CAP_OF, TIP_OF, SUCCEEDED,
-    CUMULATIVE_OF, GAS_USED_OF,
+    KIND, HAS_SENDER, HAS_TO, NONCE_OF, GAS_LIMIT_OF, HAS_PRICE, GAS_PRICE_OF, HAS_CAP, CAP_OF, HAS_TIP, TIP_OF,
+    SUCCEEDED, CUMULATIVE_OF, GAS_USED_OF,
 ) = range(len(TRANSACTION_NUMBERS))  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from trace_dagster.verify.native.layout import (
     HASH_AT,
     KIND,
     MOST_TOPICS,
+    NONCE_OF,
     SUCCEEDED,
     TOPICS_AT,
     same,
@@ -37,6 +38,8 @@ _TYPE, _STATUS, _CUMULATIVE, _OF, _LOGS, _DEPOSIT_NONCE, _DEPOSIT_VERSION = rang
 _ADDRESS, _TOPICS, _DATA = range(len(LOG))
 _RECEIPT_NAMES, _RECEIPT_SLOTS = slotted(RECEIPT)
 _LOG_NAMES, _LOG_SLOTS = slotted(LOG)
+_CANYON = 1
+"""The version of a deposit's receipt since the Canyon fork."""
 _NULL = np.frombuffer(b"null", np.uint8)
 
 
@@ -96,11 +99,23 @@ def _set_bits(entry: Bytes, first: int, last: int, bloom: Bytes, room: Bytes, at
 
 
 @native
+def _put_deposit_tail(text: Text, found: Found, transaction: Words, out: Bytes, at: int, state: Words) -> int:
+    """Write nonce and version, which the root covers since Canyon. They must be those that the row gives back."""
+    first, last = found[_DEPOSIT_NONCE, 0], found[_DEPOSIT_NONCE, 1]
+    if not word(text, first, last, state, 0) or state[0] != transaction[NONCE_OF]:
+        return -1
+    at = put_number(text, first, last, out, at)
+    first, last = found[_DEPOSIT_VERSION, 0], found[_DEPOSIT_VERSION, 1]
+    return put_number(text, first, last, out, at) if byte(text, first, last) == _CANYON else -1
+
+
+@native
 def _put_receipt(
-    text: Text, found: Found, forms: Ends, kind: int, rows: ByteRows, numbers: Numbers, data: Bytes, data_ends: Places,
-    out: Bytes, at: int, bloom: Bytes, state: Words,
+    text: Text, found: Found, forms: Ends, transaction: Words, rows: ByteRows, numbers: Numbers, data: Bytes,
+    data_ends: Places, out: Bytes, at: int, bloom: Bytes, state: Words,
 ) -> int:  # fmt: skip
     """Write a receipt with its logs, which are already in columns, and add its bloom to the block's."""
+    kind = int(transaction[KIND])
     at = put_kind(kind, out, at)
     start, at = at, begin(out, at)
     at = put_number(text, found[_STATUS, 0], found[_STATUS, 1], out, at)
@@ -123,9 +138,8 @@ def _put_receipt(
     for place in range(BLOOM_BYTES):
         bloom[place] |= mine[place]
     at = close(out, opened, at)
-    if forms[kind] == OP_DEPOSIT and found[_DEPOSIT_VERSION, 0] >= 0:  # since Canyon
-        at = put_number(text, found[_DEPOSIT_NONCE, 0], found[_DEPOSIT_NONCE, 1], out, at)
-        at = put_number(text, found[_DEPOSIT_VERSION, 0], found[_DEPOSIT_VERSION, 1], out, at)
+    if forms[kind] == OP_DEPOSIT and found[_DEPOSIT_VERSION, 0] >= 0:
+        at = _put_deposit_tail(text, found, transaction, out, at, state)
     return close(out, start, at)
 
 
@@ -160,7 +174,7 @@ def read_receipts(
                 return -1
             data_ends[place] = last
         start = _put_receipt(
-            text, found, forms, int(numbers[KIND]), log_bytes, log_numbers, data, data_ends, items, start, bloom, state
+            text, found, forms, numbers, log_bytes, log_numbers, data, data_ends, items, start, bloom, state
         )
         if start < 0:
             return -1

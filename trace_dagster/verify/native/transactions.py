@@ -19,21 +19,26 @@ from trace_dagster.verify.native.forms import (
     ACCESS,
     ACCESSES,
     ANY_BYTES,
-    ARBOS,
     ARBOS_ADDRESS,
+    ARBOS_CALL,
     AUTHORIZATION,
     AUTHORIZATIONS,
-    CAPPED,
+    CAPPED_OR_BASE,
+    CLAIMED,
     FLAG,
+    HAS_NONCE,
     HASHES,
+    INSTEAD,
+    NO_INPUT,
     NO_MEMBER,
     NUMBER,
     NUMBER_OR_NONE,
     PRICED,
-    RULES,
+    PRICES,
     TRANSACTION,
     TRANSACTION_ENCODINGS,
     TRANSACTION_FORMS,
+    UNHASHED,
 )
 from trace_dagster.verify.native.jit import native
 from trace_dagster.verify.native.keccak import keccak
@@ -43,8 +48,10 @@ from trace_dagster.verify.native.layout import (
     GAS_LIMIT_OF,
     GAS_PRICE_OF,
     HAS_BASE_FEE,
+    HAS_CAP,
     HAS_PRICE,
     HAS_SENDER,
+    HAS_TIP,
     HAS_TO,
     HASH_AT,
     KIND,
@@ -69,6 +76,7 @@ _ACCESS_NAMES, _ACCESS_SLOTS = slotted(ACCESS)
 _AUTHORIZATION_NAMES, _AUTHORIZATION_SLOTS = slotted(AUTHORIZATION)
 _AUTHORIZATION_ADDRESS, _AUTHORIZATION_PARITY = AUTHORIZATION.index("address"), AUTHORIZATION.index("yParity")
 INNERMOST = len(AUTHORIZATION)
+_NO_BYTES = len('"0x"')
 
 
 @native
@@ -153,43 +161,50 @@ def _put_transaction(text: Text, found: Found, form: int, kind: int, out: Bytes,
     start, at = at, begin(out, at)
     for place in range(TRANSACTION_FORMS.shape[1]):
         which = TRANSACTION_FORMS[form, place]
-        if which == _PARITY and found[_PARITY, 0] < 0:
-            which = _V
         if which == NO_MEMBER or at < 0:
             break
+        if found[which, 0] < 0:
+            which = INSTEAD[which]
         at = _put_member(text, found[which, 0], found[which, 1], TRANSACTION_ENCODINGS[which], out, at, inner)
     return close(out, start, at)
 
 
 @native
-def _read_price(text: Text, found: Found, rule: int, header: Words, numbers: Words) -> bool:
-    """Read the nonce and the effective price per unit of gas (EIP-1559). Both may be missing if nothing hashes them."""
-    is_hashed = rule == PRICED or rule == CAPPED
-    numbers[HAS_PRICE] = 1 if is_hashed or found[_PRICE, 0] >= 0 else 0
-    numbers[NONCE_OF] = 0
-    numbers[GAS_PRICE_OF] = 0
-    numbers[CAP_OF] = 0
-    numbers[TIP_OF] = 0
-    if (is_hashed or found[_NONCE, 0] >= 0) and not word(text, found[_NONCE, 0], found[_NONCE, 1], numbers, NONCE_OF):
-        return False
-    if rule != CAPPED:
-        return not numbers[HAS_PRICE] or word(text, found[_PRICE, 0], found[_PRICE, 1], numbers, GAS_PRICE_OF)
-    if (
-        not header[HAS_BASE_FEE]
-        or not word(text, found[_CAP, 0], found[_CAP, 1], numbers, CAP_OF)
-        or not word(text, found[_TIP, 0], found[_TIP, 1], numbers, TIP_OF)
-    ):
-        return False
-    price = header[BASE_FEE_OF] + numbers[TIP_OF]
-    numbers[GAS_PRICE_OF] = min(numbers[CAP_OF], price)
-    return bool(price >= numbers[TIP_OF])
+def _word_or_none(text: Text, found: Found, which: int, numbers: Words, has: int, of: int) -> bool:
+    """Read a member that may be missing, and whether it is there. A missing number is 0."""
+    given = found[which, 0] >= 0
+    numbers[has] = 1 if given else 0
+    numbers[of] = 0
+    return not given or word(text, found[which, 0], found[which, 1], numbers, of)
 
 
 @native
-def _is_of_arbos(row: Bytes, numbers: Words) -> bool:
-    """Return whether a call is from ArbOS to itself, with no value, gas, price or nonce."""
-    if numbers[GAS_LIMIT_OF] or numbers[GAS_PRICE_OF] or numbers[NONCE_OF]:
+def _read_price(text: Text, found: Found, rule: int, header: Words, numbers: Words) -> bool:
+    """Read the fee caps, and the effective price per unit of gas (EIP-1559)."""
+    if (
+        not _word_or_none(text, found, _PRICE, numbers, HAS_PRICE, GAS_PRICE_OF)
+        or not _word_or_none(text, found, _CAP, numbers, HAS_CAP, CAP_OF)
+        or not _word_or_none(text, found, _TIP, numbers, HAS_TIP, TIP_OF)
+    ):
         return False
+    if rule == CLAIMED:
+        return True
+    if rule == PRICED:
+        numbers[HAS_CAP] = numbers[HAS_TIP] = 0
+        return bool(numbers[HAS_PRICE])
+    base = header[BASE_FEE_OF]
+    highest = base + numbers[TIP_OF]
+    if not (header[HAS_BASE_FEE] and numbers[HAS_CAP] and numbers[HAS_TIP] and highest >= base):
+        return False
+    if not (rule == CAPPED_OR_BASE and numbers[HAS_PRICE] and numbers[GAS_PRICE_OF] == base):
+        numbers[GAS_PRICE_OF] = min(numbers[CAP_OF], highest)
+    numbers[HAS_PRICE] = 1
+    return True
+
+
+@native
+def _is_from_arbos(row: Bytes, numbers: Words) -> bool:
+    """Return whether a call is from ArbOS to itself, without value."""
     for place in range(VALUE_AT, VALUE_AT + 32):
         if row[place]:
             return False
@@ -203,6 +218,16 @@ def _is_of_arbos(row: Bytes, numbers: Words) -> bool:
 
 
 @native
+def _is_call(found: Found, rule: int, row: Bytes, numbers: Words) -> bool:
+    """Return whether the members that a form does not hash are what they must be."""
+    if rule == HAS_NONCE:
+        return bool(found[_NONCE, 0] >= 0)
+    if rule == NO_INPUT:
+        return bool(numbers[HAS_TO] and found[_INPUT, 1] - found[_INPUT, 0] == _NO_BYTES)
+    return rule != ARBOS_CALL or _is_from_arbos(row, numbers)
+
+
+@native
 def _read_transaction(text: Text, found: Found, forms: Ends, header: Words, row: Bytes, numbers: Words) -> int:
     """Read a transaction's columns. Return its form, or -1."""
     kind = byte(text, found[_TYPE, 0], found[_TYPE, 1])
@@ -212,13 +237,15 @@ def _read_transaction(text: Text, found: Found, forms: Ends, header: Words, row:
     numbers[KIND] = kind
     numbers[HAS_SENDER] = 1 if found[_FROM, 0] >= 0 else 0
     numbers[HAS_TO] = 1 if found[_TO, 0] >= 0 else 0
+    numbers[NONCE_OF] = 0
     if (
         found[_HASH, 0] < 0
         or not read_bytes(text, found, TRANSACTION_COLUMNS, row)
         or not wide(text, found[_VALUE, 0], found[_VALUE, 1], row[VALUE_AT : VALUE_AT + 32])
+        or (found[_NONCE, 0] >= 0 and not word(text, found[_NONCE, 0], found[_NONCE, 1], numbers, NONCE_OF))
         or not word(text, found[_GAS, 0], found[_GAS, 1], numbers, GAS_LIMIT_OF)
-        or not _read_price(text, found, RULES[form], header, numbers)
-        or (RULES[form] == ARBOS and not _is_of_arbos(row, numbers))
+        or not _read_price(text, found, PRICES[form], header, numbers)
+        or not _is_call(found, UNHASHED[form], row, numbers)
     ):
         return -1
     return form
