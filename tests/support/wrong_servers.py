@@ -1,13 +1,15 @@
-"""Servers that are not the object store: plain HTTP, TLS with an unknown authority, and one that speaks no HTTP."""
+"""Servers that are not what they should be: no object store, TLS with an unknown authority, no HTTP, an odd node."""
 
 from __future__ import annotations
 
+import json
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import BaseRequestHandler, ThreadingTCPServer
+from typing import Any
 
 import trustme
 
@@ -67,3 +69,28 @@ def banner_server() -> Iterator[int]:
     """Serve a protocol that is not HTTP; yield the port."""
     with _serving(ThreadingTCPServer((HOST, 0), _Banner)) as port:
         yield port
+
+
+class _RawNode(BaseRequestHandler):
+    """Answers one HTTP request with any bytes, and then closes the connection."""
+
+    def handle(self) -> None:
+        asked = b""
+        while b"\r\n\r\n" not in asked:
+            if not (part := self.request.recv(65536)):
+                return
+            asked += part
+        head, _, body = asked.partition(b"\r\n\r\n")
+        length = int(next(line.partition(b":")[2] for line in head.lower().split(b"\r\n") if b"content-length" in line))
+        while len(body) < length:
+            body += self.request.recv(65536)
+        self.request.sendall(self.server.respond(json.loads(body)))  # type: ignore[attr-defined]
+
+
+@contextmanager
+def raw_node(respond: Callable[[Any], bytes]) -> Iterator[str]:
+    """Serve a node that answers a decoded JSON-RPC request with the bytes of a whole HTTP response; yield its URL."""
+    server = ThreadingTCPServer((HOST, 0), _RawNode)
+    server.respond = respond  # type: ignore[attr-defined]
+    with _serving(server) as port:
+        yield f"http://{HOST}:{port}"

@@ -9,8 +9,9 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from itertools import chain
-from typing import Any
+from itertools import chain, groupby
+from operator import itemgetter
+from typing import Any, Literal
 
 import msgspec
 
@@ -55,6 +56,10 @@ Call = tuple[str, list[Any]]
 
 Outcome = msgspec.Raw | MethodLacked | AnswerTooLarge
 """The outcome of one call: the JSON bytes of its result, or an error after which its parts can be asked for."""
+
+
+class _MethodsRefused(Unavailable):
+    """An endpoint does not serve the batch because of one of its methods. Send each method by itself."""
 
 
 class _Answer(msgspec.Struct):
@@ -176,8 +181,11 @@ def _batch(endpoint: Endpoint, calls: Sequence[Call]) -> list[Outcome]:
         found = _in_parts(endpoint, calls, refusal.most)
         memory.note_batch(endpoint.fingerprint, refusal.most)  # only now it is sure that the size was the reason
         return found
+    except _MethodsRefused:
+        groups = [list(group) for _, group in groupby(calls, key=itemgetter(0))]
+        return list(chain.from_iterable(_batch(endpoint, group) for group in groups))
     except (MethodLacked, AnswerTooLarge) as error:
-        if len(calls) == 1 or (isinstance(error, MethodLacked) and len({method for method, _ in calls}) == 1):
+        if len(calls) == 1 or (isinstance(error, MethodLacked) and not _are_mixed(calls)):
             return [error] * len(calls)
     except Unavailable:
         if len(calls) == 1:
@@ -242,7 +250,15 @@ def _ask(endpoint: Endpoint, calls: Sequence[Call]) -> list[Outcome]:
             found.append(_result(one, endpoint, method))
         except MethodLacked as error:
             found.append(error)
+        except AnswerTooLarge as error:
+            if not endpoint.gateway_url:
+                raise
+            found.append(error)  # the gateway has asked for it alone
     return found
+
+
+def _are_mixed(calls: Sequence[Call]) -> bool:
+    return len({method for method, _ in calls}) > 1
 
 
 def _answers(data: bytes) -> list[_Answer] | None:
@@ -271,9 +287,11 @@ def _require_served(endpoint: Endpoint, status: int, data: bytes, calls: Sequenc
     if status in {400, 413}:
         return
     if lacks_method(None, text) or is_about_the_plan(text):
-        if len({method for method, _ in calls}) > 1:
-            raise Unavailable(f"rpc endpoint {endpoint.name} does not serve every call of a batch{said}", http=status)
-        raise _lacked(endpoint, calls[0][0], None, text)
+        if _are_mixed(calls):
+            raise _MethodsRefused(
+                f"rpc endpoint {endpoint.name} does not serve every call of a batch{said}", http=status
+            )
+        raise _error_of(text, endpoint, calls[0][0])
     raise InvalidInput(
         f"rpc endpoint {endpoint.name} refuses its key: check {variable_of(endpoint.pool)}{said}", http=status
     )
@@ -282,8 +300,7 @@ def _require_served(endpoint: Endpoint, status: int, data: bytes, calls: Sequenc
 def _require_served_batch(endpoint: Endpoint, answer: _Answer, calls: Sequence[Call]) -> None:
     """Raise the error of a batch that was answered with a single object."""
     code, text = code_and_text(answer.error)
-    methods = {method for method, _ in calls}
-    if lacks_method(code, text) and not is_about_the_batch(code, text) and len(methods) == 1:
+    if lacks_method(code, text) and not is_about_the_batch(code, text) and not _are_mixed(calls):
         raise _lacked(endpoint, calls[0][0], code, text)
     if is_refusal(code, text):
         raise Unavailable(

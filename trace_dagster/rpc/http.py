@@ -41,10 +41,7 @@ def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS)
     """
     timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=GATEWAY_SECONDS if endpoint.gateway_url else read_seconds)
     try:
-        answer = _connections().request(
-            "POST", _target(endpoint.address), body=body, headers=_headers(endpoint.address), timeout=timeout,
-            preload_content=False, redirect=False,
-        )  # fmt: skip
+        answer = _sent(endpoint, body, timeout)
         try:
             data = _read(answer, endpoint, GATEWAY_SECONDS if endpoint.gateway_url else WHOLE_SECONDS)
         except TraceError:
@@ -65,6 +62,23 @@ def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS)
     return answer.status, data
 
 
+def _sent(endpoint: Endpoint, body: bytes, timeout: urllib3.Timeout) -> urllib3.BaseHTTPResponse:
+    """Send a request and return the response, whose body is not read yet.
+
+    Send it again if the connection was lost before a response: the server may have closed it while it was idle.
+    """
+    for may_repeat in (True, False):
+        try:
+            return _connections().request(
+                "POST", _target(endpoint.address), body=body, headers=_headers(endpoint.address), timeout=timeout,
+                preload_content=False, redirect=False,
+            )  # fmt: skip
+        except urllib3.exceptions.ProtocolError:
+            if not may_repeat:
+                raise
+    raise AssertionError("the second try returns or raises")
+
+
 def redirected(endpoint: Endpoint, location: str) -> str:
     """Return what a redirect to ``location`` means for the endpoint, without any part of a URL but a domain's name."""
     variable = variable_of(endpoint.pool)
@@ -75,7 +89,7 @@ def redirected(endpoint: Endpoint, location: str) -> str:
     except ValueError:
         return f"redirects to another address: correct {variable}"
     if is_upgrade or not location:
-        return f"redirects to https: let its URL in {variable} begin with https://"
+        return f"redirects to https: let its URL in {variable} begin with https"
     domain = ".".join(host.split(".")[-2:])
     of = f" of {domain}" if domain.replace(".", "").replace("-", "").isalnum() and not domain[-1].isdigit() else ""
     return f"redirects to another address{of}: write in {variable} where it is served"
