@@ -52,6 +52,77 @@ def test_logs_out_of_receipts_are_the_nodes_own(methods):
     assert found > BLOCKS
 
 
+def receipts_without(methods, number, *names, per_transaction=False):
+    """Return a block's receipts, without some fields of their logs, or with logs counted in each transaction."""
+    receipts = asked(methods, "eth_getBlockReceipts", hex(number))
+    for receipt in receipts:
+        receipt["logs"] = [{name: value for name, value in log.items() if name not in names} for log in receipt["logs"]]
+        for position, log in enumerate(receipt["logs"]):
+            if per_transaction:
+                log["logIndex"] = hex(position)
+    return json.dumps(receipts).encode()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("logIndex",),
+        ("blockTimestamp", "removed"),
+        ("blockHash", "blockNumber", "transactionHash", "transactionIndex", "logIndex"),
+    ],
+)
+def test_logs_are_whole_though_a_node_leaves_fields_out_of_receipts(methods, names):
+    span = {"fromBlock": "0x0", "toBlock": hex(BLOCKS - 1)}
+    found = []
+    for number in range(BLOCKS):
+        logs = question("eth_getLogs", {"fromBlock": hex(number), "toBlock": hex(number)})
+        found += json.loads(derive(logs, receipts_without(methods, number, *names)))
+    kept = {name for log in found for name in log}
+    assert kept >= {"blockHash", "blockNumber", "transactionHash", "transactionIndex", "logIndex"}
+    honest = asked(methods, "eth_getLogs", span)
+    assert found == [{name: value for name, value in log.items() if name in kept} for log in honest]
+
+
+def test_logs_that_a_node_counts_in_each_transaction_are_counted_in_the_block(methods):
+    several = 0
+    for number in range(BLOCKS):
+        logs = question("eth_getLogs", {"fromBlock": hex(number), "toBlock": hex(number)})
+        odd = receipts_without(methods, number, per_transaction=True)
+        honest = asked(methods, "eth_getLogs", {"fromBlock": hex(number), "toBlock": hex(number)})
+        assert json.loads(derive(logs, odd)) == honest
+        several += len({log["transactionHash"] for log in honest}) > 1
+    assert several > 10
+
+
+def test_logs_of_a_filter_are_the_nodes_own(methods):
+    honest = asked(methods, "eth_getLogs", {"fromBlock": "0x0", "toBlock": hex(BLOCKS - 1)})
+    address, topics = honest[0]["address"], honest[0]["topics"]
+    selected = 0
+    for rest in (
+        {"address": address},
+        {"address": [address.upper().replace("0X", "0x"), "0x" + "11" * 20]},
+        {"topics": [topics[0]]},
+        {"topics": [None, topics[1]]},
+        {"topics": [[topics[0], "0x" + "22" * 32], None]},
+        {"address": address, "topics": [topics[0], None, None]},
+        {"topics": [None, None, None, None]},
+        {"address": []},
+    ):
+        for number in range(BLOCKS):
+            wanted = {"fromBlock": hex(number), "toBlock": hex(number), **rest}
+            receipts = json.dumps(asked(methods, "eth_getBlockReceipts", hex(number))).encode()
+            expected = asked(methods, "eth_getLogs", wanted)
+            assert json.loads(derive(question("eth_getLogs", wanted), receipts)) == expected
+            selected += len(expected)
+    assert selected > BLOCKS
+
+
+@pytest.mark.parametrize("rest", [{"address": 7}, {"topics": "0x1"}, {"topics": [7]}, {"address": [7]}])
+def test_a_filter_of_an_unknown_form_is_left_to_the_node(methods, rest):
+    receipts = json.dumps(asked(methods, "eth_getBlockReceipts", "0x5")).encode()
+    assert derive(question("eth_getLogs", {"fromBlock": "0x5", "toBlock": "0x5", **rest}), receipts) is None
+
+
 @pytest.mark.parametrize(
     ("name", "whole"),
     [

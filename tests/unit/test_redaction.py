@@ -114,6 +114,32 @@ def test_a_pools_name_never_cuts_a_url():
     assert redact(said) == f"mainnet#1: error sending request for url ({HIDDEN})"
 
 
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("alchemy", "https://eth.g.alchemy.com/v2/KEYabcdef12345"),
+        ("alchemy_mainnet", "https://alchemy-mainnet.example.com/alchemy_mainnet0123"),
+        ("polygon_archive", "https://polygon-archive.example.com/polygon_archive/key0123456"),
+        ("polygon_archive", "http://127.0.0.1:8546/t0ken-of-the-gateway/polygon_archive/1#0123456789abcdef"),
+        ("rpcpool", "https://u:rpcpool99@h.rpcpool.com/rpcpool"),
+        ("infura", "https://mainnet.infura.io/v3/infura0123456789"),
+    ],
+)
+@pytest.mark.parametrize(
+    "text", ["rpc endpoint {}#1 failed", "pool={} range=[0, 1)", "ask at {}/1: no", '{{"pool":"{}"}}', "{}"]
+)
+def test_a_pools_name_is_readable_whatever_url_holds_it(name, url, text):
+    protect([url], public=[name])
+    assert redact(text.format(name)) == text.format(name)
+    key = url.rpartition("/")[2].rpartition("#")[2]
+    assert redact(f"{name}: {url} {key}").count(HIDDEN) >= (1 if key == name else 2)
+
+
+def test_a_secret_that_begins_with_a_pools_name_is_hidden():
+    protect(["https://node.example/v2/alchemy-KEY01"], public=["alchemy"])
+    assert redact("alchemy#1 refuses alchemy-KEY01") == f"alchemy#1 refuses {HIDDEN}"
+
+
 def test_a_pools_name_is_readable_though_it_is_a_part_of_its_url():
     protect(["https://node.example/standard/abcdef0123456789"], public=["standard"])
     assert redact("rpc endpoint standard#1 failed") == "rpc endpoint standard#1 failed"

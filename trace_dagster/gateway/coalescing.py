@@ -127,12 +127,14 @@ class Coalescer:
         """Return a block's receipts; those of an empty block may be ``null``, and other blocks' may be fetched by
         transaction.
         """
+        if self._is_known_to_be_empty(question, attempt):
+            self.client.counters.calls_derived += 1
+            return Answer(b"[]")
         if not self._lacks(RECEIPTS):
             answer = await self._fetch_as_it_is(question, attempt)
             if answer.result == b"null" and not await self._is_empty(question, wanted, attempt):
                 answer = await self._fetch_as_it_is(question, attempt, is_numbered=True)
             if not self._notes_lack(RECEIPTS, answer):
-                self._keep_if_empty(question, answer, attempt)
                 return answer
             if self._lacks(RECEIPT):
                 return answer
@@ -163,15 +165,13 @@ class Coalescer:
         block = await self._answer(block_of(question), wanted, attempt)
         return block.result is not None and transaction_hashes(block.result) == []
 
-    def _keep_if_empty(self, question: CacheableCall, answer: Answer, attempt: int) -> None:
-        """Cache ``null`` or an empty list of receipts if the cached block says that it is all there is."""
-        if attempt or answer.result not in {b"null", b"[]"}:
-            return
-        block = self._kept.get(self._key(block_of(question, full=True))) or self._kept.get(
-            self._key(block_of(question))
-        )
-        if block is not None and transaction_hashes(block) == []:
-            self._kept.put(self._key(question), answer.result)
+    def _is_known_to_be_empty(self, question: CacheableCall, attempt: int) -> bool:
+        """Return whether a cached block has no transactions, and therefore no receipts to ask for."""
+        if attempt:
+            return False
+        keys = [self._key(block_of(question, full=full)) for full in (True, False)]
+        block = next((found for key in keys if (found := self._kept.get(key)) is not None), None)
+        return block is not None and transaction_hashes(block) == []
 
     def _lacks(self, method: str) -> bool:
         return self._memory.is_lacked(self.client.fingerprint, method)

@@ -88,6 +88,8 @@ class _Index:
     short: re.Pattern[str] | None
     seeds: dict[str, list[tuple[str, int]]]
     """Pieces of ``_SEED`` characters, with the forms that contain them and their positions there."""
+    names: Sequence[str]
+    """The public names, in lower case."""
 
     def spans(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield the spans of ``text`` that are a secret or a long piece of one."""
@@ -97,7 +99,19 @@ class _Index:
             return
         for start in range(len(text) - _SEED + 1):
             for form, position in self.seeds.get(text[start : start + _SEED], ()):
-                yield _extended(text, start, form, position)
+                first, last = _extended(text, start, form, position)
+                if last - first == len(form) or not self._is_a_name(text, first, last):
+                    yield first, last
+
+    def _is_a_name(self, text: str, start: int, end: int) -> bool:
+        """Return whether a piece of a secret is a public name that stands as a word, and little around it."""
+        for name in self.names:
+            at = text.find(name, start, end)
+            before, after = text[at - 1 : at], text[at + len(name) : at + len(name) + 1]
+            is_word = at >= 0 and not before.isalnum() and not after.isalnum()
+            if is_word and end - start - len(name) < _SEED:
+                return True
+        return False
 
 
 class _KnownSecrets:
@@ -141,7 +155,7 @@ def _index(secrets: Iterable[str], public: Iterable[str]) -> _Index:
             seed = form[position : position + _SEED]
             if not any(seed in name for name in names):
                 seeds.setdefault(seed, []).append((form, position))
-    return _Index(re.compile("|".join(short)) if short else None, seeds)
+    return _Index(re.compile("|".join(short)) if short else None, seeds, names)
 
 
 def _parts(secret: str) -> Iterator[str]:
