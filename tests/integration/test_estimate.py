@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 from click.testing import CliRunner
 
 from tests.support.anvil import find_anvil, running_chain
 from tests.support.anvil_node import CHAIN_ID as ANVIL_CHAIN_ID
+from tests.support.gateways import watched
 from tests.support.left_out import EVM_NODE, leave_out
 from tests.support.nodes import counting, environment, forwarding, running, serving
 from trace_dagster.blocks import BlockRange, cells
@@ -25,7 +26,9 @@ from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.embedded import EmbeddedCryo
 from trace_dagster.estimate.costs import places
 from trace_dagster.estimate.estimator import estimate
+from trace_dagster.estimate.receipt_probe import PROBED_BLOCKS
 from trace_dagster.registry.jobs import Bounds
+from trace_dagster.rpc.block_receipts import call_with_receipts
 from trace_dagster.rpc.latency import requests_at_once
 from trace_dagster.rpc.pools import Endpoint
 
@@ -169,6 +172,58 @@ def test_the_calls_of_each_dataset_are_those_that_cryo_makes():
                     assert_receipts_are_left_out(engine, known, span, endpoint, calls)
     finally:
         engine.close()
+
+
+@contextmanager
+def without_block_receipts(chain):
+    """Serve a node that offers receipts by transaction only."""
+    with watched(chain) as node:
+
+        def manner(calls):
+            error = {"code": -32601, "message": "Method not found"}
+            answers = [
+                json.dumps({"id": each["id"], "error": error}).encode()
+                if each["method"] == "eth_getBlockReceipts"
+                else node.methods.answer(each)
+                for each in calls
+            ]
+            return 200, b"[" + b",".join(answers) + b"]" if len(answers) > 1 else answers[0]
+
+        node.manner = manner
+        yield node
+
+
+def test_receipts_that_are_fetched_by_transaction_are_counted(chain, job, postgres_url, s3):
+    """The job has as many blocks as the plan looks at, so its figure is no estimate."""
+    path = job(end=PROBED_BLOCKS, streams=("logs",))
+    path.write_text(path.read_text().replace("chunk_size: 60", f"chunk_size: {PROBED_BLOCKS}"))
+    transactions = sum(len(block.transactions) for block in chain.blocks[:PROBED_BLOCKS])
+    with without_block_receipts(chain) as node:
+        found = estimate(path, Settings.read(pool(node.url)), lambda _: None, sample_blocks=0)
+        per_block = transactions / PROBED_BLOCKS
+        assert f"receipts are fetched by transaction, {per_block:.1f} calls per block" in " ".join(found.notes)
+        (plan,) = found.streams
+        assert plan.counts.evidence_calls == 1 + PROBED_BLOCKS + transactions
+        with applied(path, postgres_url, s3, node.url) as (runtime, specs):
+            call_with_receipts(Endpoint("dev", 1, node.url), [], [1])  # this process now knows what the node lacks
+            before = node.calls
+            work = runtime.ingester.claim(specs["logs"], BlockRange(0, PROBED_BLOCKS), "run", wait_seconds=5)
+            assert runtime.ingester.commit(runtime.ingester.start(work)).verification["level"] == "full"
+            made = node.calls - before
+    assert made["eth_getTransactionReceipt"] == transactions
+    assert made["eth_getBlockReceipts"] == 0
+
+
+@pytest.mark.parametrize(("lacks", "variables"), [(False, {"RPS": "1000"}), (True, {"RPS": "1000"}), (False, {})])
+def test_the_calls_through_a_gateway_are_said_for_all_streams_together(chain, node, job, lacks, variables):
+    """Each block, its receipts and its traces are fetched one time, test_routing.py counts them at the node."""
+    with without_block_receipts(chain) if lacks else nullcontext() as other:
+        settings = Settings.read(pool(other.url if lacks else node, **variables))
+        found = estimate(job(end=PROBED_BLOCKS), settings, lambda _: None, sample_blocks=0)
+    transactions = sum(len(block.transactions) for block in chain.blocks[:PROBED_BLOCKS])
+    calls = (2 * PROBED_BLOCKS + transactions) if lacks else 3 * PROBED_BLOCKS
+    said = f"which shares answers: {calls:,} calls for all its streams together, {calls / PROBED_BLOCKS:.1f} per block"
+    assert any(said in note for note in found.notes) == bool(variables)
 
 
 def stored(database):

@@ -231,6 +231,35 @@ def test_narrow_answers_are_read_out_of_what_is_wanted_anyway(served, node, hone
     assert len(node.requests) == before
 
 
+@pytest.mark.parametrize(
+    "more", [{}, {"topics": [None, None]}, {"address": "0x" + "11" * 20}], ids=["all", "by topics", "by address"]
+)
+@pytest.mark.parametrize("logs", ["disabled", "over a limit", "doubled", "empty"])
+def test_logs_are_not_asked_for_where_receipts_are_wanted_anyway(served, node, honest, more, logs):
+    where = {"fromBlock": "0x0", "toBlock": "0x1d", **more}
+    told = honest("eth_getLogs", where)
+    wrong = {
+        "disabled": {"error": {"code": -32601, "message": "eth_getLogs is disabled"}},
+        "over a limit": {"error": {"code": -32005, "message": "query returned more than 10000 results"}},
+        "doubled": {"result": told * 2},
+        "empty": {"result": []},
+    }[logs]
+
+    def manner(calls):
+        if all(call["method"] != "eth_getLogs" for call in calls):
+            return None
+        answers = [{"id": call["id"], **wrong} for call in calls]
+        return 200, json.dumps(answers if len(answers) > 1 else answers[0]).encode()
+
+    node.manner = manner
+    for _ in range(2):
+        assert served.ask("eth_getLogs", where, at="dev/1/blocks+receipts") == told
+    one = {**where, "toBlock": "0x0"}
+    assert served.ask("eth_getLogs", one, at="dev/1/receipts") == honest("eth_getLogs", one)
+    assert node.calls["eth_getLogs"] == 0
+    assert node.calls["eth_getBlockReceipts"] <= 30 + 2 * 5, "receipts are kept, but for blocks that have none"
+
+
 def test_without_being_told_nothing_more_is_asked(served, node):
     served.ask("eth_getBlockByNumber", "0x5", False)
     served.ask("eth_getLogs", {"fromBlock": "0x5", "toBlock": "0x5"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from trace_dagster.blocks import BlockRange, cell_sizes, merged
@@ -15,7 +16,7 @@ from trace_dagster.evidence.needs import most_calls
 from trace_dagster.planning.dispatcher import RANGES_PER_RUN
 from trace_dagster.planning.run_groups import sharing
 from trace_dagster.rpc.pools import RpcPool
-from trace_dagster.verify.check import PIECE_BLOCKS
+from trace_dagster.verify.check import PIECE_BLOCKS, evidence_needed
 from trace_dagster.verify.rows.receipt_columns import can_fill_from_receipts, requested_columns
 
 _PLACES = 3
@@ -182,8 +183,13 @@ class Plan:
         }
 
 
-def counted(todo: Sequence[BlockRange], stream: Stream, chain_id: int, quorum: int = 1) -> StreamCounts:
-    """Count ranges and calls for the block ranges ``todo``, which are divided into ranges as the planner does."""
+def counted(
+    todo: Sequence[BlockRange], stream: Stream, chain_id: int, quorum: int = 1, receipt_calls: float = 1.0
+) -> StreamCounts:
+    """Count ranges and calls for the block ranges ``todo``, which are divided into ranges as the planner does.
+
+    ``receipt_calls`` are the calls for the receipts of one block, more than 1 if they are fetched by transaction.
+    """
     sizes: Counter[int] = Counter()
     for span in todo:
         sizes += cell_sizes(span, stream.chunk_size)
@@ -202,6 +208,8 @@ def counted(todo: Sequence[BlockRange], stream: Stream, chain_id: int, quorum: i
             extraction += ranges * pieces * calls
             if proven:
                 evidence += ranges * pieces * most_calls(stream.dataset.name, piece)
+    if proven and evidence_needed(stream.dataset.name).receipts:
+        evidence += ceil((receipt_calls - 1) * sum(len(span) for span in todo))
     return StreamCounts(sum(len(span) for span in todo), sizes.total(), quorum * extraction, evidence)
 
 

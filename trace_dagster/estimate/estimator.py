@@ -20,10 +20,13 @@ from trace_dagster.datasets.chains import chain_of
 from trace_dagster.engine.select import selected_engine
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
 from trace_dagster.estimate.costs import Plan, Sample, StreamPlan, counted, limit_of, places
+from trace_dagster.estimate.gateway_calls import blocks_of_any, shared_calls
+from trace_dagster.estimate.receipt_probe import calls_per_block
 from trace_dagster.evidence.collector import EvidenceCollector
 from trace_dagster.evidence.needs import is_provable
 from trace_dagster.extraction.extractor import Extractor
 from trace_dagster.extraction.request import RangeRequest
+from trace_dagster.gateway.routing import is_routed
 from trace_dagster.identity import DEFAULT_ORG, dataset_uuid
 from trace_dagster.planning.bounds import is_symbolic, resolve
 from trace_dagster.planning.planner import followed_end
@@ -36,6 +39,7 @@ from trace_dagster.rpc.client import require_chain
 from trace_dagster.rpc.finality import chain_head, finality_note
 from trace_dagster.rpc.pools import RpcPool, variable_of
 from trace_dagster.store.parquet import encoded_bytes
+from trace_dagster.verify.check import evidence_needed
 
 Say = Callable[[str], None]
 
@@ -80,9 +84,12 @@ def estimate(path: Path, settings: Settings, say: Say, *, sample_blocks: int) ->
     chains = {name: _chain(name, job, settings) for name in sorted({s.rpc_pool for s in job.streams.values()})}
     bounds = _bounds(job, known, chains)
     streams = [_stream(job, key, bounds, chains, known) for key in job.streams]
+    receipts = _receipt_calls(streams, chains) if needs_rpc else {}
+    streams = [_with_receipts(plan, job.chain_id, chains, receipts) for plan in streams]
     if sample_blocks:
         streams = _sampled(streams, chains, job.chain_id, settings, say, sample_blocks)
-    notes = [*_notes(job, bounds, chains, known), *_quorum_notes(streams, chains)]
+    call_notes = _call_notes(streams, chains, receipts, settings)
+    notes = [*_notes(job, bounds, chains, known), *_quorum_notes(streams, chains), *call_notes]
     return Plan(job.name, job.chain_id, job.mode.kind, tuple(streams), tuple(notes))
 
 
@@ -154,6 +161,49 @@ def _stream(job: ChainSync, key: str, bounds: Bounds | TraceError, chains: _Chai
         error=wrong,
         reach=found,
     )
+
+
+def _receipt_calls(streams: Sequence[StreamPlan], chains: _Chains) -> dict[str, float]:
+    """Return the calls for the receipts of one block at each pool whose streams prove something with receipts."""
+    found: dict[str, float] = {}
+    for each in streams:
+        name = each.stream.rpc_pool
+        chain = chains[name]
+        needs_receipts = each.stream.verify == "full" and evidence_needed(each.stream.dataset.name).receipts
+        if name not in found and needs_receipts and each.todo and not isinstance(chain, TraceError):
+            found[name] = calls_per_block(chain.pool, each.todo, chain.finalized)
+    return found
+
+
+def _with_receipts(plan: StreamPlan, chain_id: int, chains: _Chains, receipts: Mapping[str, float]) -> StreamPlan:
+    """Return the plan with the calls for receipts that are fetched by transaction."""
+    chain, calls = chains[plan.stream.rpc_pool], receipts.get(plan.stream.rpc_pool, 1.0)
+    if plan.counts is None or calls == 1.0 or isinstance(chain, TraceError):
+        return plan
+    return replace(plan, counts=counted(plan.todo, plan.stream, chain_id, chain.pool.quorum, calls))
+
+
+def _call_notes(
+    streams: Sequence[StreamPlan], chains: _Chains, receipts: Mapping[str, float], settings: Settings
+) -> Iterator[str]:
+    """Yield what the calls at a pool depend on: methods that it does not offer, and the gateway."""
+    for name, chain in chains.items():
+        if isinstance(chain, TraceError) or settings.engine.mode == "fake":
+            continue
+        calls = receipts.get(name, 1.0)
+        if calls != 1.0:
+            yield (
+                f"rpc pool {name} has an endpoint without eth_getBlockReceipts: receipts are fetched by transaction,"
+                f" {calls:.1f} calls per block in the blocks that were looked at"
+            )
+        of_pool = [each for each in streams if each.stream.rpc_pool == name and each.counts and each.todo]
+        blocks = blocks_of_any(of_pool)
+        if blocks and all(is_routed(settings, each, chain.pool.limits) for each in chain.pool.endpoints):
+            shared = shared_calls(of_pool, calls)
+            yield (
+                f"rpc pool {name} is used through the gateway, which shares answers: {shared:,} calls"
+                f" for all its streams together, {shared / blocks:.1f} per block"
+            )
 
 
 def _span(job: ChainSync, stream: Stream, bounds: Bounds | TraceError, chain: _Chain | TraceError) -> BlockRange | None:

@@ -16,6 +16,16 @@ from trace_dagster.rpc.latency import is_far
 from trace_dagster.rpc.pools import Endpoint, Limits, RpcPool
 
 
+def is_routed(settings: Settings, endpoint: Endpoint, limits: Limits) -> bool:
+    """Return whether calls to an endpoint go through the gateway. Measures the endpoint's latency if nothing else
+    decides.
+    """
+    if settings.gateway_url is not None and endpoint.url.startswith(f"{settings.gateway_url}/"):
+        return True  # the endpoint's own URL is hidden from this process
+    mode = settings.gateway.mode
+    return mode != "never" and (mode == "always" or limits.are_set or is_far(endpoint))
+
+
 class GatewayRouting:
     """Decides for each endpoint whether calls go to it directly or through the gateway.
 
@@ -24,7 +34,6 @@ class GatewayRouting:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._mode = settings.gateway.mode
         self._url = settings.gateway_url
         self._lock = threading.Lock()
         self._owned: ChildGateway | None = None
@@ -44,10 +53,7 @@ class GatewayRouting:
                 self._owned.close()
 
     def _url_of(self, endpoint: Endpoint, limits: Limits, wanted: frozenset[str]) -> str:
-        is_hidden = self._url is not None and endpoint.url.startswith(f"{self._url}/")
-        if not is_hidden and self._mode == "never":
-            return ""
-        if not (is_hidden or self._mode == "always" or limits.are_set or is_far(endpoint)):
+        if not is_routed(self._settings, endpoint, limits):
             return ""
         path = f"{self._gateway()}/{endpoint.pool}/{endpoint.position}"
         return f"{path}/{'+'.join(sorted(wanted))}" if wanted else path

@@ -47,6 +47,18 @@ def call_with_receipts(endpoint: Endpoint, calls: Sequence[Call], numbers: Seque
     return [*found, *(_required(receipts[number]) for number in numbers)]
 
 
+def receipt_calls(endpoint: Endpoint, numbers: Sequence[int]) -> float:
+    """Return how many calls the receipts of one of these blocks take, on average: 1, or as many as it has transactions
+    if the endpoint does not offer eth_getBlockReceipts.
+    """
+    (outcome,) = call_each(endpoint, [(RECEIPTS, [hex(numbers[0])])])
+    if not isinstance(outcome, MethodLacked):
+        return 1.0
+    blocks = call_all(endpoint, [(BLOCK, [hex(number), False]) for number in numbers])
+    counts = [len(_hashes_of(block, number) or ()) for number, block in zip(numbers, blocks, strict=True)]
+    return sum(counts) / len(counts)
+
+
 def _by_transaction(
     endpoint: Endpoint, numbers: Sequence[int], blocks: Mapping[str, msgspec.Raw]
 ) -> Iterator[tuple[int, msgspec.Raw]]:

@@ -312,8 +312,10 @@ def _require_served_batch(endpoint: Endpoint, answer: _Answer, calls: Sequence[C
 
 
 def _require_no_batch_error(endpoint: Endpoint, answer: _Answer, calls: int) -> None:
+    if answer.error is None:
+        return
     code, text = code_and_text(answer.error)
-    if answer.error is not None and names_the_batch(code, text):
+    if names_the_batch(code, text):
         raise _batch_refused(endpoint, text, calls)
 
 
