@@ -45,7 +45,9 @@ class CryoBinary:
         """Run one process and return its rows; see :class:`~trace_dagster.engine.base.Engine` for errors."""
         folder = self._staging / uuid4().hex
         folder.mkdir(parents=True, mode=0o700)
-        self._run(request, folder)
+        output = self._run(request, folder)
+        if not any(folder.glob("*.parquet")):  # Cryo counts chunks that failed, and exits as if none had
+            raise failure(output, request)
         table = _read(request, folder)
         shutil.rmtree(folder, ignore_errors=True)
         return table
@@ -53,7 +55,8 @@ class CryoBinary:
     def close(self) -> None:
         """Do nothing: each process ends with its call."""
 
-    def _run(self, request: ExtractRequest, folder: Path) -> None:
+    def _run(self, request: ExtractRequest, folder: Path) -> str:
+        """Run the process and return the end of its output, redacted."""
         url = request.endpoint.address
         process = subprocess.Popen(
             [str(self._path), *_arguments(request, folder)],
@@ -71,9 +74,10 @@ class CryoBinary:
             raise NoAnswer(f"rpc endpoint {name} stalled: no answer in time", range=request.block_range) from None
         finally:
             _end(process)
+        text = redact(output[-_MOST_OUTPUT_BYTES:].decode(errors="replace"))[-_OUTPUT_CHARACTERS:]
         if process.returncode:
-            text = redact(output[-_MOST_OUTPUT_BYTES:].decode(errors="replace"))
-            raise failure(text[-_OUTPUT_CHARACTERS:], request)
+            raise failure(text, request)
+        return text
 
 
 def sweep(staging: Path, *, older_than_seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from importlib.metadata import version
@@ -11,7 +12,7 @@ import pyarrow as pa
 from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.columns import cryo_column, excluded_columns, row_order
 from trace_dagster.engine.failures import failure
-from trace_dagster.engine.workers import CallFailed, Worker, WorkerGone, Workers
+from trace_dagster.engine.workers import STALLED, CallFailed, Worker, WorkerGone, Workers
 from trace_dagster.errors import NoAnswer, Unavailable, UnknownFormat
 from trace_dagster.messages.logs import component_log
 
@@ -41,7 +42,8 @@ class EmbeddedCryo:
 
         If its worker dies, another worker runs the call again.
         """
-        for _ in range(WORKER_RETRIES):
+        deaths, deadline = 0, time.monotonic() + request.timeout_seconds
+        while deaths < WORKER_RETRIES and time.monotonic() < deadline:
             worker, future = self._start(request)
             seconds = request.wait_seconds(self._stall_seconds)
             try:
@@ -51,17 +53,19 @@ class EmbeddedCryo:
                 _log.warning(
                     "worker_killed",
                     pid=worker.pid,
-                    reason="stalled",
+                    reason=STALLED,
                     endpoint=name,
                     block_range=request.block_range,
                     seconds=seconds,
                 )
-                worker.kill("stalled")
+                worker.kill(STALLED)
                 raise NoAnswer(f"rpc endpoint {name} stalled: no answer in time", range=request.block_range) from None
-            except WorkerGone:
-                continue
+            except WorkerGone as gone:
+                deaths += not gone.by_another_call
             except CallFailed as failed:
                 raise failure(str(failed), request) from None
+        if deaths < WORKER_RETRIES:
+            raise Unavailable("engine processes were ended because other calls stalled", range=request.block_range)
         raise Unavailable(
             "engine processes keep dying on this range: give the machine more memory",
             range=request.block_range,

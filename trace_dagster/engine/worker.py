@@ -28,8 +28,8 @@ _MOST_ERROR_CHARACTERS = 65_536
 READY = b"ready"
 """The first frame. The worker sends it when it can serve calls."""
 
-END_OF_CALL = b"\x1eend of call "
-"""Marker on stderr, written before the answer of a failed call. Cryo's output about the call precedes it."""
+MARK = b"\x1ecall "
+"""Begins a mark on stderr: begun, done or failed, and the call's id. What Cryo prints about a call is between two."""
 
 
 def read_frame(source: IO[bytes]) -> bytes | None:
@@ -74,9 +74,11 @@ def _read_requests(loop: asyncio.AbstractEventLoop, answers: IO[bytes]) -> None:
 
 
 async def _serve(request: dict[str, Any], answers: IO[bytes], lock: threading.Lock) -> None:
+    _mark(b"begun", request)
     try:
         payload = await _collect(request)
         header = {"id": request["id"], "ok": True}
+        _mark(b"done", request)
     except BaseException as error:  # Cryo's panics are BaseExceptions
         payload = b""
         header = {
@@ -84,11 +86,16 @@ async def _serve(request: dict[str, Any], answers: IO[bytes], lock: threading.Lo
             "ok": False,
             "error": f"{type(error).__name__}: {error}"[:_MOST_ERROR_CHARACTERS],
         }
-        os.write(2, b"%b%d\n" % (END_OF_CALL, request["id"]))
+        _mark(b"failed", request)
     with lock:
         write_frame(answers, json.dumps(header).encode())
         write_frame(answers, payload)
         answers.flush()
+
+
+def _mark(what: bytes, request: dict[str, Any]) -> None:
+    """Write a mark to stderr in one piece, so that no other output gets into it."""
+    os.write(2, b"%b%b %d\n" % (MARK, what, request["id"]))
 
 
 async def _collect(request: dict[str, Any]) -> bytes:

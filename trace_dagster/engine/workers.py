@@ -9,14 +9,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections import deque
 from concurrent.futures import Future
 from typing import Any
 
 import pyarrow as pa
 
-from trace_dagster.engine.worker import END_OF_CALL, FOLDER_PREFIX, READY, read_frame, write_frame
+from trace_dagster.engine.call_output import CallOutput
+from trace_dagster.engine.worker import FOLDER_PREFIX, READY, read_frame, write_frame
 from trace_dagster.messages.logs import component_log
 from trace_dagster.messages.redaction import redact
 
@@ -25,10 +24,11 @@ _log = component_log("engine")
 START_SECONDS = 60.0
 """A process that does not serve calls after this time is killed. Importing Cryo takes half a second."""
 
-_STDERR_LINES = 40
 _STDERR_SECONDS = 2.0
-_MOST_LINE_BYTES = 65_536
-"""Bytes kept of one line that Cryo printed; much more than an error shows."""
+"""Time until the report of a failed call has been read. It comes on another pipe than the answer."""
+
+STALLED = "stalled"
+"""Reason of the end of a process one of whose calls had no answer in time."""
 
 _KEPT_VARIABLES = (
     "PATH",
@@ -46,9 +46,14 @@ _KEPT_VARIABLES = (
 class WorkerGone(Exception):
     """The process ended before it answered. Another worker may succeed with the same call."""
 
+    def __init__(self, message: str, *, by_another_call: bool = False) -> None:
+        super().__init__(message)
+        self.by_another_call = by_another_call
+        """Whether it was ended because another call stalled, so that this call is not the cause."""
+
 
 class CallFailed(Exception):
-    """Cryo failed the call. The text is redacted."""
+    """Cryo failed the call. The text is the call's own, and redacted."""
 
 
 class Worker:
@@ -68,11 +73,9 @@ class Worker:
         self._started = threading.Event()
         self._ids = itertools.count()
         self._lock = threading.Lock()
-        self._calls: dict[int, tuple[float, Future[pa.Table]]] = {}
-        self._printed = threading.Condition()
-        self._ended: set[int] = set()
+        self._calls: dict[int, Future[pa.Table]] = {}
+        self._output = CallOutput()
         self._kill_reason: str | None = None
-        self._stderr: deque[tuple[float, str]] = deque(maxlen=_STDERR_LINES)
         _log.event("worker_started", pid=self.pid)
         threading.Thread(target=self._read_answers, name="engine-answers", daemon=True).start()
         threading.Thread(target=self._read_stderr, name="engine-stderr", daemon=True).start()
@@ -107,14 +110,15 @@ class Worker:
         request = {"dataset": dataset, "columns": columns, "order": order, "arguments": arguments}
         with self._lock:
             identity = next(self._ids)
-            self._calls[identity] = (time.monotonic(), future)
+            self._calls[identity] = future
             try:
                 assert self._process.stdin is not None
                 write_frame(self._process.stdin, json.dumps({"id": identity, **request}).encode())
                 self._process.stdin.flush()
             except (OSError, ValueError):
                 self._calls.pop(identity, None)
-                future.set_exception(WorkerGone("the engine process is gone"))
+                is_stalled = self._kill_reason == STALLED
+                future.set_exception(WorkerGone("the engine process is gone", by_another_call=is_stalled))
         return future
 
     def kill(self, reason: str = "killed") -> None:
@@ -137,43 +141,25 @@ class Worker:
             reason = self._kill_reason
         write = _log.event if reason else _log.warning
         write("worker_ended", pid=self.pid, reason=reason or _exit_reason(self._process.returncode), calls=len(left))
-        for _, future in left:
-            future.set_exception(WorkerGone("the engine process ended"))
+        for future in left:
+            future.set_exception(WorkerGone("the engine process ended", by_another_call=reason == STALLED))
 
     def _finish_call(self, header: dict[str, Any], payload: bytes) -> None:
         with self._lock:
-            call = self._calls.pop(header["id"], None)
-        if call is None:
+            future = self._calls.pop(header["id"], None)
+        if future is None:
             return
-        started, future = call
-        if not header["ok"]:
-            self._await_stderr(header["id"])
         if header["ok"]:
             future.set_result(pa.ipc.open_stream(payload).read_all())
         else:
-            # leave out what an earlier call printed
-            printed = " ".join(line for at, line in list(self._stderr) if at >= started)
-            future.set_exception(CallFailed(redact(f"{header['error']} {printed}")))
+            report = self._output.report_of(header["id"], _STDERR_SECONDS)
+            future.set_exception(CallFailed(redact(f"{header['error']} {report}".strip())))
 
     def _read_stderr(self) -> None:
         source = self._process.stderr
         assert source is not None
         for line in source:
-            text, mark, identity = line.partition(END_OF_CALL)
-            if text:
-                self._stderr.append(
-                    (time.monotonic(), redact(text[:_MOST_LINE_BYTES].decode(errors="replace").strip()))
-                )
-            if mark:
-                with self._printed:
-                    self._ended.add(int(identity))
-                    self._printed.notify_all()
-
-    def _await_stderr(self, identity: int) -> None:
-        """Wait until Cryo's output about a failed call has been read. It comes on another pipe than the answer."""
-        with self._printed:
-            self._printed.wait_for(lambda: identity in self._ended, timeout=_STDERR_SECONDS)
-            self._ended.discard(identity)
+            self._output.feed(line)
 
 
 class Workers:
