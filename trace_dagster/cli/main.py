@@ -343,18 +343,22 @@ def certify(
     if statement is not None:
         sys.exit(_check_statement(statement, data, trusted))
     from trace_dagster.cli.verification import certify_job
+    from trace_dagster.maintenance.certificate import limits
 
-    text = certify_job(str(job), _settings(), blocks).model_dump_json(indent=1)
+    made = certify_job(str(job), _settings(), blocks)
+    text = made.model_dump_json(indent=1)
     if out is None:
         click.echo(text)
     else:
         out.write_text(text + "\n")
         say(f"wrote {out}")
+    for line in limits(made):
+        say(f"note: {line}")
 
 
 def _check_statement(path: Path, data: Path | None, trusted: tuple[int, bytes] | None) -> int:
     from trace_dagster.cli.render import counting
-    from trace_dagster.maintenance.certificate import check_files, read, unanchored
+    from trace_dagster.maintenance.certificate import check_files, limits, read, unanchored
 
     if data is None:
         raise InvalidInput("pass the folder with the Parquet: --data FOLDER")
@@ -370,6 +374,8 @@ def _check_statement(path: Path, data: Path | None, trusted: tuple[int, bytes] |
             say("note: without a trusted block (--trusted N:0xHASH) the rows are only shown to agree with one another")
         elif after := unanchored(found, trusted):
             say(f"note: {after:,} blocks come after the trusted one: its hash does not depend on them")
+        for line in limits(found):
+            say(f"note: {line}")
     return 1 if wrong else 0
 
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from trace_dagster.cli.tables import Column, human_bytes, human_seconds, print_line, print_table
 from trace_dagster.datasets.chains import chain_of
+from trace_dagster.datasets.levels import reasons_line
 from trace_dagster.messages.printable import printable
 from trace_dagster.planning.reachable import chain_lines, stream_line
 from trace_dagster.query.render import to_json, value
@@ -199,6 +200,9 @@ def verified_lines(report: Report, repaired: int) -> Iterator[str]:
         f"{report.ranges:,} ranges, {report.rows:,} rows, {human_bytes(report.bytes)} checked"
         f" ({levels or 'none proven'})"
     )
+    if report.lowered_blocks:
+        lowered = ", ".join(f"{blocks:,} {level}" for level, blocks in sorted(report.lowered_blocks.items()))
+        yield f"committed below the level of their dataset: {lowered} blocks: {reasons_line(report.lowered_reasons)}"
     for found in report.findings:
         yield f"{found}"
     for text in report.unchecked:

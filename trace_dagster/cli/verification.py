@@ -14,7 +14,13 @@ from trace_dagster.evidence.committed_rows import CommittedRows
 from trace_dagster.evidence.committed_source import SOURCES, CommittedSource
 from trace_dagster.evidence.needs import is_provable
 from trace_dagster.maintenance.audit import Report, audit
-from trace_dagster.maintenance.certificate import Certificate, CertifiedFile, CertifiedRange, certificate
+from trace_dagster.maintenance.certificate import (
+    Certificate,
+    CertifiedFile,
+    CertifiedLowered,
+    CertifiedRange,
+    certificate,
+)
 from trace_dagster.registry.streams import StreamRow
 from trace_dagster.registry.versions import StoredVersion, versions_of_job
 from trace_dagster.rpc.pools import Endpoint
@@ -137,6 +143,7 @@ def _certified(version: StoredVersion) -> CertifiedRange:
         columns=list(version.columns),
         level=str(version.verification.get("level")),
         unproven=[str(each) for each in version.verification.get("unproven", ())],
+        lowered=[CertifiedLowered(**each) for each in version.verification.get("lowered") or ()],
         first_parent_hash=f"0x{version.first_parent_hash.hex()}" if version.first_parent_hash else None,
         last_block_hash=f"0x{version.last_block_hash.hex()}" if version.last_block_hash else None,
         files=[

@@ -22,6 +22,11 @@ def check_level(verify: str) -> CheckLevel:
     return "structural" if verify == "structural" else "off"
 
 
+def is_proven(verify: str) -> bool:
+    """Return whether a stream's ``verify`` asks for a comparison with the chain's commitments."""
+    return check_level(verify) == "full"
+
+
 class VerifiedAsAsked:
     """Answers about the ``verify`` of a stream. The classes that have this member inherit them."""
 
@@ -37,7 +42,7 @@ class VerifiedAsAsked:
     @property
     def is_proven(self) -> bool:
         """Whether rows are compared with the chain's commitments."""
-        return self.check_level == "full"
+        return is_proven(self.verify)
 
     @property
     def requires_full(self) -> bool:
@@ -58,8 +63,12 @@ def lowered_sentence(verification: Mapping[str, Any]) -> str:
     if not counts:
         return ""
     said = ", ".join(f"{blocks:,} {level}" for level, blocks in counts.items())
-    reasons = reasons_line([str(each.get("reason")) for each in _lowered(verification)])
-    return f"{said} of {int(verification.get('blocks') or 0):,} blocks: {reasons}"
+    return f"{said} of {int(verification.get('blocks') or 0):,} blocks: {reasons_line(lowered_reasons(verification))}"
+
+
+def lowered_reasons(verification: Mapping[str, Any]) -> list[str]:
+    """Return why blocks of a range are lowered, each reason a single time."""
+    return list(dict.fromkeys(str(each.get("reason")) for each in _lowered(verification)))
 
 
 def reasons_line(reasons: Sequence[str], most: int = 3) -> str:

@@ -5,7 +5,7 @@ Only the registry is trusted, because others may be able to write to the bucket 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -20,9 +20,11 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from trace_dagster.blocks import BlockRange, holes
+from trace_dagster.datasets.levels import lowered_blocks, lowered_reasons
 from trace_dagster.digest import ContentDigest
 from trace_dagster.errors import Corrupt, TraceError, Unavailable, VerificationFailed
 from trace_dagster.evidence.collector import EvidenceCollector
+from trace_dagster.maintenance.old_commits import require_no_made_up_status
 from trace_dagster.manifest import decode
 from trace_dagster.registry.versions import StoredVersion
 from trace_dagster.rpc.pools import Endpoint
@@ -62,6 +64,10 @@ class Report:
     bytes: int = 0
     levels: dict[str, int] = field(default_factory=dict)
     """Number of ranges by the level that was proven again."""
+    lowered_blocks: dict[str, int] = field(default_factory=dict)
+    """Number of blocks, by level, that were committed below the level of their dataset because of the chain's forms."""
+    lowered_reasons: list[str] = field(default_factory=list)
+    """Why these blocks are lowered, each reason a single time. They are no findings."""
     findings: list[Finding] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
     """Ranges that could not be checked this time, each with the reason."""
@@ -116,6 +122,15 @@ def _count(report: Report, version: StoredVersion, outcome: Proof | Finding | st
         report.rows += version.rows
         report.bytes += sum(file.bytes for file in version.files)
         report.levels[outcome.level] = report.levels.get(outcome.level, 0) + 1
+        _count_lowered(report, version.verification)
+
+
+def _count_lowered(report: Report, verification: Mapping[str, Any]) -> None:
+    for level, blocks in lowered_blocks(verification).items():
+        report.lowered_blocks[level] = report.lowered_blocks.get(level, 0) + blocks
+    for reason in lowered_reasons(verification):
+        if reason not in report.lowered_reasons:
+            report.lowered_reasons.append(reason)
 
 
 def _check_version(
@@ -168,6 +183,7 @@ def _prove(
     for piece in version.block_range.split(PIECE_BLOCKS):
         table = rows_of(rows, piece)
         digest.update(table)
+        require_no_made_up_status(version, table)
         proofs.append(_piece(version, table, piece, collector, endpoints))
     if digest.hexdigest() != version.content_digest:
         raise VerificationFailed("the rows are not those that were committed", range=version.block_range)

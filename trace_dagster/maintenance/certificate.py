@@ -10,14 +10,24 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from trace_dagster.blocks import BlockRange, holes
 from trace_dagster.datasets.catalogue import dataset
+from trace_dagster.datasets.chains import chain_of
+from trace_dagster.datasets.levels import reasons_line
 from trace_dagster.digest import ContentDigest
 from trace_dagster.errors import InvalidInput, TraceError, VerificationFailed
 from trace_dagster.identity import canonical_json, sha256_hex
@@ -60,6 +70,15 @@ class CertifiedFile(_CertificatePart):
     rows: int = Field(ge=0)
 
 
+class CertifiedLowered(_CertificatePart):
+    """Consecutive blocks whose rows were committed below the level of their dataset, and why."""
+
+    first_block: int = Field(ge=0)
+    blocks: int = Field(gt=0)
+    level: str
+    reason: str
+
+
 class CertifiedRange(_CertificatePart):
     """One committed range: digests of its manifest and rows, and the hashes that link it to its neighbours."""
 
@@ -73,10 +92,20 @@ class CertifiedRange(_CertificatePart):
     rows: int = Field(ge=0)
     columns: list[tuple[str, str]]
     level: str
+    """The lowest level of the range's blocks."""
     unproven: list[str]
+    lowered: list[CertifiedLowered] = []
+    """Left out of the statement if it is empty, as in statements of earlier versions, whose digests stay valid."""
     first_parent_hash: str | None = Field(default=None, pattern=_HASH)
     last_block_hash: str | None = Field(default=None, pattern=_HASH)
     files: list[CertifiedFile]
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = serialize(self)
+        if not self.lowered:
+            del found["lowered"]
+        return found
 
     @model_validator(mode="after")
     def _can_be(self) -> CertifiedRange:
@@ -205,6 +234,21 @@ def unanchored(statement: Certificate, trusted: tuple[int, bytes]) -> int:
     """
     ends = [each.range_end for each in statement.ranges if each.cryo_dataset_name == "blocks"]
     return max(0, max(ends, default=0) - trusted[0] - 1)
+
+
+def limits(statement: Certificate) -> Iterator[str]:
+    """Yield what the statement does not prove about its rows, because of the forms of its chain."""
+    lowered = [each for found in statement.ranges for each in found.lowered]
+    for level in sorted({each.level for each in lowered}):
+        some = [each for each in lowered if each.level == level]
+        reasons = reasons_line([each.reason for each in some])
+        yield f"{sum(each.blocks for each in some):,} blocks' rows were committed as {level} only: {reasons}"
+    byzantium = chain_of(statement.chain_id).fork("byzantium")
+    if any(each.cryo_dataset_name == "logs" and each.range_start < byzantium for each in statement.ranges):
+        yield (
+            f"before block {byzantium:,} (Byzantium) a receipts root covers a state root that no column holds: these"
+            " logs were proven when they were committed, but no receipts root can be computed from the rows"
+        )
 
 
 def _place(each: CertifiedRange) -> _Place:

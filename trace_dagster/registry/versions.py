@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import Dataset, dataset
+from trace_dagster.datasets.levels import is_proven
 from trace_dagster.registry.connection import Database
 
 
@@ -44,6 +45,11 @@ class StoredVersion:
     first_parent_hash: bytes | None
     last_block_hash: bytes | None
     files: tuple[StoredFile, ...]
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether its commit compared the rows with the chain's commitments."""
+        return is_proven(str(self.verification.get("asked")))
 
     @property
     def schema(self) -> pa.Schema:
