@@ -1,0 +1,68 @@
+"""The pages about chains and forks are those of the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from trace_dagster.config.chain_sync import read
+from trace_dagster.datasets.chain import Chain, Form, Open
+from trace_dagster.datasets.chains import chain_of, listed_chains
+from trace_dagster.datasets.chains_table import DATASETS, open_forms, short_table, whole_table, with_tables
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("page", ["docs/chains.md", "README.md"])
+def test_the_tables_of_chains_are_those_of_the_code(page):
+    text = (ROOT / page).read_text()
+    assert "<!-- chains" in text
+    assert with_tables(text) == text, "run `make docs-tables`"
+
+
+def test_every_chain_is_a_row_of_both_tables():
+    for table in (whole_table(), short_table()):
+        assert [line.split(" | ")[1] for line in table.splitlines()[2:]] == [
+            str(chain.chain_id) for chain in listed_chains()
+        ]
+
+
+def test_an_open_chain_shows_its_levels_its_stars_and_its_reasons():
+    chain = Chain(
+        7,
+        "Seven",
+        header="other",
+        types={0x7E: "op_deposit"},
+        has_finalized_tag=False,
+        finality_blocks=2_000,
+        forks={"late": 9_000, "early": 1_000},
+        open=(Open(Form("header"), "not an RLP list"), Open(Form("transactions", 0x76), "no specification", end=50)),
+        notes="a note",
+    )
+    levels = ("structural", "crosschecked *", "crosschecked", "structural *")
+    cells = ("Seven", "7", "not an RLP header", "`0x7e`", "2,000 blocks", *levels)
+    assert whole_table([chain]).splitlines()[2] == f"| {' | '.join(cells)} |"
+    assert open_forms([chain]).splitlines() == [
+        "### Seven (7)",
+        "",
+        "- a note",
+        "- types: `0x7e` op deposit",
+        "- forks that change a form: early at 1,000, late at 9,000",
+        "- `blocks`, `geth_calls`: structural (not an RLP list)",
+        "- `transactions`, `logs`: crosschecked (not an RLP list)",
+        "- `transactions`, `geth_calls`: blocks 0 to 49 with transactions of type 0x76: structural (no specification)",
+    ]
+    assert open_forms([Chain(8, "Eight")]) == ""
+
+
+def test_the_page_of_forks_names_files_that_exist():
+    named = re.findall(r"`(trace_dagster/[\w/]+(?:\.py)?)`", (ROOT / "docs" / "forks.md").read_text())
+    assert len(named) >= 8
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_example_is_a_valid_file_of_a_chain_of_the_table(path):
+    job = read(path)
+    assert chain_of(job.chain_id).is_listed or path.stem == "anvil"
+    assert {stream.dataset.name for stream in job.streams.values()} <= set(DATASETS)

@@ -1,0 +1,107 @@
+"""Generates the tables of docs/chains.md and of the README from the table of chains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from trace_dagster.datasets.catalogue import dataset
+from trace_dagster.datasets.chain import Chain
+from trace_dagster.datasets.chains import listed_chains
+from trace_dagster.datasets.reach import Reach, reach
+
+DATASETS = ("blocks", "transactions", "logs", "geth_calls")
+"""The datasets that the tables show."""
+
+_HEADERS = {
+    "ethereum": "standard",
+    "avalanche": "Avalanche",
+    "aura": "AuRa before the merge, then standard",
+    "celo": "Celo before Gingerbread, then standard",
+    "scroll": "Scroll",
+    "other": "not an RLP header",
+}
+
+
+def whole_table(chains: Iterable[Chain] | None = None) -> str:
+    """Return one row per chain with its forms, its finality and the level of each dataset, in Markdown."""
+    rows = [_row(chain) for chain in chains or listed_chains()]
+    return _table(("chain", "id", "header", "types beyond 0 to 4", "final", *(f"`{name}`" for name in DATASETS)), rows)
+
+
+def short_table(chains: Iterable[Chain] | None = None) -> str:
+    """Return one row per chain with the level of each dataset, in Markdown."""
+    rows = [(chain.name, str(chain.chain_id), *_levels(chain)) for chain in chains or listed_chains()]
+    return _table(("chain", "id", *(f"`{name}`" for name in DATASETS)), rows)
+
+
+def open_forms(chains: Iterable[Chain] | None = None) -> str:
+    """Return one section per chain that has notes, forks that change a form, or blocks below a level."""
+    return "\n".join("\n".join(lines) for chain in chains or listed_chains() if (lines := list(_section(chain))))
+
+
+def with_tables(text: str) -> str:
+    """Return a document in which each of these parts replaces the text between its two comments."""
+    for name, part in (("chains", whole_table), ("chains-short", short_table), ("open-forms", open_forms)):
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        if begin in text:
+            head, _, rest = text.partition(begin)
+            text = f"{head}{begin}\n{part()}{end}{rest.partition(end)[2]}"
+    return text
+
+
+def _row(chain: Chain) -> tuple[str, ...]:
+    types = ", ".join(f"`{kind:#x}`" for kind in sorted(chain.types)) or "none"
+    return chain.name, str(chain.chain_id), _HEADERS[chain.header], types, _finality(chain), *_levels(chain)
+
+
+def _finality(chain: Chain) -> str:
+    depth = f"{chain.finality_blocks:,} blocks"
+    return f"tag, else {depth}" if chain.has_finalized_tag else depth
+
+
+def _levels(chain: Chain) -> Iterator[str]:
+    """Yield the level of each dataset. A star marks a level that not every block reaches."""
+    for name in DATASETS:
+        found = reach(chain, dataset(name))
+        yield f"{found.level}{' *' if found.below else ''}"
+
+
+def _section(chain: Chain) -> Iterator[str]:
+    lines = [*_forms(chain), *_below(chain)]
+    if lines:
+        yield f"### {chain.name} ({chain.chain_id})\n"
+        yield from (f"- {line}" for line in lines)
+        yield ""
+
+
+def _forms(chain: Chain) -> Iterator[str]:
+    if chain.notes:
+        yield chain.notes
+    if chain.types:
+        yield "types: " + ", ".join(
+            f"`{kind:#x}` {form.replace('_', ' ')}" for kind, form in sorted(chain.types.items())
+        )
+    if chain.forks:
+        heights = sorted(chain.forks.items(), key=lambda fork: fork[1])
+        yield "forks that change a form: " + ", ".join(f"{name} at {block:,}" for name, block in heights)
+
+
+def _below(chain: Chain) -> Iterator[str]:
+    """Yield what stays below, each sentence with the datasets that it holds for."""
+    found: dict[str, list[str]] = {}
+    for name in DATASETS:
+        for sentence in _sentences(reach(chain, dataset(name))):
+            found.setdefault(sentence, []).append(f"`{name}`")
+    yield from (f"{', '.join(names)}: {sentence}" for sentence, names in found.items())
+
+
+def _sentences(found: Reach) -> Iterator[str]:
+    if found.is_open:
+        yield f"{found.level} ({found.reason})"
+    yield from map(str, found.below)
+    yield from found.notes
+
+
+def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [headings, tuple("---" for _ in headings), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
