@@ -87,6 +87,7 @@ def _answer(verification: dict[str, Any]) -> dict[str, Any]:
             "unproven": MetadataValue.text(", ".join(unproven) or "nothing"),
             "evidence": MetadataValue.json(verification.get("evidence") or {}),
             "endpoints": MetadataValue.json(verification.get("endpoints") or {}),
+            "rows_from": MetadataValue.json(verification.get("rows_from") or {}),
             "seconds": MetadataValue.float(float(verification.get("seconds") or 0.0)),
             **{name: MetadataValue.text(str(value)) for name, value in boundary.items()},
         },
