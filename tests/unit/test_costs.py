@@ -146,7 +146,7 @@ def test_a_plan_is_a_table_with_the_errors_and_notes_below_it(capsys):
     broken = StreamPlan("b", stream(), (), 0, None, None, error="rpc pool 'dev' has no URL")
     print_plan(plan(planned("a", [BlockRange(0, 1000)]), broken))
     *table, error, note = capsys.readouterr().out.splitlines()
-    assert table[0] == "job · chain 1 · fixed_target"
+    assert table[0] == "job · chain 1 (Ethereum) · fixed_target"
     assert [line.split()[0] for line in table[1:]] == ["stream", "a", "b", "all"]
     assert len({len(line.rstrip()) for line in table[1:]}) == 1, "figures are aligned to the right"
     assert (error, note) == ("b: rpc pool 'dev' has no URL", "note: nothing is committed yet")

@@ -69,7 +69,7 @@ def status_table(jobs: list[JobStatus]) -> None:
         print_line(_NO_JOB)
     for job in jobs:
         left = f" · {_left(job.seconds_left)}" if job.seconds_left else ""
-        title = f"{job.name} · chain {job.chain_id} · {job.mode} · {job.state}{left}"
+        title = f"{job.name} · {_chain(job.chain_id)} · {job.mode} · {job.state}{left}"
         print_table(_STATUS_COLUMNS, map(_cells, job.streams), title=title)
         for stream in job.streams:
             for reason in filter(None, (stream.lowered_line(), stream.blocked_reason, stream.last_error)):
@@ -78,7 +78,7 @@ def status_table(jobs: list[JobStatus]) -> None:
 
 def print_plan(plan: Plan) -> None:
     """Print a table with a row per stream and their sum, then level and error of each stream, then notes."""
-    title = f"{plan.job} · chain {plan.chain_id} · {plan.mode}"
+    title = f"{plan.job} · {_chain(plan.chain_id)} · {plan.mode}"
     print_table(_PLAN_COLUMNS, [*map(_plan_cells, plan.streams), _plan_sum(plan)], title=title)
     for line in chain_lines(chain_of(plan.chain_id)):
         print_line(line)
@@ -89,6 +89,12 @@ def print_plan(plan: Plan) -> None:
             print_line(f"{each.dataset_key}: {each.error}")
     for note in plan.notes:
         print_line(f"note: {note}")
+
+
+def _chain(chain_id: int) -> str:
+    """Return the chain's id and, if it is in the table of chains, its name."""
+    chain = chain_of(chain_id)
+    return f"chain {chain_id} ({chain.name})" if chain.is_listed else f"chain {chain_id}"
 
 
 def _plan_cells(plan: StreamPlan) -> list[str]:
