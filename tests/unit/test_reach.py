@@ -1,9 +1,11 @@
 """What `verify: full` means on a chain, before anything runs."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trace_dagster.datasets.catalogue import catalogue, dataset
-from trace_dagster.datasets.chain import Chain, Form, Open
+from trace_dagster.datasets.chain import Chain, Form, Forms, Open
 from trace_dagster.datasets.chains import chain_of, listed_chains
 from trace_dagster.datasets.reach import Below, Reach, lowered_level, parts_needed, reach
 from trace_dagster.verify.check import evidence_needed
@@ -124,6 +126,29 @@ def test_ethereum_from_block_0_says_that_success_is_null_before_byzantium():
     (made_up,) = reach(chain_of(1), dataset("logs")).below
     assert (made_up.end_block, made_up.level) == (4_370_000, "crosschecked")
     assert made_up.condition == "if every endpoint of the pool shows this form"
+
+
+eras = st.builds(
+    lambda part, reason, first, length: Open(Form(part), reason, first, None if length is None else first + length),
+    st.sampled_from(("header", "transactions", "receipts")),
+    st.sampled_from("abc"),
+    st.integers(0, 30),
+    st.none() | st.integers(1, 20),
+)
+
+
+@given(st.lists(eras, max_size=4), st.sampled_from(("blocks", "logs", "transactions", "traces")), st.integers(0, 20))
+def test_every_block_reaches_what_its_proof_will_be_allowed(rows, name, first):
+    """The level said before a job runs is that of the rule by which parts are left open while it runs."""
+    chain, known = Chain(7, "seven", open=tuple(rows)), dataset(name)
+    end = first + 25
+    found = reach(chain, known, first, end)
+    for block in range(first, end):
+        parts = {part for part in parts_needed(known) if Forms(chain).open_reason(Form(part), block) is not None}
+        said = [each.level for each in found.below if each.first_block <= block < (each.end_block or end)]
+        highest = "crosschecked" if name == "traces" else "full"
+        expected = lowered_level(known, frozenset(parts)) if parts else highest
+        assert (said or [found.level]) == [expected]
 
 
 def test_json_carries_the_same():
