@@ -67,12 +67,13 @@ class Anvil:
 
 
 @contextmanager
-def running_anvil(binary: Path, chain_id: int = CHAIN_ID) -> Iterator[Anvil]:
-    """Run a fresh node on a free loopback port until the end of the block."""
+def running_anvil(binary: Path, chain_id: int = CHAIN_ID, network: str = "ethereum") -> Iterator[Anvil]:
+    """Run a fresh node on a free loopback port until the end of the block. ``network`` is a family of chains."""
     with tempfile.TemporaryDirectory(prefix="anvil-") as home:
         command = [
             str(binary), "--host", "127.0.0.1", "--port", "0", "--no-mining", "--order", "fifo",
             "--slots-in-an-epoch", "1", "--chain-id", str(chain_id), "--timestamp", str(GENESIS_TIMESTAMP),
+            "--network", network,
         ]  # fmt: skip
         process = subprocess.Popen(
             command, env={"HOME": home}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -6,7 +6,7 @@ are committed; in the second they commit in the opposite order, so that all evid
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.support.cryo_tables import cryo_table
-from tests.support.imitated.chains import Imitated
+from tests.support.imitated.chains import IMITATED
 from tests.support.imitated.node import ImitatedNode
 from trace_dagster.blocks import BlockRange
 from trace_dagster.config.chain_sync import parse
-from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.errors import TraceError
 from trace_dagster.ingest.claim import ClaimedRange
+from trace_dagster.manifest import decode
 from trace_dagster.registry.jobs import Bounds
 from trace_dagster.registry.publications import Publication
 from trace_dagster.runtime import Runtime
@@ -29,6 +29,18 @@ from trace_dagster.runtime import Runtime
 FOUR = ("blocks", "transactions", "logs", "geth_calls")
 RANGES = 2
 _OPEN_COLUMNS = {"n_rlp_bytes"}
+FULL = ("full", "full", "full", "crosschecked")
+ANVIL = "anvil"
+EXPECTED = {
+    **dict.fromkeys((*IMITATED, ANVIL), FULL),
+    "polygon_without_raw": ("full", "structural", "full", "structural"),
+    "ethereum_made_up": ("full", "crosschecked", "crosschecked", "structural"),
+    "unlisted_type": ("full", "structural", "full", "structural"),
+    "unlisted_header": ("structural", "crosschecked", "crosschecked", "structural"),
+    "zksync": ("structural", "structural", "structural", "structural"),
+}
+"""Levels of blocks, transactions, logs and geth_calls: the lowest that a range has."""
+NAMES = {key: imitated.name for key, imitated in IMITATED.items()} | {ANVIL: "`anvil --network optimism`"}
 _JOB = """
 kind: chain_sync
 name: {name}
@@ -58,37 +70,61 @@ class Reached:
         return f"{levels}, {len(self.errors)} failed" if self.errors and levels else levels or "refused"
 
 
-def reached(
-    runtime: Runtime, key: str, imitated: Imitated, node: ImitatedNode, verify: str = "full"
-) -> dict[str, Reached]:
-    """Sync a chain from the pool ``key`` and return what became of its four datasets."""
-    recipe = imitated.recipe
+@dataclass(frozen=True)
+class Subject:
+    """A chain that is synced from the pool ``key``."""
+
+    key: str
+    chain_id: int
+    start: int
+    end: int
+    chunk: int
+    truth: Callable[[str, BlockRange], pa.Table]
+    """Returns the rows of a dataset that the node itself shows."""
+
+
+def imitated_chain(key: str, node: ImitatedNode) -> Subject:
+    """Return an imitated chain, in two ranges."""
+    recipe = node.recipe
     chunk = recipe.count // RANGES
-    text = _JOB.format(
-        name=key,
-        chain_id=recipe.chain_id,
-        start=recipe.first,
-        end=recipe.end,
-        pool=key,
-        chunk=chunk,
-        verify=verify,
-        streams="\n".join(f"  {name}_{key}: {{cryo_dataset_name: {name}}}" for name in FOUR),
-    )
-    runtime.jobs.apply(parse(text), Bounds(recipe.first, recipe.end))
-    streams = {stream.dataset.name: stream for stream in runtime.jobs.streams() if stream.job_name == key}
+    return Subject(key, recipe.chain_id, recipe.first, recipe.end, chunk, lambda name, span: truth(name, node, span))
+
+
+def served_chain(key: str, chain_id: int, end: int, rpc: Callable[..., Any]) -> Subject:
+    """Return a chain from block 0 that a node shows, in two ranges. ``rpc(method, *params)`` asks the node."""
+    chunk = end // RANGES
+
+    def shown(name: str, span: BlockRange) -> pa.Table:
+        tables = []
+        for number in map(hex, range(span.start, span.end)):
+            block, receipts = rpc("eth_getBlockByNumber", number, True), rpc("eth_getBlockReceipts", number)
+            traces = rpc("debug_traceBlockByNumber", number, {"tracer": "callTracer"})
+            frames = [trace["result"] for trace in traces]
+            tables.append(cryo_table(name, block, receipts, frames, chain_id))
+        return pa.concat_tables(tables)
+
+    return Subject(key, chain_id, 0, chunk * RANGES, chunk, shown)
+
+
+def reached(runtime: Runtime, subject: Subject, verify: str = "full") -> dict[str, Reached]:
+    """Sync a chain and return what became of its four datasets."""
+    streams = "\n".join(f"  {name}_{subject.key}: {{cryo_dataset_name: {name}}}" for name in FOUR)
+    text = _JOB.format(**vars(subject), name=subject.key, pool=subject.key, verify=verify, streams=streams)
+    runtime.jobs.apply(parse(text), Bounds(subject.start, subject.end))
+    rows = {stream.dataset.name: stream for stream in runtime.jobs.streams() if stream.job_name == subject.key}
     found = {name: Reached() for name in FOUR}
-    for name, block_range in _turns(recipe.first, recipe.end, chunk):
-        _commit(runtime, streams[name], block_range, found[name], node)
+    for name, block_range in _turns(subject):
+        _commit(runtime, rows[name], block_range, found[name], subject)
     return found
 
 
-def _turns(start: int, end: int, chunk: int) -> Iterator[tuple[str, BlockRange]]:
-    for index, first in enumerate(range(start, end, chunk)):
+def _turns(subject: Subject) -> Iterator[tuple[str, BlockRange]]:
+    for index, first in enumerate(range(subject.start, subject.end, subject.chunk)):
         for name in FOUR if index % 2 == 0 else reversed(FOUR):
-            yield name, BlockRange(first, min(first + chunk, end))
+            yield name, BlockRange(first, first + subject.chunk)
 
 
-def _commit(runtime: Runtime, stream: Any, block_range: BlockRange, into: Reached, node: ImitatedNode) -> None:
+def _commit(runtime: Runtime, stream: Any, block_range: BlockRange, into: Reached, subject: Subject) -> None:
     try:
         work = runtime.ingester.claim(stream, block_range, "run", wait_seconds=0)
         if not isinstance(work, ClaimedRange):
@@ -99,15 +135,13 @@ def _commit(runtime: Runtime, stream: Any, block_range: BlockRange, into: Reache
         return
     into.levels.append(published.verification["level"])
     into.lowered += published.verification.get("lowered", [])
-    into.wrong += wrong_columns(rows_of(runtime, published), truth(stream.dataset.name, node, block_range))
+    into.wrong += wrong_columns(rows_of(runtime, published), subject.truth(stream.dataset.name, block_range))
 
 
 def rows_of(runtime: Runtime, published: Publication) -> pa.Table:
     """Return the rows of a committed range."""
     data, _ = runtime.store.get(published.manifest_key)
-    import json
-
-    tables = [pq.read_table(BytesIO(runtime.store.get(key)[0])) for key in json.loads(data)["parquet_keys"]]
+    tables = [pq.read_table(BytesIO(runtime.store.get(key)[0])) for key in decode(data).parquet_keys]
     return pa.concat_tables(tables)
 
 
@@ -120,7 +154,7 @@ def truth(name: str, node: ImitatedNode, block_range: BlockRange) -> pa.Table:
         receipts = [receipt for receipt, _ in traced] if name == "geth_calls" else held.receipts
         frames = [frame for _, frame in traced]
         tables.append(cryo_table(name, held.block, receipts, frames, node.recipe.chain_id))
-    return pa.concat_tables(tables).select([*dataset(name).stored_columns()])
+    return pa.concat_tables(tables)
 
 
 def wrong_columns(rows: pa.Table, true: pa.Table) -> list[str]:
@@ -131,13 +165,13 @@ def wrong_columns(rows: pa.Table, true: pa.Table) -> list[str]:
     return [column for column in kept if not rows[column].combine_chunks().equals(true[column].combine_chunks())]
 
 
-def markdown(table: Mapping[str, Mapping[str, Reached]], names: Mapping[str, str]) -> str:
+def markdown(levels: Mapping[str, Sequence[str]]) -> str:
     """Return the table chain x dataset x level."""
     lines = [f"| chain | {' | '.join(f'`{name}`' for name in FOUR)} |", f"|---|{'---|' * len(FOUR)}"]
-    for key, found in table.items():
-        lines.append(f"| {names[key]} | {' | '.join(_cells(found.values()))} |")
+    lines += [f"| {NAMES[key]} | {' | '.join(shown)} |" for key, shown in levels.items()]
     return "\n".join(lines)
 
 
-def _cells(found: Sequence[Reached] | Any) -> list[str]:
-    return [each.shown for each in found]
+def levels_of(found: Mapping[str, Reached]) -> tuple[str, ...]:
+    """Return the levels of a chain's datasets, as in EXPECTED."""
+    return tuple(found[name].shown for name in FOUR)

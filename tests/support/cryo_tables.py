@@ -60,7 +60,7 @@ def _transactions(block: Json, receipts: list[Json], traces: list[Json]) -> Iter
             "input": data,
             "gas_limit": int(each["gas"], 16),
             "gas_used": int(receipt["gasUsed"], 16),
-            "gas_price": int(each["gasPrice"], 16),
+            "gas_price": _number(each.get("gasPrice")),
             "transaction_type": int(each["type"], 16),
             "max_priority_fee_per_gas": _number(each.get("maxPriorityFeePerGas")),
             "max_fee_per_gas": _number(each.get("maxFeePerGas")),

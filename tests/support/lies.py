@@ -82,6 +82,8 @@ class Outcome:
     """The difference of committed rows from the correct ones in values that are listed as proven."""
     unproven: bool = False
     """True if committed rows differ in values that are not listed as proven."""
+    lowered: int = 0
+    """Number of committed blocks below the level that the chain allows."""
 
     @property
     def detected(self) -> int:
@@ -112,8 +114,8 @@ class Watched:
 class WatchedCollector(EvidenceCollector):
     """An evidence collector that counts failed fetches and records incorrect evidence."""
 
-    def __init__(self, name: str, outcome: Outcome) -> None:
-        super().__init__(name, CHAIN_ID, None)
+    def __init__(self, name: str, outcome: Outcome, chain_id: int) -> None:
+        super().__init__(name, chain_id, None)
         self._outcome = outcome
 
     def node(self, endpoint, *, deep=False):
@@ -162,9 +164,19 @@ class Lab:
     """The honest node, the engines and the correct rows. Thread-safe."""
 
     def __init__(
-        self, node: str, engine_of: Callable[[Cell], Engine], honest: Engine, blocks: int = CHAIN_BLOCKS
+        self,
+        node: str,
+        engine_of: Callable[[Cell], Engine],
+        honest: Engine,
+        blocks: int = CHAIN_BLOCKS,
+        *,
+        chain_id: int = CHAIN_ID,
+        truth: Callable[[str], pa.Table] | None = None,
     ) -> None:
+        """``truth`` returns the correct rows of a dataset, by default what ``honest`` extracts from the node."""
         self._node = node
+        self._chain_id = chain_id
+        self._truth_of = truth or self._extracted
         self._engine_of = engine_of
         self._honest = honest
         self._blocks = blocks
@@ -190,7 +202,8 @@ class Lab:
             record_liar=lambda endpoint, _: outcome.lies.update([endpoint.name]),
         )
         try:
-            found = list(extractor.start(_request(cell, pool, WatchedCollector(cell.dataset, outcome))))
+            collector = WatchedCollector(cell.dataset, outcome, self._chain_id)
+            found = list(extractor.start(_request(cell, pool, collector, self._chain_id)))
             merge([piece.proof for piece in found])
         except TraceError as error:
             outcome.refused = type(error).__name__
@@ -199,15 +212,21 @@ class Lab:
             false, unproven = _judged(cell.dataset, piece, self._truth(cell.dataset))
             outcome.false = outcome.false or false
             outcome.unproven = outcome.unproven or unproven
+            outcome.lowered += sum(lowered.blocks for lowered in piece.proof.lowered)
 
     def _truth(self, name: str) -> pa.Table:
-        """Return every column of every block, from the honest node."""
+        """Return every column of every block."""
         with self._lock:
             if name not in self._truths:
-                whole = Cell("", name, start=0, blocks=self._blocks, wide=True)
-                pieces = Extractor(self._honest).start(_request(whole, RpcPool("honest", (self._node,)), None))
-                self._truths[name] = pa.concat_tables(piece.table for piece in pieces)
+                self._truths[name] = self._truth_of(name)
             return self._truths[name]
+
+    def _extracted(self, name: str) -> pa.Table:
+        """Return the rows of the whole chain that the honest node gives."""
+        whole = Cell("", name, start=0, blocks=self._blocks, wide=True)
+        pool = RpcPool("honest", (self._node,))
+        pieces = Extractor(self._honest).start(_request(whole, pool, None, self._chain_id))
+        return pa.concat_tables(piece.table for piece in pieces)
 
     def _proxy(self, cell: Cell, rate: float):
         return chaos_rpc(
@@ -221,14 +240,14 @@ class Lab:
         )
 
 
-def _request(cell: Cell, pool: RpcPool, evidence: EvidenceCollector | None) -> RangeRequest:
+def _request(cell: Cell, pool: RpcPool, evidence: EvidenceCollector | None, chain_id: int) -> RangeRequest:
     """Return the request that an ingester makes."""
     known = dataset(cell.dataset)
     columns = tuple(known.all_columns) if cell.wide else known.stored_columns()
     return RangeRequest(
         dataset=known,
         block_range=BlockRange(cell.start, cell.start + cell.blocks),
-        chain_id=CHAIN_ID,
+        chain_id=chain_id,
         columns=columns,
         verify="full" if evidence else "structural",
         pool=pool,
@@ -238,17 +257,39 @@ def _request(cell: Cell, pool: RpcPool, evidence: EvidenceCollector | None) -> R
 
 
 def _judged(name: str, piece: Piece, truth: pa.Table) -> tuple[str | None, bool]:
-    """Return (the difference in values that are listed as proven, whether other values differ)."""
-    numbers = truth["block_number"]
-    inside = pc.and_(pc.greater_equal(numbers, piece.block_range.start), pc.less(numbers, piece.block_range.end))
-    truth = truth.filter(inside).select(piece.table.column_names)
+    """Return (the difference in values that are listed as proven, whether other values differ).
+
+    In blocks below the level that the chain allows, nothing is listed as proven.
+    """
+    span = piece.block_range
+    truth = _inside(truth, span.start, span.end).select(piece.table.column_names)
+    table, lowered = piece.table, False
+    for each in piece.proof.lowered:
+        first, end = each.first_block, each.first_block + each.blocks
+        lowered = lowered or not _inside(table, first, end).equals(_inside(truth, first, end))
+        table, truth = _outside(table, first, end), _outside(truth, first, end)
+    false, unproven = _judged_rows(name, piece, table, truth)
+    return false, unproven or lowered
+
+
+def _judged_rows(name: str, piece: Piece, table: pa.Table, truth: pa.Table) -> tuple[str | None, bool]:
     if name == "geth_calls":
-        return _judged_calls(piece.table, truth)
-    if piece.table.num_rows != truth.num_rows:
-        return f"{piece.table.num_rows} rows of {truth.num_rows} in {piece.block_range}", False
-    differing = _differing(piece.table, truth)
+        return _judged_calls(table, truth)
+    if table.num_rows != truth.num_rows:
+        return f"{table.num_rows} rows of {truth.num_rows} in {piece.block_range}", False
+    differing = _differing(table, truth)
     proven = differing - set(piece.proof.unproven)
     return (f"{sorted(proven)} in {piece.block_range}" if proven else None), bool(differing)
+
+
+def _inside(table: pa.Table, first: int, end: int) -> pa.Table:
+    numbers = table["block_number"]
+    return table.filter(pc.and_(pc.greater_equal(numbers, first), pc.less(numbers, end)))
+
+
+def _outside(table: pa.Table, first: int, end: int) -> pa.Table:
+    numbers = table["block_number"]
+    return table.filter(pc.or_(pc.less(numbers, first), pc.greater_equal(numbers, end)))
 
 
 def _judged_calls(table: pa.Table, truth: pa.Table) -> tuple[str | None, bool]:
@@ -279,7 +320,7 @@ def _differing(table: pa.Table, truth: pa.Table) -> set[str]:
     return {name for name in table.column_names if not table[name].equals(truth[name])}
 
 
-COUNTS = ("cells", "injected", "detected", "retried", "committed", "refused", "false", "unproven")
+COUNTS = ("cells", "injected", "detected", "retried", "committed", "refused", "lowered", "false", "unproven")
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
@@ -298,6 +339,7 @@ def _line(title: str, outcomes: Sequence[Outcome]) -> str:
         sum(outcome.calls - 1 for outcome in outcomes),
         sum(outcome.refused is None for outcome in outcomes),
         sum(outcome.refused is not None for outcome in outcomes),
+        sum(outcome.lowered > 0 for outcome in outcomes),
         sum(outcome.false is not None for outcome in outcomes),
         sum(outcome.unproven for outcome in outcomes),
     )

@@ -161,6 +161,28 @@ class TestManners:
             node.call("debug_traceBlockByNumber", ["0x0", {"tracer": "callTracer"}])
         assert node.call("debug_traceBlockByNumber", ["0x1", {"tracer": "callTracer"}]) == []
 
+    def test_members_are_left_out_where_a_node_has_no_use_for_them(self, nodes):
+        def shown(key):
+            node = nodes[key]
+            return node.call("eth_getBlockByNumber", [hex(node.recipe.first), True])["transactions"]
+
+        for each in shown("base_reth"):
+            members = {"r", "s", "gasPrice"} & set(each)
+            assert members == (set() if kind_of(each) == 0x7E else {"r", "s", "gasPrice"})
+            assert ("v" in each) == (kind_of(each) == 0)
+        assert {kind_of(each) for each in shown("without_type") if "type" not in each} == {0}
+        assert {each.get("type") for each in shown("without_type")} > {None, "0x2"}
+
+    def test_log_indices_may_begin_at_0_in_each_transaction(self, nodes):
+        node = nodes["log_index"]
+        first = hex(node.recipe.first)
+        receipts = node.call("eth_getBlockReceipts", [first])
+        assert [[quantity(log["logIndex"]) for log in each["logs"]] for each in receipts] == [
+            list(range(len(each["logs"]))) for each in receipts
+        ]
+        logs = node.call("eth_getLogs", [{"fromBlock": first, "toBlock": first}])
+        assert logs == [log for receipt in receipts for log in receipt["logs"]]
+
     def test_missing_tags_and_methods_are_errors(self):
         recipe = replace(BASE.recipe, count=3)
         node = ImitatedNode(recipe, Manner(has_finalized=False, has_block_receipts=False, has_logs=False))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.support.imitated.chain import Recipe
 from tests.support.imitated.layer1 import (
@@ -49,13 +49,18 @@ UNLISTED = 987_654
 
 IMITATED: dict[str, Imitated] = {
     "base": BASE,
+    "base_reth": Imitated(
+        replace(BASE.recipe, first=31_000_000),
+        Manner(leaves_out=("v", "r", "s", "gasPrice")),
+        "deposits without v and gasPrice",
+    ),
     "op_regolith": Imitated(
         OpStack("OP Mainnet, Regolith", 10, first=109_000_000, has_canyon=False, has_isthmus=False)
     ),
     "op_bedrock": Imitated(
         OpStack("OP Mainnet, Bedrock", 10, first=105_235_100, has_regolith=False, has_canyon=False, has_isthmus=False)
     ),
-    "op_unlisted_canyon": Imitated(OpStack("Unichain", 130, first=8_000_000)),
+    "unichain": Imitated(OpStack("Unichain", 130, first=8_000_000)),
     "arbitrum": ARBITRUM,
     "polygon": POLYGON,
     "polygon_traced": Imitated(
@@ -83,5 +88,12 @@ IMITATED: dict[str, Imitated] = {
     "unlisted": Imitated(Modern("Unlisted chain", UNLISTED)),
     "unlisted_type": Imitated(SomeUnknownType("Unlisted chain, unknown type", UNLISTED + 1)),
     "unlisted_header": Imitated(LongerHeader("Unlisted chain, unknown header member", UNLISTED + 2)),
+    "without_v": Imitated(Modern("Unlisted chain", UNLISTED + 3), Manner(leaves_out=("v",)), "yParity and no v"),
+    "without_type": Imitated(Modern("Unlisted chain", UNLISTED + 4), Manner(leaves_out=("type",)), "no type 0"),
+    "log_index": Imitated(
+        Modern("Unlisted chain", UNLISTED + 5),
+        Manner(counts_logs_by_transaction=True),
+        "logIndex counted by transaction",
+    ),
     "zksync": Imitated(WithoutRlp("zkSync Era", 324, types=(2, 0))),
 }

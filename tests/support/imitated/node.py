@@ -26,6 +26,9 @@ class Manner:
     """Whether the receipts of a block without transactions are null."""
     client: str = ""
     """The client whose JSON of AuRa's seal this is."""
+    leaves_out: tuple[str, ...] = ()
+    """Members that transactions lack: ``type`` where it is 0, ``v`` where it is not, and others only of deposits."""
+    counts_logs_by_transaction: bool = False
     makes_up_status: bool = False
     """Whether receipts before Byzantium have a status and no root."""
     traces_genesis: bool = False
@@ -84,7 +87,14 @@ class ImitatedNode:
         if held is None:
             return None
         block = shown_by(self.manner.client, held.block) if self.manner.client else held.block
-        return block if full else {**block, "transactions": [each["hash"] for each in block["transactions"]]}
+        rows = [self._transaction(each) if full else each["hash"] for each in block["transactions"]]
+        return {**block, "transactions": rows}
+
+    def _transaction(self, each: Json) -> Json:
+        """Return a transaction without what this node leaves out."""
+        kind = each["type"]
+        gone = {name for name in self.manner.leaves_out if _is_left_out(name, kind)}
+        return {name: value for name, value in each.items() if name not in gone}
 
     def _block_receipts(self, tag: str) -> list[Json] | None:
         held = self._held(tag)
@@ -94,6 +104,8 @@ class ImitatedNode:
 
     def _maybe(self, receipt: Json | None) -> Any:
         """Return a receipt as this node shows it: without members that are null there, or with a made-up status."""
+        if receipt is not None and self.manner.counts_logs_by_transaction:
+            receipt = {**receipt, "logs": [_counted(log, index) for index, log in enumerate(receipt["logs"])]}
         if receipt is None or "root" not in receipt:
             return receipt
         if not self.manner.makes_up_status:
@@ -118,7 +130,8 @@ class ImitatedNode:
         return [{"txHash": each["hash"], "result": frame} for each, frame in pairs if frame is not None]
 
     def _logs(self, wanted: Json) -> list[Json]:
-        return [log for block in self._log_blocks(wanted) for log in block.logs() if log_matches(log, wanted)]
+        receipts = [self._maybe(each) for block in self._log_blocks(wanted) for each in block.receipts]
+        return [log for receipt in receipts for log in receipt["logs"] if log_matches(log, wanted)]
 
     def _log_blocks(self, wanted: Json) -> list[ImitatedBlock]:
         if "blockHash" in wanted:
@@ -127,6 +140,16 @@ class ImitatedNode:
         if first > last or last > self.head:
             raise RpcError(-32602, "invalid block range params")
         return [self.blocks[number] for number in range(first, last + 1) if number in self.blocks]
+
+
+def _is_left_out(name: str, kind: str) -> bool:
+    if name == "type":
+        return kind == "0x0"
+    return kind != "0x0" if name == "v" else kind == "0x7e"
+
+
+def _counted(log: Json, index: int) -> Json:
+    return {**log, "logIndex": hex(index)}
 
 
 @contextmanager
