@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.support.replay import replaying
+from tests.support.imitated.chains import IMITATED
+from tests.support.imitated.node import imitating
+from tests.support.replay import ReplayServer, replaying
 from trace_dagster.chaos_rpc.proxy import chaos_rpc
 from trace_dagster.chaos_rpc.state import ChaosRpc
 from trace_dagster.config.running_stack import StackState
@@ -25,6 +28,7 @@ BLOCKS = 1002
 GROWING_CHAIN_ID = 31338
 """Different from the other node's id: two chains with one id would be two forks of one chain."""
 SEED = 7
+APPLIED_CHAINS = ("base", "arbitrum", "polygon")
 
 
 @dataclass
@@ -111,8 +115,19 @@ def lines() -> Iterator[tuple[ChaosRpc, ChaosRpc]]:
 
 
 @pytest.fixture(scope="session")
-def stack(open_folder, real_blocks, node, growing, lines) -> Iterator[Running]:
-    """Run a stack; its pools are devchain, lying (with an honest second endpoint), node, growing, replay, dead."""
+def imitated() -> Iterator[dict[str, ReplayServer]]:
+    """Serve the imitated chains that a job of the acceptance tests syncs."""
+    with ExitStack() as opened:
+        yield {
+            key: opened.enter_context(imitating(IMITATED[key].recipe, IMITATED[key].manner)) for key in APPLIED_CHAINS
+        }
+
+
+@pytest.fixture(scope="session")
+def stack(open_folder, real_blocks, node, growing, lines, imitated) -> Iterator[Running]:
+    """Run a stack; its pools are devchain, lying (with an honest second endpoint), node, growing, replay, dead, and
+    the imitated chains.
+    """
     home = open_folder / "home with space"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TRACE_", "AWS_"))}
     environment |= {
@@ -122,6 +137,7 @@ def stack(open_folder, real_blocks, node, growing, lines) -> Iterator[Running]:
         "TRACE_RPC_POOL_DEAD_URL": "http://user:hunter2secret@127.0.0.1:9/v1/KEY4f3a2b1c",
         "TRACE_RPC_POOL_LYING_URL": ",".join(line.url for line in lines),
     }
+    environment |= {f"TRACE_RPC_POOL_{key.upper()}_URL": server.url for key, server in imitated.items()}
     if real_blocks is not None:
         environment["TRACE_RPC_POOL_REPLAY_URL"] = real_blocks.url
     if node is not None:
