@@ -13,6 +13,7 @@ from tests.support.proven import REAL, evidence_of, real, real_folder
 from tests.support.replay import replaying
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import dataset
+from trace_dagster.datasets.chains import chain_of
 from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.embedded import EmbeddedCryo
 from trace_dagster.rpc.pools import Endpoint
@@ -71,7 +72,7 @@ def node():
             (chain.rpc("eth_getBlockByNumber", hex(n), True), chain.rpc("eth_getBlockReceipts", hex(n)))
             for n in range(span.start, span.end)
         ]
-        yield chain, span, evidence_of(span, answers)
+        yield chain, span, evidence_of(span, answers, chain_of(CHAIN_ID))
 
 
 @pytest.mark.parametrize("name", ON_A_NODE)

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
-from tests.support.proven import devchain
+from tests.support.proven import DEVCHAIN_ROW, devchain
 from trace_dagster.datasets.chains import DEVCHAIN_ID, chain_of
 from trace_dagster.errors import TraceError
 from trace_dagster.evidence.parts import EvidenceParts
@@ -34,10 +34,10 @@ def in_python(answers: list[bytes], first: int) -> Found | None:
     half = len(answers) // 2
     try:
         blocks = [decode_block(answer, full=True) for answer in answers[:half]]
-        headers = [prove.prove_header(block, first + place) for place, block in enumerate(blocks)]
-        transactions = [prove.prove_transactions(*pair) for pair in zip(blocks, headers, strict=True)]
+        headers = [prove.prove_header(block, first + place, DEVCHAIN_ROW) for place, block in enumerate(blocks)]
+        transactions = [prove.prove_transactions(*pair, DEVCHAIN_ROW) for pair in zip(blocks, headers, strict=True)]
         receipts = [
-            prove.receipts_of(decode_receipts(answer), header)
+            prove.receipts_of(decode_receipts(answer), header, DEVCHAIN_ROW)
             for answer, header in zip(answers[half:], headers, strict=True)
         ]
     except TraceError:

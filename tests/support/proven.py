@@ -15,6 +15,7 @@ from tests.support.cryo_tables import NAMES, cryo_table
 from tests.support.left_out import REAL_BLOCKS, leave_out
 from tests.support.recorded_blocks import RecordedChain
 from trace_dagster.blocks import BlockRange
+from trace_dagster.datasets.chain import Chain
 from trace_dagster.datasets.chains import DEVCHAIN_ID, chain_of
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.encode import block_json, receipts_json, traces_json
@@ -25,6 +26,8 @@ from trace_dagster.verify.fast_path import await_compiled, prove_compiled
 from trace_dagster.verify.model import Evidence
 
 DEVCHAIN = BlockRange(20, 32)
+ETHEREUM = chain_of(1)
+DEVCHAIN_ROW = chain_of(20143)
 REAL = (4404763, 11098450, 16899757, 17053184)
 CASES = ("devchain", *REAL)
 
@@ -81,14 +84,16 @@ def _chain(folder: Path) -> RecordedChain:
     return RecordedChain(folder)
 
 
-def evidence_of(piece: BlockRange, answers: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> Evidence:
+def evidence_of(
+    piece: BlockRange, answers: list[tuple[dict[str, Any], list[dict[str, Any]]]], chain: Chain = ETHEREUM
+) -> Evidence:
     """Return the evidence that the answers prove, with recovered senders."""
     headers, transactions, receipts = [], [], []
     for number, (block, found) in zip(range(piece.start, piece.end), answers, strict=True):
         raw = decode_block(json.dumps(block).encode(), full=True)
-        headers.append(prove_header(raw, number))
-        transactions.append(prove_transactions(raw, headers[-1], deep=True))
-        receipts.append(receipts_of(decode_receipts(json.dumps(found).encode()), headers[-1]))
+        headers.append(prove_header(raw, number, chain))
+        transactions.append(prove_transactions(raw, headers[-1], chain, deep=True))
+        receipts.append(receipts_of(decode_receipts(json.dumps(found).encode()), headers[-1], chain))
     return Evidence(headers, transactions, receipts, {"all": "raw"})
 
 
@@ -117,5 +122,5 @@ def _proven(piece: BlockRange, chain_id: int, answers: Any, traces: Any) -> Prov
         answers,
         tables,
         [[{"result": each} for each in inside] for inside in traces],
-        evidence_of(piece, answers),
+        evidence_of(piece, answers, chain_of(chain_id)),
     )

@@ -4,9 +4,10 @@ import pyarrow as pa
 import pytest
 from msgspec.structs import replace
 
-from tests.support.proven import DEVCHAIN, devchain, evidence_of
+from tests.support.proven import DEVCHAIN, DEVCHAIN_ROW, devchain, evidence_of
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import dataset
+from trace_dagster.datasets.chains import chain_of
 from trace_dagster.errors import VerificationFailed
 from trace_dagster.verify.check import check
 from trace_dagster.verify.commitments import trie
@@ -53,7 +54,7 @@ def test_checks_are_named_as_documents_and_manifests_know_them(name):
 def test_evidence_is_proven_anew_and_the_same():
     trie._shape.cache_clear()
     found = devchain()
-    assert evidence_of(DEVCHAIN, found.answers) == found.evidence
+    assert evidence_of(DEVCHAIN, found.answers, DEVCHAIN_ROW) == found.evidence
 
 
 @pytest.mark.parametrize("count", [1, 2, 16, 17, 128, 129, 300])
@@ -107,10 +108,16 @@ def test_columns_a_stored_table_may_lack():
         [header, *_] = headers_of(found.tables["blocks"].drop_columns([name]), found.piece)
         assert header == replace(found.evidence.headers[0], **{name: None})
     without = found.tables["transactions"].drop_columns(["from_address"])
-    [first, *_] = [each for inside in transactions_of(without, found.piece) for each in inside]
+    [first, *_] = [
+        each for inside in transactions_of(without, found.piece, chain_of(found.chain_id)) for each in inside
+    ]
     assert first.sender is None
     without = found.tables["transactions"].drop_columns(["transaction_hash"])
-    [first, *_] = [each for inside in receipts_of_tables(without, found.tables["logs"], found.piece) for each in inside]
+    [first, *_] = [
+        each
+        for inside in receipts_of_tables(without, found.tables["logs"], found.piece, chain_of(found.chain_id))
+        for each in inside
+    ]
     assert first.transaction_hash is None
 
 
@@ -130,7 +137,7 @@ def test_an_unplaced_log_names_its_block_after_the_transactions():
     count = len(found.evidence.receipts[last - found.piece.start])
     said = f"a log belongs to no transaction of its block block={last} expected=below {count} got=90"
     with pytest.raises(VerificationFailed, match=said):
-        receipts_of_tables(found.tables["transactions"], table, found.piece)
+        receipts_of_tables(found.tables["transactions"], table, found.piece, chain_of(found.chain_id))
 
 
 def test_counts_name_the_block():

@@ -9,24 +9,31 @@ import rlp
 from msgspec.structs import replace
 
 from tests.support.left_out import REAL_BLOCKS, leave_out
-from tests.support.proven import REAL, devchain, evidence_of, real, real_folder
+from tests.support.proven import DEVCHAIN_ROW, ETHEREUM, REAL, devchain, evidence_of, real, real_folder
 from trace_dagster.blocks import BlockRange
 from trace_dagster.devchain.crypto import Account, list_root, logs_bloom
-from trace_dagster.errors import UnknownFormat, VerificationFailed
+from trace_dagster.errors import UnknownForm, UnknownFormat, VerificationFailed
+from trace_dagster.verify.commitments import prove
 from trace_dagster.verify.commitments.hex import data
 from trace_dagster.verify.commitments.keccak import keccak
-from trace_dagster.verify.commitments.prove import (
-    prove_header,
-    prove_transactions,
-    receipts_of,
-    recover_sender,
-    require_linked,
-)
+from trace_dagster.verify.commitments.prove import recover_sender, require_linked
 from trace_dagster.verify.commitments.rpc_json import decode_block, decode_receipts
 from trace_dagster.verify.model import Header
 
 TO = bytes(range(20))
 KEY = b"\x07" * 32
+
+
+def prove_header(raw, number, chain=DEVCHAIN_ROW):
+    return prove.prove_header(raw, number, chain)
+
+
+def prove_transactions(raw, header, **more):
+    return prove.prove_transactions(raw, header, DEVCHAIN_ROW, **more)
+
+
+def receipts_of(raw, header):
+    return prove.receipts_of(raw, header, DEVCHAIN_ROW)
 
 
 def block(answer, *, full=True):
@@ -68,7 +75,7 @@ def test_real_blocks_prove_whole(number):
     assert [each.gas_price for each in transactions] == [int(each["gasPrice"], 16) for each in answer["transactions"]]
     assert [each.gas_used for each in outcomes] == [int(each["gasUsed"], 16) for each in receipts_]
     small = {**answer, "transactions": [each["hash"] for each in answer["transactions"]]}
-    assert prove_header(block(small, full=False), number) == header
+    assert prove_header(block(small, full=False), number, ETHEREUM) == header
 
 
 HEADER = {
@@ -76,7 +83,8 @@ HEADER = {
     "transactionsRoot": b"\x04" * 32, "receiptsRoot": b"\x05" * 32, "logsBloom": b"\x06" * 256, "difficulty": 2**80,
     "number": 7, "gasLimit": 0, "gasUsed": 30, "timestamp": 0, "extraData": b"x", "mixHash": b"\x08" * 32,
     "nonce": b"\x09" * 8, "baseFeePerGas": 11, "withdrawalsRoot": b"\x0a" * 32, "blobGasUsed": 0, "excessBlobGas": 13,
-    "parentBeaconBlockRoot": b"\x0b" * 32, "requestsHash": b"\x0c" * 32,
+    "parentBeaconBlockRoot": b"\x0b" * 32, "requestsHash": b"\x0c" * 32, "blockAccessListHash": b"\x0d" * 32,
+    "slotNumber": 14,
 }  # fmt: skip
 
 
@@ -93,7 +101,7 @@ def first(count):
     return dict(list(HEADER.items())[:count])
 
 
-@pytest.mark.parametrize("count", [15, 16, 17, 19, 20, 21])
+@pytest.mark.parametrize("count", [15, 16, 17, 19, 20, 21, 23])
 def test_headers_of_every_fork(count):
     header = prove_header(block(header_answer(first(count))), 7)
     assert header == Header(
@@ -123,10 +131,10 @@ def test_a_member_that_is_no_header_field_is_harmless():
 
 
 def test_a_header_field_this_version_does_not_know_is_an_unknown_format():
-    fields = {**HEADER, "blockAccessListHash": b"\x0d" * 32, "a": 1}
+    fields = {**HEADER, "newHash": b"\x0d" * 32, "a": 1}
     with pytest.raises(
         UnknownFormat,
-        match=r"^the header has members this version does not know block=7 members=a,blockAccessListHash$",
+        match=r"^the header has members this version does not know block=7 members=a,newHash$",
     ):
         prove_header(block(header_answer(fields, size="0x1", author="0x", sealFields=[], totalDifficulty="0x0")), 7)
 
@@ -252,15 +260,35 @@ def test_a_fee_cap_without_base_fee():
         prove_transactions(full_block(answer), header)
 
 
-@pytest.mark.parametrize("kind", ["0x5", "0x7e", "0x" + "f" * 64])
-def test_a_type_not_known_is_an_unknown_format(kind):
+@pytest.mark.parametrize("kind", ["0x5", "0x7e"])
+def test_a_type_not_known_is_an_unknown_form(kind):
     _, answer = signed(2)
+    unknown = {**answer, "type": kind, "hash": "0x" + "11" * 32}
     with pytest.raises(
-        UnknownFormat, match=f"^a transaction has a type this version does not know block=9 type={int(kind, 16)}$"
-    ):
-        prove_transactions(full_block({**answer, "type": kind}), header_with())
-    with pytest.raises(UnknownFormat, match="block=9 type="):
+        UnknownForm,
+        match=f"^a transaction has a type this version does not know on this chain block=9 type={kind}$",
+    ) as caught:
+        prove_transactions(full_block(unknown), header_with())
+    assert (caught.value.part, caught.value.kind, caught.value.block) == ("transactions", int(kind, 16), 9)
+    with pytest.raises(UnknownForm, match=f"block=9 type={kind}$") as caught:
         receipts_of(receipts([{"type": kind, "status": "0x1", "cumulativeGasUsed": "0x1", "logs": []}]), header_with())
+    assert (caught.value.part, caught.value.kind, caught.value.block) == ("receipts", int(kind, 16), 9)
+
+
+def test_a_number_that_is_no_type():
+    _, answer = signed(2)
+    for kind in ("0x100", "0x" + "f" * 64):
+        with pytest.raises(VerificationFailed, match="a transaction's type is no type block=9 expected=below 256"):
+            prove_transactions(full_block({**answer, "type": kind}), header_with())
+
+
+@pytest.mark.parametrize("true_type", range(5))
+def test_an_invented_type_of_a_transaction_whose_fields_give_its_hash_is_a_lie(true_type):
+    _, answer = signed(true_type)
+    with pytest.raises(
+        VerificationFailed, match=f"not of the type that the node claims block=9 expected={true_type:#x} got=0x5"
+    ):
+        prove_transactions(full_block({**answer, "type": "0x5"}), header_with())
 
 
 REQUIRED = ["nonce", "gas", "value", "input", "r", "s", "v", "hash", "chainId", "maxFeePerGas", "maxPriorityFeePerGas",

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tests.support.proven import CASES, case, devchain, in_columns
-from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import catalogue, dataset
 from trace_dagster.errors import VerificationFailed
 from trace_dagster.verify.check import LEVELS, check, extracted_columns
@@ -72,7 +71,6 @@ def test_a_transaction_a_node_left_out_is_named(row):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"succeeded": None, "post_state": bytes(32)}, "a receipt has no status"),
         ({"gas_used": -1}, "gas used does not fit into 64 bits"),
         ({"gas_used": 2**64}, "gas used does not fit into 64 bits"),
     ],
@@ -98,15 +96,20 @@ def test_cryo_is_asked_for_what_receipts_do_not_tell(name, level):
     assert spared == ({"gas_used", "success"} if name == "transactions" else set())
 
 
+def test_success_is_null_where_receipts_have_a_state_root_instead_of_a_status():
+    found = devchain()
+    early = [
+        [replace(each, succeeded=None, post_state=bytes(32)) for each in inside] for inside in found.evidence.receipts
+    ]
+    rows = fill_receipt_columns(
+        whole(found).drop_columns(TOLD), replace(found.evidence, receipts=early), whole(found).schema
+    )
+    assert set(rows["success"].to_pylist()) == {None}
+    assert rows["gas_used"].equals(whole(found)["gas_used"])
+
+
 @pytest.mark.parametrize(
-    ("chain_id", "start", "proven", "quorum", "told"),
-    [
-        (10, 0, True, 1, True),
-        (10, 0, False, 1, False),
-        (10, 0, True, 2, False),
-        (1, 4_370_000, True, 1, True),
-        (1, 4_369_999, True, 1, False),  # before Byzantium a receipt has a state root instead of a status
-    ],
+    ("proven", "quorum", "told"), [(True, 1, True), (False, 1, False), (True, 2, False), (False, 2, False)]
 )
-def test_only_proven_receipts_with_a_status_tell_and_only_of_one_endpoints_rows(chain_id, start, proven, quorum, told):
-    assert can_fill_from_receipts(chain_id, BlockRange(start, start + 5), proven=proven, quorum=quorum) is told
+def test_only_proven_receipts_tell_and_only_of_one_endpoints_rows(proven, quorum, told):
+    assert can_fill_from_receipts(proven=proven, quorum=quorum) is told

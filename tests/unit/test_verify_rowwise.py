@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from tests.support.cryo_tables import NAMES
 from tests.support.proven import CASES, case, devchain, in_columns
 from trace_dagster.datasets.catalogue import dataset
-from trace_dagster.errors import UnknownFormat, VerificationFailed
+from trace_dagster.datasets.chains import chain_of
+from trace_dagster.errors import UnknownForm, UnknownFormat, VerificationFailed
 from trace_dagster.verify.check import check
 from trace_dagster.verify.commitments.prove import receipt_fields
 from trace_dagster.verify.model import Evidence
@@ -162,10 +163,10 @@ def test_tables_are_evidence_too(which):
     found = case(which)
     tables = found.tables
     headers = headers_of(tables["blocks"], found.piece)
-    transactions = transactions_of(tables["transactions"], found.piece)
-    receipts = receipts_of_tables(tables["transactions"], tables["logs"], found.piece)
+    transactions = transactions_of(tables["transactions"], found.piece, chain_of(found.chain_id))
+    receipts = receipts_of_tables(tables["transactions"], tables["logs"], found.piece, chain_of(found.chain_id))
     assert Evidence(headers, transactions, receipts, found.evidence.source) == found.evidence
-    without = receipts_of_tables(tables["transactions"], None, found.piece)
+    without = receipts_of_tables(tables["transactions"], None, found.piece, chain_of(found.chain_id))
     assert [[replace(each, logs=()) for each in inside] for inside in receipts] == without
     for name in ("logs", "transactions"):
         assert proof(found, name, tables[name], evidence=Evidence(headers, transactions, receipts)).level == "full"
@@ -311,14 +312,13 @@ def test_an_unknown_type_in_rows():
     table = with_rows(found.tables["transactions"], rows)
     block = rows[3]["block_number"]
     for call in (
-        lambda: receipts_of_tables(table, None, found.piece),
-        lambda: transactions_of(table, found.piece),
+        lambda: transactions_of(table, found.piece, chain_of(found.chain_id)),
         lambda: check_transactions(table.drop_columns([]), *_all(found)),
     ):
         with pytest.raises((UnknownFormat, VerificationFailed), match=f"block={block}"):
             call()
-    with pytest.raises(UnknownFormat, match=f"block={block} type=5"):
-        receipts_of_tables(table, None, found.piece)
+    with pytest.raises(UnknownForm, match=f"block={block} type=0x5"):
+        transactions_of(table, found.piece, chain_of(found.chain_id))
 
 
 def _all(found):
@@ -339,7 +339,7 @@ def test_a_missing_column_is_named(name, column):
     found = devchain()
     table = found.tables[name].drop_columns([column])
     reads = {
-        "transactions": lambda: receipts_of_tables(table, None, found.piece),
+        "transactions": lambda: receipts_of_tables(table, None, found.piece, chain_of(found.chain_id)),
         "logs": lambda: check_logs(table, found.evidence.headers, found.evidence.receipts),
         "blocks": lambda: headers_of(table, found.piece),
     }
@@ -355,7 +355,7 @@ def test_a_log_of_no_transaction_among_stored_rows():
     with pytest.raises(
         VerificationFailed, match=f"a log belongs to no transaction of its block block={last} expected=below 0 got=0"
     ):
-        receipts_of_tables(table, found.tables["logs"], found.piece)
+        receipts_of_tables(table, found.tables["logs"], found.piece, chain_of(found.chain_id))
 
 
 @pytest.mark.parametrize(("column", "size"), [("address", 20), ("topic0", 32)])
@@ -414,8 +414,8 @@ def test_transactions_without_receipts_leave_outcomes_open():
     assert {"gas_used", "success", "from_address"}.isdisjoint(done.covered)
 
 
-def test_before_byzantium_success_is_open():
-    """The rows' success cannot be checked if the receipt has a state root."""
+def test_before_byzantium_success_is_null():
+    """A receipt with a state root has no status: neither true nor false is what the chain says."""
     found = devchain()
     table = found.tables["transactions"]
     header = found.evidence.headers[0]
@@ -426,13 +426,15 @@ def test_before_byzantium_success_is_open():
         for n, each in enumerate(found.evidence.receipts[index])
     ]
     header = replace(header, receipts_root=_root(old))
+    null = [{**row, "success": None} for row in rows]
+    done = check_transactions(with_rows(table, null), [header], [found.evidence.transactions[index]], [old])
+    assert {"success", "gas_used"} <= done.covered
     for success in (True, False):
-        given = with_rows(table, [{**row, "success": success} for row in rows])
-        done = check_transactions(given, [header], [found.evidence.transactions[index]], [old])
-        assert "success" not in done.covered
-        assert "gas_used" in done.covered
+        made_up = with_rows(table, [{**row, "success": success} for row in rows])
+        with pytest.raises(VerificationFailed, match=f"success is not what .*expected=null got={success}"):
+            check_transactions(made_up, [header], [found.evidence.transactions[index]], [old])
     assert check_logs(_of(found.tables["logs"], header.number), [header], [old]).checks
-    wrong = with_rows(table, [{**row, "gas_used": row["gas_used"] + 1} for row in rows])
+    wrong = with_rows(table, [{**row, "gas_used": row["gas_used"] + 1} for row in null])
     with pytest.raises(VerificationFailed, match="receipts root"):
         check_transactions(wrong, [header], [found.evidence.transactions[index]], [old])
 

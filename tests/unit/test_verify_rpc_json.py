@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.proven import devchain
+from tests.support.proven import DEVCHAIN_ROW, devchain
 from trace_dagster.errors import RETRYABLE, TraceError, UnknownFormat, VerificationFailed
 from trace_dagster.verify.commitments.prove import prove_header, prove_transactions, receipts_of
 from trace_dagster.verify.commitments.rpc_json import decode_block, decode_receipts
@@ -69,7 +69,7 @@ def harmless(call):
 
 def prove_block(answer):
     raw = decode_block(json.dumps(answer).encode(), full=True)
-    prove_transactions(raw, prove_header(raw, HEADER.number), deep=True)
+    prove_transactions(raw, prove_header(raw, HEADER.number, DEVCHAIN_ROW), DEVCHAIN_ROW, deep=True)
 
 
 BLOCK_PLACES, RECEIPT_PLACES = list(places(BLOCK)), list(places(RECEIPTS))
@@ -88,7 +88,7 @@ def test_a_block_with_anything_anywhere(path, value):
 def test_receipts_with_anything_anywhere(path, value):
     if path or value is not KeyError:
         found = altered(RECEIPTS, path, value)
-        harmless(lambda: receipts_of(decode_receipts(json.dumps(found).encode()), HEADER))
+        harmless(lambda: receipts_of(decode_receipts(json.dumps(found).encode()), HEADER, DEVCHAIN_ROW))
 
 
 @fuzz
@@ -110,7 +110,7 @@ def test_bytes_that_are_no_block(data):
 def test_depth_in_a_member_nobody_reads():
     text = json.dumps(BLOCK).encode()
     deep = text[:-1] + b',"more":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-    harmless(lambda: prove_header(decode_block(deep, full=True), HEADER.number))
+    harmless(lambda: prove_header(decode_block(deep, full=True), HEADER.number, DEVCHAIN_ROW))
 
 
 def test_receipts_that_are_none():
@@ -120,7 +120,7 @@ def test_receipts_that_are_none():
 
 def test_raw_json_inside_an_answer_is_taken_as_is():
     answer = msgspec.json.decode(json.dumps({"result": BLOCK}).encode(), type=dict[str, msgspec.Raw])
-    assert prove_header(decode_block(answer["result"], full=True), HEADER.number) == HEADER
+    assert prove_header(decode_block(answer["result"], full=True), HEADER.number, DEVCHAIN_ROW) == HEADER
 
 
 def test_a_small_block_lists_hashes():
@@ -140,13 +140,17 @@ def test_a_header_member_of_another_length_does_not_prove(name):
     value = BLOCK[name]
     for wrong in (value[:-1], value + "0", value[:-2], value + "00", value[2:], None, 5, "0X" + value[2:]):
         with pytest.raises(VerificationFailed):
-            prove_header(decode_block(json.dumps({**BLOCK, name: wrong}).encode(), full=True), HEADER.number)
+            prove_header(
+                decode_block(json.dumps({**BLOCK, name: wrong}).encode(), full=True), HEADER.number, DEVCHAIN_ROW
+            )
 
 
 @pytest.mark.parametrize("wrong", ["", "0x", "5", "-0x5", "0x5g", " 0x5", "0x" + "0" * 65, None])
 def test_a_number_that_is_none(wrong):
     with pytest.raises(VerificationFailed):
-        prove_header(decode_block(json.dumps({**BLOCK, "gasUsed": wrong}).encode(), full=True), HEADER.number)
+        prove_header(
+            decode_block(json.dumps({**BLOCK, "gasUsed": wrong}).encode(), full=True), HEADER.number, DEVCHAIN_ROW
+        )
 
 
 def test_unknown_formats_are_not_tried_again():

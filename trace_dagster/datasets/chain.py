@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 Part = Literal["header", "transactions", "receipts"]
@@ -30,9 +31,57 @@ TransactionForm = Literal[
     "celo_fee_currency",
     "celo_fee_currency_gateway",
     "celo_fee_in_celo",
+    "celo_legacy",
     "scroll_l1_message",
 ]
 """Forms of transactions beyond types 0 to 4, which every chain has."""
+
+RootFrame = Literal["as_sent", "as_sent_if_succeeded", "own", "optional"]
+"""What a node's trace shows for a transaction of a form.
+
+``as_sent``: a root frame with the transaction's target, value and input, and an error exactly if it failed.
+``as_sent_if_succeeded``: the same for one that succeeded; a failed one may have been ended before its call.
+``own``: a frame that nodes make up for it, of which only the existence is checked.
+``optional``: the same, and some nodes leave it out at the end of the block.
+"""
+
+ROOT_FRAMES: Mapping[TransactionForm, RootFrame] = MappingProxyType(
+    {
+        "op_deposit": "as_sent_if_succeeded",
+        "arbitrum_deposit": "own",
+        "arbitrum_retry": "as_sent_if_succeeded",
+        "arbitrum_submit_retryable": "own",
+        "arbitrum_internal": "own",
+        "arbitrum_classic": "optional",
+        "polygon_state_sync": "optional",
+        "scroll_l1_message": "as_sent_if_succeeded",
+    }
+)
+"""Forms whose root frame is not always the transaction as it was sent."""
+
+_FEES = ("gas_price", "max_fee_per_gas", "max_priority_fee_per_gas")
+
+CLAIMED_COLUMNS: Mapping[TransactionForm, tuple[str, ...]] = MappingProxyType(
+    {
+        "op_deposit": ("nonce", *_FEES),
+        "arbitrum_deposit": ("nonce", "gas_limit", *_FEES),
+        "arbitrum_unsigned": _FEES[1:],
+        "arbitrum_contract": ("nonce", *_FEES),
+        "arbitrum_retry": _FEES,
+        "arbitrum_submit_retryable": ("nonce", *_FEES),
+        "arbitrum_internal": ("nonce", "gas_limit", *_FEES),
+        "arbitrum_classic": ("transaction_type", "gas_used", "success", *_FEES[1:]),
+        "polygon_state_sync": ("from_address", "to_address", "nonce", "gas_limit", *_FEES),
+        "celo_fee_currency": ("gas_price",),
+        "celo_fee_currency_gateway": ("gas_price",),
+        "celo_fee_in_celo": ("gas_price",),
+        "scroll_l1_message": ("nonce", *_FEES),
+    }
+)
+"""Columns of dataset ``transactions`` that the chain does not commit to in a transaction of a form."""
+
+MOST_TYPES = 256
+"""Transaction types are one byte. EIP-2718 leaves half of them unused; zkSync Era uses 0xff nevertheless."""
 
 STANDARD_TYPES = range(5)
 """Transaction types that every chain may have: legacy, EIP-2930, EIP-1559, EIP-4844, EIP-7702."""
@@ -106,6 +155,15 @@ class Chain:
     def fork(self, name: str) -> int:
         """Return the first block of a fork; 0 if the table has no height for it."""
         return self.forks.get(name, 0)
+
+    def has_form(self, form: TransactionForm) -> bool:
+        """Return whether transactions of this form occur on the chain."""
+        return form in self.types.values()
+
+    def leaves_open(self, part: Part, block: int) -> bool:
+        """Return whether a whole part of this block is open: then what it does not give is no contradiction."""
+        found = self.open_form(Form(part), block)
+        return found is not None and not found.after_all
 
     def open_form(self, form: Form, block: int) -> Open | None:
         """Return the row that leaves this form open in this block, or None."""

@@ -194,7 +194,7 @@ def counted(
     for span in todo:
         sizes += cell_sizes(span, stream.chunk_size)
     proven = stream.is_proven
-    fills_from_receipts = all(can_fill_from_receipts(chain_id, span, proven=proven, quorum=quorum) for span in todo)
+    fills_from_receipts = can_fill_from_receipts(proven=proven, quorum=quorum)
     columns = requested_columns(
         stream.dataset,
         stream.dataset.stored_columns(stream.columns),

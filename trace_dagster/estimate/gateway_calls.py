@@ -43,7 +43,7 @@ def _takes_block(plan: StreamPlan) -> bool:
 
 def _takes_receipts(plan: StreamPlan) -> bool:
     stream = plan.stream
-    return "receipts" in fetched(stream.dataset, stream.dataset.stored_columns(stream.columns), stream.verify)
+    return "receipts" in fetched(stream.dataset, stream.dataset.stored_columns(stream.columns), stream.check_level)
 
 
 def _own_calls(plan: StreamPlan) -> int:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from uuid import UUID
 
 from trace_dagster.blocks import BlockRange
+from trace_dagster.datasets.chains import chain_of
 from trace_dagster.errors import UnknownFormat, VerificationFailed
 from trace_dagster.evidence.committed_rows import CommittedRows
 from trace_dagster.evidence.parts import EvidenceParts
@@ -52,7 +53,11 @@ class CommittedSource:
         has_receipts = self._dataset_name not in _TOKEN_TRANSFERS and has_status(self._chain_id, piece)
         if needs.receipts and has_receipts:
             rows = self._rows.table("transactions", piece, RECEIPT_COLUMNS)
-            parts.receipts = arrow.receipts_of_tables(rows, None, piece) if rows is not None else None
+            parts.receipts = (
+                arrow.receipts_of_tables(rows, None, piece, chain_of(self._chain_id)) if rows is not None else None
+            )
         if needs.transactions:
             rows = self._rows.table("transactions", piece, TRANSACTION_COLUMNS)
-            parts.transactions = arrow.transactions_of(rows, piece) if rows is not None else None
+            parts.transactions = (
+                arrow.transactions_of(rows, piece, chain_of(self._chain_id)) if rows is not None else None
+            )

@@ -36,6 +36,7 @@ class NodeSource:
         """
         self.endpoint = endpoint
         self.chain_id = chain_id
+        self._chain = chain_of(chain_id)
         self._dataset_name = dataset_name
         self._deep = deep
 
@@ -77,22 +78,24 @@ class NodeSource:
         numbers = range(piece.start, piece.end)
         if full:
             whole = [rpc_json.decode_block(answer, full=True) for answer in answers]
-            parts.headers = [prove.prove_header(block, n) for block, n in zip(whole, numbers, strict=True)]
+            parts.headers = [prove.prove_header(block, n, self._chain) for block, n in zip(whole, numbers, strict=True)]
             pairs = zip(whole, parts.headers, strict=True)
-            parts.transactions = [prove.prove_transactions(block, header, deep=self._deep) for block, header in pairs]
+            parts.transactions = [
+                prove.prove_transactions(block, header, self._chain, deep=self._deep) for block, header in pairs
+            ]
         else:
             thin = [rpc_json.decode_block(answer, full=False) for answer in answers]
-            parts.headers = [prove.prove_header(block, n) for block, n in zip(thin, numbers, strict=True)]
+            parts.headers = [prove.prove_header(block, n, self._chain) for block, n in zip(thin, numbers, strict=True)]
         prove.require_linked(parts.headers, None)
 
     def _receipts(self, answer: msgspec.Raw, header: Header) -> list[Receipt]:
         """Return a block's receipts. Prove them, unless the comparison with the dataset's rows proves them later."""
         match self._dataset_name:
             case "logs":
-                return prove.claimed_receipts(rpc_json.decode_receipts_without_logs(answer), header.number)
+                return prove.claimed_receipts(rpc_json.decode_receipts_without_logs(answer), header, self._chain)
             case "transactions":
-                return prove.claimed_receipts(rpc_json.decode_receipts(answer), header.number)
-        return prove.receipts_of(rpc_json.decode_receipts(answer), header)
+                return prove.claimed_receipts(rpc_json.decode_receipts(answer), header, self._chain)
+        return prove.receipts_of(rpc_json.decode_receipts(answer), header, self._chain)
 
     def _require_chain(self, answer: msgspec.Raw) -> None:
         try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from trace_dagster.blocks import BlockRange
+from trace_dagster.datasets.chains import COMPILED
 from trace_dagster.verify.check import EvidenceNeeds
 from trace_dagster.verify.commitments import prove
 from trace_dagster.verify.model import Header, LazySequence, ProvenRows, Receipt, ReceiptFields, Transaction
@@ -35,10 +36,12 @@ class EvidenceParts:
     def in_columns(cls, headers: Sequence[Header], rows: ProvenRows) -> EvidenceParts:
         """Return the parts of blocks that were proven in columns."""
         piece = BlockRange(headers[0].number, headers[-1].number + 1)
-        receipts = LazySequence(len(headers), lambda: arrow.receipts_of_tables(rows.transactions, rows.logs, piece))
+        receipts = LazySequence(
+            len(headers), lambda: arrow.receipts_of_tables(rows.transactions, rows.logs, piece, COMPILED)
+        )
         return cls(
             headers=headers,
-            transactions=LazySequence(len(headers), lambda: arrow.transactions_of(rows.transactions, piece)),
+            transactions=LazySequence(len(headers), lambda: arrow.transactions_of(rows.transactions, piece, COMPILED)),
             receipts=receipts,
             proven=LazySequence(len(headers), lambda: [list(prove.receipt_fields(inside)) for inside in receipts]),
             rows=rows,

@@ -70,7 +70,7 @@ class RangeRequest(VerifiedAsAsked):
     def engine_columns(self) -> tuple[str, ...]:
         """The columns that the engine extracts; proven receipts supply the rest."""
         proven = self.evidence is not None
-        supplied = can_fill_from_receipts(self.chain_id, self.block_range, proven=proven, quorum=self.pool.quorum)
+        supplied = can_fill_from_receipts(proven=proven, quorum=self.pool.quorum)
         return requested_columns(self.dataset, self.columns, self.check_level, from_receipts=supplied)
 
     def prove(self, table: pa.Table, piece: BlockRange, evidence: Evidence) -> tuple[pa.Table, Proof]:

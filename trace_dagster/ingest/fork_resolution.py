@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
+from trace_dagster.datasets.chain import Chain
+from trace_dagster.datasets.chains import chain_of
 from trace_dagster.errors import ForkConflict, InvalidInput, TraceError, Unavailable, VerificationFailed
 from trace_dagster.registry.forks import Forks
 from trace_dagster.rpc.client import call_all
@@ -23,7 +25,7 @@ class ForkResolver:
         self._pool_named = pool_named
         self._record_liar = record_liar
 
-    def resolve(self, conflict: ForkConflict, pool: RpcPool, used: Iterable[str]) -> TraceError:
+    def resolve(self, conflict: ForkConflict, chain_id: int, pool: RpcPool, used: Iterable[str]) -> TraceError:
         """Act on a conflict; return the error that ends the attempt. ``used`` are the endpoints of the new rows.
 
         - All endpoints show the new block: the committed versions were reorganised away. They are invalidated, and
@@ -33,7 +35,7 @@ class ForkResolver:
         - One does not answer: nothing is done, because it may be the one with the chain's block.
         """
         pools = self._pools(conflict, pool)
-        shown = _shown(conflict.block, pools)
+        shown = _shown(conflict.block, chain_of(chain_id), pools)
         if None in shown:
             return Unavailable(
                 f"{conflict.message}, and not every endpoint answers which block is the chain's: tried again"
@@ -75,13 +77,13 @@ class ForkResolver:
         return error
 
 
-def _shown(block: int, pools: Sequence[RpcPool]) -> set[bytes | None]:
+def _shown(block: int, chain: Chain, pools: Sequence[RpcPool]) -> set[bytes | None]:
     """Return the proven hashes that the endpoints show for a block; None stands for an endpoint that shows none."""
     found: set[bytes | None] = set()
     for endpoint in _endpoints(pools) if block >= 0 else ():
         try:
             (answer,) = call_all(endpoint, [("eth_getBlockByNumber", [hex(block), False])])
-            found.add(prove.prove_header(rpc_json.decode_block(answer, full=False), block).hash)
+            found.add(prove.prove_header(rpc_json.decode_block(answer, full=False), block, chain).hash)
         except TraceError:
             found.add(None)
     return found

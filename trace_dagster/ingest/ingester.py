@@ -41,7 +41,7 @@ class ChainAccess:
 
     evidence: Callable[[StreamSpec, BlockRange], EvidenceCollector]
     """Returns the collector of the evidence that a range's rows are verified against."""
-    resolve: Callable[[ForkConflict, RpcPool, list[str]], TraceError]
+    resolve: Callable[[ForkConflict, int, RpcPool, list[str]], TraceError]
     """Acts on a conflict between this range and committed ones, see :meth:`ForkResolver.resolve`."""
     halt: Callable[[StreamSpec, str], None]
     """Stops a stream until its job is resumed."""
@@ -233,7 +233,7 @@ class Ingester:
             if self._chain is None:
                 raise
             used = sorted(extraction.proof.endpoints)
-            outcome = self._chain.resolve(conflict, extraction.pool, used)
+            outcome = self._chain.resolve(conflict, extraction.claimed.spec.chain_id, extraction.pool, used)
             _log.warning("fork_resolved", **extraction.claimed.facts, block=conflict.block, reason=outcome)
             raise outcome from None
 

@@ -385,7 +385,11 @@ class _Lake:
         blocks, transactions = self._rows("blocks", piece), self._rows("transactions", piece)
         if blocks is None or transactions is None or not has_status(self._statement.chain_id, piece):
             return False
-        evidence = Evidence(headers_of(blocks, piece), None, receipts_of_tables(transactions, None, piece))
+        evidence = Evidence(
+            headers_of(blocks, piece),
+            None,
+            receipts_of_tables(transactions, None, piece, chain_of(self._statement.chain_id)),
+        )
         check(dataset("logs"), _rows(self._opened[_place(logs)], piece), piece, self._statement.chain_id, evidence)
         return True
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import chain, groupby
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 

@@ -5,16 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Generic, TypeVar, overload
+from typing import Generic, Literal, NamedTuple, TypeVar, overload
 
 import msgspec
 import pyarrow as pa
 
+from trace_dagster.datasets.chain import TransactionForm
+
 Log = tuple[bytes, tuple[bytes, ...], bytes]
 """(address, topics, data): 20 bytes, up to four topics of 32 bytes, and bytes of any length."""
 
-ReceiptFields = tuple[int, bytes, int, Sequence[Log]]
-"""The fields that a receipts root covers: (type, encoded first field, cumulative gas, logs)."""
+ReceiptForm = Literal["standard", "unknown", "arbitrum_classic", "outside_root"]
+"""How a receipt is encoded: with its type's byte and four fields; the same, where the chain's row does not say so;
+without type and status; or not at all (Polygon's state-sync receipts before Madhugiri).
+"""
+
+
+class ReceiptFields(NamedTuple):
+    """The fields that a receipts root covers."""
+
+    kind: int
+    """The type, 0 if the encoding starts with no type byte."""
+    first: bytes
+    """The encoded first field: the status, or before Byzantium the state root."""
+    cumulative_gas: int
+    logs: Sequence[Log]
+    tails: tuple[bytes, ...] = ()
+    """Encoded fields behind the logs. Several if the answer does not show which: one of them gives the root."""
 
 
 class Header(msgspec.Struct, frozen=True, gc=False):
@@ -46,7 +63,9 @@ class Header(msgspec.Struct, frozen=True, gc=False):
 class Transaction(msgspec.Struct, frozen=True, gc=False):
     """A transaction that the transactions root covers. It does not cover ``sender``, which the node claims.
 
-    Amounts are in wei. ``gas_price`` is the effective price that the sender pays per unit of gas (EIP-1559).
+    Amounts are in wei. ``gas_price`` is the effective price that the sender pays per unit of gas (EIP-1559). Forms that
+    carry their sender prove it; forms without a price, or without a nonce, have what the node claims of them
+    (``datasets.chain.CLAIMED_COLUMNS``).
     """
 
     hash: bytes
@@ -56,10 +75,12 @@ class Transaction(msgspec.Struct, frozen=True, gc=False):
     value: int
     nonce: int
     gas_limit: int
-    gas_price: int
+    gas_price: int | None
     max_fee_per_gas: int | None
     max_priority_fee_per_gas: int | None
     input: bytes
+    form: TransactionForm | None = None
+    """The form of its type on its chain; None for types 0 to 4."""
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
@@ -75,6 +96,9 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     transaction_hash: bytes | None
     logs: tuple[Log, ...]
     post_state: bytes | None = None
+    form: ReceiptForm = "standard"
+    tails: tuple[bytes, ...] = ()
+    """See :class:`ReceiptFields`."""
 
 
 @dataclass(frozen=True)

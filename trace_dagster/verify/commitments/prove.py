@@ -1,95 +1,117 @@
-"""Turns raw answers into evidence. Each function proves what it returns.
+"""Turns raw answers into evidence. Each function proves what it returns, unless its name says that it claims it.
 
-They raise VerificationFailed if a hash or root differs, and UnknownFormat if the answer has a form that this version
-does not know. Blocks are block numbers; hashes have 32 bytes.
+They raise VerificationFailed if a hash or root differs, and UnknownForm if the answer has a form that this version does
+not know on this chain. Blocks are block numbers; hashes have 32 bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from trace_dagster.errors import UnknownFormat, VerificationFailed
-from trace_dagster.verify.commitments.envelopes import Members, envelope, members, recover_sender
+from trace_dagster.datasets.chain import STANDARD_TYPES, Chain
+from trace_dagster.errors import UnknownForm
+from trace_dagster.verify.commitments.forms import celo, op_stack
+from trace_dagster.verify.commitments.headers import encodings, header_of
 from trace_dagster.verify.commitments.hex import data, fixed, kind, number
 from trace_dagster.verify.commitments.keccak import keccak
-from trace_dagster.verify.commitments.receipts import MOST_TOPICS, prove_receipts, status
-from trace_dagster.verify.commitments.rlp import sequence, text, uint
-from trace_dagster.verify.commitments.rpc_json import (
-    RawFullBlock,
-    RawHeader,
-    RawLog,
-    RawReceipt,
-    RawReceiptWithoutLogs,
-    RawTransaction,
+from trace_dagster.verify.commitments.receipts import (
+    MOST_TOPICS,
+    fields_of,
+    first_field,
+    has_no_receipts,
+    has_no_transactions,
+    prove_logs_by_bloom,
+    prove_receipts,
+    receipt_fields,
+    unknown_type,
 )
-from trace_dagster.verify.commitments.trie import list_root
+from trace_dagster.verify.commitments.rpc_json import RawHeader, RawLog, RawReceipt, RawReceiptWithoutLogs
+from trace_dagster.verify.commitments.senders import recover_sender
+from trace_dagster.verify.commitments.transactions import (
+    form_of_type,
+    prove_transactions,
+    raw_needed,
+    state_sync_hash,
+    unproven_columns,
+)
 from trace_dagster.verify.mismatch import mismatch
-from trace_dagster.verify.model import Header, Log, Receipt, ReceiptFields, Transaction
+from trace_dagster.verify.model import Header, Log, Receipt, ReceiptForm, Transaction
 
-__all__ = ["claimed_receipts", "prove_header", "prove_transactions", "receipts_of", "recover_sender", "require_linked"]
+__all__ = [
+    "claimed_header",
+    "claimed_receipts",
+    "fields_of",
+    "first_field",
+    "has_no_receipts",
+    "has_no_transactions",
+    "prove_header",
+    "prove_logs_by_bloom",
+    "prove_transactions",
+    "raw_needed",
+    "receipt_fields",
+    "receipts_of",
+    "recover_sender",
+    "require_linked",
+    "unproven_columns",
+]
+
+_CELO_FEES = {"celo_fee_currency": "base_fee", "celo_fee_in_celo": "fee_in_fee_currency"}
+"""Forms whose receipts have a fifth field on Celo's L2, and the member that shows it."""
 
 
-def prove_header(raw: RawHeader, block_number: int) -> Header:
-    """Return the header. Raises unless it has the requested number and keccak(rlp(header)) is its hash."""
-    block = block_number
-    if number(raw.number, block) != block:
-        raise mismatch("the node answered with another block", block, block, number(raw.number, block))
-    header = _header(raw, block)
-    found = keccak(_encoded_header(raw, header))
-    if found != header.hash:
-        unknown = raw.unknown_members()
-        if unknown:
-            raise UnknownFormat(
-                "the header has members this version does not know", block=block, members=",".join(unknown)[:200]
-            )
-        raise mismatch("the header does not give the block's hash", block, header.hash, found)
-    return header
+def prove_header(raw: RawHeader, block_number: int, chain: Chain) -> Header:
+    """Return the header. Raises unless it has the requested number and gives its hash by the chain's form."""
+    header = header_of(raw, block_number, is_proven=True)
+    found = b""
+    for encoded in encodings(raw, header, chain):
+        found = keccak(encoded)
+        if found == header.hash:
+            return header
+    unknown = raw.unknown_members()
+    if unknown:
+        raise UnknownForm(
+            "the header has members this version does not know",
+            part="header", kind=None, block=block_number, members=",".join(unknown)[:200],
+        )  # fmt: skip
+    raise mismatch("the header does not give the block's hash", block_number, header.hash, found)
 
 
-def prove_transactions(raw: RawFullBlock, header: Header, *, deep: bool = False) -> list[Transaction]:
-    """Return the block's transactions. Raises unless they give their hashes and the transactions root.
+def claimed_header(raw: RawHeader, block_number: int) -> Header:
+    """Return the header as the node claims it, unproven. Raises unless it has the requested number."""
+    return header_of(raw, block_number, is_proven=False)
 
-    ``deep`` recovers each sender from its signature, in about 60 us per transaction. Otherwise senders are not proven.
+
+def receipts_of(
+    raw: Sequence[RawReceipt],
+    header: Header,
+    chain: Chain,
+    *,
+    transactions: Sequence[Transaction] | None = None,
+) -> list[Receipt]:
+    """Return the block's receipts. Raises unless they give the header's receipts root and bloom.
+
+    ``transactions`` are the block's proven ones, if they are known: they complete what an answer leaves out.
     """
-    found, envelopes = [], []
-    for each in raw.transactions:
-        read = members(each, header.number)
-        encoded = envelope(each, read, header.number)
-        found.append(_transaction(each, read, keccak(encoded), header))
-        envelopes.append(encoded)
-        if deep:
-            _check_sender(each, found[-1], header.number)
-    root = list_root(envelopes)
-    if root != header.transactions_root:
-        raise mismatch("the transactions root does not come out", header.number, header.transactions_root, root)
-    return found
-
-
-def receipts_of(raw: Sequence[RawReceipt], header: Header) -> list[Receipt]:
-    """Return the block's receipts. Raises unless they give the header's receipts root and bloom."""
-    receipts = claimed_receipts(raw, header.number)
-    prove_receipts(list(receipt_fields(receipts)), header)
+    receipts = claimed_receipts(raw, header, chain, transactions=transactions)
+    prove_receipts(list(receipt_fields(receipts)), header, unknown=unknown_type(receipts))
     return receipts
 
 
-def claimed_receipts(raw: Sequence[RawReceipt] | Sequence[RawReceiptWithoutLogs], block: int) -> list[Receipt]:
-    """Return the receipts as the node claims them, unproven. The caller replaces fields by rows and proves the root."""
-    receipts: list[Receipt] = []
-    for each in raw:
-        before = receipts[-1].cumulative_gas if receipts else 0
-        receipts.append(_receipt(each, before, block))
-    return receipts
+def claimed_receipts(
+    raw: Sequence[RawReceipt] | Sequence[RawReceiptWithoutLogs],
+    header: Header,
+    chain: Chain,
+    *,
+    transactions: Sequence[Transaction] | None = None,
+) -> list[Receipt]:
+    """Return the receipts as the node claims them, unproven. The caller replaces fields by rows and proves the root.
 
-
-def receipt_fields(receipts: Sequence[Receipt]) -> Iterator[ReceiptFields]:
-    """Yield the fields of each receipt that the receipts root covers."""
-    for each in receipts:
-        yield each.kind, first_field(each), each.cumulative_gas, each.logs
-
-
-def first_field(receipt: Receipt) -> bytes:
-    """Return a receipt's encoded first field: the state root before Byzantium, the status since then."""
-    return status(bool(receipt.succeeded)) if receipt.post_state is None else text(receipt.post_state)
+    Raises UnknownForm for receipts that cannot give the root, VerificationFailed if one belongs to another type than
+    its transaction.
+    """
+    known = transactions if transactions is not None and len(transactions) == len(raw) else None
+    read = _ReceiptReader(header, chain)
+    return [read.receipt(each, None if known is None else known[index]) for index, each in enumerate(raw)]
 
 
 def require_linked(headers: Sequence[Header], parent: bytes | None) -> None:
@@ -104,142 +126,113 @@ def require_linked(headers: Sequence[Header], parent: bytes | None) -> None:
         before = header.hash
 
 
-def _header(raw: RawHeader, block: int) -> Header:
-    return Header(
-        number=block,
-        hash=fixed(raw.hash, 32, block),
-        parent_hash=fixed(raw.parent_hash, 32, block),
-        transactions_root=fixed(raw.transactions_root, 32, block),
-        receipts_root=fixed(raw.receipts_root, 32, block),
-        logs_bloom=fixed(raw.logs_bloom, 256, block),
-        state_root=fixed(raw.state_root, 32, block),
-        author=fixed(raw.miner, 20, block),
-        gas_used=number(raw.gas_used, block),
-        extra_data=data(raw.extra_data, block),
-        timestamp=number(raw.timestamp, block),
-        base_fee_per_gas=None if raw.base_fee_per_gas is None else number(raw.base_fee_per_gas, block),
-    )
+class _ReceiptReader:
+    """Reads the receipts of one block in order."""
 
+    def __init__(self, header: Header, chain: Chain) -> None:
+        self._number = header.number
+        self._chain = chain
+        self._derived = state_sync_hash(chain, header)
+        self._has_state_root = header.number < chain.fork("byzantium")
+        self._are_open = chain.leaves_open("receipts", header.number)
+        self._gas_before = 0
 
-def _encoded_header(raw: RawHeader, header: Header) -> bytes:
-    """RLP of all fields up to the last the block has (yellow paper 4.4, EIP-1559, 4895, 4844, 4788, 7685)."""
-    block = header.number
-    assert header.state_root is not None
-    assert header.author is not None
-    assert header.extra_data is not None
-    return sequence(
-        b"\xa0",
-        header.parent_hash,
-        b"\xa0",
-        fixed(raw.sha3_uncles, 32, block),
-        b"\x94",
-        header.author,
-        b"\xa0",
-        header.state_root,
-        b"\xa0",
-        header.transactions_root,
-        b"\xa0",
-        header.receipts_root,
-        b"\xb9\x01\x00",
-        header.logs_bloom,
-        uint(number(raw.difficulty, block)),
-        uint(block),
-        uint(number(raw.gas_limit, block)),
-        uint(header.gas_used or 0),
-        uint(header.timestamp or 0),
-        text(header.extra_data),
-        b"\xa0",
-        fixed(raw.mix_hash, 32, block),
-        b"\x88",
-        fixed(raw.nonce, 8, block),
-        *_later_fields(raw, block),
-    )
+    def receipt(self, raw: RawReceipt | RawReceiptWithoutLogs, transaction: Transaction | None) -> Receipt:
+        block = self._number
+        tx_type = self._type(raw, transaction)
+        tx_hash = None if raw.transaction_hash is None else fixed(raw.transaction_hash, 32, block)
+        form = self._form(tx_type, tx_hash)
+        cumulative, gas_used = self._gas(raw, form)
+        state = self._state_root(raw)
+        return Receipt(
+            kind=tx_type,
+            succeeded=None if state is not None else self._succeeded(raw),
+            cumulative_gas=cumulative,
+            gas_used=gas_used,
+            transaction_hash=tx_hash,
+            logs=tuple([_log(log, block) for log in raw.logs]) if isinstance(raw, RawReceipt) else (),
+            post_state=state,
+            form=form,
+            tails=() if form != "standard" else self._tails(raw, tx_type, transaction),
+        )
 
+    def _type(self, raw: RawReceiptWithoutLogs, transaction: Transaction | None) -> int:
+        if raw.type is None:
+            return 0 if transaction is None else transaction.kind
+        found = kind(raw.type, self._number)
+        if transaction is not None and found != transaction.kind and transaction.form != "arbitrum_classic":
+            raise mismatch("a receipt is not of its transaction's type", self._number, transaction.kind, found)
+        return found
 
-def _later_fields(raw: RawHeader, block: int) -> list[bytes]:
-    """Return the encoded fields added by forks, in order. A gap raises: a value could pass for another field."""
-    given = (
-        (_uint, raw.base_fee_per_gas),
-        (_hash32, raw.withdrawals_root),
-        (_uint, raw.blob_gas_used),
-        (_uint, raw.excess_blob_gas),
-        (_hash32, raw.parent_beacon_block_root),
-        (_hash32, raw.requests_hash),
-    )
-    fields: list[bytes] = []
-    missing = False
-    for encoded, value in given:
-        if value is None:
-            missing = True
-        elif missing:
-            raise VerificationFailed("the header lacks a field that later ones need", block=block)
-        else:
-            fields.append(encoded(value, block))
-    return fields
+    def _form(self, tx_type: int, tx_hash: bytes | None) -> ReceiptForm:
+        if self._derived is not None and tx_hash == self._derived:
+            return "outside_root"
+        if self._are_open:
+            return "unknown"
+        if tx_type in STANDARD_TYPES and not self._chain.types:
+            return "standard"
+        try:
+            form = form_of_type(self._chain, tx_type, self._number)
+        except UnknownForm:
+            return "unknown"
+        return "arbitrum_classic" if form == "arbitrum_classic" else "standard"
 
+    def _gas(self, raw: RawReceiptWithoutLogs, form: ReceiptForm) -> tuple[int, int]:
+        """Return (cumulative gas, gas used). Receipts outside the root do not add to those of the next one."""
+        cumulative = number(raw.cumulative_gas_used, self._number)
+        if form == "outside_root":
+            return self._gas_before, 0
+        used = cumulative - self._gas_before
+        if form == "arbitrum_classic" and raw.gas_used is not None:  # not the difference in every block
+            used = number(raw.gas_used, self._number)
+        self._gas_before = cumulative
+        return cumulative, used
 
-def _hash32(value: str, block: int) -> bytes:
-    return text(fixed(value, 32, block))
+    def _state_root(self, raw: RawReceiptWithoutLogs) -> bytes | None:
+        if self._has_state_root and raw.root is None:
+            raise UnknownForm(
+                "a receipt before Byzantium has no state root: the node leaves it out, and a status that it shows"
+                " instead is made up",
+                part="receipts", kind=None, block=self._number,
+            )  # fmt: skip
+        if raw.root is None or (raw.status is not None and not self._has_state_root):
+            return None
+        return fixed(raw.root, 32, self._number)
 
+    def _succeeded(self, raw: RawReceiptWithoutLogs) -> bool:
+        found = number(raw.status, self._number)
+        if found > 1:
+            raise mismatch("a receipt's status is neither 0 nor 1", self._number, "0 or 1", found)
+        return found == 1
 
-def _uint(value: str, block: int) -> bytes:
-    return uint(number(value, block))
+    def _tails(self, raw: RawReceiptWithoutLogs, tx_type: int, transaction: Transaction | None) -> tuple[bytes, ...]:
+        """Return what the receipt of a special form may have behind its logs."""
+        form = self._chain.types.get(tx_type)
+        if form == "op_deposit":
+            return self._deposit_tails(raw, transaction)
+        if form in _CELO_FEES and self._number >= self._chain.fork("l2"):
+            fee = getattr(raw, _CELO_FEES[form])
+            if fee is None:
+                raise UnknownForm(
+                    f"the node leaves out {_CELO_FEES[form]} of a receipt, which the receipts root covers",
+                    part="receipts", kind=tx_type, block=self._number,
+                )  # fmt: skip
+            return (celo.receipt_tail(fee, self._number),)
+        return ()
 
-
-def _transaction(raw: RawTransaction, read: Members, found: bytes, header: Header) -> Transaction:
-    block = header.number
-    claimed = fixed(raw.hash, 32, block)
-    if claimed != found:
-        raise mismatch("a transaction does not give its hash", block, claimed, found)
-    return Transaction(
-        hash=found,
-        kind=read.kind,
-        sender=None if raw.sender is None else fixed(raw.sender, 20, block),
-        to=read.to,
-        value=read.value,
-        nonce=read.nonce,
-        gas_limit=read.gas,
-        gas_price=_price(read, header),
-        max_fee_per_gas=read.cap,
-        max_priority_fee_per_gas=read.tip,
-        input=read.input,
-    )
-
-
-def _price(read: Members, header: Header) -> int:
-    """Return the effective price per unit of gas in wei (EIP-1559)."""
-    if read.price is not None:
-        return read.price
-    if header.base_fee_per_gas is None:
-        raise VerificationFailed("a transaction names a fee cap in a block without base fee", block=header.number)
-    return min(read.cap or 0, header.base_fee_per_gas + (read.tip or 0))
-
-
-def _check_sender(raw: RawTransaction, transaction: Transaction, block: int) -> None:
-    signer = recover_sender(raw, block)
-    if signer != transaction.sender:
-        raise mismatch("a transaction was signed by another than its sender", block, signer, transaction.sender)
-
-
-def _receipt(raw: RawReceipt | RawReceiptWithoutLogs, gas_before: int, block: int) -> Receipt:
-    cumulative = number(raw.cumulative_gas_used, block)
-    state = None if raw.status is not None or raw.root is None else fixed(raw.root, 32, block)
-    return Receipt(
-        kind=kind(raw.type, block),
-        succeeded=None if state is not None else _succeeded(raw.status, block),
-        cumulative_gas=cumulative,
-        gas_used=cumulative - gas_before,
-        transaction_hash=None if raw.transaction_hash is None else fixed(raw.transaction_hash, 32, block),
-        logs=tuple([_log(log, block) for log in raw.logs]) if isinstance(raw, RawReceipt) else (),
-        post_state=state,
-    )
-
-
-def _succeeded(text_of_status: str | None, block: int) -> bool:
-    found = number(text_of_status, block)
-    if found > 1:
-        raise mismatch("a receipt's status is neither 0 nor 1", block, "0 or 1", found)
-    return found == 1
+    def _deposit_tails(self, raw: RawReceiptWithoutLogs, transaction: Transaction | None) -> tuple[bytes, ...]:
+        """Return the nonce and version that the root covers since Canyon. Some nodes do not show the version."""
+        nonce = None if transaction is None else transaction.nonce
+        if raw.deposit_nonce is not None:
+            nonce = number(raw.deposit_nonce, self._number)
+        if raw.deposit_receipt_version is None:
+            return () if nonce is None else (b"", op_stack.receipt_tail(nonce))
+        if nonce is None:
+            raise UnknownForm(
+                "the node leaves out depositNonce of a receipt, which the receipts root covers",
+                part="receipts", kind=op_stack.DEPOSIT, block=self._number,
+            )  # fmt: skip
+        return (op_stack.receipt_tail(nonce, number(raw.deposit_receipt_version, self._number)),)
 
 
 def _log(raw: RawLog, block: int) -> Log:

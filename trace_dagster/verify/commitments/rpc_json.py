@@ -1,11 +1,13 @@
 """Decodes JSON-RPC answers with msgspec: only the fields that proofs need, and their values still as text.
 
-Answers may be hostile. Any malformed answer raises VerificationFailed, either here or when its text is read.
+Answers may be hostile. Any malformed answer raises VerificationFailed, either here or when its text is read. Chains
+give the same member different JSON types, so members are read as they are: their converters (``hex``) refuse all but
+text, and only if the chain's form needs the member.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeVar, overload
 
 import msgspec
 
@@ -14,6 +16,11 @@ from trace_dagster.verify.mismatch import shortened
 
 Json = bytes | msgspec.Raw
 """The JSON text of an answer's ``result`` member."""
+
+Member = Any
+"""A member of an answer: hex text if the answer is honest."""
+
+_Item = TypeVar("_Item")
 
 
 class RawAccess(msgspec.Struct, rename="camel", gc=False):
@@ -36,55 +43,101 @@ class RawAuthorization(msgspec.Struct, rename="camel", gc=False):
 
 
 class RawTransaction(msgspec.Struct, rename="camel", gc=False):
-    """A transaction of any type. Its type decides which fields must be present; ``envelopes`` checks that."""
+    """A transaction of any type and chain. Its form decides which members must be present."""
 
     hash: str
-    nonce: str
-    gas: str
-    value: str
-    input: str
-    r: str
-    s: str
-    to: str | None = None
-    sender: str | None = msgspec.field(name="from", default=None)
-    type: str | None = None
-    v: str | None = None
-    y_parity: str | None = None
-    chain_id: str | None = None
-    gas_price: str | None = None
-    max_fee_per_gas: str | None = None
-    max_priority_fee_per_gas: str | None = None
-    max_fee_per_blob_gas: str | None = None
-    blob_versioned_hashes: list[str] | None = None
-    access_list: list[RawAccess] | None = None
-    authorization_list: list[RawAuthorization] | None = None
+    nonce: Member = None
+    gas: Member = None
+    value: Member = None
+    input: Member = None
+    r: Member = None
+    s: Member = None
+    to: Member = None
+    sender: Member = msgspec.field(name="from", default=None)
+    type: Member = None
+    v: Member = None
+    y_parity: Member = None
+    chain_id: Member = None
+    gas_price: Member = None
+    max_fee_per_gas: Member = None
+    max_priority_fee_per_gas: Member = None
+    max_fee_per_blob_gas: Member = None
+    blob_versioned_hashes: Member = None
+    access_list: Member = None
+    authorization_list: Member = None
+    # OP Stack
+    source_hash: Member = None
+    mint: Member = None
+    is_system_tx: Member = None
+    # Arbitrum
+    request_id: Member = None
+    ticket_id: Member = None
+    refund_to: Member = None
+    max_refund: Member = None
+    submission_fee_refund: Member = None
+    l1_base_fee: Member = None
+    deposit_value: Member = None
+    retry_to: Member = None
+    retry_value: Member = None
+    retry_data: Member = None
+    beneficiary: Member = None
+    max_submission_fee: Member = None
+    # Celo
+    fee_currency: Member = None
+    max_fee_in_fee_currency: Member = None
+    gateway_fee_recipient: Member = None
+    gateway_fee: Member = None
+    eth_compatible: Member = None
+    # Scroll
+    queue_index: Member = None
 
 
 class RawHeader(msgspec.Struct, rename="camel"):
-    """A block's header fields, up to Prague, and its hash. ``source`` is the JSON text of the whole block."""
+    """A block's header fields of all chains, and its hash. ``source`` is the JSON text of the whole block."""
 
-    hash: str
-    parent_hash: str
-    sha3_uncles: str
-    miner: str
-    state_root: str
-    transactions_root: str
-    receipts_root: str
-    logs_bloom: str
-    difficulty: str
-    number: str
-    gas_limit: str
-    gas_used: str
-    timestamp: str
-    extra_data: str
-    mix_hash: str
-    nonce: str
-    base_fee_per_gas: str | None = None
-    withdrawals_root: str | None = None
-    blob_gas_used: str | None = None
-    excess_blob_gas: str | None = None
-    parent_beacon_block_root: str | None = None
-    requests_hash: str | None = None
+    hash: Member
+    parent_hash: Member
+    miner: Member
+    state_root: Member
+    transactions_root: Member
+    receipts_root: Member
+    logs_bloom: Member
+    number: Member
+    gas_used: Member
+    timestamp: Member
+    extra_data: Member
+    sha3_uncles: Member = None
+    difficulty: Member = None
+    gas_limit: Member = None
+    mix_hash: Member = None
+    nonce: Member = None
+    base_fee_per_gas: Member = None
+    withdrawals_root: Member = None
+    blob_gas_used: Member = None
+    excess_blob_gas: Member = None
+    parent_beacon_block_root: Member = None
+    requests_hash: Member = None
+    block_access_list_hash: Member = None
+    slot_number: Member = None
+    # Avalanche; two members were renamed before they were used
+    ext_data_hash: Member = None
+    ext_data_gas_used: Member = None
+    block_gas_cost: Member = None
+    timestamp_milliseconds: Member = None
+    min_delay_excess: Member = None
+    target_exponent: Member = None
+    target_excess: Member = None
+    min_price_exponent: Member = None
+    settled_height: Member = None
+    settled_gas_unix: Member = None
+    settled_gas_numerator: Member = None
+    settled_excess: Member = None
+    # AuRa seals: Nethermind, Erigon, OpenEthereum
+    step: Member = None
+    signature: Member = None
+    aura_step: Member = None
+    aura_seal: Member = None
+    seal_fields: Member = None
     source: Any = msgspec.field(name=" source", default=b"{}")
 
     def unknown_members(self) -> list[str]:
@@ -115,11 +168,16 @@ class RawLog(msgspec.Struct, gc=False):
 class RawReceiptWithoutLogs(msgspec.Struct, rename="camel", gc=False):
     """A receipt without its logs. Before Byzantium (EIP-658) it has ``root`` instead of ``status``."""
 
-    cumulative_gas_used: str
-    status: str | None = None
-    root: str | None = None
-    type: str | None = None
-    transaction_hash: str | None = None
+    cumulative_gas_used: Member
+    status: Member = None
+    root: Member = None
+    type: Member = None
+    transaction_hash: Member = None
+    gas_used: Member = None
+    deposit_nonce: Member = None
+    deposit_receipt_version: Member = None
+    base_fee: Member = None
+    fee_in_fee_currency: Member = None
 
 
 class RawReceipt(RawReceiptWithoutLogs, rename="camel", gc=False, kw_only=True):
@@ -137,9 +195,13 @@ _NOT_HEADER = frozenset(
         "totalDifficulty",
         "author",  # Parity and Nethermind repeat miner here
         "sealFields",  # Parity repeats mixHash and nonce here
+        "l1BlockNumber", "sendCount", "sendRoot",  # Arbitrum: read from extraData and mixHash
+        "blockExtraData",  # Avalanche: extDataHash covers it
+        "epoch", "timestampNano",  # Sonic
+        "milliTimestamp",  # BNB Smart Chain: mixHash holds the milliseconds
         " source",
     }
-)
+)  # fmt: skip
 _KNOWN = _NOT_HEADER | set(RawHeader.__struct_encode_fields__)
 
 _BLOCK = msgspec.json.Decoder(RawBlock)
@@ -171,6 +233,18 @@ def decode_receipts(data: Json) -> list[RawReceipt]:
 def decode_receipts_without_logs(data: Json) -> list[RawReceiptWithoutLogs]:
     """Decode the same answer without the logs, for callers that take the logs from rows."""
     return _decoded(_OUTCOMES, data, "receipts")  # type: ignore[no-any-return]
+
+
+def converted(value: Member, kind: type[_Item], block: int) -> list[_Item]:
+    """Return a list member as its items. Raises VerificationFailed if it is missing or no such list."""
+    try:
+        if value is not None:
+            return msgspec.convert(value, list[kind])  # type: ignore[valid-type]
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise VerificationFailed(
+            "the node's answer is not of the form of a block", block=block, reason=shortened(error)
+        ) from None
+    raise VerificationFailed("a transaction lacks a list its type has", block=block)
 
 
 def _decoded(decoder: msgspec.json.Decoder[Any], data: Json, what: str) -> Any:

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trace_dagster.blocks import BlockRange
+from trace_dagster.datasets.chain import MOST_TYPES, Chain
 from trace_dagster.errors import VerificationFailed
-from trace_dagster.verify.commitments.hex import KINDS, unknown_kind
 from trace_dagster.verify.commitments.receipts import MOST_TOPICS
 from trace_dagster.verify.mismatch import mismatch
 from trace_dagster.verify.model import Header, Log, Receipt, Transaction
+from trace_dagster.verify.rows.forms import receipt_form, transaction_form
 
 _TOPICS = [f"topic{index}" for index in range(MOST_TOPICS)]
 
@@ -53,47 +54,68 @@ def headers_of(blocks: pa.Table, piece: BlockRange) -> list[Header]:
     return [Header(*values) for values in zip(*columns, strict=True)]
 
 
-def transactions_of(transactions: pa.Table, piece: BlockRange) -> list[list[Transaction]]:
+def transactions_of(transactions: pa.Table, piece: BlockRange, chain: Chain) -> list[list[Transaction]]:
     """Return the transactions of each block, from rows of dataset transactions with :data:`TRANSACTION_COLUMNS`.
 
     Senders are taken from the rows (None without column from_address). Raises VerificationFailed if transaction_index
-    does not count 0, 1, 2, ... in each block, UnknownFormat for an unknown transaction type.
+    does not count 0, 1, 2, ... in each block, UnknownForm for a type that the chain's row lacks.
     """
     numbers = required(transactions, "block_number")
-    columns = [
+    tx_types = kinds(transactions, numbers)
+    senders = column(transactions, "from_address") or [None] * transactions.num_rows
+    columns: list[list[Any]] = [
         fixed(transactions, "transaction_hash", 32),
-        kinds(transactions, numbers),
-        column(transactions, "from_address") or [None] * transactions.num_rows,
+        tx_types,
+        senders,
         needed(transactions, "to_address"),
         [int.from_bytes(value, "big") for value in fixed(transactions, "value_binary", 32)],
         required(transactions, "nonce"),
         required(transactions, "gas_limit"),
-        required(transactions, "gas_price"),
+        needed(transactions, "gas_price"),
         needed(transactions, "max_fee_per_gas"),
         needed(transactions, "max_priority_fee_per_gas"),
         required(transactions, "input"),
     ]
-    found = [Transaction(*values) for values in zip(*columns, strict=True)]
+    forms = [
+        transaction_form(chain, kind, sender, block)
+        for kind, sender, block in zip(tx_types, senders, numbers, strict=True)
+    ]
+    found = [Transaction(*values) for values in zip(*columns, forms, strict=True)]
     return [found[span] for span in dense(transactions, piece, "transaction_index")]
 
 
-def receipts_of_tables(transactions: pa.Table, logs: pa.Table | None, piece: BlockRange) -> list[list[Receipt]]:
+def receipts_of_tables(
+    transactions: pa.Table, logs: pa.Table | None, piece: BlockRange, chain: Chain
+) -> list[list[Receipt]]:
     """Return the receipts of each block, from rows of dataset transactions and, if given, of dataset logs.
 
     ``transactions`` has :data:`RECEIPT_COLUMNS` (transaction_hash is optional); ``logs`` has block_number,
     transaction_index, log_index, address, topic0 to topic3 and data. Without ``logs`` receipts have no logs. Raises
-    VerificationFailed if an index does not count 0, 1, 2, ... or if a log belongs to no transaction.
+    VerificationFailed if an index does not count 0, 1, 2, ... or if a log belongs to no transaction, UnknownForm if the
+    rows do not hold all that a receipt of one of their types consists of. ``success`` is null before Byzantium; such
+    receipts lack the state root that their encoding starts with.
     """
     numbers = required(transactions, "block_number")
     tx_types = kinds(transactions, numbers)
-    success, gas = required(transactions, "success"), required(transactions, "gas_used")
+    success, gas = needed(transactions, "success"), required(transactions, "gas_used")
+    nonces = column(transactions, "nonce") or [None] * transactions.num_rows
+    senders = column(transactions, "from_address") or [None] * transactions.num_rows
     hashes = column(transactions, "transaction_hash") or [None] * transactions.num_rows
     blocks_logs = logs_of(logs, piece) if logs is not None else [{} for _ in range(len(piece))]
     found: list[list[Receipt]] = []
     for span, by_transaction in zip(dense(transactions, piece, "transaction_index"), blocks_logs, strict=True):
         sums = cumulative(gas[span])
         receipts = [
-            Receipt(tx_types[row], success[row], total, gas[row], hashes[row], tuple(by_transaction.pop(index, ())))
+            Receipt(
+                tx_types[row],
+                success[row],
+                total,
+                gas[row],
+                hashes[row],
+                tuple(by_transaction.pop(index, ())),
+                None,
+                *receipt_form(chain, tx_types[row], nonces[row], senders[row], numbers[row]),
+            )
             for index, (row, total) in enumerate(zip(range(span.start, span.stop), sums, strict=True))
         ]
         no_more(by_transaction, len(receipts), numbers[span.start] if receipts else piece.start + len(found))
@@ -204,11 +226,11 @@ def block_at(table: pa.Table, row: int) -> int:
 
 
 def kinds(table: pa.Table, numbers: Sequence[int]) -> list[int]:
-    """Return the transaction type of each row. Raises UnknownFormat for a type that this version does not know."""
+    """Return the transaction type of each row. Raises VerificationFailed for a number that is no type (EIP-2718)."""
     found = required(table, "transaction_type")
     for kind, block in zip(found, numbers, strict=True):
-        if kind not in KINDS:
-            raise unknown_kind(kind, block)
+        if not 0 <= kind < MOST_TYPES:
+            raise mismatch("a transaction's type is no type", block, f"below {MOST_TYPES}", kind)
     return found
 
 

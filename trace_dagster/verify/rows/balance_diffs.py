@@ -91,7 +91,7 @@ def _check_follow(block: _Block, number: int) -> None:
 
 
 def _check_paid(balances: _Balances, each: Transaction, receipt: Receipt, header: Header) -> None:
-    if not each.gas_price * receipt.gas_used:
+    if not each.gas_price or not receipt.gas_used:
         return
     burned = receipt.gas_used * (header.base_fee_per_gas or 0)
     lost = sum(before - after for before, after in balances.values())

@@ -6,11 +6,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import Dataset
-from trace_dagster.errors import VerificationFailed
 from trace_dagster.verify.check import extracted_columns
-from trace_dagster.verify.commitments.receipts import has_status
 from trace_dagster.verify.mismatch import mismatch
 from trace_dagster.verify.model import Evidence, Receipt
 from trace_dagster.verify.rows.arrow import dense
@@ -21,12 +18,12 @@ _MOST_GAS = 1 << 64
 _KEYS = ("block_number", "transaction_index")
 
 
-def can_fill_from_receipts(chain_id: int, span: BlockRange, *, proven: bool, quorum: int) -> bool:
-    """Return whether receipts of these blocks can fill columns: they are ``proven`` and have a status.
+def can_fill_from_receipts(*, proven: bool, quorum: int) -> bool:
+    """Return whether receipts can fill columns: if they are ``proven``.
 
     Not with a ``quorum`` above 1, because the other endpoints must return the same whole rows.
     """
-    return proven and quorum == 1 and has_status(chain_id, span)
+    return proven and quorum == 1
 
 
 def requested_columns(dataset: Dataset, stored: Sequence[str], level: str, *, from_receipts: bool) -> tuple[str, ...]:
@@ -41,8 +38,9 @@ def requested_columns(dataset: Dataset, stored: Sequence[str], level: str, *, fr
 def fill_receipt_columns(table: pa.Table, evidence: Evidence, schema: pa.Schema) -> pa.Table:
     """Return the rows of a piece with all columns of ``schema``; gas_used and success come from the evidence.
 
-    ``table`` has the other columns. The row at a transaction index gets the values of the receipt at that index. Raises
-    VerificationFailed unless there is one row per receipt, or if a receipt's value does not fit into the column.
+    ``table`` has the other columns. The row at a transaction index gets the values of the receipt at that index;
+    success is null before Byzantium. Raises VerificationFailed unless there is one row per receipt, or if a receipt's
+    value does not fit into the column.
     """
     if schema.names == table.column_names:
         return table
@@ -70,8 +68,6 @@ def _one_for_each_row(table: pa.Table, evidence: Evidence) -> list[Receipt]:
     for header, span, inside in zip(evidence.headers, slices, receipts, strict=True):
         require_count(span.stop - span.start, len(inside), "transactions", header.number)
         for each in inside:
-            if each.succeeded is None:
-                raise VerificationFailed("a receipt has no status to store", block=header.number)
             if not 0 <= each.gas_used < _MOST_GAS:
                 raise mismatch(
                     "a receipt's gas used does not fit into 64 bits", header.number, "64 bits", each.gas_used

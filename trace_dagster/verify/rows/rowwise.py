@@ -11,10 +11,10 @@ from itertools import repeat
 
 import pyarrow as pa
 
-from trace_dagster.verify.commitments.prove import first_field
-from trace_dagster.verify.commitments.receipts import prove_receipts, status
-from trace_dagster.verify.model import Header, Receipt, ReceiptFields, Transaction
-from trace_dagster.verify.rows.arrow import cumulative, dense, kinds, logs_of, no_more, required, spans
+from trace_dagster.verify.commitments.receipts import fields_of, prove_receipts, status, unknown_type
+from trace_dagster.verify.mismatch import mismatch
+from trace_dagster.verify.model import Header, Log, Receipt, ReceiptFields, Transaction
+from trace_dagster.verify.rows.arrow import dense, kinds, logs_of, needed, no_more, required, spans
 from trace_dagster.verify.rows.balance_diffs import check_balance_diffs
 from trace_dagster.verify.rows.calls import check_calls
 from trace_dagster.verify.rows.comparison import Comparison, compare_columns, piece_of, require_count
@@ -37,6 +37,9 @@ Transactions = Sequence[Sequence[Transaction]]
 Receipts = Sequence[Sequence[Receipt]]
 Proven = Sequence[Sequence[ReceiptFields]]
 """See :class:`~trace_dagster.verify.model.Evidence`."""
+
+_ReceiptRow = tuple[int, bool | None, int, Receipt]
+"""(transaction type, success, gas used) of a row, and the receipt at its index."""
 
 
 def check_blocks(table: pa.Table, headers: Sequence[Header]) -> Comparison:
@@ -104,14 +107,10 @@ def check_logs(
     piece = piece_of(headers)
     known: Iterable[Sequence[ReceiptFields] | None] = repeat(None, len(headers)) if proven is None else proven
     for header, logs, inside, same in zip(headers, logs_of(table, piece), receipts, known, strict=True):
-        prove_receipts(
-            [
-                (each.kind, first_field(each), each.cumulative_gas, tuple(logs.pop(index, ())))
-                for index, each in enumerate(inside)
-            ],
-            header,
-            same,
-        )
+        placed = [(each, tuple(logs.pop(index, ()))) for index, each in enumerate(inside)]
+        fields = [fields_of(each, found) for each, found in placed if each.form != "outside_root"]
+        prove_receipts(fields, header, same, unknown=unknown_type(inside))
+        _check_outside_root(placed, header)
         no_more(logs, len(inside), header.number)
     columns = {"block_number", "log_index", "transaction_index", "address", "data"}
     done = Comparison(
@@ -160,19 +159,49 @@ def _positions(flat: Sequence[tuple[Header, Transaction]]) -> Iterator[int]:
 def _check_receipts(
     table: pa.Table, headers: Sequence[Header], slices: Sequence[slice], receipts: Receipts, proven: Proven | None
 ) -> set[str]:
-    """Raise unless the rows' type, success and gas_used, with the receipts' logs, give the receipts root."""
+    """Raise unless the rows' type, success and gas_used, with the receipts' logs, give the receipts root.
+
+    Where a receipt has no status, or none that the root covers, success must be the receipt's: null before Byzantium.
+    """
     tx_types = kinds(table, required(table, "block_number"))
-    success, gas = required(table, "success"), required(table, "gas_used")
+    success, gas = needed(table, "success"), required(table, "gas_used")
     known: Iterable[Sequence[ReceiptFields] | None] = repeat(None, len(headers)) if proven is None else proven
     for header, span, inside, same in zip(headers, slices, receipts, known, strict=True):
         require_count(span.stop - span.start, len(inside), "receipts", header.number)
-        rows = zip(tx_types[span], success[span], cumulative(gas[span]), inside, strict=True)
-        prove_receipts([_receipt_fields(*row) for row in rows], header, same)
-    covered = {"transaction_type", "gas_used"}
-    before_status = any(each.post_state is not None for inside in receipts for each in inside)
-    return covered if before_status else covered | {"success"}
+        rows = zip(tx_types[span], success[span], gas[span], inside, strict=True)
+        prove_receipts(list(_fields_of_rows(rows, header)), header, same, unknown=unknown_type(inside))
+    is_classic = any(each.form == "arbitrum_classic" for inside in receipts for each in inside)
+    return set() if is_classic else {"transaction_type", "gas_used", "success"}
 
 
-def _receipt_fields(kind: int, succeeded: bool, total: int, receipt: Receipt) -> ReceiptFields:
-    """Return the receipt's hashed fields, with the row's status. Before Byzantium the state root takes its place."""
-    return kind, status(succeeded) if receipt.post_state is None else first_field(receipt), total, receipt.logs
+def _fields_of_rows(rows: Iterable[_ReceiptRow], header: Header) -> Iterator[ReceiptFields]:
+    """Yield the receipts' hashed fields, with type, status and gas of the rows in place of the receipts' own."""
+    total = 0
+    for kind, succeeded, gas, receipt in rows:
+        has_status = receipt.post_state is None and receipt.form in ("standard", "unknown")
+        if succeeded is None if has_status else succeeded != receipt.succeeded:
+            raise mismatch("success is not what the chain says", header.number, receipt.succeeded, succeeded)
+        if receipt.form in ("outside_root", "arbitrum_classic"):
+            _require_gas(gas, receipt, header)
+        if receipt.form == "arbitrum_classic":
+            total = receipt.cumulative_gas
+            yield fields_of(receipt, receipt.logs)
+        elif receipt.form != "outside_root":
+            total += gas
+            fields = fields_of(receipt, receipt.logs)._replace(kind=kind, cumulative_gas=total)
+            yield fields._replace(first=status(bool(succeeded))) if has_status else fields
+
+
+def _require_gas(gas: int, receipt: Receipt, header: Header) -> None:
+    if gas != receipt.gas_used:
+        raise mismatch("gas_used is not what the chain says", header.number, receipt.gas_used, gas)
+
+
+def _check_outside_root(placed: Sequence[tuple[Receipt, Sequence[Log]]], header: Header) -> None:
+    """Compare logs that no root covers with the node's receipts, if those were fetched with logs."""
+    for receipt, logs in placed:
+        if receipt.form == "outside_root" and receipt.logs and tuple(logs) != receipt.logs:
+            raise mismatch(
+                "logs of a state-sync transaction are not those of its receipt",
+                header.number, f"{len(receipt.logs)} logs", f"{len(logs)} logs",
+            )  # fmt: skip
