@@ -7,10 +7,14 @@ characters. Terminals obey those, and Postgres stores no NUL.
 
 from __future__ import annotations
 
+from typing import Literal
 from uuid import UUID
 
 from trace_dagster.messages.printable import printable, printable_lines
 from trace_dagster.messages.redaction import hide_secrets, redact
+
+Part = Literal["header", "transactions", "receipts"]
+"""A part of a block that has a commitment of its own."""
 
 
 class TraceError(Exception):
@@ -75,7 +79,7 @@ class UnknownForm(UnknownFormat):
     that it concerns at a lower level; otherwise stop the stream.
     """
 
-    def __init__(self, message: str, *, part: str, kind: int | None, block: int, **facts: object) -> None:
+    def __init__(self, message: str, *, part: Part, kind: int | None, block: int, **facts: object) -> None:
         super().__init__(message, block=block, **facts)
         self.part = part
         """header, transactions or receipts."""

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-Part = Literal["header", "transactions", "receipts"]
-"""A part of a block that has a commitment of its own."""
+from trace_dagster.errors import Part
 
 HeaderForm = Literal["ethereum", "avalanche", "aura", "celo", "scroll", "other"]
 """How the header is hashed. ``other``: the block's hash is not that of an RLP header, so no header can be proven."""
@@ -151,6 +150,10 @@ class Chain:
     timestamp_unit: Literal["s", "ms"] = "s"
     is_listed: bool = True
     """False for a chain that is not in the table: any unknown form may lower the level there."""
+
+    def knows_type(self, kind: int) -> bool:
+        """Return whether the form of this transaction type is known here."""
+        return kind in STANDARD_TYPES or kind in self.types
 
     def fork(self, name: str) -> int:
         """Return the first block of a fork; 0 if the table has no height for it."""

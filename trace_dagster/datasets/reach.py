@@ -8,8 +8,9 @@ from itertools import pairwise
 from typing import Any
 
 from trace_dagster.datasets.catalogue import Dataset
-from trace_dagster.datasets.chain import Chain, Open, Part
+from trace_dagster.datasets.chain import Chain, Open
 from trace_dagster.datasets.levels import Level
+from trace_dagster.errors import Part
 
 _BY_ROOTS = frozenset({"transactions", "logs", "erc20_transfers", "erc721_transfers"})
 """Datasets whose rows give a root of the header. The header gives the rows of ``blocks``."""

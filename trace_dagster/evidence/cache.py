@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from trace_dagster.blocks import BlockRange
+from trace_dagster.datasets.chain import LearnedForms
 from trace_dagster.evidence.needs import all_needs
 from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.evidence.single_flight import SingleFlight
@@ -84,6 +85,8 @@ class EvidenceCache:
         self._kept: SingleFlight[EvidenceBatch, EvidenceParts] = SingleFlight(
             most_bytes, least=least_batches, most=max(most_bytes, LEAST_BATCHES_BYTES)
         )
+        self.learned = LearnedForms()
+        """Forms of chains that this process leaves open, because every endpoint of a pool showed them."""
         self._lock = threading.Lock()
         self._datasets: dict[int, dict[str, EvidenceNeeds]] = {}
 

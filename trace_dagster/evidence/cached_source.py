@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from trace_dagster.blocks import BlockRange
+from trace_dagster.datasets.chain import Chain
 from trace_dagster.evidence.cache import EvidenceBatch, EvidenceCache, batches_of, consecutive
 from trace_dagster.evidence.needs import NOTHING
 from trace_dagster.evidence.node_source import NodeSource
@@ -18,11 +19,11 @@ class CachedNodeSource:
     """A node's evidence, fetched in batches that hold what all datasets of the chain need."""
 
     def __init__(
-        self, cache: EvidenceCache, endpoint: Endpoint, chain_id: int, within: BlockRange, shared_needs: EvidenceNeeds
+        self, cache: EvidenceCache, endpoint: Endpoint, chain: Chain, within: BlockRange, shared_needs: EvidenceNeeds
     ) -> None:
         """``within`` are the blocks that are known to be final: no batch reaches beyond them."""
         self._cache = cache
-        self._node = NodeSource(endpoint, chain_id, None)
+        self._node = NodeSource(endpoint, chain, None)
         self._within = within
         self._shared_needs = shared_needs
 
@@ -50,4 +51,4 @@ class CachedNodeSource:
 
     def _batches(self, piece: BlockRange) -> list[EvidenceBatch]:
         endpoint = self._node.endpoint.fingerprint
-        return batches_of(piece, self._within, endpoint, self._node.chain_id, self._shared_needs)
+        return batches_of(piece, self._within, endpoint, self._node.chain.chain_id, self._shared_needs)

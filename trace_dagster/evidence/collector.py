@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.errors import ForkConflict
+from trace_dagster.datasets.chain import Form, Forms, LearnedForms
+from trace_dagster.datasets.chains import chain_of
+from trace_dagster.errors import ForkConflict, Part, UnknownForm
 from trace_dagster.evidence.cache import EvidenceCache
 from trace_dagster.evidence.cached_source import CachedNodeSource
 from trace_dagster.evidence.committed_source import CommittedSource
@@ -28,15 +30,18 @@ class EvidenceCollector:
         committed: CommittedSource | None,
         cache: EvidenceCache | None = None,
         within: BlockRange | None = None,
+        learned: LearnedForms | None = None,
         *,
         for_rows: bool = False,
     ) -> None:
         """``within`` is the range whose blocks are known to be final; no evidence beyond it is cached.
 
-        ``for_rows`` means that rows are built from the evidence: it is then whole, and all from the node.
+        ``learned`` are the forms that may be left open; by default those of the cache. ``for_rows`` means that rows are
+        built from the evidence: it is then whole, and all from the node.
         """
         self.dataset_name = dataset_name
         self.chain_id = chain_id
+        self.forms = Forms(chain_of(chain_id), learned or (cache.learned if cache is not None else LearnedForms()))
         self.needs = evidence_needed(dataset_name)
         self.for_rows = for_rows
         self.committed = committed
@@ -55,7 +60,7 @@ class EvidenceCollector:
         For rows that are compared with it, some of the evidence may be proven by that comparison; ``for_rows`` proves
         all of it.
         """
-        return NodeSource(endpoint, self.chain_id, None if for_rows else self.dataset_name, deep=deep)
+        return NodeSource(endpoint, self.forms.chain, None if for_rows else self.dataset_name, deep=deep)
 
     def cached(
         self, piece: BlockRange, endpoint: Endpoint, needs: EvidenceNeeds | None = None
@@ -68,7 +73,44 @@ class EvidenceCollector:
         shared_needs = self._cache.shared_needs(self.chain_id) if self._cache is not None else None
         if self._cache is None or shared_needs is None or not shared_needs.covers(needs or shared_needs):
             return None
-        return CachedNodeSource(self._cache, endpoint, self.chain_id, self._within or piece, shared_needs)
+        return CachedNodeSource(self._cache, endpoint, self.forms.chain, self._within or piece, shared_needs)
+
+    def learn(self, unknown: UnknownForm) -> bool:
+        """Leave a form open from now on, because every endpoint of the pool showed it.
+
+        Return whether this chain allows that.
+        """
+        form = Form(unknown.part, unknown.kind)
+        if not self.forms.may_learn(form, unknown.block):
+            return False
+        self.forms.learned.add(self.chain_id, form)
+        return True
+
+    def open_parts(self, parts: EvidenceParts, *, all_parts: bool = False) -> dict[int, dict[Part, str]]:
+        """Return the parts of blocks that this dataset's proof needs and that are left open, with the reason.
+
+        ``all_parts`` returns those that rows are built from as well. Raises the UnknownForm of a part that may not be
+        left open.
+        """
+        wanted: frozenset[Part] = frozenset(("header", "transactions", "receipts")) if all_parts else self.wanted
+        found: dict[int, dict[Part, str]] = {}
+        for block, unknown in sorted(parts.unknown.items()):
+            for part in wanted.intersection(unknown):
+                reason = self.forms.open_reason(Form(part, unknown[part].kind), block)
+                if reason is None:
+                    raise unknown[part]
+                found.setdefault(block, {})[part] = reason
+        return found
+
+    @property
+    def wanted(self) -> frozenset[Part]:
+        """Return the parts that this dataset needs. Every part needs the header that commits to it."""
+        given: tuple[tuple[Part, bool], ...] = (
+            ("header", True),
+            ("transactions", self.needs.transactions),
+            ("receipts", self.needs.receipts),
+        )
+        return frozenset(part for part, is_needed in given if is_needed)
 
 
 class PieceEvidence:
@@ -85,8 +127,8 @@ class PieceEvidence:
     def gather(self, endpoint: Endpoint) -> Evidence:
         """Return the proven evidence of every block. Only what committed rows lack is fetched from the endpoint.
 
-        Raises VerificationFailed, Unavailable, WrongChain, UnknownFormat, or ForkConflict if the endpoint's headers
-        are not the committed ones.
+        Raises VerificationFailed, Unavailable, WrongChain, UnknownForm if a form may not be left open, or ForkConflict
+        if the endpoint's headers are not the committed ones.
         """
         if self._collector.for_rows:
             return self.gather_for_rows(endpoint)
@@ -95,7 +137,7 @@ class PieceEvidence:
         source = self._collector.cached(self._piece, endpoint) or self._collector.node(endpoint)
         found = source.parts(self._piece, lacking, known.headers)
         self._require_same(known, found.headers)
-        return _merged(known, found)
+        return _merged(known, found, self._collector.open_parts(found))
 
     def gather_for_rows(self, endpoint: Endpoint) -> Evidence:
         """Return the evidence that rows of the dataset are built from, all of it proven answers of the endpoint.
@@ -104,14 +146,16 @@ class PieceEvidence:
         """
         needs = row_needs(self._collector.dataset_name)
         source = self._collector.cached(self._piece, endpoint, needs) or self._collector.node(endpoint, for_rows=True)
-        evidence = _merged(EvidenceParts(), source.parts(self._piece, needs))
+        found = source.parts(self._piece, needs)
+        evidence = _merged(EvidenceParts(), found, self._collector.open_parts(found, all_parts=True))
         self.require_one_chain(evidence)
         return evidence
 
     def gather_from_node(self, endpoint: Endpoint, *, deep: bool = False) -> Evidence:
         """Fetch the whole evidence from the endpoint and return it. ``deep`` recovers senders from their signatures."""
         source = self._collector.node(endpoint, deep=deep)
-        return _merged(EvidenceParts(), source.parts(self._piece, self._collector.needs))
+        found = source.parts(self._piece, self._collector.needs)
+        return _merged(EvidenceParts(), found, self._collector.open_parts(found))
 
     def committed(self) -> Evidence | None:
         """Return the evidence that committed rows hold, or None if they do not hold the headers."""
@@ -161,7 +205,7 @@ def _lacking(needed: EvidenceNeeds, known: EvidenceParts) -> EvidenceNeeds:
     )
 
 
-def _merged(known: EvidenceParts, found: EvidenceParts) -> Evidence:
+def _merged(known: EvidenceParts, found: EvidenceParts, open_parts: Mapping[int, Mapping[Part, str]]) -> Evidence:
     """Return known and fetched parts as one evidence; a fetched part wins."""
     parts = {name: getattr(found, name) or getattr(known, name) for name in PARTS}
     is_all_fetched = all(getattr(found, name) is not None or parts[name] is None for name in PARTS)
@@ -176,4 +220,5 @@ def _merged(known: EvidenceParts, found: EvidenceParts) -> Evidence:
             for name, part in parts.items()
             if part is not None
         },
+        open=open_parts,
     )

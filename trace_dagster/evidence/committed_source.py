@@ -12,7 +12,6 @@ from trace_dagster.errors import UnknownFormat, VerificationFailed
 from trace_dagster.evidence.committed_rows import CommittedRows
 from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.verify.check import EvidenceNeeds
-from trace_dagster.verify.commitments.receipts import has_status
 from trace_dagster.verify.model import Header
 from trace_dagster.verify.rows import arrow
 from trace_dagster.verify.rows.arrow import HEADER_COLUMNS, RECEIPT_COLUMNS, TRANSACTION_COLUMNS
@@ -50,8 +49,7 @@ class CommittedSource:
         return tuple(self._rows.versions("blocks", piece, HEADER_COLUMNS))
 
     def _add_transactions(self, parts: EvidenceParts, piece: BlockRange, needs: EvidenceNeeds) -> None:
-        has_receipts = self._dataset_name not in _TOKEN_TRANSFERS and has_status(self._chain_id, piece)
-        if needs.receipts and has_receipts:
+        if needs.receipts and self._dataset_name not in _TOKEN_TRANSFERS and _hold_receipts(self._chain_id, piece):
             rows = self._rows.table("transactions", piece, RECEIPT_COLUMNS)
             parts.receipts = (
                 arrow.receipts_of_tables(rows, None, piece, chain_of(self._chain_id)) if rows is not None else None
@@ -61,3 +59,12 @@ class CommittedSource:
             parts.transactions = (
                 arrow.transactions_of(rows, piece, chain_of(self._chain_id)) if rows is not None else None
             )
+
+
+def _hold_receipts(chain_id: int, piece: BlockRange) -> bool:
+    """Return whether rows of transactions hold what a receipt needs, but for its logs.
+
+    They lack the state roots of receipts before Byzantium, and the fields that other transaction types add.
+    """
+    chain = chain_of(chain_id)
+    return not chain.types and piece.start >= chain.fork("byzantium")

@@ -2,48 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.datasets.chains import chain_of
-from trace_dagster.errors import Unavailable, VerificationFailed, WrongChain
+from trace_dagster.datasets.chain import Chain, Form
+from trace_dagster.errors import Part, Unavailable, UnknownForm, VerificationFailed, WrongChain
 from trace_dagster.evidence.claimed_sizes import with_sizes
 from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.rpc.block_receipts import call_with_receipts
-from trace_dagster.rpc.client import Call, quantity
+from trace_dagster.rpc.client import Call, call_all, quantity
 from trace_dagster.rpc.pools import Endpoint, variable_of
 from trace_dagster.verify.check import EvidenceNeeds
 from trace_dagster.verify.commitments import prove, rpc_json
+from trace_dagster.verify.commitments.hex import data
+from trace_dagster.verify.commitments.rpc_json import RawFullBlock, RawHeader, RawReceipt, RawReceiptWithoutLogs
 from trace_dagster.verify.fast_path import prove_compiled
-from trace_dagster.verify.model import Header, Receipt
+from trace_dagster.verify.model import Header, Receipt, Transaction
 
 _HEADER_BYTES = 1200
 """Memory of one header: its hashes, its bloom, and Python's objects for them."""
 
+_PROVEN_BY_ROWS = frozenset({"logs", "transactions"})
+"""Datasets whose rows are part of what gives the receipts root: the comparison with the rows proves it."""
+
 _NULL = memoryview(b"null")
+_NO_RECEIPTS = msgspec.Raw(b"[]")
 
 
 class NodeSource:
-    """Answers with what one endpoint shows of a chain. Every answer is proven as far as the chain's commitments go."""
+    """Answers with what one endpoint shows of a chain. Every answer is proven as far as the chain's commitments go.
 
-    def __init__(self, endpoint: Endpoint, chain_id: int, dataset_name: str | None, *, deep: bool = False) -> None:
+    A part of a block whose form is not known is left open, with the error: who needs the part decides what that means.
+    """
+
+    def __init__(self, endpoint: Endpoint, chain: Chain, dataset_name: str | None, *, deep: bool = False) -> None:
         """``dataset_name`` is the dataset that the evidence is for, or None for several; ``deep`` recovers senders.
 
         A single dataset whose rows are part of what gives the receipts root gets its receipts as the node claims them:
         the root is then proven when the rows are compared.
         """
         self.endpoint = endpoint
-        self.chain_id = chain_id
-        self._chain = chain_of(chain_id)
+        self.chain = chain
         self._dataset_name = dataset_name
         self._deep = deep
 
     def parts(self, piece: BlockRange, needs: EvidenceNeeds, headers: Sequence[Header] | None = None) -> EvidenceParts:
         """Fetch what is needed in batches, and prove it; ``headers`` are those of the piece, if they are known.
 
-        Raises VerificationFailed, UnknownFormat, WrongChain, or Unavailable if the endpoint lacks a block.
+        Raises VerificationFailed, WrongChain, or Unavailable if the endpoint lacks a block.
         """
         numbers = range(piece.start, piece.end)
         full = needs.transactions
@@ -53,73 +62,182 @@ class NodeSource:
             return EvidenceParts()
         chain_id, *answers = call_with_receipts(self.endpoint, [("eth_chainId", []), *blocks], receipts)
         self._require_chain(chain_id)
-        views = [memoryview(answer) for answer in answers]  # without a copy of each
-        if any(view == _NULL for view in views):
-            raise Unavailable(f"rpc endpoint {self.endpoint.name} does not have a block of this range", range=piece)
+        shown, told = answers[: len(blocks)], answers[len(blocks) :]
+        if any(memoryview(answer) == _NULL for answer in shown):
+            raise self._lacks(piece)
         in_columns = full and receipts and not self._deep
-        if in_columns and (found := _in_columns(answers, piece, needs, self.chain_id)) is not None:
+        if in_columns and (found := self._in_columns([*shown, *_some(told)], piece, needs)) is not None:
             return found
-        parts = EvidenceParts(weight=sum(view.nbytes for view in views))
+        parts = EvidenceParts(weight=sum(memoryview(answer).nbytes for answer in answers))
         if blocks:
-            self._read_blocks(parts, answers[: len(blocks)], piece, full=full)
+            self._read_blocks(parts, shown, piece, full=full)
             if needs.sizes and parts.headers is not None:
-                parts.headers = with_sizes(parts.headers, answers[: len(blocks)])
+                parts.headers = with_sizes(parts.headers, shown)
         if receipts:
-            pairs = zip(answers[len(blocks) :], parts.headers or headers or (), strict=True)
-            parts.receipts = [self._receipts(answer, header) for answer, header in pairs]
+            known = parts.headers or headers or ()
+            known_transactions: Sequence[Sequence[Transaction] | None] = parts.transactions or [None] * len(known)
+            given = zip(told, known, known_transactions, strict=True)
+            parts.receipts = [self._receipts(parts, *each) for each in given]
             if self._dataset_name is None:
-                parts.proven = [list(prove.receipt_fields(inside)) for inside in parts.receipts]
+                parts.proven = [
+                    None if parts.is_open("receipts", header.number) else list(prove.receipt_fields(inside))
+                    for header, inside in zip(known, parts.receipts, strict=True)
+                ]
         return parts
 
     def _read_blocks(
         self, parts: EvidenceParts, answers: Sequence[msgspec.Raw], piece: BlockRange, *, full: bool
     ) -> None:
         """Decode and prove blocks: set the headers, and the transactions if whole blocks were fetched (``full``)."""
+        whole = [rpc_json.decode_block(answer, full=True) for answer in answers] if full else []
+        blocks: Sequence[RawHeader] = whole or [rpc_json.decode_block(answer, full=False) for answer in answers]
         numbers = range(piece.start, piece.end)
-        if full:
-            whole = [rpc_json.decode_block(answer, full=True) for answer in answers]
-            parts.headers = [prove.prove_header(block, n, self._chain) for block, n in zip(whole, numbers, strict=True)]
-            pairs = zip(whole, parts.headers, strict=True)
-            parts.transactions = [
-                prove.prove_transactions(block, header, self._chain, deep=self._deep) for block, header in pairs
-            ]
-        else:
-            thin = [rpc_json.decode_block(answer, full=False) for answer in answers]
-            parts.headers = [prove.prove_header(block, n, self._chain) for block, n in zip(thin, numbers, strict=True)]
+        parts.headers = [self._header(parts, block, n) for block, n in zip(blocks, numbers, strict=True)]
         prove.require_linked(parts.headers, None)
+        if full:
+            raw_bytes = self._raw_bytes(whole, parts.headers)
+            given = zip(whole, parts.headers, raw_bytes, strict=True)
+            parts.transactions = [self._transactions(parts, *each) for each in given]
 
-    def _receipts(self, answer: msgspec.Raw, header: Header) -> list[Receipt]:
-        """Return a block's receipts. Prove them, unless the comparison with the dataset's rows proves them later."""
-        match self._dataset_name:
-            case "logs":
-                return prove.claimed_receipts(rpc_json.decode_receipts_without_logs(answer), header, self._chain)
-            case "transactions":
-                return prove.claimed_receipts(rpc_json.decode_receipts(answer), header, self._chain)
-        return prove.receipts_of(rpc_json.decode_receipts(answer), header, self._chain)
+    def _header(self, parts: EvidenceParts, raw: RawHeader, number: int) -> Header:
+        try:
+            return prove.prove_header(raw, number, self.chain)
+        except UnknownForm as unknown:
+            parts.leave_open(unknown)
+            return prove.claimed_header(raw, number)
+
+    def _raw_bytes(self, blocks: Sequence[RawFullBlock], headers: Sequence[Header]) -> list[dict[int, bytes]]:
+        """Fetch the encodings of the transactions whose JSON lacks fields that are hashed; by index, for each block."""
+        wanted = [
+            (place, index)
+            for place, (block, header) in enumerate(zip(blocks, headers, strict=True))
+            for index in prove.raw_needed(block, header, self.chain)
+        ]
+        found: list[dict[int, bytes]] = [{} for _ in blocks]
+        if not wanted:
+            return found
+        calls: list[Call] = [
+            ("eth_getRawTransactionByBlockNumberAndIndex", [hex(headers[place].number), hex(index)])
+            for place, index in wanted
+        ]
+        for (place, index), answer in zip(wanted, call_all(self.endpoint, calls), strict=True):
+            found[place][index] = data(_text(answer), headers[place].number)
+        return found
+
+    def _transactions(
+        self, parts: EvidenceParts, raw: RawFullBlock, header: Header, raw_bytes: dict[int, bytes]
+    ) -> list[Transaction]:
+        """Return a block's proven transactions, or none if their form is not known."""
+        with self._open_if_unknown(parts, "transactions", header):
+            return prove.prove_transactions(raw, header, self.chain, deep=self._deep, raw_bytes=raw_bytes)
+        return []
+
+    def _receipts(
+        self,
+        parts: EvidenceParts,
+        answer: msgspec.Raw,
+        header: Header,
+        transactions: Sequence[Transaction] | None,
+    ) -> list[Receipt]:
+        """Return a block's receipts. Prove them, unless the comparison with the dataset's rows proves them later.
+
+        If their form is not known, they are returned as the node claims them.
+        """
+        if memoryview(answer) == _NULL:  # right for a block without transactions, as some nodes answer
+            if not prove.has_no_receipts(header):
+                raise self._lacks(BlockRange(header.number, header.number + 1))
+            answer = _NO_RECEIPTS
+        with self._open_if_unknown(parts, "receipts", header):
+            is_known = transactions is not None and not parts.is_open("transactions", header.number)
+            return self._known_receipts(answer, header, transactions if is_known else None)
+        return prove.unproven_receipts(rpc_json.decode_receipts(answer), header, self.chain)
+
+    def _known_receipts(
+        self, answer: msgspec.Raw, header: Header, transactions: Sequence[Transaction] | None
+    ) -> list[Receipt]:
+        if self._dataset_name in _PROVEN_BY_ROWS:
+            claimed = prove.claimed_receipts(self._undemanding(answer), header, self.chain, transactions=transactions)
+            if all(each.form != "unknown" for each in claimed):
+                return claimed
+        try:
+            return prove.receipts_of(rpc_json.decode_receipts(answer), header, self.chain, transactions=transactions)
+        except UnknownForm as unknown:
+            self._confirm(unknown, header)
+            raise
+
+    @contextmanager
+    def _open_if_unknown(self, parts: EvidenceParts, part: Part, header: Header) -> Iterator[None]:
+        """Leave a part of a block open if its form is not known, or if it contradicts a header that is only claimed.
+
+        Raises VerificationFailed if it contradicts a proven header.
+        """
+        try:
+            if (known := self.chain.open_form(Form(part), header.number)) is not None and not known.after_all:
+                raise UnknownForm(known.reason, part=part, kind=None, block=header.number)
+            yield
+        except UnknownForm as unknown:
+            parts.leave_open(unknown)
+        except VerificationFailed as failed:
+            if header.is_proven:
+                raise
+            parts.leave_open(UnknownForm(failed.message, part=part, kind=None, block=header.number))
+
+    def _undemanding(self, answer: msgspec.Raw) -> list[RawReceipt] | list[RawReceiptWithoutLogs]:
+        """Decode receipts; without logs if the dataset's rows bring them."""
+        if self._dataset_name == "logs":
+            return rpc_json.decode_receipts_without_logs(answer)
+        return rpc_json.decode_receipts(answer)
+
+    def _confirm(self, unknown: UnknownForm, header: Header) -> None:
+        """Raise VerificationFailed if a receipt has an unknown type, but no transaction of its block has it."""
+        if unknown.kind is None:
+            return
+        (answer,) = call_all(self.endpoint, [("eth_getBlockByNumber", [hex(header.number), True])])
+        block = rpc_json.decode_block(answer, full=True)
+        try:
+            prove.prove_transactions(block, header, self.chain)
+        except UnknownForm as other:
+            if other.kind == unknown.kind:
+                return
+        raise VerificationFailed(
+            "a receipt has a type that no transaction of its block has", block=header.number, type=hex(unknown.kind)
+        )
+
+    def _in_columns(
+        self, answers: Sequence[msgspec.Raw], piece: BlockRange, needs: EvidenceNeeds
+    ) -> EvidenceParts | None:
+        """Return the parts of whole blocks and receipts as the compiled code proves them, or None if it does not."""
+        found = prove_compiled(answers, piece.start, self.chain)
+        if found is None:
+            return None
+        headers, rows = found
+        prove.require_linked(headers, None)
+        if needs.sizes:
+            headers = with_sizes(headers, answers[: len(headers)])
+        parts = EvidenceParts.in_columns(headers, rows)
+        parts.weight = rows.nbytes + _HEADER_BYTES * len(headers)
+        return parts
+
+    def _lacks(self, piece: BlockRange) -> Unavailable:
+        return Unavailable(f"rpc endpoint {self.endpoint.name} does not have a block of this range", range=piece)
 
     def _require_chain(self, answer: msgspec.Raw) -> None:
-        try:
-            found = quantity(msgspec.json.decode(answer))
-        except msgspec.DecodeError:
-            raise VerificationFailed("the node's chain id is not a quantity") from None
-        if found != self.chain_id:
+        found = quantity(_text(answer))
+        if found != self.chain.chain_id:
             raise WrongChain(
-                f"rpc endpoint {self.endpoint.name} serves chain {found} now, the job is of chain {self.chain_id}:"
-                f" correct {variable_of(self.endpoint.pool)}"
+                f"rpc endpoint {self.endpoint.name} serves chain {found} now, the job is of chain"
+                f" {self.chain.chain_id}: correct {variable_of(self.endpoint.pool)}"
             )
 
 
-def _in_columns(
-    answers: Sequence[msgspec.Raw], piece: BlockRange, needs: EvidenceNeeds, chain_id: int
-) -> EvidenceParts | None:
-    """Return the parts of whole blocks and receipts as the compiled code proves them, or None if it does not."""
-    found = prove_compiled(answers, piece.start, chain_of(chain_id))
-    if found is None:
-        return None
-    headers, rows = found
-    prove.require_linked(headers, None)
-    if needs.sizes:
-        headers = with_sizes(headers, answers[: len(headers)])
-    parts = EvidenceParts.in_columns(headers, rows)
-    parts.weight = rows.nbytes + _HEADER_BYTES * len(headers)
-    return parts
+def _some(receipts: Sequence[msgspec.Raw]) -> list[msgspec.Raw]:
+    """Return the answers with an empty list for null: the roots decide whether that is right."""
+    return [_NO_RECEIPTS if memoryview(answer) == _NULL else answer for answer in receipts]
+
+
+def _text(answer: msgspec.Raw) -> str:
+    """Return an answer that must be a text. Raises VerificationFailed for any other."""
+    try:
+        return msgspec.json.decode(answer, type=str)
+    except msgspec.MsgspecError:
+        raise VerificationFailed("the node's answer is not a text where one is needed") from None

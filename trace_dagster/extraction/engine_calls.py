@@ -8,12 +8,14 @@ from contextlib import contextmanager, nullcontext
 import pyarrow as pa
 
 from trace_dagster.blocks import BlockRange
+from trace_dagster.datasets.chains import chain_of
 from trace_dagster.engine.base import Engine, ExtractRequest
 from trace_dagster.errors import ExtractionFailed, NoAnswer, Unavailable
 from trace_dagster.extraction.priority_semaphore import PrioritySemaphore
 from trace_dagster.extraction.range_state import RangeState
 from trace_dagster.rpc.latency import NEAR_CALLS, LogSpans
 from trace_dagster.rpc.pools import Endpoint
+from trace_dagster.verify.rows.receipt_columns import without_early_status
 
 RequestsAtOnce = Callable[[Endpoint], int | None]
 """Returns how many requests Cryo keeps under way at a near endpoint; None for others: Cryo's own default."""
@@ -50,7 +52,8 @@ class EngineCalls:
             blocks = min(self._log_spans.of(endpoint, most), len(piece))
             state.count_calls(1 + request.dataset.most_calls(len(piece), blocks, request.engine_columns))  # eth_chainId
             try:
-                return self._engine.extract(self._request(state, piece, endpoint, blocks, at_once))
+                found = self._engine.extract(self._request(state, piece, endpoint, blocks, at_once))
+                return without_early_status(found, chain_of(request.chain_id).fork("byzantium"))
             except (Unavailable, ExtractionFailed) as error:
                 if blocks == 1 or isinstance(error, NoAnswer):
                     raise

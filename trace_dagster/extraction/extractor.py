@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from functools import partial
@@ -17,9 +16,11 @@ from itertools import cycle, islice
 import pyarrow as pa
 
 from trace_dagster.blocks import BlockRange
+from trace_dagster.datasets.chains import chain_of
 from trace_dagster.engine.base import Engine
-from trace_dagster.errors import NoAnswer, NoQuorum, TraceError, Unavailable, VerificationFailed
+from trace_dagster.errors import NoAnswer, TraceError, Unavailable, VerificationFailed
 from trace_dagster.evidence.collector import PieceEvidence
+from trace_dagster.extraction.blame import Blame, LiarRecorder, PieceBlame
 from trace_dagster.extraction.endpoint_load import EndpointLoad, EndpointOrder, by_load
 from trace_dagster.extraction.engine_calls import EngineCalls, RequestsAtOnce
 from trace_dagster.extraction.piece_stream import PieceStream
@@ -37,9 +38,6 @@ from trace_dagster.verify.model import Evidence
 _THREADS = 64
 _log = component_log("extraction")
 
-LiarRecorder = Callable[[Endpoint, str], None]
-"""Records that an endpoint gave rows which the chain contradicts, with the reason."""
-
 
 class Extractor:
     """Extracts and proves the ranges of one process. Thread-safe."""
@@ -56,7 +54,7 @@ class Extractor:
     ) -> None:
         self._engine = engine
         self._best_first = best_first
-        self._record_liar = record_liar
+        self._blame = Blame(record_liar)
         self.load = EndpointLoad()
         """Pieces under way at each endpoint."""
         self._calls = EngineCalls(engine, requests_at_once)
@@ -83,30 +81,40 @@ class Extractor:
         for threads in (self._threads, self._evidence_threads):
             threads.shutdown(wait=False, cancel_futures=True)
 
-    def _proven(self, state: RangeState, piece: BlockRange) -> list[Piece]:
+    def _proven(self, state: RangeState, piece: BlockRange, blame: PieceBlame | None = None) -> list[Piece]:
         """Return a piece proven, in more than one part if it had to be halved. Raises the error that decides."""
         request = state.request
+        blame = blame or self._blame.of(chain_of(request.chain_id), request.dataset.name, piece)
         endpoints = self._best_first(request.pool, self.load.of)
         evidence = request.evidence.of(piece) if request.evidence is not None else None
+        failed: dict[str, TraceError] = {}
         error: TraceError | None = None
         for number, endpoint in enumerate(islice(cycle(endpoints), tries_of(len(piece), len(endpoints)))):
             state.require_running(piece, error)
             try:
                 with self.load.one_more(endpoint):
-                    return [self._try(state, piece, endpoint.again(number), endpoints, evidence)]
-            except ANOTHER_ENDPOINT as failed:
-                noted = self._noted(failed, endpoint)
+                    found = self._try(state, piece, endpoint.again(number), endpoints, evidence, blame)
+                blame.passed(is_lowered=found.is_lowered)
+                return [found]
+            except ANOTHER_ENDPOINT as caught:
+                noted = blame.failed(endpoint, caught)
                 log = _log.warning if len(endpoints) > 1 else _log.debug
                 log("endpoint_passed_over", **request.facts, block_range=piece, endpoint=endpoint.name, reason=noted)
                 if evidence is not None:
                     evidence.forget(endpoint)
+                failed[endpoint.name] = noted
                 error = decisive(error, noted)
         assert error is not None
+        if request.may_leave_open(failed.values()):
+            return self._proven(state, piece, blame)
         if len(piece) == 1 or not is_worth_halving(error):
-            raise error
+            raise blame.verdict(error, endpoints)
         middle = piece.start + len(piece) // 2
         first, second = BlockRange(piece.start, middle), BlockRange(middle, piece.end)
-        return [*self._proven(state, first), *self._proven(state, second)]
+        return [
+            *self._proven(state, first, blame.half(first)),
+            *self._proven(state, second, blame.half(second)),
+        ]
 
     def _try(
         self,
@@ -115,6 +123,7 @@ class Extractor:
         endpoint: Endpoint,
         endpoints: list[Endpoint],
         evidence: PieceEvidence | None,
+        blame: PieceBlame,
     ) -> Piece:
         """Extract a piece at one endpoint, while its evidence is gathered there, and compare the two."""
         request = state.request
@@ -134,7 +143,7 @@ class Extractor:
         table = rows.table.select(list(request.columns))
         seconds = time.monotonic() - started
         extract = partial(self._extract_again, state, piece, evidence)
-        agreeing = agreeing_endpoints(table, piece, endpoint, endpoints, request.pool.quorum, extract, self._noted)
+        agreeing = agreeing_endpoints(table, piece, endpoint, endpoints, request.pool.quorum, extract, blame.failed)
         return Piece(piece, table, proof, source, (endpoint.name, *agreeing), seconds, rows.source)
 
     def _extract_again(
@@ -173,14 +182,6 @@ class Extractor:
             return self._evidence_threads.submit(evidence.gather, endpoint)
         except RuntimeError:  # the pool of threads is shut down
             raise Unavailable(STOPPED, range=piece) from None
-
-    def _noted(self, error: TraceError, endpoint: Endpoint) -> TraceError:
-        """Return the error with the endpoint's name, and record a lie. A lost quorum does not say who lied."""
-        if isinstance(error, VerificationFailed) and not isinstance(error, NoQuorum):
-            named = VerificationFailed(error.message, **{**error.facts, "endpoint": endpoint.name})
-            self._record_liar(endpoint, str(named))
-            return named
-        return error
 
 
 def _compare(

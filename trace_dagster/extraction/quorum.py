@@ -20,7 +20,7 @@ def agreeing_endpoints(
     others: Iterable[Endpoint],
     quorum: int,
     extract: Callable[[Endpoint], pa.Table],
-    noted: Callable[[TraceError, Endpoint], TraceError],
+    noted: Callable[[Endpoint, TraceError], TraceError],
 ) -> list[str]:
     """Return the names of ``quorum - 1`` other endpoints that return the same rows as ``first``.
 
@@ -39,7 +39,7 @@ def agreeing_endpoints(
         try:
             other = extract(endpoint)
         except ANOTHER_ENDPOINT as failed:
-            disagreeing.append(str(noted(failed, endpoint)))
+            disagreeing.append(str(noted(endpoint, failed)))
             continue
         if _digest(other) == digest:
             agreeing.append(endpoint.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import Dataset
 from trace_dagster.datasets.levels import VerifiedAsAsked
+from trace_dagster.errors import EndpointLacks, TraceError, UnknownForm, UnknownFormat
 from trace_dagster.evidence.collector import EvidenceCollector
 from trace_dagster.registry.streams import StreamSpec
 from trace_dagster.rpc.pools import RpcPool
@@ -73,10 +75,24 @@ class RangeRequest(VerifiedAsAsked):
         supplied = can_fill_from_receipts(proven=proven, quorum=self.pool.quorum)
         return requested_columns(self.dataset, self.columns, self.check_level, from_receipts=supplied)
 
+    def may_leave_open(self, failures: Iterable[TraceError]) -> bool:
+        """Return whether a form is left open from now on, because every endpoint showed it and none could prove it.
+
+        ``failures`` has one error per endpoint. An endpoint that cannot serve the blocks has no say.
+        """
+        unknown = [each for each in failures if not isinstance(each, EndpointLacks)]
+        if self.evidence is None or not unknown or not all(isinstance(each, UnknownForm) for each in unknown):
+            return False
+        forms = {(each.part, each.kind): each for each in unknown if isinstance(each, UnknownForm)}
+        return len(forms) == 1 and self.evidence.learn(next(iter(forms.values())))
+
     def prove(self, table: pa.Table, piece: BlockRange, evidence: Evidence) -> tuple[pa.Table, Proof]:
         """Return the engine's rows with every extracted column, and their proof. Raises VerificationFailed."""
         whole = fill_receipt_columns(table, evidence, self.dataset.schema(self.extracted_columns))
-        return whole, check(self.dataset, whole, piece, self.chain_id, evidence)
+        proof = check(self.dataset, whole, piece, self.chain_id, evidence)
+        if proof.lowered and self.requires_full:
+            raise UnknownFormat(f"{proof.lowered[0].reason} (verify: require_full)", block=proof.lowered[0].first_block)
+        return whole, proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +111,8 @@ class Piece:
     """Time spent waiting for evidence after the rows had arrived, and comparing."""
     rows_from: str = "cryo"
     """What made the rows: cryo, or native for our own decoder of evidence."""
+
+    @property
+    def is_lowered(self) -> bool:
+        """True if the chain's forms leave the proof of some blocks open."""
+        return self.proof is not None and bool(self.proof.lowered)

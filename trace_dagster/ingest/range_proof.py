@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from trace_dagster.extraction.request import Piece
 from trace_dagster.verify.check import Proof, merge
+
+_MOST_LOWERED = 100
+"""Runs of lowered blocks that a manifest names; ``levels`` counts all of them."""
 
 
 @dataclass(slots=True)
@@ -58,8 +61,10 @@ class RangeProof:
         return {
             "asked": self.verify,
             "level": proof.level,
+            "levels": dict(proof.levels),
+            "lowered": [asdict(each) for each in proof.lowered[:_MOST_LOWERED]],
             "checks": list(proof.checks),
-            "unproven": ["everything but the rows' structure"] if proof.level == "structural" else list(proof.unproven),
+            "unproven": _unproven(proof),
             "blocks": proof.blocks,
             "boundary": {name: f"0x{value.hex()}" for name, value in boundary.items() if value is not None},
             "evidence": {part: dict(sources) for part, sources in self.sources.items()},
@@ -68,3 +73,12 @@ class RangeProof:
             "quorum": self.quorum,
             "seconds": round(self.seconds, 3),
         }
+
+
+def _unproven(proof: Proof) -> list[str]:
+    """Return the statements about what is not proven: for all blocks, then for those that are lowered."""
+    if set(proof.levels) == {"structural"}:
+        return ["everything but the rows' structure"]
+    open_blocks = sum(each.blocks for each in proof.lowered)
+    more = [f"rows of {open_blocks} blocks, see lowered"] if open_blocks else []
+    return [*proof.unproven, *more]

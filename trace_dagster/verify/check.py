@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby, pairwise
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import Dataset
 from trace_dagster.datasets.catalogue import dataset as lookup
-from trace_dagster.errors import VerificationFailed
-from trace_dagster.verify.commitments.prove import require_linked
+from trace_dagster.datasets.chains import chain_of
+from trace_dagster.errors import Part, VerificationFailed
+from trace_dagster.verify.commitments.prove import require_linked, unproven_columns
 from trace_dagster.verify.mismatch import mismatch
-from trace_dagster.verify.model import Evidence
+from trace_dagster.verify.model import Evidence, Header
 from trace_dagster.verify.rows import columnwise, rowwise
-from trace_dagster.verify.rows.arrow import required
+from trace_dagster.verify.rows.arrow import plain, required, spans
 from trace_dagster.verify.rows.comparison import Comparison
 from trace_dagster.verify.rows.structure import check_structure
 
@@ -29,6 +32,9 @@ PIECE_BLOCKS = 500
 """Blocks per piece. A table costs half a millisecond regardless of its size, and a piece must fit into memory."""
 
 _PROVABLE = frozenset({"blocks", "transactions", "logs", "erc20_transfers", "erc721_transfers"})
+
+_BY_ROOTS = _PROVABLE - {"blocks"}
+"""Datasets whose rows give the roots in a header."""
 
 _ALL_COLUMNS: dict[str, tuple[str, ...]] = {
     "transactions": ("transaction_hash", "transaction_type", "success", "gas_used"),
@@ -87,7 +93,9 @@ class Proof:
     first_parent_hash: bytes | None
     last_block_hash: bytes | None
     lowered: tuple[Lowered, ...] = ()
-    """Blocks below ``full``, because the chain's form leaves their proof open. ``level`` is the lowest level."""
+    """Blocks below the level of the others, because the chain's form leaves their proof open."""
+    levels: Mapping[Level, int] = field(default_factory=dict)
+    """Number of blocks by level; ``level`` is the lowest of them."""
 
 
 def evidence_needed(dataset_name: str) -> EvidenceNeeds:
@@ -133,13 +141,96 @@ def check(
     if evidence is None:
         return _proof("structural", done, [], piece, _row_boundary(dataset, table))
     check_evidence(evidence, piece)
+    if not evidence.open:
+        return _check_run(dataset, table, piece, evidence, done, chain_id, deep)
+    slices = spans(table, piece)
+    proofs = []
+    for start, end, reasons in _runs(evidence, piece):
+        rows = table.slice(slices[start].start, slices[end - 1].stop - slices[start].start)
+        run, span = evidence.run(start, end, reasons), BlockRange(piece.start + start, piece.start + end)
+        if reasons:
+            proofs.append(_check_open_run(dataset, rows, span, run, done, reasons, chain_id))
+        else:
+            proofs.append(_check_run(dataset, rows, span, run, done, chain_id, deep))
+    return merge(proofs)
+
+
+def _runs(evidence: Evidence, piece: BlockRange) -> Iterator[tuple[int, int, Mapping[Part, str]]]:
+    """Yield consecutive blocks, counted from the first, whose evidence leaves the same parts open, with the reasons."""
+    for reasons, run in groupby(range(len(piece)), lambda place: evidence.open.get(piece.start + place, {})):
+        places = list(run)
+        yield places[0], places[-1] + 1, reasons
+
+
+def _check_run(
+    dataset: Dataset,
+    table: pa.Table,
+    piece: BlockRange,
+    evidence: Evidence,
+    done: Sequence[str],
+    chain_id: int,
+    deep: bool,
+) -> Proof:
+    """Compare rows with evidence that is proven in all its parts."""
     compared = _compare(dataset, table, evidence, deep)
     level: Level = "structural"
     if compared.checks:
         level = "full" if dataset.name in _PROVABLE and _has_needed_evidence(dataset, evidence) else "crosschecked"
     unproven = set(table.column_names) - compared.covered - {"chain_id"} if compared.checks else set()
-    boundary = (evidence.headers[0].parent_hash, evidence.headers[-1].hash)
-    return _proof(level, [*done, *compared.checks], compared.unproven or sorted(unproven), piece, boundary)
+    said = [*(compared.unproven or sorted(unproven)), *_unproven_rows(dataset, table, piece, chain_id)]
+    return _proof(level, [*done, *compared.checks], said, piece, _boundary(evidence.headers))
+
+
+def _unproven_rows(dataset: Dataset, table: pa.Table, piece: BlockRange, chain_id: int) -> list[str]:
+    """Return what the forms of the rows' transactions leave open although the roots come out."""
+    chain = chain_of(chain_id)
+    if dataset.name not in _BY_ROOTS or not chain.types:
+        return []
+    has_types = dataset.name == "transactions" and "transaction_type" in table.column_names
+    kinds = pc.unique(plain(table, "transaction_type")).to_pylist() if has_types else []
+    return unproven_columns(chain, kinds, piece.start)
+
+
+def _check_open_run(
+    dataset: Dataset,
+    table: pa.Table,
+    piece: BlockRange,
+    evidence: Evidence,
+    done: Sequence[str],
+    reasons: Mapping[Part, str],
+    chain_id: int,
+) -> Proof:
+    """Compare rows with evidence whose parts in ``reasons`` are left open. What can be compared must still agree."""
+    compared, level = _compare_open(dataset, table, piece, evidence, reasons, chain_id)
+    lowered = Lowered(piece.start, len(piece), level, "; ".join(sorted(set(reasons.values()))))
+    unproven = set(table.column_names) - compared.covered - {"chain_id"} if level != "structural" else ()
+    return _proof(
+        level, [*done, *compared.checks], sorted(unproven), piece, _boundary(evidence.headers), lowered=(lowered,)
+    )
+
+
+def _compare_open(
+    dataset: Dataset,
+    table: pa.Table,
+    piece: BlockRange,
+    evidence: Evidence,
+    reasons: Mapping[Part, str],
+    chain_id: int,
+) -> tuple[Comparison, Level]:
+    """Return what the evidence covers, and the level.
+
+    It is ``crosschecked`` if the rows give the roots of a header that is only claimed, if proven transactions lack
+    their receipts, or if logs before Byzantium give the bloom of a proven header; otherwise ``structural``.
+    """
+    headers, transactions = evidence.headers, evidence.transactions
+    if dataset.name in _BY_ROOTS and _has_needed_evidence(dataset, evidence):
+        return _compare(dataset, table, evidence, deep=False), "crosschecked"
+    if "header" not in reasons:
+        if dataset.name == "transactions" and transactions is not None:
+            return rowwise.check_transactions(table, headers, transactions, None), "crosschecked"
+        if dataset.name == "logs" and piece.end <= chain_of(chain_id).fork("byzantium"):
+            return rowwise.check_blooms(table, headers), "crosschecked"
+    return _pairs(table, evidence), "structural"
 
 
 def check_evidence(evidence: Evidence, piece: BlockRange) -> None:
@@ -156,6 +247,8 @@ def check_evidence(evidence: Evidence, piece: BlockRange) -> None:
     if evidence.transactions is None or evidence.receipts is None or evidence.rows is not None:
         return
     for header, inside, outcomes in zip(evidence.headers, evidence.transactions, evidence.receipts, strict=True):
+        if not {"transactions", "receipts"}.isdisjoint(evidence.open.get(header.number, {})):
+            continue
         if len(inside) != len(outcomes):
             raise mismatch("a block has not one receipt per transaction", header.number, len(inside), len(outcomes))
         for each, receipt in zip(inside, outcomes, strict=True):
@@ -190,7 +283,25 @@ def merge(proofs: Sequence[Proof]) -> Proof:
         blocks=sum(proof.blocks for proof in proofs),
         first_parent_hash=proofs[0].first_parent_hash,
         last_block_hash=proofs[-1].last_block_hash,
+        lowered=_joined(each for proof in proofs for each in proof.lowered),
+        levels=sum((Counter(proof.levels) for proof in proofs), Counter()),
     )
+
+
+def _joined(lowered: Iterable[Lowered]) -> tuple[Lowered, ...]:
+    """Join neighbouring blocks that are lowered in the same way."""
+    found: list[Lowered] = []
+    for each in lowered:
+        last = found[-1] if found else None
+        if last is not None and (last.first_block + last.blocks, last.level, last.reason) == (
+            each.first_block,
+            each.level,
+            each.reason,
+        ):
+            found[-1] = replace(last, blocks=last.blocks + each.blocks)
+        else:
+            found.append(each)
+    return tuple(found)
 
 
 def _compare(dataset: Dataset, table: pa.Table, evidence: Evidence, deep: bool) -> Comparison:
@@ -245,11 +356,25 @@ def _row_boundary(dataset: Dataset, table: pa.Table) -> tuple[bytes | None, byte
     return required(table, "parent_hash")[0], required(table, "block_hash")[-1]
 
 
+def _boundary(headers: Sequence[Header]) -> tuple[bytes, bytes]:
+    return headers[0].parent_hash, headers[-1].hash
+
+
 def _proof(
     level: Level,
     checks: Sequence[str],
     unproven: Sequence[str],
     piece: BlockRange,
     boundary: tuple[bytes | None, bytes | None],
+    lowered: tuple[Lowered, ...] = (),
 ) -> Proof:
-    return Proof(level, tuple(sorted(set(checks))), tuple(sorted(set(unproven))), piece.start, len(piece), *boundary)
+    return Proof(
+        level,
+        tuple(sorted(set(checks))),
+        tuple(sorted(set(unproven))),
+        piece.start,
+        len(piece),
+        *boundary,
+        lowered=lowered,
+        levels={level: len(piece)},
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, Literal, NamedTuple, TypeVar, overload
@@ -11,6 +11,7 @@ import msgspec
 import pyarrow as pa
 
 from trace_dagster.datasets.chain import TransactionForm
+from trace_dagster.errors import Part
 
 Log = tuple[bytes, tuple[bytes, ...], bytes]
 """(address, topics, data): 20 bytes, up to four topics of 32 bytes, and bytes of any length."""
@@ -188,7 +189,22 @@ class Evidence(msgspec.Struct, frozen=True):
     transactions: Sequence[Sequence[Transaction]] | None = None
     receipts: Sequence[Sequence[Receipt]] | None = None
     source: dict[str, str] = msgspec.field(default_factory=dict)
-    proven: Sequence[Sequence[ReceiptFields]] | None = None
+    proven: Sequence[Sequence[ReceiptFields] | None] | None = None
     """The receipts' fields, if they are known to give the headers' roots. Equal rows then need no new root."""
     rows: ProvenRows | None = None
     """The same transactions and receipts as tables, if the compiled code proved them."""
+    open: Mapping[int, Mapping[Part, str]] = msgspec.field(default_factory=dict)
+    """Parts of blocks, by number, that no proof covers, with the reason. Their values are what the node claims."""
+
+    def run(self, start: int, end: int, left_out: Collection[Part]) -> Evidence:
+        """Return the evidence of consecutive blocks, counted from the first, without the parts in ``left_out``."""
+        return Evidence(
+            headers=self.headers[start:end],
+            transactions=None
+            if self.transactions is None or "transactions" in left_out
+            else self.transactions[start:end],
+            receipts=None if self.receipts is None or "receipts" in left_out else self.receipts[start:end],
+            source=self.source,
+            proven=None if self.proven is None or "receipts" in left_out else self.proven[start:end],
+            rows=None if self.rows is None else self.rows.slice_blocks(start, end),
+        )

@@ -53,6 +53,7 @@ __all__ = [
     "recover_sender",
     "require_linked",
     "unproven_columns",
+    "unproven_receipts",
 ]
 
 _CELO_FEES = {"celo_fee_currency": "base_fee", "celo_fee_in_celo": "fee_in_fee_currency"}
@@ -114,6 +115,14 @@ def claimed_receipts(
     return [read.receipt(each, None if known is None else known[index]) for index, each in enumerate(raw)]
 
 
+def unproven_receipts(raw: Sequence[RawReceipt], header: Header, chain: Chain) -> list[Receipt]:
+    """Return the receipts of a block whose form is not known, as the node claims them. A status before Byzantium is
+    never believed.
+    """
+    read = _ReceiptReader(header, chain)
+    return [read.unproven(each) for each in raw]
+
+
 def require_linked(headers: Sequence[Header], parent: bytes | None) -> None:
     """Raise VerificationFailed unless each header's parent_hash is the hash of the header before it.
 
@@ -154,6 +163,19 @@ class _ReceiptReader:
             post_state=state,
             form=form,
             tails=() if form != "standard" else self._tails(raw, tx_type, transaction),
+        )
+
+    def unproven(self, raw: RawReceipt) -> Receipt:
+        block = self._number
+        cumulative, gas_used = self._gas(raw, "unknown")
+        return Receipt(
+            kind=0 if raw.type is None else number(raw.type, block),
+            succeeded=None if self._has_state_root else self._succeeded(raw),
+            cumulative_gas=cumulative,
+            gas_used=gas_used,
+            transaction_hash=None if raw.transaction_hash is None else fixed(raw.transaction_hash, 32, block),
+            logs=tuple([_log(log, block) for log in raw.logs]),
+            form="unknown",
         )
 
     def _type(self, raw: RawReceiptWithoutLogs, transaction: Transaction | None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from trace_dagster.datasets.catalogue import Dataset
 from trace_dagster.verify.check import extracted_columns
@@ -33,6 +34,21 @@ def requested_columns(dataset: Dataset, stored: Sequence[str], level: str, *, fr
     """
     filled = dataset.receipt_columns if from_receipts else ()
     return tuple(name for name in extracted_columns(dataset, stored, level) if name not in filled)
+
+
+def without_early_status(table: pa.Table, byzantium: int) -> pa.Table:
+    """Return rows of transactions without ``success`` in blocks before Byzantium: their receipts have no status.
+
+    Cryo 0.3.2 makes one up there, and so do some nodes.
+    """
+    if "success" not in table.column_names or not table.num_rows or not byzantium:
+        return table
+    is_early = pc.less(table["block_number"], byzantium)
+    if not pc.any(is_early).as_py():
+        return table
+    place = table.column_names.index("success")
+    column = pc.if_else(is_early, pa.scalar(None, pa.bool_()), table["success"])
+    return table.set_column(place, table.schema.field(place), column)
 
 
 def fill_receipt_columns(table: pa.Table, evidence: Evidence, schema: pa.Schema) -> pa.Table:

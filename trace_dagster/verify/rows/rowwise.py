@@ -11,7 +11,13 @@ from itertools import repeat
 
 import pyarrow as pa
 
-from trace_dagster.verify.commitments.receipts import fields_of, prove_receipts, status, unknown_type
+from trace_dagster.verify.commitments.receipts import (
+    fields_of,
+    prove_logs_by_bloom,
+    prove_receipts,
+    status,
+    unknown_type,
+)
 from trace_dagster.verify.mismatch import mismatch
 from trace_dagster.verify.model import Header, Log, Receipt, ReceiptFields, Transaction
 from trace_dagster.verify.rows.arrow import dense, kinds, logs_of, needed, no_more, required, spans
@@ -35,7 +41,7 @@ __all__ = [
 
 Transactions = Sequence[Sequence[Transaction]]
 Receipts = Sequence[Sequence[Receipt]]
-Proven = Sequence[Sequence[ReceiptFields]]
+Proven = Sequence[Sequence[ReceiptFields] | None]
 """See :class:`~trace_dagster.verify.model.Evidence`."""
 
 _ReceiptRow = tuple[int, bool | None, int, Receipt]
@@ -120,6 +126,14 @@ def check_logs(
         done.checks += found.checks
         done.covered |= found.covered
     return done
+
+
+def check_blooms(table: pa.Table, headers: Sequence[Header]) -> Comparison:
+    """Compare addresses and topics of logs with the blooms of proven headers, where no receipts root can be proven."""
+    for header, logs in zip(headers, logs_of(table, piece_of(headers)), strict=True):
+        prove_logs_by_bloom([log for inside in logs.values() for log in inside], header)
+    done = check_block_hashes(table, headers)
+    return Comparison(["logs bloom from rows", *done.checks], done.covered)
 
 
 def _sender_column(senders: Sequence[bytes | None]) -> dict[str, Sequence[object]]:
