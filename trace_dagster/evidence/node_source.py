@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import msgspec
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.chain import Chain, Form
-from trace_dagster.errors import Part, Unavailable, UnknownForm, VerificationFailed, WrongChain
+from trace_dagster.errors import EndpointLacks, Part, Unavailable, UnknownForm, VerificationFailed, WrongChain
 from trace_dagster.evidence.claimed_sizes import with_sizes
 from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.rpc.block_receipts import call_with_receipts
@@ -120,8 +120,9 @@ class NodeSource:
             ("eth_getRawTransactionByBlockNumberAndIndex", [hex(headers[place].number), hex(index)])
             for place, index in wanted
         ]
-        for (place, index), answer in zip(wanted, call_all(self.endpoint, calls), strict=True):
-            found[place][index] = data(_text(answer), headers[place].number)
+        with suppress(EndpointLacks):  # the transactions of these blocks are then left open
+            for (place, index), answer in zip(wanted, call_all(self.endpoint, calls), strict=True):
+                found[place][index] = data(_text(answer), headers[place].number)
         return found
 
     def _transactions(
@@ -129,6 +130,7 @@ class NodeSource:
     ) -> list[Transaction]:
         """Return a block's proven transactions, or none if their form is not known."""
         with self._open_if_unknown(parts, "transactions", header):
+            self._require_form("transactions", header)
             return prove.prove_transactions(raw, header, self.chain, deep=self._deep, raw_bytes=raw_bytes)
         return []
 
@@ -148,6 +150,7 @@ class NodeSource:
                 raise self._lacks(BlockRange(header.number, header.number + 1))
             answer = _NO_RECEIPTS
         with self._open_if_unknown(parts, "receipts", header):
+            self._require_form("receipts", header)
             is_known = transactions is not None and not parts.is_open("transactions", header.number)
             return self._known_receipts(answer, header, transactions if is_known else None)
         return prove.unproven_receipts(rpc_json.decode_receipts(answer), header, self.chain)
@@ -172,8 +175,6 @@ class NodeSource:
         Raises VerificationFailed if it contradicts a proven header.
         """
         try:
-            if (known := self.chain.open_form(Form(part), header.number)) is not None and not known.after_all:
-                raise UnknownForm(known.reason, part=part, kind=None, block=header.number)
             yield
         except UnknownForm as unknown:
             parts.leave_open(unknown)
@@ -181,6 +182,12 @@ class NodeSource:
             if header.is_proven:
                 raise
             parts.leave_open(UnknownForm(failed.message, part=part, kind=None, block=header.number))
+
+    def _require_form(self, part: Part, header: Header) -> None:
+        """Raise UnknownForm for a part that the chain's row leaves open: no proof is tried."""
+        known = self.chain.open_form(Form(part), header.number)
+        if known is not None and not known.after_all:
+            raise UnknownForm(known.reason, part=part, kind=None, block=header.number)
 
     def _undemanding(self, answer: msgspec.Raw) -> list[RawReceipt] | list[RawReceiptWithoutLogs]:
         """Decode receipts; without logs if the dataset's rows bring them."""
