@@ -8,9 +8,15 @@ from msgspec.structs import replace
 
 from tests.support.proven import CASES, case, devchain, in_columns
 from trace_dagster.datasets.catalogue import catalogue, dataset
+from trace_dagster.datasets.chains import chain_of
 from trace_dagster.errors import VerificationFailed
 from trace_dagster.verify.check import LEVELS, check, extracted_columns
-from trace_dagster.verify.rows.receipt_columns import can_fill_from_receipts, fill_receipt_columns, requested_columns
+from trace_dagster.verify.rows.receipt_columns import (
+    can_fill_from_receipts,
+    fill_receipt_columns,
+    requested_columns,
+    without_early_status,
+)
 
 TRANSACTIONS = dataset("transactions")
 TOLD = list(TRANSACTIONS.receipt_columns)
@@ -106,6 +112,19 @@ def test_success_is_null_where_receipts_have_a_state_root_instead_of_a_status():
     )
     assert set(rows["success"].to_pylist()) == {None}
     assert rows["gas_used"].equals(whole(found)["gas_used"])
+
+
+def test_a_status_that_the_engine_makes_up_is_left_out_before_byzantium_only():
+    early, late = 4_369_999, 4_370_000
+    rows = pa.table({
+        "success": pa.array([True, False, False, True], pa.bool_()),
+        "block_number": pa.array([early, early, late, late], pa.uint32()),
+    })  # fmt: skip
+    found = without_early_status(rows, late)
+    assert found["success"].to_pylist() == [None, None, False, True]
+    assert found.schema == rows.schema
+    assert without_early_status(rows, 0) is rows
+    assert without_early_status(rows.drop_columns(["success"]), late).column_names == ["block_number"]
 
 
 @pytest.mark.parametrize(

@@ -286,8 +286,8 @@ _NOT_PROVABLE = (
 )
 _CHAINS = (*_ETHEREUM_FAMILY, *_OP_STACK, *_ARBITRUM, *_OTHERS, *_NOT_PROVABLE)
 
-COMPILED = Chain(0, "forms of the compiled proof", types=_OP_TYPES)
-"""The forms that the compiled proof knows; it proves nothing else."""
+COMPILED = Chain(0, "forms of the compiled proof", types={**_OP_TYPES, **_ARBITRUM_TYPES})
+"""The forms of every row that the compiled proof gives, whatever its chain: their types do not overlap."""
 
 _BY_ID = {chain.chain_id: chain for chain in _CHAINS}
 
