@@ -260,12 +260,16 @@ class _TransactionProver:
                 )  # fmt: skip
 
     def _under_known_types(self, raw: RawTransaction) -> Iterator[tuple[str, bytes]]:
-        for tx_type in [*STANDARD_TYPES, *self._chain.types]:
-            form = None if tx_type in STANDARD_TYPES else self._chain.types[tx_type]
+        forms: list[tuple[int, TransactionForm | None]] = [(each, None) for each in STANDARD_TYPES]
+        forms += [
+            (tx_type, form) for tx_type, form in self._chain.types.items() if form in _UNSIGNED or form in _SIGNED
+        ]
+        forms += [(0, "celo_legacy")] if self._chain.has_form("celo_fee_currency_gateway") else []
+        for tx_type, form in forms:
             try:
                 if form is None:
                     yield hex(tx_type), envelope(raw, members(raw, tx_type, self._number), self._number)
-                elif form in _UNSIGNED or form in _SIGNED:
+                else:
                     yield hex(tx_type), self._encoded(raw, form, tx_type, 0)
             except (VerificationFailed, OverflowError):
                 continue
