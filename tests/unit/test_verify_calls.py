@@ -56,7 +56,8 @@ MAKE = {"traces": trace, "geth_calls": geth}
 def run(name, rows, *, transactions=(CALL, CREATE), receipts=(OK, OK)):
     known = dataset(name)
     table = pa.Table.from_pylist(rows, schema=known.schema(tuple(known.all_columns)))
-    return check(known, table, BlockRange(5, 6), 1, Evidence([HEADER], [list(transactions)], [list(receipts)]))
+    outcomes = [replace(each, kind=of.kind) for each, of in zip(receipts, transactions, strict=True)]
+    return check(known, table, BlockRange(5, 6), 1, Evidence([HEADER], [list(transactions)], [outcomes]))
 
 
 @pytest.mark.parametrize("name", MAKE)
@@ -178,3 +179,78 @@ def test_frames_of_other_blocks():
                                  schema=known.schema(tuple(known.all_columns)))  # fmt: skip
     with pytest.raises(VerificationFailed, match="a row lies outside the range block=6 expected=5 got=6"):
         check_calls(table, [HEADER], [[CALL, CREATE]], [[OK, OK]])
+
+
+def special(form, kind):
+    return replace(CALL, hash=b"\x03" * 32, kind=kind, form=form)
+
+
+def own_frame(name, index, transaction):
+    """Return a root frame that a node makes up: it shares nothing with the transaction but its hash."""
+    if name == "traces":
+        return trace(index, replace(transaction, to=ALICE, value=1, input=b"\x09"), action_from=BOB, error="x")
+    return geth(index, replace(transaction, to=ALICE, value=1, input=b"\x09", sender=BOB), typ="STOP", error="x")
+
+
+OWN = [("arbitrum_deposit", 0x64), ("arbitrum_submit_retryable", 0x69), ("arbitrum_internal", 0x6A)]
+OPTIONAL = [("polygon_state_sync", 0x7F), ("polygon_state_sync", 0), ("arbitrum_classic", 0x78)]
+ENDED_EARLY = [("op_deposit", 0x7E), ("scroll_l1_message", 0x7E), ("arbitrum_retry", 0x68)]
+AS_SENT = [("celo_fee_currency", 0x7B), ("arbitrum_unsigned", 0x65), ("arbitrum_contract", 0x66)]
+
+
+@pytest.mark.parametrize("name", MAKE)
+@pytest.mark.parametrize(("form", "kind"), [*OWN, *OPTIONAL])
+def test_a_root_frame_that_nodes_make_up_is_no_lie_but_must_exist(name, form, kind):
+    transactions = (special(form, kind), CALL)
+    found = run(name, [own_frame(name, 0, transactions[0]), MAKE[name](1, CALL)], transactions=transactions)
+    assert f"root frames of type {kind:#x} transactions" in found.unproven
+    with pytest.raises(VerificationFailed):  # the frames of other transactions are compared as ever
+        run(name, [own_frame(name, 0, transactions[0]), own_frame(name, 1, CALL)], transactions=transactions)
+    with pytest.raises(VerificationFailed):  # only at the end of a block a frame may be missing
+        run(name, [MAKE[name](0, CALL)], transactions=transactions)
+
+
+@pytest.mark.parametrize("name", MAKE)
+@pytest.mark.parametrize(("form", "kind"), [*OWN, *OPTIONAL, *ENDED_EARLY, *AS_SENT])
+def test_the_last_frame_of_a_block_may_be_missing_for_some_forms_only(name, form, kind):
+    transactions = (CALL, special(form, kind))
+    rows = [MAKE[name](0, CALL)]
+    if (form, kind) in OPTIONAL:
+        assert run(name, rows, transactions=transactions).level == "crosschecked"
+        with pytest.raises(VerificationFailed, match="call trees"):
+            run(name, [], transactions=transactions)
+    else:
+        with pytest.raises(VerificationFailed, match="call trees"):
+            run(name, rows, transactions=transactions)
+
+
+@pytest.mark.parametrize("name", MAKE)
+@pytest.mark.parametrize(("form", "kind"), ENDED_EARLY)
+def test_a_failed_transaction_that_ended_before_its_call_has_any_frame(name, form, kind):
+    transactions = (special(form, kind), CALL)
+    rows = [own_frame(name, 0, transactions[0]), MAKE[name](1, CALL)]
+    assert run(name, rows, transactions=transactions, receipts=(FAILED, OK)).level == "crosschecked"
+    with pytest.raises(VerificationFailed):
+        run(name, rows, transactions=transactions)
+
+
+@pytest.mark.parametrize("name", MAKE)
+@pytest.mark.parametrize(("form", "kind"), AS_SENT)
+def test_other_forms_have_a_root_frame_as_they_were_sent(name, form, kind):
+    transactions = (special(form, kind), CALL)
+    assert run(name, [MAKE[name](0, transactions[0]), MAKE[name](1, CALL)], transactions=transactions)
+    with pytest.raises(VerificationFailed):
+        run(name, [own_frame(name, 0, transactions[0]), MAKE[name](1, CALL)], transactions=transactions)
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_the_address_of_a_created_contract_needs_a_nonce_that_is_committed(name):
+    deposit = replace(special("op_deposit", 0x7E), to=None)
+    elsewhere = {"result_address": BOB} if name == "traces" else {"to_address": BOB}
+    assert run(name, [MAKE[name](0, deposit, **elsewhere), MAKE[name](1, CALL)], transactions=(deposit, CALL))
+    with pytest.raises(VerificationFailed, match="is not what the chain says"):
+        run(name, [MAKE[name](0, CREATE, **elsewhere), MAKE[name](1, CALL)], transactions=(CREATE, CALL))
+
+
+def test_a_block_without_transactions_needs_no_frames():
+    assert run("geth_calls", [], transactions=(), receipts=()).level == "crosschecked"

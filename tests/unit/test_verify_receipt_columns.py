@@ -8,7 +8,6 @@ from msgspec.structs import replace
 
 from tests.support.proven import CASES, case, devchain, in_columns
 from trace_dagster.datasets.catalogue import catalogue, dataset
-from trace_dagster.datasets.chains import chain_of
 from trace_dagster.errors import VerificationFailed
 from trace_dagster.verify.check import LEVELS, check, extracted_columns
 from trace_dagster.verify.rows.receipt_columns import (
