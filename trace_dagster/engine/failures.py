@@ -10,19 +10,17 @@ from __future__ import annotations
 import re
 
 from trace_dagster.engine.base import ExtractRequest
-from trace_dagster.engine.cryo_text import provider_text, reason_in
+from trace_dagster.engine.cryo_text import reason_in
 from trace_dagster.engine.probe import probed
 from trace_dagster.errors import EndpointLacks, InvalidInput, NoAnswer, TraceError, Unavailable, UnknownFormat
 from trace_dagster.rpc.client import block_number_of
 from trace_dagster.rpc.pools import variable_of
+from trace_dagster.rpc.provider_errors import quoted, words_of
 
 _REFUSED_KEY = re.compile(r"refuses its key[^:;\"\\]*")
 _MISSING_COLUMN = re.compile(r"(?:columns missing|do not support these columns): \W*(\w+)")
 _GATEWAYS_WORDS = re.compile(r"(?:does not answer \w+|failed \w[\w, ]* too often)[^:\"\\]*: [^\"\\]+")
 """The sentence of a gateway about the call that failed: its method, and the reason."""
-
-_LACKS = re.compile(r"method not (found|supported)|not whitelisted|unsupported method", re.IGNORECASE)
-_SAID = "; it says: "
 
 
 def failure(text: str, request: ExtractRequest) -> TraceError:
@@ -59,15 +57,13 @@ def _as_probed(found: TraceError | None, text: str, request: ExtractRequest) -> 
         return _refused(found, request)
     if isinstance(found, NoAnswer):  # it shows its head, so it is not silent
         return _failed(request, reason_in(text) or found.message)
-    said = _said(found) or provider_text(text)
-    if isinstance(found, EndpointLacks) or _LACKS.search(said):
+    if isinstance(found, EndpointLacks):
         return EndpointLacks(
             f"rpc endpoint {request.endpoint.name} does not support what dataset {request.dataset.name} needs: use a"
-            f" node with its methods{_SAID + said if said else ''}",
+            f" node with its methods{quoted(words_of(found.message))}",
             range=request.block_range,
         )
-    message = found.message if _SAID in found.message or not said else found.message + _SAID + said
-    return Unavailable(message, **found.facts, range=request.block_range)
+    return Unavailable(found.message, **found.facts, range=request.block_range)
 
 
 def _gateways(told: str, request: ExtractRequest) -> TraceError:
@@ -88,8 +84,3 @@ def _failed(request: ExtractRequest, reason: str) -> Unavailable:
     return Unavailable(
         f"the engine failed a request to rpc endpoint {request.endpoint.name}: {reason}", range=request.block_range
     )
-
-
-def _said(error: TraceError) -> str:
-    """Return the provider's words that an error of the client quotes."""
-    return error.message.partition(_SAID)[2]

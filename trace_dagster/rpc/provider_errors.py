@@ -108,9 +108,17 @@ def without_mark(body: bytes) -> bytes:
     return body.removeprefix(b"\xef\xbb\xbf")
 
 
+_SAYS = "; it says: "
+
+
 def quoted(words: str) -> str:
     """Return the end of a message that quotes a provider, or an empty text if it said nothing."""
-    return f"; it says: {words}" if words else ""
+    return _SAYS + words if words else ""
+
+
+def words_of(message: str) -> str:
+    """Return the words of a provider that one of our messages quotes at its end, or an empty text."""
+    return message.partition(_SAYS)[2]
 
 
 def lacks_method(code: int | None, text: str) -> bool:
