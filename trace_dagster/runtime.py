@@ -217,6 +217,7 @@ class Runtime:
             self.engine,
             self.endpoint_scores.best_first,
             self.endpoint_scores.record_lie,
+            note_unreliable=self.unreliable_methods.note_unreliable,
             requests_at_once=requests_at_once,
         )
 

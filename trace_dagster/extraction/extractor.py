@@ -94,8 +94,6 @@ class Extractor:
             try:
                 with self.load.one_more(endpoint):
                     found = self._try(state, piece, endpoint.again(number), endpoints, evidence, blame)
-                blame.passed(is_lowered=found.is_lowered)
-                return [found]
             except ANOTHER_ENDPOINT as caught:
                 noted = blame.failed(endpoint, caught)
                 log = _log.warning if len(endpoints) > 1 else _log.debug
@@ -104,6 +102,9 @@ class Extractor:
                     evidence.forget(endpoint)
                 failed[endpoint.name] = noted
                 error = decisive(error, noted)
+            else:
+                blame.passed(is_lowered=found.is_lowered)
+                return [found]
         assert error is not None
         if request.may_leave_open(failed.values()):
             return self._proven(state, piece, blame)

@@ -8,11 +8,8 @@ import threading
 import time
 from dataclasses import dataclass
 
-from trace_dagster.messages.logs import component_log
 from trace_dagster.registry.connection import Database, storable
 from trace_dagster.rpc.pools import Endpoint
-
-_log = component_log("registry")
 
 UNRELIABLE_SECONDS = 3600.0
 """How long a method is not asked at an endpoint."""
@@ -51,7 +48,6 @@ class UnreliableMethods:
                 name=endpoint.name,
                 reason=storable(reason),
             )
-        _log.warning("method_unreliable", endpoint=endpoint.name, method=method, reason=reason)
         with self._lock:
             self._read_at = float("-inf")
 
