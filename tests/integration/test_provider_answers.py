@@ -219,7 +219,14 @@ def test_a_receipt_that_a_node_does_not_have_is_no_receipt(node, endpoint, lacki
         call_with_receipts(endpoint, [], range(3))
 
 
-@pytest.mark.parametrize("block", ['{"number":"0x1"}', '{"transactions":[7]}', '"text"', '{"transactions":null}'])
+TOO_MANY = json.dumps({"transactions": ["0x1"] * 100_001})
+
+
+@pytest.mark.parametrize(
+    "block",
+    ['{"number":"0x1"}', '{"transactions":[7]}', '"text"', '{"transactions":null}', TOO_MANY],
+    ids=["none", "numbers", "text", "null", "too many"],
+)
 def test_a_block_without_hashes_is_refused(node, endpoint, lacking, block):
     plain = lacking["unknown"]
 

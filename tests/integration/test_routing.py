@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -82,6 +83,35 @@ def test_rows_through_the_gateway_are_the_chains_and_blocks_are_fetched_once(pos
         assert node.calls["eth_getBlockReceipts"] <= BLOCKS, "none for blocks that are known to be empty"
         assert len(node.requests) < sum(node.calls.values()) / 3, "calls travel in batches"
         assert {name for each in published for name in each.verification["endpoints"]} == {"dev#1"}
+
+
+@pytest.mark.parametrize("mode", ["never", "always"])
+def test_a_node_without_block_receipts_serves_all_streams(postgres_url, s3, chain, mode):
+    def manner(calls):
+        error = {"code": -32001, "message": "rpc method is not whitelisted"}
+        answers = [
+            json.dumps({"id": each["id"], "error": error}).encode()
+            if each["method"] in {"eth_getBlockReceipts", "eth_getLogs"}
+            and (mode == "always" or "Rec" in each["method"])
+            else node.methods.answer(each)
+            for each in calls
+        ]
+        return 200, b"[" + b",".join(answers) + b"]" if len(answers) > 1 else answers[0]
+
+    more = {"TRACE_RPC_GATEWAY": mode}
+    with watched(chain) as node, running(postgres_url, s3, more=more, dev=node.url) as runtime:
+        node.manner = manner
+        streams = apply(runtime, end=BLOCKS)
+        for stream in streams.values():
+            runtime.evidence_cache.expect(stream.chain_id, stream.dataset.name)
+            runtime.pools.of_stream(stream)
+        published = bring_in(runtime, streams)
+        assert {each.verification["level"] for each in published} == {"full", "crosschecked"}
+        rows = {key: sum(each.rows for each in published[place::4]) for place, key in enumerate(FOUR)}
+        assert rows == {key: chain.rows(key, 0, BLOCKS) for key in FOUR}
+        transactions = sum(len(block.transactions) for block in chain.blocks[:BLOCKS])
+        assert node.calls["eth_getTransactionReceipt"] == transactions, "each only once for all streams"
+        assert runtime.endpoint_scores.all() == [], "no endpoint is on record"
 
 
 def test_a_limit_holds_for_all_processes_of_a_gateway(postgres_url, s3, chain):

@@ -15,6 +15,9 @@ from trace_dagster.rpc.transaction_hashes import transaction_hashes
 
 RECEIPT = "eth_getTransactionReceipt"
 
+_AT_ONCE = 1000
+"""Receipts that are queued together."""
+
 Ask = Callable[[str, bytes], Awaitable[Answer]]
 """Sends one call, a method and its encoded parameters."""
 
@@ -29,10 +32,13 @@ async def receipts_of(client: EndpointClient, block: bytes, ask: Ask) -> Answer:
     hashes = transaction_hashes(block)
     if hashes is None:
         return failed(f"rpc endpoint {client.name} gave a block without a list of transactions")
-    found = await asyncio.gather(*(ask(RECEIPT, msgspec.json.encode([each])) for each in hashes))
-    wrong = next((each for each in found if each.result is None), None)
-    if wrong is not None:
-        return wrong
+    found: list[Answer] = []
+    for start in range(0, len(hashes), _AT_ONCE):
+        group = hashes[start : start + _AT_ONCE]
+        found += await asyncio.gather(*(ask(RECEIPT, msgspec.json.encode([each])) for each in group))
+        wrong = next((each for each in found[start:] if each.result is None), None)
+        if wrong is not None:
+            return wrong
     return client.reserved(_joined(client, found))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from trace_dagster.errors import EndpointLacks, TraceError, Unavailable, VerificationFailed
-from trace_dagster.rpc.client import Call, Outcome, call_all, call_each
+from trace_dagster.rpc.client import Call, CallOutcome, call_all, call_each
 from trace_dagster.rpc.endpoint_memory import memory
 from trace_dagster.rpc.pools import Endpoint
 from trace_dagster.rpc.provider_errors import AnswerTooLarge, MethodLacked
@@ -122,7 +122,7 @@ def _joined(receipts: Sequence[msgspec.Raw]) -> msgspec.Raw:
     return msgspec.Raw(b"[" + b",".join(map(bytes, receipts)) + b"]")
 
 
-def _required(outcome: Outcome) -> msgspec.Raw:
+def _required(outcome: CallOutcome) -> msgspec.Raw:
     if isinstance(outcome, TraceError):
         raise outcome
     return outcome

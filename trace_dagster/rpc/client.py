@@ -54,7 +54,7 @@ _NO_TAG = re.compile(
 Call = tuple[str, list[Any]]
 """A method and its parameters."""
 
-Outcome = msgspec.Raw | MethodLacked | AnswerTooLarge
+CallOutcome = msgspec.Raw | MethodLacked | AnswerTooLarge
 """The outcome of one call: the JSON bytes of its result, or an error after which its parts can be asked for."""
 
 
@@ -163,7 +163,7 @@ def call_all(endpoint: Endpoint, calls: Sequence[Call]) -> list[msgspec.Raw]:
     return [each for each in found if not isinstance(each, TraceError)]
 
 
-def call_each(endpoint: Endpoint, calls: Sequence[Call]) -> list[Outcome]:
+def call_each(endpoint: Endpoint, calls: Sequence[Call]) -> list[CallOutcome]:
     """Send requests as :func:`call_all` does, but return MethodLacked and AnswerTooLarge in the place of a result."""
     size = endpoint.batch if endpoint.gateway_url else memory.batch(endpoint.fingerprint, endpoint.batch)
     batches = [calls[start : start + size] for start in range(0, len(calls), size)]
@@ -172,7 +172,7 @@ def call_each(endpoint: Endpoint, calls: Sequence[Call]) -> list[Outcome]:
     return list(chain.from_iterable(_threads().map(lambda batch: _batch(endpoint, batch), batches)))
 
 
-def _batch(endpoint: Endpoint, calls: Sequence[Call]) -> list[Outcome]:
+def _batch(endpoint: Endpoint, calls: Sequence[Call]) -> list[CallOutcome]:
     try:
         return [_single(endpoint, calls[0])] if len(calls) == 1 else _ask(endpoint, calls)
     except NoAnswer:
@@ -193,9 +193,9 @@ def _batch(endpoint: Endpoint, calls: Sequence[Call]) -> list[Outcome]:
     return _in_parts(endpoint, calls, len(calls) // 2)
 
 
-def _in_parts(endpoint: Endpoint, calls: Sequence[Call], most: int) -> list[Outcome]:
+def _in_parts(endpoint: Endpoint, calls: Sequence[Call], most: int) -> list[CallOutcome]:
     """Send the calls in batches of ``most``, or of fewer if the first of them were refused as well."""
-    found: list[Outcome] = []
+    found: list[CallOutcome] = []
     while len(found) < len(calls):
         size = memory.batch(endpoint.fingerprint, most)
         found += _batch(endpoint, calls[len(found) : len(found) + size])
@@ -226,7 +226,7 @@ def _decoded(result: msgspec.Raw, endpoint: Endpoint) -> Any:
         raise _no_json_rpc(endpoint, 200, bytes(result)) from None
 
 
-def _ask(endpoint: Endpoint, calls: Sequence[Call]) -> list[Outcome]:
+def _ask(endpoint: Endpoint, calls: Sequence[Call]) -> list[CallOutcome]:
     """Send all of ``calls`` in one HTTP request. Raises Unavailable unless every call is answered, BatchRefused if
     there are too many of them.
     """
@@ -240,7 +240,7 @@ def _ask(endpoint: Endpoint, calls: Sequence[Call]) -> list[Outcome]:
     by_id: dict[int | str | None, _Answer | None] = {}
     for answer in answers:
         by_id[answer.id] = None if answer.id in by_id else answer  # one of two is wrong, and nothing says which
-    found: list[Outcome] = []
+    found: list[CallOutcome] = []
     for position, (method, _) in enumerate(calls):
         one = by_id.get(position)
         if one is None:
