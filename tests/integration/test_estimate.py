@@ -174,6 +174,27 @@ def test_the_calls_of_each_dataset_are_those_that_cryo_makes():
         engine.close()
 
 
+def test_native_streams_next_door_make_three_calls_per_block_together(chain, job, postgres_url, s3):
+    path = job(end=60)
+    path.write_text(path.read_text().replace("verify: full", "verify: full, engine: native"))
+    with watched(chain) as node:
+        found = estimate(path, Settings.read(pool(node.url)), lambda _: None, sample_blocks=0)
+        said = (
+            "engine: native only, whose streams share evidence: 180 calls for all its streams together, 3.0 per block"
+        )
+        assert any(said in note for note in found.notes)
+        bounds = {each.dataset_key: each.counts.rpc_calls for each in found.streams}
+        assert bounds == {"logs": 121, "geth_calls": 181, "transactions": 121, "blocks": 61}
+        for name in DATASETS:
+            with applied(path, postgres_url, s3, node.url) as (runtime, specs):
+                for endpoint in runtime.pools.of_stream(specs[name]).endpoints:
+                    requests_at_once(endpoint)
+                before = node.calls
+                work = runtime.ingester.claim(specs[name], BlockRange(0, 60), "run", wait_seconds=5)
+                runtime.ingester.commit(runtime.ingester.start(work))
+                assert (node.calls - before).total() <= bounds[name], name
+
+
 @contextmanager
 def without_block_receipts(chain):
     """Serve a node that offers receipts by transaction only."""

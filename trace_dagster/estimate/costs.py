@@ -12,7 +12,7 @@ from trace_dagster.blocks import BlockRange, cell_sizes, merged
 from trace_dagster.config.chain_sync import Stream
 from trace_dagster.datasets.chains import chain_of
 from trace_dagster.datasets.reach import Reach
-from trace_dagster.evidence.needs import most_calls
+from trace_dagster.evidence.needs import most_calls, most_row_calls
 from trace_dagster.planning.dispatcher import RANGES_PER_RUN
 from trace_dagster.planning.run_groups import sharing
 from trace_dagster.rpc.pools import RpcPool
@@ -30,7 +30,7 @@ class StreamCounts:
     blocks: int
     ranges: int
     extraction_calls: int
-    """Calls that Cryo makes, multiplied by the pool's quorum."""
+    """Calls that Cryo makes, or our own decoder for traces, multiplied by the pool's quorum."""
     evidence_calls: int
     """Calls for evidence, if rows are proven. An upper bound: committed rows of other streams replace some."""
 
@@ -204,6 +204,10 @@ def counted(
     extraction = evidence = 0
     for size, ranges in sizes.items():
         for piece, pieces in cell_sizes(BlockRange(0, size), PIECE_BLOCKS).items():
+            if stream.engine == "native":
+                extraction += ranges * pieces * native_trace_calls(stream.dataset.name, piece)
+                evidence += ranges * pieces * most_row_calls(stream.dataset.name, piece)
+                continue
             calls = 1 + stream.dataset.most_calls(piece, stream.inner_request_blocks, columns)
             extraction += ranges * pieces * calls
             if proven:
@@ -211,6 +215,11 @@ def counted(
     if proven and evidence_needed(stream.dataset.name).receipts:
         evidence += ceil((receipt_calls - 1) * sum(len(span) for span in todo))
     return StreamCounts(sum(len(span) for span in todo), sizes.total(), quorum * extraction, evidence)
+
+
+def native_trace_calls(dataset_name: str, blocks: int) -> int:
+    """Return the calls for traces, in addition to evidence, where our own decoder builds the rows of a dataset."""
+    return blocks if dataset_name == "geth_calls" else 0
 
 
 def limit_of(pool: RpcPool) -> float | None:

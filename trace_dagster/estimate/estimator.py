@@ -20,8 +20,8 @@ from trace_dagster.datasets.chains import chain_of
 from trace_dagster.engine.select import selected_engine
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
 from trace_dagster.estimate.costs import Plan, Sample, StreamPlan, counted, limit_of, places
-from trace_dagster.estimate.gateway_calls import blocks_of_any, shared_calls
 from trace_dagster.estimate.receipt_probe import calls_per_block
+from trace_dagster.estimate.shared_calls import blocks_of_any, shared_calls
 from trace_dagster.evidence.collector import EvidenceCollector
 from trace_dagster.evidence.needs import is_provable
 from trace_dagster.extraction.extractor import Extractor
@@ -169,7 +169,7 @@ def _receipt_calls(streams: Sequence[StreamPlan], chains: _Chains) -> dict[str, 
     for each in streams:
         name = each.stream.rpc_pool
         chain = chains[name]
-        needs_receipts = each.stream.verify == "full" and evidence_needed(each.stream.dataset.name).receipts
+        needs_receipts = each.stream.is_proven and evidence_needed(each.stream.dataset.name).receipts
         if name not in found and needs_receipts and each.todo and not isinstance(chain, TraceError):
             found[name] = calls_per_block(chain.pool, each.todo, chain.finalized)
     return found
@@ -198,12 +198,21 @@ def _call_notes(
             )
         of_pool = [each for each in streams if each.stream.rpc_pool == name and each.counts and each.todo]
         blocks = blocks_of_any(of_pool)
-        if blocks and all(is_routed(settings, each, chain.pool.limits) for each in chain.pool.endpoints):
+        how = _sharing(of_pool, chain.pool, settings) if blocks else ""
+        if how:
             shared = shared_calls(of_pool, calls)
             yield (
-                f"rpc pool {name} is used through the gateway, which shares answers: {shared:,} calls"
-                f" for all its streams together, {shared / blocks:.1f} per block"
+                f"rpc pool {name} {how}: {shared:,} calls for all its streams together, {shared / blocks:.1f} per block"
             )
+
+
+def _sharing(plans: Sequence[StreamPlan], pool: RpcPool, settings: Settings) -> str:
+    """Return how the streams of a pool share answers, or an empty text if they do not share all of them."""
+    if all(is_routed(settings, each, pool.limits) for each in pool.endpoints):
+        return "is used through the gateway, which shares answers"
+    if all(each.stream.engine == "native" for each in plans):
+        return "serves engine: native only, whose streams share evidence"
+    return ""
 
 
 def _span(job: ChainSync, stream: Stream, bounds: Bounds | TraceError, chain: _Chain | TraceError) -> BlockRange | None:

@@ -34,6 +34,11 @@ def row_needs(dataset_name: str) -> EvidenceNeeds:
     return EvidenceNeeds(headers=True, transactions=True, receipts=True)
 
 
+def most_row_calls(dataset_name: str, blocks: int) -> int:
+    """Return what :func:`most_calls` does for a stream whose rows are built from evidence."""
+    return 1 + (1 + row_needs(dataset_name).receipts) * blocks
+
+
 def fetched(dataset: Dataset, columns: Collection[str], level: CheckLevel) -> frozenset[str]:
     """Return what a stream fetches of every block, by Cryo or as evidence: whole ``blocks``, ``receipts``.
 

@@ -1,4 +1,4 @@
-"""The calls that reach an endpoint through the gateway, which shares each answer among the streams of a pool."""
+"""The calls of all streams of a pool together, where they share answers: through the gateway, or as evidence."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from math import ceil
 
 from trace_dagster.blocks import BlockRange, merged
-from trace_dagster.estimate.costs import StreamPlan
-from trace_dagster.evidence.needs import NOTHING, fetched
+from trace_dagster.estimate.costs import StreamPlan, native_trace_calls
+from trace_dagster.evidence.needs import NOTHING, fetched, row_needs
 from trace_dagster.verify.check import evidence_needed
 
 _WITHOUT_BLOCK = frozenset({"contracts", "native_transfers", "traces", "vm_traces"})
@@ -37,18 +37,24 @@ def _blocks(todo: Iterable[Sequence[BlockRange]]) -> int:
 
 def _takes_block(plan: StreamPlan) -> bool:
     dataset = plan.stream.dataset
-    needed = evidence_needed(dataset.name) if plan.stream.verify == "full" else NOTHING
+    if plan.stream.engine == "native":
+        return True
+    needed = evidence_needed(dataset.name) if plan.stream.is_proven else NOTHING
     return needed.headers or not (dataset.is_queried_by_span or dataset.name in _WITHOUT_BLOCK)
 
 
 def _takes_receipts(plan: StreamPlan) -> bool:
     stream = plan.stream
+    if stream.engine == "native":
+        return row_needs(stream.dataset.name).receipts
     return "receipts" in fetched(stream.dataset, stream.dataset.stored_columns(stream.columns), stream.check_level)
 
 
 def _own_calls(plan: StreamPlan) -> int:
     """Return the calls that only this stream makes: its traces, and its logs unless they come out of receipts."""
     dataset = plan.stream.dataset
+    if plan.stream.engine == "native":
+        return native_trace_calls(dataset.name, sum(map(len, plan.todo)))
     if dataset.is_queried_by_span:
         return 0 if _takes_receipts(plan) or plan.counts is None else plan.counts.extraction_calls
     of_blocks = dataset.most_calls(1, 1, ())
