@@ -118,6 +118,30 @@ def test_a_form_of_one_type_or_after_all_endpoints_is_a_condition():
     assert str(reach(chain, dataset("blocks"))) == "full"
 
 
+def test_a_condition_adds_to_what_is_open_anyway():
+    """In a block with the type, its transactions and its receipts are open beside the header."""
+    chain = Chain(
+        988,
+        "mixed",
+        header="other",
+        open=(
+            HEADER,
+            Open(Form("transactions", 0x3F), "type 0x3f is not public"),
+            Open(Form("receipts", 0x3F), "type 0x3f is not public"),
+            Open(Form("receipts"), "an old form", end=10),
+        ),
+    )
+    assert reach(chain, dataset("blocks")).below == ()
+    typed = "with transactions of type 0x3f"
+    assert reach(chain, dataset("logs"), 10).below == (Below(10, None, "structural", "type 0x3f is not public", typed),)
+    assert reach(chain, dataset("logs")).below == (
+        Below(0, 10, "structural", f"{HEADER.reason}; an old form"),
+        Below(10, None, "crosschecked", HEADER.reason),
+        Below(10, None, "structural", "type 0x3f is not public", typed),
+    )
+    assert [each.level for each in reach(chain, dataset("transactions"), 10).below] == ["structural"]
+
+
 def test_ethereum_from_block_0_says_that_success_is_null_before_byzantium():
     whole = reach(chain_of(1), dataset("transactions"))
     assert whole.notes == ("`success` is null before block 4,370,000: receipts had no status there",)

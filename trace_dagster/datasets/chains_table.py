@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from trace_dagster.datasets.catalogue import dataset
-from trace_dagster.datasets.chain import Chain
-from trace_dagster.datasets.chains import listed_chains
+from trace_dagster.datasets.chain import CLAIMED_COLUMNS, Chain
+from trace_dagster.datasets.chains import chain_of, listed_chains
 from trace_dagster.datasets.reach import Reach, reach
 
 DATASETS = ("blocks", "transactions", "logs", "geth_calls")
 """The datasets that the tables show."""
+
+_HEADINGS = tuple(f"`{name}`" for name in DATASETS)
+_WELL_KNOWN = (1, 56, 8453, 10, 42161, 137, 43114, 100, 42220, 534352, 59144, 146, 999, 143, 4217, 324, 25)
+"""The chains of the README's table, by id."""
 
 _HEADERS = {
     "ethereum": "standard",
@@ -25,23 +29,39 @@ _HEADERS = {
 def whole_table(chains: Iterable[Chain] | None = None) -> str:
     """Return one row per chain with its forms, its finality and the level of each dataset, in Markdown."""
     rows = [_row(chain) for chain in chains or listed_chains()]
-    return _table(("chain", "id", "header", "types beyond 0 to 4", "final", *(f"`{name}`" for name in DATASETS)), rows)
+    return _table(("chain", "id", "header", "types beyond 0 to 4", "final", *_HEADINGS), rows)
 
 
 def short_table(chains: Iterable[Chain] | None = None) -> str:
-    """Return one row per chain with the level of each dataset, in Markdown."""
-    rows = [(chain.name, str(chain.chain_id), *_levels(chain)) for chain in chains or listed_chains()]
-    return _table(("chain", "id", *(f"`{name}`" for name in DATASETS)), rows)
+    """Return one row per combination of levels with the names of its chains, in Markdown."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for chain in map(chain_of, _WELL_KNOWN) if chains is None else chains:
+        found.setdefault(tuple(_levels(chain)), []).append(chain.name)
+    return _table(("chains", *_HEADINGS), [(", ".join(names), *levels) for levels, names in found.items()])
+
+
+def claimed_columns() -> str:
+    """Return one row per form of a transaction with the columns that no chain commits to, in Markdown."""
+    rows = [
+        (form.replace("_", " "), ", ".join(f"`{name}`" for name in columns))
+        for form, columns in sorted(CLAIMED_COLUMNS.items())
+    ]
+    return _table(("transactions", "columns that the node claims"), rows)
 
 
 def open_forms(chains: Iterable[Chain] | None = None) -> str:
-    """Return one section per chain that has notes, forks that change a form, or blocks below a level."""
-    return "\n".join("\n".join(lines) for chain in chains or listed_chains() if (lines := list(_section(chain))))
+    """Return the notes, forks and open forms of chains; chains of which the same is said share a section."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for chain in chains or listed_chains():
+        found.setdefault((*_forms(chain), *_below(chain)), []).append(f"{chain.name} ({chain.chain_id})")
+    found.pop((), None)
+    sections = ("\n".join([f"### {', '.join(names)}\n", *_items(lines)]) for lines, names in found.items())
+    return "\n".join(sections)
 
 
 def with_tables(text: str) -> str:
     """Return a document in which each of these parts replaces the text between its two comments."""
-    for name, part in (("chains", whole_table), ("chains-short", short_table), ("open-forms", open_forms)):
+    for name, part in _PARTS.items():
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
         if begin in text:
             head, _, rest = text.partition(begin)
@@ -66,12 +86,9 @@ def _levels(chain: Chain) -> Iterator[str]:
         yield f"{found.level}{' *' if found.below else ''}"
 
 
-def _section(chain: Chain) -> Iterator[str]:
-    lines = [*_forms(chain), *_below(chain)]
-    if lines:
-        yield f"### {chain.name} ({chain.chain_id})\n"
-        yield from (f"- {line}" for line in lines)
-        yield ""
+def _items(lines: Iterable[str]) -> Iterator[str]:
+    yield from (f"- {line}" for line in lines)
+    yield ""
 
 
 def _forms(chain: Chain) -> Iterator[str]:
@@ -105,3 +122,12 @@ def _sentences(found: Reach) -> Iterator[str]:
 def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [headings, tuple("---" for _ in headings), *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+_PARTS = {
+    "chains": whole_table,
+    "chains-short": short_table,
+    "claimed-columns": claimed_columns,
+    "open-forms": open_forms,
+}
+"""The parts of pages, by the name in the comments around them."""

@@ -130,24 +130,42 @@ def _below(chain: Chain, dataset: Dataset, first: int, end: int) -> Iterator[Bel
     """Yield the blocks that stay below: eras in which the same parts are open, then what holds for some blocks."""
     needed = parts_needed(dataset)
     rows = [row for row in chain.open if row.form.part in needed and row.first < end and first < _end(row)]
-    eras = [row for row in rows if row.form.kind is None and not row.after_all]
-    edges = {edge for row in eras for edge in (row.first, _end(row)) if first < edge < end}
-    for start, stop in pairwise([first, *sorted(edges), end]):
-        inside = [row for row in eras if row.first <= start < _end(row)]
-        if inside:
-            yield _lowered(chain, dataset, inside, start, stop)
-    for row in rows:
-        if row not in eras:
-            kind = f"with transactions of type {row.form.kind:#x}" if row.form.kind is not None else ""
-            condition = " ".join(filter(None, (kind, _AFTER_ALL if row.after_all else "")))
-            yield _lowered(chain, dataset, [row], max(first, row.first), min(end, _end(row)), condition)
+    eras = [row for row in rows if not _condition(row)]
+    for start, stop in _cuts(eras, first, end):
+        if always := _at(eras, start):
+            yield _lowered(chain, dataset, always, [], start, stop)
+    for condition in dict.fromkeys(filter(None, map(_condition, rows))):
+        some = [row for row in rows if _condition(row) == condition]
+        for start, stop in _cuts([*some, *eras], first, end):
+            always, more = _at(eras, start), _at(some, start)
+            found = _lowered(chain, dataset, more, always, start, stop, condition)
+            if more and not (always and found.level == _lowered(chain, dataset, always, [], start, stop).level):
+                yield found
 
 
-def _lowered(chain: Chain, dataset: Dataset, rows: list[Open], first: int, end: int, condition: str = "") -> Below:
-    parts = frozenset(row.form.part for row in rows)
+def _lowered(
+    chain: Chain, dataset: Dataset, rows: list[Open], always: list[Open], first: int, end: int, condition: str = ""
+) -> Below:
+    """Return the blocks in which ``rows`` are open, beside the parts that are ``always`` open there."""
+    parts = frozenset(row.form.part for row in [*rows, *always])
     level = lowered_level(dataset, parts, has_status=end > chain.fork("byzantium"))
     reason = "; ".join(dict.fromkeys(row.reason for row in rows))
     return Below(first, None if end == _HEAD else end, level, reason, condition)
+
+
+def _condition(row: Open) -> str:
+    kind = f"with transactions of type {row.form.kind:#x}" if row.form.kind is not None else ""
+    return " ".join(filter(None, (kind, _AFTER_ALL if row.after_all else "")))
+
+
+def _cuts(rows: list[Open], first: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield consecutive spans of blocks in each of which the same of these rows hold."""
+    edges = {edge for row in rows for edge in (row.first, _end(row)) if first < edge < end}
+    yield from pairwise([first, *sorted(edges), end])
+
+
+def _at(rows: list[Open], block: int) -> list[Open]:
+    return [row for row in rows if row.first <= block < _end(row)]
 
 
 def _end(row: Open) -> int:
