@@ -1,16 +1,22 @@
 """The cost of verification: the same ranges with verify off, structural and full, in one run, as ratios to off.
 
     .venv/bin/python -m bench.verification [--blocks 10000] [--rounds 5] [--latency 0.05]
+    .venv/bin/python -m bench.verification --deposits
 
 Ranges go through claim, Cryo, proof, Parquet on a real S3 server and the fenced commit in a real Postgres, without
 Dagster. Node, S3 server and Postgres share the machine with them, so a proof competes for the cores with the parts that
 it checks. With --latency every request to the node takes that many seconds longer, as at a provider. Requests go to the
 node directly, because a gateway would answer the second round from the first.
+
+A second table has the proof alone, in blocks per second of CPU time: of blocks that hold a transaction of type 2, and
+of the same blocks with an OP deposit in its place, which every block of an OP chain begins with. ``--deposits`` prints
+this table only, without the services.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import statistics
@@ -25,10 +31,14 @@ from pathlib import Path
 
 from bench import node
 from bench.product import DATASETS
+from tests.support.resealed import Json, resealed, with_deposit
 from trace_dagster.blocks import BlockRange
 from trace_dagster.config.chain_sync import parse
 from trace_dagster.config.settings import settings_from
+from trace_dagster.datasets.chains import chain_of
+from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.constants import CHAIN_ID
+from trace_dagster.devchain.encode import block_json, receipts_json
 from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.lite.home import Home
 from trace_dagster.lite.ports import HOST, Ports
@@ -41,9 +51,12 @@ from trace_dagster.registry.streams import StreamSpec
 from trace_dagster.runtime import Runtime
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.objects import ensure_bucket
+from trace_dagster.verify.fast_path import await_compiled, prove_compiled
 
 LEVELS = ("off", "structural", "full")
 RANGES_AT_ONCE = 2
+OP_MAINNET = 10
+PAIR_BLOCKS, PAIR_ROUNDS = 200, 40
 JOB = """kind: chain_sync
 name: {name}
 chain_id: {chain}
@@ -130,7 +143,11 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--latency", type=float, default=0.0, help="seconds added to each request")
+    parser.add_argument("--deposits", action="store_true", help="only compare the proof of deposits and of type 2")
     options = parser.parse_args()
+    report_deposits()
+    if options.deposits:
+        return
     with ExitStack() as stack:
         folder = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="trace-bench-", ignore_cleanup_errors=True))
@@ -149,6 +166,43 @@ def main() -> None:
                 hide(runtime)
             print(f"round {number}: {rounds[-1]}", file=sys.stderr)
     report(options, rounds)
+
+
+def report_deposits() -> None:
+    """Print the proof's blocks per second with a transaction of type 2, with a deposit in its place, and the ratio."""
+    await_compiled()
+    print(f"the proof of {PAIR_BLOCKS} blocks, medians of {PAIR_ROUNDS} pairs, blocks per second of CPU time\n")
+    print("| block | with a type 2 | with a deposit | deposit / type 2 |")
+    print("|---|---|---|---|")
+    for name, most in (("as on the devchain", None), ("of one transaction", 1)):
+        pairs = list(_pairs(most))
+        seconds = [[_proof_seconds([pair[which] for pair in pairs]) for which in (0, 1)] for _ in range(PAIR_ROUNDS)]
+        speeds = [PAIR_BLOCKS / statistics.median(each[which] for each in seconds) for which in (0, 1)]
+        ratio = statistics.median(one / other for one, other in seconds)
+        print(f"| {name} | {speeds[0]:,.0f} | {speeds[1]:,.0f} | {ratio:.2f} |")
+    print()
+
+
+def _pairs(most: int | None) -> Iterator[tuple[tuple[Json, list[Json]], tuple[Json, list[Json]]]]:
+    """Yield blocks with consecutive numbers, each with a type 2 and with a deposit, and ``most`` transactions."""
+    number = 0
+    for block in DevChain(7, 2 * PAIR_BLOCKS).blocks:
+        found, receipts = block_json(block, full=True), receipts_json(block)
+        at = next((at for at, each in enumerate(found["transactions"]) if each["type"] == "0x2"), None)
+        if at is None or number == PAIR_BLOCKS:
+            continue
+        found |= {"number": hex(number), "transactions": found["transactions"][at:][:most]}
+        yield resealed(found, receipts[at:][:most]), with_deposit(found, receipts[at:][:most])
+        number += 1
+
+
+def _proof_seconds(answers: list[tuple[Json, list[Json]]]) -> float:
+    texts = [json.dumps(each[which]).encode() for which in (0, 1) for each in answers]
+    started = time.thread_time()
+    found = prove_compiled(texts, 0, chain_of(OP_MAINNET))
+    taken = time.thread_time() - started
+    assert found is not None, "the compiled proof does not accept these blocks"
+    return taken
 
 
 def report(options: argparse.Namespace, rounds: list[dict[str, dict[str, float]]]) -> None:
