@@ -31,7 +31,7 @@ from pathlib import Path
 
 from bench import node
 from bench.product import DATASETS
-from tests.support.resealed import Json, resealed, with_deposit
+from tests.support.resealed import Answers, resealed, with_deposit
 from trace_dagster.blocks import BlockRange
 from trace_dagster.config.chain_sync import parse
 from trace_dagster.config.settings import settings_from
@@ -183,7 +183,7 @@ def report_deposits() -> None:
     print()
 
 
-def _pairs(most: int | None) -> Iterator[tuple[tuple[Json, list[Json]], tuple[Json, list[Json]]]]:
+def _pairs(most: int | None) -> Iterator[tuple[Answers, Answers]]:
     """Yield blocks with consecutive numbers, each with a type 2 and with a deposit, and ``most`` transactions."""
     number = 0
     for block in DevChain(7, 2 * PAIR_BLOCKS).blocks:
@@ -196,7 +196,7 @@ def _pairs(most: int | None) -> Iterator[tuple[tuple[Json, list[Json]], tuple[Js
         number += 1
 
 
-def _proof_seconds(answers: list[tuple[Json, list[Json]]]) -> float:
+def _proof_seconds(answers: list[Answers]) -> float:
     texts = [json.dumps(each[which]).encode() for which in (0, 1) for each in answers]
     started = time.thread_time()
     found = prove_compiled(texts, 0, chain_of(OP_MAINNET))

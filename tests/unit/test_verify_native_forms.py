@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.proven import devchain
-from tests.support.resealed import AMSTERDAM_HEADER, AVALANCHE_HEADER, resealed, with_deposit
-from trace_dagster.datasets.chain import Chain
+from tests.support.resealed import resealed, with_call_of_arbitrum, with_deposit
 from trace_dagster.datasets.chains import chain_of, listed_chains
 from trace_dagster.verify.fast_path import await_compiled, prove_compiled
 
@@ -202,17 +201,6 @@ def test_a_receipt_of_another_version_is_left_to_python(version):
     assert prove(with_deposit(BLOCK, RECEIPTS, AT, version=version), OP) is None
 
 
-def with_call(at, **members):
-    """Return the block with another transaction at an index, with the same call and logs. None removes a member."""
-    block, receipts = json.loads(json.dumps((BLOCK, RECEIPTS)))
-    before = block["transactions"][at]
-    kept = ("from", "to", "value", "gas", "input", "nonce")
-    call = {name: before[name] for name in kept} | {"chainId": "0xa4b1", "gasPrice": "0x5f5e100"} | members
-    block["transactions"][at] = {name: value for name, value in call.items() if value is not None}
-    receipts[at]["type"] = members["type"]
-    return resealed(block, receipts)
-
-
 ARBOS = "0x" + "0" * 34 + "0a4b05"
 REQUEST = {"requestId": "0x" + "7d" * 32}
 RETRY = {
@@ -232,7 +220,7 @@ CALLS = [
 
 @pytest.mark.parametrize("members", CALLS, ids=lambda members: members["type"])
 def test_calls_of_arbitrum_are_proven_with_the_members_of_the_answer(members):
-    answers = with_call(AT, **members)
+    answers = with_call_of_arbitrum(BLOCK, RECEIPTS, AT, **members)
     raw, found = answers[0]["transactions"][AT], row_of(answers, ARBITRUM)
     assert found["transaction_type"] == int(members["type"], 16)
     names = {
@@ -264,13 +252,15 @@ def test_calls_of_arbitrum_are_proven_with_the_members_of_the_answer(members):
 )
 def test_members_that_a_call_of_arbitrum_does_not_hash_have_one_right_value(kind, name, value):
     members = next(each for each in CALLS if each["type"] == kind)
-    assert prove(with_call(AT, **members | {name: value}), ARBITRUM) is None
+    block, receipts = with_call_of_arbitrum(BLOCK, RECEIPTS, AT, **members | {name: value or "0x"})
+    block["transactions"][AT][name] = value
+    assert prove((block, receipts), ARBITRUM) is None
 
 
 @pytest.mark.parametrize("name", ["requestId", "ticketId", "refundTo", "maxRefund", "submissionFeeRefund"])
 def test_a_changed_call_of_arbitrum_is_not_accepted(name):
     members = next(each for each in CALLS if name in each)
-    block, receipts = with_call(AT, **members)
+    block, receipts = with_call_of_arbitrum(BLOCK, RECEIPTS, AT, **members)
     block["transactions"][AT][name] = "0x" + "01" * (len(members[name]) // 2 - 1)
     assert prove((block, receipts), ARBITRUM) is None
 
@@ -294,12 +284,12 @@ def test_eras_with_other_receipts_are_left_to_python():
 
 def test_header_members_of_amsterdam():
     later = {"blockAccessListHash": "0x" + "ba" * 32, "slotNumber": "0x7b"}
-    block, receipts = resealed(BLOCK | later, RECEIPTS, AMSTERDAM_HEADER)
+    block, receipts = resealed(BLOCK | later, RECEIPTS, header="amsterdam")
     found, _ = prove((block, receipts), ETHEREUM)
     assert found[0].hash == _bytes(block["hash"])
     for name in later:
         assert prove((block | {name: None}, receipts), ETHEREUM) is None
-    gap, receipts = resealed(BLOCK | later | {"blockAccessListHash": None}, RECEIPTS, AMSTERDAM_HEADER)
+    gap, receipts = resealed(BLOCK | later | {"blockAccessListHash": None}, RECEIPTS, header="amsterdam")
     assert prove((gap, receipts), ETHEREUM) is None
 
 
@@ -315,7 +305,7 @@ def test_header_of_avalanche(members):
     gone = (*ethereum_only, *(("parentBeaconBlockRoot",) if members < 5 else ()))
     plain = {name: value for name, value in BLOCK.items() if name not in gone}
     later = dict(list(AVALANCHE_MEMBERS.items())[:members])
-    block, receipts = resealed(plain | later, RECEIPTS, AVALANCHE_HEADER)
+    block, receipts = resealed(plain | later, RECEIPTS, header="avalanche")
     found, _ = prove((block, receipts), AVALANCHE)
     assert found[0].hash == _bytes(block["hash"])
     assert prove((block, receipts), ETHEREUM) is None
@@ -332,9 +322,3 @@ def test_receipts_of_a_block_without_transactions_may_be_null():
     for text in (b"nul", b"nulll", b"null]", b"[null]", b"", b"0", b"{}"):
         assert prove_compiled([json.dumps(block).encode(), text], number, ETHEREUM) is None
     assert prove((BLOCK, None), ETHEREUM) is None
-
-
-def test_a_chain_row_gives_its_own_forms():
-    both = Chain(1, "both", types={0x7E: "op_deposit", 0x6A: "arbitrum_internal"})
-    block, receipts = with_call(0, **CALLS[-1])
-    assert prove(with_deposit(block, receipts, AT), both) is not None
