@@ -11,11 +11,16 @@ import json
 import random
 import sys
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
 
-from msgspec.structs import replace
+from msgspec.structs import replace as replaced
 
-from tests.support.proven import DEVCHAIN_ROW, devchain
-from trace_dagster.datasets.chains import DEVCHAIN_ID, chain_of
+from tests.support.proven import DEVCHAIN, DEVCHAIN_ROW, devchain
+from tests.support.resealed import Answers, with_call_of_arbitrum, with_deposit
+from trace_dagster.datasets.chain import CLAIMED_COLUMNS, Chain
+from trace_dagster.datasets.chains import chain_of
 from trace_dagster.errors import TraceError
 from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.verify.commitments import prove
@@ -29,25 +34,81 @@ _WORDS = (b"null", b'"0x"', b'"0x0"', b"[]", b"{}", b"1e400", b'"\\u0030"', b'"0
 Found = tuple[list[Header], list[list[Transaction]], list[list[Receipt]]]
 
 
-def in_python(answers: list[bytes], first: int) -> Found | None:
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive blocks of a chain, with their receipts."""
+
+    chain: Chain
+    answers: list[Answers]
+    first: int = DEVCHAIN.start
+
+    def texts(self, start: int, end: int) -> list[bytes]:
+        """Return answers for some of the blocks, counted from the first."""
+        chosen = self.answers[start:end]
+        return [json.dumps(block).encode() for block, _ in chosen] + [
+            json.dumps(receipts).encode() for _, receipts in chosen
+        ]
+
+
+@cache
+def pieces() -> dict[str, Piece]:
+    """Return the devchain's blocks as they are, and with transactions of other chains in place of some of them."""
+    rows = {name: replace(chain_of(number), forks={}) for name, number in (("op", 10), ("arbitrum", 42161))}
+    honest = devchain().answers
+    return {
+        "devchain": Piece(DEVCHAIN_ROW, honest),
+        "op": Piece(rows["op"], [_with_deposits(*each, place) for place, each in enumerate(honest)]),
+        "arbitrum": Piece(rows["arbitrum"], [_with_calls(*each, place) for place, each in enumerate(honest)]),
+    }
+
+
+_DEPOSITS: list[dict[str, Any]] = [
+    {},
+    {"mint": None, "version": None, "isSystemTx": True},
+    {"mint": "0x56bc75e2d63100000", "to": None, "gasPrice": None},
+    {"isSystemTx": False, "v": None, "r": None, "s": None},
+]
+_ARBOS = "0x" + "0" * 34 + "0a4b05"
+_CALLS: list[dict[str, Any]] = [
+    {"type": "0x6a", "from": _ARBOS, "to": _ARBOS, "gas": "0x0", "gasPrice": "0x0", "nonce": "0x0", "value": "0x0"},
+    {"type": "0x64", "input": "0x", "requestId": "0x" + "7d" * 32},
+    {"type": "0x65"},
+    {"type": "0x66", "requestId": "0x" + "7d" * 32, "nonce": None},
+    {
+        "type": "0x68", "maxFeePerGas": "0x5f5e101", "ticketId": "0x" + "71" * 32, "refundTo": "0x" + "72" * 20,
+        "maxRefund": "0x77", "submissionFeeRefund": "0x0",
+    },
+]  # fmt: skip
+
+
+def _with_deposits(block: dict[str, Any], receipts: list[dict[str, Any]], place: int) -> Answers:
+    return with_deposit(block, receipts, 0, **_DEPOSITS[place % len(_DEPOSITS)]) if receipts else (block, receipts)
+
+
+def _with_calls(block: dict[str, Any], receipts: list[dict[str, Any]], place: int) -> Answers:
+    members = _CALLS[place % len(_CALLS)]
+    return with_call_of_arbitrum(block, receipts, 0, **members) if receipts else (block, receipts)
+
+
+def in_python(answers: list[bytes], first: int, chain: Chain = DEVCHAIN_ROW) -> Found | None:
     """Return what ``verify/commitments/prove.py`` proves of the answers, or None if it refuses them."""
     half = len(answers) // 2
     try:
         blocks = [decode_block(answer, full=True) for answer in answers[:half]]
-        headers = [prove.prove_header(block, first + place, DEVCHAIN_ROW) for place, block in enumerate(blocks)]
-        transactions = [prove.prove_transactions(*pair, DEVCHAIN_ROW) for pair in zip(blocks, headers, strict=True)]
+        headers = [prove.prove_header(block, first + place, chain) for place, block in enumerate(blocks)]
+        transactions = [prove.prove_transactions(*pair, chain) for pair in zip(blocks, headers, strict=True)]
         receipts = [
-            prove.receipts_of(decode_receipts(answer), header, DEVCHAIN_ROW)
-            for answer, header in zip(answers[half:], headers, strict=True)
+            prove.receipts_of(decode_receipts(answer), header, chain, transactions=inside)
+            for answer, header, inside in zip(answers[half:], headers, transactions, strict=True)
         ]
     except TraceError:
         return None
     return headers, transactions, receipts
 
 
-def compiled(answers: list[bytes], first: int) -> Found | None:
+def compiled(answers: list[bytes], first: int, chain: Chain = DEVCHAIN_ROW) -> Found | None:
     """Return what the compiled code proves, or None."""
-    if (found := prove_compiled(answers, first, chain_of(DEVCHAIN_ID))) is None:
+    if (found := prove_compiled(answers, first, chain)) is None:
         return None
     parts = EvidenceParts.in_columns(*found)
     assert parts.transactions is not None
@@ -57,40 +118,62 @@ def compiled(answers: list[bytes], first: int) -> Found | None:
     return list(found[0]), [list(each) for each in parts.transactions], [list(each) for each in parts.receipts]
 
 
-def agree(answers: list[bytes], first: int, honest: list[bytes] | None = None) -> bool:
+def agree(answers: list[bytes], first: int, honest: list[bytes] | None = None, chain: Chain = DEVCHAIN_ROW) -> bool:
     """Return whether the compiled code accepted the blocks. Raise if it proves something that Python does not.
 
     Python refuses some answers for the form of members that nothing hashes, such as a legacy transaction's chainId:
-    what is proven of those must be what ``honest`` answers say. Senders are hearsay.
+    what is proven of those must be what ``honest`` answers say. Senders are hearsay, unless the form contains them.
     """
-    if (found := compiled(answers, first)) is None:
+    if (found := compiled(answers, first, chain)) is None:
         return False
-    if (expected := in_python(answers, first)) is not None:
-        assert found == _named(expected)
+    if (expected := in_python(answers, first, chain)) is not None:
+        assert _without_tails(found) == _without_tails(_named(expected))
+        _require_tails(found, expected)
     else:
-        expected = in_python(honest or [], first)
+        expected = in_python(honest or [], first, chain)
         assert expected is not None
         assert _proven(found) == _proven(_named(expected))
     return True
 
 
+def _require_tails(found: Found, expected: Found) -> None:
+    """Raise unless the rows give back a tail of each receipt that Python read from the answer."""
+    for one, other in zip(found[2], expected[2], strict=True):
+        for mine, theirs in zip(one, other, strict=True):
+            assert set(mine.tails or (b"",)) & set(theirs.tails or (b"",))
+
+
+def _without_tails(found: Found) -> Found:
+    headers, transactions, receipts = found
+    return headers, transactions, [[replaced(each, tails=()) for each in block] for block in receipts]
+
+
+_COLUMNS = {"gas_limit": 0, "nonce": 0, "gas_price": 0, "max_fee_per_gas": None, "max_priority_fee_per_gas": None}
+"""Members that a form may leave to the node's claim, and what takes their place."""
+
+
 def _proven(found: Found) -> Found:
     """Return the items without members that only the node claims."""
-    headers, transactions, receipts = found
-    return headers, [[replace(each, sender=None) for each in block] for block in transactions], receipts
+    headers, transactions, receipts = _without_tails(found)
+    return headers, [[_without_claims(each) for each in block] for block in transactions], receipts
+
+
+def _without_claims(each: Transaction) -> Transaction:
+    if each.form is None:
+        return replaced(each, sender=None)
+    return replaced(each, **{name: _COLUMNS[name] for name in CLAIMED_COLUMNS[each.form] if name in _COLUMNS})
 
 
 def _named(found: Found) -> Found:
     """Return receipts with their transaction's hash, which an answer may omit."""
     headers, transactions, receipts = found
     pairs = [list(zip(*each, strict=True)) for each in zip(transactions, receipts, strict=True)]
-    return headers, transactions, [[replace(each, transaction_hash=of.hash) for of, each in block] for block in pairs]
+    return headers, transactions, [[replaced(each, transaction_hash=of.hash) for of, each in block] for block in pairs]
 
 
 def texts(start: int, end: int) -> list[bytes]:
     """Return answers for blocks of the devchain's piece, counted from its first block."""
-    chosen = devchain().answers[start:end]
-    return [json.dumps(block).encode() for block, _ in chosen] + [json.dumps(found).encode() for _, found in chosen]
+    return pieces()["devchain"].texts(start, end)
 
 
 def changed(text: bytes, pick: random.Random) -> bytes:
@@ -154,14 +237,15 @@ def main(rounds: int, seed: int) -> None:
     pick = random.Random(seed)
     plain = 0
     for _ in range(rounds):
-        start = pick.randrange(len(devchain().answers))
-        end = min(start + pick.randint(1, 3), len(devchain().answers))
-        honest = texts(start, end)
+        piece = pick.choice(list(pieces().values()))
+        start = pick.randrange(len(piece.answers))
+        end = min(start + pick.randint(1, 3), len(piece.answers))
+        honest = piece.texts(start, end)
         answers = list(honest)
         for _ in range(pick.randint(1, 3)):
             which = pick.randrange(len(answers))
             answers[which] = changed(answers[which], pick) or b" "
-        plain += agree(answers, devchain().piece.start + start, honest)
+        plain += agree(answers, piece.first + start, honest, piece.chain)
     print(f"{rounds} changed answers, {plain} still plainly right")
 
 

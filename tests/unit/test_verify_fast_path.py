@@ -18,7 +18,7 @@ import sha3
 
 import trace_dagster
 from tests.support.left_out import REAL_BLOCKS, leave_out
-from tests.support.plain_fuzz import agree, changed, in_python, texts
+from tests.support.plain_fuzz import agree, changed, in_python, pieces, texts
 from tests.support.proven import DEVCHAIN, REAL, devchain, real, real_folder
 from trace_dagster.datasets.chains import DEVCHAIN_ID, chain_of
 from trace_dagster.evidence.parts import EvidenceParts, joined
@@ -106,9 +106,19 @@ def objects(answers):
 OTHERS = [None, "0x", "0x0", "0x01", "0x" + "f" * 65, "0xzz", 7, ["0x1"], "0x1_0"]
 
 
-@pytest.mark.parametrize("at", range(len(DEVCHAIN)))
-def test_any_member_changed_or_gone_is_judged_as_python_judges_it(at):
-    answers, honest = list(deepcopy(devchain().answers[at])), texts(at, at + 1)
+@pytest.mark.parametrize("name", pieces())
+def test_blocks_of_other_chains_are_proven_as_in_python(name):
+    piece = pieces()[name]
+    assert agree(piece.texts(0, len(piece.answers)), piece.first, chain=piece.chain)
+
+
+@pytest.mark.parametrize(
+    ("which", "at"),
+    [("devchain", at) for at in range(len(DEVCHAIN))] + [(each, at) for each in ("op", "arbitrum") for at in range(8)],
+)
+def test_any_member_changed_or_gone_is_judged_as_python_judges_it(which, at):
+    piece = pieces()[which]
+    answers, honest = list(deepcopy(piece.answers[at])), piece.texts(at, at + 1)
     seen = set()
     for each in objects(answers):
         for name in list(each):
@@ -117,12 +127,12 @@ def test_any_member_changed_or_gone_is_judged_as_python_judges_it(at):
                 continue
             seen.add(shape)
             value = each.pop(name)
-            agree([json.dumps(answer).encode() for answer in answers], FIRST + at, honest)
+            agree([json.dumps(answer).encode() for answer in answers], piece.first + at, honest, piece.chain)
             for other in OTHERS:
                 each[name] = other
-                agree([json.dumps(answer).encode() for answer in answers], FIRST + at, honest)
+                agree([json.dumps(answer).encode() for answer in answers], piece.first + at, honest, piece.chain)
             each[name] = value
-    assert agree([json.dumps(answer).encode() for answer in answers], FIRST + at, honest)
+    assert agree([json.dumps(answer).encode() for answer in answers], piece.first + at, honest, piece.chain)
 
 
 def test_what_a_hash_covers_cannot_differ():
@@ -237,12 +247,13 @@ def test_answers_that_need_too_much_room_are_left_to_python(monkeypatch):
 def test_changed_bytes():
     pick = random.Random(11)
     for _ in range(400):
-        at = pick.randrange(len(DEVCHAIN))
-        honest = texts(at, at + 1)
+        piece = pick.choice(list(pieces().values()))
+        at = pick.randrange(len(piece.answers))
+        honest = piece.texts(at, at + 1)
         answers = list(honest)
         which = pick.randrange(2)
         answers[which] = changed(answers[which], pick) or b" "
-        agree(answers, FIRST + at, honest)
+        agree(answers, piece.first + at, honest, piece.chain)
 
 
 def test_no_index_leaves_its_array(tmp_path):

@@ -2,13 +2,19 @@
 
 import json
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
+from tests.support.imitated.real_chains import real_chains
+from tests.support.left_out import REAL_CHAINS, leave_out
+from tests.support.plain_fuzz import agree
 from tests.support.proven import devchain
 from tests.support.resealed import resealed, with_call_of_arbitrum, with_deposit
-from trace_dagster.datasets.chains import chain_of, listed_chains
+from trace_dagster.datasets.chain import Chain, TransactionForm
+from trace_dagster.datasets.chains import COMPILED, chain_of, listed_chains
 from trace_dagster.verify.fast_path import await_compiled, prove_compiled
+from trace_dagster.verify.native.forms import NOT_ACCEPTED, accepted
 
 ETHEREUM, OP, ARBITRUM, AVALANCHE = (replace(chain_of(number), forks={}) for number in (1, 10, 42161, 43114))
 """Rows of the table without their forks: the devchain's blocks have small numbers."""
@@ -190,10 +196,10 @@ def test_a_flag_is_a_word_of_json(word):
     block, receipts = with_deposit(BLOCK, RECEIPTS, AT, isSystemTx=True)
     text = json.dumps(block)
     number = int(block["number"], 16)
-    for value, accepted in ((word, False), ("true", True), ("true \n", True)):
+    for value, is_flag in ((word, False), ("true", True), ("true \n", True)):
         changed = text.replace('"isSystemTx": true', f'"isSystemTx": {value}')
         found = prove_compiled([changed.encode(), json.dumps(receipts).encode()], number, OP)
-        assert (found is not None) == accepted
+        assert (found is not None) == is_flag
 
 
 @pytest.mark.parametrize("version", ["0x0", "0x2", "0x01ff"])
@@ -322,3 +328,37 @@ def test_receipts_of_a_block_without_transactions_may_be_null():
     for text in (b"nul", b"nulll", b"null]", b"[null]", b"", b"0", b"{}"):
         assert prove_compiled([json.dumps(block).encode(), text], number, ETHEREUM) is None
     assert prove((BLOCK, None), ETHEREUM) is None
+
+
+def test_evidence_reads_back_the_forms_that_the_compiled_proof_accepts():
+    """``COMPILED`` is the row by which proven columns become transactions and receipts again."""
+    for form in get_args(TransactionForm):
+        found = accepted(Chain(1, "one form", types={0x70: form}), 0)
+        assert found is not None
+        assert (found.forms[0x70] != NOT_ACCEPTED) == (form in COMPILED.types.values())
+
+
+LEFT_TO_PYTHON = {
+    "avalanche_31878202",  # one of its transactions is missing
+    "ethereum_1000000", "ethereum_2000000", "ethereum_4000000", "ethereum_468179",  # before Byzantium
+    "polygon_10000000",  # with a state-sync transaction
+    "scroll-test-222222_27",  # an L1 message
+}  # fmt: skip
+
+
+def test_real_blocks_of_other_chains():
+    if not real_chains():
+        leave_out(REAL_CHAINS)
+    complete = [each for each in real_chains() if len(each.receipts) == len(each.block["transactions"])]
+    left = set()
+    for each in complete:
+        chain = chain_of(each.chain_id)
+        chain = chain if chain.is_listed else replace(chain, types=_TYPES.get(each.family, {}))
+        texts = [json.dumps(each.block).encode(), json.dumps(each.receipts).encode()]
+        if not agree(texts, int(each.block["number"], 16), chain=chain):
+            left.add(each.name)
+    assert left == LEFT_TO_PYTHON
+    assert len(complete) > len(left) + 10
+
+
+_TYPES = {"op": OP.types, "arbitrum": ARBITRUM.types, "scroll": chain_of(534352).types}
