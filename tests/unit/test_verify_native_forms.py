@@ -6,6 +6,8 @@ from typing import get_args
 
 import pytest
 
+from tests.support.imitated.chain import build
+from tests.support.imitated.chains import IMITATED
 from tests.support.imitated.real_chains import real_chains
 from tests.support.left_out import REAL_CHAINS, leave_out
 from tests.support.plain_fuzz import agree
@@ -263,6 +265,34 @@ def test_members_that_a_call_of_arbitrum_does_not_hash_have_one_right_value(kind
     assert prove((block, receipts), ARBITRUM) is None
 
 
+def submission():
+    """Return an imitated block of Arbitrum with a submitted retryable, and that transaction's index."""
+    for each in build(IMITATED["arbitrum"].recipe):
+        for at, transaction in enumerate(each.block["transactions"]):
+            if transaction["type"] == "0x69":
+                return json.loads(json.dumps((each.block, each.receipts))), at
+    raise AssertionError
+
+
+def test_a_submitted_retryable_is_proven_with_its_derived_call():
+    answers, at = submission()
+    found = row_of(answers, chain_of(42161), at)
+    assert found["to_address"] == bytes(19) + b"\x6e"
+    assert found["input"] == _bytes(answers[0]["transactions"][at]["input"])
+
+
+@pytest.mark.parametrize("name", ["to", "value", "input", "from", "retryData", "l1BaseFee", "refundTo", "retryTo"])
+def test_a_changed_submitted_retryable_is_not_accepted(name):
+    (block, receipts), at = submission()
+    value = block["transactions"][at][name]
+    others = [None, "0x", value + "01", value[:-1] + ("1" if value[-1] != "1" else "2"), value[:-64] or "0x7"]
+    for other in others:
+        block["transactions"][at][name] = other
+        assert prove((block, receipts), chain_of(42161)) is None
+    block["transactions"][at][name] = value
+    assert prove((block, receipts), chain_of(42161)) is not None
+
+
 @pytest.mark.parametrize("name", ["requestId", "ticketId", "refundTo", "maxRefund", "submissionFeeRefund"])
 def test_a_changed_call_of_arbitrum_is_not_accepted(name):
     members = next(each for each in CALLS if name in each)
@@ -336,6 +366,20 @@ def test_evidence_reads_back_the_forms_that_the_compiled_proof_accepts():
         found = accepted(Chain(1, "one form", types={0x70: form}), 0)
         assert found is not None
         assert (found.forms[0x70] != NOT_ACCEPTED) == (form in COMPILED.types.values())
+
+
+ACCEPTED_WHOLLY = (
+    "base", "base_reth", "op_regolith", "op_bedrock", "unichain", "arbitrum", "avalanche", "avalanche_granite",
+    "avalanche_apricot", "ethereum_amsterdam", "bsc", "monad", "unlisted", "without_v", "without_type", "log_index",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ACCEPTED_WHOLLY)
+def test_all_blocks_of_an_imitated_chain_are_accepted(name):
+    recipe = IMITATED[name].recipe
+    for each in build(recipe)[:12]:
+        texts = [json.dumps(each.block).encode(), json.dumps(each.receipts).encode()]
+        assert agree(texts, int(each.block["number"], 16), chain=chain_of(recipe.chain_id))
 
 
 LEFT_TO_PYTHON = {

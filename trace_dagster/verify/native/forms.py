@@ -24,7 +24,8 @@ TRANSACTION = (
     "type", "chainId", "nonce", "gasPrice", "maxPriorityFeePerGas", "maxFeePerGas", "gas", "to", "value", "input",
     "accessList", "maxFeePerBlobGas", "blobVersionedHashes", "authorizationList", "yParity", "v", "r", "s", "hash",
     "from", "sourceHash", "mint", "isSystemTx", "requestId", "ticketId", "refundTo", "maxRefund",
-    "submissionFeeRefund",
+    "submissionFeeRefund", "l1BaseFee", "depositValue", "retryTo", "retryValue", "beneficiary", "maxSubmissionFee",
+    "retryData",
 )  # fmt: skip
 ACCESS = ("address", "storageKeys")
 AUTHORIZATION = ("chainId", "address", "nonce", "yParity", "v", "r", "s")
@@ -42,7 +43,8 @@ _ENCODINGS = {
     "requestsHash": 32, "blockAccessListHash": 32, "extDataHash": 32,
     "to": ADDRESS_OR_NONE, "input": ANY_BYTES, "accessList": ACCESSES, "blobVersionedHashes": HASHES,
     "authorizationList": AUTHORIZATIONS, "from": 20, "sourceHash": 32, "mint": NUMBER_OR_NONE, "isSystemTx": FLAG,
-    "requestId": 32, "ticketId": 32, "refundTo": 20,
+    "requestId": 32, "ticketId": 32, "refundTo": 20, "retryTo": ADDRESS_OR_NONE, "beneficiary": 20,
+    "retryData": ANY_BYTES,
 }  # fmt: skip
 """Members that are not numbers. ``nonce`` is 8 bytes in a header and a number in a transaction."""
 HEADER_ENCODINGS = np.array([{**_ENCODINGS, "nonce": 8}.get(name, NUMBER) for name in HEADER], np.int64)
@@ -87,11 +89,25 @@ PRICED, CAPPED, CAPPED_OR_BASE, CLAIMED = range(4)
 PRICED is a hashed ``gasPrice``; CAPPED are fee caps and a base fee (EIP-1559). CAPPED_OR_BASE is the same, but some of
 Arbitrum's nodes show the base fee alone, which is then the price. CLAIMED hashes no price: it is what the node says.
 """
-ANY_CALL, HAS_NONCE, ARBOS_CALL, NO_INPUT = range(4)
+ANY_CALL, HAS_NONCE, ARBOS_CALL, NO_INPUT, SUBMISSION = range(5)
 """What members that a form does not hash must be: anything; a nonce, although it is not hashed; those of Arbitrum's own
-call (from ArbOS to itself, without value); no input, but a target.
+call (from ArbOS to itself, without value); no input, but a target; the call that its nodes show for a submitted
+retryable, whose input is made of the hashed members.
 """
 ARBOS_ADDRESS = np.array([*bytes(17), 0x0A, 0x4B, 0x05], np.uint8)
+RETRYABLES_ADDRESS = np.array([*bytes(19), 0x6E], np.uint8)
+SUBMIT_SELECTOR = np.array([0xC9, 0xF9, 0x5D, 0x32], np.uint8)
+SUBMIT_WORDS = np.array(
+    [
+        TRANSACTION.index(name)
+        for name in (
+            "requestId", "l1BaseFee", "depositValue", "retryValue", "maxFeePerGas", "gas", "maxSubmissionFee",
+            "refundTo", "beneficiary", "retryTo",
+        )
+    ],
+    np.int64,
+)  # fmt: skip
+"""The arguments of a submitted retryable's call, in order, before ``retryData``."""
 
 
 class _Form(NamedTuple):
@@ -113,6 +129,10 @@ _STANDARD = (
 """Types 0 to 4: EIP-155, 2930, 1559, 4844, 7702."""
 _ON_ARBITRUM = tuple(form._replace(price=CAPPED_OR_BASE) if form.price == CAPPED else form for form in _STANDARD)
 _CALL_WITH_CAP = ("maxFeePerGas", *_CALL)
+_SUBMITTED = (
+    "chainId", "requestId", "from", "l1BaseFee", "depositValue", "maxFeePerGas", "gas", "retryTo", "retryValue",
+    "beneficiary", "maxSubmissionFee", "refundTo", "retryData",
+)  # fmt: skip
 _OTHERS: dict[TransactionForm, _Form] = {
     "op_deposit": _Form(
         CLAIMED, ("sourceHash", "from", "to", "mint", "value", "gas", "isSystemTx", "input"), HAS_NONCE
@@ -124,6 +144,7 @@ _OTHERS: dict[TransactionForm, _Form] = {
         CLAIMED,
         ("chainId", "nonce", "from", *_CALL_WITH_CAP, "ticketId", "refundTo", "maxRefund", "submissionFeeRefund"),
     ),
+    "arbitrum_submit_retryable": _Form(CLAIMED, _SUBMITTED, SUBMISSION),
     "arbitrum_internal": _Form(CLAIMED, ("chainId", "input"), ARBOS_CALL),
 }
 _TRANSACTION_FORMS = (*_STANDARD, *_ON_ARBITRUM, *_OTHERS.values())

@@ -7,6 +7,7 @@ from trace_dagster.verify.native.encode import (
     byte,
     close,
     decode,
+    fixed,
     put_bytes,
     put_flag,
     put_head,
@@ -18,6 +19,7 @@ from trace_dagster.verify.native.encode import (
 from trace_dagster.verify.native.forms import (
     ACCESS,
     ACCESSES,
+    ADDRESS_OR_NONE,
     ANY_BYTES,
     ARBOS_ADDRESS,
     ARBOS_CALL,
@@ -35,6 +37,10 @@ from trace_dagster.verify.native.forms import (
     NUMBER_OR_NONE,
     PRICED,
     PRICES,
+    RETRYABLES_ADDRESS,
+    SUBMISSION,
+    SUBMIT_SELECTOR,
+    SUBMIT_WORDS,
     TRANSACTION,
     TRANSACTION_ENCODINGS,
     TRANSACTION_FORMS,
@@ -75,6 +81,8 @@ TRANSACTION_NAMES, TRANSACTION_SLOTS = slotted(TRANSACTION)
 _ACCESS_NAMES, _ACCESS_SLOTS = slotted(ACCESS)
 _AUTHORIZATION_NAMES, _AUTHORIZATION_SLOTS = slotted(AUTHORIZATION)
 _AUTHORIZATION_ADDRESS, _AUTHORIZATION_PARITY = AUTHORIZATION.index("address"), AUTHORIZATION.index("yParity")
+_ADDRESS_BYTES = 20
+_RETRY_DATA = TRANSACTION.index("retryData")
 INNERMOST = len(AUTHORIZATION)
 _NO_BYTES = len('"0x"')
 
@@ -203,14 +211,81 @@ def _read_price(text: Text, found: Found, rule: int, header: Words, numbers: Wor
 
 
 @native
-def _is_from_arbos(row: Bytes, numbers: Words) -> bool:
-    """Return whether a call is from ArbOS to itself, without value."""
+def _has_value(row: Bytes) -> bool:
     for place in range(VALUE_AT, VALUE_AT + 32):
         if row[place]:
-            return False
+            return True
+    return False
+
+
+@native
+def _put_argument(text: Text, found: Found, which: int, out: Bytes, at: int) -> int:
+    """Write a member as a word of 32 bytes, its value at the end. A missing address is 0 if it may be missing."""
+    if at < 0 or at + 32 > len(out):
+        return -1
+    out[at : at + 32] = 0
+    if found[which, 0] < 0:
+        which = INSTEAD[which]
+    first, last, size = found[which, 0], found[which, 1], TRANSACTION_ENCODINGS[which]
+    if size == NUMBER:
+        return at + 32 if wide(text, first, last, out[at : at + 32]) else -1
+    if size == ADDRESS_OR_NONE:
+        if first < 0:
+            return at + 32
+        size = _ADDRESS_BYTES
+    return fixed(text, first, last, size, out, at + 32 - size)
+
+
+@native
+def _put_length(length: int, out: Bytes, at: int) -> None:
+    """Write a length as a word of 32 bytes."""
+    out[at : at + 32] = 0
+    for place in range(8):
+        out[at + 31 - place] = (length >> (8 * place)) & 255
+
+
+@native
+def _put_arguments(text: Text, found: Found, out: Bytes, at: int) -> int:
+    """Write the arguments of a submitted retryable's call: words, then ``retryData`` behind its place and length."""
+    start = at
+    for each in range(len(SUBMIT_WORDS)):
+        at = _put_argument(text, found, SUBMIT_WORDS[each], out, at)
+    if at < 0 or at + 64 > len(out):
+        return -1
+    last = decode(text, found[_RETRY_DATA, 0], found[_RETRY_DATA, 1], out, at + 64)
+    if last < 0 or last + 32 > len(out):
+        return -1
+    _put_length(at + 32 - start, out, at)
+    _put_length(last - at - 64, out, at + 32)
+    while (last - at) % 32:
+        out[last] = 0
+        last += 1
+    return last
+
+
+@native
+def _is_submission(
+    text: Text, found: Found, row: Bytes, numbers: Words, data: Bytes, first: int, last: int, room: Bytes, at: int
+) -> bool:
+    """Return whether target, value and input are those that nodes derive from the members of a submitted retryable."""
+    if _has_value(row) or not numbers[HAS_TO] or not same(RETRYABLES_ADDRESS, 0, row, TO_AT, len(RETRYABLES_ADDRESS)):
+        return False
+    end = _put_arguments(text, found, room, at)
+    return (
+        end >= 0
+        and end - at == last - first - len(SUBMIT_SELECTOR)
+        and same(SUBMIT_SELECTOR, 0, data, first, len(SUBMIT_SELECTOR))
+        and same(room, at, data, first + len(SUBMIT_SELECTOR), end - at)
+    )
+
+
+@native
+def _is_from_arbos(row: Bytes, numbers: Words) -> bool:
+    """Return whether a call is from ArbOS to itself, without value."""
     size = len(ARBOS_ADDRESS)
     return (
-        numbers[HAS_SENDER] != 0
+        not _has_value(row)
+        and numbers[HAS_SENDER] != 0
         and numbers[HAS_TO] != 0
         and same(ARBOS_ADDRESS, 0, row, SENDER_AT, size)
         and same(ARBOS_ADDRESS, 0, row, TO_AT, size)
@@ -219,7 +294,7 @@ def _is_from_arbos(row: Bytes, numbers: Words) -> bool:
 
 @native
 def _is_call(found: Found, rule: int, row: Bytes, numbers: Words) -> bool:
-    """Return whether the members that a form does not hash are what they must be."""
+    """Return whether the members that a form does not hash are what they must be. SUBMISSION is checked elsewhere."""
     if rule == HAS_NONCE:
         return bool(found[_NONCE, 0] >= 0)
     if rule == NO_INPUT:
@@ -265,6 +340,11 @@ def read_transactions(
         at = decode(text, found[each, _INPUT, 0], found[each, _INPUT, 1], inputs, at)
         form = _read_transaction(text, found[each], forms, header, rows[row], numbers[row]) if at >= 0 else -1
         if form < 0:
+            return False
+        first = 0 if row == 0 else input_ends[row - 1]
+        if UNHASHED[form] == SUBMISSION and not _is_submission(
+            text, found[each], rows[row], numbers[row], inputs, first, at, items, start
+        ):
             return False
         input_ends[row] = at
         end = _put_transaction(text, found[each], form, int(numbers[row, KIND]), items, start, inner)
