@@ -17,6 +17,8 @@ from typing import Any
 
 from msgspec.structs import replace as replaced
 
+from tests.support.imitated.chain import Recipe, build
+from tests.support.imitated.chains import ARBITRUM, BASE
 from tests.support.proven import DEVCHAIN, DEVCHAIN_ROW, devchain
 from tests.support.resealed import Answers, with_call_of_arbitrum, with_deposit
 from trace_dagster.datasets.chain import CLAIMED_COLUMNS, Chain
@@ -59,7 +61,14 @@ def pieces() -> dict[str, Piece]:
         "devchain": Piece(DEVCHAIN_ROW, honest),
         "op": Piece(rows["op"], [_with_deposits(*each, place) for place, each in enumerate(honest)]),
         "arbitrum": Piece(rows["arbitrum"], [_with_calls(*each, place) for place, each in enumerate(honest)]),
+        "imitated base": _imitated(BASE.recipe),
+        "imitated arbitrum": _imitated(ARBITRUM.recipe),
     }
+
+
+def _imitated(recipe: Recipe) -> Piece:
+    blocks = build(recipe)[:12]
+    return Piece(chain_of(recipe.chain_id), [(each.block, each.receipts) for each in blocks], recipe.first)
 
 
 _DEPOSITS: list[dict[str, Any]] = [
