@@ -224,3 +224,46 @@ def test_a_file_with_thousands_of_mistakes_gets_a_short_answer():
         parse(GOOD.replace("streams:\n", f"streams:\n{wrong}"), "job.yaml")
     lines = str(caught.value).splitlines()
     assert len(lines) <= 21
+
+
+NATIVE = "  {key}: {{cryo_dataset_name: {name}, engine: native{more}}}\n"
+
+
+@pytest.mark.parametrize("name", ["blocks", "transactions", "logs", "geth_calls"])
+def test_rows_may_be_built_natively(name):
+    job = parse(GOOD + NATIVE.format(key="x", name=name, more=""))
+    assert (job.streams["x"].engine, job.streams["blocks"].engine) == ("native", "cryo")
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "reason"),
+    [
+        ("traces", "", "native builds rows of blocks, transactions, logs, geth_calls only: use cryo for traces"),
+        (
+            "logs",
+            ", verify: structural",
+            "native builds rows from what is proven: it needs verify: full, not structural",
+        ),
+        ("logs", ", verify: off", "native builds rows from what is proven: it needs verify: full, not off"),
+        (
+            "transactions",
+            ", columns: [n_rlp_bytes]",
+            "native has no column n_rlp_bytes: use cryo, or leave the column out",
+        ),
+    ],
+)
+def test_what_cannot_be_built_natively_is_said_at_the_key(name, more, reason):
+    with pytest.raises(InvalidInput) as refused:
+        parse(GOOD + NATIVE.format(key="x", name=name, more=more), "job.yaml")
+    assert str(refused.value) == f"job.yaml:13: streams.x.engine: {reason}"
+
+
+def test_a_native_default_is_refused_where_it_stands():
+    text = (
+        GOOD.replace("rpc_pool: standard", "rpc_pool: standard\n  engine: native")
+        + "  t: {cryo_dataset_name: traces}\n"
+    )
+    with pytest.raises(
+        InvalidInput, match=r"^<text>:10: defaults.engine: native builds rows of .* use cryo for traces"
+    ):
+        parse(text)

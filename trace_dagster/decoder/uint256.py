@@ -37,18 +37,30 @@ def uint256_columns(base: str, binary: pa.Array | pa.ChunkedArray) -> dict[str, 
     }
 
 
+def uint256_of_numbers(base: str, values: Sequence[int | None]) -> dict[str, pa.Array]:
+    """Return the same columns from numbers below 2^256."""
+    binary = binary_of_numbers(values)
+    try:
+        small = pl.Series(base, values, dtype=pl.UInt64)
+    except (OverflowError, pl.exceptions.PolarsError, TypeError):
+        return uint256_columns(base, binary)
+    return {
+        f"{base}_binary": binary,
+        f"{base}_string": small.cast(pl.String).to_arrow().cast(pa.large_string()),
+        f"{base}_f64": small.cast(pl.Float64).to_arrow().cast(pa.float64()),
+    }
+
+
 def binary_of_numbers(values: Sequence[int | None]) -> pa.Array:
     """Return numbers below 2^256 as 32 bytes big-endian."""
     return pa.array([None if each is None else each.to_bytes(_BYTES, "big") for each in values], pa.large_binary())
 
 
-def binary_of_hex(texts: Sequence[str | None]) -> pa.Array:
-    """Return the numbers of a node's answer (``0x`` and 1 to 64 digits) as 32 bytes big-endian.
+def numbers_of_hex(texts: Sequence[str | None]) -> list[int | None]:
+    """Return the numbers of a node's answer: ``0x`` and 1 to 64 digits.
 
     Raises VerificationFailed if a text is no such number.
     """
-    values = pl.Series(texts, dtype=pl.String)
-    if not values.str.contains(_HEX).fill_null(True).all():
+    if not pl.Series(texts, dtype=pl.String).str.contains(_HEX).fill_null(True).all():
         raise VerificationFailed("a number in a call frame is no hex of at most 256 bits")
-    padded = values.str.slice(2).str.zfill(2 * _BYTES)
-    return padded.str.decode("hex").to_arrow().cast(pa.large_binary())
+    return [None if text is None else int(text, 16) for text in texts]
