@@ -8,14 +8,16 @@ from dataclasses import replace
 
 import pytest
 
+from tests.integration.test_proofs import commit
 from tests.support.anvil import find_anvil, running_chain
 from tests.support.anvil_node import CHAIN_ID as ANVIL_CHAIN
 from tests.support.left_out import EVM_NODE, REAL_BLOCKS, leave_out
-from tests.support.nodes import counting
+from tests.support.nodes import counting, running
 from tests.support.proven import REAL, real_folder
 from tests.support.replay import replaying
 from trace_dagster.blocks import BlockRange
 from trace_dagster.chaos_rpc.proxy import chaos_rpc
+from trace_dagster.config.chain_sync import parse
 from trace_dagster.datasets.catalogue import NATIVE_DATASETS, NATIVE_LACKS, dataset
 from trace_dagster.devchain import server
 from trace_dagster.devchain.chain import DevChain
@@ -27,6 +29,8 @@ from trace_dagster.evidence.collector import EvidenceCollector
 from trace_dagster.extraction.engine_memory import FAILURES
 from trace_dagster.extraction.extractor import Extractor
 from trace_dagster.extraction.request import RangeRequest
+from trace_dagster.manifest import decode
+from trace_dagster.registry.jobs import Bounds
 from trace_dagster.rpc.pools import RpcPool
 
 pytestmark = pytest.mark.integration
@@ -272,3 +276,35 @@ def test_a_node_without_traces_is_one_clear_error(chain):
         pytest.raises(EndpointLacks, match="does not support debug_traceBlockByNumber: use a node that does"),
     ):
         list(native.start(request("geth_calls", [faulty.url], BlockRange(20, 24), CHAIN_ID, "native")))
+
+
+JOB = """
+kind: chain_sync
+name: sources
+chain_id: {chain}
+mode: {{kind: fixed_target, from_block: 0, to_block: 100}}
+defaults: {{rpc_pool: dev, chunk_size: 100, engine: {engine}}}
+streams:
+{streams}
+"""
+
+
+def committed(runtime, source):
+    """Apply the job with this engine, commit each stream's range again, and return the manifests by key."""
+    text = "\n".join(f"  {name}: {{cryo_dataset_name: {name}}}" for name in NATIVE_DATASETS)
+    runtime.jobs.apply(parse(JOB.format(chain=CHAIN_ID, engine=source, streams=text)), Bounds(0, 100))
+    found = {}
+    for stream in runtime.jobs.streams():
+        published = commit(runtime, stream, 0, refresh=True)
+        found[stream.dataset_key] = decode(runtime.store.get(published.manifest_key)[0])
+    return found
+
+
+@pytest.mark.parametrize("order", [("cryo", "native"), ("native", "cryo")])
+def test_the_engine_of_an_applied_stream_may_change_and_its_rows_do_not(postgres_url, s3, chain, order):
+    with counting(server.application(chain)) as (node, _), running(postgres_url, s3, dev=node) as runtime:
+        first, again = (committed(runtime, source) for source in order)
+    assert first == again, "equal rows are no new version"
+    for manifest in first.values():
+        assert manifest.engine["name"] == order[0]
+        assert manifest.verification["rows_from"] == {order[0]: 100}

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from functools import partial
 from itertools import cycle, islice
+from typing import Any
 
 import pyarrow as pa
 
+from trace_dagster import __version__
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.chains import chain_of
 from trace_dagster.engine.base import Engine
@@ -28,7 +31,7 @@ from trace_dagster.extraction.quorum import agreeing_endpoints
 from trace_dagster.extraction.range_state import STOPPED, RangeState
 from trace_dagster.extraction.request import Piece, RangeRequest
 from trace_dagster.extraction.retry_rules import ANOTHER_ENDPOINT, decisive, is_worth_halving, tries_of
-from trace_dagster.extraction.row_source import NoteUnreliable, Rows, RowSource
+from trace_dagster.extraction.row_source import NATIVE, NoteUnreliable, Rows, RowSource
 from trace_dagster.extraction.sizing import PieceSizes
 from trace_dagster.messages.logs import component_log
 from trace_dagster.rpc.pools import Endpoint
@@ -63,9 +66,10 @@ class Extractor:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="pieces")
         self._evidence_threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="evidence")
 
-    @property
-    def engine(self) -> dict[str, str]:
-        """Name and version of the engine."""
+    def engine_of(self, options: Mapping[str, Any]) -> dict[str, str]:
+        """Return name and version of the engine that a stream with these options asks for."""
+        if options.get("engine") == NATIVE:
+            return {"name": NATIVE, "version": __version__}
         return {"name": self._engine.name, "version": self._engine.version}
 
     def start(self, request: RangeRequest, stopped: threading.Event | None = None) -> PieceStream:

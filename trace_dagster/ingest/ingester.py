@@ -150,7 +150,7 @@ class Ingester:
         rows = RangeRows(
             tables=extraction.tables(),
             verification=extraction.proof.summary,
-            engine=self._extractor.engine,
+            engine=self._extractor.engine_of(claimed.spec.options),
             metrics=extraction.metrics,
         )
         try:
