@@ -25,11 +25,18 @@ class Case(NamedTuple):
     verify: str
     chunk: int
     """Blocks per range."""
+    engine: str = "cryo"
+
+    @property
+    def name(self) -> str:
+        """The name in a table."""
+        return self.verify if self.engine == "cryo" else f"{self.verify}, engine: {self.engine}"
 
 
 CHUNK = 5000
 """As in examples/monad_mainnet.yaml, for a whole chain."""
-CASES = (Case("structural", CHUNK), Case("full", CHUNK))
+CASES = (Case("full", CHUNK, "native"), Case("full", CHUNK), Case("structural", CHUNK))
+"""Bare Cryo runs between the first two, see :func:`measure`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +60,16 @@ def measure(
     """
 
     def ours(case: Case) -> Synced:
-        name = f"end_{line.pool}_{case.verify}_{case.chunk}_{number}"
-        return sync(name, environment, blocks=blocks, chunk=case.chunk, verify=case.verify, pool=line.pool)
+        name = f"end_{line.pool}_{case.engine}_{case.verify}_{case.chunk}_{number}"
+        return sync(
+            name,
+            environment,
+            blocks=blocks,
+            chunk=case.chunk,
+            verify=case.verify,
+            pool=line.pool,
+            engine=case.engine,
+        )
 
     first, others = cases[:1], cases[1:]
     before, after = (first, others) if number % 2 == 0 else (others[::-1], first)
@@ -72,7 +87,7 @@ def compared(rounds: Sequence[Round]) -> list[Compared]:
     for mine in grouped(rounds, lambda each: (each.line, each.case)):
         shown = middle(mine, lambda each: each.product.seconds)
         line, case = shown.line, shown.case
-        what = f"end to end, {case.verify}, {line.name}, {shown.blocks:,} blocks x {len(DATASETS)} in {case.chunk:,}s"
+        what = f"end to end, {case.name}, {line.name}, {shown.blocks:,} blocks x {len(DATASETS)} in {case.chunk:,}s"
         starting = f"start-up {shown.product.starting:.1f} s of it"
         cpu = f"{cpu_note(shown.product.cpu)}; bare {shown.bare.cpu_seconds:.1f}"
         working = tuple((each.product.working, each.bare.seconds) for each in mine)

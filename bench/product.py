@@ -30,7 +30,8 @@ _JOB = """kind: chain_sync
 name: {name}
 chain_id: {chain}
 mode: {{kind: fixed_target, from_block: 0, to_block: {blocks}}}
-defaults: {{rpc_pool: {pool}, chunk_size: {chunk}, max_inflight: 16, verify: {verify}}}
+defaults: {{rpc_pool: {pool}, chunk_size: {chunk}, max_inflight: 16, verify: {verify},
+  engine: {engine}}}
 streams:
 {streams}
 """
@@ -128,6 +129,7 @@ def sync(
     verify: str,
     datasets: Sequence[str] = DATASETS,
     pool: str = POOL,
+    engine: str = "cryo",
 ) -> Synced:
     """Apply a job over ``[0, blocks)`` and wait for its end. Exits if a range failed.
 
@@ -138,7 +140,7 @@ def sync(
     await_idle(environment[STACK_VARIABLE])
     with Usage(environment[STACK_VARIABLE], CLOCK_SECONDS) as usage:
         started = time.time()
-        apply(name, environment, blocks=blocks, chunk=chunk, verify=verify, datasets=datasets, pool=pool)
+        apply(name, environment, blocks=blocks, chunk=chunk, verify=verify, datasets=datasets, pool=pool, engine=engine)
         if watch(name, settings_from(environment), _say):
             sys.exit(f"error: {name} did not commit everything")
     with psycopg.connect(environment["TRACE_POSTGRES_URL"]) as connection:
@@ -157,10 +159,13 @@ def apply(
     verify: str,
     datasets: Sequence[str] = DATASETS,
     pool: str = POOL,
+    engine: str = "cryo",
 ) -> None:
     """Apply a job over ``[0, blocks)`` with a stream ``{dataset}_{name}`` per dataset."""
     streams = "\n".join(f"  {each}_{name}: {{cryo_dataset_name: {each}}}" for each in datasets)
-    text = _JOB.format(name=name, chain=CHAIN_ID, blocks=blocks, chunk=chunk, verify=verify, streams=streams, pool=pool)
+    text = _JOB.format(
+        name=name, chain=CHAIN_ID, blocks=blocks, chunk=chunk, verify=verify, streams=streams, pool=pool, engine=engine
+    )
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(text)
         file.flush()

@@ -219,6 +219,7 @@ class Runtime:
             self.endpoint_scores.record_lie,
             note_unreliable=self.unreliable_methods.note_unreliable,
             requests_at_once=requests_at_once,
+            is_unreliable=self.unreliable_methods.is_unreliable,
         )
 
     @cached_property

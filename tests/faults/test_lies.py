@@ -30,7 +30,6 @@ OF_BLOCKS = ("neighbour_rows", "neighbour_rows_relabelled", "stale_fork", "flip_
 ON_RECORD = {
     **{name: set(DATASETS) - {"blocks"} for name in OF_ROWS},
     **{name: set(DATASETS) for name in OF_BLOCKS},
-    "null_hashes": {"erc20_transfers"},
 }
 """Faults after which the endpoint must be recorded. Others look like errors, or do not change any row."""
 

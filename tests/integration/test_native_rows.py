@@ -204,7 +204,8 @@ def test_without_a_proof_nothing_replaces_cryo(chain):
 
 @pytest.mark.parametrize("fault", ["truncate_tail", "duplicate_rows", "null_hashes", "flip_byte", "empty_list"])
 @pytest.mark.parametrize("alone", [True, False])
-def test_logs_that_proven_receipts_contradict_are_no_lie(engine, chain, fault, alone):
+@pytest.mark.parametrize("name", ["logs", "erc20_transfers"])
+def test_logs_that_proven_receipts_contradict_are_no_lie(engine, chain, fault, alone, name):
     lies, noted = [], []
     cache = EvidenceCache()
     if not alone:
@@ -219,16 +220,26 @@ def test_logs_that_proven_receipts_contradict_are_no_lie(engine, chain, fault, a
             piece_blocks=30,
         ) as made,
     ):
-        work = request("logs", [faulty.url], BlockRange(0, BLOCKS), CHAIN_ID, "cryo", cache)
+        truth = list(made.start(request(name, [node], BlockRange(0, BLOCKS), CHAIN_ID, "cryo")))
+        calls.clear()
+        work = request(name, [faulty.url], BlockRange(0, BLOCKS), CHAIN_ID, "cryo", cache)
         pieces = list(made.start(work))
         asked = calls["eth_getLogs"]
-        list(made.start(request("logs", [faulty.url], BlockRange(0, BLOCKS), CHAIN_ID, "cryo", cache)))
+        list(made.start(request(name, [faulty.url], BlockRange(0, BLOCKS), CHAIN_ID, "cryo", cache)))
     assert not lies
     assert set(noted) == {("node#1", "eth_getLogs")}
     assert calls["eth_getLogs"] == asked, "the second range does not ask for logs"
     assert {piece.proof.level for piece in pieces} == {"full"}
-    assert sum(piece.table.num_rows for piece in pieces) == chain.rows("logs", 0, BLOCKS)
+    assert [piece.table for piece in pieces] == [piece.table for piece in truth]
     assert "native" in {piece.rows_from for piece in pieces}
+
+
+def test_another_process_may_have_noted_that_logs_are_unreliable(chain):
+    noted = lambda endpoint, method: (endpoint.name, method) == ("node#1", "eth_getLogs")  # noqa: E731
+    with counting(server.application(chain)) as (node, calls), extractor(Refusing(), is_unreliable=noted) as made:
+        pieces = list(made.start(request("logs", [node], BlockRange(0, BLOCKS), CHAIN_ID, "cryo")))
+    assert {piece.rows_from for piece in pieces} == {"native"}
+    assert not calls["eth_getLogs"]
 
 
 @pytest.mark.parametrize("source", ["cryo", "native"])

@@ -18,12 +18,14 @@ from trace_dagster.decoder.uint256 import binary_of_numbers, uint256_columns
 from trace_dagster.errors import ExtractionFailed, VerificationFailed
 from trace_dagster.verify.commitments.receipts import MOST_TOPICS
 from trace_dagster.verify.model import Evidence, Header, Log, Transaction
+from trace_dagster.verify.rows.token_transfers import TRANSFER
 
 _Columns = dict[str, Any]
 """Arrow columns (arrays or chunked arrays) by name."""
 
 TABLES = ("blocks", "transactions", "logs")
-"""Datasets whose rows follow from headers, transactions and receipts."""
+TRANSFERS = {"erc20_transfers": ("value", 3, 32), "erc721_transfers": ("token_id", 4, 0)}
+"""Datasets of logs: the uint256 column, and a log's number of topics and bytes of data."""
 
 SIZES = ("size", "total_difficulty_binary", "total_difficulty_string", "total_difficulty_f64")
 """Columns of ``blocks`` that no header contains. Evidence carries them as the node claims them."""
@@ -35,15 +37,17 @@ _INPUT_COUNTS = frozenset({"n_input_bytes", "n_input_zero_bytes", "n_input_nonze
 
 
 def has_rows(dataset_name: str, evidence: Evidence) -> bool:
-    """Return whether the evidence holds what the rows of every block are built from, and proves all of it."""
-    if evidence.open:
+    """Return whether the evidence holds what the rows of every block are built from, and proves it."""
+    if evidence.rows is not None:
+        return True
+    needed = _NEEDED.get(dataset_name, ("transactions", "receipts"))
+    if any(not opened.keys().isdisjoint({"header", *needed}) for opened in evidence.open.values()):
         return False
-    parts: dict[str, list[Sequence[object] | None]] = {
-        "blocks": [],
-        "logs": [evidence.receipts],
-    }
-    needed = parts.get(dataset_name, [evidence.receipts, evidence.transactions])
-    return evidence.rows is not None or all(part is not None and None not in part for part in needed)
+    return all(getattr(evidence, part) is not None for part in needed)
+
+
+_NEEDED: dict[str, tuple[str, ...]] = {"blocks": (), **dict.fromkeys(("logs", *TRANSFERS), ("receipts",))}
+"""Parts of the evidence beside the headers."""
 
 
 def table(dataset: Dataset, columns: Sequence[str], chain_id: int, evidence: Evidence) -> pa.Table:
@@ -57,7 +61,11 @@ def table(dataset: Dataset, columns: Sequence[str], chain_id: int, evidence: Evi
             raise ExtractionFailed(
                 f"column {name} is not in the evidence: set `engine: cryo`, or leave the column out", column=name
             )
-    found = _BUILDERS[dataset.name](evidence, frozenset(columns))
+    wanted = frozenset(columns)
+    if dataset.name in TRANSFERS:
+        found = _transfers(dataset.name, _logs(evidence, wanted))
+    else:
+        found = _BUILDERS[dataset.name](evidence, wanted)
     rows = len(found["block_number"])
     found["chain_id"] = pa.repeat(pa.scalar(chain_id, _U64), rows)
     schema = dataset.schema(columns)
@@ -136,6 +144,24 @@ def _logs(evidence: Evidence, wanted: frozenset[str]) -> _Columns:
     return columns | _of_blocks(evidence.headers, ends, wanted)
 
 
+def _transfers(dataset_name: str, logs: _Columns) -> _Columns:
+    """Return the logs that are token transfers, by the rule of Cryo."""
+    name, topics, size = TRANSFERS[dataset_name]
+    rows = pa.table(logs)
+    has_form = pc.and_(pc.is_valid(rows[f"topic{topics - 1}"]), pc.equal(pc.binary_length(rows["data"]), size))
+    if topics < MOST_TOPICS:
+        has_form = pc.and_(has_form, pc.is_null(rows[f"topic{topics}"]))
+    rows = rows.filter(pc.and_(has_form, pc.fill_null(pc.equal(rows["topic0"], pa.scalar(TRANSFER, _BINARY)), False)))
+    columns: _Columns = {each: rows[each] for each in rows.column_names if not each.startswith("topic")}
+    return {
+        **columns,
+        "erc20": rows["address"],
+        "from_address": pc.binary_slice(rows["topic1"].cast(pa.binary()), 12, 32),
+        "to_address": pc.binary_slice(rows["topic2"].cast(pa.binary()), 12, 32),
+        **uint256_columns(name, rows["topic3"] if dataset_name == "erc721_transfers" else rows["data"]),
+    }
+
+
 def _of_blocks(headers: Sequence[Header], ends: Sequence[int], wanted: frozenset[str]) -> _Columns:
     """Return the columns that are equal in all rows of a block; ``ends`` is the row after each block's last."""
     counts = [end - start for start, end in zip([0, *ends], ends, strict=False)]
@@ -187,7 +213,8 @@ def _listed_logs(evidence: Evidence, wanted: frozenset[str]) -> tuple[_Columns, 
     logs: list[Log] = []
     ends: list[int] = []
     for block, (header, outcomes) in enumerate(zip(evidence.headers, evidence.receipts, strict=True)):
-        known = evidence.transactions[block] if evidence.transactions is not None else None
+        is_open = "transactions" in evidence.open.get(header.number, {})
+        known = evidence.transactions[block] if evidence.transactions is not None and not is_open else None
         first = len(logs)
         for index, receipt in enumerate(outcomes):
             identity = known[index].hash if known is not None else receipt.transaction_hash

@@ -31,7 +31,7 @@ from trace_dagster.extraction.quorum import agreeing_endpoints
 from trace_dagster.extraction.range_state import STOPPED, RangeState
 from trace_dagster.extraction.request import Piece, RangeRequest
 from trace_dagster.extraction.retry_rules import ANOTHER_ENDPOINT, decisive, is_worth_halving, tries_of
-from trace_dagster.extraction.row_source import NATIVE, NoteUnreliable, Rows, RowSource
+from trace_dagster.extraction.row_source import NATIVE, IsUnreliable, NoteUnreliable, Rows, RowSource
 from trace_dagster.extraction.sizing import PieceSizes
 from trace_dagster.messages.logs import component_log
 from trace_dagster.rpc.pools import Endpoint
@@ -52,6 +52,7 @@ class Extractor:
         record_liar: LiarRecorder = lambda endpoint, reason: None,
         *,
         note_unreliable: NoteUnreliable = lambda endpoint, method, reason: None,
+        is_unreliable: IsUnreliable = lambda endpoint, method: False,
         requests_at_once: RequestsAtOnce = lambda endpoint: None,
         piece_blocks: int = PIECE_BLOCKS,
     ) -> None:
@@ -61,7 +62,7 @@ class Extractor:
         self.load = EndpointLoad()
         """Pieces under way at each endpoint."""
         self._calls = EngineCalls(engine, requests_at_once)
-        self._rows = RowSource(self._calls, note_unreliable)
+        self._rows = RowSource(self._calls, note_unreliable, is_unreliable)
         self._sizes = PieceSizes(piece_blocks)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="pieces")
         self._evidence_threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="evidence")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 import pyarrow as pa
@@ -30,9 +31,15 @@ from trace_dagster.verify.model import Evidence
 RowsFrom = Literal["cryo", "native"]
 NATIVE: RowsFrom = "native"
 CALLS = "geth_calls"
+_FROM_LOGS = ("logs", *tables.TRANSFERS)
+_REPLACEABLE = (*NATIVE_DATASETS, *tables.TRANSFERS)
+"""Datasets whose rows the decoder can build in Cryo's place."""
+
 LOGS_METHOD = "eth_getLogs"
 NoteUnreliable = Callable[[Endpoint, str, str], None]
 """Notes that a method's answers are of no use at an endpoint: endpoint, method, reason. It is no lie."""
+IsUnreliable = Callable[[Endpoint, str], bool]
+"""Returns whether a method was noted at an endpoint in the last hour, by any process."""
 
 _log = component_log("extraction")
 
@@ -49,8 +56,9 @@ class Rows(NamedTuple):
 class RowSource:
     """Extracts pieces from one of the two sources. Thread-safe."""
 
-    def __init__(self, calls: EngineCalls, note_unreliable: NoteUnreliable) -> None:
+    def __init__(self, calls: EngineCalls, note_unreliable: NoteUnreliable, is_unreliable: IsUnreliable) -> None:
         self._calls = calls
+        self._is_unreliable = is_unreliable
         self._note_unreliable = note_unreliable
         self._traces = TraceSource()
         self._memory = EngineMemory()
@@ -69,16 +77,14 @@ class RowSource:
         Raises the engine's error if the decoder cannot replace it, or the decoder's for a stream that asks for it.
         """
         request = state.request
-        if evidence is None or request.dataset.name not in NATIVE_DATASETS:
+        if evidence is None or request.dataset.name not in _REPLACEABLE:
             return Rows(self._calls.extract(state, piece, endpoint, at_once), "cryo")
         if request.engine == NATIVE:
             found = _result(state, piece, endpoint, gathered) if gathered else evidence.gather_for_rows(endpoint)
             if self._has_rows(state, found):
                 return self._native(state, endpoint, found)
             return Rows(self._calls.extract(state, piece, endpoint, at_once), "cryo")
-        if self._memory.is_avoided(request.chain_id, request.dataset.name, endpoint) and (
-            rows := self._instead(state, endpoint, evidence)
-        ):
+        if self._is_avoided(state, endpoint) and (rows := self._instead(state, endpoint, evidence)):
             return rows
         try:
             rows = Rows(self._calls.extract(state, piece, endpoint, at_once), "cryo")
@@ -107,12 +113,21 @@ class RowSource:
         Raises ``contradiction`` for other datasets, and unless the endpoint's receipts are proven.
         """
         request = state.request
-        rows = self._instead(state, endpoint, evidence) if request.dataset.name == "logs" else None
+        rows = self._instead(state, endpoint, evidence) if request.dataset.name in _FROM_LOGS else None
         if rows is None:
             raise contradiction
         self._memory.avoid(request.chain_id, request.dataset.name, endpoint)
-        self._unreliable(state, piece, endpoint, str(contradiction))
+        self._note(endpoint, str(contradiction))
         return rows
+
+    def _is_avoided(self, state: RangeState, endpoint: Endpoint) -> bool:
+        """Return whether Cryo should not be asked for this dataset at this endpoint."""
+        request = state.request
+        if self._memory.is_avoided(request.chain_id, request.dataset.name, endpoint):
+            return True
+        with suppress(TraceError):  # the registry does not answer
+            return request.dataset.name in _FROM_LOGS and self._is_unreliable(endpoint, LOGS_METHOD)
+        return False
 
     def _instead(self, state: RangeState, endpoint: Endpoint, evidence: PieceEvidence) -> Rows | None:
         """Return the decoder's rows, or None if the endpoint's evidence cannot be proven or does not hold them.
@@ -146,14 +161,13 @@ class RowSource:
         request = state.request
         _log.event("rows_from_evidence", **request.facts, block_range=piece, endpoint=endpoint.name, reason=error)
         is_avoided = self._memory.failed(request.chain_id, request.dataset.name, endpoint)
-        if is_avoided and request.dataset.name == "logs":
-            self._unreliable(state, piece, endpoint, str(error))
+        if is_avoided and request.dataset.name in _FROM_LOGS:
+            self._note(endpoint, str(error))
 
-    def _unreliable(self, state: RangeState, piece: BlockRange, endpoint: Endpoint, reason: str) -> None:
-        _log.warning(
-            "eth_getlogs_unreliable", **state.request.facts, block_range=piece, endpoint=endpoint.name, reason=reason
-        )
-        self._note_unreliable(endpoint, LOGS_METHOD, reason)
+    def _note(self, endpoint: Endpoint, reason: str) -> None:
+        """Note that eth_getLogs is unreliable at the endpoint. A piece does not fail because the registry is away."""
+        with suppress(TraceError):
+            self._note_unreliable(endpoint, LOGS_METHOD, reason)
 
 
 def _result(state: RangeState, piece: BlockRange, endpoint: Endpoint, gathered: Future[Evidence]) -> Evidence:
