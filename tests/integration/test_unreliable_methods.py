@@ -9,13 +9,19 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
+from tests.integration.test_finality import job_text
 from tests.support.clock import advance
-from tests.support.nodes import environment
+from tests.support.gateways import watched
+from tests.support.nodes import environment, running
+from trace_dagster.blocks import BlockRange
 from trace_dagster.cli.main import main
+from trace_dagster.config.chain_sync import parse
+from trace_dagster.devchain.chain import DevChain
 from trace_dagster.lite.postgres import dsn
 from trace_dagster.registry import migrations
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.endpoint_scores import EndpointScores
+from trace_dagster.registry.jobs import Bounds
 from trace_dagster.registry.migrations import migrate
 from trace_dagster.registry.unreliable_methods import UNRELIABLE_SECONDS, UnreliableMethods
 from trace_dagster.rpc.pools import RpcPool
@@ -97,3 +103,31 @@ def test_a_migration_empties_the_scores_of_the_old_rule(postgres, monkeypatch):
         finally:
             database.close()
             connection.execute(f"drop database {name} with (force)")
+
+
+class Doubled:
+    """A node's methods that return every log twice."""
+
+    def __init__(self, methods):
+        self._methods = methods
+
+    def answer(self, call):
+        """Return the answer to a call, as bytes."""
+        answer = json.loads(self._methods.answer(call))
+        if call["method"] == "eth_getLogs":
+            answer["result"] = [log for log in answer["result"] for _ in range(2)]
+        return json.dumps(answer).encode()
+
+
+def test_logs_that_proven_receipts_contradict_are_a_note_and_no_lie(postgres_url, s3):
+    text = job_text(mode="{kind: fixed_target, from_block: 0, to_block: 50}").replace("structural", "full")
+    with watched(DevChain(7, 120)) as node, running(postgres_url, s3, dev=node.url) as runtime:
+        node.methods = Doubled(node.methods)
+        runtime.jobs.apply(parse(text.replace("cryo_dataset_name: blocks", "cryo_dataset_name: logs")), Bounds(0, 50))
+        (stream,) = runtime.jobs.streams()
+        runtime.ingester.commit(
+            runtime.ingester.start(runtime.ingester.claim(stream, BlockRange(0, 50), "run", wait_seconds=0))
+        )
+        (found,) = runtime.unreliable_methods.all()
+        assert (found.endpoint, found.method) == ("dev#1", "eth_getLogs")
+        assert runtime.endpoint_scores.all() == []
