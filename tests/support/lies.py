@@ -118,9 +118,9 @@ class WatchedCollector(EvidenceCollector):
         super().__init__(name, chain_id, None)
         self._outcome = outcome
 
-    def node(self, endpoint, *, deep=False, for_rows=False):
+    def node(self, endpoint, **options):
         """Return the endpoint as a source whose errors are counted."""
-        return WatchedSource(super().node(endpoint, deep=deep, for_rows=for_rows), self._outcome)
+        return WatchedSource(super().node(endpoint, **options), self._outcome)
 
 
 class WatchedSource:
