@@ -305,7 +305,8 @@ def test_a_signed_transaction_that_claims_to_be_unsigned_contradicts_the_root():
 
 
 POLYGON = chain_of(137)
-BEFORE, AFTER = 80_084_799, 80_084_800
+BEFORE, AFTER = 80_084_784, 80_084_800
+"""Two starts of a sprint, before the Madhugiri fork and at it."""
 
 
 def derived(number):
@@ -335,6 +336,10 @@ def test_a_state_sync_transaction_before_madhugiri_is_in_no_root():
     after = {**state_sync(), "hash": said(derived(AFTER))}
     with pytest.raises(VerificationFailed):  # after the fork there is none
         prove.prove_transactions(block(given, after), header_with([legacy], AFTER), POLYGON)
+    for number in (BEFORE - 1, BEFORE - 8, 38_189_056 - 16):  # nor between the starts of sprints
+        between = {**state_sync(), "hash": said(derived(number))}
+        with pytest.raises(VerificationFailed):
+            prove.prove_transactions(block(given, between), header_with([legacy], number), POLYGON)
     with pytest.raises(VerificationFailed):  # nor on another chain
         prove.prove_transactions(block(given, state_sync()), header, chain_of(1))
 
@@ -357,6 +362,19 @@ def test_a_state_sync_transaction_since_madhugiri_is_proven_by_its_bytes():
     for lie in ({"value": "0x1"}, {"input": "0x01"}):
         with pytest.raises(VerificationFailed, match="has a value or an input"):
             prove.prove_transactions(block(given, {**last, **lie}), header, POLYGON, raw_bytes={1: encoded})
+
+
+@pytest.mark.parametrize("sender", [b"\x22" * 20, b"\x20" + bytes(17) + b"\x01\x02"])
+def test_a_system_transaction_of_hyperliquid_is_in_no_root_and_leaves_its_block_open(sender):
+    encoded = rlp.encode([3, 0, 21_000, YOU, 5, b"\xab\xcd", 0, 0, 0])
+    given = answer(0, keccak(encoded), **{"nonce": 3, "from": sender})
+    with pytest.raises(UnknownForm, match="own address") as caught:
+        prove.prove_transactions(block(given), header_with([]), chain_of(999))
+    assert chain_of(999).open_form(Form("transactions", caught.value.kind), NITRO).after_all
+    with pytest.raises(VerificationFailed):
+        prove.prove_transactions(block(given), header_with([]), chain_of(1))
+    with pytest.raises(VerificationFailed):
+        prove.prove_transactions(block({**given, "from": said(ME)}), header_with([]), chain_of(999))
 
 
 def test_a_legacy_transaction_without_a_signature_has_no_sender_to_recover():

@@ -173,7 +173,7 @@ def test_a_block_without_transactions_has_no_receipts():
     assert receipts([], header(), 1) == []
 
 
-BEFORE_MADHUGIRI = 80_084_799
+BEFORE_MADHUGIRI = 80_084_784
 DERIVED = keccak(b"matic-bor-receipt-" + BEFORE_MADHUGIRI.to_bytes(8, "big") + HASH)
 
 
@@ -194,6 +194,15 @@ def test_a_state_sync_receipt_before_madhugiri_is_in_no_root():
             receipts([first, outside()], replace(head, number=number), chain_id)
     with pytest.raises(VerificationFailed):
         receipts([first, {**outside(), "transactionHash": said(HASH)}], head, 137)
+
+
+def test_a_system_receipt_of_hyperliquid_leaves_receipts_open_where_the_root_does_not_come_out():
+    answers = [given(0, 9), given(0, 0, **{"from": "0x" + "22" * 20})]
+    with pytest.raises(UnknownForm):
+        receipts(answers, header(encoded(0, 1, 9)), 999)
+    with pytest.raises(VerificationFailed):
+        receipts(answers, header(encoded(0, 1, 9)), 1)
+    assert receipts(answers[:1], header(encoded(0, 1, 9)), 999)
 
 
 CLASSIC = 22_207_816

@@ -148,6 +148,8 @@ class Chain:
     notes: str = ""
     """One sentence for the page of supported chains."""
     timestamp_unit: Literal["s", "ms"] = "s"
+    has_system_senders: bool = False
+    """Whether some nodes show transactions of the chain's own addresses in blocks, although they are in no root."""
     is_listed: bool = True
     """False for a chain that is not in the table: any unknown form may lower the level there."""
 

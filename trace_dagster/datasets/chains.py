@@ -104,6 +104,7 @@ _CLASSIC_HASHES = Open(
     "the hash and the sender of an unsigned Arbitrum Classic transaction cannot be computed",
     end=22_207_817,
 )
+_SYSTEM_TRANSACTIONS = "the node shows system transactions in the block, which are in no root"
 _STABLE_TYPE = "the form of type 0x3f is not public"
 
 _ETHEREUM_FAMILY = (
@@ -189,7 +190,7 @@ _OTHERS = (
         137,
         "Polygon PoS",
         types=_POLYGON_TYPES,
-        forks={"madhugiri": 80_084_800},
+        forks={"delhi": 38_189_056, "madhugiri": 80_084_800},
         open=(_unshown_state_sync(80_084_800),),
         notes="Before Madhugiri, state-sync transactions and their logs are in no commitment, but for their hash.",
     ),
@@ -233,7 +234,16 @@ _OTHERS = (
     Chain(534351, "Scroll Sepolia", header="scroll", types=_SCROLL_TYPES, finality_blocks=_OP_DEPTH),
     Chain(59144, "Linea", finality_blocks=_OP_DEPTH),
     Chain(146, "Sonic"),
-    Chain(999, "Hyperliquid EVM", notes="Nodes that mix system transactions into blocks cannot be proven."),
+    Chain(
+        999,
+        "Hyperliquid EVM",
+        has_system_senders=True,
+        open=(
+            Open(Form("transactions"), _SYSTEM_TRANSACTIONS, after_all=True),
+            Open(Form("receipts"), _SYSTEM_TRANSACTIONS, after_all=True),
+        ),
+        notes="Nodes that leave system transactions out of blocks are proven.",
+    ),
     Chain(143, "Monad", contracts=_MONAD),
     Chain(10143, "Monad testnet", contracts=_MONAD),
     Chain(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from trace_dagster.datasets.chain import STANDARD_TYPES, Chain
 from trace_dagster.errors import UnknownForm
-from trace_dagster.verify.commitments.forms import celo, op_stack
+from trace_dagster.verify.commitments.forms import celo, hyperliquid, op_stack
 from trace_dagster.verify.commitments.headers import encodings, header_of
 from trace_dagster.verify.commitments.hex import data, fixed, kind, number
 from trace_dagster.verify.commitments.keccak import keccak
@@ -150,7 +150,7 @@ class _ReceiptReader:
         block = self._number
         tx_type = self._type(raw, transaction)
         tx_hash = None if raw.transaction_hash is None else fixed(raw.transaction_hash, 32, block)
-        form = self._form(tx_type, tx_hash)
+        form = self._form(raw, tx_type, tx_hash)
         cumulative, gas_used = self._gas(raw, form)
         state = self._state_root(raw)
         return Receipt(
@@ -186,10 +186,10 @@ class _ReceiptReader:
             raise mismatch("a receipt is not of its transaction's type", self._number, transaction.kind, found)
         return found
 
-    def _form(self, tx_type: int, tx_hash: bytes | None) -> ReceiptForm:
+    def _form(self, raw: RawReceiptWithoutLogs, tx_type: int, tx_hash: bytes | None) -> ReceiptForm:
         if self._derived is not None and tx_hash == self._derived:
             return "outside_root"
-        if self._are_open:
+        if self._are_open or (self._chain.has_system_senders and hyperliquid.is_system(raw.sender, self._number)):
             return "unknown"
         if tx_type in STANDARD_TYPES and not self._chain.types:
             return "standard"

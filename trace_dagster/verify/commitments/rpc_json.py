@@ -173,6 +173,7 @@ class RawReceiptWithoutLogs(msgspec.Struct, rename="camel", gc=False):
     root: Member = None
     type: Member = None
     transaction_hash: Member = None
+    sender: Member = msgspec.field(name="from", default=None)
     gas_used: Member = None
     deposit_nonce: Member = None
     deposit_receipt_version: Member = None

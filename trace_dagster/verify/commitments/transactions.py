@@ -8,7 +8,7 @@ from typing import NamedTuple
 from trace_dagster.datasets.chain import CLAIMED_COLUMNS, STANDARD_TYPES, Chain, TransactionForm
 from trace_dagster.errors import UnknownForm, VerificationFailed
 from trace_dagster.verify.commitments.envelopes import envelope, fields, members, signature, typed
-from trace_dagster.verify.commitments.forms import arbitrum, celo, op_stack, polygon, scroll
+from trace_dagster.verify.commitments.forms import arbitrum, celo, hyperliquid, op_stack, polygon, scroll
 from trace_dagster.verify.commitments.hex import data, fixed, kind, number
 from trace_dagster.verify.commitments.keccak import keccak
 from trace_dagster.verify.commitments.rpc_json import RawFullBlock, RawTransaction
@@ -155,6 +155,11 @@ class _TransactionProver:
     def prove(self, raw: RawTransaction, index: int) -> _Found:
         block = self._number
         tx_type, claimed = kind(raw.type, block), fixed(raw.hash, 32, block)
+        if self._chain.has_system_senders and hyperliquid.is_system(raw.sender, block):
+            raise UnknownForm(
+                "the node shows a transaction of the chain's own address, which is in no root",
+                part="transactions", kind=tx_type, block=block,
+            )  # fmt: skip
         if self._derived is not None and claimed == self._derived:
             return self._state_sync(raw, tx_type, index, claimed)
         try:
@@ -278,6 +283,8 @@ class _TransactionProver:
 def state_sync_hash(chain: Chain, header: Header) -> bytes | None:
     """Return the hash of the block's state-sync transaction that is in no root, or None if there can be none."""
     if not chain.has_form("polygon_state_sync") or header.number >= chain.fork("madhugiri"):
+        return None
+    if not polygon.is_sprint_start(header.number, chain.fork("delhi")):
         return None
     return polygon.derived_hash(header.number, header.hash)
 

@@ -16,6 +16,11 @@ STATE_SYNC = 0x7F
 _KEY = b"matic-bor-receipt-"
 
 
+def is_sprint_start(block: int, delhi: int) -> bool:
+    """Return whether a block may have a state-sync transaction before Madhugiri: every 64th, every 16th since Delhi."""
+    return block % (16 if block >= delhi else 64) == 0
+
+
 def derived_hash(block: int, block_hash: bytes) -> bytes:
     """Return the hash of the state-sync transaction of a block before Madhugiri."""
     return keccak(_KEY + block.to_bytes(8, "big") + block_hash)
