@@ -14,6 +14,7 @@ from trace_dagster.verify.rows.receipt_columns import (
     can_fill_from_receipts,
     fill_receipt_columns,
     requested_columns,
+    with_legacy_type,
     without_early_status,
 )
 
@@ -124,6 +125,15 @@ def test_a_status_that_the_engine_makes_up_is_left_out_before_byzantium_only():
     assert found.schema == rows.schema
     assert without_early_status(rows, 0) is rows
     assert without_early_status(rows.drop_columns(["success"]), late).column_names == ["block_number"]
+
+
+def test_a_type_that_the_node_leaves_out_is_the_legacy_one():
+    rows = pa.table({"transaction_type": pa.array([2, None, 0], pa.uint32()), "nonce": pa.array([1, 2, 3])})
+    found = with_legacy_type(rows)
+    assert found["transaction_type"].to_pylist() == [2, 0, 0]
+    assert found.schema == rows.schema
+    assert with_legacy_type(found) is found
+    assert with_legacy_type(rows.drop_columns(["transaction_type"])).column_names == ["nonce"]
 
 
 @pytest.mark.parametrize(

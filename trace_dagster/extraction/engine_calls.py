@@ -15,7 +15,7 @@ from trace_dagster.extraction.priority_semaphore import PrioritySemaphore
 from trace_dagster.extraction.range_state import RangeState
 from trace_dagster.rpc.latency import NEAR_CALLS, LogSpans
 from trace_dagster.rpc.pools import Endpoint
-from trace_dagster.verify.rows.receipt_columns import with_missing_type, without_early_status
+from trace_dagster.verify.rows.receipt_columns import with_legacy_type, without_early_status
 
 RequestsAtOnce = Callable[[Endpoint], int | None]
 """Returns how many requests Cryo keeps under way at a near endpoint; None for others: Cryo's own default."""
@@ -53,8 +53,7 @@ class EngineCalls:
             state.count_calls(1 + request.dataset.most_calls(len(piece), blocks, request.engine_columns))  # eth_chainId
             try:
                 found = self._engine.extract(self._request(state, piece, endpoint, blocks, at_once))
-                found = with_missing_type(found)
-                return without_early_status(found, chain_of(request.chain_id).fork("byzantium"))
+                return with_legacy_type(without_early_status(found, chain_of(request.chain_id).fork("byzantium")))
             except (Unavailable, ExtractionFailed) as error:
                 if blocks == 1 or isinstance(error, NoAnswer):
                     raise

@@ -150,12 +150,13 @@ class Avalanche(Recipe):
 
     header: HeaderKind = "avalanche"
     types: tuple[int, ...] = (2, 0, 1)
+    base_fee: int | None = 25 * 10**9
     upgrades: int = 3
     """How many groups of optional fields the header has: 0 before Apricot 3, 4 since Granite."""
 
     def header_members(self, rng: Random, number: int) -> Json:
         groups: list[Json] = [
-            {"baseFeePerGas": hex(25 * 10**9)},
+            {"baseFeePerGas": hex(self.base_fee or 0)},
             {"extDataGasUsed": hex(rng.randrange(10**5)), "blockGasCost": "0x0"},
             {"blobGasUsed": "0x0", "excessBlobGas": "0x0", "parentBeaconBlockRoot": ZERO_HASH},
             {"timestampMilliseconds": hex(1_700_000_000_123 + number), "minDelayExcess": hex(7_970_124)},

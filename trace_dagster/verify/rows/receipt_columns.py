@@ -36,14 +36,6 @@ def requested_columns(dataset: Dataset, stored: Sequence[str], level: str, *, fr
     return tuple(name for name in extracted_columns(dataset, stored, level) if name not in filled)
 
 
-def with_missing_type(table: pa.Table) -> pa.Table:
-    """Return rows of transactions with type 0 where the node leaves the type out: that is what it means (EIP-2718)."""
-    if "transaction_type" not in table.column_names or not table["transaction_type"].null_count:
-        return table
-    place = table.column_names.index("transaction_type")
-    return table.set_column(place, table.schema.field(place), pc.fill_null(table["transaction_type"], 0))
-
-
 def without_early_status(table: pa.Table, byzantium: int) -> pa.Table:
     """Return rows of transactions without ``success`` in blocks before Byzantium: their receipts have no status.
 
@@ -57,6 +49,14 @@ def without_early_status(table: pa.Table, byzantium: int) -> pa.Table:
     place = table.column_names.index("success")
     column = pc.if_else(is_early, pa.scalar(None, pa.bool_()), table["success"])
     return table.set_column(place, table.schema.field(place), column)
+
+
+def with_legacy_type(table: pa.Table) -> pa.Table:
+    """Return the engine's rows with type 0 where the node leaves the type out (EIP-2718); Cryo 0.3.2 writes a null."""
+    if "transaction_type" not in table.column_names or not table["transaction_type"].null_count:
+        return table
+    place = table.column_names.index("transaction_type")
+    return table.set_column(place, table.schema.field(place), pc.fill_null(table["transaction_type"], 0))
 
 
 def fill_receipt_columns(table: pa.Table, evidence: Evidence, schema: pa.Schema) -> pa.Table:
