@@ -213,8 +213,7 @@ def _listed_logs(evidence: Evidence, wanted: frozenset[str]) -> tuple[_Columns, 
     logs: list[Log] = []
     ends: list[int] = []
     for block, (header, outcomes) in enumerate(zip(evidence.headers, evidence.receipts, strict=True)):
-        is_open = "transactions" in evidence.open.get(header.number, {})
-        known = evidence.transactions[block] if evidence.transactions is not None and not is_open else None
+        known = evidence.transactions[block] if evidence.transactions is not None else None
         first = len(logs)
         for index, receipt in enumerate(outcomes):
             identity = known[index].hash if known is not None else receipt.transaction_hash

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.chain import Form, Forms, LearnedForms
@@ -86,13 +87,12 @@ class EvidenceCollector:
         self.forms.learned.add(self.chain_id, form)
         return True
 
-    def open_parts(self, parts: EvidenceParts, *, all_parts: bool = False) -> dict[int, dict[Part, str]]:
+    def open_parts(self, parts: EvidenceParts) -> dict[int, dict[Part, str]]:
         """Return the parts of blocks that this dataset's proof needs and that are left open, with the reason.
 
-        ``all_parts`` returns those that rows are built from as well. Raises the UnknownForm of a part that may not be
-        left open.
+        Raises the UnknownForm of a part that may not be left open.
         """
-        wanted: frozenset[Part] = frozenset(("header", "transactions", "receipts")) if all_parts else self.wanted
+        wanted = self.wanted
         found: dict[int, dict[Part, str]] = {}
         for block, unknown in sorted(parts.unknown.items()):
             for part in wanted.intersection(unknown):
@@ -142,12 +142,17 @@ class PieceEvidence:
     def gather_for_rows(self, endpoint: Endpoint) -> Evidence:
         """Return the evidence that rows of the dataset are built from, all of it proven answers of the endpoint.
 
-        Raises what :meth:`gather` raises.
+        Logs can be built without transactions, so those are left out if a form of theirs is not known. Raises what
+        :meth:`gather` raises.
         """
         needs = row_needs(self._collector.dataset_name)
         source = self._collector.cached(self._piece, endpoint, needs) or self._collector.node(endpoint, for_rows=True)
         found = source.parts(self._piece, needs)
-        evidence = _merged(EvidenceParts(), found, self._collector.open_parts(found, all_parts=True))
+        if "transactions" not in self._collector.wanted and any(
+            "transactions" in each for each in found.unknown.values()
+        ):
+            found = replace(found, transactions=None)
+        evidence = _merged(EvidenceParts(), found, self._collector.open_parts(found))
         self.require_one_chain(evidence)
         return evidence
 
