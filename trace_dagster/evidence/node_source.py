@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import msgspec
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.chain import Chain, Form
-from trace_dagster.errors import EndpointLacks, Part, Unavailable, UnknownForm, VerificationFailed, WrongChain
+from trace_dagster.errors import Part, Unavailable, UnknownForm, VerificationFailed, WrongChain
 from trace_dagster.evidence.claimed_sizes import with_sizes
 from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.rpc.block_receipts import call_with_receipts
 from trace_dagster.rpc.client import Call, call_all, quantity
 from trace_dagster.rpc.pools import Endpoint, variable_of
+from trace_dagster.rpc.provider_errors import MethodLacked
 from trace_dagster.verify.check import EvidenceNeeds
 from trace_dagster.verify.commitments import prove, rpc_json
 from trace_dagster.verify.commitments.hex import data
@@ -120,8 +121,12 @@ class NodeSource:
             ("eth_getRawTransactionByBlockNumberAndIndex", [hex(headers[place].number), hex(index)])
             for place, index in wanted
         ]
-        with suppress(EndpointLacks):  # the transactions of these blocks are then left open
-            for (place, index), answer in zip(wanted, call_all(self.endpoint, calls), strict=True):
+        try:
+            answers = call_all(self.endpoint, calls)
+        except MethodLacked:  # the proof says which transactions it leaves open
+            return found
+        for (place, index), answer in zip(wanted, answers, strict=True):
+            if memoryview(answer) != _NULL:
                 found[place][index] = data(_text(answer), headers[place].number)
         return found
 
@@ -129,9 +134,9 @@ class NodeSource:
         self, parts: EvidenceParts, raw: RawFullBlock, header: Header, raw_bytes: dict[int, bytes]
     ) -> list[Transaction]:
         """Return a block's proven transactions, or none if their form is not known."""
-        with self._open_if_unknown(parts, "transactions", header):
-            self._require_form("transactions", header)
-            return prove.prove_transactions(raw, header, self.chain, deep=self._deep, raw_bytes=raw_bytes)
+        if not self._is_left_open(parts, "transactions", header):
+            with _open_if_unknown(parts, "transactions", header):
+                return prove.prove_transactions(raw, header, self.chain, deep=self._deep, raw_bytes=raw_bytes)
         return []
 
     def _receipts(
@@ -149,10 +154,10 @@ class NodeSource:
             if not prove.has_no_receipts(header):
                 raise self._lacks(BlockRange(header.number, header.number + 1))
             answer = _NO_RECEIPTS
-        with self._open_if_unknown(parts, "receipts", header):
-            self._require_form("receipts", header)
-            is_known = transactions is not None and not parts.is_open("transactions", header.number)
-            return self._known_receipts(answer, header, transactions if is_known else None)
+        if not self._is_left_open(parts, "receipts", header):
+            with _open_if_unknown(parts, "receipts", header):
+                is_known = transactions is not None and not parts.is_open("transactions", header.number)
+                return self._known_receipts(answer, header, transactions if is_known else None)
         return prove.unproven_receipts(rpc_json.decode_receipts(answer), header, self.chain)
 
     def _known_receipts(
@@ -168,26 +173,13 @@ class NodeSource:
             self._confirm(unknown, header)
             raise
 
-    @contextmanager
-    def _open_if_unknown(self, parts: EvidenceParts, part: Part, header: Header) -> Iterator[None]:
-        """Leave a part of a block open if its form is not known, or if it contradicts a header that is only claimed.
-
-        Raises VerificationFailed if it contradicts a proven header.
-        """
-        try:
-            yield
-        except UnknownForm as unknown:
-            parts.leave_open(unknown)
-        except VerificationFailed as failed:
-            if header.is_proven:
-                raise
-            parts.leave_open(UnknownForm(failed.message, part=part, kind=None, block=header.number))
-
-    def _require_form(self, part: Part, header: Header) -> None:
-        """Raise UnknownForm for a part that the chain's row leaves open: no proof is tried."""
+    def _is_left_open(self, parts: EvidenceParts, part: Part, header: Header) -> bool:
+        """Leave a part of a block open, and return True, if the chain's row says that nothing can prove it."""
         known = self.chain.open_form(Form(part), header.number)
-        if known is not None and not known.after_all:
-            raise UnknownForm(known.reason, part=part, kind=None, block=header.number)
+        if known is None or known.after_all:
+            return False
+        parts.leave_open(UnknownForm(known.reason, part=part, kind=None, block=header.number))
+        return True
 
     def _undemanding(self, answer: msgspec.Raw) -> list[RawReceipt] | list[RawReceiptWithoutLogs]:
         """Decode receipts; without logs if the dataset's rows bring them."""
@@ -235,6 +227,22 @@ class NodeSource:
                 f"rpc endpoint {self.endpoint.name} serves chain {found} now, the job is of chain"
                 f" {self.chain.chain_id}: correct {variable_of(self.endpoint.pool)}"
             )
+
+
+@contextmanager
+def _open_if_unknown(parts: EvidenceParts, part: Part, header: Header) -> Iterator[None]:
+    """Leave a part of a block open if its form is not known, or if it contradicts a header that is only claimed.
+
+    Raises VerificationFailed if it contradicts a proven header.
+    """
+    try:
+        yield
+    except UnknownForm as unknown:
+        parts.leave_open(unknown)
+    except VerificationFailed as failed:
+        if header.is_proven:
+            raise
+        parts.leave_open(UnknownForm(failed.message, part=part, kind=None, block=header.number))
 
 
 def _some(receipts: Sequence[msgspec.Raw]) -> list[msgspec.Raw]:
