@@ -6,6 +6,7 @@ are committed; in the second they commit in the opposite order, so that all evid
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -33,13 +34,23 @@ FULL = ("full", "full", "full", "crosschecked")
 ANVIL = "anvil"
 EXPECTED = {
     **dict.fromkeys((*IMITATED, ANVIL), FULL),
-    "polygon_without_raw": ("full", "structural", "full", "structural"),
+    "polygon_without_raw": (
+        "full",
+        "full, 1 of 24 blocks structural",
+        "full",
+        "crosschecked, 1 of 24 blocks structural",
+    ),
     "ethereum_made_up": ("full", "crosschecked", "crosschecked", "structural"),
-    "unlisted_type": ("full", "structural", "full", "structural"),
+    "unlisted_type": (
+        "full",
+        "full, 6 of 24 blocks structural",
+        "full",
+        "crosschecked, 6 of 24 blocks structural",
+    ),
     "unlisted_header": ("structural", "crosschecked", "crosschecked", "structural"),
     "zksync": ("structural", "structural", "structural", "structural"),
 }
-"""Levels of blocks, transactions, logs and geth_calls: the lowest that a range has."""
+"""Levels of blocks, transactions, logs and geth_calls."""
 NAMES = {key: imitated.name for key, imitated in IMITATED.items()} | {ANVIL: "`anvil --network optimism`"}
 _JOB = """
 kind: chain_sync
@@ -56,8 +67,8 @@ streams:
 class Reached:
     """What became of one dataset of a chain."""
 
-    levels: list[str] = field(default_factory=list)
-    """The level of each committed range."""
+    levels: Counter[str] = field(default_factory=Counter)
+    """Number of committed blocks by level."""
     lowered: list[dict[str, Any]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -65,9 +76,10 @@ class Reached:
 
     @property
     def shown(self) -> str:
-        """The level in the table, or that ranges failed."""
-        levels = " and ".join(dict.fromkeys(self.levels))
-        return f"{levels}, {len(self.errors)} failed" if self.errors and levels else levels or "refused"
+        """The level as the table has it: of most blocks, and of the others; or that ranges failed."""
+        (most, _), *others = self.levels.most_common() or [("refused", 0)]
+        lower = [f"{blocks} of {self.levels.total()} blocks {level}" for level, blocks in others]
+        return ", ".join([most, *lower, *([f"{len(self.errors)} failed"] if self.errors else [])])
 
 
 @dataclass(frozen=True)
@@ -133,7 +145,7 @@ def _commit(runtime: Runtime, stream: Any, block_range: BlockRange, into: Reache
     except TraceError as error:
         into.errors.append(f"{type(error).__name__}: {error}")
         return
-    into.levels.append(published.verification["level"])
+    into.levels.update(published.verification["levels"])
     into.lowered += published.verification.get("lowered", [])
     into.wrong += wrong_columns(rows_of(runtime, published), subject.truth(stream.dataset.name, block_range))
 
@@ -153,7 +165,8 @@ def truth(name: str, node: ImitatedNode, block_range: BlockRange) -> pa.Table:
         traced = [pair for pair in zip(held.receipts, held.frames, strict=True) if pair[1] is not None]
         receipts = [receipt for receipt, _ in traced] if name == "geth_calls" else held.receipts
         frames = [frame for _, frame in traced]
-        tables.append(cryo_table(name, held.block, receipts, frames, node.recipe.chain_id))
+        block = node.call("eth_getBlockByNumber", [hex(number), True])
+        tables.append(cryo_table(name, block, receipts, frames, node.recipe.chain_id))
     return pa.concat_tables(tables)
 
 

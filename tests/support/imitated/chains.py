@@ -64,10 +64,10 @@ IMITATED: dict[str, Imitated] = {
     "arbitrum": ARBITRUM,
     "polygon": POLYGON,
     "polygon_traced": Imitated(
-        Polygon("Polygon PoS, frames of 0x7f", 137, first=MADHUGIRI + 8, traces_state_sync=True)
+        Polygon("Polygon PoS, frames of 0x7f", 137, first=MADHUGIRI + 5_000, traces_state_sync=True)
     ),
     "polygon_without_raw": Imitated(
-        Polygon("Polygon PoS, no raw transactions", 137, first=MADHUGIRI + 8), Manner(has_raw_transactions=False)
+        Polygon("Polygon PoS, no raw transactions", 137, first=MADHUGIRI + 9_000), Manner(has_raw_transactions=False)
     ),
     "avalanche": AVALANCHE,
     "avalanche_granite": Imitated(Avalanche("Avalanche C-Chain, Granite", 43114, first=72_000_000, upgrades=4)),
