@@ -24,8 +24,11 @@ from tests.support.chain_levels import (
 from tests.support.imitated.chains import IMITATED
 from tests.support.imitated.node import ImitatedNode
 from tests.support.left_out import EVM_NODE, leave_out
-from tests.support.nodes import running
+from tests.support.nodes import environment, running
 from tests.support.replay import serving_chain
+from trace_dagster.chaos_rpc.proxy import chaos_rpc
+from trace_dagster.cli.verification import verify_job
+from trace_dagster.config.settings import settings_from
 
 pytestmark = pytest.mark.integration
 
@@ -95,3 +98,36 @@ def test_an_op_stack_node_that_nobody_here_wrote_reaches_it_too(postgres_url, s3
         leave_out(EVM_NODE)
     with running_optimism() as chain, running(postgres_url, s3, anvil=chain.url) as runtime:
         require_reached(runtime, table, served_chain(ANVIL, CHAIN_ID, chain.finalized + 1, chain.rpc))
+
+
+@pytest.mark.parametrize("key", ["unlisted_type", "unlisted_header"])
+def test_lowered_ranges_are_verified_again_for_what_they_claim(nodes, postgres_url, s3, key):
+    """`verify` finds nothing wrong, with and without nodes; a form that all nodes show is left open again."""
+    subject = imitated_chain(key, nodes[key])
+    with serving_chain(nodes[key]) as node:
+        with running(postgres_url, s3, **{key: node.url}) as runtime:
+            found = reached(runtime, subject)
+        settings = settings_from(environment(postgres_url, s3, **{key: node.url}))
+        for deep in (False, True):
+            report = verify_job(
+                key, settings, None, deep=deep, repair=False, progress=lambda total: lambda: None
+            ).report
+            assert report.passed, report
+            assert sum(report.lowered_blocks.values()) == sum(
+                lowered["blocks"] for each in found.values() for lowered in each.lowered
+            )
+            assert report.lowered_reasons
+
+
+def test_a_range_that_claims_to_be_full_is_not_excused_by_an_unknown_form(nodes, postgres_url, s3):
+    """A node that shows another form now cannot have `verify` pass ranges that were proven when it showed none."""
+    with serving_chain(nodes["unlisted"]) as node, running(postgres_url, s3, unlisted=node.url) as runtime:
+        reached(runtime, imitated_chain("unlisted", nodes["unlisted"]))
+        with chaos_rpc(node.url, faults=["add_header_member_and_gas"], rate=1.0, seed=1) as changed:
+            settings = settings_from(environment(postgres_url, s3, unlisted=changed.url))
+            report = verify_job(
+                "unlisted", settings, None, deep=True, repair=False, progress=lambda total: lambda: None
+            ).report
+    assert not report.passed
+    assert report.findings == []
+    assert all("no node could settle it" in each for each in report.unchecked)

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.chain_levels import EXPECTED, FOUR, markdown
+from tests.support.imitated.chains import IMITATED
 from trace_dagster.config.chain_sync import read
+from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.datasets.chain import Chain, Form, Open
 from trace_dagster.datasets.chains import chain_of, listed_chains
 from trace_dagster.datasets.chains_table import DATASETS, open_forms, short_table, whole_table, with_tables
+from trace_dagster.datasets.reach import reach
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,6 +64,25 @@ def test_an_open_chain_shows_its_levels_its_stars_and_its_reasons():
         "- `transactions`: blocks 0 to 49 with transactions of type 0x76: structural (no specification)",
     ]
     assert open_forms([Chain(8, "Eight")]) == ""
+
+
+def test_the_page_holds_the_levels_that_tests_reach():
+    """tests/integration/test_chain_levels.py syncs these chains; with ``-s`` it prints the table."""
+    assert markdown(EXPECTED) in (ROOT / "docs" / "chains.md").read_text()
+
+
+@pytest.mark.parametrize("key", IMITATED)
+def test_the_level_that_a_test_reaches_is_one_that_the_table_says(key):
+    recipe = IMITATED[key].recipe
+    chain = chain_of(recipe.chain_id)
+    for name, level in zip(FOUR, EXPECTED[key], strict=True):
+        said = reach(chain, dataset(name), recipe.first, recipe.end)
+        may_be = {said.level, *(each.level for each in said.below)}
+        if not chain.is_listed:
+            may_be |= {"structural", "crosschecked"}
+        assert level in may_be
+        if not said.below and chain.is_listed:
+            assert level == said.level
 
 
 def test_the_page_of_forks_names_files_that_exist():

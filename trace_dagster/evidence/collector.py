@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.chain import Form, Forms, LearnedForms
 from trace_dagster.datasets.chains import chain_of
-from trace_dagster.errors import ForkConflict, Part, UnknownForm
+from trace_dagster.errors import EndpointLacks, ForkConflict, Part, TraceError, UnknownForm
 from trace_dagster.evidence.cache import EvidenceCache
 from trace_dagster.evidence.cached_source import CachedNodeSource
 from trace_dagster.evidence.committed_source import CommittedSource
@@ -86,6 +86,17 @@ class EvidenceCollector:
             return False
         self.forms.learned.add(self.chain_id, form)
         return True
+
+    def learn_from(self, failures: Iterable[TraceError]) -> bool:
+        """Leave a form open from now on if every endpoint showed it and none could prove it; return whether it is.
+
+        ``failures`` has one error per endpoint. An endpoint that cannot serve the blocks has no say.
+        """
+        unknown = [each for each in failures if not isinstance(each, EndpointLacks)]
+        if not unknown or not all(isinstance(each, UnknownForm) for each in unknown):
+            return False
+        forms = {(each.part, each.kind): each for each in unknown if isinstance(each, UnknownForm)}
+        return len(forms) == 1 and self.learn(next(iter(forms.values())))
 
     def open_parts(self, parts: EvidenceParts) -> dict[int, dict[Part, str]]:
         """Return the parts of blocks that this dataset's proof needs and that are left open, with the reason.

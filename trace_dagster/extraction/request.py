@@ -11,7 +11,7 @@ import pyarrow as pa
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import Dataset
 from trace_dagster.datasets.levels import VerifiedAsAsked
-from trace_dagster.errors import EndpointLacks, TraceError, UnknownForm, UnknownFormat
+from trace_dagster.errors import TraceError, UnknownFormat
 from trace_dagster.evidence.collector import EvidenceCollector
 from trace_dagster.registry.streams import StreamSpec
 from trace_dagster.rpc.pools import RpcPool
@@ -76,15 +76,8 @@ class RangeRequest(VerifiedAsAsked):
         return requested_columns(self.dataset, self.columns, self.check_level, from_receipts=supplied)
 
     def may_leave_open(self, failures: Iterable[TraceError]) -> bool:
-        """Return whether a form is left open from now on, because every endpoint showed it and none could prove it.
-
-        ``failures`` has one error per endpoint. An endpoint that cannot serve the blocks has no say.
-        """
-        unknown = [each for each in failures if not isinstance(each, EndpointLacks)]
-        if self.evidence is None or not unknown or not all(isinstance(each, UnknownForm) for each in unknown):
-            return False
-        forms = {(each.part, each.kind): each for each in unknown if isinstance(each, UnknownForm)}
-        return len(forms) == 1 and self.evidence.learn(next(iter(forms.values())))
+        """Return whether a form is left open from now on, see :meth:`EvidenceCollector.learn_from`."""
+        return self.evidence is not None and self.evidence.learn_from(failures)
 
     def prove(self, table: pa.Table, piece: BlockRange, evidence: Evidence) -> tuple[pa.Table, Proof]:
         """Return the engine's rows with every extracted column, and their proof. Raises VerificationFailed."""

@@ -205,25 +205,29 @@ def _piece(
 ) -> Proof:
     """Check a piece against stored evidence only, or against each node: rows are correct if one node's answers
     prove them.
+
+    A form that lowered the range when it was committed is left open again, if every node shows it.
     """
     if not endpoints or collector is None:
         evidence = collector.of(piece).committed() if collector is not None else None
         return check(version.dataset, table, piece, version.chain_id, evidence)
     wrong: VerificationFailed | None = None
-    silent: TraceError | None = None
+    silent: list[TraceError] = []
     for endpoint in endpoints:
         try:
             evidence = collector.of(piece).gather_from_node(endpoint, deep=True)
         except TraceError as error:  # an error in a node's own evidence says nothing about the stored rows
-            silent = error
+            silent.append(error)
             continue
         try:
             return check(version.dataset, table, piece, version.chain_id, evidence, deep=True)
         except VerificationFailed as error:
             wrong = error
-    if wrong is not None and silent is None:
+    if wrong is not None and not silent:
         raise wrong
-    raise Unavailable(f"no node could settle it: {silent}" + (f"; another says: {wrong}" if wrong else ""))
+    if wrong is None and lowered_blocks(version.verification) and collector.learn_from(silent):
+        return _piece(version, table, piece, collector, endpoints)
+    raise Unavailable(f"no node could settle it: {silent[-1]}" + (f"; another says: {wrong}" if wrong else ""))
 
 
 def _open(paths: Sequence[Path], schema: pa.Schema) -> ds.Dataset:
