@@ -57,7 +57,7 @@ kind: chain_sync
 name: {name}
 chain_id: {chain_id}
 mode: {{kind: fixed_target, from_block: {start}, to_block: {end}}}
-defaults: {{rpc_pool: {pool}, chunk_size: {chunk}, verify: {verify}}}
+defaults: {{rpc_pool: {pool}, chunk_size: {chunk}, verify: {verify}, engine: {engine}}}
 streams:
 {streams}
 """
@@ -118,10 +118,12 @@ def served_chain(key: str, chain_id: int, end: int, rpc: Callable[..., Any]) -> 
     return Subject(key, chain_id, 0, chunk * RANGES, chunk, shown)
 
 
-def reached(runtime: Runtime, subject: Subject, verify: str = "full") -> dict[str, Reached]:
+def reached(runtime: Runtime, subject: Subject, verify: str = "full", engine: str = "cryo") -> dict[str, Reached]:
     """Sync a chain and return what became of its four datasets."""
     streams = "\n".join(f"  {name}_{subject.key}: {{cryo_dataset_name: {name}}}" for name in FOUR)
-    text = _JOB.format(**vars(subject), name=subject.key, pool=subject.key, verify=verify, streams=streams)
+    text = _JOB.format(
+        **vars(subject), name=subject.key, pool=subject.key, verify=verify, engine=engine, streams=streams
+    )
     runtime.jobs.apply(parse(text), Bounds(subject.start, subject.end))
     rows = {stream.dataset.name: stream for stream in runtime.jobs.streams() if stream.job_name == subject.key}
     found = {name: Reached() for name in FOUR}
