@@ -9,7 +9,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.imitated.layer1 import SomeUnknownType
+from tests.support.imitated.node import ImitatedNode
 from tests.support.nodes import environment, forked, running, serving
+from tests.support.replay import serving_chain
 from trace_dagster.blocks import BlockRange
 from trace_dagster.chaos_rpc.proxy import chaos_rpc
 from trace_dagster.cli.render import endpoint_scores_table
@@ -26,6 +29,7 @@ from trace_dagster.registry.jobs import Bounds
 from trace_dagster.store.caps import Caps
 
 pytestmark = pytest.mark.integration
+TRANSACTIONS = "  transactions: {cryo_dataset_name: transactions}"
 SEED, BLOCKS = 7, 320
 FOUR = ("blocks", "transactions", "logs", "geth_calls")
 JOB = """
@@ -340,13 +344,19 @@ class TestSentinels:
 
     @pytest.mark.parametrize(("verify", "way_out"), [("full", "structural"), ("require_full", "full")])
     def test_an_unknown_transaction_type_stops_the_stream(self, postgres_url, s3, verify, way_out):
-        strange = DevChain(SEED, 120)
-        block = next(block for block in strange.blocks[20:] if len(block.transactions) > 1)
-        object.__setattr__(block.transactions[1], "kind", 0x7E)
-        with serving(strange) as url, running(postgres_url, s3, dev=url) as runtime:
-            streams = apply(runtime, streams=("transactions",), verify=verify)
-            with pytest.raises(UnknownFormat, match=f"block={block.number}"):
-                commit(runtime, streams["transactions"], 0)
+        """The chain is in the table, so all of its types are known: another one is a new fork, or invented."""
+        strange = ImitatedNode(SomeUnknownType("A chain of the table, unknown type", 56))
+        job = JOB.format(name="proofs", chain=56, end=strange.recipe.end, verify=verify, streams=TRANSACTIONS)
+        job = job.replace("from_block: 0", f"from_block: {strange.recipe.first}").replace(
+            "chunk_size: 100", "chunk_size: 12"
+        )
+        with serving_chain(strange) as node, running(postgres_url, s3, dev=node.url) as runtime:
+            runtime.jobs.apply(parse(job), Bounds(strange.recipe.first, strange.recipe.end))
+            (stream,) = runtime.jobs.streams()
+            first = BlockRange(strange.recipe.first, min(strange.recipe.first // 12 * 12 + 12, strange.recipe.end))
+            work = runtime.ingester.claim(stream, first, "run", wait_seconds=0)
+            with pytest.raises(UnknownFormat, match="block="):
+                runtime.ingester.commit(runtime.ingester.start(work))
             (stream,) = runtime.jobs.streams()
             assert f"is halted: settle it or apply `verify: {way_out}`" in (stream.halted_reason or "")
 
