@@ -68,8 +68,8 @@ def table(rows):
     )  # fmt: skip
 
 
-def run(rows, *, transactions=TRANSACTIONS, receipts=RECEIPTS, headers=HEADERS):
-    return check_balance_diffs(table(rows), headers, transactions, receipts)
+def run(rows, *, transactions=TRANSACTIONS, receipts=RECEIPTS, headers=HEADERS, burns=True):
+    return check_balance_diffs(table(rows), headers, transactions, receipts, burns_base_fee=burns)
 
 
 def failed():
@@ -168,7 +168,9 @@ def test_nulls_and_lengths(column):
     for wrong in [None] if column == "transaction_index" else [None, b"\x01"]:
         rows[4] = {**rows[4], column: wrong}
         with pytest.raises(VerificationFailed, match=f"{column}.* block=5|column={column} block=5"):
-            check_balance_diffs(pa.Table.from_pylist(rows, schema=found.schema), HEADERS, TRANSACTIONS, RECEIPTS)
+            check_balance_diffs(
+                pa.Table.from_pylist(rows, schema=found.schema), HEADERS, TRANSACTIONS, RECEIPTS, burns_base_fee=True
+            )
 
 
 def test_a_hash_of_another_transaction():
@@ -176,4 +178,48 @@ def test_a_hash_of_another_transaction():
     rows = found.to_pylist()
     rows[4] = {**rows[4], "transaction_hash": b"\x01" * 32}
     with pytest.raises(VerificationFailed, match="transaction_hash is not what the chain says block=5"):
-        check_balance_diffs(pa.Table.from_pylist(rows, schema=found.schema), HEADERS, TRANSACTIONS, RECEIPTS)
+        check_balance_diffs(
+            pa.Table.from_pylist(rows, schema=found.schema), HEADERS, TRANSACTIONS, RECEIPTS, burns_base_fee=True
+        )
+
+
+VAULT = b"\x0e" * 20
+
+
+def to_vault(rows, fee=BURNED):
+    """Return the rows of a chain that pays the base fee to an address instead of burning it."""
+    before, found = 1, []
+    for index in sorted({(row[0], row[1]) for row in rows}):
+        found += [row for row in rows if row[:2] == index]
+        found.append((*index, VAULT, before, before + fee))
+        before += fee if index[0] == 5 else 0
+    return found
+
+
+def test_a_chain_that_pays_the_base_fee_to_an_address_creates_no_value():
+    rows = to_vault([*ONE, *TWO, *THREE])
+    assert run(rows, burns=False).checks
+    with pytest.raises(VerificationFailed, match="creates value"):
+        run(rows)
+    with pytest.raises(VerificationFailed, match="creates value"):
+        run(to_vault([*ONE, *TWO, *THREE], BURNED + 1), burns=False)
+
+
+def test_a_failed_sender_pays_the_base_fee_where_the_price_may_be_a_bid():
+    """Nodes of Arbitrum show the bid of a legacy transaction; the sender pays the base fee."""
+    failed = [[outcome(GAS, succeeded=False), outcome(2 * GAS)], [outcome(GAS)]]
+    bid = [[sent(1, gas_price=10 * PRICE), sent(2)], [sent(3)]]
+    paid = [(5, 0, ALICE, ETHER, ETHER - BURNED), (5, 0, VAULT, 1, 1 + BURNED)]
+    rest = [*moved(5, 1, (ETHER - BURNED, 7, 1)), *THREE]
+    assert run([*paid, *rest], transactions=bid, receipts=failed, burns=False).checks
+    less = [(5, 0, ALICE, ETHER, ETHER - BURNED + 1), *moved(5, 1, (ETHER - BURNED + 1, 7, 1)), *THREE]
+    with pytest.raises(VerificationFailed, match="did not pay"):
+        run(less, transactions=bid, receipts=failed, burns=False)
+
+
+def test_a_transaction_of_a_special_form_may_mint_where_the_base_fee_is_not_burned():
+    minting = [[replace(sent(1), form="arbitrum_submit_retryable"), sent(2)], [sent(3)]]
+    rows = [(5, 0, BOB, 7, 7 + ETHER), *moved(5, 1, (ETHER, 7 + ETHER, 1)), *THREE]
+    assert run(rows, transactions=minting, burns=False).checks
+    with pytest.raises(VerificationFailed, match="creates value"):
+        run(rows, burns=False)

@@ -148,6 +148,8 @@ class Chain:
     notes: str = ""
     """One sentence for the page of supported chains."""
     timestamp_unit: Literal["s", "ms"] = "s"
+    burns_base_fee: bool = False
+    """Whether the base fee leaves all balances. Other chains pay it to an address, or may do so."""
     has_system_senders: bool = False
     """Whether some nodes show transactions of the chain's own addresses in blocks, although they are in no root."""
     is_listed: bool = True

@@ -172,7 +172,7 @@ def _check_run(
     deep: bool,
 ) -> Proof:
     """Compare rows with evidence that is proven in all its parts."""
-    compared = _compare(dataset, table, evidence, deep)
+    compared = _compare(dataset, table, evidence, deep, chain_id)
     level: Level = "structural"
     if compared.checks:
         level = "full" if dataset.name in _PROVABLE and _has_needed_evidence(dataset, evidence) else "crosschecked"
@@ -224,7 +224,7 @@ def _compare_open(
     """
     headers, transactions = evidence.headers, evidence.transactions
     if dataset.name in _BY_ROOTS and _has_needed_evidence(dataset, evidence):
-        return _compare(dataset, table, evidence, deep=False), "crosschecked"
+        return _compare(dataset, table, evidence, False, chain_id), "crosschecked"
     if "header" not in reasons:
         if dataset.name == "transactions" and transactions is not None:
             return rowwise.check_transactions(table, headers, transactions, None), "crosschecked"
@@ -304,7 +304,7 @@ def _joined(lowered: Iterable[Lowered]) -> tuple[Lowered, ...]:
     return tuple(found)
 
 
-def _compare(dataset: Dataset, table: pa.Table, evidence: Evidence, deep: bool) -> Comparison:
+def _compare(dataset: Dataset, table: pa.Table, evidence: Evidence, deep: bool, chain_id: int) -> Comparison:
     headers, transactions, receipts = evidence.headers, evidence.transactions, evidence.receipts
     if not _has_needed_evidence(dataset, evidence):
         return _pairs(table, evidence)
@@ -323,7 +323,9 @@ def _compare(dataset: Dataset, table: pa.Table, evidence: Evidence, deep: bool) 
             table, headers, transactions or (), receipts or (), name=dataset.name
         ),
         "traces": lambda: rowwise.check_calls(table, headers, transactions or (), receipts or (), name=dataset.name),
-        "geth_balance_diffs": lambda: rowwise.check_balance_diffs(table, headers, transactions or (), receipts or ()),
+        "geth_balance_diffs": lambda: rowwise.check_balance_diffs(
+            table, headers, transactions or (), receipts or (), burns_base_fee=chain_of(chain_id).burns_base_fee
+        ),
     }
     return specific.get(dataset.name, lambda: _pairs(table, evidence))()
 

@@ -33,6 +33,8 @@ def check_balance_diffs(
     headers: Sequence[Header],
     transactions: Sequence[Sequence[Transaction]],
     receipts: Sequence[Sequence[Receipt]],
+    *,
+    burns_base_fee: bool,
 ) -> Comparison:
     """Raise VerificationFailed unless these rules hold in each block (amounts in wei):
 
@@ -41,6 +43,10 @@ def check_balance_diffs(
     - a transaction that pays for gas has a row of its sender, and it creates no value: the sum over its addresses
       falls by at least gas_used * base fee, which is burned (EIP-1559);
     - the sender of a failed transaction loses at least its fee, without the tip if it is the block's author.
+
+    Where the chain pays the base fee to an address (``burns_base_fee`` is false), a transaction must not create value,
+    and the sender of a failed one loses at least the base fee. Transactions of special forms are not compared there:
+    they mint, or are paid for elsewhere.
 
     Not checked: the amount each address received, addresses missing that no rule needs, the value that a successful
     transaction moved, changes at the block's ends (withdrawals, rewards), and transactions with gas price 0 (system
@@ -51,7 +57,8 @@ def check_balance_diffs(
     for header, found, inside, outcomes in zip(headers, blocks, transactions, receipts, strict=True):
         _check_follow(found, header.number)
         for position, (each, receipt) in enumerate(zip(inside, outcomes, strict=True)):
-            _check_paid(found.by_transaction.get(position, {}), each, receipt, header)
+            if burns_base_fee or each.form is None:
+                _check_paid(found.by_transaction.get(position, {}), each, receipt, header, burns_base_fee)
     hashes = check_transaction_hashes(table, headers, transactions, receipts)
     open_ = ["balances: only rules between them are checked"]
     return Comparison([*checks, *hashes.checks], {"block_number"} | hashes.covered, open_)
@@ -90,10 +97,11 @@ def _check_follow(block: _Block, number: int) -> None:
             last[address] = after
 
 
-def _check_paid(balances: _Balances, each: Transaction, receipt: Receipt, header: Header) -> None:
+def _check_paid(balances: _Balances, each: Transaction, receipt: Receipt, header: Header, burns_base_fee: bool) -> None:
     if not each.gas_price or not receipt.gas_used:
         return
-    burned = receipt.gas_used * (header.base_fee_per_gas or 0)
+    base = receipt.gas_used * (header.base_fee_per_gas or 0)
+    burned = base if burns_base_fee else 0
     lost = sum(before - after for before, after in balances.values())
     if lost < burned:
         raise mismatch(
@@ -104,7 +112,8 @@ def _check_paid(balances: _Balances, each: Transaction, receipt: Receipt, header
     if each.sender not in balances:
         raise VerificationFailed("a sender's balance is missing", block=header.number, address=shortened(each.sender))
     before, after = balances[each.sender]
-    fee = burned if header.author in (None, each.sender) else receipt.gas_used * each.gas_price
+    pays_price = burns_base_fee and header.author not in (None, each.sender)
+    fee = receipt.gas_used * each.gas_price if pays_price else base
     if receipt.succeeded is False and before - after < fee:
         raise mismatch(
             "a failed transaction's sender did not pay", header.number, fee, before - after, hash=shortened(each.hash)
