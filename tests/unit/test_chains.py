@@ -14,7 +14,7 @@ from trace_dagster.datasets.chain import (
     TransactionForm,
 )
 from trace_dagster.datasets.chains import COMPILED, chain_of, listed_chains
-from trace_dagster.verify.commitments import transactions
+from trace_dagster.verify.commitments import headers, transactions
 from trace_dagster.verify.commitments.prove import unproven_columns
 
 CHAINS = listed_chains()
@@ -69,7 +69,7 @@ def test_the_compiled_forms_belong_to_the_same_types_on_every_chain_that_has_the
 
 def test_what_no_commitment_covers_is_said_by_column_and_type():
     assert unproven_columns(chain_of(1), [0, 2, 4], 20_000_000) == []
-    assert unproven_columns(chain_of(10), [2, 0x7E], 20) == [
+    assert unproven_columns(chain_of(10), [2, 0x7E], 110_000_000) == [
         "nonce of type 0x7e transactions",
         "gas_price of type 0x7e transactions",
         "max_fee_per_gas of type 0x7e transactions",
@@ -78,6 +78,10 @@ def test_what_no_commitment_covers_is_said_by_column_and_type():
     assert "state-sync transactions and their logs" in unproven_columns(chain_of(137), [0], 80_084_799)
     assert unproven_columns(chain_of(137), [0], 80_084_800) == []
     assert unproven_columns(chain_of(1), [0x7E], 5) == []
+    assert unproven_columns(chain_of(10), [0], 5) == ["from_address of transactions without a signature"]
+    assert headers.unproven_columns(chain_of(534352), 5) == ["extra_data since EuclidV2"]
+    assert headers.unproven_columns(chain_of(42220), 21_615_999) == ["base_fee_per_gas"]
+    assert headers.unproven_columns(chain_of(42220), 21_616_000) == headers.unproven_columns(chain_of(1), 5) == []
 
 
 def test_a_whole_part_is_open_without_every_endpoint_only_where_the_row_says_so():

@@ -16,6 +16,7 @@ from trace_dagster.datasets.catalogue import Dataset
 from trace_dagster.datasets.catalogue import dataset as lookup
 from trace_dagster.datasets.chains import chain_of
 from trace_dagster.errors import Part, VerificationFailed
+from trace_dagster.verify.commitments import headers as header_forms
 from trace_dagster.verify.commitments.prove import require_linked, unproven_columns
 from trace_dagster.verify.mismatch import mismatch
 from trace_dagster.verify.model import Evidence, Header
@@ -182,8 +183,10 @@ def _check_run(
 
 
 def _unproven_rows(dataset: Dataset, table: pa.Table, piece: BlockRange, chain_id: int) -> list[str]:
-    """Return what the forms of the rows' transactions leave open although the roots come out."""
+    """Return what the chain's forms leave open in the rows although hash and roots come out."""
     chain = chain_of(chain_id)
+    if dataset.name == "blocks":
+        return header_forms.unproven_columns(chain, piece.start)
     if dataset.name not in _BY_ROOTS or not chain.types:
         return []
     has_types = dataset.name == "transactions" and "transaction_type" in table.column_names

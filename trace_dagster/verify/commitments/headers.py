@@ -47,6 +47,13 @@ def header_of(raw: RawHeader, block: int, *, is_proven: bool) -> Header:
     )
 
 
+def unproven_columns(chain: Chain, block: int) -> list[str]:
+    """Return which columns of dataset ``blocks`` the chain's block hash leaves out, from this block on."""
+    if chain.header == "scroll":
+        return ["extra_data since EuclidV2"]
+    return ["base_fee_per_gas"] if chain.header == "celo" and block < chain.fork("gingerbread") else []
+
+
 def encodings(raw: RawHeader, header: Header, chain: Chain) -> Iterator[bytes]:
     """Yield each encoding that the header may have on this chain; one of them gives the hash of an honest answer.
 

@@ -136,6 +136,8 @@ def unproven_columns(chain: Chain, tx_types: Sequence[int], block: int) -> list[
         found += [f"{name} of type {tx_type:#x} transactions" for name in columns]
     if chain.has_form("polygon_state_sync") and block < chain.fork("madhugiri"):
         found.append("state-sync transactions and their logs")
+    if tx_types and block < chain.fork("bedrock"):
+        found.append("from_address of transactions without a signature")
     return found
 
 
