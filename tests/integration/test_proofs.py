@@ -184,7 +184,7 @@ class TestLiars:
 
     def test_only_liars_fail_the_range_with_block_expected_got_and_endpoint(self, postgres_url, s3, honest):
         with (
-            chaos_rpc(honest, faults=["truncate_tail"], rate=1.0, seed=3, methods=["eth_getLogs"]) as liar,
+            chaos_rpc(honest, faults=["truncate_tail"], rate=1.0, seed=3, methods=["eth_getBlockReceipts"]) as liar,
             running(postgres_url, s3, dev=liar.url) as runtime,
         ):
             streams = apply(runtime, streams=("logs",))
