@@ -13,6 +13,7 @@ from trace_dagster.errors import UnknownForm, VerificationFailed
 from trace_dagster.evidence.collector import EvidenceCollector
 from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.extraction.request import Piece
+from trace_dagster.ingest.commit import _proves_more
 from trace_dagster.ingest.range_proof import RangeProof
 from trace_dagster.verify.check import Lowered, check, evidence_needed
 
@@ -169,3 +170,27 @@ def test_slices_and_joins_keep_what_is_open():
     assert first.is_open("receipts", 21)
     assert not first.is_open("header", 21)
     assert len(second.headers) == len(BlockRange(25, 32))
+
+
+@pytest.mark.parametrize(
+    ("fresh", "known", "expected"),
+    [
+        ({"level": "full"}, {"level": "structural"}, True),
+        ({"level": "structural", "levels": {"structural": 1, "full": 11}}, {"level": "structural", "blocks": 12}, True),
+        (
+            {"level": "structural", "levels": {"structural": 3, "full": 9}},
+            {"levels": {"structural": 3, "full": 9}},
+            False,
+        ),
+        (
+            {"level": "structural", "levels": {"structural": 4, "full": 8}},
+            {"levels": {"structural": 3, "full": 9}},
+            False,
+        ),
+        ({"level": "structural", "blocks": 12}, {"level": "off"}, True),
+        ({"level": "full", "blocks": 12}, {"level": "full"}, False),
+        ({"level": "full", "boundary": {"a": 1}}, {"level": "full", "boundary": {"a": 2}}, True),
+    ],
+)
+def test_equal_rows_are_a_new_version_if_fewer_blocks_are_lowered(fresh, known, expected):
+    assert _proves_more(fresh, known) is expected

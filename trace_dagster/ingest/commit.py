@@ -244,8 +244,14 @@ class Committer:
 
 def _proves_more(fresh: dict[str, Any], known: dict[str, Any]) -> bool:
     """Return whether equal rows need a new version: they are proven to a higher level, or lie on another fork."""
-    levels = [LEVELS.index(str(each.get("level"))) if each.get("level") in LEVELS else 0 for each in (fresh, known)]
-    return levels[0] > levels[1] or bool(fresh.get("boundary") and fresh["boundary"] != known.get("boundary"))
+    is_more = _blocks_below(fresh) < _blocks_below(known)
+    return is_more or bool(fresh.get("boundary") and fresh["boundary"] != known.get("boundary"))
+
+
+def _blocks_below(verification: dict[str, Any]) -> tuple[int, ...]:
+    """Return the number of blocks at each level below ``full``, from the lowest on: the smaller, the more is proven."""
+    levels = verification.get("levels") or {verification.get("level"): verification.get("blocks") or 1}
+    return tuple(int(levels.get(level) or 0) for level in LEVELS[:-1])
 
 
 def _is_lower(found: bytes, manifest: Manifest) -> bool:
