@@ -180,7 +180,12 @@ def test_the_limits_are_those_that_are_named():
 
 
 def test_the_largest_job_is_within_the_limits():
-    keys = {"columns": "[block_number, block_hash, timestamp]", "cryo_dataset_name": "blocks", "rpc_pool": "p"}
+    keys = {
+        "columns": "[block_number, block_hash, timestamp]",
+        "cryo_dataset_name": "blocks",
+        "rpc_pool": "p",
+        "engine": "cryo",
+    }
     stream = ", ".join(f"{key}: {keys.get(key, 1)}" for key in Stream.model_fields if key != "verify")
     text = (
         "kind: chain_sync\nname: job\nchain_id: 1\nmode: {kind: fixed_target, from_block: 0, to_block: 9}\nstreams:\n"
