@@ -13,6 +13,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
+from hypothesis import settings
 
 from trace_dagster.lite.home import Home
 from trace_dagster.lite.ports import HOST, Ports
@@ -26,6 +27,9 @@ from trace_dagster.store.access import S3Access
 from trace_dagster.store.objects import ObjectStore, ensure_bucket
 
 pytest_plugins = ["tests.support.left_out"]
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 for name in [
     name for name in os.environ if name.startswith(("TRACE_RPC", "TRACE_POSTGRES", "TRACE_S3", "TRACE_CRYO", "AWS_"))
