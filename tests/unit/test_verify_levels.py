@@ -158,8 +158,10 @@ def test_the_table_opens_a_form_from_the_start_or_after_all_endpoints():
     assert not forms.may_learn(Form("header"), 15)
     assert forms.open_reason(other, 1) is None
     assert forms.may_learn(other, 1)
-    forms.learned.add(7, other)
-    assert forms.open_reason(other, 1) == later.reason
+    forms.learned.add(7, other, 5)
+    assert [forms.open_reason(other, block) for block in (4, 5, 9)] == [None, later.reason, later.reason]
+    forms.learned.add(7, other, 1)
+    assert forms.open_reason(other, 4) == later.reason
     assert Forms(Chain(8, "eight", open=(later,)), forms.learned).open_reason(other, 1) is None
 
 

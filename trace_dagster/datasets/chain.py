@@ -147,7 +147,6 @@ class Chain:
     """What is left open, although the chain is in the table."""
     notes: str = ""
     """One sentence for the page of supported chains."""
-    timestamp_unit: Literal["s", "ms"] = "s"
     burns_base_fee: bool = False
     """Whether the base fee leaves all balances. Other chains pay it to an address, or may do so."""
     has_system_senders: bool = False
@@ -181,18 +180,21 @@ class Chain:
 class LearnedForms:
     """Forms that every endpoint of a pool showed and nobody could prove. They lower a level from then on.
 
-    Thread-safe: a set grows by whole items.
+    A form begins with a fork, so what was learned holds from that block on: an earlier block must be shown by every
+    endpoint again. Thread-safe.
     """
 
-    _found: set[tuple[int, Form]] = field(default_factory=set)
+    _first: dict[tuple[int, Form], int] = field(default_factory=dict)
+    """The lowest block that showed a form, by chain id and form."""
 
-    def add(self, chain_id: int, form: Form) -> None:
-        """Record a form of a chain."""
-        self._found.add((chain_id, form))
+    def add(self, chain_id: int, form: Form, block: int) -> None:
+        """Record that every endpoint showed the form in a block of the chain."""
+        self._first[chain_id, form] = min(block, self._first.get((chain_id, form), block))
 
-    def has(self, chain_id: int, form: Form) -> bool:
-        """Return whether the form of a chain was recorded."""
-        return (chain_id, form) in self._found
+    def has(self, chain_id: int, form: Form, block: int) -> bool:
+        """Return whether the form was recorded for this block or an earlier one."""
+        first = self._first.get((chain_id, form))
+        return first is not None and block >= first
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +209,7 @@ class Forms:
         known = self.chain.open_form(form, block)
         if known is not None and not known.after_all:
             return known.reason
-        if not self.learned.has(self.chain.chain_id, form):
+        if not self.learned.has(self.chain.chain_id, form, block):
             return None
         return known.reason if known is not None else f"this version does not know the form of the {form}"
 

@@ -84,7 +84,7 @@ class EvidenceCollector:
         form = Form(unknown.part, unknown.kind)
         if not self.forms.may_learn(form, unknown.block):
             return False
-        self.forms.learned.add(self.chain_id, form)
+        self.forms.learned.add(self.chain_id, form, unknown.block)
         return True
 
     def learn_from(self, failures: Iterable[TraceError]) -> bool:
