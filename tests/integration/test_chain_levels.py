@@ -59,6 +59,12 @@ def near(nodes, postgres, template_database, s3_server):
 
 
 @pytest.fixture(scope="module")
+def native(nodes, postgres, template_database, s3_server):
+    with runtime_of(nodes, IMITATED, postgres, template_database, s3_server, "never") as runtime:
+        yield runtime
+
+
+@pytest.fixture(scope="module")
 def far(nodes, postgres, template_database, s3_server):
     with runtime_of(nodes, FAR, postgres, template_database, s3_server, "always") as runtime:
         yield runtime
@@ -71,10 +77,10 @@ def table():
     print(f"\n{markdown(found)}")
 
 
-def require_reached(runtime, table, subject):
+def require_reached(runtime, table, subject, **options):
     """Check that all ranges commit the node's rows at the expected level, and that the endpoint is not on record."""
     key = subject.key
-    found = reached(runtime, subject)
+    found = reached(runtime, subject, **options)
     table[key] = levels_of(found)
     assert {name: each.errors for name, each in found.items() if each.errors} == {}
     assert {name: each.wrong for name, each in found.items() if each.wrong} == {}
@@ -86,6 +92,11 @@ def require_reached(runtime, table, subject):
 @pytest.mark.parametrize("key", IMITATED)
 def test_a_default_job_reaches_the_level_of_its_chain(near, nodes, table, key):
     require_reached(near, table, imitated_chain(key, nodes[key]))
+
+
+@pytest.mark.parametrize("key", IMITATED)
+def test_it_does_so_with_rows_from_evidence(native, nodes, key):
+    require_reached(native, {}, imitated_chain(key, nodes[key]), engine="native")
 
 
 @pytest.mark.parametrize("key", FAR)

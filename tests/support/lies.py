@@ -327,7 +327,8 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     """Return a Markdown table of injected and detected faults. ``unproven`` cells are among the committed ones."""
     lines = [f"| fault | {' | '.join(COUNTS)} |", f"|---|{'--:|' * len(COUNTS)}"]
     for name in FAULTS:
-        lines.append(_line(f"`{name}`", [outcome for outcome in outcomes if outcome.cell.fault == name]))
+        if told := [outcome for outcome in outcomes if outcome.cell.fault == name]:
+            lines.append(_line(f"`{name}`", told))
     return "\n".join([*lines, _line("all", outcomes)])
 
 
