@@ -196,6 +196,17 @@ def test_a_state_sync_receipt_before_madhugiri_is_in_no_root():
         receipts([first, {**outside(), "transactionHash": said(HASH)}], head, 137)
 
 
+@pytest.mark.parametrize("places", [[0], [0, 2], [1, 2], [1, 2, 3]])
+def test_a_state_sync_receipt_shifts_no_proven_log(places):
+    answers = [given(0, 9, transactionHash=said(HASH))]
+    for place in places:
+        answers.insert(place, outside())
+    head = header(encoded(0, 1, 9), number=BEFORE_MADHUGIRI)
+    for read in (receipts, thin):
+        with pytest.raises(VerificationFailed, match="not the last of its block"):
+            read(answers, head, 137)
+
+
 def test_a_system_receipt_of_hyperliquid_leaves_receipts_open_where_the_root_does_not_come_out():
     answers = [given(0, 9), given(0, 0, **{"from": "0x" + "22" * 20})]
     with pytest.raises(UnknownForm):

@@ -112,7 +112,9 @@ def claimed_receipts(
     """
     known = transactions if transactions is not None and len(transactions) == len(raw) else None
     read = _ReceiptReader(header, chain)
-    return [read.receipt(each, None if known is None else known[index]) for index, each in enumerate(raw)]
+    found = [read.receipt(each, None if known is None else known[index]) for index, each in enumerate(raw)]
+    _require_outside_last(found, header)
+    return found
 
 
 def unproven_receipts(raw: Sequence[RawReceipt], header: Header, chain: Chain) -> list[Receipt]:
@@ -133,6 +135,13 @@ def require_linked(headers: Sequence[Header], parent: bytes | None) -> None:
         if before is not None and header.parent_hash != before:
             raise mismatch("parent_hash is not the hash of the block before", header.number, before, header.parent_hash)
         before = header.hash
+
+
+def _require_outside_last(receipts: Sequence[Receipt], header: Header) -> None:
+    """Raise if a receipt that is in no root stands before another: it would shift the indices of proven logs."""
+    for index, each in enumerate(receipts[:-1]):
+        if each.form == "outside_root":
+            raise mismatch("a state-sync receipt is not the last of its block", header.number, len(receipts) - 1, index)
 
 
 class _ReceiptReader:
