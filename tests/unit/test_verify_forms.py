@@ -417,3 +417,12 @@ def test_an_unlisted_chain_has_standard_types_only():
         prove.prove_transactions(block(given), header_with([encoded]), unlisted)
     row = with_row(unlisted, types={0x7E: "op_deposit"})
     assert prove.prove_transactions(block(copy.deepcopy(given)), header_with([encoded]), row)
+
+
+@pytest.mark.parametrize("kind", [0x65, 0x66, 0x68, 0x69])
+def test_a_price_beside_the_hashed_cap_of_an_arbitrum_transaction_is_said_to_be_unproven(kind):
+    """The hash covers the cap: a node that shows one is believed any other gasPrice."""
+    encoded, found = arbitrum(kind)
+    found |= {"maxFeePerGas": said(13), "gasPrice": said(999)}
+    assert proven(42161, encoded, found)[0].gas_price == 999
+    assert f"gas_price of type {kind:#x} transactions" in prove.unproven_columns(chain_of(42161), [kind], NITRO)

@@ -64,7 +64,7 @@ CLAIMED_COLUMNS: Mapping[TransactionForm, tuple[str, ...]] = MappingProxyType(
     {
         "op_deposit": ("nonce", *_FEES),
         "arbitrum_deposit": ("nonce", "gas_limit", *_FEES),
-        "arbitrum_unsigned": _FEES[1:],
+        "arbitrum_unsigned": _FEES,
         "arbitrum_contract": ("nonce", *_FEES),
         "arbitrum_retry": _FEES,
         "arbitrum_submit_retryable": ("nonce", *_FEES),
