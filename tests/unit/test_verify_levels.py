@@ -165,6 +165,22 @@ def test_the_table_opens_a_form_from_the_start_or_after_all_endpoints():
     assert Forms(Chain(8, "eight", open=(later,)), forms.learned).open_reason(other, 1) is None
 
 
+@pytest.mark.parametrize(
+    ("chain_id", "form", "inside", "outside"),
+    [
+        (1, Form("receipts"), 4_369_999, 4_370_000),
+        (137, Form("transactions", 0x7F), 80_084_800, 80_084_799),
+        (42220, Form("receipts", 0x7B), 31_056_500, None),
+    ],
+)
+def test_what_was_learned_holds_only_where_the_chains_row_says_so(chain_id, form, inside, outside):
+    collector = EvidenceCollector("transactions", chain_id, None)
+    assert collector.learn(UnknownForm(REASON, part=form.part, kind=form.kind, block=inside))
+    assert collector.forms.open_reason(form, inside) is not None
+    if outside is not None:
+        assert collector.forms.open_reason(form, outside) is None
+
+
 def test_slices_and_joins_keep_what_is_open():
     parts = parts_with(unknown("receipts", 21), unknown("header", 30))
     first, second = parts.slice(0, 5), parts.slice(5, 12)

@@ -209,7 +209,7 @@ class Forms:
         known = self.chain.open_form(form, block)
         if known is not None and not known.after_all:
             return known.reason
-        if not self.learned.has(self.chain.chain_id, form, block):
+        if not (self.may_learn(form, block) and self.learned.has(self.chain.chain_id, form, block)):
             return None
         return known.reason if known is not None else f"this version does not know the form of the {form}"
 
