@@ -14,11 +14,12 @@ from trace_dagster.datasets.chain import Chain, Form
 from trace_dagster.datasets.chains import chain_of
 from trace_dagster.devchain.crypto import list_root, logs_bloom
 from trace_dagster.errors import UnknownForm, VerificationFailed
+from trace_dagster.verify.check import check_evidence
 from trace_dagster.verify.commitments import prove
 from trace_dagster.verify.commitments.keccak import keccak
 from trace_dagster.verify.commitments.rpc_json import decode_receipts, decode_receipts_without_logs
 from trace_dagster.verify.commitments.trie import EMPTY_ROOT
-from trace_dagster.verify.model import Header, Transaction
+from trace_dagster.verify.model import Evidence, Header, Transaction
 from trace_dagster.verify.rows.arrow import receipts_of_tables
 from trace_dagster.verify.rows.rowwise import check_logs, check_transactions
 
@@ -229,6 +230,18 @@ def test_a_receipt_of_arbitrum_classic_has_a_zero_byte_for_its_status():
         receipts([given(0x78, 10)], head, 42161)
     with pytest.raises(VerificationFailed):
         receipts([given(0, 9)], header(encoded(0, b"\x00", 9), number=CLASSIC + 1), 42161)
+
+
+@pytest.mark.parametrize("kind", [0x78, None, 0])
+def test_a_receipt_of_arbitrum_classic_belongs_to_its_transaction_whatever_types_nodes_show(kind):
+    head, span = header(encoded(0, b"\x00", 9), number=CLASSIC), BlockRange(CLASSIC, CLASSIC + 1)
+    transactions = [transaction(0x78, form="arbitrum_classic")]
+    answers = [given(kind, 9, 0, transactionHash=said(HASH))]
+    inside = receipts(answers, head, 42161, transactions=transactions)
+    check_evidence(Evidence([head], [transactions], [inside]), span)
+    other = [replace(transactions[0], hash=HASH[:-1] + b"\x02")]
+    with pytest.raises(VerificationFailed, match="of another transaction"):
+        check_evidence(Evidence([head], [other], [inside]), span)
 
 
 @pytest.mark.parametrize("chain_id", [1, 10, 137, 42161, 42220])
