@@ -17,7 +17,7 @@ from trace_dagster.evidence.node_source import NodeSource
 from trace_dagster.evidence.parts import PARTS, EvidenceParts
 from trace_dagster.evidence.source import EvidenceSource
 from trace_dagster.rpc.pools import Endpoint
-from trace_dagster.verify.check import EvidenceNeeds, evidence_needed
+from trace_dagster.verify.check import EvidenceNeeds, check_evidence, evidence_needed
 from trace_dagster.verify.model import Evidence, Header
 
 
@@ -164,6 +164,7 @@ class PieceEvidence:
         ):
             found = replace(found, transactions=None)
         evidence = _merged(EvidenceParts(), found, self._collector.open_parts(found))
+        check_evidence(evidence, self._piece)  # rows are built before they are compared
         self.require_one_chain(evidence)
         return evidence
 
