@@ -157,7 +157,10 @@ class NodeSource:
         if not self._is_left_open(parts, "receipts", header):
             with _open_if_unknown(parts, "receipts", header):
                 is_known = transactions is not None and not parts.is_open("transactions", header.number)
-                return self._known_receipts(answer, header, transactions if is_known else None)
+                found = self._known_receipts(answer, header, transactions if is_known else None)
+                if is_known:
+                    self._require_same_outside(transactions or (), found, header)
+                return found
         return prove.unproven_receipts(rpc_json.decode_receipts(answer), header, self.chain)
 
     def _known_receipts(
@@ -172,6 +175,20 @@ class NodeSource:
         except UnknownForm as unknown:
             self._confirm(unknown, header)
             raise
+
+    def _require_same_outside(
+        self, transactions: Sequence[Transaction], receipts: Sequence[Receipt], header: Header
+    ) -> None:
+        """Raise Unavailable unless a state-sync transaction that is in no root comes with its receipt, and vice versa.
+
+        Some nodes show only one of the two. No commitment says which is wrong, so it is no lie.
+        """
+        shown = sum(each.form == "polygon_state_sync" and each.kind == 0 for each in transactions)
+        if shown != sum(each.form == "outside_root" for each in receipts):
+            raise Unavailable(
+                f"rpc endpoint {self.endpoint.name} does not show both a state-sync transaction and its receipt",
+                block=header.number,
+            )
 
     def _is_left_open(self, parts: EvidenceParts, part: Part, header: Header) -> bool:
         """Leave a part of a block open, and return True, if the chain's row says that nothing can prove it."""

@@ -1,0 +1,62 @@
+"""Evidence of Polygon from nodes that show state-sync transactions in their own way, or invent them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.imitated.chains import IMITATED
+from tests.support.imitated.node import ImitatedNode
+from tests.support.replay import serving_chain
+from trace_dagster.blocks import BlockRange
+from trace_dagster.errors import Unavailable
+from trace_dagster.evidence.collector import EvidenceCollector
+from trace_dagster.rpc.pools import RpcPool
+
+pytestmark = pytest.mark.integration
+
+POLYGON = 137
+
+
+class Altered(ImitatedNode):
+    """A node whose answers to one method are changed."""
+
+    def __init__(self, key, method, change):
+        super().__init__(IMITATED[key].recipe, IMITATED[key].manner)
+        self._altered = method
+        self._change = change
+
+    def call(self, method, params):
+        answer = super().call(method, params)
+        return self._change(answer) if method == self._altered else answer
+
+
+def gathered(node, name, *, for_rows=False):
+    with serving_chain(node) as served:
+        (endpoint,) = RpcPool("polygon", (served.url,)).endpoints
+        piece = BlockRange(node.recipe.first, node.recipe.end)
+        return EvidenceCollector(name, POLYGON, None, for_rows=for_rows).of(piece).gather(endpoint)
+
+
+def is_derived(each):
+    return each["from"] == "0x" + "00" * 20 and each["type"] == "0x0"
+
+
+def without_receipt(answer):
+    return [each for each in answer if not is_derived(each)]
+
+
+def without_transaction(answer):
+    return {**answer, "transactions": [each for each in answer["transactions"] if not is_derived(each)]}
+
+
+@pytest.mark.parametrize(
+    ("method", "change"),
+    [("eth_getBlockReceipts", without_receipt), ("eth_getBlockByNumber", without_transaction)],
+)
+@pytest.mark.parametrize(
+    ("name", "for_rows"), [("transactions", False), ("transactions", True), ("logs", True), ("geth_calls", False)]
+)
+def test_a_state_sync_transaction_without_its_receipt_is_no_lie_and_no_crash(method, change, name, for_rows):
+    assert gathered(Altered("polygon", method, lambda answer: answer), name, for_rows=for_rows).headers
+    with pytest.raises(Unavailable, match="does not show both a state-sync transaction and its receipt"):
+        gathered(Altered("polygon", method, change), name, for_rows=for_rows)
