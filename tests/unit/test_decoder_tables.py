@@ -89,6 +89,31 @@ def test_a_claimed_size_that_is_too_large_does_not_end_the_stream():
         table(dataset("blocks"), ["block_number", "size"], 1, Evidence([header]))
 
 
+@pytest.mark.parametrize(
+    ("form", "column", "value"),
+    [
+        ("op_deposit", "gas_price", 1 << 64),
+        ("op_deposit", "nonce", 1 << 64),
+        ("arbitrum_internal", "gas_limit", 1 << 200),
+        ("arbitrum_classic", "gas_used", 1 << 64),
+        ("arbitrum_classic", "gas_used", -1),
+        (None, "gas_used", -1),
+    ],
+)
+def test_a_claimed_value_that_the_schema_cannot_hold_does_not_end_the_stream(form, column, value):
+    found = devchain()
+    block = next(at for at, inside in enumerate(found.evidence.transactions) if inside)
+    transactions, receipts = (
+        [list(each) for each in part] for part in (found.evidence.transactions, found.evidence.receipts)
+    )
+    transactions[block][0] = replace(transactions[block][0], form=form)
+    part = receipts if column == "gas_used" else transactions
+    part[block][0] = replace(part[block][0], **{column: value})
+    evidence = replace(found.evidence, transactions=transactions, receipts=receipts)
+    with pytest.raises(VerificationFailed, match=f"claims a {column}"):
+        table(dataset("transactions"), ["block_number", column], 1, evidence)
+
+
 def test_a_column_that_evidence_lacks_is_named_with_the_way_out():
     with pytest.raises(ExtractionFailed, match=r"n_rlp_bytes .*set `engine: cryo`"):
         table(dataset("transactions"), ["n_rlp_bytes"], 1, devchain().evidence)

@@ -6,6 +6,7 @@ Where Cryo is wrong the rows are right: before Byzantium ``success`` is null, be
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate, chain
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trace_dagster.datasets.catalogue import NATIVE_LACKS, Dataset
+from trace_dagster.datasets.chain import CLAIMED_COLUMNS
 from trace_dagster.decoder.limits import unsigned
 from trace_dagster.decoder.uint256 import binary_of_numbers, uint256_columns
 from trace_dagster.errors import ExtractionFailed, VerificationFailed
@@ -84,7 +86,7 @@ def _blocks(evidence: Evidence, wanted: frozenset[str]) -> _Columns:
     }
     if wanted.intersection(SIZES):
         sizes = [header.size for header in headers]
-        columns["size"] = unsigned("size", sizes, _U32, numbers, proven=False)
+        columns["size"] = unsigned("size", sizes, _U32, numbers, proven=lambda row: False)
         columns |= uint256_columns(
             "total_difficulty", binary_of_numbers([header.total_difficulty for header in headers])
         )
@@ -105,8 +107,8 @@ _HEADER_BYTES: dict[str, Callable[[Header], bytes | None]] = {
 
 def _numbers(name: str, values: Sequence[int | None], kind: pa.DataType, headers: Sequence[Header]) -> pa.Array:
     """Return a column of numbers with one row per header."""
-    proven = all(header.is_proven for header in headers)
-    return unsigned(name, values, kind, [header.number for header in headers], proven=proven)
+    numbers = [header.number for header in headers]
+    return unsigned(name, values, kind, numbers, proven=lambda row: headers[row].is_proven)
 
 
 def _transactions(evidence: Evidence, wanted: frozenset[str]) -> _Columns:
@@ -183,8 +185,12 @@ def _listed_transactions(evidence: Evidence) -> tuple[_Columns, list[int]]:
     counts = [len(each) for each in evidence.transactions]
     blocks = [header.number for header, count in zip(evidence.headers, counts, strict=True) for _ in range(count)]
 
+    def is_proven(name: str, row: int) -> bool:
+        form = inside[row].form
+        return form is None or name not in CLAIMED_COLUMNS.get(form, ())
+
     def numbers(name: str, read: Callable[[Transaction], int | None], kind: pa.DataType = _U64) -> pa.Array:
-        return unsigned(name, [read(each) for each in inside], kind, blocks)
+        return unsigned(name, [read(each) for each in inside], kind, blocks, proven=partial(is_proven, name))
 
     columns: _Columns = {
         "block_number": pa.array(blocks, _U64),
@@ -201,7 +207,9 @@ def _listed_transactions(evidence: Evidence) -> tuple[_Columns, list[int]]:
         "max_fee_per_gas": numbers("max_fee_per_gas", lambda each: each.max_fee_per_gas),
         "max_priority_fee_per_gas": numbers("max_priority_fee_per_gas", lambda each: each.max_priority_fee_per_gas),
         "success": pa.array([each.succeeded for each in outcomes], pa.bool_()),
-        "gas_used": unsigned("gas_used", [each.gas_used for each in outcomes], _U64, blocks),
+        "gas_used": unsigned(
+            "gas_used", [each.gas_used for each in outcomes], _U64, blocks, proven=partial(is_proven, "gas_used")
+        ),
     }
     return columns, list(accumulate(counts))
 
