@@ -86,10 +86,10 @@ def test_the_deep_decoder_reads_the_same(frame):
         assert rows(text, HASHES[:1]).equals(plain)
 
 
-def nested(depth):
+def nested(depth, innermost=FRAME):
     """Return the answer with one trace, whose frames are ``depth`` levels below the root."""
     opening = json.dumps(FRAME)[:-1] + ', "calls": ['
-    tree = opening * depth + json.dumps(FRAME) + "]}" * depth
+    tree = opening * depth + json.dumps(innermost) + "]}" * depth
     return f'[{{"txHash": "0x{HASHES[0].hex()}", "result": {tree}}}]'.encode()
 
 
@@ -103,6 +103,13 @@ def test_a_tree_as_deep_as_the_evm_allows_is_read():
 def test_a_deeper_one_is_refused(depth):
     with pytest.raises(VerificationFailed):
         rows(nested(depth), HASHES[:1])
+
+
+@pytest.mark.parametrize("member", ["error", "type", "input", "from", "value"])
+def test_half_a_surrogate_pair_is_refused_at_any_depth(member):
+    for depth in (0, 1000):
+        with pytest.raises(VerificationFailed):
+            rows(nested(depth, {**FRAME, member: "\ud800"}), HASHES[:1])
 
 
 MALFORMED = {

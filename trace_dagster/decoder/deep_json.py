@@ -6,9 +6,10 @@ caller checks every value.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
+
+import msgspec
 
 _TOKEN = re.compile(rb'[\[\]{}]|"(?:[^"\\]|\\.)*"|[^\s\[\]{},:"]+')
 _CLOSING = {b"]": list, b"}": dict}
@@ -25,7 +26,7 @@ def decode_deep(text: bytes, most_depth: int) -> Any:
             if keys or not opened or type(container) is not _CLOSING[token]:
                 raise ValueError("a bracket has no counterpart")
             continue
-        value: Any = {} if token == b"{" else [] if token == b"[" else json.loads(token)
+        value: Any = {} if token == b"{" else [] if token == b"[" else _scalar(token)
         _put(value, *opened[-1])
         if isinstance(value, dict | list):
             opened.append((value, []))
@@ -34,6 +35,14 @@ def decode_deep(text: bytes, most_depth: int) -> Any:
     if len(opened) != 1 or len(found) != 1:
         raise ValueError("the text does not end")
     return found[0]
+
+
+def _scalar(token: bytes) -> Any:
+    """Return a text, a number or a word. Half of a surrogate pair is malformed: no column can hold it."""
+    try:
+        return msgspec.json.decode(token)
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from None
 
 
 def _put(value: Any, container: Any, keys: list[str]) -> None:
