@@ -8,7 +8,7 @@ from tests.support.imitated.chains import IMITATED
 from tests.support.imitated.node import ImitatedNode
 from tests.support.replay import serving_chain
 from trace_dagster.blocks import BlockRange
-from trace_dagster.errors import Unavailable
+from trace_dagster.errors import Unavailable, UnknownForm
 from trace_dagster.evidence.collector import EvidenceCollector
 from trace_dagster.rpc.pools import RpcPool
 
@@ -60,3 +60,11 @@ def test_a_state_sync_transaction_without_its_receipt_is_no_lie_and_no_crash(met
     assert gathered(Altered("polygon", method, lambda answer: answer), name, for_rows=for_rows).headers
     with pytest.raises(Unavailable, match="does not show both a state-sync transaction and its receipt"):
         gathered(Altered("polygon", method, change), name, for_rows=for_rows)
+
+
+@pytest.mark.parametrize("absent", [None, "0x"])
+def test_a_node_without_the_bytes_of_a_state_sync_transaction_does_not_lie(absent):
+    node = Altered("polygon", "eth_getRawTransactionByBlockNumberAndIndex", lambda answer: absent)
+    with pytest.raises(UnknownForm, match="the bytes of a state-sync transaction are not known"):
+        gathered(node, "transactions")
+    assert gathered(node, "logs").receipts

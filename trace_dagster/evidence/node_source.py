@@ -126,8 +126,9 @@ class NodeSource:
         except MethodLacked:  # the proof says which transactions it leaves open
             return found
         for (place, index), answer in zip(wanted, answers, strict=True):
-            if memoryview(answer) != _NULL:
-                found[place][index] = data(_text(answer), headers[place].number)
+            given = b"" if memoryview(answer) == _NULL else data(_text(answer), headers[place].number)
+            if given:  # nodes answer null or "0x" if they do not have it
+                found[place][index] = given
         return found
 
     def _transactions(
