@@ -9,7 +9,8 @@ from tests.support.proven import devchain
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.datasets.chain import Chain, Form, Forms, LearnedForms, Open
-from trace_dagster.errors import UnknownForm, VerificationFailed
+from trace_dagster.errors import EndpointLacks, Unavailable, UnknownForm, VerificationFailed
+from trace_dagster.evidence.cache import EvidenceCache
 from trace_dagster.evidence.collector import EvidenceCollector
 from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.extraction.request import Piece
@@ -179,6 +180,28 @@ def test_what_was_learned_holds_only_where_the_chains_row_says_so(chain_id, form
     assert collector.forms.open_reason(form, inside) is not None
     if outside is not None:
         assert collector.forms.open_reason(form, outside) is None
+
+
+@pytest.mark.parametrize(("chain_id", "block", "kind"), [(UNLISTED, 23, 0x55), (137, 80_084_800, 0x7F)])
+def test_an_endpoint_without_a_say_is_asked_again_for_other_ranges_and_datasets(chain_id, block, kind):
+    """A node without traces cannot say anything about geth_calls, but it may prove the transactions."""
+    cache = EvidenceCache()
+    error, lacks = unknown("transactions", block, kind), EndpointLacks("the node does not trace")
+    calls, transactions = (EvidenceCollector(name, chain_id, None, cache) for name in ("geth_calls", "transactions"))
+    assert calls.learn_from([error, lacks])
+    assert set(calls.open_parts(parts_with(error))) == {block}
+    with pytest.raises(UnknownForm):
+        transactions.open_parts(parts_with(error))
+    assert transactions.learn_from([error, error])
+    assert set(EvidenceCollector("logs", chain_id, None, cache).open_parts(parts_with(error))) == set()
+    assert set(EvidenceCollector("traces", chain_id, None, cache).open_parts(parts_with(error))) == {block}
+
+
+@pytest.mark.parametrize("others", [[Unavailable("timed out")], [VerificationFailed("a lie")], []])
+def test_an_endpoint_that_failed_otherwise_leaves_no_form_open(others):
+    collector = EvidenceCollector("transactions", UNLISTED, None)
+    failures = [unknown("transactions", 23, 0x55), *others] if others else [EndpointLacks("no such blocks")]
+    assert not collector.learn_from(failures)
 
 
 def test_slices_and_joins_keep_what_is_open():

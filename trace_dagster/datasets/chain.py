@@ -203,13 +203,17 @@ class Forms:
 
     chain: Chain
     learned: LearnedForms = field(default_factory=LearnedForms)
+    learned_here: LearnedForms = field(default_factory=LearnedForms)
+    """What was learned for one range alone, because some endpoints had no say."""
 
     def open_reason(self, form: Form, block: int) -> str | None:
         """Return why this form lowers the level in this block, or None if it must be proven or refused."""
         known = self.chain.open_form(form, block)
         if known is not None and not known.after_all:
             return known.reason
-        if not (self.may_learn(form, block) and self.learned.has(self.chain.chain_id, form, block)):
+        learned = (self.learned, self.learned_here)
+        is_learned = any(each.has(self.chain.chain_id, form, block) for each in learned)
+        if not (is_learned and self.may_learn(form, block)):
             return None
         return known.reason if known is not None else f"this version does not know the form of the {form}"
 

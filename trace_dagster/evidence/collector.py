@@ -76,27 +76,30 @@ class EvidenceCollector:
             return None
         return CachedNodeSource(self._cache, endpoint, self.forms.chain, self._within or piece, shared_needs)
 
-    def learn(self, unknown: UnknownForm) -> bool:
-        """Leave a form open from now on, because every endpoint of the pool showed it.
+    def learn(self, unknown: UnknownForm, *, here: bool = False) -> bool:
+        """Leave a form open from now on, or only in this range (``here``), because every endpoint showed it.
 
         Return whether this chain allows that.
         """
         form = Form(unknown.part, unknown.kind)
         if not self.forms.may_learn(form, unknown.block):
             return False
-        self.forms.learned.add(self.chain_id, form, unknown.block)
+        learned = self.forms.learned_here if here else self.forms.learned
+        learned.add(self.chain_id, form, unknown.block)
         return True
 
     def learn_from(self, failures: Iterable[TraceError]) -> bool:
         """Leave a form open from now on if every endpoint showed it and none could prove it; return whether it is.
 
-        ``failures`` has one error per endpoint. An endpoint that cannot serve the blocks has no say.
+        ``failures`` has one error per endpoint. An endpoint that cannot serve the blocks has no say; but it may be able
+        to prove other blocks, or other datasets, so the form is then open in this range alone.
         """
-        unknown = [each for each in failures if not isinstance(each, EndpointLacks)]
+        known = list(failures)
+        unknown = [each for each in known if not isinstance(each, EndpointLacks)]
         if not unknown or not all(isinstance(each, UnknownForm) for each in unknown):
             return False
         forms = {(each.part, each.kind): each for each in unknown if isinstance(each, UnknownForm)}
-        return len(forms) == 1 and self.learn(next(iter(forms.values())))
+        return len(forms) == 1 and self.learn(next(iter(forms.values())), here=len(unknown) < len(known))
 
     def open_parts(self, parts: EvidenceParts) -> dict[int, dict[Part, str]]:
         """Return the parts of blocks that this dataset's proof needs and that are left open, with the reason.
