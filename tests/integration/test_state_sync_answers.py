@@ -8,7 +8,7 @@ from tests.support.imitated.chains import IMITATED
 from tests.support.imitated.node import ImitatedNode
 from tests.support.replay import serving_chain
 from trace_dagster.blocks import BlockRange
-from trace_dagster.errors import Unavailable, UnknownForm
+from trace_dagster.errors import Unavailable, UnknownForm, VerificationFailed
 from trace_dagster.evidence.collector import EvidenceCollector
 from trace_dagster.rpc.pools import RpcPool
 
@@ -68,3 +68,20 @@ def test_a_node_without_the_bytes_of_a_state_sync_transaction_does_not_lie(absen
     with pytest.raises(UnknownForm, match="the bytes of a state-sync transaction are not known"):
         gathered(node, "transactions")
     assert gathered(node, "logs").receipts
+
+
+def with_invented(answer):
+    """Return the block with a state-sync transaction in place of its first, if it has none."""
+    if any(each["type"] == "0x7f" for each in answer["transactions"]) or not answer["transactions"]:
+        return answer
+    first, *others = answer["transactions"]
+    invented = {**first, "type": "0x7f", "hash": "0x" + "77" * 32, "value": "0x0", "input": "0x"}
+    return {**answer, "transactions": [invented, *others]}
+
+
+@pytest.mark.parametrize("name", ["transactions", "geth_calls"])
+def test_an_invented_state_sync_transaction_opens_no_block(name):
+    """A node that gives no raw bytes could else have any block of Polygon committed unproven."""
+    node = Altered("polygon_without_raw", "eth_getBlockByNumber", with_invented)
+    with pytest.raises(VerificationFailed, match="a type that no receipt of its block has"):
+        gathered(node, name)

@@ -158,6 +158,8 @@ class NodeSource:
         if not self._is_left_open(parts, "receipts", header):
             with _open_if_unknown(parts, "receipts", header):
                 is_known = transactions is not None and not parts.is_open("transactions", header.number)
+                if (kind := self._open_kind(parts, header)) is not None:
+                    return self._receipts_with(kind, answer, header)
                 found = self._known_receipts(answer, header, transactions if is_known else None)
                 if is_known:
                     self._require_same_outside(transactions or (), found, header)
@@ -176,6 +178,24 @@ class NodeSource:
         except UnknownForm as unknown:
             self._confirm(unknown, header)
             raise
+
+    def _open_kind(self, parts: EvidenceParts, header: Header) -> int | None:
+        """Return the type for which a block's transactions are open, if the form of its receipts is known."""
+        unknown = parts.unknown.get(header.number, {}).get("transactions")
+        kind = None if unknown is None else unknown.kind
+        form = None if kind is None else self.chain.types.get(kind)
+        return None if form in (None, "arbitrum_classic") else kind
+
+    def _receipts_with(self, kind: int, answer: msgspec.Raw, header: Header) -> list[Receipt]:
+        """Return proven receipts. Raises VerificationFailed if none is of the type that opens the transactions: a node
+        must not open a block by a type that it does not have.
+        """
+        found = prove.receipts_of(rpc_json.decode_receipts(answer), header, self.chain)
+        if all(each.kind != kind for each in found):
+            raise VerificationFailed(
+                "a transaction has a type that no receipt of its block has", block=header.number, type=hex(kind)
+            )
+        return found
 
     def _require_same_outside(
         self, transactions: Sequence[Transaction], receipts: Sequence[Receipt], header: Header
