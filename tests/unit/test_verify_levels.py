@@ -81,6 +81,15 @@ def test_the_level_follows_what_is_open(name, part, level):
     assert sum(said.levels.values()) == 12
 
 
+def test_lowered_rows_name_what_their_forms_leave_open():
+    """Celo before Gingerbread: the transactions root proves rows, but its headers have no base fee to derive from."""
+    table = devchain().tables["transactions"].drop_columns(["chain_id"])
+    table = table.append_column("chain_id", [[42220] * table.num_rows]).cast(devchain().tables["transactions"].schema)
+    said = proof("transactions", {place: ["receipts"] for place in range(12)}, 42220, table)
+    assert said.level == "crosschecked"
+    assert "gas_price of type 0x2 transactions" in said.unproven
+
+
 def test_what_can_be_compared_is_compared_in_lowered_blocks():
     """A block whose transactions are open still has a proven header: rows of another block are a lie."""
     rows = devchain().tables["transactions"]

@@ -206,10 +206,11 @@ def _check_open_run(
     """Compare rows with evidence whose parts in ``reasons`` are left open. What can be compared must still agree."""
     compared, level = _compare_open(dataset, table, piece, evidence, reasons, chain_id)
     lowered = Lowered(piece.start, len(piece), level, "; ".join(sorted(set(reasons.values()))))
-    unproven = set(table.column_names) - compared.covered - {"chain_id"} if level != "structural" else ()
-    return _proof(
-        level, [*done, *compared.checks], sorted(unproven), piece, _boundary(evidence.headers), lowered=(lowered,)
-    )
+    unproven: list[str] = []
+    if level != "structural":
+        unproven += set(table.column_names) - compared.covered - {"chain_id"}
+        unproven += _unproven_rows(dataset, table, piece, chain_id)
+    return _proof(level, [*done, *compared.checks], unproven, piece, _boundary(evidence.headers), lowered=(lowered,))
 
 
 def _compare_open(
