@@ -169,11 +169,12 @@ class NodeSource:
     def _known_receipts(
         self, answer: msgspec.Raw, header: Header, transactions: Sequence[Transaction] | None
     ) -> list[Receipt]:
-        if self._dataset_name in _PROVEN_BY_ROWS:
-            claimed = prove.claimed_receipts(self._undemanding(answer), header, self.chain, transactions=transactions)
-            if all(each.form != "unknown" for each in claimed):
-                return claimed
         try:
+            if self._dataset_name in _PROVEN_BY_ROWS:
+                rows_prove = self._undemanding(answer)
+                claimed = prove.claimed_receipts(rows_prove, header, self.chain, transactions=transactions)
+                if all(each.form != "unknown" for each in claimed):
+                    return claimed
             return prove.receipts_of(rpc_json.decode_receipts(answer), header, self.chain, transactions=transactions)
         except UnknownForm as unknown:
             self._confirm(unknown, header)
@@ -226,13 +227,14 @@ class NodeSource:
         return rpc_json.decode_receipts(answer)
 
     def _confirm(self, unknown: UnknownForm, header: Header) -> None:
-        """Raise VerificationFailed if a receipt has an unknown type, but no transaction of its block has it."""
+        """Raise VerificationFailed if a receipt is open for its type, but no transaction of its block has it."""
         if unknown.kind is None:
             return
         (answer,) = call_all(self.endpoint, [("eth_getBlockByNumber", [hex(header.number), True])])
         block = rpc_json.decode_block(answer, full=True)
         try:
-            prove.prove_transactions(block, header, self.chain)
+            if any(each.kind == unknown.kind for each in prove.prove_transactions(block, header, self.chain)):
+                return
         except UnknownForm as other:
             if other.kind == unknown.kind:
                 return

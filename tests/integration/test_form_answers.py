@@ -1,4 +1,4 @@
-"""Evidence of Polygon from nodes that show state-sync transactions in their own way, or invent them."""
+"""Evidence from nodes that leave out what a chain's forms need, show it in their own way, or invent it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from trace_dagster.evidence.collector import EvidenceCollector
 from trace_dagster.rpc.pools import RpcPool
 
 pytestmark = pytest.mark.integration
-
-POLYGON = 137
 
 
 class Altered(ImitatedNode):
@@ -32,9 +30,9 @@ class Altered(ImitatedNode):
 
 def gathered(node, name, *, for_rows=False):
     with serving_chain(node) as served:
-        (endpoint,) = RpcPool("polygon", (served.url,)).endpoints
+        (endpoint,) = RpcPool("altered", (served.url,)).endpoints
         piece = BlockRange(node.recipe.first, node.recipe.end)
-        return EvidenceCollector(name, POLYGON, None, for_rows=for_rows).of(piece).gather(endpoint)
+        return EvidenceCollector(name, node.recipe.chain_id, None, for_rows=for_rows).of(piece).gather(endpoint)
 
 
 def is_derived(each):
@@ -85,3 +83,25 @@ def test_an_invented_state_sync_transaction_opens_no_block(name):
     node = Altered("polygon_without_raw", "eth_getBlockByNumber", with_invented)
     with pytest.raises(VerificationFailed, match="a type that no receipt of its block has"):
         gathered(node, name)
+
+
+def without_base_fee(answer):
+    return [{name: value for name, value in each.items() if name != "baseFee"} for each in answer]
+
+
+@pytest.mark.parametrize("name", ["logs", "transactions", "erc20_transfers", "geth_calls"])
+def test_a_node_of_celo_that_leaves_out_the_base_fee_of_receipts_does_not_lie(name):
+    with pytest.raises(UnknownForm, match="leaves out base_fee") as caught:
+        gathered(Altered("celo", "eth_getBlockReceipts", without_base_fee), name)
+    assert (caught.value.part, caught.value.kind) == ("receipts", 0x7B)
+
+
+def with_invented_receipt(answer):
+    """Return the receipts with a type that opens them in place of the first one's."""
+    return [{**answer[0], "type": "0x7a"}, *answer[1:]] if answer else answer
+
+
+@pytest.mark.parametrize("name", ["logs", "transactions", "erc20_transfers", "geth_calls"])
+def test_an_invented_receipt_without_its_fee_opens_no_block(name):
+    with pytest.raises(VerificationFailed, match=r"type that no transaction of its block|its transaction's type"):
+        gathered(Altered("celo", "eth_getBlockReceipts", with_invented_receipt), name)
