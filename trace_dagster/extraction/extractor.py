@@ -1,7 +1,9 @@
 """Extracts a range piece by piece: ahead of its consumer, proven against the chain, in block order.
 
-A piece that fails is tried on every endpoint of its pool, the best first, then in halves (``retry_rules.py``).
-Endpoints whose rows the chain contradicts are recorded. Retries end here: an error that comes out ends the attempt.
+A piece that fails is tried on every endpoint of its pool, the best first, then in halves (``retry_rules.py``). Rows
+that no further try would give (ExtractionFailed) are asked of every endpoint a single time: a node may have made up its
+block. Endpoints whose rows the chain contradicts are recorded. Retries end here: an error that comes out ends the
+attempt.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from trace_dagster import __version__
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.chains import chain_of
 from trace_dagster.engine.base import Engine
-from trace_dagster.errors import NoAnswer, TraceError, Unavailable, VerificationFailed
+from trace_dagster.errors import ExtractionFailed, NoAnswer, TraceError, Unavailable, VerificationFailed
 from trace_dagster.evidence.collector import PieceEvidence
 from trace_dagster.extraction.blame import Blame, LiarRecorder, PieceBlame
 from trace_dagster.extraction.endpoint_load import EndpointLoad, EndpointOrder, by_load
@@ -99,7 +101,9 @@ class Extractor:
             try:
                 with self.load.one_more(endpoint):
                     found = self._try(state, piece, endpoint.again(number), endpoints, evidence, blame)
-            except ANOTHER_ENDPOINT as caught:
+            except (*ANOTHER_ENDPOINT, ExtractionFailed) as caught:
+                if not isinstance(caught, ANOTHER_ENDPOINT) and number + 1 >= len(endpoints):
+                    raise
                 noted = blame.failed(endpoint, caught)
                 log = _log.warning if len(endpoints) > 1 else _log.debug
                 log("endpoint_passed_over", **request.facts, block_range=piece, endpoint=endpoint.name, reason=noted)
