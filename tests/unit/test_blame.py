@@ -6,6 +6,7 @@ import pytest
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.chain import Chain
+from trace_dagster.datasets.chains import chain_of
 from trace_dagster.errors import (
     EndpointLacks,
     ForkConflict,
@@ -87,6 +88,26 @@ def test_an_unknown_form_is_a_lie_only_if_another_answer_passes_in_full(blame, l
     piece.failed(TWO, unknown())
     piece.passed()
     assert [name for name, _ in lies] == ["p#1", "p#2"]
+
+
+@pytest.mark.parametrize(
+    ("chain_id", "part", "kind", "block", "liars"),
+    [
+        (1, "receipts", None, 4_369_999, []),  # a node that makes up a status, as Reth does
+        (1, "receipts", None, 4_370_000, ["p#1"]),
+        (137, "transactions", 0x7F, 80_084_800, []),  # one without the raw bytes of state-sync transactions
+        (137, "transactions", 0x7F, 80_084_799, ["p#1"]),
+        (42220, "receipts", 0x7B, 31_056_500, []),  # one that leaves out baseFee
+        (42220, "receipts", 0x7C, 31_056_500, ["p#1"]),
+    ],
+)
+def test_what_honest_nodes_leave_out_is_no_lie_beside_one_that_shows_it(
+    blame, lies, chain_id, part, kind, block, liars
+):
+    piece = blame.of(chain_of(chain_id), "transactions", BlockRange(block, block + 1))
+    piece.failed(ONE, UnknownForm("left out", part=part, kind=kind, block=block))
+    piece.passed()
+    assert [name for name, _ in lies] == liars
 
 
 def test_on_an_unlisted_chain_an_endpoint_lies_if_another_passes_even_if_it_fails_every_block(blame, lies):

@@ -7,8 +7,9 @@ An endpoint's answer that contradicts a proof is a lie if the proof is known to 
   every endpoint, nobody is recorded. If they do so in the same way and no block of the dataset has passed yet, the
   chain has another form, and the error says what to do.
 
-A form that the proof itself does not know (UnknownForm) is a lie only if another answer passes in full. Missing
-answers, and rows that a quorum disagrees on, are never lies.
+A form that the proof itself does not know (UnknownForm) is a lie only if another answer passes in full, and never where
+the table says that nodes of the chain leave something out. Missing answers, and rows that a quorum disagrees on, are
+never lies.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.datasets.chain import Chain
+from trace_dagster.datasets.chain import Chain, Form
 from trace_dagster.errors import NoQuorum, TraceError, UnknownForm, UnknownFormat, VerificationFailed
 from trace_dagster.rpc.pools import Endpoint
 
@@ -77,10 +78,15 @@ class PieceBlame:
                 self.blame.lied(endpoint, error)
             else:
                 self.open_charges.append((endpoint, error))
-        elif isinstance(error, UnknownForm):
+        elif isinstance(error, UnknownForm) and not self._is_left_out_by_nodes(error):
             self.open_charges.append((endpoint, error))
         self.failures.append((endpoint, error))
         return error
+
+    def _is_left_out_by_nodes(self, error: UnknownForm) -> bool:
+        """Return whether the table knows honest nodes that show this form, although another node may know better."""
+        row = self.chain.open_form(Form(error.part, error.kind), error.block)
+        return row is not None and row.after_all
 
     def passed(self, *, is_lowered: bool = False) -> None:
         """Record those whose answers this one contradicts. The forms that lowered its level contradict nobody."""
