@@ -426,3 +426,15 @@ def test_a_price_beside_the_hashed_cap_of_an_arbitrum_transaction_is_said_to_be_
     found |= {"maxFeePerGas": said(13), "gasPrice": said(999)}
     assert proven(42161, encoded, found)[0].gas_price == 999
     assert f"gas_price of type {kind:#x} transactions" in prove.unproven_columns(chain_of(42161), [kind], NITRO)
+
+
+def test_a_price_that_may_be_one_of_two_is_said_to_be_unproven():
+    """Some of Arbitrum's nodes show the base fee alone, others the price with its tip: a node may choose."""
+    fees = {**FEES, "chainId": 42161}
+    encoded, given = signed(2, [42161, 3, 2, 90, 21_000, YOU, 5, b"\xab\xcd", []], **{**fees, "gasPrice": 10})
+    given["accessList"] = []
+    prices = {proven(42161, encoded, {**given, "gasPrice": said(each)})[0].gas_price for each in (10, 12, 77)}
+    assert prices == {10, 12}
+    assert prove.unproven_columns(chain_of(42161), [0, 2, 0x6A], NITRO)[0].startswith("nonce of type 0x6a")
+    assert "gas_price of type 0x2 transactions" in prove.unproven_columns(chain_of(42161), [0, 2], NITRO)
+    assert prove.unproven_columns(chain_of(10), [0, 2], NITRO * 10) == []
