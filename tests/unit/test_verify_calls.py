@@ -229,9 +229,13 @@ def test_the_last_frame_of_a_block_may_be_missing_for_some_forms_only(name, form
 def test_a_failed_transaction_that_ended_before_its_call_has_any_frame(name, form, kind):
     transactions = (special(form, kind), CALL)
     rows = [own_frame(name, 0, transactions[0]), MAKE[name](1, CALL)]
-    assert run(name, rows, transactions=transactions, receipts=(FAILED, OK)).level == "crosschecked"
+    found = run(name, rows, transactions=transactions, receipts=(FAILED, OK))
+    assert found.level == "crosschecked"
+    assert f"root frames of type {kind:#x} transactions" in found.unproven
     with pytest.raises(VerificationFailed):
         run(name, rows, transactions=transactions)
+    as_sent = run(name, [MAKE[name](0, transactions[0]), MAKE[name](1, CALL)], transactions=transactions)
+    assert not any("0x" in each for each in as_sent.unproven)
 
 
 @pytest.mark.parametrize("name", MAKE)
@@ -247,7 +251,8 @@ def test_other_forms_have_a_root_frame_as_they_were_sent(name, form, kind):
 def test_the_address_of_a_created_contract_needs_a_nonce_that_is_committed(name):
     deposit = replace(special("op_deposit", 0x7E), to=None)
     elsewhere = {"result_address": BOB} if name == "traces" else {"to_address": BOB}
-    assert run(name, [MAKE[name](0, deposit, **elsewhere), MAKE[name](1, CALL)], transactions=(deposit, CALL))
+    found = run(name, [MAKE[name](0, deposit, **elsewhere), MAKE[name](1, CALL)], transactions=(deposit, CALL))
+    assert "addresses of contracts that type 0x7e transactions create" in found.unproven
     with pytest.raises(VerificationFailed, match="is not what the chain says"):
         run(name, [MAKE[name](0, CREATE, **elsewhere), MAKE[name](1, CALL)], transactions=(CREATE, CALL))
 

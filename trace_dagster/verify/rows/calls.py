@@ -51,7 +51,9 @@ def check_calls(
                 roots.append((header.number, *pair))
     _require_none_left(found, headers)
     _check_roots(table.take(pa.array(rows, pa.int64())), roots, name)
-    done = Comparison(["root frames equal the transactions"], {"block_number"}, [*UNPROVEN, *_own_frames(transactions)])
+    done = Comparison(
+        ["root frames equal the transactions"], {"block_number"}, [*UNPROVEN, *_open_frames(transactions, receipts)]
+    )
     for more in (check_block_hashes(table, headers), check_transaction_hashes(table, headers, transactions, receipts)):
         done.checks += more.checks
         done.covered |= more.covered
@@ -83,17 +85,31 @@ def _is_as_sent(transaction: Transaction, receipt: Receipt) -> bool:
     return rule == "as_sent" or (rule == "as_sent_if_succeeded" and receipt.succeeded is True)
 
 
-def _own_frames(transactions: Sequence[Sequence[Transaction]]) -> list[str]:
-    """Return statements about the root frames that nodes make up."""
-    types = {each.kind for inside in transactions for each in inside if _root_frame(each) in ("own", "optional")}
-    return [f"root frames of type {kind:#x} transactions" for kind in sorted(types)]
+def _open_frames(transactions: Sequence[Sequence[Transaction]], receipts: Sequence[Sequence[Receipt]]) -> list[str]:
+    """Return statements about root frames that are not compared, or whose created contract has an unknown address."""
+    pairs = [
+        (each, receipt)
+        for inside, outcomes in zip(transactions, receipts, strict=True)
+        for each, receipt in zip(inside, outcomes, strict=True)
+        if each.form is not None
+    ]
+    own = {each.kind for each, receipt in pairs if not _is_as_sent(each, receipt)}
+    created = {each.kind for each, receipt in pairs if each.to is None and receipt.succeeded and _has_open_nonce(each)}
+    return [
+        *[f"root frames of type {kind:#x} transactions" for kind in sorted(own)],
+        *[f"addresses of contracts that type {kind:#x} transactions create" for kind in sorted(created)],
+    ]
+
+
+def _has_open_nonce(transaction: Transaction) -> bool:
+    return transaction.form is not None and "nonce" in CLAIMED_COLUMNS.get(transaction.form, ())
 
 
 def _has_known_address(each: Transaction, receipt: Receipt, got: bytes | None) -> bool:
     """Return whether the address of the created contract is known. Its nonce may be in no commitment."""
     if receipt.succeeded is False or (receipt.succeeded is None and got is None):
         return False
-    return each.form is None or "nonce" not in CLAIMED_COLUMNS.get(each.form, ())
+    return not _has_open_nonce(each)
 
 
 def _require_none_left(found: Frames, headers: Sequence[Header]) -> None:
