@@ -92,6 +92,8 @@ def test_a_newer_schema_is_refused_and_an_older_one_is_migrated(postgres_url):
         "0006_boundaries.sql",
         "0007_leases.sql",
         "0008_file_etags.sql",
+        "0009_nodes.sql",
+        "0010_levels.sql",
     ]
 
 
