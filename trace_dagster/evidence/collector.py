@@ -101,6 +101,10 @@ class EvidenceCollector:
         forms = {(each.part, each.kind): each for each in unknown if isinstance(each, UnknownForm)}
         return len(forms) == 1 and self.learn(next(iter(forms.values())), here=len(unknown) < len(known))
 
+    def is_open_everywhere(self, block: int) -> bool:
+        """Return whether the chain's row leaves a part of this block open that the dataset needs, at every node."""
+        return any(self.forms.chain.leaves_open(part, block) for part in self.wanted)
+
     def open_parts(self, parts: EvidenceParts) -> dict[int, dict[Part, str]]:
         """Return the parts of blocks that this dataset's proof needs and that are left open, with the reason.
 

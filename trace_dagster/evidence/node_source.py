@@ -173,12 +173,29 @@ class NodeSource:
             if self._dataset_name in _PROVEN_BY_ROWS:
                 rows_prove = self._undemanding(answer)
                 claimed = prove.claimed_receipts(rows_prove, header, self.chain, transactions=transactions)
-                if all(each.form != "unknown" for each in claimed):
+                has_types = transactions is not None or all(each.type is not None for each in rows_prove)
+                if has_types and all(each.form != "unknown" for each in claimed):
                     return claimed
-            return prove.receipts_of(rpc_json.decode_receipts(answer), header, self.chain, transactions=transactions)
+            return self._proven_receipts(rpc_json.decode_receipts(answer), header, transactions)
         except UnknownForm as unknown:
             self._confirm(unknown, header)
             raise
+
+    def _proven_receipts(
+        self, raw: Sequence[RawReceipt], header: Header, transactions: Sequence[Transaction] | None
+    ) -> list[Receipt]:
+        """Return proven receipts. Where a node leaves out their types, the block's transactions tell them."""
+        try:
+            return prove.receipts_of(raw, header, self.chain, transactions=transactions)
+        except VerificationFailed:
+            if transactions is not None or all(each.type is not None for each in raw):
+                raise
+            inside = prove.prove_transactions(self._whole_block(header), header, self.chain)
+            return prove.receipts_of(raw, header, self.chain, transactions=inside)
+
+    def _whole_block(self, header: Header) -> RawFullBlock:
+        (answer,) = call_all(self.endpoint, [("eth_getBlockByNumber", [hex(header.number), True])])
+        return rpc_json.decode_block(answer, full=True)
 
     def _open_kind(self, parts: EvidenceParts, header: Header) -> int | None:
         """Return the type for which a block's transactions are open, if the form of its receipts is known."""
@@ -230,8 +247,7 @@ class NodeSource:
         """Raise VerificationFailed if a receipt is open for its type, but no transaction of its block has it."""
         if unknown.kind is None:
             return
-        (answer,) = call_all(self.endpoint, [("eth_getBlockByNumber", [hex(header.number), True])])
-        block = rpc_json.decode_block(answer, full=True)
+        block = self._whole_block(header)
         try:
             if any(each.kind == unknown.kind for each in prove.prove_transactions(block, header, self.chain)):
                 return

@@ -1,9 +1,9 @@
 """Extracts a range piece by piece: ahead of its consumer, proven against the chain, in block order.
 
 A piece that fails is tried on every endpoint of its pool, the best first, then in halves (``retry_rules.py``). Rows
-that no further try would give (ExtractionFailed) are asked of every endpoint a single time: a node may have made up its
-block. Endpoints whose rows the chain contradicts are recorded. Retries end here: an error that comes out ends the
-attempt.
+that no further try would give (ExtractionFailed) are asked of every endpoint a single time, because a node may have
+made up its block; so are blocks that one endpoint cannot prove in full. Endpoints whose rows the chain contradicts are
+recorded. Retries end here: an error that comes out ends the attempt.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ class Extractor:
         evidence = request.evidence.of(piece) if request.evidence is not None else None
         failed: dict[str, TraceError] = {}
         error: TraceError | None = None
+        lowered: Piece | None = None
         for number, endpoint in enumerate(islice(cycle(endpoints), tries_of(len(piece), len(endpoints)))):
             state.require_running(piece, error)
             try:
@@ -112,8 +113,13 @@ class Extractor:
                 failed[endpoint.name] = noted
                 error = decisive(error, noted)
             else:
-                blame.passed(is_lowered=found.is_lowered)
-                return [found]
+                if not request.may_be_proven_elsewhere(found):
+                    blame.passed(is_lowered=found.is_lowered)
+                    return [found]
+                lowered = lowered or found
+            if lowered is not None and number + 1 >= len(endpoints):
+                blame.passed(is_lowered=True)
+                return [lowered]
         assert error is not None
         if request.may_leave_open(failed.values()):
             return self._proven(state, piece, blame)

@@ -79,6 +79,12 @@ class RangeRequest(VerifiedAsAsked):
         """Return whether a form is left open from now on, see :meth:`EvidenceCollector.learn_from`."""
         return self.evidence is not None and self.evidence.learn_from(failures)
 
+    def may_be_proven_elsewhere(self, piece: Piece) -> bool:
+        """Return whether another endpoint might prove blocks of a piece that are lowered at this one."""
+        if self.evidence is None or piece.proof is None:
+            return False
+        return any(not self.evidence.is_open_everywhere(each.first_block) for each in piece.proof.lowered)
+
     def prove(self, table: pa.Table, piece: BlockRange, evidence: Evidence) -> tuple[pa.Table, Proof]:
         """Return the engine's rows with every extracted column, and their proof. Raises VerificationFailed."""
         whole = fill_receipt_columns(table, evidence, self.dataset.schema(self.extracted_columns))
