@@ -1,6 +1,6 @@
 """The cost of the product relative to bare Cryo: the same blocks of the same node, everything committed on S3.
 
-    .venv/bin/python -m bench.end_to_end [--blocks 20000] [--rounds 5] [--latency 0 0.05]
+    .venv/bin/python -m bench.end_to_end [--blocks 20000] [--rounds 5] [--latency 0 0.05] [--cases full structural]
 
 Bare: `cryo.freeze` of four datasets, one after the other, to local disk in a fresh process, its import not counted.
 Product: from apply to everything committed, through planner, daemon, run and proof, on one stack for all rounds.
@@ -107,11 +107,14 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--latency", type=float, nargs="+", default=[0.0, 0.05], help="seconds added to each request")
+    names = [case.name for case in CASES]
+    parser.add_argument("--cases", nargs="+", choices=names, default=names, metavar="case", help=f"of {names}")
     options = parser.parse_args()
+    cases = [case for case in CASES if case.name in options.cases]
     rounds: list[Round] = []
     with place(options.blocks, options.latency) as (environment, lines):
         for number, line in product(range(options.rounds), lines):
-            rounds += measure(environment, line, blocks=options.blocks, number=number)
+            rounds += measure(environment, line, blocks=options.blocks, number=number, cases=cases)
     print(f"{machine()}\n\n{markdown(compared(rounds))}")
 
 
