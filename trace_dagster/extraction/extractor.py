@@ -124,7 +124,7 @@ class Extractor:
         if request.may_leave_open(failed.values()):
             return self._proven(state, piece, blame)
         if len(piece) == 1 or not is_worth_halving(error):
-            raise blame.verdict(error, endpoints)
+            raise error if evidence is None else blame.verdict(error, endpoints)  # only a proof depends on forms
         middle = piece.start + len(piece) // 2
         first, second = BlockRange(piece.start, middle), BlockRange(middle, piece.end)
         return [
