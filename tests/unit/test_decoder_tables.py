@@ -5,9 +5,10 @@ from msgspec.structs import replace
 
 from tests.support.proven import CASES, case, devchain, in_columns
 from trace_dagster.datasets.catalogue import NATIVE_LACKS, dataset
-from trace_dagster.decoder.tables import SIZES, TABLES, TRANSFERS, has_rows, table
+from trace_dagster.decoder.tables import SIZES, TABLES, has_rows, table
 from trace_dagster.errors import ExtractionFailed, VerificationFailed
 from trace_dagster.verify.model import Evidence
+from trace_dagster.verify.rows.token_transfers import TRANSFERS
 
 TOO_MUCH = {"gas_price": 1 << 64, "nonce": 1 << 64, "max_fee_per_gas": 1 << 70, "gas_limit": 1 << 64}
 

@@ -154,10 +154,6 @@ class Chain:
     is_listed: bool = True
     """False for a chain that is not in the table: any unknown form may lower the level there."""
 
-    def knows_type(self, kind: int) -> bool:
-        """Return whether the form of this transaction type is known here."""
-        return kind in STANDARD_TYPES or kind in self.types
-
     def fork(self, name: str) -> int:
         """Return the first block of a fork; 0 if the table has no height for it."""
         return self.forks.get(name, 0)

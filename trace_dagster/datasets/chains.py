@@ -42,8 +42,7 @@ _ARBITRUM_DEPTH = 14_400
 
 _OP_NOTES = "Deposits (type 0x7e) carry their sender; their nonce and gas price are in no commitment."
 _ARBITRUM_NOTES = "Transactions of types 0x64 to 0x6a carry their sender; their gas price is in no commitment."
-_COSMOS_NOTES = "Not provable: use `verify: structural` with a quorum of endpoints of several providers."
-_ZKSYNC_NOTES = _COSMOS_NOTES
+_NOT_PROVABLE_NOTES = "Not provable: use `verify: structural` with a quorum of endpoints of several providers."
 
 
 def _made_up_status(byzantium: int) -> Open:
@@ -262,14 +261,14 @@ _NOT_PROVABLE = (
         header="other",
         finality_blocks=_OP_DEPTH,
         open=(*_open_parts(_NO_HEADER_HASH, "header"), *_open_parts(_NO_ROOTS, "transactions", "receipts")),
-        notes=_ZKSYNC_NOTES,
+        notes=_NOT_PROVABLE_NOTES,
     ),
     Chain(
         25,
         "Cronos",
         header="other",
         open=(*_open_parts(_NO_HEADER_HASH, "header"), *_open_parts(_NO_ROOTS, "transactions", "receipts")),
-        notes=_COSMOS_NOTES,
+        notes=_NOT_PROVABLE_NOTES,
     ),
     Chain(
         988,

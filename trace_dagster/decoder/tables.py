@@ -20,15 +20,12 @@ from trace_dagster.decoder.uint256 import binary_of_numbers, uint256_columns
 from trace_dagster.errors import ExtractionFailed, VerificationFailed
 from trace_dagster.verify.commitments.receipts import MOST_TOPICS
 from trace_dagster.verify.model import Evidence, Header, Log, Transaction
-from trace_dagster.verify.rows.token_transfers import TRANSFER
+from trace_dagster.verify.rows.token_transfers import TRANSFER, TRANSFERS
 
 _Columns = dict[str, Any]
 """Arrow columns (arrays or chunked arrays) by name."""
 
 TABLES = ("blocks", "transactions", "logs")
-TRANSFERS = {"erc20_transfers": ("value", 3, 32), "erc721_transfers": ("token_id", 4, 0)}
-"""Datasets of logs: the uint256 column, and a log's number of topics and bytes of data."""
-
 SIZES = ("size", "total_difficulty_binary", "total_difficulty_string", "total_difficulty_f64")
 """Columns of ``blocks`` that no header contains. Evidence carries them as the node claims them."""
 
@@ -148,7 +145,7 @@ def _logs(evidence: Evidence, wanted: frozenset[str]) -> _Columns:
 
 def _transfers(dataset_name: str, logs: _Columns) -> _Columns:
     """Return the logs that are token transfers, by the rule of Cryo."""
-    name, topics, size = TRANSFERS[dataset_name]
+    topics, size, name = TRANSFERS[dataset_name]
     rows = pa.table(logs)
     has_form = pc.and_(pc.is_valid(rows[f"topic{topics - 1}"]), pc.equal(pc.binary_length(rows["data"]), size))
     if topics < MOST_TOPICS:

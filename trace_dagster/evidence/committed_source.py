@@ -12,6 +12,7 @@ from trace_dagster.errors import UnknownFormat, VerificationFailed
 from trace_dagster.evidence.committed_rows import CommittedRows
 from trace_dagster.evidence.parts import EvidenceParts
 from trace_dagster.verify.check import EvidenceNeeds
+from trace_dagster.verify.commitments.receipts import has_status
 from trace_dagster.verify.model import Header
 from trace_dagster.verify.rows import arrow
 from trace_dagster.verify.rows.arrow import HEADER_COLUMNS, RECEIPT_COLUMNS, TRANSACTION_COLUMNS
@@ -66,5 +67,4 @@ def _hold_receipts(chain_id: int, piece: BlockRange) -> bool:
 
     They lack the state roots of receipts before Byzantium, and the fields that other transaction types add.
     """
-    chain = chain_of(chain_id)
-    return not chain.types and piece.start >= chain.fork("byzantium")
+    return not chain_of(chain_id).types and has_status(chain_id, piece)

@@ -27,12 +27,13 @@ from trace_dagster.extraction.retry_rules import ANOTHER_ENDPOINT
 from trace_dagster.messages.logs import component_log
 from trace_dagster.rpc.pools import Endpoint
 from trace_dagster.verify.model import Evidence
+from trace_dagster.verify.rows.token_transfers import TRANSFERS
 
 RowsFrom = Literal["cryo", "native"]
 NATIVE: RowsFrom = "native"
 CALLS = "geth_calls"
-_FROM_LOGS = ("logs", *tables.TRANSFERS)
-_REPLACEABLE = (*NATIVE_DATASETS, *tables.TRANSFERS)
+_FROM_LOGS = ("logs", *TRANSFERS)
+_REPLACEABLE = (*NATIVE_DATASETS, *TRANSFERS)
 """Datasets whose rows the decoder can build in Cryo's place."""
 
 LOGS_METHOD = "eth_getLogs"

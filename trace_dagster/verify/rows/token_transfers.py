@@ -15,7 +15,7 @@ from trace_dagster.verify.rows.uint256_columns import uint256_columns
 TRANSFER = bytes.fromhex("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef")
 """keccak("Transfer(address,address,uint256)"): the first topic of both ERC-20 and ERC-721 transfers."""
 
-_FORMS = {"erc20_transfers": (3, 32, "value"), "erc721_transfers": (4, 0, "token_id")}
+TRANSFERS = {"erc20_transfers": (3, 32, "value"), "erc721_transfers": (4, 0, "token_id")}
 """Number of topics, bytes of data, and the uint256 column. Tested against the engine with all combinations."""
 
 _Row = tuple[int, bytes, int, int, bytes, bytes, bytes, int]
@@ -46,7 +46,7 @@ def check_token_transfers(
 
 def is_transfer(name: str, log: Log) -> bool:
     """Return whether Cryo makes a row of dataset ``name`` from this log."""
-    topics, size, _ = _FORMS[name]
+    topics, size, _ = TRANSFERS[name]
     return len(log[1]) == topics and log[1][0] == TRANSFER and len(log[2]) == size
 
 
@@ -65,4 +65,4 @@ def _transfers(name: str, header: Header, receipts: Sequence[Receipt]) -> Iterat
 def _columns(name: str, rows: list[_Row]) -> dict[str, Sequence[object]]:
     names = ("block_number", "block_hash", "transaction_index", "log_index", "erc20", "from_address", "to_address")
     plain: dict[str, Sequence[object]] = {key: [row[at] for row in rows] for at, key in enumerate(names)}
-    return {**plain, **uint256_columns(_FORMS[name][2], [row[7] for row in rows])}
+    return {**plain, **uint256_columns(TRANSFERS[name][2], [row[7] for row in rows])}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from trace_dagster.verify.commitments.encoding import address_or_nil, payload, quantity, quantity_or_zero
 from trace_dagster.verify.commitments.envelopes import access_list
-from trace_dagster.verify.commitments.rlp import EMPTY_TEXT
 from trace_dagster.verify.commitments.rpc_json import RawTransaction
 
 
@@ -33,7 +32,7 @@ def legacy(raw: RawTransaction, block: int) -> list[bytes]:
 
 def receipt_tail(fee: object, block: int) -> bytes:
     """Return the field that a receipt of types 0x7b and 0x7a has behind its logs on Celo's L2."""
-    return EMPTY_TEXT if fee is None else quantity(fee, block)
+    return quantity(fee, block)
 
 
 def _dynamic_fees(raw: RawTransaction, block: int) -> list[bytes]:
