@@ -29,6 +29,19 @@ begin
         byte_count = t.byte_count + excluded.byte_count, blocks = t.blocks + excluded.blocks;
     return null;
 end $$;
+CREATE FUNCTION trace.mask_hidden_versions() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    update trace.files f set masked_blocks = f.masked_blocks + hidden.blocks
+    from (select l.file_key, range_agg(a.block_range) as blocks
+          from before b
+          join after a using (dataset_version)
+          join trace.version_files l on l.dataset_version = a.dataset_version and l.replaced_at is null
+          where b.visible and not a.visible group by l.file_key) hidden
+    where f.file_key = hidden.file_key and f.layout_id is not null;
+    return null;
+end $$;
 CREATE FUNCTION trace.require_publication() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -63,6 +76,49 @@ CREATE TABLE trace.batches (
     launched_at timestamp with time zone,
     CONSTRAINT batches_keys_check CHECK ((cardinality(keys) > 0))
 );
+CREATE TABLE trace.changes (
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    change_id bigint NOT NULL,
+    kind text NOT NULL,
+    dataset_uuid uuid NOT NULL,
+    block_range int8range NOT NULL,
+    generation integer,
+    dataset_version uuid,
+    layout_id uuid,
+    reason text,
+    changed_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT changes_block_range_check CHECK ((NOT isempty(block_range))),
+    CONSTRAINT changes_kind_check CHECK ((kind = ANY (ARRAY['committed'::text, 'invalidated'::text, 'compacted'::text])))
+);
+ALTER TABLE trace.changes ALTER COLUMN change_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME trace.changes_change_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE TABLE trace.changes_floor (
+    only_row boolean DEFAULT true NOT NULL,
+    xid xid8 NOT NULL,
+    change_id bigint NOT NULL,
+    CONSTRAINT changes_floor_only_row_check CHECK (only_row)
+);
+CREATE TABLE trace.compactions (
+    dataset_uuid uuid NOT NULL,
+    block_window int8range NOT NULL,
+    attempt integer DEFAULT 0 NOT NULL,
+    failures integer DEFAULT 0 NOT NULL,
+    lease_token uuid,
+    lease_expires_at timestamp with time zone,
+    not_before timestamp with time zone DEFAULT now() NOT NULL,
+    error text,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT compactions_attempt_check CHECK ((attempt >= 0)),
+    CONSTRAINT compactions_block_window_check CHECK ((NOT isempty(block_window))),
+    CONSTRAINT compactions_check CHECK (((lease_token IS NULL) = (lease_expires_at IS NULL))),
+    CONSTRAINT compactions_failures_check CHECK ((failures >= 0))
+);
 CREATE TABLE trace.dataset_versions (
     dataset_version uuid NOT NULL,
     dataset_uuid uuid NOT NULL,
@@ -86,16 +142,21 @@ CREATE TABLE trace.dataset_versions (
     swept_at timestamp with time zone,
     first_parent_hash bytea,
     last_block_hash bytea,
+    form smallint DEFAULT 2 NOT NULL,
+    first_time timestamp with time zone,
+    last_time timestamp with time zone,
     CONSTRAINT dataset_versions_block_range_check CHECK ((NOT isempty(block_range))),
     CONSTRAINT dataset_versions_byte_count_check CHECK ((byte_count >= 0)),
     CONSTRAINT dataset_versions_content_digest_check CHECK ((content_digest ~ '^[0-9a-f]{64}$'::text)),
     CONSTRAINT dataset_versions_first_parent_hash_check CHECK ((octet_length(first_parent_hash) = 32)),
+    CONSTRAINT dataset_versions_form_check CHECK ((form > 0)),
     CONSTRAINT dataset_versions_generation_check CHECK ((generation >= 0)),
     CONSTRAINT dataset_versions_hidden CHECK ((visible = (hidden_at IS NULL))),
     CONSTRAINT dataset_versions_last_block_hash_check CHECK ((octet_length(last_block_hash) = 32)),
     CONSTRAINT dataset_versions_manifest_sha256_check CHECK ((manifest_sha256 ~ '^[0-9a-f]{64}$'::text)),
     CONSTRAINT dataset_versions_row_count_check CHECK ((row_count >= 0)),
-    CONSTRAINT dataset_versions_swept CHECK (((swept_at IS NULL) OR (NOT visible)))
+    CONSTRAINT dataset_versions_swept CHECK (((swept_at IS NULL) OR (NOT visible))),
+    CONSTRAINT dataset_versions_times CHECK ((((first_time IS NULL) = (last_time IS NULL)) AND (first_time <= last_time)))
 );
 CREATE TABLE trace.datasets (
     dataset_uuid uuid NOT NULL,
@@ -121,6 +182,14 @@ CREATE TABLE trace.endpoints (
     CONSTRAINT endpoints_lies_check CHECK ((lies >= 0)),
     CONSTRAINT endpoints_score_check CHECK ((score >= (0)::double precision))
 );
+CREATE TABLE trace.file_summaries (
+    file_key text NOT NULL,
+    column_name text NOT NULL,
+    hashes smallint NOT NULL,
+    summary bytea NOT NULL,
+    CONSTRAINT file_summaries_hashes_check CHECK (((hashes >= 1) AND (hashes <= 16))),
+    CONSTRAINT file_summaries_summary_check CHECK (((octet_length(summary) >= 8) AND (octet_length(summary) <= 65536)))
+);
 CREATE TABLE trace.files (
     file_key text NOT NULL,
     bytes bigint NOT NULL,
@@ -129,6 +198,8 @@ CREATE TABLE trace.files (
     min_block bigint,
     max_block bigint,
     etag text,
+    layout_id uuid,
+    masked_blocks int8multirange DEFAULT '{}'::int8multirange NOT NULL,
     CONSTRAINT files_bytes_check CHECK ((bytes > 0)),
     CONSTRAINT files_etag_check CHECK ((etag <> ''::text)),
     CONSTRAINT files_row_count_check CHECK ((row_count >= 0)),
@@ -139,6 +210,18 @@ CREATE TABLE trace.gateway_beats (
     fingerprint text NOT NULL,
     beat_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT gateway_beats_fingerprint_check CHECK ((fingerprint ~ '^[0-9a-f]{16}$'::text))
+);
+CREATE TABLE trace.hash_indexes (
+    layout_id uuid NOT NULL,
+    object_key text NOT NULL,
+    bytes bigint NOT NULL,
+    sha256 text NOT NULL,
+    row_count bigint NOT NULL,
+    etag text,
+    CONSTRAINT hash_indexes_bytes_check CHECK ((bytes > 0)),
+    CONSTRAINT hash_indexes_etag_check CHECK ((etag <> ''::text)),
+    CONSTRAINT hash_indexes_row_count_check CHECK ((row_count >= 0)),
+    CONSTRAINT hash_indexes_sha256_check CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text))
 );
 CREATE TABLE trace.head_observations (
     chain_id bigint NOT NULL,
@@ -182,6 +265,20 @@ CREATE TABLE trace.jobs (
     CONSTRAINT jobs_chain_id_check CHECK ((chain_id > 0)),
     CONSTRAINT jobs_mode_check CHECK ((mode = ANY (ARRAY['fixed_target'::text, 'follow_head'::text]))),
     CONSTRAINT jobs_name_check CHECK ((name ~ '^[a-z][a-z0-9_]{0,63}$'::text))
+);
+CREATE TABLE trace.layouts (
+    layout_id uuid NOT NULL,
+    dataset_uuid uuid NOT NULL,
+    block_window int8range NOT NULL,
+    manifest_key text NOT NULL,
+    manifest_sha256 text NOT NULL,
+    row_count bigint NOT NULL,
+    byte_count bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT layouts_block_window_check CHECK ((NOT isempty(block_window))),
+    CONSTRAINT layouts_byte_count_check CHECK ((byte_count >= 0)),
+    CONSTRAINT layouts_manifest_sha256_check CHECK ((manifest_sha256 ~ '^[0-9a-f]{64}$'::text)),
+    CONSTRAINT layouts_row_count_check CHECK ((row_count >= 0))
 );
 CREATE TABLE trace.outbox (
     outbox_id uuid NOT NULL,
@@ -239,8 +336,10 @@ CREATE TABLE trace.streams (
     enabled boolean DEFAULT true NOT NULL,
     blocked_reason text,
     halted_reason text,
+    form smallint DEFAULT 2 NOT NULL,
     CONSTRAINT streams_check CHECK ((to_block > from_block)),
     CONSTRAINT streams_chunk_size_check CHECK ((chunk_size > 0)),
+    CONSTRAINT streams_form_check CHECK ((form > 0)),
     CONSTRAINT streams_from_block_check CHECK ((from_block >= 0)),
     CONSTRAINT streams_max_inflight_check CHECK ((max_inflight > 0)),
     CONSTRAINT streams_verify_check CHECK ((verify = ANY (ARRAY['full'::text, 'require_full'::text, 'structural'::text, 'off'::text])))
@@ -285,7 +384,8 @@ CREATE TABLE trace.unreliable_methods (
 );
 CREATE TABLE trace.version_files (
     dataset_version uuid NOT NULL,
-    file_key text NOT NULL
+    file_key text NOT NULL,
+    replaced_at timestamp with time zone
 );
 CREATE TABLE trace.visible_totals (
     dataset_uuid uuid NOT NULL,
@@ -304,6 +404,12 @@ ALTER TABLE ONLY trace.attempts
     ADD CONSTRAINT attempts_pkey PRIMARY KEY (task_id, attempt);
 ALTER TABLE ONLY trace.batches
     ADD CONSTRAINT batches_pkey PRIMARY KEY (batch_id);
+ALTER TABLE ONLY trace.changes_floor
+    ADD CONSTRAINT changes_floor_pkey PRIMARY KEY (only_row);
+ALTER TABLE ONLY trace.changes
+    ADD CONSTRAINT changes_pkey PRIMARY KEY (xid, change_id);
+ALTER TABLE ONLY trace.compactions
+    ADD CONSTRAINT compactions_pkey PRIMARY KEY (dataset_uuid, block_window);
 ALTER TABLE ONLY trace.dataset_versions
     ADD CONSTRAINT dataset_versions_dataset_uuid_block_range_excl EXCLUDE USING gist (dataset_uuid WITH =, block_range WITH &&) WHERE (visible);
 ALTER TABLE ONLY trace.dataset_versions
@@ -314,10 +420,16 @@ ALTER TABLE ONLY trace.datasets
     ADD CONSTRAINT datasets_pkey PRIMARY KEY (dataset_uuid);
 ALTER TABLE ONLY trace.endpoints
     ADD CONSTRAINT endpoints_pkey PRIMARY KEY (rpc_pool, fingerprint);
+ALTER TABLE ONLY trace.file_summaries
+    ADD CONSTRAINT file_summaries_pkey PRIMARY KEY (file_key, column_name);
 ALTER TABLE ONLY trace.files
     ADD CONSTRAINT files_pkey PRIMARY KEY (file_key);
 ALTER TABLE ONLY trace.gateway_beats
     ADD CONSTRAINT gateway_beats_pkey PRIMARY KEY (gateway, fingerprint);
+ALTER TABLE ONLY trace.hash_indexes
+    ADD CONSTRAINT hash_indexes_object_key_key UNIQUE (object_key);
+ALTER TABLE ONLY trace.hash_indexes
+    ADD CONSTRAINT hash_indexes_pkey PRIMARY KEY (layout_id);
 ALTER TABLE ONLY trace.head_observations
     ADD CONSTRAINT head_observations_pkey PRIMARY KEY (org_id, chain_id, rpc_pool, finality_blocks);
 ALTER TABLE ONLY trace.invalidations
@@ -326,6 +438,10 @@ ALTER TABLE ONLY trace.jobs
     ADD CONSTRAINT jobs_org_id_name_key UNIQUE (org_id, name);
 ALTER TABLE ONLY trace.jobs
     ADD CONSTRAINT jobs_pkey PRIMARY KEY (job_id);
+ALTER TABLE ONLY trace.layouts
+    ADD CONSTRAINT layouts_manifest_key_key UNIQUE (manifest_key);
+ALTER TABLE ONLY trace.layouts
+    ADD CONSTRAINT layouts_pkey PRIMARY KEY (layout_id);
 ALTER TABLE ONLY trace.outbox
     ADD CONSTRAINT outbox_pkey PRIMARY KEY (outbox_id);
 ALTER TABLE ONLY trace.queue_dead
@@ -350,9 +466,12 @@ ALTER TABLE ONLY trace.visible_totals
     ADD CONSTRAINT visible_totals_pkey PRIMARY KEY (dataset_uuid, level);
 CREATE INDEX attempts_ended ON trace.attempts USING btree (ended_at) WHERE (state = ANY (ARRAY['failed'::text, 'expired'::text]));
 CREATE INDEX batches_open ON trace.batches USING btree (created_at) WHERE (closed_at IS NULL);
+CREATE INDEX changes_by_age ON trace.changes USING btree (changed_at);
 CREATE UNIQUE INDEX datasets_one_stream_per_key ON trace.datasets USING btree (org_id, chain_id, dataset_key) WHERE (kind = 'stream'::text);
+CREATE INDEX files_by_layout ON trace.files USING btree (layout_id) WHERE (layout_id IS NOT NULL);
 CREATE INDEX gateway_beats_by_endpoint ON trace.gateway_beats USING btree (fingerprint, beat_at);
 CREATE INDEX invalidations_by_version ON trace.invalidations USING btree (dataset_version);
+CREATE INDEX layouts_by_window ON trace.layouts USING btree (dataset_uuid, lower(block_window));
 CREATE INDEX outbox_sent ON trace.outbox USING btree (sent_at) WHERE (kind = 'task_wakeup'::text);
 CREATE INDEX outbox_unsent ON trace.outbox USING btree (kind, available_at) WHERE (sent_at IS NULL);
 CREATE INDEX queue_messages_visible ON trace.queue_messages USING btree (visible_at, message_id);
@@ -365,6 +484,7 @@ CREATE INDEX tasks_queued ON trace.tasks USING btree (dataset_uuid, lower(block_
 CREATE INDEX tasks_unfinished ON trace.tasks USING btree (woken_at) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text]));
 CREATE INDEX tasks_with_error ON trace.tasks USING btree (dataset_uuid) WHERE (error IS NOT NULL);
 CREATE INDEX version_files_by_file ON trace.version_files USING btree (file_key);
+CREATE INDEX version_files_replaced ON trace.version_files USING btree (replaced_at) WHERE (replaced_at IS NOT NULL);
 CREATE INDEX versions_by_commit ON trace.dataset_versions USING btree (dataset_uuid, committed_at);
 CREATE INDEX versions_by_end ON trace.dataset_versions USING btree (upper(block_range)) WHERE visible;
 CREATE INDEX versions_by_first ON trace.dataset_versions USING btree (lower(block_range)) WHERE visible;
@@ -374,17 +494,30 @@ CREATE INDEX versions_replaced ON trace.dataset_versions USING btree (hidden_at)
 CREATE INDEX versions_visible ON trace.dataset_versions USING btree (dataset_uuid, lower(block_range)) WHERE visible;
 CREATE CONSTRAINT TRIGGER attempts_committed_with_publication AFTER INSERT OR UPDATE OF state ON trace.attempts DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.state = 'committed'::text)) EXECUTE FUNCTION trace.require_publication();
 CREATE TRIGGER versions_changed AFTER UPDATE ON trace.dataset_versions REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION trace.keep_visible_totals();
+CREATE TRIGGER versions_hidden AFTER UPDATE ON trace.dataset_versions REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION trace.mask_hidden_versions();
 CREATE TRIGGER versions_shown AFTER INSERT ON trace.dataset_versions REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION trace.keep_visible_totals();
 ALTER TABLE ONLY trace.attempts
     ADD CONSTRAINT attempts_task_id_fkey FOREIGN KEY (task_id) REFERENCES trace.tasks(task_id);
 ALTER TABLE ONLY trace.batches
     ADD CONSTRAINT batches_job_id_fkey FOREIGN KEY (job_id) REFERENCES trace.jobs(job_id);
+ALTER TABLE ONLY trace.changes
+    ADD CONSTRAINT changes_dataset_uuid_fkey FOREIGN KEY (dataset_uuid) REFERENCES trace.datasets(dataset_uuid);
+ALTER TABLE ONLY trace.compactions
+    ADD CONSTRAINT compactions_dataset_uuid_fkey FOREIGN KEY (dataset_uuid) REFERENCES trace.datasets(dataset_uuid);
 ALTER TABLE ONLY trace.dataset_versions
     ADD CONSTRAINT dataset_versions_dataset_uuid_fkey FOREIGN KEY (dataset_uuid) REFERENCES trace.datasets(dataset_uuid);
 ALTER TABLE ONLY trace.dataset_versions
     ADD CONSTRAINT dataset_versions_task_id_attempt_fkey FOREIGN KEY (task_id, attempt) REFERENCES trace.attempts(task_id, attempt);
+ALTER TABLE ONLY trace.file_summaries
+    ADD CONSTRAINT file_summaries_file_key_fkey FOREIGN KEY (file_key) REFERENCES trace.files(file_key) ON DELETE CASCADE;
+ALTER TABLE ONLY trace.files
+    ADD CONSTRAINT files_layout_id_fkey FOREIGN KEY (layout_id) REFERENCES trace.layouts(layout_id);
+ALTER TABLE ONLY trace.hash_indexes
+    ADD CONSTRAINT hash_indexes_layout_id_fkey FOREIGN KEY (layout_id) REFERENCES trace.layouts(layout_id) ON DELETE CASCADE;
 ALTER TABLE ONLY trace.invalidations
     ADD CONSTRAINT invalidations_dataset_version_fkey FOREIGN KEY (dataset_version) REFERENCES trace.dataset_versions(dataset_version);
+ALTER TABLE ONLY trace.layouts
+    ADD CONSTRAINT layouts_dataset_uuid_fkey FOREIGN KEY (dataset_uuid) REFERENCES trace.datasets(dataset_uuid);
 ALTER TABLE ONLY trace.outbox
     ADD CONSTRAINT outbox_task_id_fkey FOREIGN KEY (task_id) REFERENCES trace.tasks(task_id);
 ALTER TABLE ONLY trace.streams

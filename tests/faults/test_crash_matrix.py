@@ -16,11 +16,10 @@ import pytest
 
 from tests.support.clock import advance
 from tests.support.cycle import Cycle
-from tests.support.registry import apply, assert_registry_sound, job_text, rows_of
+from tests.support.registry import apply, assert_registry_sound, job_text, keys_of, rows_of
 from tests.support.tripwire import Tripwire
 from trace_dagster.errors import TraceError
 from trace_dagster.lite.postgres import dsn
-from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.connection import Database
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.objects import ObjectStore, ensure_bucket
@@ -76,7 +75,7 @@ def recover(database: Database, store: ObjectStore) -> None:
     finally:
         cycle.close()
     assert_registry_sound(database, store)
-    keys = next(keys for entry, keys in Catalog(database).lake() if entry.dataset_key == "blocks")
+    keys = keys_of(database, "blocks")
     assert sorted(rows_of(store, keys)["block_number"].to_pylist()) == list(range(CHUNK * RANGES))
     assert not any(left_over(database).values()), left_over(database)
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pytest
 
-from tests.support.registry import apply, assert_registry_sound, ingesting, job_text, ranges, rows_of
+from tests.support.registry import apply, assert_registry_sound, ingesting, job_text, keys_of, ranges, rows_of
 from trace_dagster.blocks import BlockRange
 from trace_dagster.engine.fake import FakeCryo
 from trace_dagster.errors import CapExceeded, LeaseLost, Refused, Unavailable, VerificationFailed
@@ -45,7 +45,7 @@ def test_a_range_is_visible_with_its_rows_manifest_and_digest(database, store):
     assert manifest.parquet_keys[0].startswith(
         f"cryo/99/{blocks.dataset_uuid}/0_100/{published.dataset_version}/blocks_0_100-"
     )
-    keys = next(keys for entry, keys in Catalog(database).lake() if entry.dataset_key == "blocks")
+    keys = keys_of(database, "blocks")
     assert rows_of(store, keys)["block_number"].to_pylist() == list(range(100))
     assert_registry_sound(database, store)
 

@@ -13,10 +13,9 @@ import psycopg
 import pytest
 
 from tests.integration.test_commit import commit
-from tests.support.registry import apply, ingesting, job_text, ranges
+from tests.support.registry import apply, ingesting, job_text, keys_of, ranges
 from trace_dagster.errors import Corrupt, InvalidInput
 from trace_dagster.evidence.committed_objects import CommittedObjects
-from trace_dagster.registry.catalog import Catalog
 from trace_dagster.store import objects
 from trace_dagster.store.objects import PART_BYTES, ObjectStore, StoredObject
 
@@ -30,7 +29,7 @@ def keys(database, store):
     with ingesting(database, store) as ingest:
         for block_range in ranges(blocks, 3):
             commit(ingest, blocks, block_range)
-    return next(keys for entry, keys in Catalog(database).lake() if entry.dataset_key == "blocks")
+    return keys_of(database, "blocks")
 
 
 @pytest.fixture

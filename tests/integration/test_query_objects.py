@@ -31,7 +31,7 @@ def committed(database, store):
         for stream in streams.values():
             for block_range in ranges(stream, 3):
                 commit(ingest, stream, block_range)
-    return {entry.dataset_key: keys for entry, keys in Catalog(database).lake()}
+    return {entry.dataset_key: [file.key for file in files] for entry, files in Catalog(database).lake()}
 
 
 def ask(postgres_url, access, table):

@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trace_dagster.devchain.chain import DevBlock, DevChain
-from trace_dagster.registry.catalog import Catalog
+from trace_dagster.registry.catalog import Catalog, LakeFile
 from trace_dagster.registry.connection import Database
 from trace_dagster.store.objects import ObjectStore
 
@@ -31,7 +32,7 @@ def differences(database: Database, store: ObjectStore, chain: DevChain, end: in
     chain.
     """
     wrong = {}
-    visible = {found.dataset: keys for found, keys in Catalog(database).lake() if found.kind == "stream"}
+    visible = {found.dataset: files for found, files in Catalog(database).lake() if found.kind == "stream"}
     for dataset, columns in COLUMNS.items():
         if dataset not in visible:
             wrong[dataset] = "nothing of it is visible"
@@ -43,12 +44,16 @@ def differences(database: Database, store: ObjectStore, chain: DevChain, end: in
     return wrong
 
 
-def _rows(store: ObjectStore, keys: Iterable[str], columns: list[str]) -> Iterable[Row]:
-    def read(key: str) -> pa.Table:
-        return pq.read_table(pa.BufferReader(store.get(key)[0]), columns=columns)
+def _rows(store: ObjectStore, files: Iterable[LakeFile], columns: list[str]) -> Iterable[Row]:
+    def read(file: LakeFile) -> pa.Table:
+        rows = pq.read_table(pa.BufferReader(store.get(file.key)[0]), columns=columns)
+        for masked in file.masked:
+            outside = (pc.field("block_number") < masked.start) | (pc.field("block_number") >= masked.end)
+            rows = rows.filter(outside)
+        return rows
 
     with ThreadPoolExecutor(8) as pool:
-        for table in pool.map(read, keys):
+        for table in pool.map(read, files):
             yield from zip(*(table[column].to_pylist() for column in columns), strict=True)
 
 

@@ -16,6 +16,7 @@ from trace_dagster.extraction.extractor import Extractor
 from trace_dagster.ingest.commit import Committer
 from trace_dagster.ingest.heartbeat import Heartbeats
 from trace_dagster.ingest.ingester import Ingester
+from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.jobs import Bounds, Jobs
 from trace_dagster.registry.publications import Publications
@@ -124,6 +125,12 @@ def assert_registry_sound(database: Database, store: ObjectStore) -> None:
     for row in manifests:
         data, _ = store.get(row["manifest_key"])
         assert sha256(data).hexdigest() == row["manifest_sha256"]
+
+
+def keys_of(database: Database, dataset_key: str) -> list[str]:
+    """Return the object keys of a dataset's visible rows, in block order."""
+    found = next(files for entry, files in Catalog(database).lake() if entry.dataset_key == dataset_key)
+    return [file.key for file in found]
 
 
 def rows_of(store: ObjectStore, keys) -> pa.Table:

@@ -102,7 +102,7 @@ def _with_window(template: Template, given: Mapping[str, Any], covered: BlockRan
 
 
 def _relation(name: str, found: VisibleDataset, covered: BlockRange, catalog: Catalog, access: S3Access) -> Relation:
-    keys = [key for _, key in catalog.files(found.dataset_uuid, covered)]
+    keys = [file.key for file in catalog.files(found.dataset_uuid, covered)]
     return Relation(name, (), tuple(access.uri(key) for key in keys))
 
 

@@ -82,16 +82,14 @@ class CommitIOManager(IOManager):
 
     def _file_keys(self, found: VisibleDataset, context: InputContext) -> Iterable[str]:
         if not context.has_asset_partitions:
-            return [key for _, key in self._runtime.catalog.files(found.dataset_uuid, EVERYTHING)]
-        wanted = [BlockRange.from_key(key) for key in context.asset_partition_keys]
-        span = BlockRange(min(r.start for r in wanted), max(r.end for r in wanted)) if wanted else BlockRange(0, 1)
-        stored = self._runtime.catalog.files(found.dataset_uuid, span)
-        covered = {block_range for block_range, _ in stored}
-        for block_range in wanted:
-            if block_range not in covered:
+            return [file.key for file in self._runtime.catalog.files(found.dataset_uuid, EVERYTHING)]
+        keys: dict[str, None] = {}
+        for block_range in map(BlockRange.from_key, context.asset_partition_keys):
+            stored = self._runtime.catalog.files(found.dataset_uuid, block_range)
+            if not stored:
                 raise InvalidInput(f"partition {block_range.key} of {found.dataset_key} is not committed yet")
-        asked = set(wanted)
-        return [key for block_range, key in stored if block_range in asked]
+            keys.update(dict.fromkeys(file.key for file in stored))
+        return keys
 
     def _open(self, keys: Sequence[str]) -> ds.Dataset:
         bucket = self._runtime.settings.s3.bucket

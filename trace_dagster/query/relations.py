@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.query.protocol import Columns, Relation
-from trace_dagster.registry.catalog import VisibleDataset
+from trace_dagster.registry.catalog import LakeFile, VisibleDataset
 from trace_dagster.store.access import S3Access
 
 _TYPES = {
@@ -30,16 +30,16 @@ _TYPES = {
 }
 
 
-def relations(found: Sequence[tuple[VisibleDataset, Sequence[str]]], access: S3Access) -> Iterator[Relation]:
+def relations(found: Sequence[tuple[VisibleDataset, Sequence[LakeFile]]], access: S3Access) -> Iterator[Relation]:
     """Yield ``chain_<id>.<dataset_key>`` for each dataset, and ``<dataset_key>`` as well if only one chain has it.
 
-    ``found`` contains the visible datasets, each with the object keys of its files. A derived dataset whose
+    ``found`` contains the visible datasets, each with its files. A derived dataset whose
     columns are not known yet is left out.
     """
-    current = {(entry.chain_id, entry.dataset_key): (entry, keys) for entry, keys in found if _has_columns(entry)}
+    current = {(entry.chain_id, entry.dataset_key): (entry, files) for entry, files in found if _has_columns(entry)}
     chains = Counter(key for _, key in current)
-    for (chain_id, key), (entry, file_keys) in current.items():
-        uris = tuple(access.uri(file_key) for file_key in file_keys)
+    for (chain_id, key), (entry, files) in current.items():
+        uris = tuple(access.uri(file.key) for file in files)
         columns = _columns(entry)
         yield Relation(f"chain_{chain_id}.{key}", columns, uris)
         if chains[key] == 1:

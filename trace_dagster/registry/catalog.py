@@ -30,6 +30,16 @@ class VisibleDataset:
     """``(name, type)`` pairs of the newest visible version; None if nothing is committed."""
 
 
+@dataclass(frozen=True, slots=True)
+class LakeFile:
+    """One Parquet object that holds visible rows of a dataset."""
+
+    key: str
+    """Its key within the bucket."""
+    masked: tuple[BlockRange, ...] = ()
+    """Blocks whose rows in this file are not visible any more, in order. Every reader leaves them out."""
+
+
 class Catalog:
     """Reads the registry without blocking writers."""
 
@@ -44,19 +54,17 @@ class Catalog:
         with self._database.snapshot() as session:
             return self._datasets(session)
 
-    def lake(self) -> list[tuple[VisibleDataset, tuple[str, ...]]]:
-        """Return every dataset with the object keys of its visible rows, in block order, as of one moment."""
+    def lake(self) -> list[tuple[VisibleDataset, tuple[LakeFile, ...]]]:
+        """Return every dataset with the files of its visible rows, in block order, as of one moment."""
         with self._database.snapshot() as session:
             return [
-                (found, tuple(row["file_key"] for row in _files(session, found.dataset_uuid, EVERYTHING)))
-                for found in self._datasets(session)
+                (found, tuple(_files(session, found.dataset_uuid, EVERYTHING))) for found in self._datasets(session)
             ]
 
-    def files(self, dataset_uuid: UUID, block_range: BlockRange) -> list[tuple[BlockRange, str]]:
-        """Return ``(block range, object key)`` of every visible file that touches ``block_range``, in block order."""
+    def files(self, dataset_uuid: UUID, block_range: BlockRange) -> list[LakeFile]:
+        """Return the files with visible rows of ``block_range``, in block order. They may hold rows of other blocks."""
         with self._database.snapshot() as session:
-            rows = _files(session, dataset_uuid, block_range)
-        return [(BlockRange(row["range_start"], row["range_end"]), row["file_key"]) for row in rows]
+            return _files(session, dataset_uuid, block_range)
 
     def committed_ranges(self, dataset_uuid: UUID) -> list[BlockRange]:
         """Return the committed blocks of a dataset as few ranges as possible."""
@@ -81,10 +89,14 @@ class Catalog:
         ]
 
 
-def _files(session: Session, dataset_uuid: UUID, block_range: BlockRange) -> list[Row]:
-    return session.all(
+def _files(session: Session, dataset_uuid: UUID, block_range: BlockRange) -> list[LakeFile]:
+    rows = session.all(
         "visible_files", dataset_uuid=dataset_uuid, range_start=block_range.start, range_end=block_range.end
     )
+    return [
+        LakeFile(row["file_key"], tuple(BlockRange(each.lower, each.upper) for each in row["masked_blocks"]))
+        for row in rows
+    ]
 
 
 def committed_ranges(session: Session, dataset_uuid: UUID) -> list[BlockRange]:

@@ -58,14 +58,15 @@ where d.org_id = %(org_id)s
 order by d.chain_id, d.kind desc, d.dataset_key, d.created_at;
 
 -- name: visible_files
--- Visible files of a dataset that touch a range, in block order.
-select f.file_key, lower(v.block_range) as range_start, upper(v.block_range) as range_end
+-- Files with visible rows of a range of a dataset, in block order, and the blocks to leave out of each.
+select f.file_key, f.masked_blocks
 from trace.dataset_versions v
-join trace.version_files l on l.dataset_version = v.dataset_version
+join trace.version_files l on l.dataset_version = v.dataset_version and l.replaced_at is null
 join trace.files f on f.file_key = l.file_key
 where v.dataset_uuid = %(dataset_uuid)s and v.visible
   and v.block_range && int8range(%(range_start)s, %(range_end)s)
-order by lower(v.block_range), f.file_key;
+group by f.file_key
+order by min(lower(v.block_range)), f.file_key;
 
 -- name: committed_files
 -- Size and ETag of files by their keys.
