@@ -7,7 +7,7 @@ from uuid import UUID
 
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.identity import DEFAULT_ORG
-from trace_dagster.registry.connection import Database, Row, Session
+from trace_dagster.registry.connection import Database, Session
 
 EVERYTHING = BlockRange(0, MAX_BLOCK)
 
