@@ -120,6 +120,10 @@ class Refused(TraceError):
     """The claim was refused: the range is committed, leased by another worker, or superseded. Do not extract it."""
 
 
+class OldForm(TraceError):
+    """Something is stored in a form from before this version, which does not read it. Rebuild it: apply --rebuild."""
+
+
 class OutcomeUnknown(TraceError):
     """The reply to a commit was lost. Look up the outcome by attempt, and delete nothing before it is known."""
 

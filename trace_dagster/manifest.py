@@ -1,13 +1,15 @@
-"""``_manifest.json`` version 1: describes the files that one attempt wrote, in canonical JSON (ADR 0002)."""
+"""``_manifest.json`` version 2: describes the files that one attempt wrote, in canonical JSON (ADR 0002)."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from trace_dagster.errors import Corrupt
+from trace_dagster.digest import CONTENT_DIGEST_VERSION
+from trace_dagster.errors import Corrupt, OldForm
 from trace_dagster.identity import canonical_json, sha256_hex
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     dataset_uuid: UUID
     dataset_version: UUID
     chain_id: int
@@ -50,6 +52,7 @@ class Manifest(BaseModel):
     files: list[ManifestFile]
     rows: int = Field(ge=0)
     content_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    content_digest_version: Literal[2] = CONTENT_DIGEST_VERSION
     verification: dict[str, Any]
     engine: dict[str, str]
 
@@ -81,16 +84,30 @@ class Manifest(BaseModel):
 def decode(data: bytes, *, sha256: str | None = None) -> Manifest:
     """Decode a manifest read from the object store.
 
-    Raises Corrupt if its SHA-256 is not ``sha256``, or if it is not a valid manifest.
+    Raises Corrupt if its SHA-256 is not ``sha256``, or if it is not a valid manifest, and OldForm if it has version 1.
     """
     if sha256 is not None and sha256_hex(data) != sha256:
         raise Corrupt("a manifest on the object store is not the one that was committed", expected=sha256)
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
+        if _version(data) == 1:
+            raise OldForm(
+                "a manifest on the object store has the old form of the lake, which this version does not read: run"
+                " trace-lite apply --rebuild"
+            ) from None
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise Corrupt("a manifest on the object store cannot be read", key=where, reason=first["msg"]) from None
+
+
+def _version(data: bytes) -> object:
+    """Return what a JSON object states as its version, or None."""
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return None
+    return found.get("version") if isinstance(found, dict) else None
 
 
 def _hash(text: object) -> bytes:

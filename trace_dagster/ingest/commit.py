@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.digest import ContentDigest
-from trace_dagster.errors import Corrupt, LeaseLost, OutcomeUnknown, Unavailable
+from trace_dagster.errors import Corrupt, LeaseLost, OldForm, OutcomeUnknown, Unavailable
 from trace_dagster.identity import dataset_version, sha256_hex
 from trace_dagster.manifest import FILE_NAME, Manifest, ManifestFile, decode, schema_fingerprint, schema_pairs
 from trace_dagster.registry.publications import Publication, Publications
@@ -258,5 +258,5 @@ def _is_lower(found: bytes, manifest: Manifest) -> bool:
     """Return whether a lower attempt wrote the manifest that was found."""
     try:
         return decode(found).attempt < manifest.attempt
-    except Corrupt:
+    except (Corrupt, OldForm):
         return False
