@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.registry import apply, assert_registry_sound, ingesting, job_text, keys_of, ranges, rows_of
@@ -47,6 +48,9 @@ def test_a_range_is_visible_with_its_rows_manifest_and_digest(database, store):
     )
     keys = keys_of(database, "blocks")
     assert rows_of(store, keys)["block_number"].to_pylist() == list(range(100))
+    written = pq.ParquetFile(pa.BufferReader(store.get(keys[0])[0]))
+    (order,) = written.metadata.row_group(0).sorting_columns
+    assert written.metadata.row_group(0).column(order.column_index).path_in_schema == "block_number"
     assert_registry_sound(database, store)
 
 

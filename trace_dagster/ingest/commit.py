@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.digest import ContentDigest
+from trace_dagster.engine.columns import row_order
 from trace_dagster.errors import Corrupt, LeaseLost, OldForm, OutcomeUnknown, Unavailable
 from trace_dagster.identity import dataset_version, sha256_hex
 from trace_dagster.manifest import FILE_NAME, Manifest, ManifestFile, decode, schema_fingerprint, schema_pairs
@@ -44,6 +45,8 @@ class CommitTarget:
     block_range: BlockRange
     config_hash: str
     schema: pa.Schema
+    order: tuple[str, ...] = ()
+    """The columns that the rows are sorted by."""
     prefix: str = "cryo"
     whole: bool = False
     """True for a derived dataset, which is replaced as a whole; a stream is replaced range by range."""
@@ -59,6 +62,7 @@ class CommitTarget:
             block_range=block_range,
             config_hash=spec.config_hash,
             schema=spec.dataset.schema(spec.columns),
+            order=row_order(spec.dataset),
         )
 
     def version(self, generation: int) -> UUID:
@@ -127,7 +131,9 @@ class Committer:
         self, lease: Lease, target: CommitTarget, rows: RangeRows
     ) -> tuple[list[ManifestFile], Mapping[str, str | None], str, dict[str, Any]]:
         digest = ContentDigest(target.schema)
-        writer = RangeWriter(self._store, target.schema, lambda part: target.parquet_key(lease, part), self._caps)
+        writer = RangeWriter(
+            self._store, target.schema, lambda part: target.parquet_key(lease, part), self._caps, target.order
+        )
         try:
             for table in rows.tables:
                 digest.update(table)
