@@ -266,6 +266,18 @@ CREATE TABLE trace.jobs (
     CONSTRAINT jobs_mode_check CHECK ((mode = ANY (ARRAY['fixed_target'::text, 'follow_head'::text]))),
     CONSTRAINT jobs_name_check CHECK ((name ~ '^[a-z][a-z0-9_]{0,63}$'::text))
 );
+CREATE TABLE trace.layout_attempts (
+    layout_id uuid NOT NULL,
+    dataset_uuid uuid NOT NULL,
+    block_window int8range NOT NULL,
+    planned_bytes bigint DEFAULT 0 NOT NULL,
+    written_bytes bigint DEFAULT 0 NOT NULL,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    ended_at timestamp with time zone,
+    CONSTRAINT layout_attempts_block_window_check CHECK ((NOT isempty(block_window))),
+    CONSTRAINT layout_attempts_planned_bytes_check CHECK ((planned_bytes >= 0)),
+    CONSTRAINT layout_attempts_written_bytes_check CHECK ((written_bytes >= 0))
+);
 CREATE TABLE trace.layouts (
     layout_id uuid NOT NULL,
     dataset_uuid uuid NOT NULL,
@@ -438,6 +450,8 @@ ALTER TABLE ONLY trace.jobs
     ADD CONSTRAINT jobs_org_id_name_key UNIQUE (org_id, name);
 ALTER TABLE ONLY trace.jobs
     ADD CONSTRAINT jobs_pkey PRIMARY KEY (job_id);
+ALTER TABLE ONLY trace.layout_attempts
+    ADD CONSTRAINT layout_attempts_pkey PRIMARY KEY (layout_id);
 ALTER TABLE ONLY trace.layouts
     ADD CONSTRAINT layouts_manifest_key_key UNIQUE (manifest_key);
 ALTER TABLE ONLY trace.layouts
@@ -471,6 +485,7 @@ CREATE UNIQUE INDEX datasets_one_stream_per_key ON trace.datasets USING btree (o
 CREATE INDEX files_by_layout ON trace.files USING btree (layout_id) WHERE (layout_id IS NOT NULL);
 CREATE INDEX gateway_beats_by_endpoint ON trace.gateway_beats USING btree (fingerprint, beat_at);
 CREATE INDEX invalidations_by_version ON trace.invalidations USING btree (dataset_version);
+CREATE INDEX layout_attempts_by_window ON trace.layout_attempts USING btree (dataset_uuid, lower(block_window));
 CREATE INDEX layouts_by_window ON trace.layouts USING btree (dataset_uuid, lower(block_window));
 CREATE INDEX outbox_sent ON trace.outbox USING btree (sent_at) WHERE (kind = 'task_wakeup'::text);
 CREATE INDEX outbox_unsent ON trace.outbox USING btree (kind, available_at) WHERE (sent_at IS NULL);
@@ -516,6 +531,8 @@ ALTER TABLE ONLY trace.hash_indexes
     ADD CONSTRAINT hash_indexes_layout_id_fkey FOREIGN KEY (layout_id) REFERENCES trace.layouts(layout_id) ON DELETE CASCADE;
 ALTER TABLE ONLY trace.invalidations
     ADD CONSTRAINT invalidations_dataset_version_fkey FOREIGN KEY (dataset_version) REFERENCES trace.dataset_versions(dataset_version);
+ALTER TABLE ONLY trace.layout_attempts
+    ADD CONSTRAINT layout_attempts_dataset_uuid_fkey FOREIGN KEY (dataset_uuid) REFERENCES trace.datasets(dataset_uuid);
 ALTER TABLE ONLY trace.layouts
     ADD CONSTRAINT layouts_dataset_uuid_fkey FOREIGN KEY (dataset_uuid) REFERENCES trace.datasets(dataset_uuid);
 ALTER TABLE ONLY trace.outbox

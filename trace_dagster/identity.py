@@ -13,6 +13,9 @@ DEFAULT_ORG = UUID("00000000-0000-0000-0000-000000000001")
 ROW_SCHEMA_VERSION = 1
 """Version of the stored form of Cryo's rows. It is raised if the same rows are stored in another form."""
 
+LAKE_FORM = 2
+"""Form of the rows that this version stores. Form 1 had unsigned numbers and no ``block_timestamp``."""
+
 _JOB = UUID("0b3c4c0e-3a64-5d0e-9a1b-6d1f0e8f5a10")
 _DATASET = UUID("1f55c495-7e91-4433-8b4a-0c088c5a5c7f")
 _TASK = UUID("906c0c0c-342d-472f-97a1-2c9b3d4eaab1")

@@ -66,6 +66,19 @@ create table trace.compactions (
     check ((lease_token is null) = (lease_expires_at is null))
 );
 
+-- Every layout that a compaction was given to write; its id is the token of the lease. Objects of those that never
+-- committed are swept by these rows, and their bytes count as written.
+create table trace.layout_attempts (
+    layout_id     uuid primary key,
+    dataset_uuid  uuid not null references trace.datasets,
+    block_window  int8range not null check (not isempty(block_window)),
+    planned_bytes bigint not null default 0 check (planned_bytes >= 0),
+    written_bytes bigint not null default 0 check (written_bytes >= 0),
+    started_at    timestamptz not null default now(),
+    ended_at      timestamptz
+);
+create index layout_attempts_by_window on trace.layout_attempts (dataset_uuid, lower(block_window));
+
 -- Approximate sets of the values of a column in one layout file. A value that is not in it is not in the file.
 create table trace.file_summaries (
     file_key    text not null references trace.files on delete cascade,
