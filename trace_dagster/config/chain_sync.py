@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from trace_dagster.blocks import MAX_BLOCK
+from trace_dagster.config.compact import OFF_TAG, SETTINGS_TAG, Compact, CompactOrOff
 from trace_dagster.config.yaml_positions import Document, KeyPath, read_document
 from trace_dagster.datasets.catalogue import NATIVE_DATASETS, NATIVE_LACKS, Dataset, catalogue, dataset
 from trace_dagster.datasets.levels import VerifiedAsAsked, Verify
@@ -75,8 +76,9 @@ class Stream(VerifiedAsAsked, _FrozenModel):
     max_concurrent_requests: Annotated[int, Field(ge=1, le=10_000)] | None = None
     inner_request_blocks: Annotated[int, Field(ge=1, le=1000)] = 100
     timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 3600
+    compact: CompactOrOff = Compact()
 
-    @field_validator("verify", mode="before")
+    @field_validator("verify", "compact", mode="before")
     @classmethod
     def _false_is_off(cls, value: Any) -> Any:
         """Turn false back into ``off``: YAML 1.1 reads a bare ``off`` as false."""
@@ -171,23 +173,32 @@ def _with_defaults(raw: dict[str, Any], document: Document) -> dict[str, Any]:
     streams = merged.get("streams")
     if isinstance(streams, dict):
         merged["streams"] = {
-            key: {**defaults, **value} if isinstance(value, dict) else value for key, value in streams.items()
+            key: _over(defaults, value) if isinstance(value, dict) else value for key, value in streams.items()
         }
     return merged
+
+
+def _over(defaults: dict[str, Any], stream: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of a stream over those of ``defaults``; keys of ``compact`` one by one."""
+    compact = [each["compact"] for each in (defaults, stream) if isinstance(each.get("compact"), dict)]
+    nested = {"compact": {**compact[0], **compact[1]}} if len(compact) == 2 else {}
+    return {**defaults, **stream, **nested}
 
 
 def _lines_of(failure: ValidationError, document: Document, raw: dict[str, Any]) -> Iterator[str]:
     for error in failure.errors(include_url=False, include_input=False):
         path = _written_path(error["loc"])
         if error["type"] == "value_error":  # the validators above raise "key: reason"
-            path = (*path, str(error["msg"]).removeprefix("Value error, ").partition(":")[0])
-        if path[:1] == ("streams",) and len(path) == 3 and path not in document.lines and error["type"] != "missing":
-            inherited = ("defaults", path[2])
+            key = str(error["msg"]).removeprefix("Value error, ").partition(":")[0]
+            path = path if path[-1:] == (key,) else (*path, key)
+        if path[:1] == ("streams",) and len(path) >= 3 and path not in document.lines and error["type"] != "missing":
+            inherited = ("defaults", *path[2:])
             path = inherited if inherited in document.lines else path
         yield str(document.error(path, _reason(error, path, raw)))
 
 
 _UNION_TAGS = {"fixed_target", "follow_head", "int", "[key]", "constrained-str", "literal['finalized']"}
+_UNION_TAGS |= {SETTINGS_TAG, OFF_TAG}
 
 
 def _written_path(location: tuple[str | int, ...]) -> KeyPath:
@@ -207,6 +218,9 @@ _PATTERN_REASONS = {
 }
 
 
+_COMPACT_REASON = "must be off, or a mapping of after_files, cron and target_bytes"
+
+
 def _reason(error: Any, path: KeyPath, raw: dict[str, Any]) -> str:
     key = str(path[-1]) if path else ""
     if key in {"from_block", "to_block"} and error["type"] not in {
@@ -223,7 +237,7 @@ def _reason(error: Any, path: KeyPath, raw: dict[str, Any]) -> str:
         case "string_pattern_mismatch":
             return _PATTERN_REASONS.get(key, f"must match {_DATASET_KEY}")
         case "union_tag_not_found" | "union_tag_invalid":
-            return "kind must be fixed_target or follow_head"
+            return _COMPACT_REASON if key == "compact" else "kind must be fixed_target or follow_head"
         case "value_error":
             return str(error["msg"]).partition(": ")[2]
         case _:
@@ -239,11 +253,14 @@ def _unknown_key(key: str, path: KeyPath, raw: dict[str, Any]) -> str:
             return f"belongs to mode {owner}, and this job's mode is another"
         mine = FixedTarget if kind == "fixed_target" else FollowHead
         return f"unknown key{_did_you_mean(key, mine.model_fields)}"
+    if (path[1:2] if path[:1] == ("defaults",) else path[2:3]) == ("compact",) and len(path) > 2:
+        return f"unknown key{_did_you_mean(key, Compact.model_fields)}"
     known = Stream.model_fields if path[:1] == ("streams",) else {**ChainSync.model_fields, "defaults": None}
     return f"unknown key{_did_you_mean(key, known)}"
 
 
-_KEYS = {*ChainSync.model_fields, *FixedTarget.model_fields, *FollowHead.model_fields, *Stream.model_fields, "defaults"}
+_MODELS = (ChainSync, FixedTarget, FollowHead, Stream, Compact)
+_KEYS = {"defaults", *(key for model in _MODELS for key in model.model_fields)}
 
 
 def _shown(path: KeyPath) -> str:

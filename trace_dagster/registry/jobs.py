@@ -9,6 +9,7 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from trace_dagster.config.chain_sync import ChainSync, FollowHead, Stream
+from trace_dagster.config.compact import Compact
 from trace_dagster.errors import InvalidInput
 from trace_dagster.identity import DEFAULT_ORG, config_hash, dataset_uuid, job_id
 from trace_dagster.registry.connection import Database, Row, Session, storable
@@ -184,7 +185,7 @@ class Jobs:
             columns=list(stream.dataset.stored_columns(stream.columns)),
             config_hash=_config_hash(stream),
             verify=stream.verify,
-            options=Jsonb(engine_options(stream)),
+            options=Jsonb({**engine_options(stream), "compact": compact_option(stream)}),
             from_block=from_block,
             to_block=bounds.to_block,
         )
@@ -239,6 +240,11 @@ def engine_options(stream: Stream) -> dict[str, Any]:
         "timeout_seconds": stream.timeout_seconds,
         "engine": stream.engine,
     }
+
+
+def compact_option(stream: Stream) -> Any:
+    """Return a stream's compaction settings as its options hold them."""
+    return stream.compact.model_dump() if isinstance(stream.compact, Compact) else stream.compact
 
 
 def follow(job: ChainSync) -> FollowHead | None:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.config.chain_sync import ChainSync
+from trace_dagster.config.compact import Compact
 from trace_dagster.datasets.catalogue import Dataset, dataset
 from trace_dagster.datasets.levels import VerifiedAsAsked
 from trace_dagster.identity import task_id
@@ -31,10 +32,16 @@ class StreamSpec(VerifiedAsAsked):
     verify: str
     """full, require_full, structural or off."""
     options: dict[str, Any]
-    """Engine options of the stream, see :func:`trace_dagster.registry.jobs.engine_options`."""
+    """Engine options of the stream, see :func:`trace_dagster.registry.jobs.engine_options`, and ``compact``."""
     from_block: int
     to_block: int | None
     """None when the job follows the head."""
+
+    @property
+    def compact(self) -> Compact | None:
+        """Compaction settings; None if compaction is off. A stream of an earlier version has the defaults."""
+        stored = self.options.get("compact", {})
+        return None if stored == "off" else Compact(**stored)
 
     def task_id(self, block_range: BlockRange) -> UUID:
         """Return the identity of the task for one range."""
