@@ -1,0 +1,80 @@
+"""Windows: the blocks of a stream whose committed ranges a compaction writes into few large files.
+
+Windows are the cells of an absolute grid of ``after_files * chunk_size`` blocks, cut at the stream's bounds. What a
+compaction wrote keeps its window: another ``chunk_size``, ``after_files`` or bound cuts only the other blocks anew, so
+that no such change compacts anything twice. Pure functions only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from trace_dagster.blocks import BlockRange, cells, holes, merged
+from trace_dagster.errors import InvalidInput
+from trace_dagster.registry.streams import StreamSpec
+
+_SHOWN_HOLES = 5
+
+
+def window_span(stream: StreamSpec, known_end: int) -> BlockRange | None:
+    """Return the blocks that are cut into windows: up to ``to_block``, or to the last full window below ``known_end``.
+
+    A window that the chain's tip cuts short is none yet. Returns None if there is no window.
+    """
+    compact = stream.compact
+    if compact is None:
+        return None
+    blocks = compact.window_blocks(stream.chunk_size)
+    end = stream.to_block if stream.to_block is not None else known_end // blocks * blocks
+    return BlockRange(stream.from_block, end) if end > stream.from_block else None
+
+
+def new_windows(
+    stream: StreamSpec, blocks: Iterable[BlockRange], compacted: Iterable[BlockRange]
+) -> Iterator[BlockRange]:
+    """Yield, in order, the windows of which no block was compacted and whose every block is one of ``blocks``."""
+    found = merged(blocks)
+    span = window_span(stream, found[-1].end) if found else None
+    if span is None or stream.compact is None:
+        return
+    size = stream.compact.window_blocks(stream.chunk_size)
+    for gap in holes(span, merged(compacted)):
+        yield from _cells_within(gap, found, size)
+
+
+def _cells_within(gap: BlockRange, blocks: Iterable[BlockRange], size: int) -> Iterator[BlockRange]:
+    """Yield the cells of ``gap`` that lie in one of ``blocks``, without making those that lie elsewhere."""
+    for part in blocks:
+        start, end = max(gap.start, part.start), min(gap.end, part.end)
+        if start > gap.start:  # the cell that the part begins inside of is not whole
+            start = -(-start // size) * size
+        for cell in cells(BlockRange(start, end), size) if start < end else ():
+            if cell.end % size == 0 or cell.end == gap.end:
+                yield cell
+
+
+def windows_of(stream: StreamSpec, compacted: Iterable[BlockRange], known_end: int, *, limit: int) -> list[BlockRange]:
+    """Return the windows of a stream, in order: those that were compacted, and at most ``limit`` others."""
+    span = window_span(stream, known_end)
+    rest = islice(new_windows(stream, [span] if span else [], compacted), limit)
+    return sorted({*compacted, *rest})
+
+
+def named_window(windows: Iterable[BlockRange], wanted: BlockRange) -> BlockRange:
+    """Return the window that has exactly these blocks. Raises InvalidInput with the windows that touch them."""
+    near = [each for each in windows if each.start < wanted.end and wanted.start < each.end]
+    if wanted in near:
+        return wanted
+    shown = ", ".join(f"{each.start}-{each.end}" for each in near[:_SHOWN_HOLES]) or "none"
+    raise InvalidInput(f"blocks {wanted.start}-{wanted.end} are no window; windows with such blocks: {shown}")
+
+
+def holes_line(window: BlockRange, committed: Iterable[BlockRange]) -> str | None:
+    """Return why a window cannot be compacted yet: its blocks that are not committed. None if all are."""
+    found = list(holes(window, committed))
+    if not found:
+        return None
+    shown = ", ".join(map(str, found[:_SHOWN_HOLES]))
+    more = f" and {len(found) - _SHOWN_HOLES:,} more holes" if len(found) > _SHOWN_HOLES else ""
+    return f"blocks {shown}{more} of the window are not committed"
