@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
@@ -63,7 +63,7 @@ def verify_job(
             versions,
             expected_blocks,
             runtime.store,
-            lambda version: _evidence(runtime, version, deep=deep),
+            lambda some: _evidence(runtime, some, deep=deep),
             {stream.dataset_key: _endpoints(runtime, stream) for stream in streams} if deep else {},
             progress(len(versions)),
         )
@@ -103,14 +103,20 @@ def _endpoints(runtime: Runtime, stream: StreamRow) -> list[Endpoint]:
     return runtime.endpoint_scores.best_first(runtime.pools.named(stream.rpc_pool, stream.chain_id))
 
 
-def _evidence(runtime: Runtime, version: StoredVersion, *, deep: bool) -> EvidenceCollector | None:
-    if not is_provable(version.dataset.name):
-        return None
+def _evidence(runtime: Runtime, versions: Sequence[StoredVersion], *, deep: bool) -> list[EvidenceCollector | None]:
+    """Return a collector for each version of one dataset. They share the committed rows that they read, and learn no
+    forms from one another.
+    """
+    first = versions[0]
+    name, chain_id = first.dataset.name, first.chain_id
+    if not is_provable(name):
+        return [None for _ in versions]
     if deep:
-        return EvidenceCollector(version.dataset.name, version.chain_id, None)
-    rows = CommittedRows(runtime.database, runtime.store, version.dataset_uuid, version.block_range, SOURCES)
-    committed = CommittedSource(rows, version.chain_id, version.dataset.name)
-    return EvidenceCollector(version.dataset.name, version.chain_id, committed)
+        return [EvidenceCollector(name, chain_id, None) for _ in versions]
+    span = BlockRange(first.block_range.start, versions[-1].block_range.end)
+    rows = CommittedRows(runtime.database, runtime.store, first.dataset_uuid, span, SOURCES)
+    committed = CommittedSource(rows, chain_id, name)
+    return [EvidenceCollector(name, chain_id, committed) for _ in versions]
 
 
 def _repair(runtime: Runtime, streams: list[StreamRow], report: Report) -> int:

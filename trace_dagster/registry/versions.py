@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -11,17 +12,33 @@ import pyarrow as pa
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import Dataset, dataset
 from trace_dagster.datasets.levels import is_proven
-from trace_dagster.registry.connection import Database
+from trace_dagster.registry.connection import Database, Row
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLayout:
+    """The layout that wrote a file, and its manifest."""
+
+    layout_id: UUID
+    manifest_key: str
+    manifest_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """One Parquet object as it was committed."""
+    """One Parquet object as it was committed. It may hold the rows of many versions."""
 
     key: str
     bytes: int
     sha256: str
     rows: int
+    served: tuple[BlockRange, ...]
+    """Blocks of the visible versions whose rows it holds, merged and in order; also of versions outside a requested
+    span."""
+    masked: tuple[BlockRange, ...] = ()
+    """Blocks whose rows in this file are not visible any more, in order."""
+    layout: StoredLayout | None = None
+    """None for a file that was written with its version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +62,7 @@ class StoredVersion:
     first_parent_hash: bytes | None
     last_block_hash: bytes | None
     files: tuple[StoredFile, ...]
+    """Files that hold its rows now, in the order of its rows: its own, or one file of a layout."""
 
     @property
     def is_proven(self) -> bool:
@@ -59,8 +77,10 @@ class StoredVersion:
 
 def versions_of_job(database: Database, job_id: UUID, span: BlockRange) -> list[StoredVersion]:
     """Return a job's visible versions that overlap ``span``, sorted by dataset key and block, from one snapshot."""
+    wanted = {"job_id": job_id, "range_start": span.start, "range_end": span.end}
     with database.snapshot() as session:
-        rows = session.all("versions_of_job", job_id=job_id, range_start=span.start, range_end=span.end)
+        rows = session.all("versions_of_job", **wanted)
+        files = {row["file_key"]: _file(row) for row in session.all("files_of_job", **wanted)}
     return [
         StoredVersion(
             dataset_key=row["dataset_key"],
@@ -77,10 +97,28 @@ def versions_of_job(database: Database, job_id: UUID, span: BlockRange) -> list[
             verification=row["verification"],
             first_parent_hash=_bytes(row["first_parent_hash"]),
             last_block_hash=_bytes(row["last_block_hash"]),
-            files=tuple(StoredFile(**each) for each in row["files"] or ()),
+            files=tuple(files[key] for key in row["file_keys"]),
         )
         for row in rows
     ]
+
+
+def _file(row: Row) -> StoredFile:
+    layout = row["layout_id"] and StoredLayout(row["layout_id"], row["manifest_key"], row["manifest_sha256"])
+    return StoredFile(
+        key=row["file_key"],
+        bytes=row["bytes"],
+        sha256=row["sha256"],
+        rows=row["row_count"],
+        served=_ranges(row["served"]),
+        masked=_ranges(row["masked_blocks"]),
+        layout=layout,
+    )
+
+
+def _ranges(found: Iterable[Any] | None) -> tuple[BlockRange, ...]:
+    """Return a multirange of the registry as block ranges."""
+    return tuple(BlockRange(each.lower, each.upper) for each in found or ())
 
 
 def _bytes(value: object) -> bytes | None:

@@ -83,32 +83,48 @@ update trace.streams set halted_reason = %(reason)s where dataset_uuid = %(datas
 update trace.streams set halted_reason = null where job_id = %(job_id)s and halted_reason is not null;
 
 -- name: evidence_files
--- Committed and fully proven rows of the chain's own datasets that touch a range.
+-- Committed and fully proven rows of the chain's own datasets that touch a range, and the files that hold them now.
 select d.source, d.dataset_uuid, v.dataset_version, lower(v.block_range) as range_start, upper(v.block_range) as range_end,
-       v.schema_json, array_agg(l.file_key order by coalesce(substring(l.file_key from '-p([0-9]+)\.parquet$')::int, 0)) as file_keys
+       v.schema_json, bool_or(f.layout_id is not null) as in_layout,
+       array_agg(l.file_key order by coalesce(substring(l.file_key from '-p([0-9]+)\.parquet$')::int, 0)) as file_keys
 from trace.datasets own
 join trace.datasets d on d.org_id = own.org_id and d.chain_id = own.chain_id and d.kind = 'stream'
 join trace.dataset_versions v on v.dataset_uuid = d.dataset_uuid and v.visible
-join trace.version_files l on l.dataset_version = v.dataset_version
+join trace.version_files l on l.dataset_version = v.dataset_version and l.replaced_at is null
+join trace.files f on f.file_key = l.file_key
 where own.dataset_uuid = %(dataset_uuid)s and d.source = any(%(sources)s) and d.dataset_uuid <> own.dataset_uuid
   and v.verification ->> 'level' = 'full' and v.block_range && int8range(%(range_start)s, %(range_end)s)
 group by d.dataset_uuid, v.dataset_version
 order by d.dataset_uuid, lower(v.block_range);
 
 -- name: versions_of_job
--- Every visible version of a job's streams that touches a range, with its objects.
+-- Every visible version of a job's streams that touches a range, with the keys of the files that hold its rows now.
 select d.dataset_key, d.source, d.dataset_uuid, d.chain_id, v.dataset_version, lower(v.block_range) as range_start,
        upper(v.block_range) as range_end, v.generation, v.storage_ref, v.manifest_key, v.manifest_sha256,
        v.content_digest, v.row_count, v.schema_json, v.verification, v.first_parent_hash, v.last_block_hash,
-       (select jsonb_agg(jsonb_build_object('key', f.file_key, 'bytes', f.bytes, 'sha256', f.sha256, 'rows', f.row_count)
-                         order by coalesce(substring(f.file_key from '-p([0-9]+)\.parquet$')::int, 0))
-        from trace.version_files l join trace.files f on f.file_key = l.file_key
-        where l.dataset_version = v.dataset_version) as files
+       array(select l.file_key from trace.version_files l
+             where l.dataset_version = v.dataset_version and l.replaced_at is null
+             order by coalesce(substring(l.file_key from '-p([0-9]+)\.parquet$')::int, 0)) as file_keys
 from trace.streams s
 join trace.datasets d on d.dataset_uuid = s.dataset_uuid
 join trace.dataset_versions v on v.dataset_uuid = s.dataset_uuid and v.visible
 where s.job_id = %(job_id)s and v.block_range && int8range(%(range_start)s, %(range_end)s)
 order by d.dataset_key, lower(v.block_range);
+
+-- name: files_of_job
+-- The files of versions_of_job, each once, with the layout that wrote it and the blocks of every visible version in it.
+select f.file_key, f.bytes, f.sha256, f.row_count, f.masked_blocks, f.layout_id, y.manifest_key, y.manifest_sha256,
+       (select range_agg(o.block_range)
+        from trace.version_files k join trace.dataset_versions o on o.dataset_version = k.dataset_version and o.visible
+        where k.file_key = f.file_key and k.replaced_at is null) as served
+from trace.files f
+left join trace.layouts y on y.layout_id = f.layout_id
+where f.file_key in (
+    select l.file_key
+    from trace.streams s
+    join trace.dataset_versions v on v.dataset_uuid = s.dataset_uuid and v.visible
+    join trace.version_files l on l.dataset_version = v.dataset_version and l.replaced_at is null
+    where s.job_id = %(job_id)s and v.block_range && int8range(%(range_start)s, %(range_end)s));
 
 -- name: note_unreliable
 -- Store that an endpoint's answers to a method are not to be used for a while.
