@@ -31,6 +31,7 @@ class DamagedObject:
     dataset: str
     """``chain_<id>.<dataset key>``."""
     block_range: BlockRange
+    """The blocks that it serves, from the first to the last; other objects may serve some of those between."""
     job: str | None
     """The job that can fetch the range again; None for a derived dataset."""
 
@@ -87,7 +88,7 @@ class CommittedObjects:
         return None
 
     def damaged(self, keys: Sequence[str]) -> list[DamagedObject]:
-        """Return those of these files that are missing or altered, by dataset and range."""
+        """Return those of these files that are missing or altered, each once, by dataset and range."""
         if not keys:
             return []
         with self._database.snapshot() as session:

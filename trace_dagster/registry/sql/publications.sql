@@ -73,16 +73,20 @@ order by min(lower(v.block_range)), f.file_key;
 select file_key, bytes, etag from trace.files where file_key = any(%(file_keys)s);
 
 -- name: origins_of_files
--- The dataset and range of files, and the job that can fetch them again.
-select l.file_key, d.chain_id, d.dataset_key, lower(v.block_range) as range_start, upper(v.block_range) as range_end,
-       j.name as job
+-- The dataset of files, the blocks that they serve now (or served), and the job that can fetch them again.
+select l.file_key, d.chain_id, d.dataset_key, j.name as job,
+       coalesce(min(lower(v.block_range)) filter (where v.visible and l.replaced_at is null), min(lower(v.block_range)))
+           as range_start,
+       coalesce(max(upper(v.block_range)) filter (where v.visible and l.replaced_at is null), max(upper(v.block_range)))
+           as range_end
 from trace.version_files l
 join trace.dataset_versions v on v.dataset_version = l.dataset_version
 join trace.datasets d on d.dataset_uuid = v.dataset_uuid
 left join trace.streams s on s.dataset_uuid = d.dataset_uuid
 left join trace.jobs j on j.job_id = s.job_id
 where l.file_key = any(%(file_keys)s)
-order by d.chain_id, d.dataset_key, 4, l.file_key;
+group by l.file_key, d.dataset_uuid, j.name
+order by d.chain_id, d.dataset_key, 5, l.file_key;
 
 -- name: covered_ranges
 -- Committed blocks of a dataset, merged.
