@@ -91,7 +91,7 @@ def test_refresh_confirms_and_repairs_and_dagster_learns_of_it(stack, operated, 
         publications = Publications(runtime.database)
         both = [BlockRange(0, 100), BlockRange(100, 200)]
         before = [publications.visible(stream.dataset_uuid, block_range) for block_range in both]
-        runtime.store.delete([key for key, _ in publications.files(before[0])])
+        runtime.store.delete([file.key for file in publications.files(before[0])])
         done = stack.cli("refresh", "--job", "operated", "--stream", "blocks_operated", "--range", "0:200")
         assert "2 ranges are queued again" in done.stderr
         # A running range has left the queue, so the test waits for its new version.
@@ -113,7 +113,7 @@ def test_a_commit_dagster_never_heard_of_is_reported_by_reconciliation(stack, op
     try:
         stream = runtime.jobs.stream_of("operated", "blocks_operated")
         visible = Publications(runtime.database).visible(stream.dataset_uuid, block_range)
-        runtime.store.delete([key for key, _ in Publications(runtime.database).files(visible)])
+        runtime.store.delete([file.key for file in Publications(runtime.database).files(visible)])
         work = runtime.ingester.claim(stream, block_range, "no run", wait_seconds=0, refresh=True)
         version = runtime.ingester.commit(runtime.ingester.start(work)).dataset_version
     finally:
@@ -216,7 +216,7 @@ def test_sweep_removes_what_refreshing_left_and_nothing_else(stack, operated):
         dataset = runtime.jobs.stream_of("operated", "blocks_operated").dataset_uuid
         publications = Publications(runtime.database)
         before = publications.visible(dataset, block_range)
-        runtime.store.delete([key for key, _ in publications.files(before)])
+        runtime.store.delete([file.key for file in publications.files(before)])
         arguments = ("--job", "operated", "--stream", "blocks_operated", "--range", "200:300")
         assert "1 ranges are queued again" in stack.cli("refresh", *arguments).stderr
         until(lambda: publications.visible(dataset, block_range).generation == before.generation + 1)

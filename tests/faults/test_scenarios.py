@@ -499,7 +499,7 @@ class TestByHand:
         assert Catalog(database).committed_ranges(stream.dataset_uuid) == [FIRST]  # readers keep what there is
         cycle.turn()
         assert Publications(database).visible(stream.dataset_uuid, FIRST) == first
-        store.delete([key for key, _ in Publications(database).files(first)])
+        store.delete([file.key for file in Publications(database).files(first)])
         cycle.tasks.requeue(stream.job_id, "blocks", FIRST, ("committed",))
         cycle.turn()
         repaired = Publications(database).visible(stream.dataset_uuid, FIRST)

@@ -92,7 +92,7 @@ def test_a_range_someone_works_on_is_left_alone(database, store, stream, monkeyp
 def test_a_live_version_stays_and_a_replaced_one_goes(database, store, stream):
     with ingesting(database, store) as ingest:
         first = ingest.commit(ingest.start(ingest.claim(stream, FIRST, "run", wait_seconds=0)))
-        store.delete([key for key, _ in Publications(database).files(first)])
+        store.delete([file.key for file in Publications(database).files(first)])
         second = ingest.commit(ingest.start(ingest.claim(stream, FIRST, "run", wait_seconds=0, refresh=True)))
     assert second.generation == 1
     assert swept(database, store).generations_retired == 0

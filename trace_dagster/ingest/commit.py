@@ -7,7 +7,7 @@ registry row names, and a task that the next attempt claims.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -17,7 +17,7 @@ import pyarrow as pa
 from trace_dagster.blocks import BlockRange
 from trace_dagster.digest import ContentDigest
 from trace_dagster.engine.columns import row_order
-from trace_dagster.errors import Corrupt, LeaseLost, OldForm, OutcomeUnknown, Unavailable
+from trace_dagster.errors import Corrupt, LeaseLost, OldForm, OutcomeUnknown, Unavailable, VerificationFailed
 from trace_dagster.identity import dataset_version, sha256_hex
 from trace_dagster.manifest import FILE_NAME, Manifest, ManifestFile, decode, schema_fingerprint, schema_pairs
 from trace_dagster.registry.publications import Publication, Publications
@@ -27,7 +27,8 @@ from trace_dagster.store.caps import Caps
 from trace_dagster.store.causes import PreconditionFailed
 from trace_dagster.store.objects import ObjectStore
 from trace_dagster.store.parquet import RangeWriter
-from trace_dagster.verify.check import LEVELS
+from trace_dagster.store.scan import READ_ERRORS, RowsInOrder
+from trace_dagster.verify.check import LEVELS, PIECE_BLOCKS
 
 _LOOK_UP_TRIES = 5
 _LOOK_UP_PAUSE_SECONDS = 0.2
@@ -115,7 +116,12 @@ class Committer:
         # in generation 0 nothing was committed before that these rows could equal
         visible = self._publications.visible(target.dataset_uuid, target.block_range) if lease.generation else None
         same = visible and visible.content_digest == digest and visible.config_hash == target.config_hash
-        if visible and same and not _proves_more(verification, visible.verification) and self._intact(visible):
+        if (
+            visible
+            and same
+            and not _proves_more(verification, visible.verification)
+            and self._intact(visible, target.schema)
+        ):
             self._publications.confirm(lease, visible)
             self._store.delete(file.key for file in files)
             return visible
@@ -123,9 +129,34 @@ class Committer:
         metrics = {**rows.metrics, "seconds": round(time.monotonic() - started, 3)}
         return self._publish(lease, target, manifest, metrics, etags)
 
-    def _intact(self, visible: Publication) -> bool:
-        """Return whether the objects of a version are unchanged; if not, the range is written again."""
-        return all(self._store.sha256(key) == digest for key, digest in self._publications.files(visible))
+    def _intact(self, visible: Publication, schema: pa.Schema) -> bool:
+        """Return whether the objects of a version still hold its rows; if not, the range is written again."""
+        files = self._publications.files(visible)
+        if any(file.in_layout for file in files):
+            return self._same_rows(visible, [file.key for file in files], schema)
+        return all(self._store.sha256(file.key) == file.sha256 for file in files)
+
+    def _same_rows(self, visible: Publication, keys: Sequence[str], schema: pa.Schema) -> bool:
+        """Return whether a layout's file still gives a version's rows.
+
+        Only the row groups with its blocks are read, because the file is as large as many ranges. Their digest says
+        more about this range than the file's ETag does. Raises Unavailable if the object store does not answer.
+        """
+        paths = [f"{self._store.access.bucket}/{key}" for key in keys]
+        digest = ContentDigest(schema)
+        try:
+            with RowsInOrder(paths, filesystem=self._store.filesystem()) as rows:
+                if any(not found.equals(schema) for found in rows.schemas):
+                    return False
+                for piece in visible.block_range.split(PIECE_BLOCKS):
+                    digest.update(rows.take(piece))
+        except READ_ERRORS:
+            for key in keys:
+                self._store.stored_now(key)  # raises if the server is the cause
+            return False
+        except VerificationFailed:
+            return False
+        return digest.hexdigest() == visible.content_digest
 
     def _write(
         self, lease: Lease, target: CommitTarget, rows: RangeRows

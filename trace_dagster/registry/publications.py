@@ -38,6 +38,16 @@ class Publication:
     """False if the same rows were already visible, so that nothing new was registered."""
 
 
+@dataclass(frozen=True, slots=True)
+class VersionFile:
+    """A file that holds rows of a version."""
+
+    key: str
+    sha256: str
+    in_layout: bool
+    """Whether a compaction wrote it, so that it holds rows of other versions as well."""
+
+
 class Publications:
     """Commits dataset versions and looks them up."""
 
@@ -100,11 +110,11 @@ class Publications:
         with self._database.transaction() as session:
             return session.one("fence", **lease.fence) is not None
 
-    def files(self, version: Publication) -> list[tuple[str, str]]:
-        """Return ``(object key, sha256)`` of every file of a version."""
+    def files(self, version: Publication) -> list[VersionFile]:
+        """Return the files that hold a version's rows now, in the order of its rows."""
         with self._database.transaction() as session:
             rows = session.all("files_of_version", dataset_version=version.dataset_version)
-        return [(row["file_key"], row["sha256"]) for row in rows]
+        return [VersionFile(row["file_key"], row["sha256"], row["in_layout"]) for row in rows]
 
     def took_effect(self, lease: Lease) -> bool:
         """Return whether this attempt's commit took effect, to settle an unknown outcome."""

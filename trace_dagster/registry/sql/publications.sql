@@ -37,10 +37,11 @@ with filed as (
 insert into trace.version_files (dataset_version, file_key) select %(dataset_version)s, file_key from filed;
 
 -- name: files_of_version
--- The files of a version, with their digests.
-select f.file_key, f.bytes, f.sha256
+-- The files that hold a version's rows now, in the order of its rows.
+select f.file_key, f.sha256, f.layout_id is not null as in_layout
 from trace.version_files l join trace.files f on f.file_key = l.file_key
-where l.dataset_version = %(dataset_version)s;
+where l.dataset_version = %(dataset_version)s and l.replaced_at is null
+order by coalesce(substring(l.file_key from '-p([0-9]+)\.parquet$')::int, 0);
 
 -- name: visible_datasets
 -- Everything that a query can name: one row per dataset, streams and derived datasets alike.
