@@ -1,0 +1,254 @@
+"""Readers of files that hold many ranges, some of them masked: each file is read once, and no row twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import obstore
+import pytest
+
+from tests.integration.test_proofs import apply, commit, commit_all, rows, silent
+from tests.support.layouts import lay_out
+from tests.support.nodes import environment, running, serving
+from trace_dagster.blocks import BlockRange
+from trace_dagster.cli.verification import verify_job
+from trace_dagster.config.settings import settings_from
+from trace_dagster.devchain.chain import DevChain
+from trace_dagster.evidence.committed_rows import CommittedRows
+from trace_dagster.registry.versions import versions_of_job
+from trace_dagster.store import objects
+from trace_dagster.verify.rows.arrow import HEADER_COLUMNS
+
+pytestmark = pytest.mark.integration
+KEYS = ("blocks", "transactions", "logs", "geth_calls")
+WHOLE = BlockRange(0, 300)
+
+
+@pytest.fixture(scope="module")
+def chain():
+    return DevChain(7, 320)
+
+
+@pytest.fixture(scope="module")
+def honest(chain):
+    with serving(chain) as url:
+        yield url
+
+
+@pytest.fixture
+def lake(postgres_url, s3, honest):
+    """Commit three ranges of four datasets, and lay each dataset out as one file."""
+    with running(postgres_url, s3, dev=honest) as runtime:
+        streams = apply(runtime)
+        commit_all(runtime, {key: streams[key] for key in KEYS})
+        files = {
+            key: lay_out(runtime.database, runtime.store, streams[key].dataset_uuid, WHOLE).file_key for key in KEYS
+        }
+        yield runtime, streams, files, settings_from(environment(postgres_url, s3, dev=honest))
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Count the GET requests of objects, by key."""
+    counts: Counter[str] = Counter()
+    real = obstore.get
+
+    def counted(store, key, **options):
+        counts[key] += 1
+        return real(store, key, **options)
+
+    monkeypatch.setattr(objects.obstore, "get", counted)
+    return counts
+
+
+def verified(lake, *, span=None, repair=False, deep=False):
+    return verify_job("proofs", lake[3], span, deep=deep, repair=repair, progress=silent)
+
+
+def of(lake, key):
+    runtime, streams, *_ = lake
+    job = streams[key].job_id
+    return [version for version in versions_of_job(runtime.database, job, WHOLE) if version.dataset_key == key]
+
+
+class TestVersions:
+    def test_versions_share_the_file_that_holds_them_and_forget_those_it_replaced(self, lake):
+        files = {file for version in of(lake, "logs") for file in version.files}
+        assert [file.key for file in files] == [lake[2]["logs"]]
+        (file,) = files
+        assert (file.served, file.masked) == ((WHOLE,), ())
+        assert file.layout is not None
+
+    def test_a_refreshed_range_has_its_own_file_and_is_masked_in_the_other(self, lake):
+        refreshed(lake, "logs", 100)
+        first, second, third = of(lake, "logs")
+        assert first.files == third.files != second.files
+        (file,) = first.files
+        assert file.served == (BlockRange(0, 100), BlockRange(200, 300))
+        assert file.masked == (BlockRange(100, 200),)
+        assert second.files[0].layout is None
+
+
+def refreshed(lake, key, start):
+    """Invalidate a range inside a layout's file and commit it again."""
+    runtime, streams, *_ = lake
+    (version,) = [each for each in of(lake, key) if each.block_range.start == start]
+    runtime.forks.invalidate([version.dataset_version], "a test")
+    made = commit(runtime, streams[key], start)
+    assert made.created
+    return made
+
+
+class TestVerify:
+    @pytest.mark.parametrize("deep", [False, True])
+    def test_a_file_of_many_ranges_is_read_once(self, lake, reads, deep):
+        report = verified(lake, deep=deep).report
+        assert report.passed, report
+        assert report.ranges == 12
+        assert {key: reads[key] for key in lake[2].values()} == dict.fromkeys(lake[2].values(), 1)
+        assert report.objects == 4
+        assert report.bytes == sum(row["bytes"] for row in rows(lake[0].database, LAYOUT_FILES))
+        offline = {"full": 3, "crosschecked": 6, "structural": 3}
+        assert report.levels == ({"full": 9, "crosschecked": 3} if deep else offline)
+
+    def test_the_objects_that_a_manifest_names_may_be_gone(self, lake):
+        runtime, _, files, _ = lake
+        gone = [key for key in runtime.store.keys("") if key.endswith(".parquet") and key not in files.values()]
+        assert len(gone) == 12
+        runtime.store.delete(gone)
+        assert verified(lake).report.passed
+
+    def test_a_part_of_the_ranges_of_a_file(self, lake):
+        report = verified(lake, span=BlockRange(100, 200)).report
+        assert report.passed, report
+        assert report.ranges == 4
+
+    @pytest.mark.parametrize("damage", ["missing_object", "altered_object", "bad_manifest"])
+    def test_a_damaged_file_is_found_for_each_range_and_repaired_range_by_range(self, lake, damage):
+        runtime, streams, files, _ = lake
+        if damage == "missing_object":
+            runtime.store.delete([files["logs"]])
+        else:
+            key = files["logs"]
+            if damage == "bad_manifest":
+                (row,) = rows(runtime.database, f"select manifest_key from trace.layouts l join trace.files using (layout_id) where file_key = '{key}'")  # fmt: skip  # noqa: E501
+                key = row["manifest_key"]
+            data, etag = runtime.store.get(key)
+            runtime.store.replace(key, data[:-20] + b"\0" * 20, etag)
+        found = verified(lake, repair=True)
+        assert [(each.dataset_key, each.range_start, each.kind) for each in found.report.findings] == [
+            ("logs", start, damage) for start in (0, 100, 200)
+        ]
+        assert all("layout/0_300" in each.reason for each in found.report.findings)
+        assert found.repaired == 3
+        for start in (0, 100, 200):
+            assert commit(runtime, streams["logs"], start).generation == 1
+        assert verified(lake, deep=True).report.passed
+
+    def test_masked_rows_are_not_checked_and_not_counted(self, lake):
+        before = verified(lake).report.rows
+        refreshed(lake, "logs", 100)
+        refreshed(lake, "blocks", 200)
+        report = verified(lake, deep=True).report
+        assert report.passed, report
+        assert report.rows == before
+        assert report.objects == 6
+
+    def test_rows_of_blocks_that_no_range_in_the_file_has_are_found(self, lake):
+        runtime, _, files, _ = lake
+        with runtime.database.connection() as connection:
+            connection.execute(
+                "delete from trace.version_files l using trace.dataset_versions v where v.dataset_version ="
+                " l.dataset_version and l.file_key = %s and lower(v.block_range) = 100",
+                (files["logs"],),
+            )
+            connection.execute(
+                "update trace.version_files l set replaced_at = null from trace.dataset_versions v"
+                " where v.dataset_version = l.dataset_version and lower(v.block_range) = 100 and l.file_key like"
+                " '%%logs%%'"
+            )
+        findings = verified(lake).report.findings
+        assert [(each.range_start, each.kind) for each in findings] == [(0, "bad_rows"), (200, "bad_rows")]
+        assert "holds rows of a block that no range in it has" in findings[0].reason
+
+
+LAYOUT_FILES = "select bytes from trace.files where layout_id is not null"
+
+
+class TestEvidence:
+    def rows(self, lake, span=WHOLE):
+        runtime, streams, *_ = lake
+        return CommittedRows(runtime.database, runtime.store, streams["logs"].dataset_uuid, span, ("blocks",))
+
+    @pytest.mark.parametrize("masked", [None, 0, 100, 200])
+    def test_each_block_is_there_once_and_in_order(self, lake, masked):
+        if masked is not None:
+            refreshed(lake, "blocks", masked)
+        evidence = self.rows(lake)
+        for piece in (BlockRange(0, 50), BlockRange(50, 150), BlockRange(90, 210), BlockRange(250, 300), WHOLE):
+            found = evidence.table("blocks", piece, HEADER_COLUMNS)
+            assert found["block_number"].to_pylist() == list(range(piece.start, piece.end))
+        assert len(evidence._opened) == (1 if masked is None else 2), (
+            "a file is opened once, however many ranges it holds"
+        )
+
+    def test_an_invalidated_range_is_no_evidence(self, lake):
+        runtime, *_ = lake
+        runtime.forks.invalidate([of(lake, "blocks")[1].dataset_version], "a test")
+        evidence = self.rows(lake)
+        assert evidence.table("blocks", BlockRange(50, 150), HEADER_COLUMNS) is None
+        assert evidence.table("blocks", BlockRange(0, 100), HEADER_COLUMNS).num_rows == 100
+
+    def test_a_layouts_row_group_is_read_whole(self, lake):
+        evidence = self.rows(lake)
+        evidence.table("blocks", BlockRange(0, 10), HEADER_COLUMNS)
+        (window,) = evidence._windows.values()
+        assert window.span.end == 300, "the window is limited by the range"
+
+
+class TestRefresh:
+    def test_the_same_rows_in_a_layout_are_confirmed(self, lake):
+        runtime, streams, *_ = lake
+        for key in KEYS:
+            assert not commit(runtime, streams[key], 100, refresh=True).created
+
+    @pytest.mark.parametrize("damage", ["missing", "altered"])
+    def test_a_damaged_layout_is_written_again(self, lake, damage):
+        runtime, streams, files, _ = lake
+        if damage == "missing":
+            runtime.store.delete([files["logs"]])
+        else:
+            data, etag = runtime.store.get(files["logs"])
+            middle = len(data) // 2
+            runtime.store.replace(files["logs"], data[: middle - 2000] + bytes(4000) + data[middle + 2000 :], etag)
+        assert commit(runtime, streams["logs"], 100, refresh=True).created
+        (first, second, third) = of(lake, "logs")
+        assert second.files[0].layout is None
+        assert first.files[0].masked == (BlockRange(100, 200),) == third.files[0].masked
+
+    def test_only_the_ranges_own_row_groups_are_read(self, lake, monkeypatch):
+        import trace_dagster.store.scan as scan
+
+        seen = []
+        real = scan.pq.ParquetFile.iter_batches
+
+        def counted(self, *args, row_groups, **options):
+            seen.extend(row_groups)
+            return real(self, *args, row_groups=row_groups, **options)
+
+        monkeypatch.setattr(scan.pq.ParquetFile, "iter_batches", counted)
+        runtime, streams, *_ = lake
+        assert not commit(runtime, streams["blocks"], 200, refresh=True).created
+        assert seen == [3, 4], "blocks 200 to 299 in row groups of 64 rows"
+
+
+class TestDamagedObjects:
+    def test_a_file_of_many_ranges_is_named_once_with_all_its_blocks(self, lake):
+        runtime, _, files, _ = lake
+        refreshed(lake, "logs", 200)
+        runtime.store.delete([files["logs"]])
+        (found,) = runtime.committed_objects.damaged([files["logs"]])
+        assert (found.kind, found.dataset.rpartition(".")[2], found.block_range) == (
+            "missing", "logs", BlockRange(0, 200),
+        )  # fmt: skip
+        assert "--range 0:200 --repair" in str(found)
