@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 from trace_dagster.blocks import BlockRange
 
 DEFAULT_ORG = UUID("00000000-0000-0000-0000-000000000001")
-ROW_SCHEMA_VERSION = 1
+ROW_SCHEMA_VERSION = 2
 """Version of the stored form of Cryo's rows. It is raised if the same rows are stored in another form."""
 
 LAKE_FORM = 2

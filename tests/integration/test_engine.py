@@ -60,7 +60,7 @@ def engine():
 
 def request(name, pool, start=0, end=200, columns=None):
     known = dataset(name)
-    schema = known.schema(columns or known.stored_columns())
+    schema = known.engine_schema(columns or known.stored_columns())
     return ExtractRequest(known, BlockRange(start, end), 20143, schema, pool.endpoints[0], timeout_seconds=60.0)
 
 
@@ -82,7 +82,7 @@ def rows(engine, name, pool, start=0, end=200, piece_blocks=64):
 def test_counts_and_schema_are_the_chains(engine, pool, chain, name):
     pieces = list(Extractor(engine, piece_blocks=64).start(whole(name, pool)))
     assert [piece.block_range.start for piece in pieces] == [0, 64, 128, 192]
-    assert all(piece.table.schema == request(name, pool).schema for piece in pieces)
+    assert all(piece.table.schema == dataset(name).schema(dataset(name).stored_columns()) for piece in pieces)
     assert sum(piece.table.num_rows for piece in pieces) == chain.rows(name, 0, 200)
 
 

@@ -144,7 +144,7 @@ def assert_receipts_are_left_out(engine, known, span, endpoint, calls):
 
     def rows(columns):
         calls.clear()
-        return engine.extract(ExtractRequest(known, span, ANVIL_CHAIN_ID, known.schema(columns), endpoint))
+        return engine.extract(ExtractRequest(known, span, ANVIL_CHAIN_ID, known.engine_schema(columns), endpoint))
 
     columns = [name for name in known.all_columns if name not in known.receipt_columns]
     whole = rows(list(known.all_columns))
@@ -165,7 +165,7 @@ def test_the_calls_of_each_dataset_are_those_that_cryo_makes():
                 calls.clear()
                 endpoint = Endpoint("node", 1, url)
                 engine.extract(
-                    ExtractRequest(known, span, ANVIL_CHAIN_ID, known.schema(tuple(known.all_columns)), endpoint)
+                    ExtractRequest(known, span, ANVIL_CHAIN_ID, known.engine_schema(tuple(known.all_columns)), endpoint)
                 )
                 assert calls.total() == 1 + known.most_calls(len(span), 1), (name, dict(calls))
                 if known.receipt_columns:

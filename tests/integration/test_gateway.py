@@ -551,7 +551,7 @@ def test_cryo_gives_the_same_tables_through_it(node):
             tables = [
                 engine.extract(
                     ExtractRequest(
-                        known, BlockRange(0, 100), CHAIN_ID, known.schema(known.stored_columns()),
+                        known, BlockRange(0, 100), CHAIN_ID, known.engine_schema(known.stored_columns()),
                         Endpoint("dev", 1, url), timeout_seconds=60.0,
                     )
                 )

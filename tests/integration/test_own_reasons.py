@@ -113,7 +113,7 @@ def endpoints(chain, *faults, through=False):
 def fails(engine, endpoint, name="geth_calls", blocks=(1, 4)):
     """Return the error of a call."""
     known = dataset(name)
-    schema = known.schema(known.stored_columns())
+    schema = known.engine_schema(known.stored_columns())
     request = ExtractRequest(known, BlockRange(*blocks), 20143, schema, endpoint, timeout_seconds=60)
     with pytest.raises(TraceError) as caught:
         engine.extract(request)
@@ -179,7 +179,7 @@ def test_calls_that_another_call_takes_down_are_not_blamed_for_it(chain):
     with listening(None) as port, ThreadPoolExecutor(1) as threads:
         silent = Endpoint("silent", 1, f"http://127.0.0.1:{port}")
         known = dataset("blocks")
-        schema = known.schema(known.stored_columns())
+        schema = known.engine_schema(known.stored_columns())
         waiting = ExtractRequest(known, BlockRange(1, 2), 20143, schema, silent, timeout_seconds=300)
         try:
             call = threads.submit(opened.extract, waiting)

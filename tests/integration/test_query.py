@@ -21,13 +21,13 @@ from trace_dagster.query.session import QuerySession
 from trace_dagster.store.access import S3Access
 
 pytestmark = pytest.mark.integration
-COLUMNS = (("block_hash", "BLOB"), ("block_number", "UINTEGER"), ("gas_used", "UBIGINT"))
+COLUMNS = (("block_hash", "BLOB"), ("block_number", "BIGINT"), ("gas_used", "BIGINT"))
 SCHEMA = dataset("blocks").schema(["block_hash", "block_number", "gas_used"])
 BLOCKS_PER_FILE = 50
 
 
 def put_blocks(store, key, numbers):
-    rows = [{"block_hash": bytes([n % 256]) * 32, "block_number": n, "gas_used": 2**63 + n} for n in numbers]
+    rows = [{"block_hash": bytes([n % 256]) * 32, "block_number": n, "gas_used": 2**62 + n} for n in numbers]
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), sink)
     store.put_if_absent(key, sink.getvalue())
@@ -73,7 +73,7 @@ def test_only_the_files_listed_are_read(ask, store):
 def test_an_empty_relation_has_its_columns_and_no_rows(ask):
     result = ask("select * from logs union all select * from chain_2.logs")
     assert result.rows == []
-    assert result.columns == (("block_hash", "BLOB"), ("block_number", "UINTEGER"), ("gas_used", "UBIGINT"))
+    assert result.columns == (("block_hash", "BLOB"), ("block_number", "BIGINT"), ("gas_used", "BIGINT"))
 
 
 def test_a_result_with_more_rows_than_the_limit_is_marked_truncated(ask):
@@ -98,11 +98,11 @@ def test_json_form(ask):
     result = ask("select block_number, gas_used, block_hash from blocks where block_number in (7, 8)", 1)
     assert to_json(result) == {
         "columns": [
-            {"name": "block_number", "type": "UINTEGER"},
-            {"name": "gas_used", "type": "UBIGINT"},
+            {"name": "block_number", "type": "BIGINT"},
+            {"name": "gas_used", "type": "BIGINT"},
             {"name": "block_hash", "type": "BLOB"},
         ],
-        "rows": [[7, str(2**63 + 7), "0x" + "07" * 32]],
+        "rows": [[7, str(2**62 + 7), "0x" + "07" * 32]],
         "truncated": True,
     }
 
@@ -201,7 +201,7 @@ def test_the_catalog_of_a_session_lists_its_relations(ask):
     assert tables == [("chain_1", "blocks"), ("chain_2", "logs"), ("main", "blocks"), ("main", "logs")]
     assert ask("show tables").rows == [("blocks",), ("logs",)]
     described = [row[:2] for row in ask("describe blocks").rows]
-    assert described == [("block_hash", "BLOB"), ("block_number", "UINTEGER"), ("gas_used", "UBIGINT")]
+    assert described == [("block_hash", "BLOB"), ("block_number", "BIGINT"), ("gas_used", "BIGINT")]
     assert ask("select column_name from information_schema.columns where table_name = 'logs'").rows
 
 

@@ -141,8 +141,9 @@ def _column(field: pa.Field, random: Random, unique: bool) -> pa.Array:
     if pa.types.is_boolean(field.type):
         return pa.array([True] * ROWS, field.type)
     numbers = list(range(ROWS)) if unique else [random.randrange(5) for _ in range(ROWS)]
-    if pa.types.is_large_binary(field.type):
-        return pa.array([number.to_bytes(32, "big") for number in numbers], field.type)
+    if pa.types.is_large_binary(field.type) or pa.types.is_fixed_size_binary(field.type):
+        width = 32 if pa.types.is_large_binary(field.type) else field.type.byte_width
+        return pa.array([number.to_bytes(width, "big") for number in numbers], field.type)
     if pa.types.is_large_string(field.type):
         return pa.array([str(number) for number in numbers], field.type)
     return pa.array(numbers, field.type)

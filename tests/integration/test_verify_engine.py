@@ -47,7 +47,7 @@ def mainnet():
 
 def extracted(engine, url, name, span, chain_id):
     known = dataset(name)
-    schema = known.schema(tuple(known.all_columns))
+    schema = known.engine_schema(tuple(known.all_columns))
     return engine.extract(ExtractRequest(known, span, chain_id, schema, Endpoint("node", 1, url)))
 
 

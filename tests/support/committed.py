@@ -12,6 +12,7 @@ import pyarrow as pa
 from trace_dagster.blocks import BlockRange
 from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.fake import FakeCryo
+from trace_dagster.extraction.lake_rows import lake_rows
 from trace_dagster.ingest.commit import CommitTarget, Committer, RangeRows
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.publications import Publication, Publications
@@ -43,8 +44,11 @@ def lowered(*, first: int, blocks: int, of: int, level: str = "structural", reas
 def made_up_rows(stream: StreamSpec, block_range: BlockRange, **constant: object) -> pa.Table:
     """Return the fake engine's rows of a range; each column in ``constant`` has one value."""
     schema = stream.dataset.schema(stream.columns)
-    request = ExtractRequest(stream.dataset, block_range, stream.chain_id, schema, Endpoint("none", 1, "made up"))
-    table = FakeCryo().extract(request)
+    engine_schema = stream.dataset.engine_schema(stream.columns)
+    request = ExtractRequest(
+        stream.dataset, block_range, stream.chain_id, engine_schema, Endpoint("none", 1, "made up")
+    )
+    table = lake_rows(stream.dataset, FakeCryo().extract(request), stream.columns, block_range, None)
     for name, value in constant.items():
         at = schema.get_field_index(name)
         table = table.set_column(at, schema.field(at), pa.array([value] * table.num_rows, schema.field(at).type))

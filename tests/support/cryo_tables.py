@@ -20,7 +20,7 @@ _TRANSFER = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
 def cryo_table(name: str, block: Json, receipts: list[Json], traces: list[Json], chain_id: int) -> pa.Table:
     """Return all columns of dataset ``name`` for one block. ``traces`` are callTracer results."""
     rows = [{**row, "chain_id": chain_id} for row in _ROWS[name](block, receipts, traces)]
-    return pa.Table.from_pylist(rows, schema=dataset(name).schema(tuple(dataset(name).all_columns)))
+    return pa.Table.from_pylist(rows, schema=dataset(name).engine_schema(tuple(dataset(name).all_columns)))
 
 
 def _blocks(block: Json, receipts: list[Json], traces: list[Json]) -> Iterator[Json]:

@@ -262,7 +262,7 @@ def _judged(name: str, piece: Piece, truth: pa.Table) -> tuple[str | None, bool]
     In blocks below the level that the chain allows, nothing is listed as proven.
     """
     span = piece.block_range
-    truth = _inside(truth, span.start, span.end).select(piece.table.column_names)
+    truth = _inside(truth, span.start, span.end).select(piece.table.column_names).cast(piece.table.schema)
     table, lowered = piece.table, False
     for each in piece.proof.lowered:
         first, end = each.first_block, each.first_block + each.blocks

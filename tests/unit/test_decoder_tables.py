@@ -10,11 +10,22 @@ from trace_dagster.errors import ExtractionFailed, VerificationFailed
 from trace_dagster.verify.model import Evidence
 from trace_dagster.verify.rows.token_transfers import TRANSFERS
 
-TOO_MUCH = {"gas_price": 1 << 64, "nonce": 1 << 64, "max_fee_per_gas": 1 << 70, "gas_limit": 1 << 64}
+TOO_MUCH = {"gas_price": 10**38, "nonce": 1 << 63, "max_fee_per_gas": 1 << 200, "gas_limit": 1 << 64}
+MOST = {
+    "gas_price": 10**38 - 1,
+    "nonce": (1 << 63) - 1,
+    "max_fee_per_gas": 1 << 64,
+    "max_priority_fee_per_gas": 1 << 100,
+}
 
 
 def columns_of(name):
     return [each for each in dataset(name).all_columns if each not in NATIVE_LACKS.get(name, ())]
+
+
+def as_cryo(name, rows):
+    """Return rows of the decoder with Cryo's types. Raises if a value does not fit into them."""
+    return rows.cast(dataset(name).engine_schema(rows.column_names))
 
 
 def with_sizes(evidence, answers):
@@ -40,10 +51,11 @@ def test_rows_are_cryos(which, name):
     expected = found.tables[name].select(wanted)
     evidence = with_sizes(found.evidence, found.answers)
     if name != "transactions" or found.evidence.receipts[0] == [] or found.evidence.receipts[0][0].post_state is None:
-        assert table(dataset(name), wanted, found.chain_id, evidence).equals(expected)
+        assert as_cryo(name, table(dataset(name), wanted, found.chain_id, evidence)).equals(expected)
     compiled = in_columns(found.piece, found.answers)
     if compiled is not None:
-        assert table(dataset(name), wanted, found.chain_id, with_sizes(compiled, found.answers)).equals(expected)
+        rows = table(dataset(name), wanted, found.chain_id, with_sizes(compiled, found.answers))
+        assert as_cryo(name, rows).equals(expected)
 
 
 def test_the_compiled_rows_are_compared_as_well():
@@ -65,27 +77,47 @@ def test_success_is_null_before_byzantium():
     assert set(rows["success"].to_pylist()) == {None}
 
 
-@pytest.mark.parametrize(("column", "value"), TOO_MUCH.items())
-def test_a_value_that_the_schema_cannot_hold_is_one_error(column, value):
+def with_value(column, value):
+    """Return the devchain's evidence with a value of the first transaction changed, and its block."""
     found = devchain()
     block = next(at for at, inside in enumerate(found.evidence.transactions) if inside)
     transactions = [list(inside) for inside in found.evidence.transactions]
     transactions[block][0] = replace(transactions[block][0], **{column: value})
+    return replace(found.evidence, transactions=transactions), found.piece.start + block
+
+
+@pytest.mark.parametrize(("column", "value"), TOO_MUCH.items())
+def test_a_value_that_the_schema_cannot_hold_is_one_error(column, value):
+    evidence, block = with_value(column, value)
     with pytest.raises(ExtractionFailed) as failed:
-        table(dataset("transactions"), ["block_number", column], 1, replace(found.evidence, transactions=transactions))
-    assert failed.value.facts == {"block": found.piece.start + block, "column": column, "value": str(value)}
+        table(dataset("transactions"), ["block_number", column], 1, evidence)
+    assert failed.value.facts == {"block": block, "column": column, "value": str(value)}
 
 
-@pytest.mark.parametrize(("member", "column"), [("timestamp", "timestamp"), ("number", "block_number")])
-def test_a_number_over_32_bits_is_one_error(member, column):
-    header = replace(devchain().evidence.headers[0], **{member: 1 << 32})
+@pytest.mark.parametrize(("column", "value"), MOST.items())
+def test_numbers_beyond_cryos_types_come_out(column, value):
+    evidence, block = with_value(column, value)
+    rows = table(dataset("transactions"), ["block_number", column], 1, evidence)
+    assert {"block_number": block, column: value} in rows.to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("member", "column", "value"),
+    [("timestamp", "timestamp", 1 << 63), ("number", "block_number", 1 << 63),
+     ("base_fee_per_gas", "base_fee_per_gas", 10**38)],
+)  # fmt: skip
+def test_a_member_that_the_schema_cannot_hold_is_one_error(member, column, value):
+    header = devchain().evidence.headers[0]
+    wanted = ["block_number", "timestamp", "base_fee_per_gas"]
+    rows = table(dataset("blocks"), wanted, 1, Evidence([replace(header, **{member: value - 1})]))
+    assert rows[column].to_pylist() == [value - 1]
     with pytest.raises(ExtractionFailed, match=column) as failed:
-        table(dataset("blocks"), ["block_number", "timestamp"], 1, Evidence([header]))
-    assert failed.value.facts["value"] == str(1 << 32)
+        table(dataset("blocks"), wanted, 1, Evidence([replace(header, **{member: value})]))
+    assert failed.value.facts["value"] == str(value)
 
 
 def test_a_claimed_size_that_is_too_large_does_not_end_the_stream():
-    header = replace(devchain().evidence.headers[0], size=1 << 32)
+    header = replace(devchain().evidence.headers[0], size=1 << 63)
     with pytest.raises(VerificationFailed, match="claims a size"):
         table(dataset("blocks"), ["block_number", "size"], 1, Evidence([header]))
 
@@ -93,7 +125,8 @@ def test_a_claimed_size_that_is_too_large_does_not_end_the_stream():
 @pytest.mark.parametrize(
     ("form", "column", "value"),
     [
-        ("op_deposit", "gas_price", 1 << 64),
+        ("op_deposit", "gas_price", 10**38),
+        ("op_deposit", "gas_price", -1),
         ("op_deposit", "nonce", 1 << 64),
         ("arbitrum_internal", "gas_limit", 1 << 200),
         ("arbitrum_classic", "gas_used", 1 << 64),
@@ -131,7 +164,8 @@ def test_logs_without_transactions_take_the_hashes_of_receipts():
     found = devchain()
     alone = replace(found.evidence, transactions=None)
     wanted = list(dataset("logs").all_columns)
-    assert table(dataset("logs"), wanted, found.chain_id, alone).equals(found.tables["logs"].select(wanted))
+    rows = as_cryo("logs", table(dataset("logs"), wanted, found.chain_id, alone))
+    assert rows.equals(found.tables["logs"].select(wanted))
     nameless = [[replace(each, transaction_hash=None) for each in inside] for inside in found.evidence.receipts]
     with pytest.raises(VerificationFailed, match="transactionHash"):
         table(dataset("logs"), wanted, found.chain_id, replace(alone, receipts=nameless))

@@ -64,7 +64,7 @@ def table(rows):
             }
             for block, index, address, before, after in rows
         ],
-        schema=dataset("geth_balance_diffs").schema(tuple(dataset("geth_balance_diffs").all_columns)),
+        schema=dataset("geth_balance_diffs").engine_schema(tuple(dataset("geth_balance_diffs").all_columns)),
     )  # fmt: skip
 
 

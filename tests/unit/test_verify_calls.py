@@ -55,7 +55,7 @@ MAKE = {"traces": trace, "geth_calls": geth}
 
 def run(name, rows, *, transactions=(CALL, CREATE), receipts=(OK, OK)):
     known = dataset(name)
-    table = pa.Table.from_pylist(rows, schema=known.schema(tuple(known.all_columns)))
+    table = pa.Table.from_pylist(rows, schema=known.engine_schema(tuple(known.all_columns)))
     outcomes = [replace(each, kind=of.kind) for each, of in zip(receipts, transactions, strict=True)]
     return check(known, table, BlockRange(5, 6), 1, Evidence([HEADER], [list(transactions)], [outcomes]))
 
@@ -176,7 +176,7 @@ def test_block_rewards_belong_to_no_tree():
 def test_frames_of_other_blocks():
     known = dataset("geth_calls")
     table = pa.Table.from_pylist([geth(0, CALL), geth(1, CREATE), geth(0, CALL, block_number=6)],
-                                 schema=known.schema(tuple(known.all_columns)))  # fmt: skip
+                                 schema=known.engine_schema(tuple(known.all_columns)))  # fmt: skip
     with pytest.raises(VerificationFailed, match="a row lies outside the range block=6 expected=5 got=6"):
         check_calls(table, [HEADER], [[CALL, CREATE]], [[OK, OK]])
 

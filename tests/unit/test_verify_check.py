@@ -94,7 +94,7 @@ def test_any_dataset_is_compared_where_it_can_be():
         for row in found.tables["transactions"].to_pylist()
     ]  # fmt: skip
     known = dataset("nonce_diffs")
-    table = pa.Table.from_pylist(rows, schema=known.schema(tuple(known.all_columns)))
+    table = pa.Table.from_pylist(rows, schema=known.engine_schema(tuple(known.all_columns)))
     said = check(known, table, found.piece, found.chain_id, found.evidence)
     assert (said.level, said.unproven) == ("crosschecked", ("address", "from_value", "to_value"))
     assert "transaction_hash belongs to transaction_index" in said.checks

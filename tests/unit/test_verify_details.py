@@ -178,7 +178,7 @@ def test_cryo_leaves_hashes_out_of_vm_traces():
         {"block_number": row["block_number"], "transaction_index": row["transaction_index"], "chain_id": 20143}
         for row in found.tables["transactions"].to_pylist()
     ]
-    table = pa.Table.from_pylist(rows, schema=known.schema(tuple(known.all_columns)))
+    table = pa.Table.from_pylist(rows, schema=known.engine_schema(tuple(known.all_columns)))
     said = check(known, table, found.piece, 20143, found.evidence)
     assert said.level == "crosschecked"
     assert "transaction_hash" in said.unproven
@@ -192,7 +192,7 @@ def test_hashes_of_receipts_serve_where_there_are_no_transactions():
          "transaction_hash": row["transaction_hash"]}
         for row in found.tables["transactions"].to_pylist()
     ]  # fmt: skip
-    table = pa.Table.from_pylist(rows, schema=known.schema(tuple(known.all_columns)))
+    table = pa.Table.from_pylist(rows, schema=known.engine_schema(tuple(known.all_columns)))
     said = check(known, table, found.piece, 20143, replace(found.evidence, transactions=None))
     assert PAIRS in said.checks
     assert "transaction_hash" in said.unproven

@@ -264,7 +264,7 @@ def test_every_hostile_value_of_a_member_is_refused(chain_id, number):
 
 
 def rows(*each):
-    fields = dataset("transactions").schema(
+    fields = dataset("transactions").engine_schema(
         ("block_number", "transaction_index", "transaction_hash", "transaction_type", "success", "gas_used", "nonce",
          "from_address")
     )  # fmt: skip
@@ -279,8 +279,10 @@ def row(number, index, kind, success, gas, *, nonce=77, sender=ADDRESS, tx_hash=
 
 
 def log_rows(number, *indices):
-    fields = dataset("logs").schema(("block_number", "transaction_index", "log_index", "address", "topic0", "topic1",
-                                     "topic2", "topic3", "data"))  # fmt: skip
+    topics = (f"topic{place}" for place in range(4))
+    fields = dataset("logs").engine_schema(
+        ("block_number", "transaction_index", "log_index", "address", *topics, "data")
+    )
     each = [
         {"block_number": number, "transaction_index": index, "log_index": place, "address": ADDRESS, "topic0": TOPIC,
          "data": b"\x00\xff"}

@@ -23,7 +23,7 @@ def run(name, table):
 
 
 def table(name, rows, columns):
-    return pa.Table.from_pylist(rows, schema=dataset(name).schema(columns))
+    return pa.Table.from_pylist(rows, schema=dataset(name).engine_schema(columns))
 
 
 def blocks(numbers, *, chain_id=1, broken_link=None):
@@ -300,7 +300,7 @@ def test_input_counts():
 def test_the_fake_engine_has_the_form_of_a_right_answer(name):
     known = dataset(name)
     span = BlockRange(5, 60)
-    request = ExtractRequest(known, span, 7, known.schema(tuple(known.all_columns)), Endpoint("none", 1, ""))
+    request = ExtractRequest(known, span, 7, known.engine_schema(tuple(known.all_columns)), Endpoint("none", 1, ""))
     found = FakeCryo().extract(request)
     assert "chain_id" in check_structure(known, found, span, 7)
 

@@ -1,20 +1,22 @@
 """The datasets that Cryo can extract: columns, Arrow types, natural keys and calls per block.
 
 The table ``cryo_0_3.json`` has the columns that Cryo 0.3.2 returns with ``include_columns=["all"]``; tests compare it
-with the engine. Datasets that need a contract or call argument (``balances``, ``eth_calls``, ``slots``, ...) cannot be
-streams of block ranges, so they are not listed.
+with the engine. Stored columns have other types (:mod:`~trace_dagster.datasets.lake_types`). Datasets that need a
+contract or call argument (``balances``, ``eth_calls``, ``slots``, ...) cannot be streams of block ranges, so they are
+not listed.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from trace_dagster.datasets.lake_types import arrow_types, lake_type
 from trace_dagster.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -37,6 +39,9 @@ _ALWAYS: dict[str, tuple[str, ...]] = {
     "transactions": ("block_hash",),
 }
 """Columns stored in addition to Cryo's defaults, so that rows can be proven later without a node."""
+
+_ONLY_IF_NAMED = ("_string", "_f64")
+"""Endings of columns that repeat a uint256 in another form. A stream stores them only if ``columns`` names them."""
 
 _REQUIRED: dict[str, tuple[str, ...]] = {
     "blocks": ("block_hash", "parent_hash", "transactions_root", "receipts_root", "logs_bloom"),
@@ -71,7 +76,7 @@ class Dataset:
 
     name: str
     all_columns: dict[str, str]
-    """The Arrow type of each column, as Arrow prints it."""
+    """Cryo's Arrow type of each column, as Arrow prints it."""
     default_columns: tuple[str, ...]
 
     @property
@@ -94,12 +99,14 @@ class Dataset:
     def stored_columns(self, requested: Sequence[str] | None = None) -> tuple[str, ...]:
         """Return the columns that a stream stores, in schema order.
 
-        Without ``requested`` these are Cryo's defaults and those needed to prove the rows. Otherwise they are the
-        requested ones, block_number, the natural key and, for blocks, the hashes that neighbours are checked against.
-        Raises InvalidInput for a column the dataset does not have.
+        Without ``requested`` these are Cryo's defaults, except for the text and double forms of uint256 values, and
+        those needed to prove the rows. Otherwise they are the requested ones, block_number, the natural key and, for
+        blocks, the hashes that neighbours are checked against. Raises InvalidInput for a column the dataset does not
+        have.
         """
         if requested is None:
-            names = {*self.default_columns, *_ALWAYS.get(self.name, ())}
+            plain = (name for name in self.default_columns if not name.endswith(_ONLY_IF_NAMED))
+            names = {*plain, *_ALWAYS.get(self.name, ())}
         else:
             for column in requested:
                 if column not in self.all_columns:
@@ -132,11 +139,12 @@ class Dataset:
         return (_CALLS_PER_BLOCK.get(self.name, _MOST_CALLS_PER_BLOCK) + receipts) * blocks
 
     def schema(self, columns: Sequence[str]) -> pa.Schema:
-        """Return the Arrow schema of stored ``columns``, with Cryo's names and types."""
-        import pyarrow as pa  # most users of this module do not need Arrow
+        """Return the Arrow schema of stored ``columns``: Cryo's names, the lake's types."""
+        return _schema({name: lake_type(self.name, name, self.all_columns[name]) for name in columns})
 
-        types = _arrow_types()
-        return pa.schema([pa.field(name, types[self.all_columns[name]]) for name in columns])
+    def engine_schema(self, columns: Sequence[str]) -> pa.Schema:
+        """Return the Arrow schema of ``columns`` as Cryo gives them."""
+        return _schema({name: self.all_columns[name] for name in columns})
 
 
 def dataset(name: str) -> Dataset:
@@ -161,12 +169,11 @@ def catalogue() -> dict[str, Dataset]:
     }
 
 
-@cache
-def _arrow_types() -> dict[str, pa.DataType]:
-    import pyarrow as pa
+def _schema(types: Mapping[str, str]) -> pa.Schema:
+    import pyarrow as pa  # most users of this module do not need Arrow
 
-    types = (pa.bool_(), pa.float64(), pa.large_binary(), pa.large_string(), pa.uint32(), pa.uint64())
-    return {str(each): each for each in (*types, pa.large_list(pa.large_string()))}
+    known = arrow_types()
+    return pa.schema([pa.field(name, known[kind]) for name, kind in types.items()])
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from trace_dagster.datasets.catalogue import Dataset
 from trace_dagster.decoder.deep_json import decode_deep
-from trace_dagster.decoder.limits import unsigned
+from trace_dagster.decoder.limits import numbers, row_schema
 from trace_dagster.decoder.uint256 import numbers_of_hex, uint256_of_numbers
 from trace_dagster.errors import Unavailable, VerificationFailed
 from trace_dagster.verify.mismatch import mismatch, shortened
@@ -29,7 +29,6 @@ MOST_ADDRESS_CHARACTERS = 1 << 26
 """Characters of all trace addresses of a block. Real blocks stay far below; deep trees of a hostile node do not."""
 
 _ADDRESS_CHARACTERS = 2 + 40
-_U32 = pa.uint32()
 
 
 class Frame(msgspec.Struct, rename="camel", gc=False):
@@ -86,13 +85,13 @@ class Frames:
 
     def table(self, dataset: Dataset, columns: Sequence[str], chain_id: int) -> pa.Table:
         """Return the rows with ``columns``. Raises VerificationFailed if a value is malformed."""
-        schema, wanted = dataset.schema(columns), frozenset(columns)
+        schema, wanted = row_schema(dataset, columns), frozenset(columns)
         found: dict[str, pa.Array] = {
             "typ": pa.array([each.type for each in self.frames], pa.large_string()),
             "error": pa.array([each.error for each in self.frames], pa.large_string()),
-            "block_number": unsigned("block_number", self.blocks, _U32, self.blocks),
+            "block_number": numbers("block_number", self.blocks, self.blocks),
             "transaction_hash": pa.array(self.hashes, pa.large_binary()),
-            "transaction_index": pa.array(self.indices, _U32),
+            "transaction_index": pa.array(self.indices, pa.uint64()),
             "trace_address": pa.array(self.addresses, pa.large_string()),
             "chain_id": pa.repeat(pa.scalar(chain_id, pa.uint64()), len(self.frames)),
         }

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from trace_dagster.datasets.catalogue import NATIVE_LACKS, Dataset
 from trace_dagster.datasets.chain import CLAIMED_COLUMNS
-from trace_dagster.decoder.limits import unsigned
+from trace_dagster.decoder.limits import numbers, row_schema
 from trace_dagster.decoder.uint256 import binary_of_numbers, uint256_columns
 from trace_dagster.errors import ExtractionFailed, VerificationFailed
 from trace_dagster.verify.commitments.receipts import MOST_TOPICS
@@ -29,7 +29,6 @@ TABLES = ("blocks", "transactions", "logs")
 SIZES = ("size", "total_difficulty_binary", "total_difficulty_string", "total_difficulty_f64")
 """Columns of ``blocks`` that no header contains. Evidence carries them as the node claims them."""
 
-_U32, _U64 = pa.uint32(), pa.uint64()
 _BINARY = pa.large_binary()
 _VALUE = frozenset({"value_binary", "value_string", "value_f64"})
 _INPUT_COUNTS = frozenset({"n_input_bytes", "n_input_zero_bytes", "n_input_nonzero_bytes"})
@@ -66,24 +65,24 @@ def table(dataset: Dataset, columns: Sequence[str], chain_id: int, evidence: Evi
     else:
         found = _BUILDERS[dataset.name](evidence, wanted)
     rows = len(found["block_number"])
-    found["chain_id"] = pa.repeat(pa.scalar(chain_id, _U64), rows)
-    schema = dataset.schema(columns)
+    found["chain_id"] = pa.repeat(pa.scalar(chain_id, pa.uint64()), rows)
+    schema = row_schema(dataset, columns)
     return pa.table([found[field.name].cast(field.type) for field in schema], schema)
 
 
 def _blocks(evidence: Evidence, wanted: frozenset[str]) -> _Columns:
     headers = evidence.headers
-    numbers = [header.number for header in headers]
+    blocks = [header.number for header in headers]
     columns: _Columns = {
-        "block_number": _numbers("block_number", numbers, _U32, headers),
-        "gas_used": _numbers("gas_used", [header.gas_used for header in headers], _U64, headers),
-        "timestamp": _numbers("timestamp", [header.timestamp for header in headers], _U32, headers),
-        "base_fee_per_gas": _numbers("base_fee_per_gas", [each.base_fee_per_gas for each in headers], _U64, headers),
+        "block_number": _numbers("block_number", blocks, headers),
+        "gas_used": _numbers("gas_used", [header.gas_used for header in headers], headers),
+        "timestamp": _numbers("timestamp", [header.timestamp for header in headers], headers),
+        "base_fee_per_gas": _numbers("base_fee_per_gas", [each.base_fee_per_gas for each in headers], headers),
         **{name: pa.array([read(each) for each in headers], _BINARY) for name, read in _HEADER_BYTES.items()},
     }
     if wanted.intersection(SIZES):
         sizes = [header.size for header in headers]
-        columns["size"] = unsigned("size", sizes, _U32, numbers, proven=lambda row: False)
+        columns["size"] = numbers("size", sizes, blocks, proven=lambda row: False)
         columns |= uint256_columns(
             "total_difficulty", binary_of_numbers([header.total_difficulty for header in headers])
         )
@@ -102,10 +101,10 @@ _HEADER_BYTES: dict[str, Callable[[Header], bytes | None]] = {
 }
 
 
-def _numbers(name: str, values: Sequence[int | None], kind: pa.DataType, headers: Sequence[Header]) -> pa.Array:
+def _numbers(name: str, values: Sequence[int | None], headers: Sequence[Header]) -> pa.Array:
     """Return a column of numbers with one row per header."""
-    numbers = [header.number for header in headers]
-    return unsigned(name, values, kind, numbers, proven=lambda row: headers[row].is_proven)
+    blocks = [header.number for header in headers]
+    return numbers(name, values, blocks, proven=lambda row: headers[row].is_proven)
 
 
 def _transactions(evidence: Evidence, wanted: frozenset[str]) -> _Columns:
@@ -165,11 +164,11 @@ def _of_blocks(headers: Sequence[Header], ends: Sequence[int], wanted: frozenset
     """Return the columns that are equal in all rows of a block; ``ends`` is the row after each block's last."""
     counts = [end - start for start, end in zip([0, *ends], ends, strict=False)]
     blocks = pa.array([block for block, count in enumerate(counts) for _ in range(count)], pa.int64())
-    columns: _Columns = {"block_number": _numbers("block_number", [each.number for each in headers], _U32, headers)}
+    columns: _Columns = {"block_number": _numbers("block_number", [each.number for each in headers], headers)}
     if "block_hash" in wanted:
         columns["block_hash"] = pa.array([header.hash for header in headers], _BINARY)
     if "timestamp" in wanted:
-        columns["timestamp"] = _numbers("timestamp", [header.timestamp for header in headers], _U32, headers)
+        columns["timestamp"] = _numbers("timestamp", [header.timestamp for header in headers], headers)
     return {name: values.take(blocks) for name, values in columns.items()}
 
 
@@ -186,26 +185,26 @@ def _listed_transactions(evidence: Evidence) -> tuple[_Columns, list[int]]:
         form = inside[row].form
         return form is None or name not in CLAIMED_COLUMNS.get(form, ())
 
-    def numbers(name: str, read: Callable[[Transaction], int | None], kind: pa.DataType = _U64) -> pa.Array:
-        return unsigned(name, [read(each) for each in inside], kind, blocks, proven=partial(is_proven, name))
+    def column(name: str, read: Callable[[Transaction], int | None]) -> pa.Array:
+        return numbers(name, [read(each) for each in inside], blocks, proven=partial(is_proven, name))
 
     columns: _Columns = {
-        "block_number": pa.array(blocks, _U64),
-        "transaction_index": pa.array(list(chain.from_iterable(range(count) for count in counts)), _U64),
+        "block_number": pa.array(blocks, pa.uint64()),
+        "transaction_index": pa.array(list(chain.from_iterable(range(count) for count in counts)), pa.uint64()),
         "transaction_hash": pa.array([each.hash for each in inside], _BINARY),
-        "transaction_type": numbers("transaction_type", lambda each: each.kind, _U32),
-        "nonce": numbers("nonce", lambda each: each.nonce),
+        "transaction_type": column("transaction_type", lambda each: each.kind),
+        "nonce": column("nonce", lambda each: each.nonce),
         "from_address": pa.array([each.sender for each in inside], _BINARY),
         "to_address": pa.array([each.to for each in inside], _BINARY),
         "value_binary": binary_of_numbers([each.value for each in inside]),
         "input": pa.array([each.input for each in inside], _BINARY),
-        "gas_limit": numbers("gas_limit", lambda each: each.gas_limit),
-        "gas_price": numbers("gas_price", lambda each: each.gas_price),
-        "max_fee_per_gas": numbers("max_fee_per_gas", lambda each: each.max_fee_per_gas),
-        "max_priority_fee_per_gas": numbers("max_priority_fee_per_gas", lambda each: each.max_priority_fee_per_gas),
+        "gas_limit": column("gas_limit", lambda each: each.gas_limit),
+        "gas_price": column("gas_price", lambda each: each.gas_price),
+        "max_fee_per_gas": column("max_fee_per_gas", lambda each: each.max_fee_per_gas),
+        "max_priority_fee_per_gas": column("max_priority_fee_per_gas", lambda each: each.max_priority_fee_per_gas),
         "success": pa.array([each.succeeded for each in outcomes], pa.bool_()),
-        "gas_used": unsigned(
-            "gas_used", [each.gas_used for each in outcomes], _U64, blocks, proven=partial(is_proven, "gas_used")
+        "gas_used": numbers(
+            "gas_used", [each.gas_used for each in outcomes], blocks, proven=partial(is_proven, "gas_used")
         ),
     }
     return columns, list(accumulate(counts))
@@ -230,8 +229,8 @@ def _listed_logs(evidence: Evidence, wanted: frozenset[str]) -> tuple[_Columns, 
             logs += receipt.logs
         ends.append(len(logs))
     columns: _Columns = {
-        "log_index": pa.array([place for place, _, _ in places], _U32),
-        "transaction_index": pa.array([index for _, index, _ in places], _U32),
+        "log_index": pa.array([place for place, _, _ in places], pa.uint64()),
+        "transaction_index": pa.array([index for _, index, _ in places], pa.uint64()),
         "transaction_hash": pa.array([identity for _, _, identity in places], _BINARY),
         "address": pa.array([address for address, _, _ in logs], _BINARY),
         **{

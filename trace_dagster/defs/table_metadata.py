@@ -29,9 +29,9 @@ def reachable_level(stream: StreamRow) -> str:
 
 def column_schema(stream: StreamRow) -> TableSchema:
     """Return the columns that the stream stores, with their Arrow types and the natural key."""
-    types, key = stream.dataset.all_columns, stream.dataset.natural_key
+    key = stream.dataset.natural_key
     columns = [
-        TableColumn(name, type=types[name], constraints=TableColumnConstraints(nullable=name not in key))
-        for name in stream.columns
+        TableColumn(each.name, type=str(each.type), constraints=TableColumnConstraints(nullable=each.name not in key))
+        for each in stream.dataset.schema(stream.columns)
     ]
     return TableSchema(columns, TableConstraints([f"one row per {', '.join(key)}"] if key else []))

@@ -69,7 +69,7 @@ class EngineCalls:
             dataset=request.dataset,
             block_range=piece,
             chain_id=request.chain_id,
-            schema=request.dataset.schema(request.engine_columns),
+            schema=request.dataset.engine_schema(request.engine_columns),
             endpoint=endpoint,
             timeout_seconds=state.seconds_left,
             inner_request_blocks=blocks,

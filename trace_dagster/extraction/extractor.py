@@ -28,6 +28,7 @@ from trace_dagster.evidence.collector import PieceEvidence
 from trace_dagster.extraction.blame import Blame, LiarRecorder, PieceBlame
 from trace_dagster.extraction.endpoint_load import EndpointLoad, EndpointOrder, by_load
 from trace_dagster.extraction.engine_calls import EngineCalls, RequestsAtOnce
+from trace_dagster.extraction.lake_rows import lake_rows
 from trace_dagster.extraction.piece_stream import PieceStream
 from trace_dagster.extraction.quorum import agreeing_endpoints
 from trace_dagster.extraction.range_state import STOPPED, RangeState
@@ -156,7 +157,7 @@ class Extractor:
             rows, proof, source = self._compare(state, piece, rows, endpoint, evidence, gathered)
         elif request.verify != "off":
             proof = check(request.dataset, rows.table, piece, request.chain_id, None)
-        table = rows.table.select(list(request.columns))
+        table = lake_rows(request.dataset, rows.table, request.columns, piece, proof)
         seconds = time.monotonic() - started
         extract = partial(self._extract_again, state, piece, evidence)
         agreeing = agreeing_endpoints(table, piece, endpoint, endpoints, request.pool.quorum, extract, blame.failed)
@@ -165,10 +166,10 @@ class Extractor:
     def _extract_again(
         self, state: RangeState, piece: BlockRange, evidence: PieceEvidence | None, endpoint: Endpoint
     ) -> pa.Table:
-        """Return another endpoint's rows of a piece, with the columns that are kept."""
+        """Return another endpoint's rows of a piece as they would be stored."""
         with self._calls.turn(piece, endpoint) as at_once:
             found = self._rows.extract(state, piece, endpoint, at_once, evidence)
-            return found.table.select(list(state.request.columns))
+            return lake_rows(state.request.dataset, found.table, state.request.columns, piece, None)
 
     def _compare(
         self,

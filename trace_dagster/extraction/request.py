@@ -87,7 +87,7 @@ class RangeRequest(VerifiedAsAsked):
 
     def prove(self, table: pa.Table, piece: BlockRange, evidence: Evidence) -> tuple[pa.Table, Proof]:
         """Return the engine's rows with every extracted column, and their proof. Raises VerificationFailed."""
-        whole = fill_receipt_columns(table, evidence, self.dataset.schema(self.extracted_columns))
+        whole = fill_receipt_columns(table, evidence, self.dataset.engine_schema(self.extracted_columns))
         proof = check(self.dataset, whole, piece, self.chain_id, evidence)
         if proof.lowered and self.requires_full:
             raise UnknownFormat(f"{proof.lowered[0].reason} (verify: require_full)", block=proof.lowered[0].first_block)
@@ -100,7 +100,7 @@ class Piece:
 
     block_range: BlockRange
     table: pa.Table
-    """The request's columns, in schema order; rows in the dataset's order."""
+    """The request's columns with the lake's types, in schema order; rows in the dataset's order."""
     proof: Proof | None
     source: dict[str, str]
     """Source of each part of the evidence: ``committed rows`` or ``rpc``."""

@@ -59,6 +59,8 @@ def _columns(entry: VisibleDataset) -> Columns:
 
 def duckdb_type(arrow_type: str) -> str:
     """Return the DuckDB type of a Parquet column with this Arrow type; VARCHAR if the type is not known here."""
+    if arrow_type.startswith("fixed_size_binary["):
+        return "BLOB"
     if arrow_type.startswith("decimal128("):
-        return arrow_type.replace("decimal128", "DECIMAL")
+        return arrow_type.replace("decimal128", "DECIMAL").replace(" ", "")
     return _TYPES.get(arrow_type, "VARCHAR")

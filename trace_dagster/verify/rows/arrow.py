@@ -1,12 +1,13 @@
 """Reads Arrow tables, stored or newly extracted, into Python values and evidence.
 
-The order of columns, dictionary encoding and chunks do not matter. Rows must be in block order. A missing column, a
-forbidden null or a value of the wrong size raises VerificationFailed.
+Columns have the types of the engine, of the decoder or of the lake (:func:`plain`). The order of columns, dictionary
+encoding and chunks do not matter. Rows must be in block order. A missing column, a forbidden null, a negative number or
+a value of the wrong size raises VerificationFailed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, pairwise
 from typing import Any
 
@@ -236,23 +237,70 @@ def kinds(table: pa.Table, numbers: Sequence[int]) -> list[int]:
 
 def column(table: pa.Table, name: str) -> list[Any] | None:
     """Return a column's values, or None if the table has no such column."""
-    return plain(table, name).to_pylist() if name in table.column_names else None
+    return _values(plain(table, name)) if name in table.column_names else None
 
 
 def plain(table: pa.Table, name: str) -> pa.ChunkedArray:
-    """Return a column, decoded if it is dictionary-encoded."""
+    """Return a column with a type of the engine, whatever its type is in the table.
+
+    Bytes of fixed size become large_binary, decimal numbers uint64, dictionaries their values. Decimal numbers beyond
+    uint64 stay decimal. Raises VerificationFailed if a stored number is negative: no column has such numbers.
+    """
     found = table[name]
-    return found.cast(found.type.value_type) if pa.types.is_dictionary(found.type) else found
+    if pa.types.is_dictionary(found.type):
+        found = found.cast(found.type.value_type)
+    read = _READERS.get(found.type.id)
+    return read(table, name, found) if read else found
+
+
+def _of_any_size(table: pa.Table, name: str, found: pa.ChunkedArray) -> pa.ChunkedArray:
+    return found.cast(pa.large_binary())
+
+
+def _integers(table: pa.Table, name: str, found: pa.ChunkedArray) -> pa.ChunkedArray:
+    _require_none_negative(table, name, found)
+    try:
+        return found.cast(pa.uint64())
+    except pa.ArrowInvalid:
+        return found
+
+
+def _signed(table: pa.Table, name: str, found: pa.ChunkedArray) -> pa.ChunkedArray:
+    _require_none_negative(table, name, found)
+    return found
+
+
+def _require_none_negative(table: pa.Table, name: str, found: pa.ChunkedArray) -> None:
+    row = first(pc.less(found, pa.scalar(0, found.type)))
+    if row is not None:
+        block = table["block_number"][row].as_py() if "block_number" in table.column_names else -1
+        raise VerificationFailed("a number is negative", column=name, block=block, got=found[row].as_py())
+
+
+_READERS: dict[int, Callable[[pa.Table, str, pa.ChunkedArray], pa.ChunkedArray]] = {
+    pa.lib.Type_FIXED_SIZE_BINARY: _of_any_size,
+    pa.lib.Type_DECIMAL128: _integers,
+    pa.lib.Type_INT64: _signed,
+}
+"""How :func:`plain` reads the types that the engine does not use, by Arrow's number of the type."""
+
+
+def _values(found: pa.ChunkedArray) -> list[Any]:
+    """Return a column's values. Decimal numbers become integers."""
+    values: list[Any] = found.to_pylist()
+    if pa.types.is_decimal(found.type):
+        return [None if value is None else int(value) for value in values]
+    return values
 
 
 def needed(table: pa.Table, name: str) -> list[Any]:
     """Return a column's values, which may be null. Raises VerificationFailed if the column is missing."""
-    return _given(table, name).to_pylist()  # type: ignore[no-any-return]
+    return _values(_given(table, name))
 
 
 def required(table: pa.Table, name: str) -> list[Any]:
     """Return a column's values. Raises VerificationFailed if it is missing or has a null."""
-    return present(table, name).to_pylist()  # type: ignore[no-any-return]
+    return _values(present(table, name))
 
 
 def present(table: pa.Table, name: str) -> pa.Array:

@@ -155,7 +155,7 @@ def _alike(one: pa.DataType, other: pa.DataType) -> bool:
 
 
 _KINDS = (
-    pa.types.is_integer,
+    lambda kind: pa.types.is_integer(kind) or pa.types.is_decimal(kind),
     pa.types.is_boolean,
     lambda kind: pa.types.is_binary(kind) or pa.types.is_large_binary(kind),
     lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
