@@ -42,6 +42,21 @@ begin
     where f.file_key = hidden.file_key and f.layout_id is not null;
     return null;
 end $$;
+CREATE FUNCTION trace.may_contain(summary bytea, hashes smallint, first_hash bigint, second_hash bigint) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+declare
+    bits bigint := 8 * octet_length(summary);
+    place bigint;
+begin
+    for number in 0 .. hashes - 1 loop
+        place := (first_hash + number * second_hash) % bits;
+        if get_bit(substring(summary from (place / 8 + 1)::int for 1), place % 8) = 0 then
+            return false;
+        end if;
+    end loop;
+    return true;
+end $$;
 CREATE FUNCTION trace.require_publication() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -190,6 +205,7 @@ CREATE TABLE trace.file_summaries (
     CONSTRAINT file_summaries_hashes_check CHECK (((hashes >= 1) AND (hashes <= 16))),
     CONSTRAINT file_summaries_summary_check CHECK (((octet_length(summary) >= 8) AND (octet_length(summary) <= 65536)))
 );
+ALTER TABLE ONLY trace.file_summaries ALTER COLUMN summary SET STORAGE EXTERNAL;
 CREATE TABLE trace.files (
     file_key text NOT NULL,
     bytes bigint NOT NULL,

@@ -88,6 +88,26 @@ create table trace.file_summaries (
     primary key (file_key, column_name)
 );
 
+-- Summaries do not compress. Stored plain, one byte of a summary is read without the rest of it.
+alter table trace.file_summaries alter column summary set storage external;
+
+-- True if a summary may contain a value: all of its bits are set. The two numbers, 0 to 2^32 - 1, are hashes of the value
+-- (trace_dagster/registry/summaries.py). Most values that are absent end at the first or second bit.
+create function trace.may_contain(summary bytea, hashes smallint, first_hash bigint, second_hash bigint)
+    returns boolean language plpgsql immutable strict parallel safe as $$
+declare
+    bits bigint := 8 * octet_length(summary);
+    place bigint;
+begin
+    for number in 0 .. hashes - 1 loop
+        place := (first_hash + number * second_hash) % bits;
+        if get_bit(substring(summary from (place / 8 + 1)::int for 1), place % 8) = 0 then
+            return false;
+        end if;
+    end loop;
+    return true;
+end $$;
+
 -- Objects with the sorted hash prefixes of a layout's rows and their blocks.
 create table trace.hash_indexes (
     layout_id  uuid primary key references trace.layouts on delete cascade,
