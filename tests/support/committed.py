@@ -66,7 +66,7 @@ def commit_rows(
     """Claim a range and commit rows, by default the fake engine's, with this verification."""
     tasks = Tasks(database)
     tasks.ensure(stream.task_id(block_range), stream.dataset_uuid, block_range, stream.config_hash)
-    lease = tasks.claim(stream.task_id(block_range), stream.dataset_uuid, block_range, "run")
+    lease = tasks.claim(stream.task_id(block_range), stream.dataset_uuid, block_range, "run", refresh=True)
     assert isinstance(lease, Lease), lease
     tables = [made_up_rows(stream, block_range) if rows is None else rows]
     found = RangeRows(tables, lambda: verification, {"name": "cryo", "version": "0.3.2"})

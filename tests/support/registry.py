@@ -9,6 +9,7 @@ from hashlib import sha256
 
 import pyarrow as pa
 
+from tests.support.layout_soundness import assert_layouts_sound
 from trace_dagster.blocks import BlockRange
 from trace_dagster.config.chain_sync import parse
 from trace_dagster.engine.fake import FakeCryo
@@ -79,8 +80,8 @@ def ingesting(
 
 
 def assert_registry_sound(database: Database, store: ObjectStore) -> None:
-    """Check that no ranges overlap, visible files have their digest, each commit has one event, and attempts
-    only grow.
+    """Check that no ranges overlap, visible files have their digest, each commit has one event, attempts only grow,
+    and layouts' files show each row of their versions a single time (tests/support/layout_soundness.py).
     """
     with database.connection() as connection:
         overlaps = connection.execute(
@@ -90,7 +91,8 @@ def assert_registry_sound(database: Database, store: ObjectStore) -> None:
         ).fetchone()
         assert overlaps["n"] == 0
         files = connection.execute(
-            "select f.file_key, f.sha256, f.bytes from trace.files f join trace.version_files using (file_key)"
+            "select distinct f.file_key, f.sha256, f.bytes from trace.files f"
+            " join trace.version_files using (file_key)"
             " join trace.dataset_versions using (dataset_version) where visible"
         ).fetchall()
         manifests = connection.execute(
@@ -116,7 +118,8 @@ def assert_registry_sound(database: Database, store: ObjectStore) -> None:
         assert committed["n"] == 0
         unlinked = connection.execute(
             "select count(*) as n from trace.dataset_versions v where v.swept_at is null and v.row_count > 0"
-            " and not exists (select 1 from trace.version_files l where l.dataset_version = v.dataset_version)"
+            " and not exists (select 1 from trace.version_files l"
+            "  where l.dataset_version = v.dataset_version and l.replaced_at is null)"
         ).fetchone()
         assert unlinked["n"] == 0
     for row in files:
@@ -125,6 +128,7 @@ def assert_registry_sound(database: Database, store: ObjectStore) -> None:
     for row in manifests:
         data, _ = store.get(row["manifest_key"])
         assert sha256(data).hexdigest() == row["manifest_sha256"]
+    assert_layouts_sound(database, store)
 
 
 def keys_of(database: Database, dataset_key: str) -> list[str]:

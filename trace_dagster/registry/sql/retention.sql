@@ -74,6 +74,7 @@ with live as (
       and swept_at is null
       and (visible or hidden_at >= now() - make_interval(secs => %(grace_seconds)s)))
 select l.file_key as object_key from live v join trace.version_files l on l.dataset_version = v.dataset_version
+where l.replaced_at is null or l.replaced_at >= now() - make_interval(secs => %(grace_seconds)s)
 union all
 select manifest_key from live;
 

@@ -1,0 +1,48 @@
+"""Runs an iterator ahead in a thread of its own, by a few items."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+def ahead(items: Iterator[Item], most: int) -> Iterator[Item]:
+    """Yield the items of an iterator that a thread advances, at most ``most`` items ahead.
+
+    Its error is raised here. The thread ends when this generator is closed, before its next item.
+    """
+    ready: queue.Queue[tuple[Item] | BaseException | None] = queue.Queue(most)
+    closed = threading.Event()
+
+    def put(entry: tuple[Item] | BaseException | None) -> bool:
+        while not closed.is_set():
+            try:
+                ready.put(entry, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def run() -> None:
+        try:
+            for item in items:
+                if not put((item,)):
+                    return
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    thread = threading.Thread(target=run, name="trace-ahead", daemon=True)
+    thread.start()
+    try:
+        while (entry := ready.get()) is not None:
+            if isinstance(entry, BaseException):
+                raise entry
+            yield entry[0]
+    finally:
+        closed.set()
+        thread.join()
