@@ -3,13 +3,17 @@
 An object is removed only if all of this holds: it belongs to a range that has a task in this registry, no attempt holds
 that task (its row is locked during the removal), no live version names the object, and the attempt that wrote it ended
 before the grace period. Any other object is kept and counted.
+
+An object of a layout is removed if this registry gave the layout, no reader can still need it, and the compaction that
+wrote it ended, or fell silent, before the grace period. The window cannot be compacted during the removal.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -26,6 +30,9 @@ if TYPE_CHECKING:
 
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _KEY = re.compile(rf"[a-z]+/\d+/(?P<dataset>{_UUID})/(?P<start>\d{{1,19}})_(?P<end>\d{{1,19}})/{_UUID}/(?P<name>[^/]+)")
+_LAYOUT_KEY = re.compile(
+    rf"cryo/\d+/(?P<dataset>{_UUID})/layout/(?P<start>\d{{1,19}})_(?P<end>\d{{1,19}})/(?P<layout>{_UUID})/[^/]+"
+)
 _PARQUET = re.compile(r".+-(?P<tag>[0-9a-f]{8}-a\d+-[0-9a-f]{8})(?:-p\d+)?\.parquet")
 
 
@@ -38,7 +45,10 @@ class Swept:
 
     dry_run: bool
     attempts_fenced: int = 0
+    compactions_fenced: int = 0
     generations_retired: int = 0
+    replaced_links_dropped: int = 0
+    """Links of ranges to files that compactions replaced."""
     objects_removed: int = 0
     uploads_aborted: int = 0
     objects_not_ours: int = 0
@@ -53,7 +63,9 @@ class Swept:
         would = "would be " if self.dry_run else ""
         lines = [
             f"{self.attempts_fenced} silent attempts {would}fenced",
+            f"{self.compactions_fenced} silent compactions {would}fenced",
             f"{self.generations_retired} replaced generations {would}retired",
+            f"{self.replaced_links_dropped} links to compacted files {would}dropped",
             f"{self.objects_removed} objects {would}removed",
             f"{self.uploads_aborted} unfinished uploads {would}aborted",
         ]
@@ -67,52 +79,81 @@ def sweep(database: Database, store: ObjectStore, *, grace_seconds: float, dry_r
     registry = Retention(database)
     swept = Swept(dry_run)
     swept.attempts_fenced = registry.abandon(grace_seconds, dry_run=dry_run)
+    swept.compactions_fenced = registry.abandon_compactions(grace_seconds, dry_run=dry_run)
     swept.generations_retired = registry.retire(grace_seconds, dry_run=dry_run)
+    swept.replaced_links_dropped = registry.drop_replaced_links(grace_seconds, dry_run=dry_run)
     known = registry.known_datasets()
-    for folder, keys in _folders(store.keys("")):
-        if folder is None or folder.dataset_uuid not in known:
+    for place, keys in _places(store.keys("")):
+        if place is None or place.folder.dataset_uuid not in known:
             swept.objects_not_ours += len(keys)
             continue
-        with registry.locked(folder, grace_seconds, dry_run=dry_run) as lock:
-            swept.objects_not_ours += 0 if lock.known else len(keys)
-            removable = _removable(lock, keys)
+        with _removable(registry, place, keys, grace_seconds, dry_run=dry_run) as (removable, unknown):
+            swept.objects_not_ours += unknown
             swept.objects_removed += len(removable)
             if not dry_run:
                 store.delete(removable)
     for key, upload in store.stale_uploads(grace_seconds):
-        folder = _folder(key)
-        if folder is None or folder.dataset_uuid not in known:
+        place = _place(key)
+        if place is None or place.folder.dataset_uuid not in known:
             continue
-        with registry.locked(folder, grace_seconds, dry_run=dry_run) as lock:
-            if lock.idle and _is_dead(lock, key):
-                swept.uploads_aborted += 1
-                if not dry_run:
-                    store.abort_upload(key, upload)
+        with _removable(registry, place, [key], grace_seconds, dry_run=dry_run) as (removable, _):
+            swept.uploads_aborted += len(removable)
+            if removable and not dry_run:
+                store.abort_upload(key, upload)
     if not dry_run:
         registry.prune(grace_seconds)
     _log.event("swept", **asdict(swept))
     return swept
 
 
-def _folders(keys: Iterable[str]) -> Iterable[tuple[RangeFolder | None, list[str]]]:
-    """Group keys by their range; None for names that this package does not make."""
-    found: dict[RangeFolder | None, list[str]] = defaultdict(list)
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where objects belong to: a range, or the layouts of a window."""
+
+    folder: RangeFolder
+    of_layouts: bool
+
+
+def _places(keys: Iterable[str]) -> Iterable[tuple[_Place | None, list[str]]]:
+    """Group keys by their place; None for names that this package does not make."""
+    found: dict[_Place | None, list[str]] = defaultdict(list)
     for key in keys:
-        found[_folder(key)].append(key)
+        found[_place(key)].append(key)
     return found.items()
 
 
-def _folder(key: str) -> RangeFolder | None:
-    match = _KEY.fullmatch(key)
+def _place(key: str) -> _Place | None:
+    match = _KEY.fullmatch(key) or _LAYOUT_KEY.fullmatch(key)
     if match is None:
         return None
     try:
-        return RangeFolder(UUID(match["dataset"]), BlockRange(int(match["start"]), int(match["end"])))
+        folder = RangeFolder(UUID(match["dataset"]), BlockRange(int(match["start"]), int(match["end"])))
     except TraceError:
         return None
+    return _Place(folder, match.re is _LAYOUT_KEY)
 
 
-def _removable(lock: FolderLock, keys: Iterable[str]) -> list[str]:
+@contextmanager
+def _removable(
+    registry: Retention, place: _Place, keys: Sequence[str], grace_seconds: float, *, dry_run: bool
+) -> Iterator[tuple[list[str], int]]:
+    """Yield the keys to remove and the number of keys that this registry does not know, under the place's lock."""
+    if place.of_layouts:
+        with registry.locked_layouts(place.folder, grace_seconds) as lock:
+            unknown = sum(_layout_of(key) not in lock.known for key in keys)
+            yield [key for key in keys if key not in lock.referenced and _layout_of(key) in lock.over], unknown
+    else:
+        with registry.locked(place.folder, grace_seconds, dry_run=dry_run) as found:
+            yield _removable_of_range(found, keys), 0 if found.known else len(keys)
+
+
+def _layout_of(key: str) -> UUID:
+    match = _LAYOUT_KEY.fullmatch(key)
+    assert match is not None
+    return UUID(match["layout"])
+
+
+def _removable_of_range(lock: FolderLock, keys: Iterable[str]) -> list[str]:
     if not lock.idle:
         return []
     return [key for key in keys if key not in lock.referenced and _is_dead(lock, key)]

@@ -15,7 +15,7 @@ from trace_dagster.registry.wake import wake
 
 @dataclass(frozen=True, slots=True)
 class RangeFolder:
-    """One range of one dataset on the object store."""
+    """One range of one dataset on the object store, or one window of its layouts."""
 
     dataset_uuid: UUID
     block_range: BlockRange
@@ -45,6 +45,19 @@ class FolderLock:
         self.retired_manifests = {row["manifest_key"] for row in session.all("retired_manifests", **values)}
 
 
+class LayoutLock:
+    """What the registry knows about the layouts of one window, while the window cannot be compacted."""
+
+    def __init__(self, session: Session, folder: RangeFolder, grace_seconds: float) -> None:
+        values = {**folder.values, "grace_seconds": grace_seconds}
+        session.all("lock_compaction", **folder.values)
+        layouts = session.all("known_layouts", **values)
+        self.known = {row["layout_id"] for row in layouts}
+        self.over = {row["layout_id"] for row in layouts if row["over"]}
+        """Layouts whose compaction ended, or fell silent, before the grace period."""
+        self.referenced = {row["object_key"] for row in session.all("referenced_layout_objects", **values)}
+
+
 class Retention:
     """Fences silent attempts, drops the files of replaced versions, and deletes old rows of the registry."""
 
@@ -71,6 +84,26 @@ class Retention:
             session.run("drop_unlinked_files", file_keys=retired["file_keys"])
         return int(retired["n"])
 
+    def abandon_compactions(self, grace_seconds: float, *, dry_run: bool) -> int:
+        """Fence compactions whose lease lapsed longer ago than the grace period; return how many."""
+        with self._database.transaction() as session:
+            if dry_run:
+                return _count(session, "silent_compactions", grace_seconds)
+            return session.run("abandon_compactions", grace_seconds=grace_seconds)
+
+    def drop_replaced_links(self, grace_seconds: float, *, dry_run: bool) -> int:
+        """Drop the links that compactions replaced longer ago than the grace period, and the rows of files without
+        links; return the number of links.
+        """
+        with self._database.transaction() as session:
+            if dry_run:
+                return _count(session, "replaced_links", grace_seconds)
+            dropped = session.one("drop_replaced_links", grace_seconds=grace_seconds)
+            assert dropped is not None
+            session.run("drop_unlinked_files", file_keys=dropped["file_keys"])
+            session.run("drop_unlinked_layout_files")
+        return int(dropped["n"])
+
     def known_datasets(self) -> set[UUID]:
         """Return the datasets of this registry. Objects of other datasets are not removed."""
         with self._database.transaction() as session:
@@ -81,6 +114,12 @@ class Retention:
         """Prevent claims of a range while its objects are examined and removed."""
         with self._database.transaction() as session:
             yield FolderLock(session, folder, grace_seconds, dry_run=dry_run)
+
+    @contextmanager
+    def locked_layouts(self, folder: RangeFolder, grace_seconds: float) -> Iterator[LayoutLock]:
+        """Prevent compactions of a window while the objects of its layouts are examined and removed."""
+        with self._database.transaction() as session:
+            yield LayoutLock(session, folder, grace_seconds)
 
     def prune(self, grace_seconds: float) -> None:
         """Delete rows that are no longer needed: dead attempts, sent wake-ups, closed batches."""
@@ -93,6 +132,7 @@ class Retention:
                 "delete_old_dead",
             ):
                 session.run(statement, grace_seconds=grace_seconds)
+            session.run("drop_unused_hash_indexes")
 
 
 def _count(session: Session, statement: str, grace_seconds: float) -> int:

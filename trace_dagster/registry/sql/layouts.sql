@@ -197,3 +197,78 @@ values (%(file_key)s, %(column_name)s, %(hashes)s, %(summary)s);
 -- Register the hash index of a layout.
 insert into trace.hash_indexes (layout_id, object_key, bytes, sha256, row_count, etag)
 values (%(layout_id)s, %(object_key)s, %(bytes)s, %(sha256)s, %(row_count)s, %(etag)s);
+
+-- name: silent_compactions
+-- Number of compactions that a sweep would fence.
+select count(*) as n from trace.compactions
+where lease_expires_at < now() - make_interval(secs => %(grace_seconds)s);
+
+-- name: abandon_compactions
+-- Fence compactions that were silent for the grace period.
+with silent as (
+    select dataset_uuid, block_window, lease_token, lease_expires_at from trace.compactions
+    where lease_expires_at < now() - make_interval(secs => %(grace_seconds)s)
+    for update skip locked),
+ended as (
+    update trace.layout_attempts a set ended_at = s.lease_expires_at from silent s where a.layout_id = s.lease_token)
+update trace.compactions c
+set lease_token = null, lease_expires_at = null, failures = c.failures + 1, updated_at = now(),
+    error = 'its process ended without a word'
+from silent s where c.dataset_uuid = s.dataset_uuid and c.block_window = s.block_window;
+
+-- name: replaced_links
+-- Number of links that a sweep would drop, besides those of the versions that it retires.
+select count(*) as n
+from trace.version_files l join trace.dataset_versions v on v.dataset_version = l.dataset_version
+where l.replaced_at < now() - make_interval(secs => %(grace_seconds)s)
+  and not (not v.visible and v.hidden_at < now() - make_interval(secs => %(grace_seconds)s));
+
+-- name: drop_replaced_links
+-- Drop links that a compaction replaced longer ago than the grace period.
+with dropped as (
+    delete from trace.version_files where replaced_at < now() - make_interval(secs => %(grace_seconds)s)
+    returning file_key)
+select count(*) as n, coalesce(array_agg(distinct file_key), '{}') as file_keys from dropped;
+
+-- name: drop_unlinked_layout_files
+-- Delete the rows of layouts' files that no version links.
+delete from trace.files f
+where f.layout_id is not null and not exists (select 1 from trace.version_files l where l.file_key = f.file_key);
+
+-- name: drop_unused_hash_indexes
+-- Delete the rows of hash indexes of layouts without files.
+delete from trace.hash_indexes h
+where not exists (select 1 from trace.files f where f.layout_id = h.layout_id);
+
+-- name: lock_compaction
+-- Lock a window, so that nobody compacts it while its objects are removed.
+select lease_token from trace.compactions
+where dataset_uuid = %(dataset_uuid)s and block_window = int8range(%(range_start)s, %(range_end)s) for update;
+
+-- name: known_layouts
+-- Layouts of a window that this registry gave, and whether nobody writes them or learns of them any more.
+select a.layout_id,
+       coalesce(a.ended_at, c.lease_expires_at, a.started_at) < now() - make_interval(secs => %(grace_seconds)s) as over
+from trace.layout_attempts a
+left join trace.compactions c on c.lease_token = a.layout_id
+where a.dataset_uuid = %(dataset_uuid)s and lower(a.block_window) = %(range_start)s
+  and a.block_window = int8range(%(range_start)s, %(range_end)s);
+
+-- name: referenced_layout_objects
+-- Objects of a window's layouts that a reader may still read.
+with live as (
+    select f.file_key, f.layout_id
+    from trace.layouts y join trace.files f on f.layout_id = y.layout_id
+    where y.dataset_uuid = %(dataset_uuid)s and lower(y.block_window) = %(range_start)s
+      and y.block_window = int8range(%(range_start)s, %(range_end)s)
+      and exists (
+        select 1 from trace.version_files l join trace.dataset_versions v on v.dataset_version = l.dataset_version
+        where l.file_key = f.file_key
+          and (l.replaced_at is null or l.replaced_at >= now() - make_interval(secs => %(grace_seconds)s))
+          and v.swept_at is null
+          and (v.visible or v.hidden_at >= now() - make_interval(secs => %(grace_seconds)s))))
+select file_key as object_key from live
+union all
+select manifest_key from trace.layouts where layout_id in (select layout_id from live)
+union all
+select object_key from trace.hash_indexes where layout_id in (select layout_id from live);
