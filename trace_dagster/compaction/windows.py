@@ -14,7 +14,7 @@ from trace_dagster.blocks import BlockRange, cells, holes, merged
 from trace_dagster.errors import InvalidInput
 from trace_dagster.registry.streams import StreamSpec
 
-_SHOWN_HOLES = 5
+_SHOWN_WINDOWS = 5
 
 
 def window_span(stream: StreamSpec, known_end: int) -> BlockRange | None:
@@ -66,15 +66,5 @@ def named_window(windows: Iterable[BlockRange], wanted: BlockRange) -> BlockRang
     near = [each for each in windows if each.start < wanted.end and wanted.start < each.end]
     if wanted in near:
         return wanted
-    shown = ", ".join(f"{each.start}-{each.end}" for each in near[:_SHOWN_HOLES]) or "none"
+    shown = ", ".join(f"{each.start}-{each.end}" for each in near[:_SHOWN_WINDOWS]) or "none"
     raise InvalidInput(f"blocks {wanted.start}-{wanted.end} are no window; windows with such blocks: {shown}")
-
-
-def holes_line(window: BlockRange, committed: Iterable[BlockRange]) -> str | None:
-    """Return why a window cannot be compacted yet: its blocks that are not committed. None if all are."""
-    found = list(holes(window, committed))
-    if not found:
-        return None
-    shown = ", ".join(map(str, found[:_SHOWN_HOLES]))
-    more = f" and {len(found) - _SHOWN_HOLES:,} more holes" if len(found) > _SHOWN_HOLES else ""
-    return f"blocks {shown}{more} of the window are not committed"

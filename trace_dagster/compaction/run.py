@@ -1,0 +1,56 @@
+"""Compacts a window of a stream for whoever asks: an asset that Dagster runs, or the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.compaction.compactor import CompactionOutcome, CompactionResult, Compactor, Window
+from trace_dagster.compaction.due import DueWindows
+from trace_dagster.compaction.windows import named_window
+from trace_dagster.errors import InvalidInput
+from trace_dagster.registry.streams import StreamRow
+
+Progress = Callable[[int, int], None]
+"""Takes the number of versions that are written, and that there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompactionRunner:
+    """Compacts windows that a stream has now."""
+
+    compactor: Compactor
+    due: DueWindows
+
+    def compact(
+        self,
+        stream: StreamRow,
+        block_range: BlockRange,
+        *,
+        manual: bool,
+        progress: Progress = lambda done, total: None,
+    ) -> CompactionResult:
+        """Compact one window. ``manual`` tries also a window that waits before its next try.
+
+        Raises InvalidInput if the blocks are no window of the stream, if its compaction is off, or if blocks of the
+        window are not committed; and what :meth:`Compactor.compact` raises.
+        """
+        window = _window(stream, named_window(self.due.windows(stream), block_range))
+        result = self.compactor.compact(window, manual=manual, progress=progress)
+        if result.outcome is CompactionOutcome.NOT_WHOLE:
+            raise InvalidInput(f"window {block_range} of {stream.dataset_key} cannot be compacted yet: {result.reason}")
+        return result
+
+
+def _window(stream: StreamRow, block_range: BlockRange) -> Window:
+    if stream.compact is None:
+        raise InvalidInput(f"compaction of stream {stream.dataset_key} of job {stream.job_name} is off in its YAML")
+    return Window(
+        dataset_uuid=stream.dataset_uuid,
+        chain_id=stream.chain_id,
+        dataset_key=stream.dataset_key,
+        dataset_name=stream.dataset.name,
+        block_range=block_range,
+        target_bytes=stream.compact.target_bytes,
+    )
