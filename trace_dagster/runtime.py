@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from trace_dagster.compaction.due import DueWindows
 from trace_dagster.planning.dispatcher import Dispatcher
 from trace_dagster.planning.head_reader import HeadReader, made_up_head
 from trace_dagster.planning.heads import Heads
@@ -28,6 +29,7 @@ from trace_dagster.wakeups.postgres import PgQueueDriver
 
 if TYPE_CHECKING:
     from trace_dagster.blocks import BlockRange
+    from trace_dagster.compaction.run import CompactionRunner
     from trace_dagster.config.settings import Settings
     from trace_dagster.engine.base import Engine
     from trace_dagster.evidence.cache import EvidenceCache
@@ -123,6 +125,20 @@ class Runtime:
     def publications(self) -> Publications:
         """Commits."""
         return Publications(self.database)
+
+    @cached_property
+    def due_windows(self) -> DueWindows:
+        """Windows of streams, and which of them are due to be compacted."""
+        return DueWindows(self.database)
+
+    @cached_property
+    def compaction(self) -> CompactionRunner:
+        """Compaction of windows."""
+        from trace_dagster.compaction.compactor import Compactor
+        from trace_dagster.compaction.run import CompactionRunner
+
+        ttl = self.settings.ranges.lease_ttl_seconds
+        return CompactionRunner(Compactor(self.database, self.store, lease_ttl_seconds=ttl), self.due_windows)
 
     @cached_property
     def catalog(self) -> Catalog:

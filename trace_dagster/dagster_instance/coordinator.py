@@ -11,6 +11,7 @@ from dagster._core.run_coordinator import SubmitRunContext
 
 from trace_dagster.dagster_instance.tags import require_partitions
 from trace_dagster.errors import InvalidInput
+from trace_dagster.planning.compactions import is_compaction
 from trace_dagster.planning.run_groups import is_run_group
 
 
@@ -20,7 +21,7 @@ class RangeRunCoordinator(QueuedRunCoordinator):
     def submit_run(self, context: SubmitRunContext) -> DagsterRun:
         """Queue a run. Raises UsageError, which the `dagster` command prints as one line, if it names no partition."""
         run = context.dagster_run
-        if is_run_group(run.job_name):
+        if is_run_group(run.job_name) or is_compaction(run.job_name):
             try:
                 require_partitions(run.job_name, run.tags)
             except InvalidInput as error:

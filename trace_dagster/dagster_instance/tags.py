@@ -10,7 +10,12 @@ from dagster._core.storage.tags import (
 
 from trace_dagster.errors import InvalidInput
 
-__all__ = ["ASSET_PARTITION_RANGE_END_TAG", "ASSET_PARTITION_RANGE_START_TAG", "require_partitions"]
+__all__ = [
+    "ASSET_PARTITION_RANGE_END_TAG",
+    "ASSET_PARTITION_RANGE_START_TAG",
+    "PARTITION_NAME_TAG",
+    "require_partitions",
+]
 
 _EXAMPLE = "000000000000-000000001000"
 

@@ -15,12 +15,15 @@ from dagster import (
 from trace_dagster.config.settings import Settings
 from trace_dagster.dagster_instance.executor import thread_executor
 from trace_dagster.defs.analytics import analytics_assets, analytics_job_name
+from trace_dagster.defs.compaction import compacted_asset, compacted_key
+from trace_dagster.defs.compaction_triggers import compaction_schedules, compaction_sensor
 from trace_dagster.defs.reconcile import coverage_check
 from trace_dagster.defs.resources import RuntimeHolder, commit_io_manager, runtime_resource
 from trace_dagster.defs.sensors import sensors
 from trace_dagster.defs.streams import IO_MANAGER, RUNTIME, asset_key, stream_asset
 from trace_dagster.defs.verification_check import verification_check
 from trace_dagster.errors import TraceError
+from trace_dagster.planning.compactions import CompactionGroup, compaction_groups
 from trace_dagster.planning.run_groups import RunGroup, all_run_groups, partitions_name
 from trace_dagster.registry.streams import StreamRow
 from trace_dagster.runtime import Runtime
@@ -52,12 +55,19 @@ def definitions_of(streams: list[StreamRow], settings: Settings) -> Definitions:
     group_jobs = [_run_group_job(group) for group in all_run_groups(streams)]
     chains = sorted({stream.chain_id for stream in streams})
     analytics_jobs = [job for chain_id in chains if (job := _analytics_job(chain_id, derived)) is not None]
+    groups = list(compaction_groups(streams))
+    compacted = [compacted_asset(stream, _windows(group), bucket) for group in groups for stream in group.streams]
+    compaction_jobs = [_compaction_job(group) for group in groups]
     holder = RuntimeHolder(settings)
     return Definitions(
-        assets=[*assets, *derived],
-        jobs=[*group_jobs, *analytics_jobs],
+        assets=[*assets, *derived, *compacted],
+        jobs=[*group_jobs, *analytics_jobs, *compaction_jobs],
         asset_checks=list(_checks(streams)),
-        sensors=sensors(holder.get, streams, group_jobs) if group_jobs else [],
+        sensors=[
+            *(sensors(holder.get, streams, group_jobs) if group_jobs else []),
+            *([compaction_sensor(holder.get, groups, compaction_jobs)] if groups else []),
+        ],
+        schedules=list(compaction_schedules(holder.get, groups, compaction_jobs)),
         resources={RUNTIME: runtime_resource(settings), IO_MANAGER: commit_io_manager},
         executor=thread_executor,
     )
@@ -72,6 +82,21 @@ def _checks(streams: list[StreamRow]) -> Iterator[AssetChecksDefinition]:
 def _grid(stream: StreamRow) -> DynamicPartitionsDefinition:
     """Return the partitions definition that streams on the same grid share by name."""
     return DynamicPartitionsDefinition(name=partitions_name(stream))
+
+
+def _windows(group: CompactionGroup) -> DynamicPartitionsDefinition:
+    """Return the partitions definition that streams with the same windows share by name."""
+    return DynamicPartitionsDefinition(name=group.partitions_name)
+
+
+def _compaction_job(group: CompactionGroup) -> Any:
+    keys = [compacted_key(stream.chain_id, stream.dataset_key) for stream in group.streams]
+    return define_asset_job(
+        group.name,
+        selection=AssetSelection.assets(*keys),
+        description=f"Few large files of {', '.join(stream.dataset_key for stream in group.streams)}.",
+        tags={"trace/job": group.streams[0].job_name},
+    )
 
 
 def _run_group_job(group: RunGroup) -> Any:

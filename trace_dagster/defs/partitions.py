@@ -50,8 +50,12 @@ def repair_if_due(database: Database, streams: Sequence[StreamRow], instance: Da
     for grid in grids(streams):
         repair(database, grid, instance)
         report_covered(database, grid, instance)
-    took = time.time() - started
-    return started + max(REPAIR_SECONDS, _REPAIR_SHARE * took)
+    return next_repair(started)
+
+
+def next_repair(started: float) -> float:
+    """Return when the next repair is due after one that began at ``started`` and ends now, in seconds since 1970."""
+    return started + max(REPAIR_SECONDS, _REPAIR_SHARE * (time.time() - started))
 
 
 def repair(database: Database, grid: Grid, instance: DagsterInstance) -> None:

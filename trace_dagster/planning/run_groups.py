@@ -11,7 +11,7 @@ from itertools import groupby
 from trace_dagster.registry.streams import StreamRow
 
 _PREFIX = "chain_sync__"
-_GRID = re.compile(r"[a-z][a-z0-9_]{0,63}__[1-9][0-9]*")
+_GRID = re.compile(r"[a-z][a-z0-9_]{0,63}__[1-9][0-9]*(?:__windows)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ def partitions_name(stream: StreamRow) -> str:
 
 
 def is_grid(name: str) -> bool:
-    """Return whether a partitions definition of this name is one of :func:`partitions_name`."""
+    """Return whether the keys of a partitions definition are block ranges: :func:`partitions_name`, or windows."""
     return _GRID.fullmatch(name) is not None
 
 
