@@ -278,6 +278,42 @@ def sweep(dry_run: bool, grace_hours: float, as_json: bool) -> None:
             say(line)
 
 
+class _WindowBlocks(_Blocks):
+    """Parameter type that parses ``START-END``, as partition keys are written, or ``START:END``."""
+
+    name = "START-END"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> BlockRange:
+        return super().convert(str(value).replace("-", ":", 1), param, ctx)
+
+
+@main.command()
+@click.option("--job", help="Only this job: its name or id.")
+@click.option("--stream", help="Only this dataset key.")
+@click.option("--window", type=_WindowBlocks(), help="Only this window, as its partition is called.")
+@click.option("--dry-run", is_flag=True, help="Show the windows that are due; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
+def compact(job: str | None, stream: str | None, window: BlockRange | None, dry_run: bool, as_json: bool) -> None:
+    """Write the committed ranges of whole windows into few large files. Queries give the same rows before and after.
+
+    Compacts every window that is due, whatever its cron, also those that failed and wait.
+
+    Exit code: 0 if no due window is left, 1 if one failed, 3 if one was left because another process compacts it, or
+    because the stream's compactions have written as much as they may.
+    """
+    from trace_dagster.cli.compaction import compact_windows, exit_code
+    from trace_dagster.cli.render import compacted_lines, counting
+
+    with counting("ranges") as progress:
+        found = compact_windows(_settings(), job, stream, window, dry_run=dry_run, progress=progress)
+    if as_json:
+        click.echo(json.dumps({"windows": [each.to_json() for each in found]}, indent=2))
+    else:
+        for line in compacted_lines(found):
+            say(line)
+    sys.exit(0 if dry_run else exit_code(found))
+
+
 @main.command()
 @click.option("--job", required=True, help="Its name or id.")
 @click.option("--range", "blocks", type=_Blocks(), help="Only ranges that touch these blocks.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from trace_dagster.registry.status import JobStatus, StreamStatus
 from trace_dagster.registry.unreliable_methods import UnreliableMethod
 
 if TYPE_CHECKING:
+    from trace_dagster.cli.compaction import CompactedWindow
     from trace_dagster.estimate.costs import Plan, StreamPlan
     from trace_dagster.maintenance.audit import Report
     from trace_dagster.query.runner import QueryResult
@@ -223,6 +224,28 @@ def verified_lines(report: Report, repaired: int) -> Iterator[str]:
             if report.passed
             else "everything that was checked is as committed"
         )
+
+
+def compacted_lines(windows: Sequence[CompactedWindow]) -> Iterator[str]:
+    """Yield a line per window, and their sum."""
+    for each in windows:
+        yield f"{each.job}: {each.dataset_key} {each.block_range}: {_compacted(each)}"
+    done = [each for each in windows if each.files_after is not None and each.bytes_after is not None]
+    if len(done) > 1:
+        before, after = (sum(getattr(each, name) or 0 for each in done) for name in ("files_before", "files_after"))
+        yield f"{len(done):,} windows: {before:,} files are {after:,} now"
+    if not windows:
+        yield "no window is due: one is compacted when all of its blocks are committed"
+
+
+def _compacted(window: CompactedWindow) -> str:
+    if window.files_after is None:
+        return f"{window.outcome.replace('_', ' ')}: {window.reason}"
+    before = f"{window.files_before:,} files of {human_bytes(window.bytes_before or 0)}"
+    if window.bytes_after is None:
+        return f"{window.outcome.replace('_', ' ')}: {before} would be about {window.files_after:,}"
+    after = f"{window.files_after:,} of {human_bytes(window.bytes_after)}"
+    return f"{before} are {after} now: {window.rows:,} rows in {window.seconds:.1f} s"
 
 
 def jobs_table(jobs: list[JobStatus]) -> None:
