@@ -144,9 +144,47 @@ def test_streams_share_their_pools_limit_and_without_one_the_total_is_unknown():
 
 def test_a_plan_is_a_table_with_the_errors_and_notes_below_it(capsys):
     broken = StreamPlan("b", stream(), (), 0, None, None, error="rpc pool 'dev' has no URL")
-    print_plan(plan(planned("a", [BlockRange(0, 1000)]), broken))
+    print_plan(plan(planned("a", [BlockRange(0, 1000)], compact="off"), broken))
     *table, error, note = capsys.readouterr().out.splitlines()
     assert table[0] == "job · chain 1 (Ethereum) · fixed_target"
     assert [line.split()[0] for line in table[1:]] == ["stream", "a", "b", "all"]
     assert len({len(line.rstrip()) for line in table[1:]}) == 1, "figures are aligned to the right"
     assert (error, note) == ("b: rpc pool 'dev' has no URL", "note: nothing is committed yet")
+
+
+SAMPLED = Sample(10, 100, 1.0, 500.0, 10.0)
+"""100 bytes per block, and 500 per file."""
+
+
+@pytest.mark.parametrize(
+    ("todo", "compact", "windows", "files"),
+    [
+        ([(0, 1000)], {"after_files": 5}, 2, 2),
+        ([(0, 1100)], {"after_files": 5}, 3, 3),
+        ([(0, 100_000)], {"after_files": 1000, "target_bytes": 1 << 20}, 1, 11),
+        ([(0, 100_000)], {"after_files": 500, "target_bytes": 1 << 20}, 2, 12),
+        ([(0, 50), (500, 900)], {"after_files": 5}, 2, 2),
+        ([(0, 1000)], "off", None, None),
+        ([], {}, 0, 0),
+    ],
+)
+def test_windows_of_compaction_and_the_files_that_they_become(todo, compact, windows, files):
+    spans = [BlockRange(*span) for span in todo]
+    found = planned("a", spans, SAMPLED, chunk_size=100, compact=compact)
+    assert (found.windows, found.compacted_files) == (windows, files)
+    assert found.to_json()["windows"] == windows
+
+
+def test_a_plan_says_what_compaction_will_do(capsys):
+    whole = [BlockRange(0, 1000)]
+    print_plan(
+        plan(
+            planned("a", whole, SAMPLED, chunk_size=100, compact={"after_files": 5}),
+            planned("b", whole, chunk_size=100, compact={"after_files": 5}),
+            planned("c", whole, chunk_size=100, compact="off"),
+        )
+    )
+    shown = capsys.readouterr().out
+    assert "a: 10 files become about 2 in 2 windows of 500 blocks" in shown
+    assert "b: 10 files are compacted in 2 windows of 500 blocks" in shown
+    assert "c: " not in shown

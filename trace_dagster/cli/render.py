@@ -86,10 +86,21 @@ def print_plan(plan: Plan) -> None:
     for each in plan.streams:
         if each.reach:
             print_line(f"{each.dataset_key}: {stream_line(each.stream, each.reach)}")
+        if line := _compaction_line(each):
+            print_line(f"{each.dataset_key}: {line}")
         if each.error:
             print_line(f"{each.dataset_key}: {each.error}")
     for note in plan.notes:
         print_line(f"note: {note}")
+
+
+def _compaction_line(plan: StreamPlan) -> str | None:
+    """Return what compaction will do with the ranges of a stream; None if nothing is planned or it is off."""
+    if not plan.windows or plan.counts is None:
+        return None
+    windows = f"{plan.windows:,} windows of {plan.window_blocks:,} blocks"
+    became = f"become about {plan.compacted_files:,}" if plan.compacted_files is not None else "are compacted"
+    return f"{plan.counts.ranges:,} files {became} in {windows}"
 
 
 def _chain(chain_id: int) -> str:

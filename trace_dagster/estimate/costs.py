@@ -10,6 +10,7 @@ from typing import Any
 
 from trace_dagster.blocks import BlockRange, cell_sizes, merged
 from trace_dagster.config.chain_sync import Stream
+from trace_dagster.config.compact import Compact
 from trace_dagster.datasets.chains import chain_of
 from trace_dagster.datasets.reach import Reach
 from trace_dagster.evidence.needs import most_calls, most_row_calls
@@ -112,6 +113,9 @@ class StreamPlan:
             "hours_at_measured_rate_at_most": self.hours_measured,
             "pool_rpc_calls_per_second": self.calls_per_second,
             "hours_at_pool_limit": self.hours_at_limit,
+            "window_blocks": self.window_blocks,
+            "windows": self.windows,
+            "estimated_files_when_compacted": self.compacted_files,
             "error": self.error,
         }
 
@@ -124,6 +128,32 @@ class StreamPlan:
     def bytes(self) -> int | None:
         """Estimated Parquet bytes."""
         return round(self.sample.bytes_of(self.counts)) if self.sample and self.counts else None
+
+    @property
+    def window_blocks(self) -> int | None:
+        """Blocks of a window of compaction; None if it is off."""
+        compact = self.stream.compact
+        return compact.window_blocks(self.stream.chunk_size) if isinstance(compact, Compact) else None
+
+    @property
+    def windows(self) -> int | None:
+        """Number of windows in which the planned ranges are compacted; None if compaction is off."""
+        return self._window_sizes().total() if self.window_blocks else None
+
+    @property
+    def compacted_files(self) -> int | None:
+        """Estimated files after compaction."""
+        compact, counts, size = self.stream.compact, self.counts, self.bytes
+        if not isinstance(compact, Compact) or counts is None or size is None:
+            return None
+        per_block = size / max(1, counts.blocks)
+        return sum(
+            windows * max(1, ceil(per_block * blocks / compact.target_bytes))
+            for blocks, windows in self._window_sizes().items()
+        )
+
+    def _window_sizes(self) -> Counter[int]:
+        return sum((cell_sizes(span, self.window_blocks or 1) for span in self.todo), Counter[int]())
 
     @property
     def hours_measured(self) -> float | None:
