@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
+from trace_dagster.compaction.status import StreamFiles, stream_files
 from trace_dagster.config.chain_sync import ChainSync, read
 from trace_dagster.config.settings import Settings
 from trace_dagster.datasets.chains import chain_of
@@ -119,6 +120,14 @@ def read_status(settings: Settings, job_name: str | None) -> list[JobStatus]:
         known = ", ".join(job.name for job in found) or "none yet"
         raise InvalidInput(f"no job is called {job_name!r}; known: {known}")
     return named
+
+
+def read_files(settings: Settings, jobs: Sequence[JobStatus]) -> list[StreamFiles]:
+    """Return how the files of each stream of these jobs stand."""
+    wanted = {job.name for job in jobs}
+    with opened(settings) as runtime:
+        streams = [stream for stream in runtime.jobs.streams() if stream.job_name in wanted]
+        return [stream_files(runtime.database, runtime.due_windows, stream) for stream in streams]
 
 
 def read_endpoint_scores(settings: Settings) -> list[EndpointScore]:

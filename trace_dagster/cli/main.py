@@ -153,15 +153,17 @@ def plan(path: Path, sample_blocks: int, no_sample: bool, as_json: bool) -> None
 @click.option("--job", help="Only this job: its name or id.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
 def status(job: str | None, as_json: bool) -> None:
-    """Show the progress of every job, and why a stream waits or failed."""
+    """Show the progress and the files of every job, and why a stream or a compaction waits or failed."""
     from trace_dagster.cli.commands import (
         read_endpoint_scores,
+        read_files,
         read_gateway,
         read_status,
         read_unreliable_methods,
     )
     from trace_dagster.cli.render import (
         endpoint_scores_table,
+        files_table,
         gateway_table,
         status_table,
         unreliable_methods_table,
@@ -169,6 +171,7 @@ def status(job: str | None, as_json: bool) -> None:
 
     settings = _settings()
     found = read_status(settings, job)
+    files = read_files(settings, found)
     scores = read_endpoint_scores(settings)
     unreliable = read_unreliable_methods(settings)
     asked = read_gateway(settings, say)
@@ -176,10 +179,12 @@ def status(job: str | None, as_json: bool) -> None:
         endpoints = [asdict(score) for score in scores]
         jobs = [entry.to_json() for entry in found]
         methods = [asdict(each) for each in unreliable]
-        shown = {"jobs": jobs, "endpoints": endpoints, "unreliable_methods": methods, "gateway": asked}
+        lake = [each.to_json() for each in files]
+        shown = {"jobs": jobs, "files": lake, "endpoints": endpoints, "unreliable_methods": methods, "gateway": asked}
         click.echo(json.dumps(shown, indent=2))
     else:
         status_table(found)
+        files_table(files)
         endpoint_scores_table(scores)
         unreliable_methods_table(unreliable)
         gateway_table(asked)

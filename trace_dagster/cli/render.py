@@ -23,6 +23,7 @@ from trace_dagster.registry.unreliable_methods import UnreliableMethod
 
 if TYPE_CHECKING:
     from trace_dagster.cli.compaction import CompactedWindow
+    from trace_dagster.compaction.status import StreamFiles
     from trace_dagster.estimate.costs import Plan, StreamPlan
     from trace_dagster.maintenance.audit import Report
     from trace_dagster.query.runner import QueryResult
@@ -48,6 +49,9 @@ _PLAN_COLUMNS = _columns("stream", "blocks,ranges,runs,calls,rows,size,as sample
 _ENDPOINT_COLUMNS = _columns("endpoint", "lies,score,last", then_left="reason")
 _UNRELIABLE_COLUMNS = _columns("endpoint,method", "asked again in", then_left="reason")
 _GATEWAY_COLUMNS = _columns("endpoint", "calls received,sent,in requests,calls/s allowed,limit,429,faults,queued")
+_FILE_COLUMNS = _columns(
+    "job,stream", "files,uncompacted,average size,windows compacted,due,failed", then_left="compacted"
+)
 _JOB_COLUMNS = _columns("job,id,chain,mode,state,streams")
 
 
@@ -146,6 +150,28 @@ def _count(count: int | None) -> str:
 
 def _hours(hours: float | None) -> str:
     return human_seconds(hours * 3600) if hours is not None else "-"
+
+
+def files_table(files: Sequence[StreamFiles]) -> None:
+    """Print the files of each stream and its windows, and below them why windows failed; nothing without files."""
+    shown = [each for each in files if each.files]
+    if not shown:
+        return
+    print_table(_FILE_COLUMNS, map(_file_cells, shown), title="files")
+    for each in shown:
+        if each.last_reason:
+            print_line(f"{each.dataset_key}: not compacted: {each.last_reason}")
+
+
+def _file_cells(each: StreamFiles) -> list[str]:
+    return [
+        each.job,
+        each.dataset_key,
+        *(f"{count:,}" for count in (each.files, each.uncompacted_files)),
+        human_bytes(each.average_file_bytes or 0),
+        *(f"{count:,}" for count in (each.windows_compacted, each.windows_due, each.windows_failed)),
+        each.compact,
+    ]
 
 
 def endpoint_scores_table(scores: list[EndpointScore]) -> None:
