@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.compaction.compactor import CompactionOutcome, CompactionResult, Compactor, Window
+from trace_dagster.compaction.compactor import CompactionOutcome, CompactionResult, Compactor
 from trace_dagster.compaction.due import DueWindows
+from trace_dagster.compaction.window import Window
 from trace_dagster.compaction.windows import named_window
 from trace_dagster.errors import InvalidInput
 from trace_dagster.registry.streams import StreamRow
