@@ -61,12 +61,14 @@ _OVERRIDES = {
         "'outbox_id', gen_random_uuid(), 'task_id', c.task_id, 'payload', case o.kind when 'range_committed'"
         " then o.payload || jsonb_build_object('dataset_version', c.dataset_version) else o.payload end"
     ),
+    "changes": ("'change_id', o.change_id + c.n, 'dataset_version', c.dataset_version, 'block_range', c.block_range"),
 }
 """The values that differ between the rows of two commits, by table, in the order of the foreign keys."""
 
 _MINE = {
     "files": "o.file_key in (select file_key from trace.version_files where dataset_version = %(version)s)",
     "version_files": "o.dataset_version = %(version)s",
+    "changes": "o.dataset_version = %(version)s",
 }
 """Conditions for the rows of the one real commit in tables without its task id."""
 
@@ -209,7 +211,8 @@ def _copy(database: Database, stream: StreamRow, ranges: int) -> None:
         connection.execute(_COPIES, {"chunk": CHUNK, "ranges": ranges, "dataset": str(stream.dataset_uuid)})
         for table, overrides in _OVERRIDES.items():
             connection.execute(
-                f"insert into trace.{table} select made.* from trace.{table} o cross join copies c"
+                f"insert into trace.{table} overriding system value select made.* from trace.{table} o"
+                f" cross join copies c"
                 f" cross join lateral jsonb_populate_record(o, jsonb_build_object({overrides})) made"
                 f" where {_MINE.get(table, 'o.task_id = %(task)s')}",
                 values,

@@ -101,9 +101,17 @@ def assert_registry_sound(database: Database, store: ObjectStore) -> None:
         events = connection.execute(
             "select (select count(*) from trace.outbox where kind = 'range_committed') as events,"
             " (select count(*) from trace.dataset_versions) as versions,"
-            " (select count(*) from trace.attempts where state = 'committed') as attempts"
+            " (select count(*) from trace.attempts where state = 'committed') as attempts,"
+            " (select count(*) from trace.changes where kind = 'committed') as changes,"
+            " (select count(*) from trace.changes c join trace.dataset_versions v using"
+            "  (dataset_version, dataset_uuid, block_range, generation) where c.kind = 'committed') as told"
         ).fetchone()
-        assert events["events"] == events["versions"] == events["attempts"]
+        assert events["events"] == events["versions"] == events["attempts"] == events["changes"] == events["told"]
+        unsaid = connection.execute(
+            "select count(*) as n from trace.invalidations i where not exists (select 1 from trace.changes c"
+            " where c.dataset_version = i.dataset_version and c.kind = 'invalidated')"
+        ).fetchone()
+        assert unsaid["n"] == 0
         held = connection.execute(
             "select count(*) as n from trace.tasks t where t.state = 'running' and not exists"
             " (select 1 from trace.attempts a where a.task_id = t.task_id and a.attempt = t.attempt"

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import ForkConflict
+from trace_dagster.registry.changes import record_change
 from trace_dagster.registry.connection import Database, Row, Session, storable
 from trace_dagster.registry.wake import wake
 
@@ -59,10 +60,12 @@ class Forks:
                     session.one(
                         "lock_task", task_id=task["task_id"]
                     )  # lock the task before the version, as a commit does
-                    if not session.run("hide_version", dataset_version=version):
+                    hidden = session.one("hide_version", dataset_version=version)
+                    if hidden is None:
                         continue
                     count += 1
                     session.run("record_invalidation", dataset_version=version, reason=storable(reason))
+                    _record_hidden(session, version, hidden, reason)
                     _requeue(session, task["task_id"], reason, ("committed", "failed", "dead"))
         return count
 
@@ -78,6 +81,18 @@ class Forks:
         with self._database.transaction() as session:
             rows = session.all("tasks_of_versions", versions=list(versions))
             return sum(_requeue(session, row["task_id"], reason, ("committed",)) for row in rows)
+
+
+def _record_hidden(session: Session, version: UUID, hidden: Row, reason: str) -> None:
+    record_change(
+        session,
+        "invalidated",
+        hidden["dataset_uuid"],
+        BlockRange(hidden["range_start"], hidden["range_end"]),
+        generation=hidden["generation"],
+        dataset_version=version,
+        reason=reason,
+    )
 
 
 def _requeue(session: Session, task_id: UUID, reason: str, states: tuple[str, ...]) -> bool:

@@ -13,6 +13,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import LeaseLost, OutcomeUnknown, Refused, Unavailable
 from trace_dagster.identity import committed_event_id, dataset_version
 from trace_dagster.manifest import Manifest
+from trace_dagster.registry.changes import record_change
 from trace_dagster.registry.connection import Database, Row, Session
 from trace_dagster.registry.forks import require_one_chain
 from trace_dagster.registry.tasks import Lease
@@ -91,11 +92,12 @@ class Publications:
                 _require_same(manifest, _require(session, lease))
                 _require_one_chain(session, manifest)
                 if whole or lease.generation:  # otherwise nothing was committed here before
-                    session.run("hide_versions", whole=whole, **_span(manifest))
+                    _hide_replaced(session, manifest, whole=whole)
                 session.run("insert_version", **values)
                 session.many("insert_file", _file_rows(manifest, etags or {}))
                 _finish(session, lease, manifest.generation, "committed")
                 session.run("insert_outbox", **_event(lease, manifest))
+                _record_commit(session, manifest)
         except Unavailable as error:
             raise OutcomeUnknown("the commit's answer was lost", task_id=lease.task_id) from error
 
@@ -159,6 +161,34 @@ def _require_one_chain(session: Session, manifest: Manifest) -> None:
             first=first,
             last=last,
         )
+
+
+def _hide_replaced(session: Session, manifest: Manifest, *, whole: bool) -> None:
+    """Hide what the new version replaces. Blocks that it does not cover are told as invalidated."""
+    span = BlockRange(manifest.range_start, manifest.range_end)
+    for row in session.all("hide_versions", whole=whole, **_span(manifest)):
+        hidden = BlockRange(row["range_start"], row["range_end"])
+        if not span.start <= hidden.start < hidden.end <= span.end:
+            record_change(
+                session,
+                "invalidated",
+                manifest.dataset_uuid,
+                hidden,
+                generation=row["generation"],
+                dataset_version=row["dataset_version"],
+                reason=f"the dataset was replaced as a whole, by blocks {span}",
+            )
+
+
+def _record_commit(session: Session, manifest: Manifest) -> None:
+    record_change(
+        session,
+        "committed",
+        manifest.dataset_uuid,
+        BlockRange(manifest.range_start, manifest.range_end),
+        generation=manifest.generation,
+        dataset_version=manifest.dataset_version,
+    )
 
 
 def _finish(session: Session, lease: Lease, generation: int, state: str) -> None:

@@ -14,7 +14,8 @@ where task_id = %(task_id)s and attempt = %(attempt)s;
 -- Hide what a new version replaces: the same range of a stream, everything of a derived dataset.
 update trace.dataset_versions set visible = false, hidden_at = now()
 where dataset_uuid = %(dataset_uuid)s and visible
-  and (%(whole)s or (lower(block_range) = %(range_start)s and block_range = int8range(%(range_start)s, %(range_end)s)));
+  and (%(whole)s or (lower(block_range) = %(range_start)s and block_range = int8range(%(range_start)s, %(range_end)s)))
+returning dataset_version, generation, lower(block_range) as range_start, upper(block_range) as range_end;
 
 -- name: insert_version
 -- Register a dataset version.

@@ -33,7 +33,8 @@ order by block, dataset_key;
 -- name: hide_version
 -- Hide a version that is not on the chain, or whose objects are lost.
 update trace.dataset_versions set visible = false, hidden_at = now()
-where dataset_version = %(dataset_version)s and visible;
+where dataset_version = %(dataset_version)s and visible
+returning dataset_uuid, generation, lower(block_range) as range_start, upper(block_range) as range_end;
 
 -- name: record_invalidation
 -- Store why a version was invalidated.
