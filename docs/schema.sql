@@ -496,7 +496,6 @@ ALTER TABLE ONLY trace.visible_totals
     ADD CONSTRAINT visible_totals_pkey PRIMARY KEY (dataset_uuid, level);
 CREATE INDEX attempts_ended ON trace.attempts USING btree (ended_at) WHERE (state = ANY (ARRAY['failed'::text, 'expired'::text]));
 CREATE INDEX batches_open ON trace.batches USING btree (created_at) WHERE (closed_at IS NULL);
-CREATE INDEX changes_by_age ON trace.changes USING btree (changed_at);
 CREATE UNIQUE INDEX datasets_one_stream_per_key ON trace.datasets USING btree (org_id, chain_id, dataset_key) WHERE (kind = 'stream'::text);
 CREATE INDEX files_by_layout ON trace.files USING btree (layout_id) WHERE (layout_id IS NOT NULL);
 CREATE INDEX gateway_beats_by_endpoint ON trace.gateway_beats USING btree (fingerprint, beat_at);

@@ -128,6 +128,12 @@ class OutcomeUnknown(TraceError):
     """The reply to a commit was lost. Look up the outcome by attempt, and delete nothing before it is known."""
 
 
+class CursorGone(TraceError):
+    """The changes after a cursor are not known: take a new cursor, read the lake as it is, and follow from there."""
+
+    exit_code = 4
+
+
 class Corrupt(TraceError):
     """Stored state contradicts itself. A person must look at it."""
 

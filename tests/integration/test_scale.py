@@ -28,7 +28,7 @@ WAITING = 3
 ROWS_READ = 100
 """More than the uncommitted ranges of all streams, far less than the committed ones of one."""
 
-MASS = {"tasks", "attempts", "dataset_versions", "files", "version_files", "outbox"}
+MASS = {"tasks", "attempts", "dataset_versions", "files", "version_files", "outbox", "changes"}
 """Tables with a row or more per committed range."""
 
 HOT = (
@@ -50,6 +50,7 @@ HOT = (
     "visible_version",
     "hide_versions",
     "finish_attempt",
+    "insert_change",
     "end_attempt",
     "version_of_attempt",
     "files_of_version",
@@ -74,8 +75,15 @@ HOT = (
     "referenced_objects",
     "delete_old_attempts",
     "delete_old_outbox",
+    "delete_old_changes",
+    "changes_after",
+    "last_change",
+    "change_of_cursor",
+    "foreign_changes",
 )
-"""Every statement of a tick, a claim, a beat, a commit, a status, a snapshot of one range and a sweep."""
+"""Every statement of a tick, a claim, a beat, a commit, a status, a snapshot of one range, a sweep and a reader of
+changes.
+"""
 
 PER_RANGE = HOT[HOT.index("lock_task") : HOT.index("evidence_files") + 1]
 """Those of a claim, a beat and a commit."""
@@ -129,6 +137,7 @@ def values_for(database, stream) -> dict[str, object]:
             [stream.dataset_uuid, (RANGES - 1) * CHUNK],
         ).fetchone()
         outbox = connection.execute("select outbox_id from trace.outbox limit 1").fetchone()
+        change = connection.execute("select xid::text, change_id from trace.changes limit 1").fetchone()
     return {
         **found,
         "dataset_uuid": stream.dataset_uuid,
@@ -150,6 +159,12 @@ def values_for(database, stream) -> dict[str, object]:
         "sources": ["blocks", "transactions"],
         "whole": False,
         "dry_run": False,
+        "kind": "committed",
+        "layout_id": None,
+        "reason": None,
+        "xid": str(change["xid"]),
+        "change_id": change["change_id"],
+        "days": 30,
         "limit": 10,
         "ttl_seconds": 60,
         "patience_seconds": 60,

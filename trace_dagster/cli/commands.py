@@ -18,6 +18,7 @@ from trace_dagster.maintenance.sweep import Swept, sweep
 from trace_dagster.planning.bounds import is_symbolic, resolve
 from trace_dagster.planning.reachable import job_lines
 from trace_dagster.planning.run_groups import all_run_groups
+from trace_dagster.registry.changes import ChangeLog
 from trace_dagster.registry.endpoint_scores import EndpointScore
 from trace_dagster.registry.jobs import Applied, Bounds
 from trace_dagster.registry.migrations import is_current, migrate
@@ -51,6 +52,9 @@ def migrate_registry(settings: Settings, say: Say) -> None:
     """Migrate the registry's schema to this version."""
     applied = migrate(settings.postgres_url)
     say(f"applied {', '.join(applied)}" if applied else "the schema is current")
+    with opened(settings) as runtime:
+        if ChangeLog(runtime.database).restart_if_restored():
+            say("the change log was restored from another Postgres: it is empty now, and cursors of before are refused")
 
 
 def prepare_store(settings: Settings, say: Say) -> None:
@@ -185,7 +189,13 @@ def requeue(
 def run_sweep(settings: Settings, grace_seconds: float, *, dry_run: bool) -> Swept:
     """Remove objects that no commit needs or can still need; see :mod:`trace_dagster.maintenance.sweep`."""
     with opened(settings) as runtime:
-        return sweep(runtime.database, runtime.store, grace_seconds=grace_seconds, dry_run=dry_run)
+        return sweep(
+            runtime.database,
+            runtime.store,
+            grace_seconds=grace_seconds,
+            dry_run=dry_run,
+            changes_days=settings.registry.changes_days,
+        )
 
 
 def _name(runtime: Runtime, job_name: str) -> str:

@@ -421,6 +421,26 @@ def _check_statement(path: Path, data: Path | None, trusted: tuple[int, bytes] |
 
 
 @main.command()
+@click.option("--after", default="0", show_default=True, help="Cursor of the last known change; 0: the oldest kept.")
+@click.option("--follow", is_flag=True, help="Wait for more changes, until Ctrl-C.")
+@click.option("--limit", type=click.IntRange(min=1), help="Maximum number of changes.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line, on stdout.")
+@click.option("--now", is_flag=True, help="Print the cursor of this moment instead.")
+def changes(after: str, follow: bool, limit: int | None, as_json: bool, now: bool) -> None:
+    """Print what changed in the lake: ranges committed, invalidated, compacted, each with its cursor.
+
+    To follow the lake, take the cursor of `changes --now`, read the lake, then run `changes --after CURSOR --follow`.
+    Exit code 4: changes after the cursor were deleted, or it is of another database; begin again with --now.
+    """
+    from trace_dagster.cli.changes import cursor_of_now, print_changes
+
+    if now:
+        click.echo(cursor_of_now(_settings()))
+    else:
+        print_changes(_settings(), after, follow=follow, as_json=as_json, limit=limit)
+
+
+@main.command()
 @click.argument("sql")
 @click.option("--json", "as_json", is_flag=True, help='{"columns": [...], "rows": [[...]], "truncated": false}')
 @click.option("--limit", default=1000, show_default=True, help="Maximum number of rows, 1 to 10000.")

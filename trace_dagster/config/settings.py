@@ -28,6 +28,7 @@ from trace_dagster.store.caps import Caps
 from trace_dagster.store.credentials import profile_region
 
 DEFAULT_BUCKET = "trace-lake"
+DEFAULT_CHANGES_DAYS = 30
 DEFAULT_HOME = Path(".trace")
 DEVCHAIN_BLOCKS = 4100
 """A little more than examples/devchain.yaml syncs, so that all of its blocks are final."""
@@ -44,6 +45,7 @@ _SQS_URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/name"
 
 Positive = Annotated[int, BeforeValidator(whole(1, _MOST, "must be a positive whole number"))]
 UpToAMillion = Annotated[int, BeforeValidator(whole(0, 1_000_000, "must be a whole number up to 1000000"))]
+Days = Annotated[int, BeforeValidator(whole(1, 36_500, "must be a number of days from 1 to 36500"))]
 Port = Annotated[int, BeforeValidator(whole(1, 65_535, "must be a port from 1 to 65535"))]
 S3Port = Annotated[int, BeforeValidator(whole(1, 55_535, "must be a port from 1 to 55535"))]
 """SeaweedFS also listens on the port + 10000."""
@@ -64,6 +66,11 @@ class RegistrySettings(_Group):
 
     postgres_url: Annotated[SecretStr, BeforeValidator(database_url)] | None = Field(
         None, alias="TRACE_POSTGRES_URL", description="your Postgres: `up` then starts none"
+    )
+    changes_days: Days = Field(
+        DEFAULT_CHANGES_DAYS,
+        alias="TRACE_CHANGES_DAYS",
+        description="how long `sweep` keeps entries of [the change log](changes.md), in days (30)",
     )
 
 

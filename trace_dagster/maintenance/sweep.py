@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from trace_dagster.blocks import BlockRange
+from trace_dagster.config.settings import DEFAULT_CHANGES_DAYS
 from trace_dagster.errors import TraceError
 from trace_dagster.manifest import FILE_NAME
 from trace_dagster.messages.logs import component_log
@@ -51,6 +52,7 @@ class Swept:
     """Links of ranges to files that compactions replaced."""
     objects_removed: int = 0
     uploads_aborted: int = 0
+    changes_deleted: int = 0
     objects_not_ours: int = 0
     """Objects of datasets or ranges that this registry does not have. They are kept."""
 
@@ -68,13 +70,21 @@ class Swept:
             f"{self.replaced_links_dropped} links to compacted files {would}dropped",
             f"{self.objects_removed} objects {would}removed",
             f"{self.uploads_aborted} unfinished uploads {would}aborted",
+            f"{self.changes_deleted} old changes {would}deleted",
         ]
         if self.objects_not_ours:
             lines.append(f"{self.objects_not_ours} objects of unknown datasets or ranges left alone")
         return lines
 
 
-def sweep(database: Database, store: ObjectStore, *, grace_seconds: float, dry_run: bool) -> Swept:
+def sweep(
+    database: Database,
+    store: ObjectStore,
+    *,
+    grace_seconds: float,
+    dry_run: bool,
+    changes_days: int = DEFAULT_CHANGES_DAYS,
+) -> Swept:
     """Fence, retire, remove and prune, in this order, so that a crash only leaves work for the next sweep."""
     registry = Retention(database)
     swept = Swept(dry_run)
@@ -96,10 +106,19 @@ def sweep(database: Database, store: ObjectStore, *, grace_seconds: float, dry_r
         place = _place(key)
         if place is None or place.folder.dataset_uuid not in known:
             continue
+<<<<<<< HEAD
         with _removable(registry, place, [key], grace_seconds, dry_run=dry_run) as (removable, _):
             swept.uploads_aborted += len(removable)
             if removable and not dry_run:
                 store.abort_upload(key, upload)
+=======
+        with registry.locked(folder, grace_seconds, dry_run=dry_run) as lock:
+            if lock.idle and _is_dead(lock, key):
+                swept.uploads_aborted += 1
+                if not dry_run:
+                    store.abort_upload(key, upload)
+    swept.changes_deleted = registry.prune_changes(changes_days, dry_run=dry_run)
+>>>>>>> 6a13fd6 (Read the change log by cursors that miss nothing)
     if not dry_run:
         registry.prune(grace_seconds)
     _log.event("swept", **asdict(swept))

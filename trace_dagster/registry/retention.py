@@ -12,6 +12,9 @@ from trace_dagster.registry.connection import Database, Session
 from trace_dagster.registry.tasks import attempt_tag
 from trace_dagster.registry.wake import wake
 
+_CHANGES_AT_ONCE = 5000
+"""Changes that one transaction deletes."""
+
 
 @dataclass(frozen=True, slots=True)
 class RangeFolder:
@@ -133,6 +136,25 @@ class Retention:
             ):
                 session.run(statement, grace_seconds=grace_seconds)
             session.run("drop_unused_hash_indexes")
+
+    def prune_changes(self, days: int, *, dry_run: bool) -> int:
+        """Delete changes that are older than ``days``, in short transactions; return how many.
+
+        Changes of a transaction that some reader could still have to wait for stay.
+        """
+        if dry_run:
+            with self._database.transaction() as session:
+                row = session.one("old_changes", days=days)
+            return int(row["n"]) if row else 0
+        total = 0
+        while True:
+            with self._database.transaction() as session:
+                session.one("lock_changes_floor")
+                row = session.one("delete_old_changes", days=days, limit=_CHANGES_AT_ONCE)
+            deleted = int(row["n"]) if row else 0
+            total += deleted
+            if deleted < _CHANGES_AT_ONCE:
+                return total
 
 
 def _count(session: Session, statement: str, grace_seconds: float) -> int:

@@ -133,7 +133,6 @@ create table trace.changes (
     changed_at      timestamptz not null default now(),
     primary key (xid, change_id)
 );
-create index changes_by_age on trace.changes (changed_at);
 -- The last change that was deleted because of its age: an older cursor would miss it.
 create table trace.changes_floor (
     only_row  boolean primary key default true check (only_row),
