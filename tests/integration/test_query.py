@@ -314,7 +314,7 @@ def test_a_process_that_died_while_it_waited_is_replaced(store, relations):
 
 def test_a_closed_runner_keeps_no_process(store, relations):
     runner = QueryRunner()
-    runner.query("select 1", relations, store.access, on_open=lambda _: runner.close())
+    runner.query("select 1", relations, store.access, meanwhile=runner.close)
     assert children() == set()
 
 

@@ -19,11 +19,11 @@ from tests.support.outsider import outsider
 from tests.support.sql_corpora import Sql, corpus, put_lake
 from tests.support.ungated import ungated
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
+from trace_dagster.query.planner import planner
 from trace_dagster.query.protocol import QueryLimits, Relation
 from trace_dagster.query.runner import QueryRunner
 from trace_dagster.query.session import QuerySession
 from trace_dagster.query.statement import UserStatement
-from trace_dagster.query.syntax import parser
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.objects import ObjectStore, ensure_bucket
 
@@ -106,7 +106,7 @@ a502 a510 a549 a596 a599 a600 a601 a602 a603 a647 a661 a663 a681 a682 a691"""
 
 def test_the_gate_alone_refuses_every_attack(lake):
     """No session runs what the gate refuses, so its answer is the same for a session without any restriction."""
-    with parser() as parsing:
+    with planner() as parsing:
         accepted = [
             each.id
             for each in lake.attacks()
@@ -162,7 +162,7 @@ def opened(lake):
 
 @pytest.mark.parametrize("each", corpus("honest"), ids=lambda each: each.id)
 def test_honest_sql_runs(lake, opened, each):
-    with parser() as parsing:
+    with planner() as parsing:
         checked = UserStatement(each.sql, shapes(lake), parsing)
         refused = pytest.raises(TraceError, match="Out of Range") if each.now == "type of the column" else nullcontext()
         with refused:

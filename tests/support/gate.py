@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from trace_dagster.query import gate
+from trace_dagster.query.planner import planner
 from trace_dagster.query.statement import parsed
-from trace_dagster.query.syntax import parser
 
 
 def check(sql: str, tables: Iterable[str]) -> frozenset[str]:
     """Return the names among ``tables`` that the SQL reads. Raises InvalidInput if the gate refuses it."""
-    with parser() as connection:
+    with planner() as connection:
         return gate.check(parsed(sql, "values of a test", connection).tree, tables)

@@ -10,10 +10,10 @@ from multiprocessing.connection import Connection
 
 from trace_dagster.errors import TraceError
 from trace_dagster.query import statement
+from trace_dagster.query.planner import planner
 from trace_dagster.query.protocol import Relation
 from trace_dagster.query.session import QuerySession
 from trace_dagster.query.statement import UserStatement
-from trace_dagster.query.syntax import parser
 from trace_dagster.store.access import S3Access
 
 _MEMORY_BYTES = 3 << 30
@@ -67,7 +67,7 @@ def ungated(relations: list[Relation], access: S3Access) -> Iterator[UngatedProc
 def _serve(wire: Connection, relations: list[Relation], access: S3Access) -> None:
     statement.check = lambda _tree, names: frozenset(names)
     shapes = {each.name: each.columns for each in relations}
-    with QuerySession() as session, parser() as parsing:
+    with QuerySession() as session, planner() as parsing:
         session.open(relations, access)
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
         wire.send("ready")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -287,26 +287,15 @@ def _outcome(job: JobStatus, runtime: Runtime, *, stalled: bool) -> tuple[int, l
     return None
 
 
-def run_query(sql: str, settings: Settings, limit: int) -> QueryResult:
+def run_query(sql: str, settings: Settings, limit: int, parameters: Mapping[str, Any] | None = None) -> QueryResult:
     """Run one SELECT over everything that is committed. Returns at most ``limit`` rows.
 
-    Raises Corrupt if an object that the SQL reads is missing or altered.
+    ``parameters`` are the values of ``$name``. Raises Corrupt if an object that the SQL reads is missing or altered.
     """
-    from trace_dagster.query.relations import relations
+    from trace_dagster.query.opening import Opening
     from trace_dagster.query.runner import QueryRunner
 
     # the runner's process starts while the registry is read
     with QueryRunner(refill=False) as runner, opened(settings) as runtime:
-        access = runtime.settings.s3
-        found = list(relations(runtime.catalog.lake(), access))
-        committed = runtime.committed_objects
-        keys: list[str] = []
-
-        def require_intact(names: frozenset[str]) -> None:
-            keys.extend(access.key(uri) for each in found if each.name in names for uri in each.uris)
-            committed.require_intact(keys)
-
-        try:
-            return runner.query(sql, found, runtime.settings.s3_for_queries, limit, require_intact)
-        except Unavailable as error:
-            raise committed.unreadable(keys) or error from None
+        opening = Opening(runtime.catalog, runtime.settings.s3_for_queries, runtime.committed_objects)
+        return opening.query(runner, sql, limit, parameters)

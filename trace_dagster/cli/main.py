@@ -444,17 +444,26 @@ def changes(after: str, follow: bool, limit: int | None, as_json: bool, now: boo
 @click.argument("sql")
 @click.option("--json", "as_json", is_flag=True, help='{"columns": [...], "rows": [[...]], "truncated": false}')
 @click.option("--limit", default=1000, show_default=True, help="Maximum number of rows, 1 to 10000.")
-def query(sql: str, as_json: bool, limit: int) -> None:
+@click.option(
+    "--parameter",
+    "parameters",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Value of $NAME in the SQL: JSON (5, 1.5, true, null, [1, 2]), else a text. The first ? is named 1.",
+)
+def query(sql: str, as_json: bool, limit: int, parameters: tuple[str, ...]) -> None:
     """Run one SELECT over everything that is committed.
 
     Tables are named by dataset (`blocks`), or `chain_<id>.<dataset>` if several chains have it. SHOW TABLES lists them,
     DESCRIBE shows a table's columns, EXPLAIN a query's plan. A hex text such as '0xddf2' means its bytes where it is
-    compared with a binary column. A query may take a minute, 2 GiB and 16 MiB of result.
+    compared with a binary column, also as the value of a --parameter. A query may take a minute, 2 GiB and 16 MiB of
+    result. Files without rows that the SQL can need are not opened: limit block_number or block_timestamp.
     """
     from trace_dagster.cli.commands import run_query
+    from trace_dagster.cli.parameters import given
     from trace_dagster.cli.render import print_result
 
-    print_result(run_query(sql, _settings(), limit), as_json=as_json)
+    print_result(run_query(sql, _settings(), limit, given(parameters)), as_json=as_json)
 
 
 @main.command()

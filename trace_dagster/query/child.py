@@ -2,8 +2,9 @@
 
 A process is the only limit that holds: DuckDB's strings and lists are outside its memory limit, some functions cannot
 be interrupted, and some crash. The process starts before there is a query. It gets the SQL and the tables' columns,
-answers with the tables that the query reads, then gets their files and access to the bucket, and sends the rows as
-JSON. All of this goes over one inherited socket; neither argv nor the environment holds a secret.
+answers with the tables that the query reads and the conditions on their rows, then gets the files that can hold such
+rows and access to the bucket, and sends the rows as JSON. All of this goes over one inherited socket; neither argv nor
+the environment holds a secret.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from typing import Any
 import duckdb
 
 from trace_dagster.errors import InvalidInput, TraceError
+from trace_dagster.query.planner import planner
 from trace_dagster.query.protocol import MAX_NAME_BYTES, NO_MEMORY, READY, TOO_LARGE, Columns, QueryLimits, Relation
 from trace_dagster.query.render import value
 from trace_dagster.query.session import QuerySession
 from trace_dagster.query.statement import UserStatement
-from trace_dagster.query.syntax import first_line, parser
+from trace_dagster.query.syntax import first_line
 from trace_dagster.store.access import S3Access
 
 _MESSAGE_BYTES = 1 << 20
@@ -40,7 +42,7 @@ def main() -> None:
     """Serve one query. Arguments: the socket's descriptor, the limits as JSON."""
     wire, limits = Connection(int(sys.argv[1])), QueryLimits(**json.loads(sys.argv[2]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with QuerySession(limits) as session, parser() as parsing, suppress(EOFError, OSError):  # the parent is gone
+    with QuerySession(limits) as session, planner() as parsing, suppress(EOFError, OSError):  # the parent is gone
         wire.send_bytes(READY)
         _serve(wire, session, parsing, limits)
     os._exit(0)  # without waiting for DuckDB's threads
@@ -51,11 +53,13 @@ def _serve(wire: Connection, session: QuerySession, parsing: duckdb.DuckDBPyConn
     _limit(limits)
     try:
         shapes = dict(request["shapes"])
-        statement = UserStatement(request["sql"], shapes, parsing)
-        _send(wire, relations=sorted(statement.relations))
+        statement = UserStatement(request["sql"], shapes, parsing, request["literals"])
+        conditions = statement.conditions()
+        reads = {name: [each.to_json() for each in conditions.get(name, ())] for name in sorted(statement.relations)}
+        _send(wire, reads=reads)
         opening = json.loads(wire.recv_bytes())
         threading.Thread(target=_end_with_parent, args=(wire,), daemon=True).start()
-        named = [Relation(*each) for each in opening["relations"]]
+        named = [Relation.from_json(each) for each in opening["relations"]]
         others = [Relation(name, shapes[name], ()) for name in shapes.keys() - statement.relations]  # SHOW lists them
         session.open([*named, *others], S3Access(**opening["access"]))
         _send_rows(wire, session, statement, request["rows"], limits.result_mib << 20)

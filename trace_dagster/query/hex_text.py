@@ -14,28 +14,13 @@ from typing import Any
 import duckdb
 
 from trace_dagster.errors import InvalidInput
-from trace_dagster.query.protocol import Columns
-from trace_dagster.query.syntax import HARDENED, Node, Statement, node_type, objects, quoted, text_constant
+from trace_dagster.query.syntax import Node, Statement, node_type, objects, text_constant
 
 _HEX = re.compile(r"0[xX][0-9a-fA-F]*")
 _BARE = re.compile(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")
 _LITERAL = re.compile(rb"'0[xX]([0-9a-fA-F]*)'")
 _ADVICE = "write the bytes as unhex('ab12'), without 0x"
 _OF_COLUMN = f"a text is compared with a binary value: {_ADVICE}, or unhex(substr(x, 3)) of a column"
-
-
-def empty_tables(shapes: Mapping[str, Columns]) -> duckdb.DuckDBPyConnection:
-    """Return a connection with an empty table for each relation: queries can be planned there, without any file."""
-    connection = duckdb.connect(config={**HARDENED, "memory_limit": "256MiB", "threads": "1"})
-    for name, columns in shapes.items():
-        schema, _, table = name.rpartition(".")
-        if schema:
-            connection.execute(f"create schema if not exists {quoted(schema)}")
-        body = ", ".join(f"{quoted(column)} {kind}" for column, kind in columns)
-        connection.execute(f"create table {quoted(schema or 'main')}.{quoted(table)} ({body})")
-    for setting in ("enable_external_access = false", "lock_configuration = true"):
-        connection.execute(f"set {setting}")
-    return connection
 
 
 def with_bytes(statement: Statement, planner: duckdb.DuckDBPyConnection) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, overload
 
 Columns = Sequence[tuple[str, str]]
 """``(name, DuckDB type)`` of each column of a table."""
@@ -23,14 +24,79 @@ TOO_LARGE = 77
 NO_MEMORY = "the query needs more memory than it may use: ask for fewer blocks, or aggregate"
 
 
+class Uris(Sequence[str]):
+    """URIs of files as one text, because there may be 100,000 of them. It is split when somebody needs one URI."""
+
+    def __init__(self, prefix: str, names: str) -> None:
+        """``names`` has a line for each file; ``prefix`` comes before each of them. No names are no files."""
+        self.text = prefix + names.replace("\n", "\n" + prefix) if names else ""
+        """The URIs, one on each line."""
+
+    def _split(self) -> list[str]:
+        return self.text.split("\n") if self.text else []
+
+    def __len__(self) -> int:
+        return self.text.count("\n") + 1 if self.text else 0
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        return self._split()[index]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._split())
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedFiles:
+    """Files that also hold rows that are not visible any more. A session leaves these rows out."""
+
+    uris: Sequence[str]
+    blocks: tuple[tuple[int, int], ...]
+    """First and last block of each interval without visible rows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """One table: its name (``blocks`` or ``chain_1.blocks``), its columns and the URIs of its Parquet files."""
+    """One table: its name (``blocks`` or ``chain_1.blocks``), its columns and its Parquet files. No file is in it
+    twice.
+    """
 
     name: str
     columns: Columns
     """Used if there are no files, and to plan a query before its files are opened."""
-    uris: tuple[str, ...]
+    uris: Sequence[str]
+    """URIs of the files whose rows are all visible."""
+    masked: tuple[MaskedFiles, ...] = ()
+
+    def all_uris(self) -> Iterator[str]:
+        """Yield the URIs of all files."""
+        yield from self.uris
+        for each in self.masked:
+            yield from each.uris
+
+    def to_json(self) -> list[Any]:
+        """Return JSON that :meth:`from_json` reads."""
+        masked = [[lines(each.uris), each.blocks] for each in self.masked]
+        return [self.name, self.columns, lines(self.uris), masked]
+
+    @classmethod
+    def from_json(cls, given: Sequence[Any]) -> Relation:
+        """Read what :meth:`to_json` returns."""
+        name, columns, uris, masked = given
+        groups = [
+            MaskedFiles(Uris("", text), tuple((first, last) for first, last in blocks)) for text, blocks in masked
+        ]
+        return cls(name, columns, Uris("", uris), tuple(groups))
+
+
+def lines(uris: Sequence[str]) -> str:
+    """Return the URIs as a text, one on each line."""
+    return uris.text if isinstance(uris, Uris) else "\n".join(uris)
 
 
 @dataclass(frozen=True, slots=True)

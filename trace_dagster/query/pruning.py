@@ -12,11 +12,11 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import duckdb
 
-from trace_dagster.query.conditions import (
+from trace_dagster.query.syntax import Node, objects
+from trace_dagster.registry.conditions import (
     HIGHEST,
     LOWEST,
     Conditions,
@@ -26,7 +26,6 @@ from trace_dagster.query.conditions import (
     any_of,
     between,
 )
-from trace_dagster.query.syntax import Node, objects
 
 HASHES = frozenset({"transaction_hash", "block_hash"})
 """Columns whose values a layout's hash index holds."""
@@ -36,7 +35,7 @@ _MAX_VALUES = 256
 _KEPT_OPTIMIZERS = frozenset(
     {"expression_rewriter", "filter_pullup", "filter_pushdown", "cte_filter_pusher", "cte_inlining"}
 )
-"""Those that move filters. Others, like statistics_propagation, would conclude something from the tables being empty."""
+"""Those that move filters. Others, like statistics_propagation, conclude something from the tables being empty."""
 _FLIPPED = {
     "COMPARE_LESSTHAN": "COMPARE_GREATERTHAN",
     "COMPARE_GREATERTHAN": "COMPARE_LESSTHAN",
@@ -281,8 +280,3 @@ _EQUALITIES = frozenset({"COMPARE_EQUAL", "COMPARE_NOT_DISTINCT_FROM"})
 def _bytes(text: str) -> bytes:
     r"""Return the bytes of a BLOB as DuckDB writes it: printable ASCII, and ``\xAB`` for other bytes."""
     return _ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), text.encode())
-
-
-def json_of(found: Mapping[str, Sequence[Conditions]]) -> dict[str, Any]:
-    """Return the conditions of each relation as JSON."""
-    return {name: [each.to_json() for each in conditions] for name, conditions in found.items()}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from uuid import UUID
 
 from trace_dagster.datasets.catalogue import dataset
-from trace_dagster.query.protocol import Columns, Relation
-from trace_dagster.registry.catalog import LakeFile, VisibleDataset
+from trace_dagster.query.protocol import Columns, MaskedFiles, Relation, Uris
+from trace_dagster.registry.catalog import FilesToOpen, LakeFile, VisibleDataset
+from trace_dagster.registry.conditions import Conditions
 from trace_dagster.store.access import S3Access
 
 _TYPES = {
@@ -30,20 +33,86 @@ _TYPES = {
 }
 
 
-def relations(found: Sequence[tuple[VisibleDataset, Sequence[LakeFile]]], access: S3Access) -> Iterator[Relation]:
-    """Yield ``chain_<id>.<dataset_key>`` for each dataset, and ``<dataset_key>`` as well if only one chain has it.
+_MAX_MASKS = 64
+"""Most intervals that one scan of files leaves out."""
 
-    ``found`` contains the visible datasets, each with its files. A derived dataset whose
-    columns are not known yet is left out.
+
+class Lake:
+    """The tables of a session: every dataset as ``chain_<id>.<dataset_key>``, and as ``<dataset_key>`` as well if
+    only one chain has it.
     """
-    current = {(entry.chain_id, entry.dataset_key): (entry, files) for entry, files in found if _has_columns(entry)}
-    chains = Counter(key for _, key in current)
-    for (chain_id, key), (entry, files) in current.items():
-        uris = tuple(access.uri(file.key) for file in files)
-        columns = _columns(entry)
-        yield Relation(f"chain_{chain_id}.{key}", columns, uris)
-        if chains[key] == 1:
-            yield Relation(key, columns, uris)
+
+    def __init__(self, found: Sequence[VisibleDataset], access: S3Access) -> None:
+        """``found`` are the visible datasets. A derived dataset whose columns are not known yet is left out."""
+        self._access = access
+        current = {(entry.chain_id, entry.dataset_key): entry for entry in found if _has_columns(entry)}
+        chains = Counter(key for _, key in current)
+        self._datasets: dict[str, VisibleDataset] = {}
+        for (chain_id, key), entry in current.items():
+            self._datasets[f"chain_{chain_id}.{key}"] = entry
+            if chains[key] == 1:
+                self._datasets[key] = entry
+        self._columns = {entry.dataset_uuid: _columns(entry) for entry in current.values()}
+
+    def shapes(self) -> list[Relation]:
+        """Return every relation with its columns, without files."""
+        return [Relation(name, self._columns[entry.dataset_uuid], ()) for name, entry in self._datasets.items()]
+
+    def scans(self, named: Mapping[str, Sequence[Conditions]]) -> dict[UUID, list[Conditions]]:
+        """Return the conditions by dataset. Only those of streams are kept: a derived dataset may be needed whole,
+        because the numbers and times of its rows need not be those of its version.
+        """
+        found: dict[UUID, list[Conditions]] = {}
+        for name, conditions in named.items():
+            entry = self._datasets[name]
+            known = list(conditions) if entry.kind == "stream" else []
+            found.setdefault(entry.dataset_uuid, []).extend(known or [Conditions()])
+        return found
+
+    def relations(self, names: Iterable[str], files: Mapping[UUID, FilesToOpen]) -> list[Relation]:
+        """Return the relations of these names with their files."""
+        return [self._relation(name, self._datasets[name], files) for name in names]
+
+    def _relation(self, name: str, entry: VisibleDataset, files: Mapping[UUID, FilesToOpen]) -> Relation:
+        found = files[entry.dataset_uuid]
+        known = relation(name, self._columns[entry.dataset_uuid], found.layout_files, self._access)
+        uris = Uris(self._access.uri(""), found.names)
+        return replace(known, uris=[*uris, *known.uris] if known.uris else uris)
+
+
+def relation(name: str, columns: Columns, files: Sequence[LakeFile], access: S3Access) -> Relation:
+    """Return a relation over these files, without their masked blocks."""
+    plain = tuple(access.uri(file.key) for file in files if not file.masked)
+    groups = _masked_groups([file for file in files if file.masked])
+    masked = tuple(
+        MaskedFiles(
+            tuple(access.uri(file.key) for file in group),
+            tuple((each.start, each.end - 1) for file in group for each in file.masked),
+        )
+        for group in groups
+    )
+    return Relation(name, columns, plain, masked)
+
+
+def _masked_groups(files: Sequence[LakeFile]) -> list[list[LakeFile]]:
+    """Return the files in few groups, in each of which no file has rows that are masked in another one only."""
+    groups: list[list[LakeFile]] = []
+    for file in files:
+        for group in groups:
+            masks = sum(len(each.masked) for each in group) + len(file.masked)
+            if masks <= _MAX_MASKS and all(_are_apart(file, other) for other in group):
+                group.append(file)
+                break
+        else:
+            groups.append([file])
+    return groups
+
+
+def _are_apart(file: LakeFile, other: LakeFile) -> bool:
+    if file.blocks is None or other.blocks is None:
+        return file.masked == other.masked
+    pairs = [(other.blocks, each) for each in file.masked] + [(file.blocks, each) for each in other.masked]
+    return all(blocks.end <= masked.start or masked.end <= blocks.start for blocks, masked in pairs)
 
 
 def _has_columns(entry: VisibleDataset) -> bool:

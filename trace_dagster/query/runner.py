@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import Pipe
 from typing import Any
 
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
+from trace_dagster.query.parameters import Parameters, literals
 from trace_dagster.query.protocol import (
     DEFAULT_ROWS,
     MAX_ROWS,
@@ -26,6 +27,7 @@ from trace_dagster.query.protocol import (
     QueryLimits,
     Relation,
 )
+from trace_dagster.registry.conditions import Conditions
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.credentials import with_current_keys
 
@@ -49,6 +51,20 @@ class QueryResult:
     """True if the query had more rows, or more bytes, than it may return."""
 
 
+Resolve = Callable[[Mapping[str, Sequence[Conditions]]], Iterable[Relation]]
+"""Returns the relations of these names with the files that can hold rows of at least one of the conditions."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One query, with the tables that it may read."""
+
+    sql: str
+    literals: dict[str, str]
+    relations: Sequence[Relation]
+    most_rows: int
+
+
 class QueryRunner:
     """Keeps processes ready for queries. Thread-safe; the caller closes it."""
 
@@ -66,18 +82,25 @@ class QueryRunner:
         relations: Sequence[Relation],
         access: S3Access,
         limit: int = DEFAULT_ROWS,
-        on_open: Callable[[frozenset[str]], None] = lambda _: None,
+        resolve: Resolve | None = None,
+        parameters: Parameters | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> QueryResult:
         """Run SQL from a user and return at most ``limit`` rows (from 1 to MAX_ROWS).
 
-        ``on_open`` gets the names of the relations that the SQL reads, before their files are opened; its error is
-        raised. Raises InvalidInput if the gate refuses the SQL, DuckDB rejects it, or it exceeds its memory. Raises
+        ``relations`` are all tables that the SQL may read. ``resolve`` returns the relations to open, with their files,
+        for the scans that the SQL makes of each relation; without it they are the given ones. Its error is raised.
+        ``parameters`` are the values of ``$name`` by name, or of ``?`` in their order. ``meanwhile`` is called while
+        the query runs; if it raises, the query ends with its error.
+
+        Raises InvalidInput if the gate refuses the SQL, DuckDB rejects it, or it exceeds its memory. Raises
         Unavailable if it exceeds ``timeout_seconds`` or the object store does not serve a file.
         """
         _require_size(sql)
+        asked = _Asked(sql, literals(parameters), relations, max(1, min(limit, MAX_ROWS)))
         process = self._take()
         try:
-            return process.run(sql, relations, access, max(1, min(limit, MAX_ROWS)), on_open)
+            return process.run(asked, resolve or _given(relations), access, meanwhile)
         finally:
             process.close()
             self._replace()
@@ -145,26 +168,19 @@ class _QueryProcess:
         except (EOFError, OSError):
             return False
 
-    def run(
-        self,
-        sql: str,
-        relations: Sequence[Relation],
-        access: S3Access,
-        most_rows: int,
-        on_open: Callable[[frozenset[str]], None],
-    ) -> QueryResult:
+    def run(self, asked: _Asked, resolve: Resolve, access: S3Access, meanwhile: Callable[[], None]) -> QueryResult:
         deadline = threading.Timer(self._limits.timeout_seconds, self._end_late)
         deadline.daemon = True
         deadline.start()
         try:
-            known = {each.name: each for each in relations}
             with _valid():
-                names = self._check(sql, relations, most_rows)
-                found = [astuple(known[name]) for name in names]
-            on_open(frozenset(names))
+                scans = self._check(asked)
+            opened = [each.to_json() for each in resolve(scans)]
             with _valid():
-                self._send(relations=found, access=asdict(with_current_keys(access)))
-                return self._result(most_rows)
+                self._send(relations=opened, access=asdict(with_current_keys(access)))
+            meanwhile()
+            with _valid():
+                return self._result(asked.most_rows)
         finally:
             deadline.cancel()
 
@@ -173,10 +189,15 @@ class _QueryProcess:
         self._process.kill()
         self._process.wait()
 
-    def _check(self, sql: str, relations: Sequence[Relation], most_rows: int) -> list[str]:
-        """Let the process check the SQL; return the names of the relations that it reads."""
-        self._send(sql=sql, shapes=[(each.name, each.columns) for each in relations], rows=most_rows)
-        return [str(name) for name in self._receive()["relations"]]
+    def _check(self, asked: _Asked) -> dict[str, list[Conditions]]:
+        """Let the process check the SQL; return the scans that it makes of each relation that it reads."""
+        shapes = {each.name: each.columns for each in asked.relations}
+        self._send(sql=asked.sql, literals=asked.literals, shapes=list(shapes.items()), rows=asked.most_rows)
+        reads = self._receive()["reads"]
+        scans = {str(name): [Conditions.from_json(each) for each in found] for name, found in reads.items()}
+        if not scans.keys() <= shapes.keys():
+            raise ValueError("a relation that the query was not offered")
+        return scans
 
     def _result(self, most_rows: int) -> QueryResult:
         columns = tuple((str(name), str(kind)) for name, kind in self._receive()["columns"])
@@ -235,6 +256,11 @@ def _valid() -> Iterator[None]:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise Unavailable("a query process gave no valid answer: try the query again") from None
+
+
+def _given(relations: Sequence[Relation]) -> Resolve:
+    known = {each.name: each for each in relations}
+    return lambda scans: [known[name] for name in scans]
 
 
 def _require_size(sql: str) -> None:

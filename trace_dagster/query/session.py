@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from trace_dagster.errors import InvalidInput, Unavailable
-from trace_dagster.query.protocol import NO_MEMORY, Columns, QueryLimits, Relation
+from trace_dagster.query.protocol import NO_MEMORY, Columns, QueryLimits, Relation, lines
 from trace_dagster.query.syntax import HARDENED, first_line, parse, quoted
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.credentials import current_keys
@@ -31,6 +31,7 @@ class QuerySession:
         process whose memory is limited (``child.py``).
         """
         limits = limits or QueryLimits()
+        self._files = 0
         self._connection = duckdb.connect(
             config={
                 **HARDENED,
@@ -70,7 +71,7 @@ class QuerySession:
             self._connection.execute("set schema = 'main'")
             if macros:
                 self._connection.execute(macros)
-            self._lock_down(uri for relation in relations for uri in relation.uris)
+            self._lock_down(relations)
         except duckdb.Error as error:
             raise mapped_error(error) from None
 
@@ -118,28 +119,57 @@ class QuerySession:
         if schema:
             self._connection.execute(f"create schema if not exists {quoted(schema)}")
         self._connection.execute(f"set schema = {_literal(schema or 'main')}")
-        if relation.uris:
-            self._connection.read_parquet(list(relation.uris)).create_view(name)
-        else:
-            body = ", ".join(f"null::{kind} as {quoted(column)}" for column, kind in relation.columns)
-            self._connection.execute(f"create view {quoted(name)} as select {body} limit 0")
+        parts = [(relation.uris, "")] if relation.uris else []
+        parts += [(each.uris, f" where {_visible(each.blocks)}") for each in relation.masked]
+        variables = [self._variable(uris) for uris, _ in parts]
+        body = " union all by name ".join(
+            f"select * from read_parquet(getvariable('{variable}')){where}"  # noqa: S608  (names and numbers of ours)
+            for variable, (_, where) in zip(variables, parts, strict=True)
+        )
+        if not body:
+            columns = ", ".join(f"null::{kind} as {quoted(column)}" for column, kind in relation.columns)
+            body = f"select {columns} limit 0"
+        self._connection.execute(f"create view {quoted(name)} as {body}")
+        for variable, (uris, _) in zip(variables, parts, strict=True):
+            self._set_files(variable, lines(uris))
 
-    def _lock_down(self, uris: Iterable[str]) -> None:
-        """Allow exactly these files. Forbid temporary files, other objects, local files and HTTP.
+    def _variable(self, uris: Sequence[str]) -> str:
+        """Set a new variable to the first of these files: a view is created sooner over one file. Return its name."""
+        self._files += 1
+        name = f"files_{self._files}"
+        self._set_files(name, lines(uris).partition("\n")[0])
+        return name
+
+    def _set_files(self, variable: str, uris: str) -> None:
+        """Set a variable to a list of files. A long list takes seconds as a literal."""
+        self._connection.execute(f"set variable {variable} = string_split($1, chr(10))", [uris])
+
+    def _lock_down(self, relations: Iterable[Relation]) -> None:
+        """Allow exactly the files of these relations. Forbid temporary files, other objects, local files and HTTP.
 
         A name with a glob or a query string (``?s3_endpoint=``) is no allowed path. The lock comes last, because DuckDB
         refuses every setting after it.
         """
-        allowed = ", ".join(_literal(uri) for uri in dict.fromkeys(uris))
+        texts = dict.fromkeys(lines(uris) for each in relations for uris in (each.uris, *(m.uris for m in each.masked)))
+        uris = "\n".join(text for text in texts if text)
+        self._set_files("allowed", uris)
+        allowed = "getvariable('allowed')" if uris else "[]"
         for statement in (
             "set temp_directory = ''",
             "set max_temp_directory_size = '0B'",
-            f"set allowed_paths = [{allowed}]",
+            f"set allowed_paths = {allowed}",
+            "reset variable allowed",
             "set enable_external_access = false",
             "set disabled_filesystems = 'LocalFileSystem,HTTPFileSystem'",
             "set lock_configuration = true",
         ):
             self._connection.execute(statement)
+
+
+def _visible(masked: Sequence[tuple[int, int]]) -> str:
+    """Return the condition that a row's block is in none of these intervals."""
+    hidden = " or ".join(f"block_number between {int(first)} and {int(last)}" for first, last in masked)
+    return f"not ({hidden})" if hidden else "true"
 
 
 def _secret(access: S3Access) -> str:

@@ -1,4 +1,4 @@
-"""One query of a user on its way from text to rows: parsed, checked, rewritten where needed, run."""
+"""One query of a user on its way from text to rows: parsed, checked, rewritten where needed, planned, run."""
 
 from __future__ import annotations
 
@@ -12,30 +12,51 @@ import duckdb
 from trace_dagster.errors import InvalidInput
 from trace_dagster.query import pivot
 from trace_dagster.query.gate import check
-from trace_dagster.query.hex_text import empty_tables, with_bytes
+from trace_dagster.query.hex_text import with_bytes
+from trace_dagster.query.parameters import with_literals
 from trace_dagster.query.plan import readable
+from trace_dagster.query.planner import add_tables
 from trace_dagster.query.protocol import Columns
+from trace_dagster.query.pruning import conditions_of
 from trace_dagster.query.session import QuerySession
 from trace_dagster.query.syntax import Node, Statement, parse, text_of
+from trace_dagster.registry.conditions import Conditions
 
 
 class UserStatement:
     """One SELECT from a user, checked. Raises InvalidInput when it is created if the gate refuses it."""
 
-    def __init__(self, sql: str, shapes: Mapping[str, Columns], parser: duckdb.DuckDBPyConnection) -> None:
-        """``shapes`` are the tables that the query may read, with their columns; ``parser`` only parses."""
+    def __init__(
+        self,
+        sql: str,
+        shapes: Mapping[str, Columns],
+        parser: duckdb.DuckDBPyConnection,
+        literals: Mapping[str, str] | None = None,
+    ) -> None:
+        """``shapes`` are the tables that the query may read, with their columns; ``parser`` is a
+        :func:`~trace_dagster.query.planner.planner`; ``literals`` are the parameters' values as SQL.
+        """
         self._parser = parser
         self._shapes = shapes
         self._mark = f"values {token_hex(8)}"
-        given = parsed(sql, self._mark, parser)
+        given = with_literals(parsed(sql, self._mark, parser), literals or {}, parser)
         self.relations = check(given.tree, shapes)
         """The names among ``shapes`` that the query reads."""
-        for _, query in self._value_queries(given.tree):
+        queries = [query for _, query in self._value_queries(given.tree)]
+        for query in queries:
             self._require_known(query)
-        with empty_tables({name: shapes[name] for name in self.relations}) as planner:
-            text = with_bytes(given, planner)
-            self._names = None if text == given.text else _column_names(given, planner)
+        add_tables({name: shapes[name] for name in self.relations}, parser)
+        text = with_bytes(given, parser)
+        self._names = None if text == given.text else _column_names(given, parser)
         self._checked = given if text == given.text else self._check(given, text)
+        self._is_one_query = not queries
+
+    def conditions(self) -> dict[str, list[Conditions]]:
+        """Return the conditions of each scan of a relation; a relation without any may be needed whole.
+
+        The query that finds a PIVOT's values may need other rows than the PIVOT itself: then nothing is known.
+        """
+        return conditions_of(self._checked.text, self._parser) if self._is_one_query else {}
 
     def run(self, session: QuerySession) -> tuple[Columns, Iterator[list[tuple[Any, ...]]]]:
         """Run the query; return its columns and an iterator of row batches, which grow with the number of rows.

@@ -48,14 +48,6 @@ class Statement:
     """``explain``, ``explain analyze``, or an empty text."""
 
 
-def parser() -> duckdb.DuckDBPyConnection:
-    """Return a connection that only parses: no files, no network, no extensions, little memory."""
-    connection = duckdb.connect(config={**HARDENED, "memory_limit": "256MiB", "threads": "1"})
-    for setting in ("temp_directory = ''", "enable_external_access = false", "lock_configuration = true"):
-        connection.execute(f"set {setting}")
-    return connection
-
-
 def parse(sql: str, connection: duckdb.DuckDBPyConnection) -> Statement:
     """Parse one SELECT, EXPLAIN SELECT or EXPLAIN ANALYZE SELECT. ``connection`` only parses.
 
@@ -89,7 +81,7 @@ def text_of(tree: Node, connection: duckdb.DuckDBPyConnection) -> str:
         again = _tree(text, connection)
     except duckdb.Error as error:
         raise InvalidInput(f"the query cannot be rewritten: {first_line(error)}") from None
-    if _without_places(again) != _without_places(tree):
+    if without_places(again) != without_places(tree):
         raise InvalidInput("the query cannot be rewritten: write binary values as unhex('ab12') instead of '0xab12'")
     return text
 
@@ -170,15 +162,15 @@ def _exact_doubles(tree: Any) -> Any:
     return {key: _exact_doubles(each) for key, each in tree.items()}
 
 
-def _without_places(tree: Any) -> Any:
+def without_places(tree: Any) -> Any:
     """Return a tree without the positions of its nodes in the text, and with one form for VALUES."""
     if isinstance(tree, list):
-        return [_without_places(each) for each in tree]
+        return [without_places(each) for each in tree]
     if not isinstance(tree, dict):
         return tree
     if (values := _rewritten_values(tree)) is not None:
-        return _without_places(values)
-    return {key: _without_places(value) for key, value in tree.items() if key != "query_location"}
+        return without_places(values)
+    return {key: without_places(value) for key, value in tree.items() if key != "query_location"}
 
 
 def _rewritten_values(node: Node) -> Node | None:

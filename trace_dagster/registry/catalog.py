@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
-from trace_dagster.identity import DEFAULT_ORG
-from trace_dagster.registry.connection import Database, Session
+from trace_dagster.identity import DEFAULT_ORG, LAKE_FORM
+from trace_dagster.registry.conditions import Conditions, block_ranges, time_ranges
+from trace_dagster.registry.connection import Database, Row, Session
 
 EVERYTHING = BlockRange(0, MAX_BLOCK)
 
@@ -38,6 +40,21 @@ class LakeFile:
     """Its key within the bucket."""
     masked: tuple[BlockRange, ...] = ()
     """Blocks whose rows in this file are not visible any more, in order. Every reader leaves them out."""
+    blocks: BlockRange | None = None
+    """The file has no row of another block; None if that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilesToOpen:
+    """The files of a dataset that can hold rows that a query needs. No file is in it twice."""
+
+    names: str
+    """Keys of the files that were written with their versions, one on each line: there may be 100,000 of them."""
+    layout_files: tuple[LakeFile, ...]
+
+    def all_keys(self) -> list[str]:
+        """Return the keys of all files."""
+        return [*(self.names.split("\n") if self.names else ()), *(file.key for file in self.layout_files)]
 
 
 class Catalog:
@@ -65,6 +82,17 @@ class Catalog:
         """Return the files with visible rows of ``block_range``, in block order. They may hold rows of other blocks."""
         with self._database.snapshot() as session:
             return _files(session, dataset_uuid, block_range)
+
+    def files_to_open(self, scans: Mapping[UUID, Sequence[Conditions]]) -> dict[UUID, FilesToOpen]:
+        """Return, for each dataset, the files that can hold rows of at least one of its conditions, as of one moment.
+
+        A dataset without conditions is needed whole.
+        """
+        with self._database.snapshot() as session:
+            return {
+                dataset: _united([_files_to_open(session, dataset, each) for each in _needed(conditions)])
+                for dataset, conditions in scans.items()
+            }
 
     def committed_ranges(self, dataset_uuid: UUID) -> list[BlockRange]:
         """Return the committed blocks of a dataset as few ranges as possible."""
@@ -97,6 +125,36 @@ def _files(session: Session, dataset_uuid: UUID, block_range: BlockRange) -> lis
         LakeFile(row["file_key"], tuple(BlockRange(each.lower, each.upper) for each in row["masked_blocks"]))
         for row in rows
     ]
+
+
+def _needed(conditions: Sequence[Conditions]) -> Sequence[Conditions]:
+    """Return different conditions that cover all given ones: one without limits covers every other."""
+    whole = Conditions()
+    return [whole] if not conditions or whole in conditions else [*{repr(each): each for each in conditions}.values()]
+
+
+def _files_to_open(session: Session, dataset_uuid: UUID, conditions: Conditions) -> FilesToOpen:
+    values = {"dataset_uuid": dataset_uuid, "form": LAKE_FORM, "times": time_ranges(conditions.times)}
+    blocks = block_ranges(conditions.blocks)
+    if conditions.blocks is None:
+        row = session.one("names_of_all_files", **values)
+    else:
+        row = session.one("names_of_files", **values, blocks=blocks)
+    found = session.all("layout_files", **values, blocks=blocks)
+    return FilesToOpen((row and row["names"]) or "", tuple(map(_layout_file, found)))
+
+
+def _layout_file(row: Row) -> LakeFile:
+    blocks = None if row["min_block"] is None else BlockRange(row["min_block"], row["max_block"] + 1)
+    return LakeFile(row["file_key"], tuple(BlockRange(each.lower, each.upper) for each in row["masked_blocks"]), blocks)
+
+
+def _united(found: Sequence[FilesToOpen]) -> FilesToOpen:
+    if len(found) == 1:
+        return found[0]
+    names = dict.fromkeys(name for each in found if each.names for name in each.names.split("\n"))
+    layout_files = {file.key: file for each in found for file in each.layout_files}
+    return FilesToOpen("\n".join(names), tuple(layout_files.values()))
 
 
 def committed_ranges(session: Session, dataset_uuid: UUID) -> list[BlockRange]:

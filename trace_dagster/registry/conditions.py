@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 Interval = tuple[int, int]
@@ -15,6 +16,7 @@ Intervals = tuple[Interval, ...]
 """Disjoint intervals in ascending order; an empty tuple holds no value."""
 Values = frozenset[bytes]
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOWEST, HIGHEST = -(1 << 63), (1 << 63) - 1
 MAX_INTERVALS = 64
 """Most intervals of one condition; where there are more, the smallest gaps are filled."""
@@ -89,6 +91,34 @@ def _few(found: Sequence[Interval]) -> Intervals:
         else:
             joined.append((first, last))
     return tuple(joined)
+
+
+def block_ranges(found: Intervals | None) -> str:
+    """Return intervals as the text of a Postgres ``int8multirange``; every number for None."""
+    pieces = ((None if a == LOWEST else str(a), None if b == HIGHEST else str(b)) for a, b in _or_everything(found))
+    return _multirange(pieces)
+
+
+def time_ranges(found: Intervals | None) -> str:
+    """Return intervals of microseconds as the text of a Postgres ``tstzmultirange``; every time for None."""
+    return _multirange((_time(first), _time(last)) for first, last in _or_everything(found))
+
+
+def _or_everything(found: Intervals | None) -> Intervals:
+    return ((LOWEST, HIGHEST),) if found is None else found
+
+
+def _multirange(pieces: Iterable[tuple[str | None, str | None]]) -> str:
+    texts = (f"{'(' if first is None else '[' + first},{')' if last is None else last + ']'}" for first, last in pieces)
+    return "{" + ",".join(texts) + "}"
+
+
+def _time(microseconds: int) -> str | None:
+    """Return a time as text; None if it is beyond the years that Python knows, which hold every time of a block."""
+    try:
+        return (_EPOCH + timedelta(microseconds=microseconds)).isoformat()
+    except OverflowError:
+        return None
 
 
 def all_of(found: Iterable[Any | None]) -> Any | None:

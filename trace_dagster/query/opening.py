@@ -1,0 +1,61 @@
+"""Opens a query: of the relations that its SQL reads, finds the files that can hold the rows it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from trace_dagster.errors import TraceError, Unavailable
+from trace_dagster.query.parameters import Parameters
+from trace_dagster.query.protocol import DEFAULT_ROWS, Relation
+from trace_dagster.query.relations import Lake
+from trace_dagster.query.runner import QueryResult, QueryRunner
+from trace_dagster.registry.catalog import Catalog, FilesToOpen
+from trace_dagster.registry.conditions import Conditions
+from trace_dagster.store.access import S3Access
+
+
+class Committed(Protocol):
+    """Compares committed files with the objects in the bucket (``evidence/committed_objects.py``)."""
+
+    def require_intact(self, keys: Sequence[str]) -> None:
+        """Raise Corrupt if one of these files is missing or altered."""
+
+    def unreadable(self, keys: Sequence[str]) -> TraceError | None:
+        """Return why these files cannot be read; None if they can."""
+
+
+class Opening:
+    """Runs queries over everything that is committed."""
+
+    def __init__(self, catalog: Catalog, access: S3Access, committed: Committed) -> None:
+        self._catalog = catalog
+        self._access = access
+        self._committed = committed
+
+    def query(
+        self, runner: QueryRunner, sql: str, limit: int = DEFAULT_ROWS, parameters: Parameters | None = None
+    ) -> QueryResult:
+        """Run one SELECT. The files that it reads are compared with the bucket's objects while it runs.
+
+        Raises Corrupt if one of these files is missing or altered, and what ``runner.query`` raises.
+        """
+        lake = Lake(self._catalog.datasets(), self._access)
+        found: list[FilesToOpen] = []
+
+        def resolve(scans: Mapping[str, Sequence[Conditions]]) -> list[Relation]:
+            files = self._catalog.files_to_open(lake.scans(scans))
+            found.extend(files.values())
+            return lake.relations(scans, files)
+
+        def check() -> None:
+            self._committed.require_intact(_keys(found))
+
+        try:
+            return runner.query(sql, lake.shapes(), self._access, limit, resolve, parameters, check)
+        except Unavailable as error:
+            raise self._committed.unreadable(_keys(found)) or error from None
+
+
+def _keys(found: Sequence[FilesToOpen]) -> list[str]:
+    return [key for each in found for key in each.all_keys()]
