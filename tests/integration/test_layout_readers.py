@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import obstore
@@ -11,10 +12,14 @@ from tests.integration.test_proofs import apply, commit, commit_all, rows, silen
 from tests.support.layouts import lay_out
 from tests.support.nodes import environment, running, serving
 from trace_dagster.blocks import BlockRange
-from trace_dagster.cli.verification import verify_job
+from trace_dagster.cli.verification import certify_job, verify_job
 from trace_dagster.config.settings import settings_from
 from trace_dagster.devchain.chain import DevChain
+from trace_dagster.errors import InvalidInput
 from trace_dagster.evidence.committed_rows import CommittedRows
+from trace_dagster.maintenance import certified_rows
+from trace_dagster.maintenance.certificate import read
+from trace_dagster.maintenance.certificate_check import check_certificate
 from trace_dagster.registry.versions import versions_of_job
 from trace_dagster.store import objects
 from trace_dagster.verify.rows.arrow import HEADER_COLUMNS
@@ -252,3 +257,97 @@ class TestDamagedObjects:
             "missing", "logs", BlockRange(0, 200),
         )  # fmt: skip
         assert "--range 0:200 --repair" in str(found)
+
+
+class TestCertificate:
+    def certified(self, lake, folder, span=None):
+        """Write a statement and the files that it names; return it as read again, and the folder."""
+        statement = folder / "statement.json"
+        statement.write_text(certify_job("proofs", lake[3], span).model_dump_json())
+        found = read(statement)
+        names = {file.name for file in found.files}
+        (folder / "data").mkdir()
+        for key in lake[0].store.keys(""):
+            if (name := key.rpartition("/")[2]) in names:
+                lake[0].store.download(key, folder / "data" / name)
+        return found, folder / "data"
+
+    def test_a_file_of_many_ranges_is_listed_and_hashed_once(self, lake, tmp_path, chain, monkeypatch):
+        hashed = Counter()
+        real = certified_rows._sha256
+
+        def counted(path):
+            hashed[path.name] += 1
+            return real(path)
+
+        monkeypatch.setattr(certified_rows, "_sha256", counted)
+        found, folder = self.certified(lake, tmp_path)
+        assert (len(found.files), len(found.ranges)) == (4, 12)
+        wrong, checked = check_certificate(found, folder, (299, chain.blocks[299].hash))
+        assert wrong == []
+        assert (checked["rows"], checked["receipts roots"]) == (1200, 300)
+        assert set(hashed.values()) == {1}
+        assert len(hashed) == 4
+
+    def test_masked_rows_are_not_stated(self, lake, tmp_path, chain):
+        refreshed(lake, "blocks", 100)
+        refreshed(lake, "logs", 100)
+        found, folder = self.certified(lake, tmp_path)
+        assert len(found.files) == 6
+        wrong, checked = check_certificate(found, folder, (150, chain.blocks[150].hash))
+        assert wrong == []
+        assert (checked["rows"], checked["receipts roots"]) == (1200, 300)
+
+    def test_a_part_of_a_files_ranges(self, lake, tmp_path):
+        found, folder = self.certified(lake, tmp_path, BlockRange(100, 200))
+        assert (len(found.files), len(found.ranges)) == (4, 4)
+        assert check_certificate(found, folder, None)[0] == []
+
+    @pytest.mark.parametrize("damage", ["missing", "altered", "other_rows"])
+    def test_a_damaged_file_is_wrong_for_each_of_its_ranges(self, lake, tmp_path, damage):
+        found, folder = self.certified(lake, tmp_path)
+        (victim,) = folder.glob("logs_*.parquet")
+        if damage == "missing":
+            victim.unlink()
+        elif damage == "altered":
+            victim.write_bytes(victim.read_bytes()[:-1] + b"x")
+        else:
+            found = _with_rows_of_another_digest(found)
+        wrong, checked = check_certificate(found, folder, None)
+        said = {"missing": "a file is missing", "altered": "not the certified one", "other_rows": "not the certified"}
+        count = 1 if damage == "other_rows" else 3
+        assert len(wrong) == count
+        assert all(each.startswith("logs [") and said[damage] in each for each in wrong)
+        assert checked["rows"] == 1200 - 100 * count
+
+    def test_a_statement_of_version_1_is_named(self, tmp_path):
+        path = tmp_path / "old.json"
+        path.write_text(json.dumps({"kind": "trace_dagster.maintenance.certificate", "version": 1, "job": "proofs"}))
+        with pytest.raises(InvalidInput, match=r"certificate of version 1.*`trace-lite certify --job proofs`"):
+            read(path)
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            (lambda found: found["files"].append(found["files"][0]), "a file is listed twice"),
+            (lambda found: found["files"].pop(), "the files are not those that the ranges name"),
+            (lambda found: found["ranges"][0]["files"].append("0" * 64), "not those that the ranges name"),
+        ],
+    )
+    def test_files_and_ranges_must_name_each_other(self, lake, tmp_path, change, reason):
+        found = json.loads(certify_job("proofs", lake[3], None).model_dump_json())
+        change(found)
+        path = tmp_path / "changed.json"
+        path.write_text(json.dumps(found))
+        with pytest.raises(InvalidInput, match=reason):
+            read(path)
+
+
+def _with_rows_of_another_digest(found):
+    ranges = [
+        each.model_copy(update={"content_digest": "0" * 64})
+        if (each.dataset_key, each.range_start) == ("logs", 100)
+        else each
+        for each in found.ranges
+    ]
+    return found.model_copy(update={"ranges": ranges})

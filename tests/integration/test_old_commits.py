@@ -16,7 +16,8 @@ from trace_dagster.cli.verification import certify_job, verify_job
 from trace_dagster.config.chain_sync import parse
 from trace_dagster.config.settings import settings_from
 from trace_dagster.datasets.chains import chain_of
-from trace_dagster.maintenance.certificate import check_files, limits, read
+from trace_dagster.maintenance.certificate import limits, read
+from trace_dagster.maintenance.certificate_check import check_certificate
 from trace_dagster.registry.jobs import Bounds
 
 pytestmark = pytest.mark.integration
@@ -129,7 +130,7 @@ def test_a_certificate_states_what_it_does_not_prove(runtime, variables, tmp_pat
     statement.write_text(certify_job("old", lake.settings, None).model_dump_json())
     ranges = json.loads(statement.read_text())["ranges"]
     assert ranges[0]["lowered"] == [{"first_block": first, "blocks": 4, "level": "structural", "reason": REASON}]
-    assert "lowered" not in ranges[1], "as in statements of earlier versions"
+    assert "lowered" not in ranges[1]
     said = list(limits(read(statement)))
     assert said[0] == f"4 blocks' rows were committed as structural only: {REASON}"
     assert said[1].startswith("before block 4,370,000 (Byzantium) a receipts root covers a state root")
@@ -138,8 +139,8 @@ def test_a_certificate_states_what_it_does_not_prove(runtime, variables, tmp_pat
         for row in connection.execute("select file_key from trace.files").fetchall():
             key = row["file_key"]
             (tmp_path / "data" / key.rpartition("/")[2]).write_bytes(runtime.store.get(key)[0])
-    wrong, checked = check_files(read(statement), tmp_path / "data", None)
-    assert (wrong, checked) == ([], {"rows": 3 * CHUNK, "receipts roots": 0})
+    wrong, checked = check_certificate(read(statement), tmp_path / "data", None)
+    assert (wrong, checked) == ([], {"rows": 3 * CHUNK, "receipts roots": 0, "times": 0})
     done = CliRunner().invoke(main.main, ["certify", "--check", str(statement), "--data", str(tmp_path / "data")])
     assert done.exit_code == 0
     assert f"note: {said[0]}" in done.stderr

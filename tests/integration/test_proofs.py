@@ -23,7 +23,8 @@ from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.errors import InvalidInput, Refused, Unavailable, UnknownFormat, VerificationFailed
 from trace_dagster.ingest.claim import ClaimedRange
-from trace_dagster.maintenance.certificate import check_files, read, unanchored
+from trace_dagster.maintenance.certificate import read, unanchored
+from trace_dagster.maintenance.certificate_check import check_certificate
 from trace_dagster.manifest import decode
 from trace_dagster.registry.jobs import Bounds
 from trace_dagster.store.caps import Caps
@@ -443,18 +444,18 @@ class TestAudit:
         statement.write_text(certify_job("proofs", settings_from(variables), None).model_dump_json())
         folder = _downloaded(runtime, tmp_path / "data")
         trusted = (299, chain.blocks[299].hash)
-        wrong, checked = check_files(read(statement), folder, trusted)
+        wrong, checked = check_certificate(read(statement), folder, trusted)
         assert wrong == []
-        assert checked == {"rows": 1200, "receipts roots": 300}
-        assert check_files(read(statement), folder, (299, bytes(32)))[0]
-        assert check_files(read(statement), folder, (10_000, bytes(32)))[0]
+        assert checked == {"rows": 1200, "receipts roots": 300, "times": 0}
+        assert check_certificate(read(statement), folder, (299, bytes(32)))[0]
+        assert check_certificate(read(statement), folder, (10_000, bytes(32)))[0]
         assert unanchored(read(statement), (199, bytes(32))) == 100
         doubled = read(statement)
         doubled.ranges.append(doubled.ranges[0])
-        assert "another range covers" in check_files(doubled, folder, trusted)[0][0]
+        assert "another range covers" in check_certificate(doubled, folder, trusted)[0][0]
         victim = next(folder.rglob("logs_*.parquet"))
         victim.write_bytes(victim.read_bytes()[:-1] + b"x")
-        assert "not the certified one" in check_files(read(statement), folder, trusted)[0][0]
+        assert "not the certified one" in check_certificate(read(statement), folder, trusted)[0][0]
         changed = json.loads(statement.read_text())
         changed["ranges"][0]["rows"] += 1
         statement.write_text(json.dumps(changed))
@@ -480,7 +481,7 @@ class TestAudit:
             ).report.passed
             statement = tmp_path / "statement.json"
             statement.write_text(certify_job("proofs", settings_from(variables), None).model_dump_json())
-            assert check_files(read(statement), _downloaded(runtime, tmp_path / "data"), None)[0] == []
+            assert check_certificate(read(statement), _downloaded(runtime, tmp_path / "data"), None)[0] == []
 
     def test_an_incomplete_job_gets_no_certificate(self, lake):
         runtime, streams, variables = lake

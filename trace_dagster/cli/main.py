@@ -399,13 +399,14 @@ def certify(
 
 def _check_statement(path: Path, data: Path | None, trusted: tuple[int, bytes] | None) -> int:
     from trace_dagster.cli.render import counting
-    from trace_dagster.maintenance.certificate import check_files, limits, read, unanchored
+    from trace_dagster.maintenance.certificate import limits, read, unanchored
+    from trace_dagster.maintenance.certificate_check import check_certificate
 
     if data is None:
         raise InvalidInput("pass the folder with the Parquet: --data FOLDER")
     found = read(path)
     with counting("ranges") as progress:
-        wrong, checked = check_files(found, data, trusted, progress(len(found.ranges)))
+        wrong, checked = check_certificate(found, data, trusted, progress(len(found.ranges)))
     for line in wrong:
         say(f"wrong: {line}")
     if not wrong:

@@ -22,7 +22,7 @@ from trace_dagster.maintenance.certificate import (
     certificate,
 )
 from trace_dagster.registry.streams import StreamRow
-from trace_dagster.registry.versions import StoredVersion, versions_of_job
+from trace_dagster.registry.versions import StoredFile, StoredVersion, versions_of_job
 from trace_dagster.rpc.pools import Endpoint
 from trace_dagster.runtime import Runtime
 
@@ -77,7 +77,9 @@ def certify_job(job_name: str, settings: Settings, span: BlockRange | None) -> C
         whole = span or BlockRange(0, MAX_BLOCK)
         versions = versions_of_job(runtime.database, streams[0].job_id, whole)
     first = streams[0]
-    return certificate(first.job_name, first.chain_id, _spans(streams, whole), [_certified(each) for each in versions])
+    ranges = [_certified(each) for each in versions]
+    files = {file.key: _certified_file(file) for each in versions for file in each.files}
+    return certificate(first.job_name, first.chain_id, _spans(streams, whole), ranges, list(files.values()))
 
 
 def _streams(runtime: Runtime, job_name: str) -> list[StreamRow]:
@@ -152,8 +154,9 @@ def _certified(version: StoredVersion) -> CertifiedRange:
         lowered=[CertifiedLowered(**each) for each in version.verification.get("lowered") or ()],
         first_parent_hash=f"0x{version.first_parent_hash.hex()}" if version.first_parent_hash else None,
         last_block_hash=f"0x{version.last_block_hash.hex()}" if version.last_block_hash else None,
-        files=[
-            CertifiedFile(name=file.key.rpartition("/")[2], bytes=file.bytes, sha256=file.sha256, rows=file.rows)
-            for file in version.files
-        ],
+        files=[file.sha256 for file in version.files],
     )
+
+
+def _certified_file(file: StoredFile) -> CertifiedFile:
+    return CertifiedFile(name=file.key.rpartition("/")[2], bytes=file.bytes, sha256=file.sha256, rows=file.rows)

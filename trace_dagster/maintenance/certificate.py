@@ -1,19 +1,19 @@
-"""A completeness statement about a job, and its check by a person who has only the statement and the Parquet files.
+"""A completeness statement about a job, version 2. ``certificate_check.py`` compares it with the Parquet files.
 
 Leaves are SHA-256 over 0x00 and a range's canonical JSON, inner nodes are SHA-256 over 0x01 and both children (RFC
-6962). Therefore it can be shown without the other ranges that a range is part of a statement.
+6962). A range names its files by SHA-256, so it can be shown to be part of a statement with its leaf and its files
+alone, without the other ranges and without the statement's list of files.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-import pyarrow as pa
-import pyarrow.dataset as ds
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -28,33 +28,15 @@ from trace_dagster.blocks import BlockRange, holes
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.datasets.chains import chain_of
 from trace_dagster.datasets.levels import reasons_line
-from trace_dagster.digest import ContentDigest
-from trace_dagster.errors import InvalidInput, TraceError, VerificationFailed
+from trace_dagster.digest import CONTENT_DIGEST_VERSION
+from trace_dagster.errors import InvalidInput
 from trace_dagster.identity import canonical_json, sha256_hex
-from trace_dagster.store.scan import READ_ERRORS, rows_of
-from trace_dagster.verify.check import PIECE_BLOCKS, Proof, check, merge
-from trace_dagster.verify.commitments.receipts import has_status
-from trace_dagster.verify.model import Evidence
-from trace_dagster.verify.rows.arrow import HEADER_COLUMNS, RECEIPT_COLUMNS, headers_of, receipts_of_tables
 
 _HEX = r"^[0-9a-f]{64}$"
 _HASH = r"^0x[0-9a-f]{64}$"
+_KIND: Final = "trace_dagster.maintenance.certificate"
 _MOST_BLOCKS = 1_000_000
 """The largest possible chunk_size; a statement with a larger range is not valid."""
-
-_ROOT_COLUMNS = {
-    "blocks": HEADER_COLUMNS,
-    "transactions": RECEIPT_COLUMNS,
-    "logs": (
-        "block_number", "block_hash", "transaction_index", "log_index", "transaction_hash", "address", "topic0",
-        "topic1", "topic2", "topic3", "data",
-    ),
-}  # fmt: skip
-"""Columns of each dataset that are needed to compute a receipts root."""
-
-
-_Place = tuple[str, int]
-"""Dataset key and first block, which identify a range because ranges of a dataset do not overlap."""
 
 
 class _CertificatePart(BaseModel):
@@ -62,7 +44,7 @@ class _CertificatePart(BaseModel):
 
 
 class CertifiedFile(_CertificatePart):
-    """One Parquet object; its name contains range, task and attempt."""
+    """One Parquet file. It may hold rows of several ranges, and of blocks that the statement does not cover."""
 
     name: str
     bytes: int = Field(gt=0)
@@ -95,10 +77,11 @@ class CertifiedRange(_CertificatePart):
     """The lowest level of the range's blocks."""
     unproven: list[str]
     lowered: list[CertifiedLowered] = []
-    """Left out of the statement if it is empty, as in statements of earlier versions, whose digests stay valid."""
+    """Left out of the statement if it is empty."""
     first_parent_hash: str | None = Field(default=None, pattern=_HASH)
     last_block_hash: str | None = Field(default=None, pattern=_HASH)
-    files: list[CertifiedFile]
+    files: list[str]
+    """SHA-256 of each file that holds its rows, in the order of its rows."""
 
     @model_serializer(mode="wrap")
     def _without_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -128,29 +111,54 @@ class CertifiedRange(_CertificatePart):
 class Certificate(_CertificatePart):
     """The statement. ``digest`` covers all other fields."""
 
-    kind: Literal["trace_dagster.maintenance.certificate"] = "trace_dagster.maintenance.certificate"
-    version: Literal[1] = 1
+    kind: Literal["trace_dagster.maintenance.certificate"] = _KIND
+    version: Literal[2] = 2
+    content_digest_version: Literal[2] = CONTENT_DIGEST_VERSION
     job: str
     chain_id: int
     wanted: dict[str, tuple[int, int]]
     """For each dataset key the blocks that must be committed, end-exclusive."""
+    files: list[CertifiedFile]
+    """Each file once, with another SHA-256."""
     ranges: list[CertifiedRange]
     merkle_root: str = Field(pattern=_HEX)
     digest: str = Field(pattern=_HEX)
 
+    @model_validator(mode="after")
+    def _files_are_those_of_ranges(self) -> Certificate:
+        listed = [file.sha256 for file in self.files]
+        if len(set(listed)) < len(listed):
+            raise ValueError("a file is listed twice")
+        if set(listed) != {file for each in self.ranges for file in each.files}:
+            raise ValueError("the files are not those that the ranges name")
+        return self
+
+    @property
+    def spans(self) -> dict[str, BlockRange]:
+        """The wanted blocks as ranges."""
+        return {key: BlockRange(*span) for key, span in self.wanted.items()}
+
 
 def certificate(
-    job: str, chain_id: int, wanted: dict[str, BlockRange], ranges: Sequence[CertifiedRange]
+    job: str,
+    chain_id: int,
+    wanted: dict[str, BlockRange],
+    ranges: Sequence[CertifiedRange],
+    files: Sequence[CertifiedFile],
 ) -> Certificate:
-    """Make a statement about the committed ranges. Raises InvalidInput if a wanted block is in no range."""
+    """Make a statement about the committed ranges. Raises InvalidInput if a wanted block is in no range.
+
+    ``files`` are those of the ranges. Of files with equal bytes the statement lists one.
+    """
     if not wanted:
         raise InvalidInput(f"job {job} wants none of these blocks: there is nothing to state")
-    for key, gap in _gaps(wanted, ranges):
+    for key, gap in gaps(wanted, ranges):
         raise InvalidInput(f"{key} is not complete: {gap} is not committed; `trace-lite status --job {job}` says why")
     content = {
         "job": job,
         "chain_id": chain_id,
         "wanted": {key: (span.start, span.end) for key, span in wanted.items()},
+        "files": list({file.sha256: file for file in files}.values()),
         "ranges": list(ranges),
         "merkle_root": merkle_root(ranges),
     }
@@ -174,7 +182,9 @@ def merkle_root(ranges: Sequence[CertifiedRange]) -> str:
 def read(path: Path) -> Certificate:
     """Read a statement from a file. Raises InvalidInput if it is not a statement or was changed after it was made."""
     try:
-        found = Certificate.model_validate_json(path.read_bytes())
+        data = path.read_bytes()
+        _require_version(path, data)
+        found = Certificate.model_validate_json(data)
     except OSError as error:
         raise InvalidInput(f"cannot read {path}: {error.strerror}") from None
     except ValidationError as error:
@@ -187,45 +197,17 @@ def read(path: Path) -> Certificate:
     return found
 
 
-def check_files(
-    statement: Certificate,
-    folder: Path,
-    trusted: tuple[int, bytes] | None,
-    done: Callable[[], None] = lambda: None,
-) -> tuple[list[str], dict[str, int]]:
-    """Compare a certificate's statement with the Parquet files in ``folder``.
-
-    Return the differences, and for each kind of check the number of blocks that it covered.
-
-    ``trusted`` is a block number and its hash from a source that the caller trusts.
-    """
-    wrong = [f"{key}: no range covers {gap}" for key, gap in _gaps(_wanted(statement), statement.ranges)]
-    wrong += [
-        f"{each.dataset_key} {each.span}: another range covers some of its blocks" for each in _doubled(statement)
-    ]
-    wrong += _boundaries(statement)
-    if not statement.wanted or not statement.ranges:
-        wrong.append("the statement states nothing")
-    paths = {path.name: path for path in sorted(folder.rglob("*.parquet"))}
-    checked = {"rows": 0, "receipts roots": 0}
-    trusted_seen = trusted is None
-    opened: dict[_Place, ds.Dataset] = {}
-    for each in statement.ranges:
-        try:
-            rows = opened[_place(each)] = _open(each, paths)
-            _check_rows(each, rows, statement.chain_id)
-            checked["rows"] += len(each.span)
-            if each.cryo_dataset_name == "blocks" and trusted is not None and trusted[0] in each.span:
-                _check_trusted(rows, *trusted)
-                trusted_seen = True
-        except TraceError as error:
-            wrong.append(f"{each.dataset_key} {each.span}: {error}")
-        done()
-    if not trusted_seen:
-        wrong.append("the trusted block is in no range of blocks")
-    if not wrong:
-        wrong, checked["receipts roots"] = _check_roots(statement, opened)
-    return wrong, checked
+def _require_version(path: Path, data: bytes) -> None:
+    """Raise InvalidInput if this is a statement of version 1, about rows in the form of earlier versions."""
+    stated: Any = None
+    with suppress(ValueError, RecursionError):
+        stated = json.loads(data)
+    if isinstance(stated, dict) and (stated.get("kind"), stated.get("version")) == (_KIND, 1):
+        raise InvalidInput(
+            f"{path} is a certificate of version 1, about a lake in the form of earlier versions of trace_dagster:"
+            " check it with the version that made it, or make a new one of the rebuilt lake with"
+            f" `trace-lite certify --job {str(stated.get('job'))[:64]}`"
+        )
 
 
 def unanchored(statement: Certificate, trusted: tuple[int, bytes]) -> int:
@@ -249,10 +231,22 @@ def limits(statement: Certificate) -> Iterator[str]:
             f"before block {byzantium:,} (Byzantium) a receipts root covers a state root that no column holds: these"
             " logs were proven when they were committed, but no receipts root can be computed from the rows"
         )
+    yield from _without_blocks(statement)
 
 
-def _place(each: CertifiedRange) -> _Place:
-    return each.dataset_key, each.range_start
+def _without_blocks(statement: Certificate) -> Iterator[str]:
+    """Yield a sentence for each dataset whose times cannot be compared with blocks of the statement."""
+    blocks = [each.span for each in statement.ranges if each.cryo_dataset_name == "blocks" and _has_times(each)]
+    for key, span in statement.spans.items():
+        mine = [each for each in statement.ranges if each.dataset_key == key]
+        if not any(_has_times(each) for each in mine) or mine[0].cryo_dataset_name == "blocks":
+            continue
+        if open_blocks := sum(map(len, holes(span, blocks))):
+            yield f"block_timestamp of {open_blocks:,} blocks in {key} is unproven: no `blocks` are stated for them"
+
+
+def _has_times(each: CertifiedRange) -> bool:
+    return any(name == "block_timestamp" for name, _ in each.columns)
 
 
 def _digest(statement: Certificate) -> str:
@@ -260,143 +254,8 @@ def _digest(statement: Certificate) -> str:
     return sha256_hex(canonical_json(content).encode())
 
 
-def _wanted(statement: Certificate) -> dict[str, BlockRange]:
-    return {key: BlockRange(*span) for key, span in statement.wanted.items()}
-
-
-def _gaps(wanted: dict[str, BlockRange], ranges: Sequence[CertifiedRange]) -> Iterator[tuple[str, BlockRange]]:
+def gaps(wanted: dict[str, BlockRange], ranges: Sequence[CertifiedRange]) -> Iterator[tuple[str, BlockRange]]:
+    """Yield the wanted blocks that no range has, by dataset key."""
     for key, span in wanted.items():
         for gap in holes(span, (each.span for each in ranges if each.dataset_key == key)):
             yield key, gap
-
-
-def _doubled(statement: Certificate) -> Iterator[CertifiedRange]:
-    ordered = sorted(statement.ranges, key=lambda each: (each.dataset_key, each.range_start))
-    for before, after in pairwise(ordered):
-        if before.dataset_key == after.dataset_key and after.range_start < before.range_end:
-            yield after
-
-
-def _boundaries(statement: Certificate) -> list[str]:
-    """Return an error for each block for which two datasets store different hashes."""
-    shown: dict[int, str] = {}
-    wrong = []
-    for each in statement.ranges:
-        for block, found in (
-            (each.range_start - 1, each.first_parent_hash),
-            (each.range_end - 1, each.last_block_hash),
-        ):
-            if found is not None and shown.setdefault(block, found) != found:
-                wrong.append(
-                    f"{each.dataset_key} {each.span}: block {block} is {found} here and {shown[block]} elsewhere"
-                )
-    return wrong
-
-
-def _open(each: CertifiedRange, paths: dict[str, Path]) -> ds.Dataset:
-    found = []
-    for file in each.files:
-        path = paths.get(file.name)
-        if path is None:
-            raise VerificationFailed("a file is missing", file=file.name)
-        with path.open("rb") as opened:
-            if hashlib.file_digest(opened, "sha256").hexdigest() != file.sha256:
-                raise VerificationFailed("a file is not the certified one", file=file.name)
-        found.append(str(path))
-    schema = dataset(each.cryo_dataset_name).schema([name for name, _ in each.columns])
-    return ds.dataset(found, format="parquet", schema=schema)
-
-
-def _rows(opened: ds.Dataset, piece: BlockRange) -> pa.Table:
-    try:
-        return rows_of(opened, piece)
-    except READ_ERRORS as error:
-        raise VerificationFailed("a file cannot be read", reason=type(error).__name__) from None
-
-
-def _check_rows(each: CertifiedRange, opened: ds.Dataset, chain_id: int) -> None:
-    known = dataset(each.cryo_dataset_name)
-    digest = ContentDigest(opened.schema)
-    proofs: list[Proof] = []
-    for piece in each.span.split(PIECE_BLOCKS):
-        table = _rows(opened, piece)
-        digest.update(table)
-        proofs.append(check(known, table, piece, chain_id, None))
-    if digest.hexdigest() != each.content_digest:
-        raise VerificationFailed("the rows are not the certified ones")
-    proof = merge(proofs)
-    if each.cryo_dataset_name == "blocks" and each.last_block_hash is not None:
-        found = [
-            None if value is None else f"0x{value.hex()}" for value in (proof.first_parent_hash, proof.last_block_hash)
-        ]
-        if found != [each.first_parent_hash, each.last_block_hash]:
-            raise VerificationFailed(
-                "the rows' boundary hashes are not the certified ones", expected=each.last_block_hash
-            )
-
-
-def _check_trusted(opened: ds.Dataset, block: int, wanted: bytes) -> None:
-    rows = _rows(opened, BlockRange(block, block + 1))
-    found = rows["block_hash"][0].as_py() if rows.num_rows else b""
-    if found != wanted:
-        raise VerificationFailed(
-            "the trusted block has another hash in the rows",
-            block=block,
-            expected=f"0x{wanted.hex()}",
-            got=f"0x{found.hex()}",
-        )
-
-
-def _check_roots(statement: Certificate, opened: dict[_Place, ds.Dataset]) -> tuple[list[str], int]:
-    """Check receipts roots and blooms if blocks, transactions and logs of the same blocks have the columns for it."""
-    lake = _Lake(statement, opened)
-    wrong, count = [], 0
-    for each in lake.of("logs"):
-        for piece in each.span.split(PIECE_BLOCKS):
-            try:
-                count += len(piece) if lake.proves(each, piece) else 0
-            except TraceError as error:
-                wrong.append(f"{each.dataset_key} {piece}: {error}")
-    return wrong, count
-
-
-class _Lake:
-    """The certified ranges by dataset, with their files open and checked."""
-
-    def __init__(self, statement: Certificate, opened: dict[_Place, ds.Dataset]) -> None:
-        self._statement = statement
-        self._opened = opened
-
-    def of(self, name: str) -> list[CertifiedRange]:
-        """Return the ranges of a dataset that have every column that a receipts root needs."""
-        needed = set(_ROOT_COLUMNS[name])
-        return [
-            each
-            for each in self._statement.ranges
-            if each.cryo_dataset_name == name and needed <= {column for column, _ in each.columns}
-        ]
-
-    def proves(self, logs: CertifiedRange, piece: BlockRange) -> bool:
-        """Compute the receipts root of each block from the certified rows and compare it with the block's header.
-
-        Return False without comparing if the certificate has no blocks or transactions for the piece, or if the chain
-        had no receipt status yet. Raises VerificationFailed if a root differs.
-        """
-        blocks, transactions = self._rows("blocks", piece), self._rows("transactions", piece)
-        if blocks is None or transactions is None or not has_status(self._statement.chain_id, piece):
-            return False
-        evidence = Evidence(
-            headers_of(blocks, piece),
-            None,
-            receipts_of_tables(transactions, None, piece, chain_of(self._statement.chain_id)),
-        )
-        check(dataset("logs"), _rows(self._opened[_place(logs)], piece), piece, self._statement.chain_id, evidence)
-        return True
-
-    def _rows(self, name: str, piece: BlockRange) -> pa.Table | None:
-        touching = [each for each in self.of(name) if each.range_start < piece.end and piece.start < each.range_end]
-        if any(holes(piece, (each.span for each in touching))):
-            return None
-        touching.sort(key=lambda each: each.range_start)
-        tables = [_rows(self._opened[_place(each)], piece).select(_ROOT_COLUMNS[name]) for each in touching]
-        return pa.concat_tables(tables)
