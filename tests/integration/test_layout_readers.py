@@ -6,7 +6,10 @@ import json
 from collections import Counter
 
 import obstore
+import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
+from dagster import PartitionKeyRange, PythonObjectDagsterType, StaticPartitionsDefinition, build_input_context
 
 from tests.integration.test_proofs import apply, commit, commit_all, rows, silent
 from tests.support.layouts import lay_out
@@ -14,6 +17,8 @@ from tests.support.nodes import environment, running, serving
 from trace_dagster.blocks import BlockRange
 from trace_dagster.cli.verification import certify_job, verify_job
 from trace_dagster.config.settings import settings_from
+from trace_dagster.defs.io_manager import CommitIOManager
+from trace_dagster.defs.streams import asset_key
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.errors import InvalidInput
 from trace_dagster.evidence.committed_rows import CommittedRows
@@ -22,6 +27,7 @@ from trace_dagster.maintenance.certificate import read
 from trace_dagster.maintenance.certificate_check import check_certificate
 from trace_dagster.registry.versions import versions_of_job
 from trace_dagster.store import objects
+from trace_dagster.store.scan import inside
 from trace_dagster.verify.rows.arrow import HEADER_COLUMNS
 
 pytestmark = pytest.mark.integration
@@ -351,3 +357,49 @@ def _with_rows_of_another_digest(found):
         for each in found.ranges
     ]
     return found.model_copy(update={"ranges": ranges})
+
+
+class TestInputs:
+    """What an asset downstream of a stream loads."""
+
+    def loaded(self, lake, key, partitions=None, kind=ds.Dataset):
+        keys = [each.key for each in partitions or ()]
+        partitioned = {}
+        if keys:
+            partitioned = {
+                "asset_partitions_def": StaticPartitionsDefinition(keys),
+                "asset_partition_key_range": PartitionKeyRange(keys[0], keys[-1]),
+            }
+        context = build_input_context(
+            asset_key=asset_key(lake[1][key].chain_id, key), dagster_type=PythonObjectDagsterType(kind), **partitioned
+        )
+        return CommitIOManager(lake[0]).load_input(context)
+
+    @pytest.mark.parametrize("key", KEYS)
+    @pytest.mark.parametrize("change", [None, "refreshed", "invalidated"])
+    def test_rows_are_as_committed_without_masked_ones(self, lake, key, change):
+        before = self.loaded(lake, key, kind=pa.Table)
+        assert before.num_rows == sum(version.rows for version in of(lake, key))
+        if change == "refreshed":
+            refreshed(lake, key, 100)
+        elif change == "invalidated":
+            lake[0].forks.invalidate([of(lake, key)[1].dataset_version], "a test")
+            before = before.filter(~inside([BlockRange(100, 200)]))
+        found = self.loaded(lake, key)
+        assert found.count_rows() == before.num_rows
+        assert found.schema.equals(before.schema)
+        assert _multiset(found.to_table()) == _multiset(before)
+
+    def test_a_run_loads_the_rows_of_its_partitions_only(self, lake):
+        found = self.loaded(lake, "blocks", [BlockRange(100, 200), BlockRange(200, 300)])
+        assert found.to_table()["block_number"].to_pylist() == list(range(100, 300))
+        refreshed(lake, "blocks", 200)
+        found = self.loaded(lake, "blocks", [BlockRange(100, 200), BlockRange(200, 300)])
+        assert sorted(found.to_table()["block_number"].to_pylist()) == list(range(100, 300))
+        lake[0].forks.invalidate([of(lake, "blocks")[0].dataset_version], "a test")
+        with pytest.raises(InvalidInput, match="partition 000000000000-000000000100 of blocks is not committed"):
+            self.loaded(lake, "blocks", [BlockRange(0, 100)])
+
+
+def _multiset(table):
+    return Counter(tuple(sorted((name, str(value)) for name, value in row.items())) for row in table.to_pylist())

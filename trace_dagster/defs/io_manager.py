@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 from dagster import AssetKey, DagsterEvent, InputContext, IOManager, OutputContext
 
 from trace_dagster.analytics.derived import Derived
-from trace_dagster.blocks import BlockRange
+from trace_dagster.blocks import BlockRange, merged
 from trace_dagster.dagster_instance.event_log import step_end_follows
 from trace_dagster.defs.failed_ranges import failure_observation
 from trace_dagster.defs.materializations import commit_metadata, materialization
@@ -17,10 +17,12 @@ from trace_dagster.defs.streams import asset_key
 from trace_dagster.defs.verification_check import verification_evaluation
 from trace_dagster.errors import InvalidInput
 from trace_dagster.ingest.range_extraction import RangeExtraction
-from trace_dagster.registry.catalog import EVERYTHING, VisibleDataset
+from trace_dagster.registry.catalog import EVERYTHING, LakeFile, VisibleDataset
 from trace_dagster.registry.publications import Publication
 from trace_dagster.registry.tasks import Lease
 from trace_dagster.runtime import Runtime
+from trace_dagster.store.scan import inside
+from trace_dagster.store.visible_rows import visible_rows
 
 
 class CommitIOManager(IOManager):
@@ -65,12 +67,14 @@ class CommitIOManager(IOManager):
         """Return the committed rows of the upstream asset, for the partitions of the run or for all.
 
         The result is a lazy ``pyarrow.dataset.Dataset``, or a ``pyarrow.Table`` if the input is annotated with it. Its
-        columns are the stream's, its rows are ordered within each range. Raises InvalidInput if a partition of the
-        run is not committed, Corrupt if an object is missing or altered.
+        columns are the stream's, its rows are ordered within each range. It has each file once, without masked rows.
+        Raises InvalidInput if a partition of the run is not committed, Corrupt if an object is missing or altered.
         """
-        keys = list(self._file_keys(self._dataset_of(context.asset_key), context))
-        with self._runtime.committed_objects.reading(keys):
-            rows = self._open(keys)
+        files, blocks = self._files(self._dataset_of(context.asset_key), context)
+        with self._runtime.committed_objects.reading([file.key for file in files]):
+            rows = self._open(files)
+            if blocks is not None:  # a file may hold ranges of other partitions as well
+                rows = rows.filter(inside(blocks))
             return rows.to_table() if context.dagster_type.typing_type is pa.Table else rows
 
     def _dataset_of(self, key: AssetKey) -> VisibleDataset:
@@ -80,21 +84,23 @@ class CommitIOManager(IOManager):
                 return found
         raise InvalidInput(f"nothing of {key.to_user_string()} is committed yet: materialize it first")
 
-    def _file_keys(self, found: VisibleDataset, context: InputContext) -> Iterable[str]:
+    def _files(self, found: VisibleDataset, context: InputContext) -> tuple[list[LakeFile], list[BlockRange] | None]:
+        """Return the files to read, each once, and the blocks of the run's partitions; None if it has none."""
         if not context.has_asset_partitions:
-            return [file.key for file in self._runtime.catalog.files(found.dataset_uuid, EVERYTHING)]
-        keys: dict[str, None] = {}
-        for block_range in map(BlockRange.from_key, context.asset_partition_keys):
+            return self._runtime.catalog.files(found.dataset_uuid, EVERYTHING), None
+        files: dict[str, LakeFile] = {}
+        asked = [BlockRange.from_key(key) for key in context.asset_partition_keys]
+        for block_range in asked:
             stored = self._runtime.catalog.files(found.dataset_uuid, block_range)
             if not stored:
                 raise InvalidInput(f"partition {block_range.key} of {found.dataset_key} is not committed yet")
-            keys.update(dict.fromkeys(file.key for file in stored))
-        return keys
+            files.update((file.key, file) for file in stored)
+        return list(files.values()), merged(asked)
 
-    def _open(self, keys: Sequence[str]) -> ds.Dataset:
+    def _open(self, files: Sequence[LakeFile]) -> ds.Dataset:
         bucket = self._runtime.settings.s3.bucket
-        paths = [f"{bucket}/{key}" for key in keys]
-        return ds.dataset(paths, format="parquet", filesystem=self._runtime.store.filesystem())
+        paths = [(f"{bucket}/{file.key}", file.masked) for file in files]
+        return visible_rows(paths, self._runtime.store.filesystem())
 
 
 def _commit_events(
