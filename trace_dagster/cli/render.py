@@ -90,8 +90,8 @@ def print_plan(plan: Plan) -> None:
     for each in plan.streams:
         if each.reach:
             print_line(f"{each.dataset_key}: {stream_line(each.stream, each.reach)}")
-        if line := _compaction_line(each):
-            print_line(f"{each.dataset_key}: {line}")
+        if compaction := _compaction_line(each):
+            print_line(f"{each.dataset_key}: {compaction}")
         if each.error:
             print_line(f"{each.dataset_key}: {each.error}")
     for note in plan.notes:

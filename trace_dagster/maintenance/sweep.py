@@ -106,19 +106,11 @@ def sweep(
         place = _place(key)
         if place is None or place.folder.dataset_uuid not in known:
             continue
-<<<<<<< HEAD
         with _removable(registry, place, [key], grace_seconds, dry_run=dry_run) as (removable, _):
             swept.uploads_aborted += len(removable)
             if removable and not dry_run:
                 store.abort_upload(key, upload)
-=======
-        with registry.locked(folder, grace_seconds, dry_run=dry_run) as lock:
-            if lock.idle and _is_dead(lock, key):
-                swept.uploads_aborted += 1
-                if not dry_run:
-                    store.abort_upload(key, upload)
     swept.changes_deleted = registry.prune_changes(changes_days, dry_run=dry_run)
->>>>>>> 6a13fd6 (Read the change log by cursors that miss nothing)
     if not dry_run:
         registry.prune(grace_seconds)
     _log.event("swept", **asdict(swept))
