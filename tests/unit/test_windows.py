@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trace_dagster.blocks import BlockRange, merged
-from trace_dagster.compaction.windows import holes_line, named_window, new_windows, window_span, windows_of
+from trace_dagster.compaction.windows import named_window, new_windows, window_span, windows_of
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.errors import InvalidInput
 from trace_dagster.registry.streams import StreamSpec
@@ -126,12 +126,3 @@ def test_a_window_is_named_by_its_exact_blocks():
         named_window(windows, BlockRange(50, 150))
     with pytest.raises(InvalidInput, match="windows with such blocks: none"):
         named_window(windows, BlockRange(300, 400))
-
-
-def test_a_window_with_holes_says_which():
-    window = BlockRange(0, 100)
-    assert holes_line(window, ranges((0, 150))) is None
-    assert holes_line(window, ranges((0, 30), (40, 90))) == "blocks [30, 40), [90, 100) of the window are not committed"
-    many = ranges(*((n, n + 5) for n in range(0, 100, 10)))
-    assert holes_line(window, many) is not None
-    assert "[45, 50) and 5 more holes of the window" in str(holes_line(window, many))
