@@ -241,7 +241,7 @@ def column(table: pa.Table, name: str) -> list[Any] | None:
 
 
 def plain(table: pa.Table, name: str) -> pa.ChunkedArray:
-    """Return a column with a type of the engine, whatever its type is in the table.
+    """Return a column with a type that the engine's rows may be compared with, whatever its type is in the table.
 
     Bytes of fixed size become large_binary, decimal numbers uint64, dictionaries their values. Decimal numbers beyond
     uint64 stay decimal. Raises VerificationFailed if a stored number is negative: no column has such numbers.
@@ -251,6 +251,13 @@ def plain(table: pa.Table, name: str) -> pa.ChunkedArray:
         found = found.cast(found.type.value_type)
     read = _READERS.get(found.type.id)
     return read(table, name, found) if read else found
+
+
+def require_unsigned(table: pa.Table) -> None:
+    """Raise VerificationFailed if a number of the table is negative."""
+    for field in table.schema:
+        if pa.types.is_int64(field.type) or pa.types.is_decimal(field.type):
+            _require_none_negative(table, field.name, table[field.name])
 
 
 def _of_any_size(table: pa.Table, name: str, found: pa.ChunkedArray) -> pa.ChunkedArray:

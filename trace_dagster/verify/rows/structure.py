@@ -9,7 +9,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import Dataset
 from trace_dagster.errors import VerificationFailed
 from trace_dagster.verify.mismatch import mismatch
-from trace_dagster.verify.rows.arrow import block_at, first, present, require_dense, spans, unequal
+from trace_dagster.verify.rows.arrow import block_at, first, present, require_dense, require_unsigned, spans, unequal
 from trace_dagster.verify.rows.calltree import SEPARATORS, require_shape
 from trace_dagster.verify.rows.uint256_columns import check_input_counts, check_uint256_columns
 
@@ -23,6 +23,7 @@ def check_structure(dataset: Dataset, table: pa.Table, piece: BlockRange, chain_
     Raises VerificationFailed with the first wrong block.
     """
     done = ["block_number in range", "rows in block order"]
+    require_unsigned(table)
     slices = spans(table, piece, one_each=dataset.name == "blocks")
     if "chain_id" in table.column_names:
         _check_chain(table, chain_id)
