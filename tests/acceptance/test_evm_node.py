@@ -43,7 +43,7 @@ def test_block_hashes_are_the_nodes(stack, node, synced_node):
 
 
 def test_transactions_are_the_nodes(stack, node, synced_node):
-    columns = "transaction_hash, transaction_type, success, gas_used, value_string"
+    columns = "transaction_hash, transaction_type, success, gas_used, value_binary"
     found = rows(stack, f"select {columns} from chain_{CHAIN_ID}.transactions order by block_number, transaction_index")
     blocks = [node.rpc("eth_getBlockByNumber", hex(n), True) for n in range(synced_node)]
     transactions = [transaction for block in blocks for transaction in block["transactions"]]
@@ -52,7 +52,7 @@ def test_transactions_are_the_nodes(stack, node, synced_node):
         [t["hash"], int(t["type"], 16), r["status"] == "0x1", int(r["gasUsed"], 16), int(t["value"], 16)]
         for t, r in zip(transactions, receipts, strict=True)
     ]
-    assert [[*row[:4], int(row[4])] for row in found] == expected
+    assert [[*row[:4], int(row[4], 16)] for row in found] == expected
     assert {row[1] for row in found} == {0, 1, 2, 4}
     assert False in {row[2] for row in found}
 

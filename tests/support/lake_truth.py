@@ -20,7 +20,7 @@ Row = tuple[Any, ...]
 
 COLUMNS = {
     "blocks": ["block_number", "block_hash", "parent_hash", "timestamp", "gas_used"],
-    "transactions": ["block_number", "transaction_index", "transaction_hash", "value_string", "gas_used", "success"],
+    "transactions": ["block_number", "transaction_index", "transaction_hash", "value_binary", "gas_used", "success"],
     "logs": ["block_number", "log_index", "transaction_hash", "address", "topic0", "data"],
     "geth_calls": ["block_number", "transaction_index", "transaction_hash"],
 }
@@ -73,7 +73,7 @@ def _block_rows(block: DevBlock) -> list[Row]:
 
 def _transaction_rows(block: DevBlock) -> list[Row]:
     return [
-        (block.number, index, made.hash, str(made.call.value), made.gas_used, made.call.success)
+        (block.number, index, made.hash, made.call.value.to_bytes(32, "big"), made.gas_used, made.call.success)
         for index, made in enumerate(block.transactions)
     ]
 

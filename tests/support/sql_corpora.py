@@ -21,6 +21,8 @@ from trace_dagster.store.objects import ObjectStore
 FOLDER = Path(__file__).parents[1] / "sql"
 DATASETS = ("blocks", "transactions", "logs", "geth_calls")
 CHAIN_ID = 20143
+_ASKED = {"transactions": ("value_string", "value_f64")}
+"""Columns that statements of the corpora read and that are stored only if a stream names them."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def put_lake(store: ObjectStore, blocks: int = 120, files: int = 2) -> list[Rela
     found = []
     for name in DATASETS:
         known = dataset(name)
-        columns = known.stored_columns()
+        columns = known.stored_columns([*known.stored_columns(), *_ASKED.get(name, ())])
         tables = [
             cryo_table(name, block_json(block, full=True), receipts_json(block), _traces(block), CHAIN_ID)
             for block in chain.blocks[:blocks]

@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trace_dagster.analytics.templates import macros, parse, templates
+from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.devchain import constants
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.errors import InvalidInput
 
 BLOCKS = 400
 COLUMNS = ["address", "topic0", "topic1", "topic2", "topic3", "data"]
-SCHEMA = pa.schema([("block_number", pa.uint32()), *[(name, pa.large_binary()) for name in COLUMNS]])
+SCHEMA = dataset("logs").schema(["block_number", *COLUMNS])
 OTHER = bytes(19) + b"\x07"
 
 

@@ -381,13 +381,17 @@ def print_result(result: QueryResult, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(to_json(result)) + "\n")
         return
-    columns: list[Column] = [(name, "right" if kind in _NUMBERS else "left") for name, kind in result.columns]
+    columns: list[Column] = [(name, "right" if _is_number(kind) else "left") for name, kind in result.columns]
     kinds = [kind for _, kind in result.columns]
     print_table(
         columns, ([_text(value(item, kind)) for item, kind in zip(row, kinds, strict=True)] for row in result.rows)
     )
     if result.truncated:
         print_line(f"only the first {len(result.rows):,} rows: see --limit", console=Console(stderr=True))
+
+
+def _is_number(kind: str) -> bool:
+    return kind in _NUMBERS or kind.startswith("DECIMAL(")
 
 
 def _text(item: object) -> str:

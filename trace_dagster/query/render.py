@@ -17,8 +17,8 @@ _EXACT_IN_JSON = 2**53
 def to_json(result: QueryResult) -> dict[str, Any]:
     """Return ``{"columns": [{"name", "type"}], "rows": [[...]], "truncated": bool}``.
 
-    Strings represent integers beyond 2^53, decimals, NaN and infinities. A BLOB is 0x hex, a date or time ISO 8601,
-    an interval its seconds.
+    Strings represent integers beyond 2^53, decimals with a fraction, NaN and infinities. A BLOB is 0x hex, a date or
+    time ISO 8601, an interval its seconds.
     """
     return {
         "columns": [{"name": name, "type": kind} for name, kind in result.columns],
@@ -53,5 +53,5 @@ def value(item: Any, kind: str = "") -> Any:  # noqa: C901  (one case per type)
         case datetime.timedelta():
             return item.total_seconds()
         case decimal.Decimal():
-            return str(item)
+            return value(int(item)) if item.as_tuple().exponent == 0 else str(item)
     return str(item)
