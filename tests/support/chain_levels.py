@@ -177,7 +177,8 @@ def wrong_columns(rows: pa.Table, true: pa.Table) -> list[str]:
     if rows.num_rows != true.num_rows:
         return [f"{rows.num_rows} rows of {true.num_rows}"]
     kept = [column for column in rows.column_names if column in true.column_names and column not in _OPEN_COLUMNS]
-    return [column for column in kept if not rows[column].combine_chunks().equals(true[column].combine_chunks())]
+    stored = {column: true[column].cast(rows[column].type).combine_chunks() for column in kept}
+    return [column for column in kept if not rows[column].combine_chunks().equals(stored[column])]
 
 
 def markdown(levels: Mapping[str, Sequence[str]]) -> str:
