@@ -5,6 +5,7 @@ import pytest
 
 from trace_dagster.datasets.catalogue import catalogue, dataset
 from trace_dagster.datasets.lake_types import FEES
+from trace_dagster.engine.columns import u256_forms
 
 EVERY = [(known, column) for known in catalogue().values() for column in known.all_columns]
 VARIABLE = {
@@ -68,3 +69,17 @@ def test_texts_and_doubles_of_a_uint256_are_stored_only_if_they_are_named():
     assert dataset("transactions").stored_columns(["value_string"]) == (
         "block_number", "transaction_index", "value_string",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "requested", "forms"),
+    [
+        ("transactions", ["value_binary"], ["binary"]),
+        ("transactions", ["value_string", "nonce"], ["string"]),
+        ("geth_calls", ["gas_f64", "value_binary"], ["binary", "f64"]),
+        ("transactions", ["nonce"], ["binary"]),
+        ("logs", ["data"], []),
+    ],
+)
+def test_cryo_computes_only_the_forms_of_a_uint256_that_are_stored(name, requested, forms):
+    assert u256_forms(dataset(name), requested) == forms

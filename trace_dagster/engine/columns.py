@@ -6,7 +6,8 @@ from collections.abc import Collection
 
 from trace_dagster.datasets.catalogue import Dataset
 
-_U256_SUFFIXES = ("_binary", "_string", "_f64")
+_U256_FORMS = ("binary", "string", "f64")
+_U256_SUFFIXES = tuple(f"_{form}" for form in _U256_FORMS)
 
 
 def row_order(dataset: Dataset) -> tuple[str, ...]:
@@ -29,3 +30,10 @@ def cryo_column(name: str) -> str:
         if name.endswith(suffix):
             return name.removesuffix(suffix)
     return name
+
+
+def u256_forms(dataset: Dataset, requested: Collection[str]) -> list[str]:
+    """Return the forms of uint256 values that Cryo has to compute; it computes all three unless it is told."""
+    if not any(name.endswith(_U256_SUFFIXES) for name in dataset.all_columns):
+        return []
+    return [form for form in _U256_FORMS if any(name.endswith(f"_{form}") for name in requested)] or ["binary"]

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import pyarrow as pa
 
 from trace_dagster.engine.base import ExtractRequest
-from trace_dagster.engine.columns import cryo_column, excluded_columns, row_order
+from trace_dagster.engine.columns import cryo_column, excluded_columns, row_order, u256_forms
 from trace_dagster.engine.failures import failure
 from trace_dagster.engine.workers import STALLED, CallFailed, Worker, WorkerGone, Workers
 from trace_dagster.errors import NoAnswer, Unavailable, UnknownFormat
@@ -105,6 +105,8 @@ def _arguments(request: ExtractRequest) -> dict[str, object]:
         arguments["include_columns"] = sorted({cryo_column(name) for name in extra})
     if unwanted := excluded_columns(request.dataset, request.schema.names):
         arguments["exclude_columns"] = unwanted
+    if forms := u256_forms(request.dataset, request.schema.names):
+        arguments["u256_types"] = forms
     if request.requests_per_second:
         arguments["requests_per_second"] = request.requests_per_second
     if request.max_concurrent_requests:
