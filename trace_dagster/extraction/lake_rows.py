@@ -43,10 +43,25 @@ def _column(
 ) -> pa.ChunkedArray:
     if field.name == BLOCK_TIMESTAMP and times is not None:
         return _of_rows(table, piece, times).cast(field.type)
+    found = table[field.name]
     try:
-        return table[field.name].cast(field.type)
+        if pa.types.is_fixed_size_binary(field.type):
+            return pa.chunked_array([_fixed(chunk, field.type) for chunk in found.chunks], field.type)
+        return found.cast(field.type)
     except pa.ArrowInvalid:
         raise _first_error(table, field, proof) from None
+
+
+def _fixed(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return bytes of any length as bytes of fixed size. The bytes are not copied if there are no nulls among them."""
+    if values.null_count or not len(values) or not pa.types.is_large_binary(values.type):
+        return values.cast(kind)
+    lengths = pc.min_max(pc.binary_length(values)).as_py()
+    if lengths != {"min": kind.byte_width, "max": kind.byte_width}:
+        return values.cast(kind)  # raises
+    _, offsets, data = values.buffers()
+    start = memoryview(offsets).cast("q")[values.offset]
+    return pa.Array.from_buffers(kind, len(values), [None, data.slice(start, len(values) * kind.byte_width)])
 
 
 def _of_rows(table: pa.Table, piece: BlockRange, times: pa.Array) -> pa.ChunkedArray:
