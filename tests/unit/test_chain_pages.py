@@ -48,6 +48,7 @@ def test_an_open_chain_shows_its_levels_its_stars_and_its_reasons():
         finality_blocks=2_000,
         forks={"late": 9_000, "early": 1_000},
         open=(Open(Form("header"), "not an RLP list"), Open(Form("transactions", 0x76), "no specification", end=50)),
+        timestamp_unit="milliseconds",
         notes="a note",
     )
     levels = ("structural", "crosschecked *", "crosschecked", "structural")
@@ -57,6 +58,7 @@ def test_an_open_chain_shows_its_levels_its_stars_and_its_reasons():
         "### Seven (7)",
         "",
         "- a note",
+        "- headers count time in milliseconds",
         "- types: `0x7e` op deposit",
         "- forks that change a form: early at 1,000, late at 9,000",
         "- `blocks`, `geth_calls`: structural (not an RLP list)",

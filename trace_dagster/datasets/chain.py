@@ -35,6 +35,9 @@ TransactionForm = Literal[
 ]
 """Forms of transactions beyond types 0 to 4, which every chain has."""
 
+TimestampUnit = Literal["seconds", "milliseconds"]
+"""The unit of a header's timestamp."""
+
 RootFrame = Literal["as_sent", "as_sent_if_succeeded", "own", "optional"]
 """What a node's trace shows for a transaction of a form.
 
@@ -151,6 +154,8 @@ class Chain:
     """Whether the base fee leaves all balances. Other chains pay it to an address, or may do so."""
     has_system_senders: bool = False
     """Whether some nodes show transactions of the chain's own addresses in blocks, although they are in no root."""
+    timestamp_unit: TimestampUnit = "seconds"
+    """The unit of its headers' timestamps. Fractions of a second in other members are not read."""
     is_listed: bool = True
     """False for a chain that is not in the table: any unknown form may lower the level there."""
 

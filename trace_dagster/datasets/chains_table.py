@@ -94,6 +94,8 @@ def _items(lines: Iterable[str]) -> Iterator[str]:
 def _forms(chain: Chain) -> Iterator[str]:
     if chain.notes:
         yield chain.notes
+    if chain.timestamp_unit != "seconds":
+        yield f"headers count time in {chain.timestamp_unit}"
     if chain.types:
         yield "types: " + ", ".join(
             f"`{kind:#x}` {form.replace('_', ' ')}" for kind, form in sorted(chain.types.items())
