@@ -72,7 +72,8 @@ def blocks_in(seconds: float, latency: float, chunk: int, datasets: Sequence[str
 def _more(name: str) -> dict[str, Any]:
     """Return the columns that the product stores in addition to Cryo's defaults."""
     known = dataset(name)
-    extra = sorted({cryo_column(each) for each in known.stored_columns() if each not in known.default_columns})
+    own = [each for each in known.stored_columns() if each in known.all_columns]
+    extra = sorted({cryo_column(each) for each in own if each not in known.default_columns})
     return {"include_columns": extra} if extra else {}
 
 

@@ -78,6 +78,9 @@ class Refusing:
         self.calls += 1
         raise self.error
 
+    def made_up_times(self, _):
+        """Return None: a node has the headers."""
+
     def close(self) -> None:
         """Do nothing."""
 

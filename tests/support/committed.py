@@ -48,7 +48,9 @@ def made_up_rows(stream: StreamSpec, block_range: BlockRange, **constant: object
     request = ExtractRequest(
         stream.dataset, block_range, stream.chain_id, engine_schema, Endpoint("none", 1, "made up")
     )
-    table = lake_rows(stream.dataset, FakeCryo().extract(request), stream.columns, block_range, None)
+    engine = FakeCryo()
+    times = pa.array([each * 1_000_000 for each in engine.made_up_times(block_range)], pa.int64())
+    table = lake_rows(stream.dataset, engine.extract(request), stream.columns, block_range, None, times)
     for name, value in constant.items():
         at = schema.get_field_index(name)
         table = table.set_column(at, schema.field(at), pa.array([value] * table.num_rows, schema.field(at).type))

@@ -100,6 +100,9 @@ class Watched:
         self._outcome = outcome
         self._lock = threading.Lock()
 
+    def made_up_times(self, piece: BlockRange) -> list[int] | None:
+        return self._engine.made_up_times(piece)
+
     def extract(self, request: ExtractRequest) -> pa.Table:
         """Return the engine's table."""
         with self._lock:
@@ -243,7 +246,7 @@ class Lab:
 def _request(cell: Cell, pool: RpcPool, evidence: EvidenceCollector | None, chain_id: int) -> RangeRequest:
     """Return the request that an ingester makes."""
     known = dataset(cell.dataset)
-    columns = tuple(known.all_columns) if cell.wide else known.stored_columns()
+    columns = known.storable_columns if cell.wide else known.stored_columns()
     return RangeRequest(
         dataset=known,
         block_range=BlockRange(cell.start, cell.start + cell.blocks),
@@ -301,7 +304,7 @@ def _judged_calls(table: pa.Table, truth: pa.Table) -> tuple[str | None, bool]:
     false = _differing(roots, true_roots) - opened
     if pc.is_null(roots["error"]).equals(pc.is_null(true_roots["error"])):
         false -= {"error"}
-    places = ["block_number", "transaction_index", "transaction_hash", "chain_id"]
+    places = ["block_number", "block_timestamp", "transaction_index", "transaction_hash", "chain_id"]
     strangers = _rows(table.select(places)) - _rows(truth.select(places))
     if strangers:
         false |= {"frames of no transaction"}

@@ -23,6 +23,7 @@ def test_blocks_always_store_what_neighbours_are_checked_against():
 def test_asked_columns_come_in_schema_order_with_the_key():
     assert dataset("logs").stored_columns(["data", "address"]) == (
         "block_number",
+        "block_timestamp",
         "log_index",
         "address",
         "data",

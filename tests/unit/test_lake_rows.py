@@ -24,12 +24,17 @@ LOGS = dataset("logs")
 TRANSACTIONS = dataset("transactions")
 
 
+def times(piece):
+    """Return a time for each block."""
+    return pa.array(range(len(piece)), pa.int64())
+
+
 def rows(name, proof=FULL, **columns):
     """Return two rows of dataset ``name``, in blocks 10 and 11, cast."""
     known = dataset(name)
     names = ["block_number", *columns]
     table = pa.table({"block_number": [10, 11], **columns}, known.engine_schema(names))
-    return lake_rows(known, table, names, PIECE, proof)
+    return lake_rows(known, table, names, PIECE, proof, times(PIECE))
 
 
 @pytest.mark.parametrize(
@@ -38,7 +43,7 @@ def rows(name, proof=FULL, **columns):
 def test_no_value_changes(name):
     found, known = devchain(), dataset(name)
     table = found.tables[name]
-    cast = lake_rows(known, table, list(known.all_columns), found.piece, None)
+    cast = lake_rows(known, table, list(known.all_columns), found.piece, None, times(found.piece))
     assert cast.schema == known.schema(list(known.all_columns))
     assert cast.to_pylist() == table.to_pylist()
 
@@ -46,21 +51,23 @@ def test_no_value_changes(name):
 def test_rows_of_the_decoder_are_cast_alike():
     found = devchain()
     wanted = list(LOGS.all_columns)
-    one = lake_rows(LOGS, decoded(LOGS, wanted, found.chain_id, found.evidence), wanted, found.piece, None)
-    assert one.equals(lake_rows(LOGS, found.tables["logs"], wanted, found.piece, None))
+    one = lake_rows(
+        LOGS, decoded(LOGS, wanted, found.chain_id, found.evidence), wanted, found.piece, None, times(found.piece)
+    )
+    assert one.equals(lake_rows(LOGS, found.tables["logs"], wanted, found.piece, None, times(found.piece)))
 
 
 def test_columns_that_only_the_proof_reads_are_dropped():
     found = devchain()
-    cast = lake_rows(LOGS, found.tables["logs"], ["block_number", "data"], found.piece, None)
+    cast = lake_rows(LOGS, found.tables["logs"], ["block_number", "data"], found.piece, None, times(found.piece))
     assert cast.column_names == ["block_number", "data"]
 
 
 def test_slices_and_chunks_and_no_rows():
     found, wanted = devchain(), list(LOGS.all_columns)
     table = pa.concat_tables([found.tables["logs"].slice(1, 3), found.tables["logs"].slice(5)])
-    assert lake_rows(LOGS, table, wanted, found.piece, None).to_pylist() == table.to_pylist()
-    assert lake_rows(LOGS, table.slice(0, 0), wanted, found.piece, None).num_rows == 0
+    assert lake_rows(LOGS, table, wanted, found.piece, None, times(found.piece)).to_pylist() == table.to_pylist()
+    assert lake_rows(LOGS, table.slice(0, 0), wanted, found.piece, None, times(found.piece)).num_rows == 0
 
 
 @pytest.mark.parametrize(
@@ -102,10 +109,17 @@ def test_fees_are_decimal():
     assert cast["gas_price"].to_pylist() == [Decimal((1 << 64) - 1), None]
 
 
-def test_times_are_expanded_to_the_rows_of_each_block(monkeypatch):
-    schema = pa.schema([("block_number", pa.int64()), (module.BLOCK_TIMESTAMP, pa.timestamp("us", "UTC"))])
-    monkeypatch.setattr(type(LOGS), "schema", lambda known, columns: schema)
+def test_times_are_expanded_to_the_rows_of_each_block():
+    wanted = ["block_number", module.BLOCK_TIMESTAMP]
     table = pa.table({"block_number": pa.array([10, 10, 12], pa.uint32())})
-    times = pa.array([1_000_000, 2_000_000, 3_000_000], pa.int64())
-    cast = lake_rows(LOGS, table, ["block_number"], BlockRange(10, 13), None, times)
+    given = pa.array([1_000_000, 2_000_000, 3_000_000], pa.int64())
+    cast = lake_rows(LOGS, table, wanted, BlockRange(10, 13), None, given)
     assert cast[module.BLOCK_TIMESTAMP].cast(pa.int64()).to_pylist() == [1_000_000, 1_000_000, 3_000_000]
+    assert lake_rows(LOGS, table.slice(0, 0), wanted, BlockRange(10, 13), None, given).num_rows == 0
+
+
+@pytest.mark.parametrize("block", [9, 13, 0, None])
+def test_a_row_of_another_block_has_no_time(block):
+    table = pa.table({"block_number": pa.array([10, block], pa.uint32())})
+    with pytest.raises(VerificationFailed, match="a row lies outside the range"):
+        lake_rows(LOGS, table, ["block_number", module.BLOCK_TIMESTAMP], BlockRange(10, 13), None, times(range(3)))

@@ -67,7 +67,7 @@ def test_texts_and_doubles_of_a_uint256_are_stored_only_if_they_are_named():
     assert "value_binary" in dataset("transactions").stored_columns()
     assert "gas_used_binary" in dataset("geth_calls").stored_columns()
     assert dataset("transactions").stored_columns(["value_string"]) == (
-        "block_number", "transaction_index", "value_string",
+        "block_number", "block_timestamp", "transaction_index", "value_string",
     )  # fmt: skip
 
 

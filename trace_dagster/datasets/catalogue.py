@@ -16,11 +16,14 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from trace_dagster.datasets.lake_types import arrow_types, lake_type
+from trace_dagster.datasets.lake_types import TIME_TYPE, arrow_types, lake_type
 from trace_dagster.errors import InvalidInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+BLOCK_TIMESTAMP = "block_timestamp"
+"""The column of every stream that Cryo does not give: when the row's block was made, by its header."""
 
 _NATURAL_KEYS: dict[str, tuple[str, ...]] = {
     "blocks": ("block_number",),
@@ -44,9 +47,11 @@ _ONLY_IF_NAMED = ("_string", "_f64")
 """Endings of columns that repeat a uint256 in another form. A stream stores them only if ``columns`` names them."""
 
 _REQUIRED: dict[str, tuple[str, ...]] = {
-    "blocks": ("block_hash", "parent_hash", "transactions_root", "receipts_root", "logs_bloom"),
+    "blocks": ("block_hash", "parent_hash", "transactions_root", "receipts_root", "logs_bloom", "timestamp"),
 }
-"""Columns stored even if the job's ``columns`` omits them. Neighbouring ranges are checked against them."""
+"""Columns stored even if the job's ``columns`` omits them: neighbouring ranges, and rows of other datasets, are checked
+against them.
+"""
 
 _RECEIPT_COLUMNS: dict[str, tuple[str, ...]] = {"transactions": ("gas_used", "success")}
 """Columns for which Cryo fetches the receipts of every block."""
@@ -101,18 +106,25 @@ class Dataset:
 
         Without ``requested`` these are Cryo's defaults, except for the text and double forms of uint256 values, and
         those needed to prove the rows. Otherwise they are the requested ones, block_number, the natural key and, for
-        blocks, the hashes that neighbours are checked against. Raises InvalidInput for a column the dataset does not
-        have.
+        blocks, what other rows are checked against. block_timestamp is always one of them. Raises InvalidInput for a
+        column the dataset does not have.
         """
         if requested is None:
             plain = (name for name in self.default_columns if not name.endswith(_ONLY_IF_NAMED))
             names = {*plain, *_ALWAYS.get(self.name, ())}
         else:
             for column in requested:
-                if column not in self.all_columns:
-                    raise InvalidInput(f"dataset {self.name} has no column {_nearest(column, self.all_columns)}")
+                if column not in self.storable_columns:
+                    raise InvalidInput(f"dataset {self.name} has no column {_nearest(column, self.storable_columns)}")
             names = {*requested, "block_number", *self.natural_key, *_REQUIRED.get(self.name, ())}
-        return tuple(name for name in self.all_columns if name in names)
+        return tuple(name for name in self.storable_columns if name in names or name == BLOCK_TIMESTAMP)
+
+    @property
+    def storable_columns(self) -> tuple[str, ...]:
+        """Return every column that a stream can store, in schema order: those of Cryo, and block_timestamp."""
+        names = list(self.all_columns)
+        names.insert(names.index("block_number") + 1, BLOCK_TIMESTAMP)
+        return tuple(names)
 
     @property
     def is_queried_by_span(self) -> bool:
@@ -140,11 +152,12 @@ class Dataset:
 
     def schema(self, columns: Sequence[str]) -> pa.Schema:
         """Return the Arrow schema of stored ``columns``: Cryo's names, the lake's types."""
-        return _schema({name: lake_type(self.name, name, self.all_columns[name]) for name in columns})
+        types = {**self.all_columns, BLOCK_TIMESTAMP: TIME_TYPE}
+        return _schema({name: lake_type(self.name, name, types[name]) for name in columns})
 
     def engine_schema(self, columns: Sequence[str]) -> pa.Schema:
-        """Return the Arrow schema of ``columns`` as Cryo gives them."""
-        return _schema({name: self.all_columns[name] for name in columns})
+        """Return the Arrow schema of ``columns`` as Cryo gives them, without block_timestamp."""
+        return _schema({name: self.all_columns[name] for name in columns if name != BLOCK_TIMESTAMP})
 
 
 def dataset(name: str) -> Dataset:

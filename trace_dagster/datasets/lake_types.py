@@ -15,6 +15,8 @@ FEE_DIGITS = 38
 FEES = frozenset({"gas_price", "max_fee_per_gas", "max_priority_fee_per_gas", "base_fee_per_gas"})
 """Columns of amounts in wei per gas: decimal numbers of up to 38 digits."""
 
+TIME_TYPE = "timestamp[us, tz=UTC]"
+
 UNSIGNED = ("uint32", "uint64")
 """Cryo's types of numbers. The lake stores them as int64, except for fees."""
 

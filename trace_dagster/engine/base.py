@@ -66,6 +66,10 @@ class Engine(Protocol):
         """
         ...
 
+    def made_up_times(self, piece: BlockRange) -> list[int] | None:
+        """Return the timestamps of the blocks in seconds if this engine makes up its chain; None if a node has them."""
+        ...
+
     def close(self) -> None:
         """End every process that the engine started. May be called more than once."""
         ...

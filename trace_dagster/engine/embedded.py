@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 import pyarrow as pa
 
+from trace_dagster.blocks import BlockRange
 from trace_dagster.engine.base import ExtractRequest
 from trace_dagster.engine.columns import cryo_column, excluded_columns, row_order, u256_forms
 from trace_dagster.engine.failures import failure
@@ -74,6 +75,9 @@ class EmbeddedCryo:
     def pids(self) -> list[int]:
         """Return the process ids of the running workers."""
         return self._workers.pids()
+
+    def made_up_times(self, piece: BlockRange) -> None:
+        """Return None: the node that the rows come from has the headers."""
 
     def close(self) -> None:
         """End all workers."""

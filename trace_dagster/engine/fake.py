@@ -30,6 +30,10 @@ class FakeCryo:
         """Return the made-up rows of the request's blocks, with ``request.schema``."""
         return _table(request, request.block_range)
 
+    def made_up_times(self, piece: BlockRange) -> list[int]:
+        """Return the timestamps of made-up blocks."""
+        return [GENESIS_TIMESTAMP + block for block in range(piece.start, piece.end)]
+
     def close(self) -> None:
         """Do nothing: this engine starts no process."""
 
@@ -100,8 +104,8 @@ def _value(chain_id: int, dataset: str, field: pa.Field, key: _Key) -> object:
             return block
         case "chain_id":
             return chain_id
-        case "timestamp":
-            return GENESIS_TIMESTAMP + block
+        case "timestamp" | "block_timestamp":
+            return (GENESIS_TIMESTAMP + block) * (1_000_000 if pa.types.is_timestamp(field.type) else 1)
         case "block_hash":
             return _block_hash(chain_id, block)
         case "parent_hash":

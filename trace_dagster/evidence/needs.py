@@ -39,6 +39,15 @@ def most_row_calls(dataset_name: str, blocks: int) -> int:
     return 1 + (1 + row_needs(dataset_name).receipts) * blocks
 
 
+def fetches_times(dataset_name: str, columns: Collection[str], *, proven: bool) -> bool:
+    """Return whether headers are fetched for block_timestamp alone: neither evidence nor rows have the time.
+
+    ``columns`` are those that the engine extracts; ``proven`` is whether rows are compared with the chain where it
+    commits to anything in them.
+    """
+    return not (proven and is_provable(dataset_name)) and "timestamp" not in columns
+
+
 def fetched(dataset: Dataset, columns: Collection[str], level: CheckLevel) -> frozenset[str]:
     """Return what a stream fetches of every block, by Cryo or as evidence: whole ``blocks``, ``receipts``.
 

@@ -29,7 +29,7 @@ _HEADER_BYTES = 1200
 _PROVEN_BY_ROWS = frozenset({"logs", "transactions"})
 """Datasets whose rows are part of what gives the receipts root: the comparison with the rows proves it."""
 
-_NULL = memoryview(b"null")
+NULL = memoryview(b"null")
 _NO_RECEIPTS = msgspec.Raw(b"[]")
 
 
@@ -62,10 +62,10 @@ class NodeSource:
         if not blocks and not receipts:
             return EvidenceParts()
         chain_id, *answers = call_with_receipts(self.endpoint, [("eth_chainId", []), *blocks], receipts)
-        self._require_chain(chain_id)
+        require_chain(self.endpoint, self.chain, chain_id)
         shown, told = answers[: len(blocks)], answers[len(blocks) :]
-        if any(memoryview(answer) == _NULL for answer in shown):
-            raise self._lacks(piece)
+        if any(memoryview(answer) == NULL for answer in shown):
+            raise lacks(self.endpoint, piece)
         in_columns = full and receipts and not self._deep
         if in_columns and (found := self._in_columns([*shown, *_some(told)], piece, needs)) is not None:
             return found
@@ -126,7 +126,7 @@ class NodeSource:
         except MethodLacked:  # the proof says which transactions it leaves open
             return found
         for (place, index), answer in zip(wanted, answers, strict=True):
-            given = b"" if memoryview(answer) == _NULL else data(_text(answer), headers[place].number)
+            given = b"" if memoryview(answer) == NULL else data(_text(answer), headers[place].number)
             if given:  # nodes answer null or "0x" if they do not have it
                 found[place][index] = given
         return found
@@ -151,9 +151,9 @@ class NodeSource:
 
         If their form is not known, they are returned as the node claims them.
         """
-        if memoryview(answer) == _NULL:  # right for a block without transactions, as some nodes answer
+        if memoryview(answer) == NULL:  # right for a block without transactions, as some nodes answer
             if not prove.has_no_receipts(header):
-                raise self._lacks(BlockRange(header.number, header.number + 1))
+                raise lacks(self.endpoint, BlockRange(header.number, header.number + 1))
             answer = _NO_RECEIPTS
         if not self._is_left_open(parts, "receipts", header):
             with _open_if_unknown(parts, "receipts", header):
@@ -273,16 +273,20 @@ class NodeSource:
         parts.weight = rows.nbytes + _HEADER_BYTES * len(headers)
         return parts
 
-    def _lacks(self, piece: BlockRange) -> Unavailable:
-        return Unavailable(f"rpc endpoint {self.endpoint.name} does not have a block of this range", range=piece)
 
-    def _require_chain(self, answer: msgspec.Raw) -> None:
-        found = quantity(_text(answer))
-        if found != self.chain.chain_id:
-            raise WrongChain(
-                f"rpc endpoint {self.endpoint.name} serves chain {found} now, the job is of chain"
-                f" {self.chain.chain_id}: correct {variable_of(self.endpoint.pool)}"
-            )
+def lacks(endpoint: Endpoint, piece: BlockRange) -> Unavailable:
+    """Return the error for a block that the endpoint does not have."""
+    return Unavailable(f"rpc endpoint {endpoint.name} does not have a block of this range", range=piece)
+
+
+def require_chain(endpoint: Endpoint, chain: Chain, answer: msgspec.Raw) -> None:
+    """Raise WrongChain unless the endpoint's answer to eth_chainId is the chain's id."""
+    found = quantity(_text(answer))
+    if found != chain.chain_id:
+        raise WrongChain(
+            f"rpc endpoint {endpoint.name} serves chain {found} now, the job is of chain"
+            f" {chain.chain_id}: correct {variable_of(endpoint.pool)}"
+        )
 
 
 @contextmanager
@@ -303,7 +307,7 @@ def _open_if_unknown(parts: EvidenceParts, part: Part, header: Header) -> Iterat
 
 def _some(receipts: Sequence[msgspec.Raw]) -> list[msgspec.Raw]:
     """Return the answers with an empty list for null: the roots decide whether that is right."""
-    return [_NO_RECEIPTS if memoryview(answer) == _NULL else answer for answer in receipts]
+    return [_NO_RECEIPTS if memoryview(answer) == NULL else answer for answer in receipts]
 
 
 def _text(answer: msgspec.Raw) -> str:

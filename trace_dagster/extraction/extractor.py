@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from functools import partial
 from itertools import cycle, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -26,6 +26,7 @@ from trace_dagster.engine.base import Engine
 from trace_dagster.errors import ExtractionFailed, NoAnswer, TraceError, Unavailable, VerificationFailed
 from trace_dagster.evidence.collector import PieceEvidence
 from trace_dagster.extraction.blame import Blame, LiarRecorder, PieceBlame
+from trace_dagster.extraction.block_times import BlockTimes, TimeSource
 from trace_dagster.extraction.endpoint_load import EndpointLoad, EndpointOrder, by_load
 from trace_dagster.extraction.engine_calls import EngineCalls, RequestsAtOnce
 from trace_dagster.extraction.lake_rows import lake_rows
@@ -42,6 +43,7 @@ from trace_dagster.verify.check import PIECE_BLOCKS, Proof, check
 from trace_dagster.verify.model import Evidence
 
 _THREADS = 64
+_Found = TypeVar("_Found")
 _log = component_log("extraction")
 
 
@@ -66,6 +68,7 @@ class Extractor:
         """Pieces under way at each endpoint."""
         self._calls = EngineCalls(engine, requests_at_once)
         self._rows = RowSource(self._calls, note_unreliable, is_unreliable)
+        self._times = TimeSource(engine)
         self._sizes = PieceSizes(piece_blocks)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="pieces")
         self._evidence_threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="evidence")
@@ -109,8 +112,7 @@ class Extractor:
                 noted = blame.failed(endpoint, caught)
                 log = _log.warning if len(endpoints) > 1 else _log.debug
                 log("endpoint_passed_over", **request.facts, block_range=piece, endpoint=endpoint.name, reason=noted)
-                if evidence is not None:
-                    evidence.forget(endpoint)
+                self._forget(state, piece, endpoint, evidence)
                 failed[endpoint.name] = noted
                 error = decisive(error, noted)
             else:
@@ -145,31 +147,51 @@ class Extractor:
         """Extract a piece at one endpoint, while its evidence is gathered there, and compare the two."""
         request = state.request
         gathered: Future[Evidence] | None = None
+        fetched: Future[list[int]] | None = None
         with self._calls.turn(piece, endpoint) as at_once:
             state.require_running(piece)
             if evidence is not None:
-                gathered = self._gather(evidence, piece, endpoint)
+                gathered = self._start(piece, evidence.gather, endpoint)
+            elif self._times.are_fetched(request, piece):
+                fetched = self._start(piece, self._times.fetch, state, piece, endpoint)
             rows = self._rows.extract(state, piece, endpoint, at_once, evidence, gathered)
         started = time.monotonic()
         proof: Proof | None = None
-        source: dict[str, str] = {}
+        found: Evidence | None = None
         if evidence is not None and gathered is not None:
-            rows, proof, source = self._compare(state, piece, rows, endpoint, evidence, gathered)
+            rows, proof, found = self._compare(state, piece, rows, endpoint, evidence, gathered)
         elif request.verify != "off":
             proof = check(request.dataset, rows.table, piece, request.chain_id, None)
-        table = lake_rows(request.dataset, rows.table, request.columns, piece, proof)
+        times = self._times.of(state, piece, endpoint, rows.table, found, fetched)
+        table = _stored(state, piece, rows, proof, times)
         seconds = time.monotonic() - started
-        extract = partial(self._extract_again, state, piece, evidence)
+        extract = partial(self._extract_again, state, piece, evidence, times if times.is_proven else None)
         agreeing = agreeing_endpoints(table, piece, endpoint, endpoints, request.pool.quorum, extract, blame.failed)
-        return Piece(piece, table, proof, source, (endpoint.name, *agreeing), seconds, rows.source)
+        source = found.source if found is not None else {}
+        names = (endpoint.name, *agreeing)
+        return Piece(piece, table, proof, source, names, seconds, rows.source, has_proven_times=times.is_proven)
 
     def _extract_again(
-        self, state: RangeState, piece: BlockRange, evidence: PieceEvidence | None, endpoint: Endpoint
+        self,
+        state: RangeState,
+        piece: BlockRange,
+        evidence: PieceEvidence | None,
+        proven: BlockTimes | None,
+        endpoint: Endpoint,
     ) -> pa.Table:
-        """Return another endpoint's rows of a piece as they would be stored."""
+        """Return another endpoint's rows of a piece, with the columns that are kept and, unless they are ``proven``,
+        its own block times.
+        """
         with self._calls.turn(piece, endpoint) as at_once:
             found = self._rows.extract(state, piece, endpoint, at_once, evidence)
-            return lake_rows(state.request.dataset, found.table, state.request.columns, piece, None)
+        times = proven or self._times.of(state, piece, endpoint, found.table, None)
+        return _stored(state, piece, found, None, times)
+
+    def _forget(self, state: RangeState, piece: BlockRange, endpoint: Endpoint, evidence: PieceEvidence | None) -> None:
+        """Drop what was kept of an endpoint's answers, because the piece failed there."""
+        self._times.forget(state, piece, endpoint)
+        if evidence is not None:
+            evidence.forget(endpoint)
 
     def _compare(
         self,
@@ -179,26 +201,33 @@ class Extractor:
         endpoint: Endpoint,
         evidence: PieceEvidence,
         gathered: Future[Evidence],
-    ) -> tuple[Rows, Proof, dict[str, str]]:
-        """Return the rows with every extracted column, their proof, and the source of each part of the evidence.
+    ) -> tuple[Rows, Proof, Evidence]:
+        """Return the rows with every extracted column, their proof, and the evidence.
 
         Logs that proven receipts contradict are replaced by those of the receipts.
         """
         if rows.evidence is not None:
             table, proof = state.request.prove(rows.table, piece, rows.evidence)
-            return rows._replace(table=table), proof, rows.evidence.source
+            return rows._replace(table=table), proof, rows.evidence
         try:
-            table, proof, source = _compare(state, piece, rows.table, endpoint, evidence, gathered)
-            return rows._replace(table=table), proof, source
+            table, proof, found = _compare(state, piece, rows.table, endpoint, evidence, gathered)
+            return rows._replace(table=table), proof, found
         except VerificationFailed as contradiction:
             rows = self._rows.replaced(state, piece, endpoint, evidence, contradiction)
             return self._compare(state, piece, rows, endpoint, evidence, gathered)
 
-    def _gather(self, evidence: PieceEvidence, piece: BlockRange, endpoint: Endpoint) -> Future[Evidence]:
+    def _start(self, piece: BlockRange, work: Callable[..., _Found], *given: object) -> Future[_Found]:
+        """Start to fetch evidence or block times, while the rows are extracted."""
         try:
-            return self._evidence_threads.submit(evidence.gather, endpoint)
+            return self._evidence_threads.submit(work, *given)
         except RuntimeError:  # the pool of threads is shut down
             raise Unavailable(STOPPED, range=piece) from None
+
+
+def _stored(state: RangeState, piece: BlockRange, rows: Rows, proof: Proof | None, times: BlockTimes) -> pa.Table:
+    """Return the rows of a piece as they are stored."""
+    request = state.request
+    return lake_rows(request.dataset, rows.table, request.columns, piece, proof, times.microseconds)
 
 
 def _compare(
@@ -208,8 +237,8 @@ def _compare(
     endpoint: Endpoint,
     evidence: PieceEvidence,
     gathered: Future[Evidence],
-) -> tuple[pa.Table, Proof, dict[str, str]]:
-    """Return the rows with every extracted column, their proof, and the source of each part of the evidence.
+) -> tuple[pa.Table, Proof, Evidence]:
+    """Return the rows with every extracted column, their proof, and the evidence.
 
     If committed rows are part of the evidence and contradict the rows, the node is asked for all of the evidence.
     Raises ForkConflict if that proves the rows: they and the committed rows lie on different forks.
@@ -217,7 +246,7 @@ def _compare(
     request = state.request
     try:
         found = gathered.result(timeout=state.seconds_left)
-        return *request.prove(table, piece, found), found.source
+        return *request.prove(table, piece, found), found
     except FutureTimeout:
         raise NoAnswer(f"rpc endpoint {endpoint.name} timed out while fetching evidence", range=piece) from None
     except VerificationFailed:
@@ -226,4 +255,4 @@ def _compare(
     fresh = evidence.gather_from_node(endpoint)
     whole, proof = request.prove(table, piece, fresh)
     evidence.require_one_chain(fresh)
-    return whole, proof, fresh.source
+    return whole, proof, fresh

@@ -9,13 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.datasets.catalogue import Dataset
+from trace_dagster.datasets.catalogue import BLOCK_TIMESTAMP, Dataset
 from trace_dagster.decoder.limits import beyond, fits
 from trace_dagster.errors import ExtractionFailed, TraceError, VerificationFailed
 from trace_dagster.verify.check import Proof
 from trace_dagster.verify.mismatch import shortened
-
-BLOCK_TIMESTAMP = "block_timestamp"
 
 
 def lake_rows(
@@ -24,24 +22,25 @@ def lake_rows(
     columns: Sequence[str],
     piece: BlockRange,
     proof: Proof | None,
-    times: pa.Array | None = None,
+    times: pa.Array,
 ) -> pa.Table:
-    """Return ``columns`` of a piece's rows with the dataset's stored types. Rows must be in the piece.
+    """Return ``columns`` of a piece's rows with the dataset's stored types, and the times of their blocks.
 
     ``table`` has the types of Cryo or of the decoder. ``times`` are the microseconds since 1970 of each block of the
     piece (int64), for column block_timestamp. ``proof`` tells which values are proven.
 
     Raises ExtractionFailed if a proven value does not fit into its column, VerificationFailed if the value is only
-    claimed: a node must not be able to end a stream with a value that nothing proves.
+    claimed: a node must not be able to end a stream with a value that nothing proves. Also raises VerificationFailed
+    for a row of another block.
     """
     schema = dataset.schema(columns)
     return pa.table([_column(table, field, piece, proof, times) for field in schema], schema)
 
 
 def _column(
-    table: pa.Table, field: pa.Field, piece: BlockRange, proof: Proof | None, times: pa.Array | None
+    table: pa.Table, field: pa.Field, piece: BlockRange, proof: Proof | None, times: pa.Array
 ) -> pa.ChunkedArray:
-    if field.name == BLOCK_TIMESTAMP and times is not None:
+    if field.name == BLOCK_TIMESTAMP:
         return _of_rows(table, piece, times).cast(field.type)
     found = table[field.name]
     try:
@@ -65,8 +64,12 @@ def _fixed(values: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _of_rows(table: pa.Table, piece: BlockRange, times: pa.Array) -> pa.ChunkedArray:
-    """Return the time of each row's block."""
-    return times.take(pc.subtract(table["block_number"].cast(pa.int64()), piece.start))
+    """Return the time of each row's block. Rows that nothing checked may be of other blocks."""
+    places = pc.subtract(table["block_number"].cast(pa.int64()), piece.start)
+    is_inside = pc.and_(pc.greater_equal(places, 0), pc.less(places, len(piece)))
+    if places.null_count or not pc.all(is_inside, min_count=0).as_py():
+        raise VerificationFailed("a row lies outside the range", range=piece)
+    return times.take(places)
 
 
 def _first_error(table: pa.Table, field: pa.Field, proof: Proof | None) -> TraceError:

@@ -110,6 +110,8 @@ class Piece:
     """Time spent waiting for evidence after the rows had arrived, and comparing."""
     rows_from: str = "cryo"
     """What made the rows: cryo, or native for our own decoder of evidence."""
+    has_proven_times: bool = False
+    """Whether proven headers give every row's block_timestamp."""
 
     @property
     def is_lowered(self) -> bool:

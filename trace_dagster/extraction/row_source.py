@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -42,6 +42,7 @@ NoteUnreliable = Callable[[Endpoint, str, str], None]
 IsUnreliable = Callable[[Endpoint, str], bool]
 """Returns whether a method was noted at an endpoint in the last hour, by any process."""
 
+_Found = TypeVar("_Found")
 _log = component_log("extraction")
 
 
@@ -81,7 +82,7 @@ class RowSource:
         if evidence is None or request.dataset.name not in _REPLACEABLE:
             return Rows(self._calls.extract(state, piece, endpoint, at_once), "cryo")
         if request.engine == NATIVE:
-            found = _result(state, piece, endpoint, gathered) if gathered else evidence.gather_for_rows(endpoint)
+            found = result(state, piece, endpoint, gathered) if gathered else evidence.gather_for_rows(endpoint)
             if self._has_rows(state, found):
                 return self._native(state, endpoint, found)
             return Rows(self._calls.extract(state, piece, endpoint, at_once), "cryo")
@@ -171,8 +172,8 @@ class RowSource:
             self._note_unreliable(endpoint, LOGS_METHOD, reason)
 
 
-def _result(state: RangeState, piece: BlockRange, endpoint: Endpoint, gathered: Future[Evidence]) -> Evidence:
-    """Wait for evidence that is under way. Raises NoAnswer if it does not arrive before the range's deadline."""
+def result(state: RangeState, piece: BlockRange, endpoint: Endpoint, gathered: Future[_Found]) -> _Found:
+    """Wait for what is fetched in another thread. Raises NoAnswer if it does not arrive before the range's deadline."""
     try:
         return gathered.result(timeout=state.seconds_left)
     except FutureTimeout:

@@ -19,6 +19,7 @@ from trace_dagster.digest import ContentDigest
 from trace_dagster.engine.columns import row_order
 from trace_dagster.errors import Corrupt, LeaseLost, OldForm, OutcomeUnknown, Unavailable, VerificationFailed
 from trace_dagster.identity import dataset_version, sha256_hex
+from trace_dagster.ingest.time_span import TimeSpan
 from trace_dagster.manifest import FILE_NAME, Manifest, ManifestFile, decode, schema_fingerprint, schema_pairs
 from trace_dagster.registry.publications import Publication, Publications
 from trace_dagster.registry.streams import StreamSpec
@@ -112,7 +113,7 @@ class Committer:
         OutcomeUnknown when the look-up of a lost answer failed as well, and what ``rows`` raises.
         """
         started = time.monotonic()
-        files, etags, digest, verification = self._write(lease, target, rows)
+        files, etags, digest, times, verification = self._write(lease, target, rows)
         # in generation 0 nothing was committed before that these rows could equal
         visible = self._publications.visible(target.dataset_uuid, target.block_range) if lease.generation else None
         same = visible and visible.content_digest == digest and visible.config_hash == target.config_hash
@@ -127,7 +128,7 @@ class Committer:
             return visible
         manifest = self._manifest(lease, target, rows.engine, files, digest, verification)
         metrics = {**rows.metrics, "seconds": round(time.monotonic() - started, 3)}
-        return self._publish(lease, target, manifest, metrics, etags)
+        return self._publish(lease, target, manifest, metrics, etags, times)
 
     def _intact(self, visible: Publication, schema: pa.Schema) -> bool:
         """Return whether the objects of a version still hold its rows; if not, the range is written again."""
@@ -160,17 +161,19 @@ class Committer:
 
     def _write(
         self, lease: Lease, target: CommitTarget, rows: RangeRows
-    ) -> tuple[list[ManifestFile], Mapping[str, str | None], str, dict[str, Any]]:
+    ) -> tuple[list[ManifestFile], Mapping[str, str | None], str, TimeSpan, dict[str, Any]]:
         digest = ContentDigest(target.schema)
+        times = TimeSpan()
         writer = RangeWriter(
             self._store, target.schema, lambda part: target.parquet_key(lease, part), self._caps, target.order
         )
         try:
             for table in rows.tables:
                 digest.update(table)
+                times.add(table)
                 writer.write(table)
             verification = rows.verification()
-            return writer.finish(), writer.etags, digest.hexdigest(), verification
+            return writer.finish(), writer.etags, digest.hexdigest(), times, verification
         except BaseException:
             writer.abort()
             raise
@@ -182,6 +185,7 @@ class Committer:
         manifest: Manifest,
         metrics: dict[str, Any],
         etags: Mapping[str, str | None],
+        times: TimeSpan,
     ) -> Publication:
         folder = target.folder(manifest.dataset_version)
         data = manifest.encode()
@@ -196,6 +200,7 @@ class Committer:
                 schema=schema_pairs(target.schema),
                 metrics=metrics,
                 etags=etags,
+                times=times.found,
                 whole=target.whole,
             )
         except OutcomeUnknown:

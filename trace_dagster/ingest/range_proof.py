@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from trace_dagster.datasets.catalogue import BLOCK_TIMESTAMP
 from trace_dagster.extraction.request import Piece
 from trace_dagster.verify.check import Proof, merge
 
@@ -28,6 +29,8 @@ class RangeProof:
     """Blocks by source (``committed rows`` or ``rpc``), for each part of the evidence."""
     rows_from: Counter[str] = field(default_factory=Counter)
     """Blocks by what made their rows: cryo, or native for our own decoder of evidence."""
+    has_claimed_times: bool = False
+    """Whether block_timestamp of some rows is what a node claims."""
     seconds: float = 0.0
     """Time spent waiting for evidence after the rows had arrived, and comparing."""
 
@@ -39,6 +42,7 @@ class RangeProof:
             self.endpoints[name] += len(piece.block_range)
         for part, source in piece.source.items():
             self.sources.setdefault(part, Counter())[source] += len(piece.block_range)
+        self.has_claimed_times |= not piece.has_proven_times
         self.rows_from[piece.rows_from] += len(piece.block_range)
         self.seconds += piece.evidence_seconds
 
@@ -55,7 +59,8 @@ class RangeProof:
     def summary(self) -> dict[str, Any]:
         """Return the manifest's ``verification`` member. Raises VerificationFailed if two pieces do not link."""
         if not self.proofs:
-            return {"asked": self.verify, "level": "off", "checks": [], "unproven": ["everything"]}
+            unproven = ["everything", BLOCK_TIMESTAMP]
+            return {"asked": self.verify, "level": "off", "checks": [], "unproven": unproven}
         proof = merge(self.proofs)
         boundary = {"first_parent_hash": proof.first_parent_hash, "last_block_hash": proof.last_block_hash}
         return {
@@ -64,7 +69,7 @@ class RangeProof:
             "levels": dict(proof.levels),
             "lowered": [asdict(each) for each in proof.lowered[:_MOST_LOWERED]],
             "checks": list(proof.checks),
-            "unproven": _unproven(proof),
+            "unproven": self._unproven(proof),
             "blocks": proof.blocks,
             "boundary": {name: f"0x{value.hex()}" for name, value in boundary.items() if value is not None},
             "evidence": {part: dict(sources) for part, sources in self.sources.items()},
@@ -74,11 +79,11 @@ class RangeProof:
             "seconds": round(self.seconds, 3),
         }
 
-
-def _unproven(proof: Proof) -> list[str]:
-    """Return the statements about what is not proven: for all blocks, then for those that are lowered."""
-    if set(proof.levels) == {"structural"}:
-        return ["everything but the rows' structure"]
-    open_blocks = sum(each.blocks for each in proof.lowered)
-    more = [f"rows of {open_blocks} blocks, see lowered"] if open_blocks else []
-    return [*proof.unproven, *more]
+    def _unproven(self, proof: Proof) -> list[str]:
+        """Return the statements about what is not proven: for all blocks, then for those that are lowered."""
+        times = [BLOCK_TIMESTAMP] if self.has_claimed_times else []
+        if set(proof.levels) == {"structural"}:
+            return ["everything but the rows' structure", *times]
+        open_blocks = sum(each.blocks for each in proof.lowered)
+        more = [f"rows of {open_blocks} blocks, see lowered"] if open_blocks else []
+        return [*proof.unproven, *times, *more]

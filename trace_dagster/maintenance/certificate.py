@@ -95,7 +95,7 @@ class CertifiedRange(_CertificatePart):
         if not 0 < self.range_end - self.range_start <= _MOST_BLOCKS:
             raise ValueError("range_end must lie after range_start, by a chunk_size at the most")
         try:
-            known = dataset(self.cryo_dataset_name).all_columns
+            known = dataset(self.cryo_dataset_name).storable_columns
         except InvalidInput as error:
             raise ValueError(error.message) from None
         if unknown := [name for name, _ in self.columns if name not in known]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -77,9 +78,11 @@ class Publications:
         schema: list[list[str]],
         metrics: dict[str, Any],
         etags: Mapping[str, str | None] | None = None,
+        times: tuple[datetime, datetime] | None = None,
         whole: bool = False,
     ) -> None:
-        """Make a manifest visible. ``etags`` has the object store's ETag of each file, by key.
+        """Make a manifest visible. ``etags`` has the object store's ETag of each file, by key; ``times`` are the first
+        and the last block_timestamp of the rows, if there are some.
 
         Raise LeaseLost, Refused if the manifest is not of the leased task, ForkConflict if a neighbour has another hash
         where they meet, or OutcomeUnknown if the answer was lost. ``whole`` hides every older version of the dataset
@@ -87,6 +90,7 @@ class Publications:
         """
         values = _version_values(lease, manifest, storage_ref, manifest_key, manifest_sha256)
         values |= {"schema_json": Jsonb(schema), "metrics": Jsonb(metrics)}
+        values |= {"first_time": times[0], "last_time": times[1]} if times else {"first_time": None, "last_time": None}
         try:
             with self._database.transaction() as session:
                 _require_same(manifest, _require(session, lease))

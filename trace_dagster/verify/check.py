@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.datasets.catalogue import Dataset
+from trace_dagster.datasets.catalogue import BLOCK_TIMESTAMP, Dataset
 from trace_dagster.datasets.catalogue import dataset as lookup
 from trace_dagster.datasets.chains import chain_of
 from trace_dagster.errors import Part, VerificationFailed
@@ -22,6 +22,7 @@ from trace_dagster.verify.mismatch import mismatch
 from trace_dagster.verify.model import Evidence, Header
 from trace_dagster.verify.rows import columnwise, rowwise
 from trace_dagster.verify.rows.arrow import plain, required, spans
+from trace_dagster.verify.rows.block_times import check_times, compare_times
 from trace_dagster.verify.rows.comparison import Comparison
 from trace_dagster.verify.rows.structure import check_structure
 
@@ -119,8 +120,10 @@ def checked_columns(dataset: Dataset, level: str) -> tuple[str, ...]:
 
 
 def extracted_columns(dataset: Dataset, stored: Sequence[str], level: str) -> tuple[str, ...]:
-    """Return the columns needed to check rows at ``level`` and to store ``stored``, in schema order."""
-    return dataset.stored_columns([*stored, *checked_columns(dataset, level)])
+    """Return the columns to extract, in schema order: for ``stored`` rows with their times, and to check them."""
+    times = {"timestamp"} & dataset.all_columns.keys() if level != "full" else ()  # no header gives them there
+    found = dataset.stored_columns([*stored, *checked_columns(dataset, level), *times])
+    return tuple(name for name in found if name != BLOCK_TIMESTAMP)
 
 
 def check(
@@ -138,7 +141,7 @@ def check(
     them. ``deep`` means that the evidence's senders were recovered from signatures. Raises VerificationFailed with the
     first difference, UnknownFormat if a transaction has an unknown type.
     """
-    done = check_structure(dataset, table, piece, chain_id)
+    done = [*check_structure(dataset, table, piece, chain_id), *check_times(table, chain_id)]
     if evidence is None:
         return _proof("structural", done, [], piece, _row_boundary(dataset, table))
     check_evidence(evidence, piece)
@@ -174,6 +177,7 @@ def _check_run(
 ) -> Proof:
     """Compare rows with evidence that is proven in all its parts."""
     compared = _compare(dataset, table, evidence, deep, chain_id)
+    compared.covered |= compare_times(table, evidence.headers, chain_id)
     level: Level = "structural"
     if compared.checks:
         level = "full" if dataset.name in _PROVABLE and _has_needed_evidence(dataset, evidence) else "crosschecked"
@@ -205,6 +209,7 @@ def _check_open_run(
 ) -> Proof:
     """Compare rows with evidence whose parts in ``reasons`` are left open. What can be compared must still agree."""
     compared, level = _compare_open(dataset, table, piece, evidence, reasons, chain_id)
+    compared.covered |= compare_times(table, evidence.headers, chain_id)
     lowered = Lowered(piece.start, len(piece), level, "; ".join(sorted(set(reasons.values()))))
     unproven: list[str] = []
     if level != "structural":

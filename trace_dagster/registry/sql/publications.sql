@@ -22,12 +22,12 @@ returning dataset_version, generation, lower(block_range) as range_start, upper(
 insert into trace.dataset_versions (
     dataset_version, dataset_uuid, block_range, generation, task_id, attempt, config_hash, storage_ref,
     manifest_key, manifest_sha256, content_digest, row_count, byte_count, schema_json, verification, metrics,
-    first_parent_hash, last_block_hash)
+    first_parent_hash, last_block_hash, first_time, last_time)
 values (
     %(dataset_version)s, %(dataset_uuid)s, int8range(%(range_start)s, %(range_end)s), %(generation)s, %(task_id)s,
     %(attempt)s, %(config_hash)s, %(storage_ref)s, %(manifest_key)s, %(manifest_sha256)s, %(content_digest)s,
     %(row_count)s, %(byte_count)s, %(schema_json)s, %(verification)s, %(metrics)s,
-    %(first_parent_hash)s, %(last_block_hash)s);
+    %(first_parent_hash)s, %(last_block_hash)s, %(first_time)s, %(last_time)s);
 
 -- name: insert_file
 -- Register a file and link it to its version.

@@ -25,7 +25,9 @@ from trace_dagster.verify.rows.forms import receipt_form, transaction_form
 _TOPICS = [f"topic{index}" for index in range(MOST_TOPICS)]
 
 
-HEADER_COLUMNS = ("block_number", "block_hash", "parent_hash", "transactions_root", "receipts_root", "logs_bloom")
+HEADER_COLUMNS = (
+    "block_number", "block_hash", "parent_hash", "transactions_root", "receipts_root", "logs_bloom", "timestamp",
+)  # fmt: skip
 RECEIPT_COLUMNS = (
     "block_number", "transaction_index", "transaction_hash", "transaction_type", "success", "gas_used",
 )  # fmt: skip
@@ -39,8 +41,8 @@ TRANSACTION_COLUMNS = (
 def headers_of(blocks: pa.Table, piece: BlockRange) -> list[Header]:
     """Return one header per block of the piece, from rows of dataset blocks.
 
-    ``blocks`` has :data:`HEADER_COLUMNS`; state_root, author, gas_used, extra_data, timestamp and base_fee_per_gas are
-    optional. Raises VerificationFailed unless there is exactly one row per block.
+    ``blocks`` has :data:`HEADER_COLUMNS`; state_root, author, gas_used, extra_data, timestamp and base_fee_per_gas may
+    be missing. Raises VerificationFailed unless there is exactly one row per block.
     """
     spans(blocks, piece, one_each=True)
     columns = [
