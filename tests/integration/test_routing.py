@@ -85,6 +85,17 @@ def test_rows_through_the_gateway_are_the_chains_and_blocks_are_fetched_once(pos
         assert {name for each in published for name in each.verification["endpoints"]} == {"dev#1"}
 
 
+def test_headers_for_times_are_those_that_other_streams_fetch(postgres_url, s3, chain):
+    more = {"TRACE_RPC_GATEWAY": "always"}
+    with watched(chain) as node, running(postgres_url, s3, more=more, dev=node.url) as runtime:
+        streams = apply(runtime, end=BLOCKS, verify="structural")
+        for stream in streams.values():
+            runtime.pools.of_stream(stream)
+        published = bring_in(runtime, streams)
+        assert {each.verification["level"] for each in published} == {"structural"}
+        assert node.calls["eth_getBlockByNumber"] == BLOCKS
+
+
 @pytest.mark.parametrize("mode", ["never", "always"])
 def test_a_node_without_block_receipts_serves_all_streams(postgres_url, s3, chain, mode):
     def manner(calls):

@@ -12,7 +12,7 @@ from trace_dagster.cli.render import print_plan
 from trace_dagster.config.chain_sync import Stream
 from trace_dagster.datasets.catalogue import catalogue
 from trace_dagster.estimate.costs import Plan, Sample, StreamPlan, counted, places
-from trace_dagster.evidence.needs import most_calls
+from trace_dagster.evidence.needs import is_provable, most_calls
 from trace_dagster.planning.dispatcher import RANGES_PER_RUN
 from trace_dagster.verify.check import PIECE_BLOCKS
 
@@ -61,6 +61,8 @@ def test_counts_are_those_of_every_cell_and_piece(span, committed, chunk, level,
     spared = each.is_proven and quorum == 1
     cryos = [name for name in each.dataset.all_columns if not (spared and name in each.dataset.receipt_columns)]
     assert found.extraction_calls == quorum * sum(1 + each.dataset.most_calls(size, inner, cryos) for size in pieces)
+    is_timed = name in {"blocks", "transactions"} or (each.is_proven and is_provable(name))
+    assert found.header_calls == (0 if is_timed else quorum * sum(1 + size for size in pieces))
     assert found.evidence_calls == (sum(most_calls(name, size) for size in pieces) if each.is_proven else 0)
 
 

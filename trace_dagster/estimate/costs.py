@@ -13,7 +13,7 @@ from trace_dagster.config.chain_sync import Stream
 from trace_dagster.config.compact import Compact
 from trace_dagster.datasets.chains import chain_of
 from trace_dagster.datasets.reach import Reach
-from trace_dagster.evidence.needs import most_calls, most_row_calls
+from trace_dagster.evidence.needs import fetches_times, most_calls, most_row_calls
 from trace_dagster.planning.dispatcher import RANGES_PER_RUN
 from trace_dagster.planning.run_groups import sharing
 from trace_dagster.rpc.pools import RpcPool
@@ -34,11 +34,15 @@ class StreamCounts:
     """Calls that Cryo makes, or our own decoder for traces, multiplied by the pool's quorum."""
     evidence_calls: int
     """Calls for evidence, if rows are proven. An upper bound: committed rows of other streams replace some."""
+    header_calls: int = 0
+    """Calls for the headers of rows that are not proven: their block_timestamp. An upper bound, because streams of a
+    chain share them. Multiplied by the pool's quorum.
+    """
 
     @property
     def rpc_calls(self) -> int:
-        """Extraction and evidence calls."""
-        return self.extraction_calls + self.evidence_calls
+        """All calls."""
+        return self.extraction_calls + self.evidence_calls + self.header_calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,7 @@ class StreamPlan:
             "runs": self.runs,
             "extraction_rpc_calls": counts.extraction_calls if counts else None,
             "evidence_rpc_calls_at_most": counts.evidence_calls if counts else None,
+            "header_rpc_calls_at_most": counts.header_calls if counts else None,
             "rpc_calls_at_most": counts.rpc_calls if counts else None,
             "sampled_blocks": sample.blocks if sample else 0,
             "sampled_rows": sample.rows if sample else None,
@@ -231,7 +236,8 @@ def counted(
         stream.check_level,
         from_receipts=fills_from_receipts,
     )
-    extraction = evidence = 0
+    takes_headers = fetches_times(stream.dataset.name, columns, proven=proven)
+    extraction = evidence = headers = 0
     for size, ranges in sizes.items():
         for piece, pieces in cell_sizes(BlockRange(0, size), PIECE_BLOCKS).items():
             if stream.engine == "native":
@@ -240,11 +246,13 @@ def counted(
                 continue
             calls = 1 + stream.dataset.most_calls(piece, stream.inner_request_blocks, columns)
             extraction += ranges * pieces * calls
+            headers += takes_headers * ranges * pieces * (1 + piece)
             if proven:
                 evidence += ranges * pieces * most_calls(stream.dataset.name, piece)
     if proven and evidence_needed(stream.dataset.name).receipts:
         evidence += ceil((receipt_calls - 1) * sum(len(span) for span in todo))
-    return StreamCounts(sum(len(span) for span in todo), sizes.total(), quorum * extraction, evidence)
+    blocks = sum(len(span) for span in todo)
+    return StreamCounts(blocks, sizes.total(), quorum * extraction, evidence, quorum * headers)
 
 
 def native_trace_calls(dataset_name: str, blocks: int) -> int:

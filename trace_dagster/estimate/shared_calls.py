@@ -39,8 +39,10 @@ def _takes_block(plan: StreamPlan) -> bool:
     dataset = plan.stream.dataset
     if plan.stream.engine == "native":
         return True
+    takes_header = plan.counts is not None and plan.counts.header_calls > 0
     needed = evidence_needed(dataset.name) if plan.stream.is_proven else NOTHING
-    return needed.headers or not (dataset.is_queried_by_span or dataset.name in _WITHOUT_BLOCK)
+    by_cryo = not (dataset.is_queried_by_span or dataset.name in _WITHOUT_BLOCK)
+    return takes_header or needed.headers or by_cryo
 
 
 def _takes_receipts(plan: StreamPlan) -> bool:
