@@ -32,11 +32,12 @@ def visible_rows(database: Database, store: ObjectStore, stream: StreamSpec, spa
     tables = [stream.dataset.schema(stream.columns).empty_table()]
     for file in Catalog(database).files(stream.dataset_uuid, span):
         table = pq.read_table(pa.BufferReader(store.get(file.key)[0])).replace_schema_metadata(None)
-        tables.append(_between(_without(table, file.masked), span))
+        tables.append(_between(without(table, file.masked), span))
     return pa.concat_tables(tables).combine_chunks()
 
 
-def _without(table: pa.Table, masked: tuple[BlockRange, ...]) -> pa.Table:
+def without(table: pa.Table, masked: tuple[BlockRange, ...]) -> pa.Table:
+    """Return the rows that are not masked."""
     for blocks in masked:
         inside = pc.and_(
             pc.greater_equal(table["block_number"], blocks.start), pc.less(table["block_number"], blocks.end)

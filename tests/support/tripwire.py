@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,7 @@ from trace_dagster.errors import Unavailable
 from trace_dagster.registry import connection
 from trace_dagster.store import objects
 
-_STORE_CALLS = ("put_if_absent", "replace", "get", "delete")
+_STORE_CALLS = ("put_if_absent", "replace", "get", "read", "delete")
 _SQL_CALLS = ("run", "one", "all", "many")
 
 
@@ -31,18 +32,21 @@ class Tripwire:
         self._at = at
         self._how = how
         self._armed = True
+        self._lock = threading.Lock()
 
     def point(self, name: str, error: type[Exception]) -> None:
         """Count one point, and inject the fault if it is the chosen one."""
-        if not self._armed:
-            return
-        number = len(self.passed)
-        self.passed.append(name)
-        if number == self._at:
+        with self._lock:
+            if not self._armed:
+                return
+            number = len(self.passed)
+            self.passed.append(name)
+            if number != self._at:
+                return
             self._armed = False  # the code that handles the error works without faults: one fault at a time
-            if self._how == "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-            raise error(f"injected at point {number}: {name}")
+        if self._how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise error(f"injected at point {number}: {name}")
 
     @contextmanager
     def strung(self) -> Iterator[None]:
