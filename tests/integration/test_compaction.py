@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +17,8 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.compaction.compactor import CompactionOutcome, Compactor
 from trace_dagster.errors import Corrupt, LeaseLost, OutcomeUnknown, Unavailable
 from trace_dagster.layout_manifest import decode_layout
+from trace_dagster.registry.catalog import EVERYTHING, Catalog
+from trace_dagster.registry.connection import Session
 from trace_dagster.registry.layouts import Layouts, Unleased
 
 pytestmark = pytest.mark.integration
@@ -153,6 +158,57 @@ def test_a_version_replaced_while_it_is_compacted_keeps_its_files(database, stor
     assert seen.num_rows == len({(row["block_number"], row["log_index"]) for row in seen.to_pylist()})
     in_range = visible_rows(database, store, stream, BlockRange(40, 60))
     assert set(in_range["address"].to_pylist()) <= {b"\x11" * 20}
+    assert_registry_sound(database, store)
+
+
+def test_a_refresh_that_meets_a_swap_waits_and_is_masked(database, store, stream, monkeypatch):
+    committed(database, store, stream, 4)
+    locked, waited = threading.Event(), threading.Event()
+    run = Session.run
+
+    def slow(self, name, /, **values):
+        if name == "mask_moved_versions":
+            locked.set()
+            waited.wait(20)
+        return run(self, name, **values)
+
+    monkeypatch.setattr(Session, "run", slow)
+    with ThreadPoolExecutor() as threads:
+        swapping = threads.submit(Compactor(database, store).compact, window_of(stream, 0, 80))
+        assert locked.wait(20)
+        refreshing = threads.submit(commit, database, store, stream, 2, changed(stream, 2))
+        with pytest.raises(TimeoutError):
+            refreshing.result(timeout=2)
+        waited.set()
+        assert swapping.result(20).versions == 4
+        refreshing.result(20)
+    (mask,) = [file.masked for file in Catalog(database).files(stream.dataset_uuid, EVERYTHING) if file.masked]
+    assert mask == (BlockRange(40, 60),)
+    assert_registry_sound(database, store)
+
+
+def test_a_swap_that_meets_a_refresh_waits_and_leaves_it(database, store, stream, monkeypatch):
+    committed(database, store, stream, 4)
+    hidden, waited = threading.Event(), threading.Event()
+    run = Session.run
+
+    def slow(self, name, /, **values):
+        done = run(self, name, **values)
+        if name == "hide_versions":
+            hidden.set()
+            waited.wait(20)
+        return done
+
+    monkeypatch.setattr(Session, "run", slow)
+    with ThreadPoolExecutor() as threads:
+        refreshing = threads.submit(commit, database, store, stream, 2, changed(stream, 2))
+        assert hidden.wait(20)
+        swapping = threads.submit(Compactor(database, store).compact, window_of(stream, 0, 80))
+        with pytest.raises(TimeoutError):
+            swapping.result(timeout=3)
+        waited.set()
+        refreshing.result(20)
+        assert swapping.result(20).versions == 3
     assert_registry_sound(database, store)
 
 

@@ -1,19 +1,19 @@
-"""Runs an iterator ahead in a thread of its own, by a few items."""
+"""Runs a generator ahead in a thread of its own, by a few items."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
-def ahead(items: Iterator[Item], most: int) -> Iterator[Item]:
-    """Yield the items of an iterator that a thread advances, at most ``most`` items ahead.
+def ahead(items: Generator[Item, None, None], most: int) -> Generator[Item, None, None]:
+    """Yield the items of a generator that a thread advances, at most ``most`` items ahead.
 
-    Its error is raised here. The thread ends when this generator is closed, before its next item.
+    Its error is raised here. When this generator is closed, the thread closes that one before its next item, and ends.
     """
     ready: queue.Queue[tuple[Item] | BaseException | None] = queue.Queue(most)
     closed = threading.Event()
@@ -35,6 +35,8 @@ def ahead(items: Iterator[Item], most: int) -> Iterator[Item]:
             put(None)
         except BaseException as error:
             put(error)
+        finally:
+            items.close()
 
     thread = threading.Thread(target=run, name="trace-ahead", daemon=True)
     thread.start()

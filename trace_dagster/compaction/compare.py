@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pyarrow as pa
@@ -94,7 +94,7 @@ class _Rows:
             yield part
 
 
-def _groups(opened: pq.ParquetFile, first: int, end: int) -> Iterator[pa.Table]:
+def _groups(opened: pq.ParquetFile, first: int, end: int) -> Generator[pa.Table, None, None]:
     """Yield the rows from ``first`` to ``end``, one row group at a time."""
     start = 0
     for number in range(opened.num_row_groups):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from types import TracebackType
 from uuid import UUID
 
@@ -59,14 +59,15 @@ class LayoutFiles:
             schema = self._schema(group[0])
             self._writer.start_group(schema, row_order(self._dataset))
             current: SourceVersion | None = None
-            for version, table in ahead(VersionReader(self._store, group, schema).tables(), _TABLES_AHEAD):
-                if version is not current:
-                    self._writer.start(version)
-                    self._fingerprints[version.dataset_version] = schema_fingerprint(schema)
-                    current = version
-                    done += 1
-                    yield done
-                self._writer.write(table)
+            with closing(ahead(VersionReader(self._store, group, schema).tables(), _TABLES_AHEAD)) as tables:
+                for version, table in tables:
+                    if version is not current:
+                        self._writer.start(version)
+                        self._fingerprints[version.dataset_version] = schema_fingerprint(schema)
+                        current = version
+                        done += 1
+                        yield done
+                    self._writer.write(table)
 
     def finish(self) -> NewLayout:
         """Complete the files and their comparison. Raise Corrupt if rows of a version differ."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -33,7 +33,7 @@ class VersionReader:
         self._schema = schema
         self._shared: _SharedFile | None = None
 
-    def tables(self) -> Iterator[tuple[SourceVersion, pa.Table]]:
+    def tables(self) -> Generator[tuple[SourceVersion, pa.Table], None, None]:
         """Yield each version's rows as tables, at least one for each version."""
         with ThreadPoolExecutor(_FETCHES, thread_name_prefix="compaction-fetch") as threads:
             try:
