@@ -45,8 +45,8 @@ def rows(blocks, each=3):
     )
 
 
-def write(store, tables, key=FILE_NAME, columns=tuple(SCHEMA.names)):
-    writer = HashIndexWriter(columns)
+def write(store, tables, key=FILE_NAME):
+    writer = HashIndexWriter()
     try:
         for table in tables:
             writer.add(table)
@@ -119,8 +119,15 @@ def test_no_block_of_a_hash_is_missed_wherever_tables_are_cut(store, tmp_path, d
 
 def test_rows_without_hashes_have_no_index(store):
     assert write(store, [rows([])]) is None
-    assert write(store, [rows([1]).select(["block_number"])], columns=["block_number"]) is None
+    assert write(store, [rows([1]).select(["block_number"])]) is None
     assert list(store.keys("")) == []
+
+
+def test_tables_with_other_columns_share_an_index(store, tmp_path):
+    write(store, [rows([1]).drop(["block_hash"]), rows([2]).drop(["transaction_hash"])])
+    path = local(store, tmp_path)
+    hashes = [a_hash("block", 1), a_hash("transaction", 1, 0), a_hash("block", 2), a_hash("transaction", 2, 0)]
+    assert [look_up([path], value) for value in hashes] == [[], [1], [2], []]
 
 
 def test_several_indexes_are_read_as_one(store, tmp_path):
@@ -179,7 +186,7 @@ from trace_dagster.store.access import S3Access
 from trace_dagster.store.objects import ObjectStore
 
 rows = 100_000
-writer = HashIndexWriter(["transaction_hash"])
+writer = HashIndexWriter()
 for number in range({tables}):
     hashes = pa.Array.from_buffers(pa.binary(32), rows, [None, pa.py_buffer(os.urandom(32 * rows))])
     blocks = pa.array(range(number * rows, number * rows + rows))
@@ -195,7 +202,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 def test_a_full_disk_is_an_error_that_says_what_to_do(store, monkeypatch):
     monkeypatch.setattr("trace_dagster.compaction.hash_index._MEMORY", "8MiB")
-    writer = HashIndexWriter(SCHEMA.names)
+    writer = HashIndexWriter()
     writer._connection.execute("set max_temp_directory_size = '0B'")
     hashes = pa.array([a_hash(number) for number in range(100_000)], pa.binary(32))
     table = pa.Table.from_arrays([pa.array(range(100_000)), hashes, hashes], schema=SCHEMA)

@@ -56,10 +56,10 @@ def test_a_layout_goes_when_none_of_its_files_is_linked(database, store, stream)
         commit(database, store, stream, number, changed(stream, number))
     assert compactor.compact(window_of(stream, 0, 80)).outcome is CompactionOutcome.COMPACTED
     advance(database, 2 * HOUR)
-    assert len(keys(store, str(first.layout_id))) == 2
+    assert len(keys(store, str(first.layout_id))) == 3
     swept(database, store)
     assert keys(store, str(first.layout_id)) == []
-    assert len(keys(store, "/layout/")) == 2
+    assert len(keys(store, "/layout/")) == 3
     assert len(rows(database, "select * from trace.layouts")) == 2  # its bytes still count as written
     assert_registry_sound(database, store)
 
@@ -71,7 +71,7 @@ def test_a_file_with_one_version_left_stays(database, store, stream):
         commit(database, store, stream, number, changed(stream, number))
     advance(database, 2 * HOUR)
     swept(database, store)
-    assert len(keys(store, str(first.layout_id))) == 2
+    assert len(keys(store, str(first.layout_id))) == 3
     assert_registry_sound(database, store)
 
 
@@ -91,12 +91,12 @@ def test_objects_of_a_dead_compaction_go_after_the_grace_period(database, store,
         patched.setattr(Layouts, "end", lambda *_, **__: True)
         with pytest.raises(Died):
             Compactor(database, store).compact(window_of(stream, 0, 60))
-    assert len(keys(store, "/layout/")) == 2
+    assert len(keys(store, "/layout/")) == 3
     advance(database, HOUR)
     assert swept(database, store).objects_removed == 0  # the lease lapsed less than an hour ago
     advance(database, 120)
     found = swept(database, store)
-    assert (found.compactions_fenced, found.objects_removed) == (1, 2)
+    assert (found.compactions_fenced, found.objects_removed) == (1, 3)
     with pytest.raises(LeaseLost):
         Layouts(database).swap(*zombie[0])
     assert len(files_of(database, stream)) == 3

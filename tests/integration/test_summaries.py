@@ -97,7 +97,7 @@ def test_a_summary_of_too_many_values_is_given_up():
 
 def test_summaries_cover_all_tables_of_a_file_and_leave_nulls_out():
     schema = pa.schema([("address", pa.binary(20)), ("topic0", pa.binary(32)), ("data", pa.large_binary())])
-    found = FileSummaries(schema.names)
+    found = FileSummaries()
     topic = bytes(32)
     for rows in ([(address(1), topic), (address(2), None), (address(1), topic)], [], [(address(3), None)]):
         table = pa.Table.from_pylist(
@@ -112,14 +112,14 @@ def test_summaries_cover_all_tables_of_a_file_and_leave_nulls_out():
 
 
 def test_columns_that_a_file_lacks_have_no_summary():
-    found = FileSummaries(["block_number", "address"])
+    found = FileSummaries()
     found.add(pa.table({"block_number": [1], "address": pa.array([address(1)], pa.binary(20))}))
     assert [each.column for each in found.finish()] == ["address"]
 
 
 def test_a_column_with_too_many_values_is_given_up_while_it_is_written(monkeypatch):
     monkeypatch.setattr("trace_dagster.compaction.summaries.MAX_VALUES", 10)
-    found = FileSummaries(["address"])
+    found = FileSummaries()
     for start in range(0, 40, 5):
         found.add(pa.table({"address": pa.array([address(start + number) for number in range(5)], pa.binary(20))}))
     assert found.finish() == ()

@@ -6,7 +6,6 @@ holds with temporary files.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from tempfile import TemporaryDirectory
 
 import duckdb
@@ -32,9 +31,7 @@ _MEMORY = "128MiB"
 class HashIndexWriter:
     """Collects the hashes of a layout's rows, and writes them sorted. Memory is bounded. The caller closes it."""
 
-    def __init__(self, columns: Collection[str]) -> None:
-        """Index those of the rows' ``columns`` that are looked up by hash. If there are none, nothing is written."""
-        self._columns = [name for name in HASHED_COLUMNS if name in columns]
+    def __init__(self) -> None:
         self._folder = TemporaryDirectory(prefix="trace-hashes-")
         self._connection = duckdb.connect(
             config={
@@ -48,11 +45,13 @@ class HashIndexWriter:
         self._connection.execute("create table hashes (hash_prefix bigint, block_number bigint)")
 
     def add(self, table: pa.Table) -> None:
-        """Take the next rows. Raises Unavailable if there is no room for temporary files."""
-        for name in self._columns:
-            rows = _prefixes(table, name)
-            if rows.num_rows:
-                self._run_insert(rows)
+        """Take the next rows. Their columns may be others than before.
+
+        Raises Unavailable if there is no room for temporary files.
+        """
+        for name in HASHED_COLUMNS:
+            if name in table.column_names and (rows := _prefixes(table, name)).num_rows:
+                self._insert(rows)
 
     def finish(self, store: ObjectStore, key: str) -> HashIndex | None:
         """Write the index as an object; None, and no object, if there are no hashes.
@@ -70,7 +69,7 @@ class HashIndexWriter:
         self._connection.close()
         self._folder.cleanup()
 
-    def _run_insert(self, rows: pa.Table) -> None:
+    def _insert(self, rows: pa.Table) -> None:
         try:
             self._connection.from_arrow(rows).insert_into("hashes")
         except duckdb.Error as error:

@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from trace_dagster.compaction.ahead import ahead
 from trace_dagster.compaction.compare import WrittenRows
+from trace_dagster.compaction.hash_index import FILE_NAME as HASHES
+from trace_dagster.compaction.hash_index import HashIndexWriter
 from trace_dagster.compaction.source import VersionReader
 from trace_dagster.compaction.window import Window
 from trace_dagster.compaction.writer import LayoutWriter
@@ -18,9 +20,9 @@ from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.engine.columns import row_order
 from trace_dagster.errors import Corrupt, TraceError
 from trace_dagster.identity import sha256_hex
-from trace_dagster.layout_manifest import LayoutManifest, LayoutManifestFile, LayoutVersion
+from trace_dagster.layout_manifest import LayoutHashIndex, LayoutManifest, LayoutManifestFile, LayoutVersion
 from trace_dagster.manifest import FILE_NAME, schema_fingerprint, schema_pairs
-from trace_dagster.registry.layouts import LayoutFile, NewLayout, SourceVersion
+from trace_dagster.registry.layouts import HashIndex, LayoutFile, NewLayout, SourceVersion
 from trace_dagster.store.objects import ObjectStore
 
 _TABLES_AHEAD = 4
@@ -36,7 +38,8 @@ class LayoutFiles:
         self._folder = window.folder(layout_id)
         self._dataset = dataset(window.dataset_name)
         self._comparison = WrittenRows(store)
-        self._writer = LayoutWriter(store, self._key, window.target_bytes, self._comparison.add)
+        self._hashes = HashIndexWriter()
+        self._writer = LayoutWriter(store, self._key, window.target_bytes, self._hashes, self._comparison.add)
         self._fingerprints: dict[UUID, str] = {}
 
     def __enter__(self) -> LayoutFiles:
@@ -46,6 +49,7 @@ class LayoutFiles:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._comparison.close()
+        self._hashes.close()
 
     @property
     def written_bytes(self) -> int:
@@ -72,20 +76,21 @@ class LayoutFiles:
     def finish(self) -> NewLayout:
         """Complete the files and their comparison. Raise Corrupt if rows of a version differ."""
         self._writer.finish()
+        index = self._hashes.finish(self._store, self._folder + HASHES)
         self._comparison.finish()
         files = tuple(self._writer.files)
-        return NewLayout(self._folder + FILE_NAME, sha256_hex(self._manifest(files).encode()), files)
+        return NewLayout(self._folder + FILE_NAME, sha256_hex(self._manifest(files, index).encode()), files, index)
 
     def put_manifest(self, layout: NewLayout) -> None:
         """Create the manifest. No other attempt writes into the folder of this layout."""
-        self._store.put_if_absent(layout.manifest_key, self._manifest(layout.files).encode())
+        self._store.put_if_absent(layout.manifest_key, self._manifest(layout.files, layout.hash_index).encode())
 
     def delete(self) -> None:
         """Delete what was written, as far as that is possible now; the sweep deletes the rest."""
         self._writer.abort()
         self._comparison.close()
         with suppress(TraceError):
-            self._store.delete(file.key for file in self._writer.files)
+            self._store.delete([*(file.key for file in self._writer.files), self._folder + HASHES])
 
     def _key(self, number: int) -> str:
         span = self._window.block_range
@@ -101,8 +106,9 @@ class LayoutFiles:
             )
         return schema
 
-    def _manifest(self, files: Sequence[LayoutFile]) -> LayoutManifest:
+    def _manifest(self, files: Sequence[LayoutFile], index: HashIndex | None) -> LayoutManifest:
         window = self._window
+        named = index and LayoutHashIndex(key=index.key, bytes=index.bytes, sha256=index.sha256, rows=index.rows)
         return LayoutManifest(
             layout_id=self._layout_id,
             dataset_uuid=window.dataset_uuid,
@@ -112,6 +118,7 @@ class LayoutFiles:
             window_start=window.block_range.start,
             window_end=window.block_range.end,
             files=[self._manifest_file(file) for file in files],
+            hash_index=named,
         )
 
     def _manifest_file(self, file: LayoutFile) -> LayoutManifestFile:

@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from trace_dagster.compaction.summaries import FileSummaries
 from trace_dagster.registry.layouts import LayoutFile, SourceVersion
 from trace_dagster.store.objects import ObjectStore, Upload
 from trace_dagster.store.parquet import ROW_GROUP_BYTES, parquet_writer
 
 
 class TableSink(Protocol):
-    """Takes the rows that are written, such as a summary."""
+    """Takes the rows that are written, such as an index of them."""
 
     def add(self, table: pa.Table) -> None:
         """Take the next rows."""
@@ -34,6 +35,7 @@ class _GrowingFile:
     flushed_bytes: int = 0
     min_block: int | None = None
     max_block: int | None = None
+    summaries: FileSummaries = field(default_factory=FileSummaries)
 
     @property
     def size(self) -> int:
@@ -49,8 +51,8 @@ class _GrowingFile:
 class LayoutWriter:
     """Writes the files of a layout. Memory is one row group and two upload parts.
 
-    ``key_of`` names file n. ``finished`` is called with each file that is complete. After an error the caller must call
-    :meth:`abort`.
+    ``key_of`` names file n. ``written`` gets the rows of all files, ``finished`` each file that is complete. After an
+    error the caller must call :meth:`abort`.
     """
 
     def __init__(
@@ -58,11 +60,13 @@ class LayoutWriter:
         store: ObjectStore,
         key_of: Callable[[int], str],
         target_bytes: int,
+        written: TableSink,
         finished: Callable[[LayoutFile, pa.Schema], None],
     ) -> None:
         self._store = store
         self._key_of = key_of
         self._target_bytes = target_bytes
+        self._written = written
         self._finished = finished
         self._open: _GrowingFile | None = None
         self._schema: pa.Schema = pa.schema([])
@@ -120,6 +124,7 @@ class LayoutWriter:
                 max_block=file.max_block,
                 etag=file.upload.etag,
                 versions=tuple(file.versions),
+                summaries=file.summaries.finish(),
             )
         )
         self._finished(self.files[-1], self._schema)
@@ -139,6 +144,8 @@ class LayoutWriter:
         if not group.num_rows:
             return
         file.writer.write_table(group, row_group_size=group.num_rows)
+        file.summaries.add(group)
+        self._written.add(group)
         file.rows += group.num_rows
         file.flushed_bytes += group.nbytes
         span = pc.min_max(group["block_number"]).as_py()
