@@ -241,12 +241,14 @@ def verified_lines(report: Report, repaired: int) -> Iterator[str]:
     """Yield the lines of a verification report."""
     levels = ", ".join(f"{count:,} {level}" for level, count in sorted(report.levels.items()))
     yield (
-        f"{report.ranges:,} ranges, {report.rows:,} rows, {human_bytes(report.bytes)} checked"
-        f" ({levels or 'none proven'})"
+        f"{report.ranges:,} ranges, {report.rows:,} rows, {report.objects:,} objects,"
+        f" {human_bytes(report.bytes)} checked ({levels or 'none proven'})"
     )
     if report.lowered_blocks:
         lowered = ", ".join(f"{blocks:,} {level}" for level, blocks in sorted(report.lowered_blocks.items()))
         yield f"committed below the level of their dataset: {lowered} blocks: {reasons_line(report.lowered_reasons)}"
+    if report.unproven_times:
+        yield f"block_timestamp of {report.unproven_times:,} blocks is unproven: no full `blocks` are committed there"
     for found in report.findings:
         yield f"{found}"
     for text in report.unchecked:

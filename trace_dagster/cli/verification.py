@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.cli.commands import opened
@@ -21,6 +22,8 @@ from trace_dagster.maintenance.certificate import (
     CertifiedRange,
     certificate,
 )
+from trace_dagster.maintenance.rows_check import VersionEvidence
+from trace_dagster.maintenance.stored_times import TIME_COLUMNS
 from trace_dagster.registry.streams import StreamRow
 from trace_dagster.registry.versions import StoredFile, StoredVersion, versions_of_job
 from trace_dagster.rpc.pools import Endpoint
@@ -105,20 +108,20 @@ def _endpoints(runtime: Runtime, stream: StreamRow) -> list[Endpoint]:
     return runtime.endpoint_scores.best_first(runtime.pools.named(stream.rpc_pool, stream.chain_id))
 
 
-def _evidence(runtime: Runtime, versions: Sequence[StoredVersion], *, deep: bool) -> list[EvidenceCollector | None]:
-    """Return a collector for each version of one dataset. They share the committed rows that they read, and learn no
-    forms from one another.
+def _evidence(runtime: Runtime, versions: Sequence[StoredVersion], *, deep: bool) -> list[VersionEvidence]:
+    """Return the evidence of versions of one dataset. They share the committed rows that are read, and learn no forms
+    from one another.
     """
     first = versions[0]
     name, chain_id = first.dataset.name, first.chain_id
-    if not is_provable(name):
-        return [None for _ in versions]
-    if deep:
-        return [EvidenceCollector(name, chain_id, None) for _ in versions]
     span = BlockRange(first.block_range.start, versions[-1].block_range.end)
     rows = CommittedRows(runtime.database, runtime.store, first.dataset_uuid, span, SOURCES)
-    committed = CommittedSource(rows, chain_id, name)
-    return [EvidenceCollector(name, chain_id, committed) for _ in versions]
+    committed = None if deep else CommittedSource(rows, chain_id, name)
+    blocks = partial(rows.table, "blocks", columns=TIME_COLUMNS)
+    return [
+        VersionEvidence(EvidenceCollector(name, chain_id, committed) if is_provable(name) else None, blocks)
+        for _ in versions
+    ]
 
 
 def _repair(runtime: Runtime, streams: list[StreamRow], report: Report) -> int:

@@ -39,6 +39,8 @@ class Report:
     """Number of blocks, by level, that were committed below the level of their dataset because of the chain's forms."""
     lowered_reasons: list[str] = field(default_factory=list)
     """Why these blocks are lowered, each reason a single time. They are no findings."""
+    unproven_times: int = 0
+    """Blocks whose ``block_timestamp`` was compared with no committed block and no header, over all datasets."""
     findings: list[Finding] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
     """Ranges that could not be checked this time, each with the reason."""
@@ -109,7 +111,9 @@ def _count_version(report: Report, version: StoredVersion, outcome: Outcome) -> 
         report.unchecked.append(outcome)
     else:
         report.rows += version.rows
-        report.levels[outcome.level] = report.levels.get(outcome.level, 0) + 1
+        level = outcome.proof.level
+        report.levels[level] = report.levels.get(level, 0) + 1
+        report.unproven_times += outcome.unproven_times
         _count_lowered(report, version.verification)
 
 

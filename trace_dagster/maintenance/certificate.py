@@ -31,6 +31,7 @@ from trace_dagster.datasets.levels import reasons_line
 from trace_dagster.digest import CONTENT_DIGEST_VERSION
 from trace_dagster.errors import InvalidInput
 from trace_dagster.identity import canonical_json, sha256_hex
+from trace_dagster.maintenance.stored_times import has_times
 
 _HEX = r"^[0-9a-f]{64}$"
 _HASH = r"^0x[0-9a-f]{64}$"
@@ -236,17 +237,12 @@ def limits(statement: Certificate) -> Iterator[str]:
 
 def _without_blocks(statement: Certificate) -> Iterator[str]:
     """Yield a sentence for each dataset whose times cannot be compared with blocks of the statement."""
-    blocks = [each.span for each in statement.ranges if each.cryo_dataset_name == "blocks" and _has_times(each)]
+    blocks = [each.span for each in statement.ranges if each.cryo_dataset_name == "blocks"]
     for key, span in statement.spans.items():
-        mine = [each for each in statement.ranges if each.dataset_key == key]
-        if not any(_has_times(each) for each in mine) or mine[0].cryo_dataset_name == "blocks":
-            continue
-        if open_blocks := sum(map(len, holes(span, blocks))):
+        mine = (each for each in statement.ranges if each.dataset_key == key)
+        open_blocks = sum(map(len, holes(span, blocks)))
+        if open_blocks and any(has_times(each.cryo_dataset_name, each.columns) for each in mine):
             yield f"block_timestamp of {open_blocks:,} blocks in {key} is unproven: no `blocks` are stated for them"
-
-
-def _has_times(each: CertifiedRange) -> bool:
-    return any(name == "block_timestamp" for name, _ in each.columns)
 
 
 def _digest(statement: Certificate) -> str:

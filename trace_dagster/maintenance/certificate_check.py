@@ -22,6 +22,7 @@ from trace_dagster.digest import ContentDigest
 from trace_dagster.errors import TraceError, VerificationFailed
 from trace_dagster.maintenance.certificate import Certificate, CertifiedRange, gaps
 from trace_dagster.maintenance.certified_rows import CertifiedRows, Files
+from trace_dagster.maintenance.stored_times import TIME_COLUMNS, same_times
 from trace_dagster.verify.check import PIECE_BLOCKS, Proof, check, merge
 from trace_dagster.verify.commitments.receipts import has_status
 from trace_dagster.verify.model import Evidence
@@ -36,8 +37,6 @@ _ROOT_COLUMNS = {
     "transactions": RECEIPT_COLUMNS,
 }  # fmt: skip
 """Columns of each dataset that are needed to compute a receipts root."""
-
-_TIMES = ("block_number", "block_timestamp")
 
 
 def check_certificate(
@@ -206,26 +205,17 @@ def _same_roots(
 
 def _check_times(statement: Certificate, files: Files, wrong: list[str]) -> int:
     """Compare the times of each dataset's rows with those of the blocks, where the statement has them."""
-    sources, count = _of(statement, "blocks", _TIMES), 0
+    sources, count = _of(statement, "blocks", TIME_COLUMNS), 0
     for ranges in _by_key(statement).values():
-        mine = [each for each in ranges if {name for name, _ in each.columns}.issuperset(_TIMES)]
+        mine = [each for each in ranges if {name for name, _ in each.columns}.issuperset(TIME_COLUMNS)]
         if sources and mine and mine[0].cryo_dataset_name != "blocks":
-            with CertifiedRows(mine, files, _TIMES) as rows, CertifiedRows(sources, files, _TIMES) as blocks:
+            with (
+                CertifiedRows(mine, files, TIME_COLUMNS) as rows,
+                CertifiedRows(sources, files, TIME_COLUMNS) as blocks,
+            ):
                 count += _compared(mine, partial(_same_times, rows, blocks), wrong)
     return count
 
 
 def _same_times(rows: CertifiedRows, blocks: CertifiedRows, each: CertifiedRange, piece: BlockRange) -> bool:
-    """Compare times of rows with those of blocks. Return False without comparing if a block is not stated.
-
-    Raises VerificationFailed if a time differs.
-    """
-    table, headers = rows.take(each, piece), blocks.covering(piece)
-    if headers is None:
-        return False
-    places = pc.subtract(table["block_number"].cast(pa.int64()), piece.start)
-    differs = pc.not_equal(table["block_timestamp"], pc.take(headers["block_timestamp"], places))
-    wrong = table.filter(pc.fill_null(differs, fill_value=True))
-    if wrong.num_rows:
-        raise VerificationFailed("block_timestamp is not that of the block", block=wrong["block_number"][0].as_py())
-    return True
+    return same_times(rows.take(each, piece), blocks.covering(piece), piece)

@@ -10,19 +10,17 @@ from tempfile import TemporaryDirectory
 from uuid import UUID
 
 from trace_dagster.errors import Corrupt, TraceError, VerificationFailed
-from trace_dagster.evidence.collector import EvidenceCollector
 from trace_dagster.identity import sha256_hex
-from trace_dagster.maintenance.rows_check import prove
+from trace_dagster.maintenance.rows_check import ProvenRows, VersionEvidence, prove
 from trace_dagster.manifest import decode
 from trace_dagster.registry.versions import StoredFile, StoredLayout, StoredVersion
 from trace_dagster.rpc.pools import Endpoint
 from trace_dagster.store.objects import ObjectStore
 from trace_dagster.store.scan import READ_ERRORS, RowsInOrder, block_outside
-from trace_dagster.verify.check import Proof
 
-EvidenceOf = Callable[[Sequence[StoredVersion]], Sequence[EvidenceCollector | None]]
-"""Returns for some versions of one dataset the collector of each one's evidence; None if the chain commits to nothing
-in its rows. They come together so that evidence which lies in the same files is read once."""
+EvidenceOf = Callable[[Sequence[StoredVersion]], Sequence[VersionEvidence]]
+"""Returns the evidence of each of some versions of one dataset. They come together so that evidence which lies in the
+same files is read once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +40,8 @@ class Finding:
         return f"{self.dataset_key} [{self.range_start}, {self.range_end}): {self.kind}: {self.reason}"
 
 
-Outcome = Proof | Finding | str
-"""What came of a version: its proof, the difference found, or the reason why it could not be checked."""
+Outcome = ProvenRows | Finding | str
+"""What came of a version: what is proven, the difference found, or the reason why it could not be checked."""
 
 
 @dataclass(slots=True)
@@ -161,10 +159,10 @@ def _check_rows(
         for path, file in zip(paths, versions[0].files, strict=True):
             if (block := block_outside(path, [*file.served, *file.masked])) is not None:
                 raise VerificationFailed(f"{file.key} holds rows of a block that no range in it has", block=block)
-        for version, collector in zip(versions, evidence_of(versions), strict=True):
+        for version, evidence in zip(versions, evidence_of(versions), strict=True):
             with _outcome(found, version), _readable():
                 nodes = endpoints.get(version.dataset_key, ())
-                found[version.dataset_version] = prove(version, rows, collector, nodes)
+                found[version.dataset_version] = prove(version, rows, evidence, nodes)
 
 
 def _require_columns(version: StoredVersion, rows: RowsInOrder) -> None:

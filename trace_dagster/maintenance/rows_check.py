@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -12,20 +13,41 @@ from trace_dagster.digest import ContentDigest
 from trace_dagster.errors import TraceError, Unavailable, VerificationFailed
 from trace_dagster.evidence.collector import EvidenceCollector
 from trace_dagster.maintenance.old_commits import require_no_made_up_status
+from trace_dagster.maintenance.stored_times import has_times, same_times
 from trace_dagster.registry.versions import StoredVersion
 from trace_dagster.rpc.pools import Endpoint
 from trace_dagster.store.scan import RowsInOrder
 from trace_dagster.verify.check import PIECE_BLOCKS, Proof, check, checked_columns, merge
 
 
+@dataclass(frozen=True, slots=True)
+class VersionEvidence:
+    """What a version's rows are compared with."""
+
+    collector: EvidenceCollector | None
+    """None if the chain commits to nothing in the rows."""
+    blocks: Callable[[BlockRange], pa.Table | None]
+    """Returns number and time of committed blocks, or None if one of them is not committed or not proven."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenRows:
+    """What is proven about a version's rows."""
+
+    proof: Proof
+    unproven_times: int
+    """Number of blocks whose ``block_timestamp`` was compared with nothing."""
+
+
 def prove(
-    version: StoredVersion, rows: RowsInOrder, collector: EvidenceCollector | None, endpoints: Sequence[Endpoint]
-) -> Proof:
+    version: StoredVersion, rows: RowsInOrder, evidence: VersionEvidence, endpoints: Sequence[Endpoint]
+) -> ProvenRows:
     """Check a version's rows and return what is proven.
 
     Raises VerificationFailed if the rows are not the committed ones, or if the chain contradicts them.
     """
     digest = ContentDigest(version.schema)
+    collector, unproven_times = evidence.collector, 0
     if not {name for name, _ in version.columns}.issuperset(checked_columns(version.dataset, "full")):
         collector = None  # a column that a commitment covers is not stored
     proofs = []
@@ -33,7 +55,10 @@ def prove(
         table = rows.take(piece)
         digest.update(table)
         require_no_made_up_status(version, table)
-        proofs.append(_piece(version, table, piece, collector, endpoints))
+        compared = _piece(version, table, piece, collector, endpoints)
+        proofs.append(compared or check(version.dataset, table, piece, version.chain_id, None))
+        if compared is None and has_times(version.dataset.name, version.columns):
+            unproven_times += 0 if same_times(table, evidence.blocks(piece), piece) else len(piece)
     if digest.hexdigest() != version.content_digest:
         raise VerificationFailed("the rows are not those that were committed", range=version.block_range)
     proof = merge(proofs)
@@ -42,7 +67,7 @@ def prove(
         if committed is not None and found is not None and committed != found:
             expected, got = f"0x{committed.hex()}", f"0x{found.hex()}"
             raise VerificationFailed(f"the range's {name} is another now", expected=expected, got=got)
-    return proof
+    return ProvenRows(proof, unproven_times)
 
 
 def _piece(
@@ -51,15 +76,17 @@ def _piece(
     piece: BlockRange,
     collector: EvidenceCollector | None,
     endpoints: Sequence[Endpoint],
-) -> Proof:
+) -> Proof | None:
     """Check a piece against stored evidence only, or against each node: rows are correct if one node's answers
-    prove them.
+    prove them. Return None if there is no evidence.
 
     A form that lowered the range when it was committed is left open again, if every node shows it.
     """
-    if not endpoints or collector is None:
-        evidence = collector.of(piece).committed() if collector is not None else None
-        return check(version.dataset, table, piece, version.chain_id, evidence)
+    if collector is None:
+        return None
+    if not endpoints:
+        evidence = collector.of(piece).committed()
+        return check(version.dataset, table, piece, version.chain_id, evidence) if evidence is not None else None
     wrong: VerificationFailed | None = None
     silent: list[TraceError] = []
     for endpoint in endpoints:
