@@ -1,4 +1,4 @@
-"""The decoder's types of rows, and the errors for values that a column cannot hold.
+"""The schema of the decoder's rows, and the errors for values that a column cannot hold.
 
 Rows have Cryo's types, except for numbers: these are uint64, or decimal for fees, so that a value beyond Cryo's types
 comes out. Evidence of the compiled code has uint64 as well.

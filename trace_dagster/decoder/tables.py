@@ -1,6 +1,7 @@
 """Builds rows of ``blocks``, ``transactions`` and ``logs`` from proven evidence, equal to those of Cryo 0.3.2.
 
-Where Cryo is wrong the rows are right: before Byzantium ``success`` is null, because receipts have no status there.
+Columns of numbers are wider than Cryo's (:func:`~trace_dagster.decoder.limits.row_schema`). Where Cryo is wrong the
+rows are right: before Byzantium ``success`` is null, because receipts have no status there.
 """
 
 from __future__ import annotations
