@@ -14,6 +14,7 @@ from tests.support.imitated.node import ImitatedNode
 from tests.support.nodes import counting, running
 from tests.support.replay import serving_chain
 from trace_dagster.blocks import BlockRange
+from trace_dagster.cli.verification import verify_job
 from trace_dagster.config.chain_sync import parse
 from trace_dagster.datasets import chains
 from trace_dagster.datasets.catalogue import BLOCK_TIMESTAMP, dataset
@@ -234,17 +235,26 @@ streams:
 """
 
 
-def committed(runtime, recipe, verify, names, source="cryo"):
+def audited(runtime, name):
+    """Yield the report of ``trace-lite verify``."""
+    yield verify_job(
+        name, runtime.settings, None, deep=False, repair=False, progress=lambda ranges: lambda: None
+    ).report
+
+
+def committed(runtime, recipe, verify, names, source="cryo", name=None):
     """Sync one range of each dataset; return the publications by name."""
     lines = [f"  {name}: {{cryo_dataset_name: {name}, engine: {source}}}" for name in names]
     span = BlockRange(recipe.first, recipe.first + 12)
     text = JOB.format(
-        name=f"job_{source}", chain_id=recipe.chain_id, start=span.start, end=span.end, verify=verify,
+        name=name or f"job_{source}", chain_id=recipe.chain_id, start=span.start, end=span.end, verify=verify,
         streams="\n".join(lines),
     )  # fmt: skip
     runtime.jobs.apply(parse(text), Bounds(span.start, span.end))
     found = {}
     for spec in runtime.jobs.streams():
+        if spec.dataset_key not in names:
+            continue
         work = runtime.ingester.claim(spec, span, "run", wait_seconds=5)
         found[spec.dataset_key] = runtime.ingester.commit(runtime.ingester.start(work))
     return found
@@ -305,3 +315,20 @@ def test_a_header_that_is_only_claimed_gives_times_that_are_not_proven(postgres_
         for each in found.values():
             assert each.verification["level"] != "full"
             assert BLOCK_TIMESTAMP in each.verification["unproven"]
+
+
+@pytest.mark.parametrize("is_wrong", [True, False])
+def test_verify_compares_claimed_times_with_proven_blocks(postgres_url, s3, is_wrong):
+    with (
+        serving_chain(WrongHeaders(later if is_wrong else dict)) as liar,
+        serving_chain(ImitatedNode(RECIPE)) as honest,
+        running(postgres_url, s3, node=liar.url) as runtime,
+    ):
+        committed(runtime, RECIPE, "structural", ("logs",))
+        (unproven,) = audited(runtime, "job_cryo")
+        assert (unproven.findings, unproven.unproven_times) == ([], 12)
+        with running(postgres_url, s3, node=honest.url) as other:
+            committed(other, RECIPE, "full", ("blocks",), name="blocks")
+        (report,) = audited(runtime, "job_cryo")
+    assert report.unproven_times == 0
+    assert [each.kind for each in report.findings] == (["bad_rows"] if is_wrong else [])
