@@ -17,7 +17,9 @@ from tests.support.committed import FULL, commit_rows, made_up_rows
 from tests.support.compaction import files_of, visible_rows, window_of
 from tests.support.registry import apply, assert_registry_sound, job_text
 from tests.support.tripwire import Tripwire
+from trace_dagster import manifest
 from trace_dagster.blocks import BlockRange
+from trace_dagster.compaction import hash_index
 from trace_dagster.compaction.compactor import CompactionOutcome, Compactor
 from trace_dagster.errors import TraceError
 from trace_dagster.lite.postgres import dsn
@@ -97,7 +99,8 @@ def left_over(database: Database, store: ObjectStore, stream) -> list[int]:
     """Return the numbers of leases, running attempts, files too many, and objects of layouts that nobody reads."""
     files = files_of(database, stream)
     layouts = {key for key in store.keys(f"cryo/{stream.chain_id}/") if "/layout/" in key}
-    used = {*files, *(key.rpartition("/")[0] + "/_manifest.json" for key in files)}
+    besides = (manifest.FILE_NAME, hash_index.FILE_NAME)
+    used = {*files, *(f"{key.rpartition('/')[0]}/{name}" for key in files for name in besides)}
     with database.connection() as connection:
         held = connection.execute(
             "select (select count(*) from trace.compactions where lease_token is not null or error is not null) as n,"
@@ -146,6 +149,7 @@ def test_the_points_are_all_there(points):
         *(f"before sql {name}" for name in ("start_compaction", "versions_of_window", "plan_compaction")),
         *(f"before sql {name}" for name in ("fence_compaction", "lock_versions", "insert_layout", "replace_links")),
         *(f"before sql {name}" for name in ("mask_moved_versions", "insert_layout_file", "end_compaction")),
+        *(f"before sql {name}" for name in ("insert_file_summary", "insert_hash_index")),
         *(f"before sql {name}" for name in ("insert_change", "abandon_compactions", "drop_replaced_links")),
         *(f"before sql {name}" for name in ("drop_unlinked_layout_files", "referenced_layout_objects")),
         *(f"{when} {name}" for when in ("before", "after") for name in ("read", "finish", "put_if_absent")),

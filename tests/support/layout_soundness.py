@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.layout_manifest import decode_layout
+from trace_dagster.layout_manifest import LayoutManifest, decode_layout
 from trace_dagster.registry.catalog import EVERYTHING, Catalog, LakeFile
 from trace_dagster.registry.connection import Database
 from trace_dagster.store.objects import ObjectStore
@@ -73,6 +73,7 @@ def _assert_manifests(database: Database, store: ObjectStore) -> None:
         manifest = decode_layout(data, sha256=layout["manifest_sha256"])
         named = {file.key: file for file in manifest.files}
         assert manifest.layout_id == layout["layout_id"]
+        _assert_hash_index(database, store, manifest)
         assert sum(file.rows for file in manifest.files) == layout["row_count"]
         for file in rows(database, f"select * from trace.files where layout_id = '{layout['layout_id']}'"):
             assert named[file["file_key"]].sha256 == file["sha256"]
@@ -88,6 +89,19 @@ def _assert_manifests(database: Database, store: ObjectStore) -> None:
                 span = BlockRange(version.range_start, version.range_end)
                 is_masked = any(mask.start <= span.start and span.end <= mask.end for mask in masked)
                 assert (version.dataset_version in shown) != is_masked or not shown
+
+
+def _assert_hash_index(database: Database, store: ObjectStore, manifest: LayoutManifest) -> None:
+    """The registry and the manifest name the same index, and the object is that one."""
+    found = rows(
+        database,
+        "select object_key as key, bytes, sha256, row_count as rows from trace.hash_indexes"
+        f" where layout_id = '{manifest.layout_id}'",
+    )
+    named = manifest.hash_index
+    assert found == ([named.model_dump()] if named is not None else [])
+    if named is not None:
+        assert store.sha256(named.key) == named.sha256
 
 
 def _assert_rows(database: Database, store: ObjectStore) -> None:
