@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from dagster import (
+    AssetDep,
     AssetExecutionContext,
     AssetKey,
     AssetMaterialization,
@@ -13,6 +14,7 @@ from dagster import (
     BackfillPolicy,
     DynamicPartitionsDefinition,
     MetadataValue,
+    SpecificPartitionsPartitionMapping,
     asset,
 )
 
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 AUTOMATIC_TAG = "trace/compaction"
 """Tag of the runs that a sensor or schedule starts: threshold or schedule."""
 
+_NO_PARTITIONS = SpecificPartitionsPartitionMapping([])
+"""The ranges of a window are many, and the registry knows whether they are committed: Dagster need not look at them."""
+
 _ONE_AT_A_TIME = threading.Lock()
 """Held while a window is compacted: the memory of one compaction is bounded, and streams share a run."""
 
@@ -47,7 +52,7 @@ def compacted_asset(
 
     @asset(
         key=compacted_key(stream.chain_id, stream.dataset_key),
-        deps=[asset_key(stream.chain_id, stream.dataset_key)],
+        deps=[AssetDep(asset_key(stream.chain_id, stream.dataset_key), partition_mapping=_NO_PARTITIONS)],
         group_name=stream.job_name,
         partitions_def=partitions,
         backfill_policy=BackfillPolicy.multi_run(WINDOWS_PER_RUN),
