@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from trace_dagster.blocks import BlockRange
 from trace_dagster.cli.commands import opened
 from trace_dagster.compaction.plan import output_files
-from trace_dagster.compaction.windows import named_window
+from trace_dagster.compaction.windows import named_window, require_compaction
 from trace_dagster.config.settings import Settings
 from trace_dagster.errors import InvalidInput, TraceError
 from trace_dagster.registry.layouts import WindowState
@@ -84,7 +84,9 @@ def _streams(runtime: Runtime, job_name: str | None, dataset_key: str | None) ->
     if job_name is None:
         return [stream for stream in runtime.jobs.streams() if stream.enabled]
     if dataset_key is not None:
-        return [runtime.jobs.stream_of(job_name, dataset_key)]
+        stream = runtime.jobs.stream_of(job_name, dataset_key)
+        require_compaction(stream)
+        return [stream]
     job_id = runtime.jobs.find(job_name)
     return [stream for stream in runtime.jobs.streams() if stream.job_id == job_id and stream.enabled]
 

@@ -9,7 +9,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.compaction.compactor import CompactionOutcome, CompactionResult, Compactor
 from trace_dagster.compaction.due import DueWindows
 from trace_dagster.compaction.window import Window
-from trace_dagster.compaction.windows import named_window
+from trace_dagster.compaction.windows import named_window, require_compaction
 from trace_dagster.errors import InvalidInput
 from trace_dagster.registry.streams import StreamRow
 
@@ -45,13 +45,11 @@ class CompactionRunner:
 
 
 def _window(stream: StreamRow, block_range: BlockRange) -> Window:
-    if stream.compact is None:
-        raise InvalidInput(f"compaction of stream {stream.dataset_key} of job {stream.job_name} is off in its YAML")
     return Window(
         dataset_uuid=stream.dataset_uuid,
         chain_id=stream.chain_id,
         dataset_key=stream.dataset_key,
         dataset_name=stream.dataset.name,
         block_range=block_range,
-        target_bytes=stream.compact.target_bytes,
+        target_bytes=require_compaction(stream).target_bytes,
     )

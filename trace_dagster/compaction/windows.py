@@ -11,10 +11,18 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from trace_dagster.blocks import BlockRange, cells, holes, merged
+from trace_dagster.config.compact import Compact
 from trace_dagster.errors import InvalidInput
 from trace_dagster.registry.streams import StreamSpec
 
 _SHOWN_WINDOWS = 5
+
+
+def require_compaction(stream: StreamSpec) -> Compact:
+    """Return the settings of a stream's compaction. Raises InvalidInput if it is off."""
+    if stream.compact is None:
+        raise InvalidInput(f"compaction of stream {stream.dataset_key} of job {stream.job_name} is off in its YAML")
+    return stream.compact
 
 
 def window_span(stream: StreamSpec, known_end: int) -> BlockRange | None:
