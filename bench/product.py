@@ -31,7 +31,7 @@ name: {name}
 chain_id: {chain}
 mode: {{kind: fixed_target, from_block: 0, to_block: {blocks}}}
 defaults: {{rpc_pool: {pool}, chunk_size: {chunk}, max_inflight: 16, verify: {verify},
-  engine: {engine}}}
+  engine: {engine}, compact: off}}
 streams:
 {streams}
 """

@@ -63,7 +63,7 @@ JOB_FILE = """kind: chain_sync
 name: {job}
 chain_id: {chain_id}
 mode: {{kind: fixed_target, from_block: 0, to_block: {blocks}}}
-defaults: {{rpc_pool: {pool}, chunk_size: {chunk}, max_inflight: 8}}
+defaults: {{rpc_pool: {pool}, chunk_size: {chunk}, max_inflight: 8, compact: off}}
 streams:
 {streams}
 """
