@@ -54,6 +54,9 @@ def pictures(chain: str, dataset: str, job: str) -> list[Picture]:
     """Return the pages of which pictures are taken."""
     return [
         Picture("partitions.png", f"/assets/{chain}/{dataset}?view=partitions", "Materialized", PARTITION_KEY),
+        Picture(
+            "compaction.png", f"/assets/{chain}/{dataset}/compacted?view=partitions", "Materialized", PARTITION_KEY
+        ),
         Picture("asset_graph.png", "/asset-groups", dataset),
         Picture(
             "verification.png", f"/assets/{chain}/{dataset}?view=checks", "verification", re.compile("^verification$")
