@@ -17,18 +17,21 @@ begin
             byte_count = t.byte_count - b.byte_count, blocks = t.blocks - b.blocks
         from (select dataset_uuid, coalesce(verification ->> 'level', 'off') as level, count(*) as ranges,
                      sum(row_count) as row_count, sum(byte_count) as byte_count, range_agg(block_range) as blocks
-              from before where visible group by 1, 2) b
+              from before where visible and form = trace.lake_form() group by 1, 2) b
         where t.dataset_uuid = b.dataset_uuid and t.level = b.level;
     end if;
     insert into trace.visible_totals as t (dataset_uuid, level, ranges, row_count, byte_count, blocks)
     select dataset_uuid, coalesce(verification ->> 'level', 'off'), count(*), sum(row_count), sum(byte_count),
            range_agg(block_range)
-    from after where visible group by 1, 2
+    from after where visible and form = trace.lake_form() group by 1, 2
     on conflict (dataset_uuid, level) do update
     set ranges = t.ranges + excluded.ranges, row_count = t.row_count + excluded.row_count,
         byte_count = t.byte_count + excluded.byte_count, blocks = t.blocks + excluded.blocks;
     return null;
 end $$;
+CREATE FUNCTION trace.lake_form() RETURNS smallint
+    LANGUAGE sql IMMUTABLE
+    AS $$select 2::smallint$$;
 CREATE FUNCTION trace.mask_hidden_versions() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -157,7 +160,7 @@ CREATE TABLE trace.dataset_versions (
     swept_at timestamp with time zone,
     first_parent_hash bytea,
     last_block_hash bytea,
-    form smallint DEFAULT 2 NOT NULL,
+    form smallint DEFAULT 1 NOT NULL,
     first_time timestamp with time zone,
     last_time timestamp with time zone,
     CONSTRAINT dataset_versions_block_range_check CHECK ((NOT isempty(block_range))),
@@ -364,7 +367,7 @@ CREATE TABLE trace.streams (
     enabled boolean DEFAULT true NOT NULL,
     blocked_reason text,
     halted_reason text,
-    form smallint DEFAULT 2 NOT NULL,
+    form smallint DEFAULT 1 NOT NULL,
     CONSTRAINT streams_check CHECK ((to_block > from_block)),
     CONSTRAINT streams_chunk_size_check CHECK ((chunk_size > 0)),
     CONSTRAINT streams_form_check CHECK ((form > 0)),

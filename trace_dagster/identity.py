@@ -10,11 +10,10 @@ from uuid import UUID, uuid5
 from trace_dagster.blocks import BlockRange
 
 DEFAULT_ORG = UUID("00000000-0000-0000-0000-000000000001")
-ROW_SCHEMA_VERSION = 2
-"""Version of the stored form of Cryo's rows. It is raised if the same rows are stored in another form."""
-
 LAKE_FORM = 2
-"""Form of the rows that this version stores. Form 1 had unsigned numbers and no ``block_timestamp``."""
+"""Form of the rows that this version stores; ``trace.lake_form()`` returns the same. Form 1 had unsigned numbers and no
+``block_timestamp``.
+"""
 
 _JOB = UUID("0b3c4c0e-3a64-5d0e-9a1b-6d1f0e8f5a10")
 _DATASET = UUID("1f55c495-7e91-4433-8b4a-0c088c5a5c7f")
@@ -77,6 +76,6 @@ def config_hash(dataset: str, columns: Sequence[str], engine_version: str) -> st
         "columns": list(columns),
         "dataset": dataset,
         "engine_major": engine_version.rsplit(".", 1)[0],
-        "row_schema_version": ROW_SCHEMA_VERSION,
+        "row_schema_version": LAKE_FORM,
     }
     return f"cryo_ingest.{dataset}:{sha256_hex(canonical_json(subject).encode())[:16]}"

@@ -102,7 +102,9 @@ def test_a_dataset_replaced_as_a_whole_tells_the_blocks_that_it_lost(database, s
     with ingesting(database, store) as ingest:
         for covered in (small, large, other):
             table = pa.table({"block_number": [covered.start]})
-            target = CommitTarget(derived, "holders", "holders", 99, covered, "derived", table.schema, "derived", True)
+            target = CommitTarget(
+                derived, "holders", "holders", 99, covered, "derived", table.schema, prefix="derived", whole=True
+            )
             rows = RangeRows([table], lambda: {"asked": "off", "level": "derived"}, {"name": "duckdb", "version": "1"})
             ingest.commit_derived(derived, uuid5(derived, covered.key), target, rows, "run")
     assert [(each.kind, each.block_range) for each in all_changes(log)] == [

@@ -94,6 +94,7 @@ def test_a_newer_schema_is_refused_and_an_older_one_is_migrated(postgres_url):
         "0008_file_etags.sql",
         "0009_nodes.sql",
         "0010_levels.sql",
+        "0011_lake.sql",
     ]
 
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.compaction.status import StreamFiles, stream_files
 from trace_dagster.config.chain_sync import ChainSync, read
@@ -15,11 +17,13 @@ from trace_dagster.config.settings import Settings
 from trace_dagster.datasets.chains import chain_of
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
 from trace_dagster.maintenance.sweep import Swept, sweep
+from trace_dagster.messages.printable import printable_lines
 from trace_dagster.planning.bounds import is_symbolic, resolve
 from trace_dagster.planning.reachable import job_lines
 from trace_dagster.planning.run_groups import all_run_groups
 from trace_dagster.registry.changes import ChangeLog
 from trace_dagster.registry.endpoint_scores import EndpointScore
+from trace_dagster.registry.forms import old_form_notes
 from trace_dagster.registry.jobs import Applied, Bounds
 from trace_dagster.registry.migrations import is_current, migrate
 from trace_dagster.registry.status import JobStatus, failed_ranges, job_statuses
@@ -43,9 +47,20 @@ def opened(settings: Settings) -> Iterator[Runtime]:
     try:
         if not is_current(runtime.settings.postgres_url):
             raise InvalidInput("the registry's schema is not current: run `trace-lite migrate`")
+        _note_old_forms(runtime)
         yield runtime
     finally:
         runtime.close()
+
+
+def _note_old_forms(runtime: Runtime) -> None:
+    """Print a line on stderr for rows of an older form, a single time per command."""
+    context = click.get_current_context(silent=True)
+    said = context.find_root().ensure_object(set) if context else None
+    for line in old_form_notes(runtime.database):
+        if said is not None and line not in said:
+            said.add(line)
+            click.echo(printable_lines(f"note: {line}"), err=True)
 
 
 def migrate_registry(settings: Settings, say: Say) -> None:
@@ -69,14 +84,19 @@ def prepare_store(settings: Settings, say: Say) -> None:
     say(f"bucket {settings.s3.bucket}: put, conditional put, get, list and delete work")
 
 
-def apply_file(path: Path, settings: Settings, say: Say) -> Applied:
-    """Check a chain_sync file against its chain, register the job, plan it, and reload Dagster's code location."""
+def apply_file(path: Path, settings: Settings, say: Say, *, rebuild: bool = False) -> Applied:
+    """Check a chain_sync file against its chain, register the job, plan it, and reload Dagster's code location.
+
+    ``rebuild`` has the ranges of other columns or of an older form fetched again. Raises InvalidInput if the file
+    changes what cannot change, before anything is asked of a node.
+    """
     job = read(path)
     with opened(settings) as runtime:
+        runtime.jobs.check(job, rebuild=rebuild)
         bounds = _bounds(job, runtime, say)
         for line in job_lines(job, bounds, lambda pool: runtime.pools.named(pool, job.chain_id).quorum):
             say(line)
-        applied = runtime.jobs.apply(job, bounds)
+        applied = runtime.jobs.apply(job, bounds, rebuild=rebuild)
         names = [
             group.name for group in all_run_groups(runtime.jobs.streams()) if group.streams[0].job_name == job.name
         ]
@@ -84,6 +104,9 @@ def apply_file(path: Path, settings: Settings, say: Say) -> Applied:
         runtime.planner.plan()
         runtime.outbox.publish(runtime.queue)
     say(f"{'registered' if applied.created else 'updated'} {job.name}: {', '.join(applied.streams)}")
+    for key, ranges in applied.rebuilt.items():
+        if ranges:
+            say(f"{key}: {ranges:,} ranges are left out until their next generation is committed")
     if applied.disabled:
         say(f"no longer synced (their data stays): {', '.join(applied.disabled)}")
     _reload(settings, names, say)
@@ -164,6 +187,8 @@ def set_paused(job_name: str, settings: Settings, say: Say, *, paused: bool) -> 
     """Pause or resume a job. Ranges under way are finished; a paused job gets no further lease."""
     with opened(settings) as runtime:
         name = _name(runtime, job_name)
+        if not paused:
+            runtime.jobs.require_present_form(job_name)
         changed = runtime.jobs.set_enabled(name, not paused)
         runtime.outbox.publish(runtime.queue)
     say(f"{name} is {'paused' if paused else 'running'}{'' if changed else ' already'}")
@@ -179,6 +204,7 @@ def requeue(
     """Queue failed or committed ranges again; returns how many. Raises InvalidInput if job or stream is unknown."""
     with opened(settings) as runtime:
         job_id = runtime.jobs.find(job_name)
+        runtime.jobs.require_present_form(job_name)
         if dataset_key is not None:
             runtime.jobs.stream_of(job_name, dataset_key)
         found = runtime.tasks.requeue(job_id, dataset_key, block_range or BlockRange(0, MAX_BLOCK), states)

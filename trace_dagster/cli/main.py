@@ -111,12 +111,17 @@ def down() -> None:
 @main.command()
 @click.option("--file", "-f", "path", required=True, type=click.Path(path_type=Path), help="A chain_sync YAML.")
 @click.option("--wait", is_flag=True, help="Show progress until every range is committed; exit 1 if any failed.")
-def apply(path: Path, wait: bool) -> None:
-    """Register a chain_sync job. Its ranges are planned and run from then on."""
+@click.option("--rebuild", is_flag=True, help="Fetch ranges with other columns or of an older form again.")
+def apply(path: Path, wait: bool, rebuild: bool) -> None:
+    """Register a chain_sync job. Its ranges are planned and run from then on.
+
+    With --rebuild, columns may change, and rows that an earlier version stored in an older form are replaced: these
+    ranges are left out of queries until they are fetched again. Sweep removes the old objects after its grace period.
+    """
     from trace_dagster.cli.commands import apply_file, watch
 
     settings = _settings()
-    applied = apply_file(path, settings, say)
+    applied = apply_file(path, settings, say, rebuild=rebuild)
     if wait:
         sys.exit(watch(applied.name, settings, say))
 
@@ -131,9 +136,10 @@ def apply(path: Path, wait: bool) -> None:
     show_default=True,
     help="Blocks to extract per stream, at the start, middle and end of its span.",
 )
+@click.option("--rebuild", is_flag=True, help="Estimate what `apply --rebuild` fetches again, too.")
 @click.option("--no-sample", is_flag=True, help="Only count ranges and calls; no rows, bytes and measured hours.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
-def plan(path: Path, sample_blocks: int, no_sample: bool, as_json: bool) -> None:
+def plan(path: Path, sample_blocks: int, rebuild: bool, no_sample: bool, as_json: bool) -> None:
     """Estimate a chain_sync job: ranges, runs, RPC calls, rows, bytes, hours. Changes nothing.
 
     Needs the pools' variables, but no running stack. If a stack is running, committed ranges are left out. "as sampled"
@@ -142,7 +148,7 @@ def plan(path: Path, sample_blocks: int, no_sample: bool, as_json: bool) -> None
     from trace_dagster.cli.render import print_plan
     from trace_dagster.estimate.estimator import estimate
 
-    found = estimate(path, _settings(), say, sample_blocks=0 if no_sample else sample_blocks)
+    found = estimate(path, _settings(), say, sample_blocks=0 if no_sample else sample_blocks, rebuild=rebuild)
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2))
     else:

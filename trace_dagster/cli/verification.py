@@ -57,6 +57,8 @@ def verify_job(
     """
     with opened(settings) as runtime:
         streams = _streams(runtime, job_name)
+        if repair:
+            runtime.jobs.require_present_form(job_name)
         whole = span or BlockRange(0, MAX_BLOCK)
         expected_blocks = _spans(streams, whole)
         if not expected_blocks:

@@ -71,8 +71,10 @@ _Chains = Mapping[str, _Chain | TraceError]
 """By name of the pool; the error if a pool cannot be used."""
 
 
-def estimate(path: Path, settings: Settings, say: Say, *, sample_blocks: int) -> Plan:
+def estimate(path: Path, settings: Settings, say: Say, *, sample_blocks: int, rebuild: bool = False) -> Plan:
     """Return the plan of a file. ``sample_blocks`` blocks of each stream are sampled; 0 means none.
+
+    ``rebuild`` counts committed ranges that `apply --rebuild` has fetched again as not committed.
 
     Raises InvalidInput if apply would refuse the file.
     """
@@ -80,7 +82,7 @@ def estimate(path: Path, settings: Settings, say: Say, *, sample_blocks: int) ->
     needs_rpc = settings.engine.mode == "real"
     if is_symbolic(job) and not needs_rpc:
         raise InvalidInput("the fake engine has no head: write from_block and to_block as numbers")
-    known = _known(job, settings)
+    known = _known(job, settings, rebuild=rebuild)
     chains = {name: _chain(name, job, settings) for name in sorted({s.rpc_pool for s in job.streams.values()})}
     bounds = _bounds(job, known, chains)
     streams = [_stream(job, key, bounds, chains, known) for key in job.streams]
@@ -93,7 +95,7 @@ def estimate(path: Path, settings: Settings, say: Say, *, sample_blocks: int) ->
     return Plan(job.name, job.chain_id, job.mode.kind, tuple(streams), tuple(notes))
 
 
-def _known(job: ChainSync, settings: Settings) -> _Known:
+def _known(job: ChainSync, settings: Settings, *, rebuild: bool) -> _Known:
     """Read the registry. Raises InvalidInput if its jobs forbid this one."""
     if settings.registry.postgres_url is None:
         return _Known(f"no registry is running: {_NOTHING_COMMITTED}")
@@ -102,18 +104,21 @@ def _known(job: ChainSync, settings: Settings) -> _Known:
             return _Known(f"the registry's schema is not current: {_NOTHING_COMMITTED}")
         database = Database(settings.postgres_url)
         try:
-            return _registered(job, database)
+            return _registered(job, database, rebuild=rebuild)
         finally:
             database.close()
     except Unavailable as error:
         return _Known(f"{error.message}: {_NOTHING_COMMITTED}")
 
 
-def _registered(job: ChainSync, database: Database) -> _Known:
+def _registered(job: ChainSync, database: Database, *, rebuild: bool) -> _Known:
     jobs = Jobs(database)
-    jobs.check(job)
+    outdated = jobs.check(job, rebuild=rebuild)
     catalog = Catalog(database)
-    committed = {key: catalog.committed_ranges(dataset_uuid(DEFAULT_ORG, job.chain_id, key)) for key in job.streams}
+    committed = {
+        key: [] if key in outdated else catalog.committed_ranges(dataset_uuid(DEFAULT_ORG, job.chain_id, key))
+        for key in job.streams
+    }
     note = "committed ranges are left out" if any(committed.values()) else "nothing is committed yet"
     return _Known(note, jobs.resolved(job) if is_symbolic(job) else None, committed)
 

@@ -94,7 +94,15 @@ class Ingester:
         deadline = time.monotonic() + wait_seconds
 
         def take() -> Lease | Unclaimed:
-            return self._tasks.claim(identity, spec.dataset_uuid, block_range, run_id, refresh=refresh, manual=manual)
+            return self._tasks.claim(
+                identity,
+                spec.dataset_uuid,
+                block_range,
+                run_id,
+                refresh=refresh,
+                manual=manual,
+                config_hash=spec.config_hash,
+            )
 
         while True:
             try:

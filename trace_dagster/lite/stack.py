@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from secrets import token_urlsafe
@@ -40,7 +40,8 @@ from trace_dagster.lite.processes import Child, Service, reap
 from trace_dagster.lite.s3 import PORT_VARIABLE, s3_service
 from trace_dagster.lite.sockets import private_socket
 from trace_dagster.messages.redaction import protect
-from trace_dagster.registry.connection import require_database
+from trace_dagster.registry.connection import Database, require_database
+from trace_dagster.registry.forms import old_form_notes
 from trace_dagster.registry.migrations import migrate
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.probe import prepare_bucket
@@ -169,6 +170,9 @@ class Stack:
         if postgres_port is not None:
             ensure_database(postgres_port, secrets.postgres_password)
         migrate(variables["TRACE_POSTGRES_URL"])
+        with closing(Database(variables["TRACE_POSTGRES_URL"])) as database:
+            for line in old_form_notes(database):
+                say(f"note: {line}")
         web = WebServer(self._ports.take("TRACE_PORT_WEB"), self._settings.web_password, self._settings.stack.web_url)
         variables["TRACE_WEB_URL"] = web.url
         folder = self._home.path / "dagster"

@@ -81,7 +81,7 @@ def observed(row: Row | None) -> Head | None:
 
 def is_open(stream: StreamRow) -> bool:
     """Return whether ranges of this stream remain to be planned."""
-    if not (stream.enabled and stream.job_enabled) or stream.halted_reason:
+    if not (stream.enabled and stream.job_enabled) or stream.halted_reason or stream.old_form:
         return False
     return stream.to_block is None or stream.next_block < stream.to_block or stream.blocked_reason is not None
 

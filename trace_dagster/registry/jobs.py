@@ -10,14 +10,18 @@ from psycopg.types.json import Jsonb
 
 from trace_dagster.config.chain_sync import ChainSync, FollowHead, Stream
 from trace_dagster.config.compact import Compact
-from trace_dagster.errors import InvalidInput
-from trace_dagster.identity import DEFAULT_ORG, config_hash, dataset_uuid, job_id
+from trace_dagster.errors import InvalidInput, OldForm
+from trace_dagster.identity import DEFAULT_ORG, LAKE_FORM, config_hash, dataset_uuid, job_id
 from trace_dagster.registry.connection import Database, Row, Session, storable
+from trace_dagster.registry.forms import old_form
 from trace_dagster.registry.streams import StreamRow, stream_row
 from trace_dagster.registry.wake import wake
 
 WOKEN_ON_RESUME = 4096
 """Wake-ups that a resume writes at once. The reconciliation wakes the other tasks."""
+
+REBUILT = "rebuilt: its columns, engine or form changed"
+"""Reason of the changes that a rebuild writes."""
 
 ENGINE_VERSION = "0.3.2"
 """The Cryo version in the config hash. A minor version may change rows, a patch level does not."""
@@ -40,6 +44,8 @@ class Applied:
     created: bool
     streams: list[str]
     disabled: list[str]
+    rebuilt: dict[str, int]
+    """Ranges that were hidden to be fetched again, by dataset key."""
 
 
 class Jobs:
@@ -57,12 +63,15 @@ class Jobs:
             return None
         return Bounds(**row["spec"]["bounds"])
 
-    def apply(self, job: ChainSync, bounds: Bounds) -> Applied:
+    def apply(self, job: ChainSync, bounds: Bounds, *, rebuild: bool = False) -> Applied:
         """Register a job in one transaction. Applying the same file again changes nothing.
 
-        Raise InvalidInput for a change that would mix rows of two meanings under one name.
+        ``rebuild`` hides the ranges of other columns, another engine version or another form, and queues them as their
+        next generations. Raise InvalidInput for a change that would mix rows of two meanings under one name, OldForm
+        for a stream whose rows have an older form.
         """
         identity = job_id(self._org_id, job.name)
+        rebuilt: dict[str, int] = {}
         with self._database.transaction() as session:
             session.one("lock_apply")
             before = session.one("job_by_name", org_id=self._org_id, name=job.name)
@@ -76,26 +85,43 @@ class Jobs:
                 mode=job.mode.kind,
                 spec=Jsonb({"chain_sync": job.model_dump(mode="json"), "bounds": asdict(bounds)}),
             )
-            kept = [
-                self._apply_stream(session, identity, job, key, stream, bounds) for key, stream in job.streams.items()
-            ]
+            kept = []
+            for key, stream in job.streams.items():
+                dataset, rebuilt[key] = self._apply_stream(session, identity, job, key, stream, bounds, rebuild=rebuild)
+                kept.append(dataset)
             disabled = [
                 row["dataset_key"]
                 for row in session.all("all_streams")
                 if row["job_id"] == identity and row["enabled"] and row["dataset_uuid"] not in kept
             ]
             session.run("disable_other_streams", job_id=identity, kept=kept)
-        return Applied(identity, job.name, before is None, list(job.streams), disabled)
+            if any(rebuilt.values()):
+                _wake_waiting(session, identity)
+        return Applied(identity, job.name, before is None, list(job.streams), disabled, rebuilt)
 
-    def check(self, job: ChainSync) -> None:
-        """Raise InvalidInput if :meth:`apply` would. Change nothing."""
+    def check(self, job: ChainSync, *, rebuild: bool = False) -> set[str]:
+        """Return the dataset keys of streams that ``rebuild`` fetches again. Change nothing.
+
+        Raise InvalidInput or OldForm if :meth:`apply` would.
+        """
         identity = job_id(self._org_id, job.name)
+        outdated = set()
         with self._database.snapshot() as session:
             _refuse_another_chain(session.one("job_by_name", org_id=self._org_id, name=job.name), job)
             for key, stream in job.streams.items():
                 dataset = dataset_uuid(self._org_id, job.chain_id, key)
                 owner = session.one("dataset_owner", dataset_uuid=dataset)
-                _refuse_changes(owner, identity, job, key, stream)
+                _refuse_changes(owner, identity, job, key, stream, rebuild=rebuild)
+                if _is_outdated(owner, stream):
+                    outdated.add(key)
+        return outdated
+
+    def require_present_form(self, wanted: str) -> None:
+        """Raise OldForm, with the way out, if a stream of this job stores its rows in an older form."""
+        identity = self.find(wanted)
+        for stream in self.streams():
+            if stream.job_id == identity and stream.enabled and stream.old_form:
+                raise OldForm(f"stream {stream.dataset_key} of job {stream.job_name}: {stream.old_form}")
 
     def set_enabled(self, name: str, enabled: bool) -> bool:
         """Pause or resume a job; return whether that changed anything. Raise InvalidInput if the job is unknown."""
@@ -106,8 +132,7 @@ class Jobs:
             if enabled:
                 changed += session.run("clear_halts", job_id=job)
             if changed and enabled:
-                waiting = session.all("waiting_tasks", job_id=job, limit=WOKEN_ON_RESUME)
-                wake(session, [row["task_id"] for row in waiting])
+                _wake_waiting(session, job)
         return bool(changed)
 
     def replan(self, dataset: UUID) -> None:
@@ -158,12 +183,21 @@ class Jobs:
             return [stream_row(row) for row in session.all("all_streams")]
 
     def _apply_stream(
-        self, session: Session, identity: UUID, job: ChainSync, key: str, stream: Stream, bounds: Bounds
-    ) -> UUID:
+        self,
+        session: Session,
+        identity: UUID,
+        job: ChainSync,
+        key: str,
+        stream: Stream,
+        bounds: Bounds,
+        *,
+        rebuild: bool,
+    ) -> tuple[UUID, int]:
+        """Register one stream; return its dataset, and the number of its ranges that are rebuilt."""
         dataset = dataset_uuid(self._org_id, job.chain_id, key)
         session.one("lock_plan", dataset_uuid=dataset)
         owner = session.one("dataset_owner", dataset_uuid=dataset)
-        _refuse_changes(owner, identity, job, key, stream)
+        _refuse_changes(owner, identity, job, key, stream, rebuild=rebuild)
         session.run(
             "insert_dataset",
             dataset_uuid=dataset,
@@ -189,11 +223,26 @@ class Jobs:
             from_block=from_block,
             to_block=bounds.to_block,
         )
+        rebuilt = _rebuild(session, dataset, _config_hash(stream)) if rebuild else 0
         if owner and owner["chunk_size"] is not None and owner["chunk_size"] != stream.chunk_size:
             session.run("supersede_uncommitted", dataset_uuid=dataset)
         session.run("supersede_unwanted", dataset_uuid=dataset, from_block=from_block, to_block=bounds.to_block)
         session.run("rewind_stream", dataset_uuid=dataset)
-        return dataset
+        return dataset, rebuilt
+
+
+def _rebuild(session: Session, dataset: UUID, config: str) -> int:
+    """Hide a stream's outdated versions and queue their ranges; return how many. Tasks are locked first, as in a
+    commit.
+    """
+    session.run("requeue_outdated", dataset_uuid=dataset, config_hash=config)
+    hidden = session.one("hide_outdated", dataset_uuid=dataset, config_hash=config, reason=REBUILT)
+    return int(hidden["n"]) if hidden else 0
+
+
+def _wake_waiting(session: Session, job: UUID) -> None:
+    waiting = session.all("waiting_tasks", job_id=job, limit=WOKEN_ON_RESUME)
+    wake(session, [row["task_id"] for row in waiting])
 
 
 def _config_hash(stream: Stream) -> str:
@@ -207,7 +256,16 @@ def _refuse_another_chain(before: Row | None, job: ChainSync) -> None:
         )
 
 
-def _refuse_changes(owner: Row | None, identity: UUID, job: ChainSync, key: str, stream: Stream) -> None:
+def _is_outdated(owner: Row | None, stream: Stream) -> bool:
+    """Return whether a stream is applied with other columns, another engine version or another form."""
+    if owner is None or owner["config_hash"] is None:
+        return False
+    return bool(owner["config_hash"] != _config_hash(stream) or owner["form"] != LAKE_FORM)
+
+
+def _refuse_changes(
+    owner: Row | None, identity: UUID, job: ChainSync, key: str, stream: Stream, *, rebuild: bool
+) -> None:
     if owner is None:
         return
     where = f"streams.{key}"
@@ -220,8 +278,14 @@ def _refuse_changes(owner: Row | None, identity: UUID, job: ChainSync, key: str,
             f"{where}: job {owner['job_name']} already syncs dataset {key!r} of chain {job.chain_id}:"
             " one owner per dataset"
         )
-    if owner["config_hash"] not in (None, _config_hash(stream)):
-        raise InvalidInput(f"{where}: columns of an applied stream cannot change: use another dataset_key")
+    if rebuild or not _is_outdated(owner, stream):
+        return
+    if owner["form"] != LAKE_FORM:
+        raise OldForm(f"{where}: {old_form(owner['form'], owner['job_name'])}")
+    raise InvalidInput(
+        f"{where}: columns of an applied stream cannot change, because rows of both would mix: use another dataset_key,"
+        " or `trace-lite apply --rebuild --file F`, which fetches every committed range of it again"
+    )
 
 
 def stream_start(job: ChainSync, stream: Stream, bounds: Bounds) -> int:

@@ -129,6 +129,8 @@ class StreamCoverage:
         committed = f"{self.committed_blocks:,} of {self.planned_blocks:,} planned blocks are committed"
         if not self.gaps:
             return committed
+        if self.stream.old_form:
+            return f"{committed}: {self.stream.old_form}"
         first = ", ".join(str(gap) for gap in self.gaps[:3])
         more = f" and {len(self.gaps) - 3:,} more gaps" if len(self.gaps) > 3 else ""
         retry = f"`trace-lite retry --job {self.stream.job_name}` when its cause is removed"
@@ -224,7 +226,7 @@ def _stream(stream: StreamRow, counts: Row, recent: float | None) -> StreamStatu
         queued=counts["queued"],
         backing_off=counts["backing_off"],
         failed=counts["failed"],
-        blocked_reason=stream.halted_reason or stream.blocked_reason,
+        blocked_reason=stream.old_form or stream.halted_reason or stream.blocked_reason,
         last_error=counts["last_error"],
         verify=stream.verify,
         verified=dict(counts["verified"]),

@@ -11,8 +11,9 @@ from trace_dagster.config.chain_sync import ChainSync
 from trace_dagster.config.compact import Compact
 from trace_dagster.datasets.catalogue import Dataset, dataset
 from trace_dagster.datasets.levels import VerifiedAsAsked
-from trace_dagster.identity import task_id
+from trace_dagster.identity import LAKE_FORM, task_id
 from trace_dagster.registry.connection import Row
+from trace_dagster.registry.forms import old_form
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,16 @@ class StreamRow(StreamSpec):
     next_block: int
     """The planner's cursor: the first block that is not planned yet."""
     enabled: bool
+    form: int
+    """Form of its rows; those of another form than LAKE_FORM are left out until the stream is rebuilt."""
     blocked_reason: str | None
     halted_reason: str | None
     """Why the stream was stopped until its job is resumed; None when it was not."""
+
+    @property
+    def old_form(self) -> str | None:
+        """Why nothing of the stream is read, planned or claimed: its rows have another form; None if they have not."""
+        return None if self.form == LAKE_FORM else old_form(self.form, self.job_name)
 
 
 def stream_row(row: Row) -> StreamRow:

@@ -9,7 +9,9 @@ from uuid import UUID, uuid4
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import LeaseLost, Refused
+from trace_dagster.identity import LAKE_FORM
 from trace_dagster.registry.connection import Database, Row, storable
+from trace_dagster.registry.forms import old_form
 from trace_dagster.registry.wake import wake
 
 MAX_EXPIRIES = 20
@@ -97,12 +99,14 @@ class Tasks:
         *,
         refresh: bool = False,
         manual: bool = True,
+        config_hash: str | None = None,
     ) -> Lease | Unclaimed:
         """Grant the lease of a task. If the task's state does not allow it, return the reason.
 
         A lease is granted for a task that is queued or whose lease has expired; with ``manual`` also for one that
         failed, is dead or waits before its next try; with ``refresh`` also for a committed one. Raise Unplanned if
-        there is no such active task, Refused if the task's job is paused or its lease has expired MAX_EXPIRIES times.
+        there is no such active task, Refused if the task's job is paused, its stream has another form or another
+        ``config_hash`` than the caller's, or its lease has expired MAX_EXPIRIES times.
         """
         with self._database.transaction() as session:
             stream = session.one("lock_stream", dataset_uuid=dataset_uuid)
@@ -110,6 +114,12 @@ class Tasks:
             if task is None or task["state"] == "superseded":
                 raise Unplanned(
                     "this range is not planned: it is no cell of the plan, or not final yet", range=block_range
+                )
+            if stream and stream["form"] != LAKE_FORM:
+                raise Refused(old_form(stream["form"], stream["job_name"]), range=block_range)
+            if config_hash not in (None, task["config_hash"]):
+                raise Refused(
+                    "its stream was rebuilt after this run was started: another run takes the range", range=block_range
                 )
             if unclaimed := _unclaimed(task, refresh=refresh, manual=manual):
                 return unclaimed

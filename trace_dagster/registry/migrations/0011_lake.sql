@@ -1,15 +1,44 @@
 -- The lake: forms of rows, layouts of files, what a query prunes by, and the change log.
 
 -- Rows are stored in a form that is numbered; 1 is the form before this migration. Forms are never mixed in a relation.
+-- The default stays 1: a process of an earlier version that still commits does not name the form.
+create function trace.lake_form() returns smallint language sql immutable as 'select 2::smallint';
 alter table trace.streams add column form smallint not null default 1 check (form > 0);
-alter table trace.streams alter column form set default 2;
 alter table trace.dataset_versions
     add column form smallint not null default 1 check (form > 0),
     -- First and last block_timestamp of the rows; null if there are none.
     add column first_time timestamptz,
     add column last_time timestamptz,
     add constraint dataset_versions_times check ((first_time is null) = (last_time is null) and first_time <= last_time);
-alter table trace.dataset_versions alter column form set default 2;
+
+-- The sums are over the visible versions of the present form; there are none of it yet.
+create or replace function trace.keep_visible_totals() returns trigger language plpgsql as $$
+begin
+    if not exists (select from after) then
+        return null;
+    end if;
+    -- The dataset's row first: two commits that move ranges between the same two levels never wait in a circle.
+    perform from trace.datasets where dataset_uuid in (select dataset_uuid from after)
+    order by dataset_uuid for no key update;
+    if tg_op = 'UPDATE' then
+        update trace.visible_totals t
+        set ranges = t.ranges - b.ranges, row_count = t.row_count - b.row_count,
+            byte_count = t.byte_count - b.byte_count, blocks = t.blocks - b.blocks
+        from (select dataset_uuid, coalesce(verification ->> 'level', 'off') as level, count(*) as ranges,
+                     sum(row_count) as row_count, sum(byte_count) as byte_count, range_agg(block_range) as blocks
+              from before where visible and form = trace.lake_form() group by 1, 2) b
+        where t.dataset_uuid = b.dataset_uuid and t.level = b.level;
+    end if;
+    insert into trace.visible_totals as t (dataset_uuid, level, ranges, row_count, byte_count, blocks)
+    select dataset_uuid, coalesce(verification ->> 'level', 'off'), count(*), sum(row_count), sum(byte_count),
+           range_agg(block_range)
+    from after where visible and form = trace.lake_form() group by 1, 2
+    on conflict (dataset_uuid, level) do update
+    set ranges = t.ranges + excluded.ranges, row_count = t.row_count + excluded.row_count,
+        byte_count = t.byte_count + excluded.byte_count, blocks = t.blocks + excluded.blocks;
+    return null;
+end $$;
+delete from trace.visible_totals;
 
 -- A layout: files that hold the rows of neighbouring versions, written by one compaction of one window of blocks.
 create table trace.layouts (

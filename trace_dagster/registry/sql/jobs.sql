@@ -14,7 +14,7 @@ on conflict (job_id) do update set mode = excluded.mode, spec = excluded.spec, a
 
 -- name: dataset_owner
 -- The job that owns a dataset, and what cannot change about its stream.
-select d.source, j.name as job_name, j.job_id, s.config_hash, s.chunk_size
+select d.source, j.name as job_name, j.job_id, s.config_hash, s.chunk_size, s.form
 from trace.datasets d
 left join trace.streams s on s.dataset_uuid = d.dataset_uuid
 left join trace.jobs j on j.job_id = s.job_id
@@ -30,11 +30,12 @@ on conflict (dataset_uuid) do nothing;
 -- Insert a stream, or update what an apply may change, and clear its halt.
 insert into trace.streams (
     dataset_uuid, job_id, rpc_pool, chunk_size, max_inflight, columns, config_hash, verify, options,
-    from_block, to_block, next_block)
+    from_block, to_block, next_block, form)
 values (
     %(dataset_uuid)s, %(job_id)s, %(rpc_pool)s, %(chunk_size)s, %(max_inflight)s, %(columns)s, %(config_hash)s,
-    %(verify)s, %(options)s, %(from_block)s, %(to_block)s, %(from_block)s)
+    %(verify)s, %(options)s, %(from_block)s, %(to_block)s, %(from_block)s, trace.lake_form())
 on conflict (dataset_uuid) do update set
+    columns = excluded.columns, config_hash = excluded.config_hash, form = excluded.form,
     rpc_pool = excluded.rpc_pool, chunk_size = excluded.chunk_size, max_inflight = excluded.max_inflight,
     verify = excluded.verify, options = excluded.options, to_block = excluded.to_block, enabled = true,
     from_block = excluded.from_block, halted_reason = null;

@@ -2,7 +2,7 @@
 -- The visible version of exactly one range.
 select v.*, lower(v.block_range) as range_start, upper(v.block_range) as range_end
 from trace.dataset_versions v
-where v.dataset_uuid = %(dataset_uuid)s and v.visible
+where v.dataset_uuid = %(dataset_uuid)s and v.visible and v.form = trace.lake_form()
   and lower(v.block_range) = %(range_start)s and v.block_range = int8range(%(range_start)s, %(range_end)s);
 
 -- name: version_of_attempt
@@ -21,12 +21,12 @@ returning dataset_version, generation, lower(block_range) as range_start, upper(
 -- Register a dataset version.
 insert into trace.dataset_versions (
     dataset_version, dataset_uuid, block_range, generation, task_id, attempt, config_hash, storage_ref,
-    manifest_key, manifest_sha256, content_digest, row_count, byte_count, schema_json, verification, metrics,
+    manifest_key, manifest_sha256, content_digest, row_count, byte_count, schema_json, verification, metrics, form,
     first_parent_hash, last_block_hash, first_time, last_time)
 values (
     %(dataset_version)s, %(dataset_uuid)s, int8range(%(range_start)s, %(range_end)s), %(generation)s, %(task_id)s,
     %(attempt)s, %(config_hash)s, %(storage_ref)s, %(manifest_key)s, %(manifest_sha256)s, %(content_digest)s,
-    %(row_count)s, %(byte_count)s, %(schema_json)s, %(verification)s, %(metrics)s,
+    %(row_count)s, %(byte_count)s, %(schema_json)s, %(verification)s, %(metrics)s, trace.lake_form(),
     %(first_parent_hash)s, %(last_block_hash)s, %(first_time)s, %(last_time)s);
 
 -- name: insert_file
@@ -48,6 +48,7 @@ order by coalesce(substring(l.file_key from '-p([0-9]+)\.parquet$')::int, 0);
 -- Everything that a query can name: one row per dataset, streams and derived datasets alike.
 select d.dataset_uuid, d.chain_id, d.dataset_key, d.kind, d.source, d.created_at, done.*,
        (select v.schema_json from trace.dataset_versions v where v.dataset_uuid = d.dataset_uuid and v.visible
+        and v.form = trace.lake_form()
         order by v.committed_at desc limit 1) as schema_json,
        s.columns
 from trace.datasets d
@@ -65,7 +66,7 @@ select f.file_key, f.masked_blocks
 from trace.dataset_versions v
 join trace.version_files l on l.dataset_version = v.dataset_version and l.replaced_at is null
 join trace.files f on f.file_key = l.file_key
-where v.dataset_uuid = %(dataset_uuid)s and v.visible
+where v.dataset_uuid = %(dataset_uuid)s and v.visible and v.form = trace.lake_form()
   and v.block_range && int8range(%(range_start)s, %(range_end)s)
 group by f.file_key
 order by min(lower(v.block_range)), f.file_key;

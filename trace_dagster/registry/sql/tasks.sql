@@ -3,11 +3,12 @@
 insert into trace.tasks (task_id, dataset_uuid, block_range, config_hash)
 values (%(task_id)s, %(dataset_uuid)s, int8range(%(range_start)s, %(range_end)s), %(config_hash)s)
 on conflict (task_id) do update
-set state = 'queued', batch_id = null, failures = 0, expiries = 0, not_before = now(), error = null, updated_at = now()
+set state = 'queued', batch_id = null, failures = 0, expiries = 0, not_before = now(), error = null, updated_at = now(),
+    config_hash = excluded.config_hash
 where trace.tasks.state = 'superseded';
 
 -- name: insert_task_if_free
--- Plan a range that a user asked for, unless an active range touches it or it is not final.
+-- Plan a range that a user asked for, unless an active range touches it, it is not final, or its stream was rebuilt.
 insert into trace.tasks (task_id, dataset_uuid, block_range, config_hash)
 select %(task_id)s, %(dataset_uuid)s, int8range(%(range_start)s, %(range_end)s), %(config_hash)s
 where not exists (
@@ -16,14 +17,15 @@ where not exists (
       and block_range && int8range(%(range_start)s, %(range_end)s))
   and not exists (
     select 1 from trace.streams
-    where dataset_uuid = %(dataset_uuid)s and eligible_end < %(range_end)s)
+    where dataset_uuid = %(dataset_uuid)s and (eligible_end < %(range_end)s or config_hash <> %(config_hash)s))
 on conflict (task_id) do update
-set state = 'queued', batch_id = null, failures = 0, expiries = 0, not_before = now(), error = null, updated_at = now()
+set state = 'queued', batch_id = null, failures = 0, expiries = 0, not_before = now(), error = null, updated_at = now(),
+    config_hash = excluded.config_hash
 where trace.tasks.state = 'superseded';
 
 -- name: lock_stream
 -- Lock a stream, and read whether it may work.
-select s.max_inflight, s.enabled and j.enabled as enabled, s.halted_reason
+select s.max_inflight, s.enabled and j.enabled as enabled, s.halted_reason, s.form, j.name as job_name
 from trace.streams s join trace.jobs j on j.job_id = s.job_id
 where s.dataset_uuid = %(dataset_uuid)s for no key update of s;
 

@@ -90,7 +90,7 @@ select d.source, d.dataset_uuid, v.dataset_version, lower(v.block_range) as rang
        array_agg(l.file_key order by coalesce(substring(l.file_key from '-p([0-9]+)\.parquet$')::int, 0)) as file_keys
 from trace.datasets own
 join trace.datasets d on d.org_id = own.org_id and d.chain_id = own.chain_id and d.kind = 'stream'
-join trace.dataset_versions v on v.dataset_uuid = d.dataset_uuid and v.visible
+join trace.dataset_versions v on v.dataset_uuid = d.dataset_uuid and v.visible and v.form = trace.lake_form()
 join trace.version_files l on l.dataset_version = v.dataset_version and l.replaced_at is null
 join trace.files f on f.file_key = l.file_key
 where own.dataset_uuid = %(dataset_uuid)s and d.source = any(%(sources)s) and d.dataset_uuid <> own.dataset_uuid
@@ -108,7 +108,7 @@ select d.dataset_key, d.source, d.dataset_uuid, d.chain_id, v.dataset_version, l
              order by coalesce(substring(l.file_key from '-p([0-9]+)\.parquet$')::int, 0)) as file_keys
 from trace.streams s
 join trace.datasets d on d.dataset_uuid = s.dataset_uuid
-join trace.dataset_versions v on v.dataset_uuid = s.dataset_uuid and v.visible
+join trace.dataset_versions v on v.dataset_uuid = s.dataset_uuid and v.visible and v.form = trace.lake_form()
 where s.job_id = %(job_id)s and v.block_range && int8range(%(range_start)s, %(range_end)s)
 order by d.dataset_key, lower(v.block_range);
 
@@ -123,7 +123,7 @@ left join trace.layouts y on y.layout_id = f.layout_id
 where f.file_key in (
     select l.file_key
     from trace.streams s
-    join trace.dataset_versions v on v.dataset_uuid = s.dataset_uuid and v.visible
+    join trace.dataset_versions v on v.dataset_uuid = s.dataset_uuid and v.visible and v.form = trace.lake_form()
     join trace.version_files l on l.dataset_version = v.dataset_version and l.replaced_at is null
     where s.job_id = %(job_id)s and v.block_range && int8range(%(range_start)s, %(range_end)s));
 

@@ -29,6 +29,7 @@ update trace.outbox set sent_at = now() where outbox_id = any(%(outbox_ids)s);
 select t.task_id
 from trace.tasks t
 join trace.streams s on s.dataset_uuid = t.dataset_uuid and s.enabled and s.halted_reason is null
+    and s.form = trace.lake_form()
 join trace.jobs j on j.job_id = s.job_id and j.enabled
 left join trace.batches b on b.batch_id = t.batch_id and b.closed_at is null
 where ((t.state = 'queued' and t.not_before <= now() and b.batch_id is null)
@@ -61,6 +62,7 @@ select pg_try_advisory_xact_lock(hashtextextended('trace:dispatch', 0)) as locke
 select t.task_id, t.dataset_uuid, lower(t.block_range) as range_start, upper(t.block_range) as range_end
 from trace.tasks t
 join trace.streams s on s.dataset_uuid = t.dataset_uuid and s.enabled and s.halted_reason is null
+    and s.form = trace.lake_form()
 join trace.jobs j on j.job_id = s.job_id and j.enabled
 where s.dataset_uuid = any(%(dataset_uuids)s)
   and ((t.state = 'queued' and t.not_before <= now()) or (t.state = 'running' and t.lease_expires_at < now()))
