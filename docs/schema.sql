@@ -524,7 +524,7 @@ CREATE INDEX versions_by_first ON trace.dataset_versions USING btree (lower(bloc
 CREATE INDEX versions_by_start ON trace.dataset_versions USING btree (dataset_uuid, lower(block_range));
 CREATE INDEX versions_lowered ON trace.dataset_versions USING btree (dataset_uuid, committed_at) WHERE (visible AND (((verification -> 'lowered'::text) -> 0) IS NOT NULL));
 CREATE INDEX versions_replaced ON trace.dataset_versions USING btree (hidden_at) WHERE ((NOT visible) AND (swept_at IS NULL));
-CREATE INDEX versions_visible ON trace.dataset_versions USING btree (dataset_uuid, lower(block_range)) WHERE visible;
+CREATE INDEX versions_visible ON trace.dataset_versions USING btree (dataset_uuid, lower(block_range)) INCLUDE (block_range, dataset_version, form, row_count, first_time, last_time) WHERE visible;
 CREATE CONSTRAINT TRIGGER attempts_committed_with_publication AFTER INSERT OR UPDATE OF state ON trace.attempts DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.state = 'committed'::text)) EXECUTE FUNCTION trace.require_publication();
 CREATE TRIGGER versions_changed AFTER UPDATE ON trace.dataset_versions REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION trace.keep_visible_totals();
 CREATE TRIGGER versions_hidden AFTER UPDATE ON trace.dataset_versions REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION trace.mask_hidden_versions();

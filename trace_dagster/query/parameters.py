@@ -23,6 +23,7 @@ Parameters = Mapping[str, Any] | Sequence[Any]
 
 MAX_ITEMS = 10_000
 """Most values of a list."""
+_MAX_DIGITS = 38
 _NAME = re.compile(r"[^\W\d]\w*")
 _NUMBERED = re.compile(r"\$(\d+)")
 _Place = tuple[int, int, str]
@@ -44,18 +45,21 @@ def literals(parameters: Parameters | None) -> dict[str, str]:
 
 
 def literal(value: Any, name: str) -> str:  # noqa: C901  (one case per type)
-    """Return a value as SQL. Raises InvalidInput, with the parameter's name, for a value of another type."""
+    """Return a value as SQL. Raises InvalidInput, with the parameter's name, for a value of another type.
+
+    A number is a cast of a text: DuckDB's parser would join a bare number with a minus before it.
+    """
     match value:
         case None:
             return "NULL"
         case bool():
             return "true" if value else "false"
-        case int():
-            return f"({value})"
+        case int() if -(1 << 127) < value < 1 << 127:
+            return f"cast('{value}' as {'bigint' if -(1 << 63) <= value < 1 << 63 else 'hugeint'})"
         case float() if math.isfinite(value):
             return f"cast('{value!r}' as double)"
-        case decimal.Decimal() if value.is_finite():
-            return f"({value:f})"
+        case decimal.Decimal() if value.is_finite() and (kind := _decimal(value)):
+            return f"cast('{value:f}' as {kind})"
         case str():
             return _text(value)
         case bytes() | bytearray():
@@ -66,7 +70,10 @@ def literal(value: Any, name: str) -> str:  # noqa: C901  (one case per type)
             return f"cast('{value.isoformat()}' as date)"
         case list() | tuple() if len(value) <= MAX_ITEMS:
             return f"[{', '.join(literal(each, name) for each in value)}]"
-    raise InvalidInput(f"the value of parameter ${name} is not a number, a text, true, false, null, or a list of these")
+    raise InvalidInput(
+        f"the value of parameter ${name} is not a text, a number of at most 38 digits, true, false, null, or a list of"
+        " these: give a longer number as a text"
+    )
 
 
 def with_literals(statement: Statement, given: Mapping[str, str], parser: duckdb.DuckDBPyConnection) -> Statement:
@@ -88,6 +95,14 @@ def with_literals(statement: Statement, given: Mapping[str, str], parser: duckdb
     if again.explain or without_places(again.tree) != without_places(expected):
         raise InvalidInput("a parameter of the query cannot be replaced: write $name, where a value can stand")
     return Statement(text, again.tree, statement.explain)
+
+
+def _decimal(value: decimal.Decimal) -> str | None:
+    """Return the type of a decimal number; None if it has more digits than a type can have."""
+    exponent = value.as_tuple().exponent
+    scale = max(0, -exponent) if isinstance(exponent, int) else 0
+    width = max(value.adjusted() + 1 + scale, scale, 1)
+    return f"decimal({width}, {scale})" if width <= _MAX_DIGITS else None
 
 
 def _text(value: str) -> str:
@@ -114,7 +129,7 @@ def _places(text: str) -> Iterator[_Place]:
     for at, (start, _) in enumerate(tokens):
         end = tokens[at + 1][0] if at + 1 < len(tokens) else len(data)
         word = data[start:end].decode(errors="replace")
-        if word.rstrip() == "?":
+        if word.startswith("?"):
             asked += 1
             yield start, start + 1, str(asked)
         elif found := _NUMBERED.match(word):

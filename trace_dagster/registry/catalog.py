@@ -8,7 +8,7 @@ from uuid import UUID
 
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.identity import DEFAULT_ORG, LAKE_FORM
-from trace_dagster.registry.conditions import Conditions, block_ranges, time_ranges
+from trace_dagster.registry.conditions import Conditions, block_ranges, block_span, time_ranges
 from trace_dagster.registry.connection import Database, Row, Session
 
 EVERYTHING = BlockRange(0, MAX_BLOCK)
@@ -135,12 +135,12 @@ def _needed(conditions: Sequence[Conditions]) -> Sequence[Conditions]:
 
 def _files_to_open(session: Session, dataset_uuid: UUID, conditions: Conditions) -> FilesToOpen:
     values = {"dataset_uuid": dataset_uuid, "form": LAKE_FORM, "times": time_ranges(conditions.times)}
-    blocks = block_ranges(conditions.blocks)
+    within = {"blocks": block_ranges(conditions.blocks), "span": block_span(conditions.blocks)}
     if conditions.blocks is None:
         row = session.one("names_of_all_files", **values)
     else:
-        row = session.one("names_of_files", **values, blocks=blocks)
-    found = session.all("layout_files", **values, blocks=blocks)
+        row = session.one("names_of_files", **values, **within)
+    found = session.all("layout_files", **values, **within)
     return FilesToOpen((row and row["names"]) or "", tuple(map(_layout_file, found)))
 
 

@@ -95,22 +95,31 @@ def _few(found: Sequence[Interval]) -> Intervals:
 
 def block_ranges(found: Intervals | None) -> str:
     """Return intervals as the text of a Postgres ``int8multirange``; every number for None."""
-    pieces = ((None if a == LOWEST else str(a), None if b == HIGHEST else str(b)) for a, b in _or_everything(found))
-    return _multirange(pieces)
+    return "{" + ",".join(_range(*_bounds(each)) for each in _or_everything(found)) + "}"
+
+
+def block_span(found: Intervals | None) -> str:
+    """Return the smallest Postgres ``int8range`` with all intervals, as text. Postgres estimates it well."""
+    known = _or_everything(found)
+    return _range(*_bounds((known[0][0], known[-1][1]))) if known else "empty"
+
+
+def _bounds(interval: Interval) -> tuple[str | None, str | None]:
+    first, last = interval
+    return None if first == LOWEST else str(first), None if last == HIGHEST else str(last)
 
 
 def time_ranges(found: Intervals | None) -> str:
     """Return intervals of microseconds as the text of a Postgres ``tstzmultirange``; every time for None."""
-    return _multirange((_time(first), _time(last)) for first, last in _or_everything(found))
+    return "{" + ",".join(_range(_time(first), _time(last)) for first, last in _or_everything(found)) + "}"
 
 
 def _or_everything(found: Intervals | None) -> Intervals:
     return ((LOWEST, HIGHEST),) if found is None else found
 
 
-def _multirange(pieces: Iterable[tuple[str | None, str | None]]) -> str:
-    texts = (f"{'(' if first is None else '[' + first},{')' if last is None else last + ']'}" for first, last in pieces)
-    return "{" + ",".join(texts) + "}"
+def _range(first: str | None, last: str | None) -> str:
+    return f"{'(' if first is None else '[' + first},{')' if last is None else last + ']'}"
 
 
 def _time(microseconds: int) -> str | None:

@@ -10,6 +10,10 @@ alter table trace.dataset_versions
     add column first_time timestamptz,
     add column last_time timestamptz,
     add constraint dataset_versions_times check ((first_time is null) = (last_time is null) and first_time <= last_time);
+-- Opening a query reads these columns of every visible version of a dataset, so the index holds them.
+drop index trace.versions_visible;
+create index versions_visible on trace.dataset_versions (dataset_uuid, lower(block_range))
+    include (block_range, dataset_version, form, row_count, first_time, last_time) where visible;
 
 -- The sums are over the visible versions of the present form; there are none of it yet.
 create or replace function trace.keep_visible_totals() returns trigger language plpgsql as $$

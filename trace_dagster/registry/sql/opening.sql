@@ -1,15 +1,15 @@
 -- name: names_of_files
--- Files of versions with rows of these blocks and times, except those of layouts: one text, a key on each line.
+-- Files of versions with rows of these blocks and times, except layouts' files: one text, a key on each line.
 select string_agg(l.file_key, chr(10) order by lower(v.block_range), l.file_key) as names
 from trace.dataset_versions v
 join trace.version_files l on l.dataset_version = v.dataset_version and l.replaced_at is null
 left join trace.files f on f.file_key = l.file_key and f.layout_id is not null
 where v.dataset_uuid = %(dataset_uuid)s and v.visible and v.form = %(form)s and v.row_count > 0 and f.file_key is null
-  and v.block_range && %(blocks)s::int8multirange
+  and v.block_range && %(span)s::int8range and v.block_range && %(blocks)s::int8multirange
   and (v.first_time is null or tstzrange(v.first_time, v.last_time, '[]') && %(times)s::tstzmultirange);
 
 -- name: names_of_all_files
--- As names_of_files for every block: one pass over an index is faster than looking at each range.
+-- As names_of_files, for every block: an index holds all that is read of the versions.
 select string_agg(l.file_key, chr(10) order by lower(v.block_range), l.file_key) as names
 from trace.dataset_versions v
 join trace.version_files l on l.dataset_version = v.dataset_version and l.replaced_at is null
@@ -22,12 +22,13 @@ where v.dataset_uuid = %(dataset_uuid)s and v.visible and v.form = %(form)s and 
 select f.file_key, f.masked_blocks, f.min_block, f.max_block
 from trace.layouts y
 join trace.files f on f.layout_id = y.layout_id
-where y.dataset_uuid = %(dataset_uuid)s
+where y.dataset_uuid = %(dataset_uuid)s and y.block_window && %(span)s::int8range
   and (f.min_block is null or int8range(f.min_block, f.max_block, '[]') && %(blocks)s::int8multirange)
   and exists (
     select from trace.version_files l
     join trace.dataset_versions v on v.dataset_version = l.dataset_version
     where l.file_key = f.file_key and l.replaced_at is null
-      and v.visible and v.form = %(form)s and v.row_count > 0 and v.block_range && %(blocks)s::int8multirange
+      and v.dataset_uuid = %(dataset_uuid)s and v.visible and v.form = %(form)s and v.row_count > 0
+      and v.block_range && %(span)s::int8range and v.block_range && %(blocks)s::int8multirange
       and (v.first_time is null or tstzrange(v.first_time, v.last_time, '[]') && %(times)s::tstzmultirange))
 order by f.min_block, f.file_key;

@@ -1,0 +1,359 @@
+"""A query over the files that can hold rows it needs answers as over all files: on the corpus, and on generated SQL.
+
+The files are real Parquet of a few blocks each. Each scan of a relation gives conditions; only files whose blocks,
+times or values agree with the conditions of one scan are opened, as the registry selects them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from trace_dagster.errors import InvalidInput
+from trace_dagster.query.planner import planner
+from trace_dagster.query.statement import UserStatement
+from trace_dagster.registry.conditions import Conditions
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+FILES, BLOCKS_PER_FILE = 8, 2
+START = datetime(2024, 1, 1, tzinfo=UTC)
+SECONDS = 6 * 3600
+"""Between two blocks: four blocks a day."""
+ADDRESSES = [bytes([n]) * 20 for n in range(4)]
+TOPICS = [bytes([n]) * 32 for n in range(3)]
+
+
+def time_of(block: int) -> datetime:
+    return START + timedelta(seconds=SECONDS * block)
+
+
+def logs_of(block: int) -> list[dict]:
+    """Return a few logs: some blocks have none, topics are null in some rows, addresses are rare in some files."""
+    return [
+        {
+            "block_number": block,
+            "block_timestamp": time_of(block),
+            "address": ADDRESSES[(block // BLOCKS_PER_FILE + index) % 4],
+            "topic0": None if (block + index) % 3 == 0 else TOPICS[(block * index) % 3],
+            "log_index": index,
+        }
+        for index in range(block % 4)
+    ]
+
+
+def blocks_of(block: int) -> list[dict]:
+    return [
+        {
+            "block_number": block,
+            "block_timestamp": time_of(block),
+            "block_hash": bytes([block]) * 32,
+            "gas_used": None if block % 5 == 0 else block * 10,
+        }
+    ]
+
+
+SCHEMAS = {
+    "blocks": pa.schema(
+        [
+            ("block_number", pa.int64()),
+            ("block_timestamp", pa.timestamp("us", tz="UTC")),
+            ("block_hash", pa.binary(32)),
+            ("gas_used", pa.int64()),
+        ]
+    ),
+    "logs": pa.schema(
+        [
+            ("block_number", pa.int64()),
+            ("block_timestamp", pa.timestamp("us", tz="UTC")),
+            ("address", pa.binary(20)),
+            ("topic0", pa.binary(32)),
+            ("log_index", pa.int32()),
+        ]
+    ),
+}
+SHAPES = {
+    "blocks": [
+        ("block_number", "BIGINT"),
+        ("block_timestamp", "TIMESTAMP WITH TIME ZONE"),
+        ("block_hash", "BLOB"),
+        ("gas_used", "BIGINT"),
+    ],
+    "logs": [
+        ("block_number", "BIGINT"),
+        ("block_timestamp", "TIMESTAMP WITH TIME ZONE"),
+        ("address", "BLOB"),
+        ("topic0", "BLOB"),
+        ("log_index", "INTEGER"),
+    ],
+}
+ROWS_OF = {"blocks": blocks_of, "logs": logs_of}
+
+
+@dataclass(frozen=True)
+class File:
+    path: str
+    rows: tuple[dict, ...]
+
+    def can_hold(self, conditions: Conditions) -> bool:
+        """Return whether a file is opened for a scan: the same rules as the registry's, on the file's own bounds."""
+        blocks = [row["block_number"] for row in self.rows]
+        times = [
+            (row["block_timestamp"] - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+            for row in self.rows
+        ]
+        return (
+            bool(self.rows)
+            and _meets(blocks, conditions.blocks)
+            and _meets(times, conditions.times)
+            and all({row.get(column) for row in self.rows} & values for column, values in conditions.values.items())
+        )
+
+
+def _meets(values, intervals) -> bool:
+    return intervals is None or any(first <= max(values) and min(values) <= last for first, last in intervals)
+
+
+class TwoLakes:
+    """One connection over all files, and one for each query over the files that it can need."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files: dict[str, list[File]] = {}
+        for name, rows_of in ROWS_OF.items():
+            for part in range(FILES):
+                span = range(part * BLOCKS_PER_FILE, (part + 1) * BLOCKS_PER_FILE)
+                rows = [row for block in span for row in rows_of(block)]
+                path = folder / f"{name}-{part}.parquet"
+                pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[name]), path)
+                self.files.setdefault(name, []).append(File(str(path), tuple(rows)))
+        self.planner = planner()
+        self.opened = self.whole = 0
+
+    def answers(self, sql: str) -> tuple[object, object]:
+        """Return what the query gives over all files and over the files that it can need."""
+        statement = UserStatement(sql, SHAPES, self.planner)
+        conditions = statement.conditions()
+        needed = {
+            name: [
+                file
+                for file in files
+                if not conditions.get(name) or any(file.can_hold(each) for each in conditions[name])
+            ]
+            for name, files in self.files.items()
+        }
+        self.opened += sum(len(needed[name]) for name in statement.relations)
+        self.whole += FILES * len(statement.relations)
+        return answer(statement, self.files), answer(statement, needed)
+
+
+def answer(statement: UserStatement, files: dict[str, list[File]]) -> object:
+    """Return the rows as text in an order of their own, or the kind of the error."""
+    with duckdb.connect() as connection:
+        connection.execute("set TimeZone = 'UTC'; set threads = 1")
+        for name, found in files.items():
+            if found:
+                connection.read_parquet([file.path for file in found]).create_view(name)
+            else:
+                columns = ", ".join(f"null::{kind} as {column}" for column, kind in SHAPES[name])
+                connection.execute(f"create view {name} as select {columns} limit 0")
+        try:
+            return sorted(map(repr, connection.execute(statement._checked.text).fetchall()))
+        except duckdb.Error as error:
+            return type(error).__name__
+
+
+@pytest.fixture(scope="module")
+def lakes(tmp_path_factory):
+    return TwoLakes(tmp_path_factory.mktemp("lakes"))
+
+
+LAST = FILES * BLOCKS_PER_FILE
+numbers = st.integers(-2, LAST + 2)
+aliases = st.sampled_from(["a", "b", "c"])
+
+
+def literal_of_number(n: int) -> st.SearchStrategy[str]:
+    return st.sampled_from(
+        [str(n), f"{n}.5", f"{n}::hugeint", f"{n}e0", f"'{n}'", f"({n + 3} - 3)", f"{n}::smallint", f"{n}.0::float"]
+    )
+
+
+@st.composite
+def times(draw) -> str:
+    moment = time_of(draw(numbers)) + timedelta(seconds=draw(st.sampled_from([0, -1, 1, 3600])))
+    return draw(
+        st.sampled_from(
+            [
+                f"'{moment.isoformat()}'",
+                f"timestamp '{moment.replace(tzinfo=None).isoformat()}'",
+                f"timestamptz '{moment.isoformat()}'",
+                f"date '{moment.date()}'",
+                f"(timestamptz '{moment.isoformat()}' + interval 6 hours)",
+                f"to_timestamp({int(moment.timestamp())})",
+            ]
+        )
+    )
+
+
+comparisons = st.sampled_from(["=", "<", "<=", ">", ">=", "<>", "is not distinct from", "is distinct from"])
+
+
+@st.composite
+def atoms(draw, tables: tuple[tuple[str, str], ...]) -> str:
+    """Return one condition on one or two tables: (alias, relation) pairs."""
+    alias, relation = draw(st.sampled_from(tables))
+    number, op = draw(numbers), draw(comparisons)
+    value = draw(literal_of_number(number))
+    column = f"{alias}.block_number"
+    time = f"{alias}.block_timestamp"
+    forms = [
+        f"{column} {op} {value}",
+        f"{value} {op} {column}",
+        f"{column} between {value} and {number + draw(st.integers(-1, 5))}",
+        f"{column} not between {value} and {number + 4}",
+        f"{column} in ({value}, {draw(numbers)}, {draw(numbers)})",
+        f"{column} not in ({number}, {draw(numbers)})",
+        f"{column} in (null, {number})",
+        f"{column} + {draw(st.integers(-3, 3))} {op} {number}",
+        f"{column} * 2 {op} {number}",
+        f"-{column} {op} {number}",
+        f"{column} {op} null",
+        f"{column}::varchar = '{number}'",
+        f"{column}::double {op} {number}.5",
+        f"coalesce({column}, {number}) {op} {draw(numbers)}",
+        f"case when {column} > {number} then true else {column} < {draw(numbers)} end",
+        f"{time} {op} {draw(times())}",
+        f"{time} between {draw(times())} and {draw(times())}",
+        f"{time}::date {op} date '{time_of(number).date()}'",
+        f"date_trunc('day', {time}) {op} {draw(times())}",
+        f"({column} {op} {value}) is {draw(st.sampled_from(['true', 'not true', 'null', 'not null']))}",
+    ]
+    if relation == "logs":
+        address, topic = draw(st.sampled_from(ADDRESSES)), draw(st.sampled_from(TOPICS))
+        forms += [
+            f"{alias}.address {op} unhex('{address.hex()}')",
+            f"{alias}.address = '0x{address.hex()}'",
+            f"{alias}.address in (unhex('{address.hex()}'), unhex('{ADDRESSES[0].hex()}'))",
+            f"{alias}.topic0 {op} unhex('{topic.hex()}')",
+            f"{alias}.topic0 is null",
+            f"{alias}.topic0 is not distinct from null",
+            f"{alias}.topic0 = {alias}.topic0",
+            f"{alias}.log_index {op} {draw(st.integers(-1, 4))}",
+        ]
+    else:
+        forms += [
+            f"{alias}.block_hash {op} unhex('{bytes([max(number, 0)]).hex() * 32}')",
+            f"{alias}.gas_used {op} {number * 10}",
+            f"{alias}.gas_used is null",
+        ]
+    other, _ = draw(st.sampled_from(tables))
+    forms += [
+        f"{alias}.block_number = {other}.block_number",
+        f"{alias}.block_number {op} {other}.block_number + {number}",
+        f"exists (select 1 from logs z where z.block_number = {alias}.block_number and z.block_number {op} {value})",
+        f"{column} in (select block_number from blocks where block_number {op} {value})",
+        f"{column} not in (select block_number from logs where block_number {op} {value})",
+        f"{column} {op} (select min(block_number) from logs where block_number > {number})",
+        f"{column} = any (select q.block_number from blocks q where q.gas_used > {number})",
+    ]
+    simple = [f"{column} {op} {value}", f"{column} = {number}", f"{column} > {number}", f"{time} < {draw(times())}"]
+    return draw(st.sampled_from([*forms, *simple * 8]))
+
+
+def conditions(tables) -> st.SearchStrategy[str]:
+    return st.recursive(
+        atoms(tables),
+        lambda inner: st.one_of(
+            st.tuples(inner, inner).map(lambda two: f"({two[0]} and {two[1]})"),
+            st.tuples(inner, inner).map(lambda two: f"({two[0]} and {two[1]})"),
+            st.tuples(inner, inner).map(lambda two: f"({two[0]} or {two[1]})"),
+            inner.map(lambda one: f"not ({one})"),
+        ),
+        max_leaves=5,
+    )
+
+
+JOINS = ("join", "left join", "right join", "full join", "semi join", "anti join", "cross join", "positional join")
+
+
+@st.composite
+def selects(draw) -> str:
+    """Return one SELECT over relations, subqueries, CTEs and joins of every kind."""
+    relation = st.sampled_from(["blocks", "logs"])
+    first = draw(relation)
+    tables = [("a", first)]
+    ctes: list[str] = []
+
+    def source(alias: str, name: str) -> str:  # a relation, or a query over one
+        kind = draw(st.sampled_from(["plain"] * 4 + ["subquery", "cte", "limited", "distinct", "windowed", "union"]))
+        inner = draw(conditions((("i", name),)))
+        if kind == "plain":
+            return f"{name} {alias}"
+        if kind == "cte":
+            made = f"t{len(ctes)}"
+            hint = draw(st.sampled_from(["", "materialized", "not materialized"]))
+            ctes.append(f"{made} as {hint} (select i.* from {name} i where {inner})")
+            return f"{made} {alias}"
+        body = {
+            "subquery": f"select i.* from {name} i where {inner}",
+            "limited": f"select i.* from {name} i order by all limit 7",
+            "distinct": f"select distinct i.* from {name} i where {inner}",
+            "windowed": f"select i.* from {name} i qualify row_number() over (partition by block_number % 2"
+            f" order by block_number, block_timestamp) < 4",
+            "union": f"select i.* from {name} i where {inner} union {draw(st.sampled_from(['', 'all']))}"
+            f" select i.* from {name} i where i.block_number > 5",
+        }[kind]
+        return f"({body}) {alias}"
+
+    clause = source("a", first)
+    seen = [("a", first)]
+    for alias in ("b", "c")[: draw(st.integers(0, 2))]:
+        other, kind = draw(relation), draw(st.sampled_from(JOINS))
+        on = draw(conditions((*tables, (alias, other))))
+        clause += f" {kind} {source(alias, other)}"
+        if kind not in ("cross join", "positional join"):
+            clause += f" on {on}" if draw(st.booleans()) else f" on {alias}.block_number = a.block_number and {on}"
+        if kind not in ("semi join", "anti join"):
+            tables.append((alias, other))
+            seen.append((alias, other))
+    where = f" where {draw(conditions(tuple(tables)))}" if draw(st.integers(0, 4)) else ""
+    columns = ", ".join(f"{alias}.block_number" for alias, _ in seen)
+    shape = draw(st.sampled_from(["rows", "rows", "rows", "count", "group", "having", "lateral", "twice", "outer"]))
+    prefix = f"with {', '.join(ctes)} " if ctes else ""
+    names = ", ".join(f"{alias}.block_number as n_{alias}" for alias, _ in seen)
+    counted = f"{prefix}select a.block_number, count(*) as n from {clause}"
+    nearby = "lateral (select count(*) as n from logs y where y.block_number = a.block_number and y.block_number < 9) k"
+    return {
+        "rows": f"{prefix}select {columns} from {clause}{where}",
+        "count": f"{prefix}select count(*), min(a.block_number) from {clause}{where}",
+        "group": f"{counted}{where} group by all",
+        "having": f"{counted}{where} group by all having n > 1 and block_number > 3",
+        "lateral": f"{prefix}select a.block_number, k.n from {clause}, {nearby}{where}",
+        "twice": f"{prefix}select a.block_number from {clause}{where} union all"
+        " select block_number from logs where block_number < 4",
+        "outer": f"{prefix}select * from (select {names} from {clause}{where}) where n_a > {draw(numbers)}",
+    }[shape]
+
+
+@settings(max_examples=200, suppress_health_check=list(HealthCheck), print_blob=True)
+@given(sql=selects())
+def test_generated_sql_answers_as_over_all_files(lakes, sql):
+    try:
+        whole, pruned = lakes.answers(sql)
+    except InvalidInput:
+        return
+    assert pruned == whole
+
+
+def test_generated_sql_opens_fewer_files(lakes):
+    """The generator is of use only if much of its SQL lets files be left out."""
+    assert lakes.whole > 1000
+    assert lakes.opened < 0.9 * lakes.whole
