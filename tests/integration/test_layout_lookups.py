@@ -12,7 +12,8 @@ from trace_dagster.compaction.compactor import Compactor
 from trace_dagster.compaction.layout import LayoutFiles
 from trace_dagster.errors import Unavailable
 from trace_dagster.layout_manifest import decode_layout
-from trace_dagster.query.hash_lookup import HASHED_COLUMNS, blocks_of
+from trace_dagster.query.hash_lookup import blocks_of
+from trace_dagster.registry.conditions import HASHED_COLUMNS
 from trace_dagster.registry.summaries import SUMMARIZED_COLUMNS, files_that_may_contain
 
 pytestmark = pytest.mark.integration

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trace_dagster.errors import Unavailable
-from trace_dagster.query.hash_lookup import HASHED_COLUMNS
 from trace_dagster.query.syntax import first_line
+from trace_dagster.registry.conditions import HASHED_COLUMNS
 from trace_dagster.registry.layouts import HashIndex
 from trace_dagster.store.objects import ObjectStore
 

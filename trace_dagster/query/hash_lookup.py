@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 import duckdb
 
-HASHED_COLUMNS = ("transaction_hash", "block_hash")
-"""An index has the hashes of these columns, of those that the layout's rows have."""
+from trace_dagster.query.protocol import Blocks, HashLookup, MaskedFiles, Relation
 
 _BLOCKS = """
 select distinct block_number from read_parquet($uris)
@@ -31,3 +31,30 @@ def blocks_of(connection: duckdb.DuckDBPyConnection, uris: Sequence[str], hashes
         return []
     values = {"uris": [*uris], "prefixes": [hash_prefix(value) for value in hashes]}
     return [block for (block,) in connection.execute(_BLOCKS, values).fetchall()]
+
+
+def looked_up(relation: Relation, connection: duckdb.DuckDBPyConnection) -> Relation:
+    """Return the relation without a lookup: of the indexed files only those with the blocks of the hashes, and of
+    these only the blocks. Raises duckdb.Error.
+    """
+    if relation.lookup is None:
+        return relation
+    hashes = [bytes.fromhex(each) for each in relation.lookup.hashes]
+    blocks = blocks_of(connection, relation.lookup.indexes, hashes)
+    found = tuple(_files_with(blocks, relation.lookup))
+    return replace(relation, masked=(*relation.masked, *found), lookup=None)
+
+
+def _files_with(blocks: Sequence[int], lookup: HashLookup) -> Iterator[MaskedFiles]:
+    """Yield the files that have visible rows of these blocks, by these blocks: files of one list are one scan."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for file in lookup.files:
+        mine = [block for block in blocks if file.first <= block <= file.last and not _is_in(block, file.masked)]
+        if mine:
+            groups.setdefault(tuple(mine), []).append(file.uri)
+    for only, uris in groups.items():
+        yield MaskedFiles(tuple(uris), (), only)
+
+
+def _is_in(block: int, intervals: Blocks) -> bool:
+    return any(first <= block <= last for first, last in intervals)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, overload
 
 Columns = Sequence[tuple[str, str]]
@@ -51,13 +51,41 @@ class Uris(Sequence[str]):
         return iter(self._split())
 
 
+Blocks = tuple[tuple[int, int], ...]
+"""First and last block of intervals."""
+
+
 @dataclass(frozen=True, slots=True)
 class MaskedFiles:
-    """Files that also hold rows that are not visible any more. A session leaves these rows out."""
+    """Files of which a session leaves out some blocks."""
 
     uris: Sequence[str]
-    blocks: tuple[tuple[int, int], ...]
-    """First and last block of each interval without visible rows."""
+    blocks: Blocks
+    """Blocks without visible rows in these files."""
+    only: tuple[int, ...] | None = None
+    """If given, rows of other blocks are left out as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class HashedFile:
+    """A file whose rows' hashes are in an index."""
+
+    uri: str
+    first: int
+    last: int
+    """It has no row of another block."""
+    masked: Blocks
+
+
+@dataclass(frozen=True, slots=True)
+class HashLookup:
+    """Files of which only the blocks with one of some hashes are needed, which indexes tell."""
+
+    hashes: tuple[str, ...]
+    """In hex."""
+    indexes: tuple[str, ...]
+    """URIs of the indexes of all these files."""
+    files: tuple[HashedFile, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +100,34 @@ class Relation:
     uris: Sequence[str]
     """URIs of the files whose rows are all visible."""
     masked: tuple[MaskedFiles, ...] = ()
+    lookup: HashLookup | None = None
+    """More files, if the query asks for hashes. They are looked up before the relation is opened."""
 
     def all_uris(self) -> Iterator[str]:
-        """Yield the URIs of all files."""
+        """Yield the URIs of all files to scan."""
         yield from self.uris
         for each in self.masked:
             yield from each.uris
 
     def to_json(self) -> list[Any]:
         """Return JSON that :meth:`from_json` reads."""
-        masked = [[lines(each.uris), each.blocks] for each in self.masked]
-        return [self.name, self.columns, lines(self.uris), masked]
+        masked = [[lines(each.uris), each.blocks, each.only] for each in self.masked]
+        lookup = self.lookup and [
+            self.lookup.hashes,
+            self.lookup.indexes,
+            [astuple(each) for each in self.lookup.files],
+        ]
+        return [self.name, self.columns, lines(self.uris), masked, lookup]
 
     @classmethod
     def from_json(cls, given: Sequence[Any]) -> Relation:
         """Read what :meth:`to_json` returns."""
-        name, columns, uris, masked = given
-        groups = [
-            MaskedFiles(Uris("", text), tuple((first, last) for first, last in blocks)) for text, blocks in masked
-        ]
-        return cls(name, columns, Uris("", uris), tuple(groups))
+        name, columns, uris, masked, lookup = given
+        groups = (MaskedFiles(Uris("", text), blocks, only) for text, blocks, only in masked)
+        if lookup:
+            hashes, indexes, files = lookup
+            lookup = HashLookup(hashes, indexes, tuple(HashedFile(*each) for each in files))
+        return cls(name, columns, Uris("", uris), tuple(groups), lookup or None)
 
 
 def lines(uris: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ import duckdb
 
 from trace_dagster.query.syntax import Node, objects
 from trace_dagster.registry.conditions import (
+    HASHED_COLUMNS,
     HIGHEST,
     LOWEST,
     Conditions,
@@ -27,9 +28,7 @@ from trace_dagster.registry.conditions import (
     between,
 )
 
-HASHES = frozenset({"transaction_hash", "block_hash"})
-"""Columns whose values a layout's hash index holds."""
-_VALUE_COLUMNS = HASHES | {"address", "topic0"}
+_VALUE_COLUMNS = frozenset({*HASHED_COLUMNS, "address", "topic0"})
 _MAX_VALUES = 256
 """A longer list of values of one column limits nothing: it would be found in nearly every file."""
 _KEPT_OPTIMIZERS = frozenset(

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
+from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import dataset
-from trace_dagster.query.protocol import Columns, MaskedFiles, Relation, Uris
+from trace_dagster.query.protocol import Blocks, Columns, HashedFile, HashLookup, MaskedFiles, Relation, Uris
 from trace_dagster.registry.catalog import FilesToOpen, LakeFile, VisibleDataset
 from trace_dagster.registry.conditions import Conditions
 from trace_dagster.store.access import S3Access
@@ -75,9 +76,29 @@ class Lake:
 
     def _relation(self, name: str, entry: VisibleDataset, files: Mapping[UUID, FilesToOpen]) -> Relation:
         found = files[entry.dataset_uuid]
-        known = relation(name, self._columns[entry.dataset_uuid], found.layout_files, self._access)
+        hashed = [file for file in found.layout_files if found.hashes and file.index_key and file.blocks]
+        others = [file for file in found.layout_files if file not in hashed]
+        known = relation(name, self._columns[entry.dataset_uuid], others, self._access)
         uris = Uris(self._access.uri(""), found.names)
-        return replace(known, uris=[*uris, *known.uris] if known.uris else uris)
+        return replace(
+            known,
+            uris=[*uris, *known.uris] if known.uris else uris,
+            lookup=_lookup(hashed, found.hashes, self._access) if hashed else None,
+        )
+
+
+def _lookup(files: Sequence[LakeFile], hashes: Iterable[bytes], access: S3Access) -> HashLookup:
+    indexes = dict.fromkeys(access.uri(file.index_key) for file in files if file.index_key)
+    spans = [
+        HashedFile(access.uri(file.key), file.blocks.start, file.blocks.end - 1, _intervals(file.masked))
+        for file in files
+        if file.blocks
+    ]
+    return HashLookup(tuple(sorted(value.hex() for value in hashes)), tuple(indexes), tuple(spans))
+
+
+def _intervals(masked: Iterable[BlockRange]) -> Blocks:
+    return tuple((each.start, each.end - 1) for each in masked)
 
 
 def relation(name: str, columns: Columns, files: Sequence[LakeFile], access: S3Access) -> Relation:
@@ -87,7 +108,7 @@ def relation(name: str, columns: Columns, files: Sequence[LakeFile], access: S3A
     masked = tuple(
         MaskedFiles(
             tuple(access.uri(file.key) for file in group),
-            tuple((each.start, each.end - 1) for file in group for each in file.masked),
+            tuple(each for file in group for each in _intervals(file.masked)),
         )
         for group in groups
     )

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from trace_dagster.errors import InvalidInput, Unavailable
-from trace_dagster.query.protocol import NO_MEMORY, Columns, QueryLimits, Relation, lines
+from trace_dagster.query.hash_lookup import looked_up
+from trace_dagster.query.protocol import NO_MEMORY, Columns, MaskedFiles, QueryLimits, Relation, lines
 from trace_dagster.query.syntax import HARDENED, first_line, parse, quoted
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.credentials import current_keys
@@ -65,7 +66,9 @@ class QuerySession:
         """
         try:
             self._connection.execute(_secret(access))
-            self._connection.execute("set httpfs_connection_caching = true")
+            for setting in ("httpfs_connection_caching", "enable_http_metadata_cache", "parquet_metadata_cache"):
+                self._connection.execute(f"set {setting} = true")
+            relations = [looked_up(relation, self._connection) for relation in relations]
             for relation in relations:
                 self._add(relation)
             self._connection.execute("set schema = 'main'")
@@ -120,7 +123,7 @@ class QuerySession:
             self._connection.execute(f"create schema if not exists {quoted(schema)}")
         self._connection.execute(f"set schema = {_literal(schema or 'main')}")
         parts = [(relation.uris, "")] if relation.uris else []
-        parts += [(each.uris, f" where {_visible(each.blocks)}") for each in relation.masked]
+        parts += [(each.uris, f" where {_visible(each)}") for each in relation.masked]
         variables = [self._variable(uris) for uris, _ in parts]
         body = " union all by name ".join(
             f"select * from read_parquet(getvariable('{variable}')){where}"  # noqa: S608  (names and numbers of ours)
@@ -166,10 +169,12 @@ class QuerySession:
             self._connection.execute(statement)
 
 
-def _visible(masked: Sequence[tuple[int, int]]) -> str:
-    """Return the condition that a row's block is in none of these intervals."""
-    hidden = " or ".join(f"block_number between {int(first)} and {int(last)}" for first, last in masked)
-    return f"not ({hidden})" if hidden else "true"
+def _visible(files: MaskedFiles) -> str:
+    """Return the condition that a row of these files is visible and needed."""
+    conditions = [f"block_number not between {int(first)} and {int(last)}" for first, last in files.blocks]
+    if files.only is not None:
+        conditions.append(f"block_number in ({', '.join(str(int(block)) for block in files.only) or 'null'})")
+    return " and ".join(conditions) or "true"
 
 
 def _secret(access: S3Access) -> str:

@@ -8,8 +8,9 @@ from uuid import UUID
 
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.identity import DEFAULT_ORG, LAKE_FORM
-from trace_dagster.registry.conditions import Conditions, block_ranges, block_span, time_ranges
+from trace_dagster.registry.conditions import HASHED_COLUMNS, Conditions, block_ranges, block_span, time_ranges
 from trace_dagster.registry.connection import Database, Row, Session
+from trace_dagster.registry.summaries import files_that_may_contain
 
 EVERYTHING = BlockRange(0, MAX_BLOCK)
 
@@ -42,6 +43,8 @@ class LakeFile:
     """Blocks whose rows in this file are not visible any more, in order. Every reader leaves them out."""
     blocks: BlockRange | None = None
     """The file has no row of another block; None if that is not known."""
+    index_key: str | None = None
+    """Key of the object with the hashes of its layout's rows, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class FilesToOpen:
     names: str
     """Keys of the files that were written with their versions, one on each line: there may be 100,000 of them."""
     layout_files: tuple[LakeFile, ...]
+    hashes: frozenset[bytes] = frozenset()
+    """If there are any, only rows with one of these hashes are needed."""
 
     def all_keys(self) -> list[str]:
         """Return the keys of all files."""
@@ -90,7 +95,7 @@ class Catalog:
         """
         with self._database.snapshot() as session:
             return {
-                dataset: _united([_files_to_open(session, dataset, each) for each in _needed(conditions)])
+                dataset: _united([_files_to_open(session, dataset, each) for each in _needed(conditions)], conditions)
                 for dataset, conditions in scans.items()
             }
 
@@ -140,21 +145,30 @@ def _files_to_open(session: Session, dataset_uuid: UUID, conditions: Conditions)
         row = session.one("names_of_all_files", **values)
     else:
         row = session.one("names_of_files", **values, **within)
-    found = session.all("layout_files", **values, **within)
-    return FilesToOpen((row and row["names"]) or "", tuple(map(_layout_file, found)))
+    found = {each["file_key"]: _layout_file(each) for each in session.all("layout_files", **values, **within)}
+    kept = files_that_may_contain(session, found, conditions.values)
+    return FilesToOpen((row and row["names"]) or "", tuple(found[key] for key in kept))
 
 
 def _layout_file(row: Row) -> LakeFile:
     blocks = None if row["min_block"] is None else BlockRange(row["min_block"], row["max_block"] + 1)
-    return LakeFile(row["file_key"], tuple(BlockRange(each.lower, each.upper) for each in row["masked_blocks"]), blocks)
+    masked = tuple(BlockRange(each.lower, each.upper) for each in row["masked_blocks"])
+    return LakeFile(row["file_key"], masked, blocks, row["index_key"])
 
 
-def _united(found: Sequence[FilesToOpen]) -> FilesToOpen:
-    if len(found) == 1:
-        return found[0]
-    names = dict.fromkeys(name for each in found if each.names for name in each.names.split("\n"))
+def _united(found: Sequence[FilesToOpen], conditions: Sequence[Conditions]) -> FilesToOpen:
+    """Return the files of all scans, each once."""
+    names = [each.names for each in found if each.names]
+    if len(names) > 1:
+        names = list(dict.fromkeys(name for each in names for name in each.split("\n")))
     layout_files = {file.key: file for each in found for file in each.layout_files}
-    return FilesToOpen("\n".join(names), tuple(layout_files.values()))
+    return FilesToOpen("\n".join(names), tuple(layout_files.values()), _hashes(conditions))
+
+
+def _hashes(conditions: Sequence[Conditions]) -> frozenset[bytes]:
+    """Return the hashes of which every needed row has one; none if a scan does not ask for hashes."""
+    asked = [[each.values[name] for name in HASHED_COLUMNS if name in each.values] for each in conditions]
+    return frozenset().union(*(values[0] for values in asked)) if all(asked) else frozenset()
 
 
 def committed_ranges(session: Session, dataset_uuid: UUID) -> list[BlockRange]:

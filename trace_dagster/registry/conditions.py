@@ -16,6 +16,8 @@ Intervals = tuple[Interval, ...]
 """Disjoint intervals in ascending order; an empty tuple holds no value."""
 Values = frozenset[bytes]
 
+HASHED_COLUMNS = ("transaction_hash", "block_hash")
+"""A layout's hash index has the hashes of these columns, of those that its rows have."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOWEST, HIGHEST = -(1 << 63), (1 << 63) - 1
 MAX_INTERVALS = 64

@@ -18,10 +18,11 @@ where v.dataset_uuid = %(dataset_uuid)s and v.visible and v.form = %(form)s and 
   and (v.first_time is null or tstzrange(v.first_time, v.last_time, '[]') && %(times)s::tstzmultirange);
 
 -- name: layout_files
--- Files of layouts that hold visible rows of these blocks and times, in block order, and the blocks to leave out.
-select f.file_key, f.masked_blocks, f.min_block, f.max_block
+-- Files of layouts that hold visible rows of these blocks and times, in block order, with the blocks to leave out.
+select f.file_key, f.masked_blocks, f.min_block, f.max_block, h.object_key as index_key
 from trace.layouts y
 join trace.files f on f.layout_id = y.layout_id
+left join trace.hash_indexes h on h.layout_id = y.layout_id
 where y.dataset_uuid = %(dataset_uuid)s and y.block_window && %(span)s::int8range
   and (f.min_block is null or int8range(f.min_block, f.max_block, '[]') && %(blocks)s::int8multirange)
   and exists (
