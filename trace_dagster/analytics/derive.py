@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import duckdb
@@ -13,13 +14,14 @@ import pyarrow as pa
 
 from trace_dagster.analytics.derived import Derived
 from trace_dagster.analytics.templates import Template, macros
-from trace_dagster.blocks import BlockRange
+from trace_dagster.blocks import BlockRange, holes, merged
 from trace_dagster.errors import InvalidInput
 from trace_dagster.identity import DEFAULT_ORG, canonical_json, derived_uuid, sha256_hex
 from trace_dagster.ingest.commit import CommitTarget, RangeRows
 from trace_dagster.query.protocol import Relation
+from trace_dagster.query.relations import relation
 from trace_dagster.query.session import QuerySession
-from trace_dagster.registry.catalog import Catalog, VisibleDataset
+from trace_dagster.registry.catalog import Catalog, LakeFile, VisibleDataset
 from trace_dagster.store.access import S3Access
 
 _WINDOW = {"from_block", "to_block"}
@@ -43,7 +45,7 @@ def derive(
     covered, gaps = _coverage(list(inputs.values()), catalog)
     parameters = _with_window(template, given, covered)
     relations = [_relation(name, found, covered, catalog, access) for name, found in inputs.items()]
-    keys = [access.key(uri) for relation in relations for uri in relation.uris]
+    keys = [access.key(uri) for each in relations for uri in each.all_uris()]
     with reading(keys), QuerySession.over(relations, access, macros=macros()) as session:
         table = _stored(session.table(template.sql, template.bind(parameters)))
     identity = {name: value for name, value in parameters.items() if name not in _WINDOW}
@@ -102,8 +104,16 @@ def _with_window(template: Template, given: Mapping[str, Any], covered: BlockRan
 
 
 def _relation(name: str, found: VisibleDataset, covered: BlockRange, catalog: Catalog, access: S3Access) -> Relation:
-    keys = [file.key for file in catalog.files(found.dataset_uuid, covered)]
-    return Relation(name, (), tuple(access.uri(key) for key in keys))
+    files = [_within(file, covered) for file in catalog.files(found.dataset_uuid, covered)]
+    return relation(name, (), files, access)
+
+
+def _within(file: LakeFile, covered: BlockRange) -> LakeFile:
+    """Mask the rows of a file outside the covered blocks: a compacted file may have many times as many blocks."""
+    if file.blocks is None:
+        return file
+    outside = holes(file.blocks, [covered])
+    return replace(file, masked=tuple(merged([*file.masked, *outside])))
 
 
 def _rows(template: Template, table: pa.Table, covered: BlockRange) -> RangeRows:

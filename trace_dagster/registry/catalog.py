@@ -126,10 +126,7 @@ def _files(session: Session, dataset_uuid: UUID, block_range: BlockRange) -> lis
     rows = session.all(
         "visible_files", dataset_uuid=dataset_uuid, range_start=block_range.start, range_end=block_range.end
     )
-    return [
-        LakeFile(row["file_key"], tuple(BlockRange(each.lower, each.upper) for each in row["masked_blocks"]))
-        for row in rows
-    ]
+    return [_lake_file(row) for row in rows]
 
 
 def _needed(conditions: Sequence[Conditions]) -> Sequence[Conditions]:
@@ -145,15 +142,15 @@ def _files_to_open(session: Session, dataset_uuid: UUID, conditions: Conditions)
         row = session.one("names_of_all_files", **values)
     else:
         row = session.one("names_of_files", **values, **within)
-    found = {each["file_key"]: _layout_file(each) for each in session.all("layout_files", **values, **within)}
+    found = {each["file_key"]: _lake_file(each) for each in session.all("layout_files", **values, **within)}
     kept = files_that_may_contain(session, found, conditions.values)
     return FilesToOpen((row and row["names"]) or "", tuple(found[key] for key in kept))
 
 
-def _layout_file(row: Row) -> LakeFile:
+def _lake_file(row: Row) -> LakeFile:
     blocks = None if row["min_block"] is None else BlockRange(row["min_block"], row["max_block"] + 1)
     masked = tuple(BlockRange(each.lower, each.upper) for each in row["masked_blocks"])
-    return LakeFile(row["file_key"], masked, blocks, row["index_key"])
+    return LakeFile(row["file_key"], masked, blocks, row.get("index_key"))
 
 
 def _united(found: Sequence[FilesToOpen], conditions: Sequence[Conditions]) -> FilesToOpen:

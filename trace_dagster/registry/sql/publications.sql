@@ -62,7 +62,7 @@ order by d.chain_id, d.kind desc, d.dataset_key, d.created_at;
 
 -- name: visible_files
 -- Files with visible rows of a range of a dataset, in block order, and the blocks to leave out of each.
-select f.file_key, f.masked_blocks
+select f.file_key, f.masked_blocks, f.min_block, f.max_block
 from trace.dataset_versions v
 join trace.version_files l on l.dataset_version = v.dataset_version and l.replaced_at is null
 join trace.files f on f.file_key = l.file_key
