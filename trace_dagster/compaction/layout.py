@@ -94,7 +94,8 @@ class LayoutFiles:
 
     def _key(self, number: int) -> str:
         span = self._window.block_range
-        return f"{self._folder}{self._window.dataset_name}_{span.start}_{span.end}-p{number}.parquet"
+        tag = f"l{self._layout_id.hex[:12]}"  # a certificate names files without their folders
+        return f"{self._folder}{self._window.dataset_name}_{span.start}_{span.end}-{tag}-p{number}.parquet"
 
     def _schema(self, version: SourceVersion) -> pa.Schema:
         schema = self._dataset.schema([name for name, _ in version.columns])
