@@ -31,7 +31,8 @@ EVIDENCE = {
 
 
 def in_lake(name, table):
-    return lake_rows(dataset(name), table, table.column_names, devchain().piece, None)
+    piece = devchain().piece
+    return lake_rows(dataset(name), table, table.column_names, piece, None, pa.array([0] * len(piece), pa.int64()))
 
 
 def outcome(name, table, evidence):
