@@ -97,6 +97,7 @@ screenshots: install-dev ## Take the screenshots in docs/images with a real brow
 docs-tables: install-dev ## Write the tables of docs/ that are generated from the code
 	$(BIN)/python docs/variables.py
 	$(BIN)/python docs/chains.py
+	$(BIN)/python docs/datasets.py
 
 lock: install-dev ## Resolve, pin and hash every dependency again
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras --no-emit-index-url --quiet pyproject.toml --group build -o requirements.txt
