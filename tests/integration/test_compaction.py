@@ -17,6 +17,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.compaction.compactor import CompactionOutcome, Compactor
 from trace_dagster.errors import Corrupt, LeaseLost, OutcomeUnknown, Unavailable
 from trace_dagster.layout_manifest import decode_layout
+from trace_dagster.registry import publications
 from trace_dagster.registry.catalog import EVERYTHING, Catalog
 from trace_dagster.registry.connection import Session
 from trace_dagster.registry.layouts import Layouts, Unleased
@@ -190,16 +191,14 @@ def test_a_refresh_that_meets_a_swap_waits_and_is_masked(database, store, stream
 def test_a_swap_that_meets_a_refresh_waits_and_leaves_it(database, store, stream, monkeypatch):
     committed(database, store, stream, 4)
     hidden, waited = threading.Event(), threading.Event()
-    run = Session.run
+    hide = publications._hide_replaced
 
-    def slow(self, name, /, **values):
-        done = run(self, name, **values)
-        if name == "hide_versions":
-            hidden.set()
-            waited.wait(20)
-        return done
+    def slow(*args, **values):
+        hide(*args, **values)
+        hidden.set()
+        waited.wait(20)
 
-    monkeypatch.setattr(Session, "run", slow)
+    monkeypatch.setattr(publications, "_hide_replaced", slow)
     with ThreadPoolExecutor() as threads:
         refreshing = threads.submit(commit, database, store, stream, 2, changed(stream, 2))
         assert hidden.wait(20)
