@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import obstore
 import pyarrow as pa
@@ -18,6 +19,7 @@ from tests.support.nodes import environment, running, serving
 from trace_dagster.analytics.derive import derive
 from trace_dagster.analytics.templates import parse as parse_template
 from trace_dagster.blocks import BlockRange
+from trace_dagster.cli import verification
 from trace_dagster.cli.verification import certify_job, verify_job
 from trace_dagster.compaction.compactor import Compactor
 from trace_dagster.config.settings import settings_from
@@ -29,7 +31,7 @@ from trace_dagster.evidence.committed_rows import CommittedRows
 from trace_dagster.maintenance import certified_rows
 from trace_dagster.maintenance.certificate import read
 from trace_dagster.maintenance.certificate_check import check_certificate
-from trace_dagster.registry.versions import versions_of_job
+from trace_dagster.registry.versions import StoredFile, versions_of_job
 from trace_dagster.store import objects
 from trace_dagster.store.scan import inside
 from trace_dagster.verify.rows.arrow import HEADER_COLUMNS
@@ -185,6 +187,57 @@ class TestVerify:
         findings = verified(lake).report.findings
         assert [(each.range_start, each.kind) for each in findings] == [(0, "bad_rows"), (200, "bad_rows")]
         assert "holds rows of a block that no range in it has" in findings[0].reason
+
+    def test_a_compaction_and_a_sweep_during_the_check_are_no_damage(self, lake, monkeypatch):
+        """The check begins with the files that the compaction replaced; the sweep has removed them."""
+        runtime, _, files, _ = lake
+        refreshed(lake, "logs", 100)
+        gone = [key for key in runtime.store.keys("") if key.endswith(".parquet") and key not in files.values()]
+        stale = versions_of_job(runtime.database, lake[1]["logs"].job_id, WHOLE)
+        with runtime.database.connection() as connection:  # as the snapshot was before the compaction
+            old = connection.execute(
+                "select l.dataset_version, f.file_key, f.bytes, f.sha256, f.row_count from trace.version_files l"
+                " join trace.files f using (file_key) where l.replaced_at is not null"
+            ).fetchall()
+        by_version = {
+            row["dataset_version"]: StoredFile(row["file_key"], row["bytes"], row["sha256"], row["row_count"], ())
+            for row in old
+        }
+        stale = [
+            replace(each, files=(replace(by_version[each.dataset_version], served=(each.block_range,)),))
+            if each.dataset_version in by_version
+            else each
+            for each in stale
+        ]
+        runtime.store.delete(
+            set(gone) - {key for each in of(lake, "logs") for key in (file.key for file in each.files)}
+        )
+        answers = iter([stale])
+        monkeypatch.setattr(
+            verification, "versions_of_job", lambda *args: next(answers, None) or versions_of_job(*args)
+        )
+        report = verified(lake).report
+        assert report.passed, report
+        assert (report.ranges, report.objects) == (12, 5)
+
+    def test_a_range_that_was_replaced_during_the_check_is_left_to_the_next_one(self, lake, monkeypatch):
+        runtime, _, files, _ = lake
+        stale = versions_of_job(runtime.database, lake[1]["logs"].job_id, WHOLE)
+        refreshed(lake, "logs", 100)
+        runtime.store.delete([files["logs"]])
+        answers = iter([stale])
+        monkeypatch.setattr(
+            verification, "versions_of_job", lambda *args: next(answers, None) or versions_of_job(*args)
+        )
+        report = verified(lake).report
+        assert [(each.dataset_key, each.range_start) for each in report.findings] == [("logs", 0), ("logs", 200)]
+        assert report.unchecked == ["logs [100, 200): it was replaced during the check: verify it again"]
+
+
+def _begin_with(monkeypatch, versions):
+    """Let the next check begin with these versions, as if the registry had changed since."""
+    answers = iter([versions])
+    monkeypatch.setattr(verification, "versions_of_job", lambda *args: next(answers, None) or versions_of_job(*args))
 
 
 LAYOUT_FILES = "select bytes from trace.files where layout_id is not null"

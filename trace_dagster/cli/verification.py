@@ -63,13 +63,15 @@ def verify_job(
         expected_blocks = _spans(streams, whole)
         if not expected_blocks:
             raise InvalidInput(f"job {job_name} does not sync any of these blocks: there is nothing to verify")
-        versions = versions_of_job(runtime.database, streams[0].job_id, whole)
+        current = partial(versions_of_job, runtime.database, streams[0].job_id, whole)
+        versions = current()
         report = audit(
             versions,
             expected_blocks,
             runtime.store,
             lambda some: _evidence(runtime, some, deep=deep),
             {stream.dataset_key: _endpoints(runtime, stream) for stream in streams} if deep else {},
+            current,
             progress(len(versions)),
         )
         return Verified(report, _repair(runtime, streams, report) if repair else 0)

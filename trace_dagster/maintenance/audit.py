@@ -65,27 +65,62 @@ def audit(
     store: ObjectStore,
     evidence_of: EvidenceOf,
     endpoints: dict[str, list[Endpoint]],
+    current: Callable[[], Sequence[StoredVersion]],
     done: Callable[[], None] = lambda: None,
 ) -> Report:
     """Check every version, then coverage and hash chain. ``wanted`` is the range that each dataset key must cover.
 
     Each object is read once; the versions whose rows it holds are checked from it in block order. If ``endpoints`` has
     nodes for a dataset key, its rows are also compared with their answers: rows are correct if one node's answers prove
-    them. ``done`` is called after each version.
+    them. ``current`` returns the versions as they are now: a difference counts only if the registry still has the
+    version with the objects that were read. ``done`` is called after each version.
     """
     report = Report()
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="audit") as threads:
-        check_some = partial(check_files, store=store, evidence_of=evidence_of, endpoints=endpoints)
-        for checked in threads.map(check_some, _by_files(versions)):
-            _count(report, checked)
-            for _ in checked.outcomes:
-                done()
-    report.findings.sort(key=lambda found: (found.dataset_key, found.range_start))
+    check_some = partial(check_files, store=store, evidence_of=evidence_of, endpoints=endpoints)
+    outcomes: dict[UUID, Outcome] = {}
+    for checked in _in_threads(check_some, versions):
+        _count_read(report, outcomes, checked)
+        for _ in checked.outcomes:
+            done()
+    if any(isinstance(outcome, Finding) for outcome in outcomes.values()):
+        moved = _moved(versions, outcomes, {version.dataset_version: version for version in current()})
+        for checked in _in_threads(check_some, moved):
+            _count_read(report, outcomes, checked)
+    for version in versions:
+        _count_version(report, version, outcomes[version.dataset_version])
     for key, span in wanted.items():
         mine = [version for version in versions if version.dataset_key == key]
         report.findings.extend(_coverage(key, span, mine))
     report.findings.extend(_chain(versions))
     return report
+
+
+def _in_threads(
+    check_some: Callable[[Sequence[StoredVersion]], CheckedFiles], versions: Sequence[StoredVersion]
+) -> Iterator[CheckedFiles]:
+    """Yield what came of versions, by the files that hold them."""
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="audit") as threads:
+        yield from threads.map(check_some, _by_files(versions))
+
+
+def _moved(
+    versions: Sequence[StoredVersion], outcomes: dict[UUID, Outcome], now: Mapping[UUID, StoredVersion]
+) -> list[StoredVersion]:
+    """Return the versions with a difference whose rows a compaction has moved since, as they are now.
+
+    A version that was replaced since gets the outcome that it could not be checked.
+    """
+    moved = []
+    for version in versions:
+        if not isinstance(outcomes[version.dataset_version], Finding):
+            continue
+        found = now.get(version.dataset_version)
+        if found is None:
+            said = f"{version.dataset_key} {version.block_range}: it was replaced during the check: verify it again"
+            outcomes[version.dataset_version] = said
+        elif found.files != version.files:
+            moved.append(found)
+    return moved
 
 
 def _by_files(versions: Sequence[StoredVersion]) -> list[list[StoredVersion]]:
@@ -96,11 +131,10 @@ def _by_files(versions: Sequence[StoredVersion]) -> list[list[StoredVersion]]:
     return list(groups.values())
 
 
-def _count(report: Report, checked: CheckedFiles) -> None:
+def _count_read(report: Report, outcomes: dict[UUID, Outcome], checked: CheckedFiles) -> None:
     report.objects += checked.objects
     report.bytes += checked.bytes
-    for version, outcome in checked.outcomes:
-        _count_version(report, version, outcome)
+    outcomes.update((version.dataset_version, outcome) for version, outcome in checked.outcomes)
 
 
 def _count_version(report: Report, version: StoredVersion, outcome: Outcome) -> None:
