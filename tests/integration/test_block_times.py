@@ -130,7 +130,7 @@ def test_threads_that_need_the_same_times_fetch_them_once(chain):
         (endpoint,) = RpcPool("node", (url,)).endpoints
 
         def fetch():
-            found.append(times.of(endpoint, chains.chain_of(CHAIN_ID), SPAN, SPAN, made.append))
+            found.append(times.of(endpoint, chains.chain_of(CHAIN_ID), SPAN, made.append))
 
         threads = [threading.Thread(target=fetch) for _ in range(8)]
         for each in threads:
@@ -167,6 +167,17 @@ def test_a_header_that_is_wrong_is_asked_of_another_endpoint(engine, wrong):
         assert {name for piece in pieces for name in piece.endpoints} == {"node#2"}
         with pytest.raises((Unavailable, VerificationFailed)):
             extracted(engine, request("logs", [liar.url], span, RECIPE.chain_id))
+
+
+def test_endpoints_that_lack_different_headers_give_the_range_together(engine):
+    span = BlockRange(RECIPE.first, RECIPE.first + 12)
+
+    def lacking(number):
+        return WrongHeaders(lambda block: None if int(block["number"], 16) == span.start + number else block)
+
+    with serving_chain(lacking(3)) as one, serving_chain(lacking(4)) as two:
+        pieces, _ = extracted(engine, request("logs", [one.url, two.url], span, RECIPE.chain_id))
+    assert seconds_of(pieces) == {block: START_TIME + 2 * (block - span.start) for block in seconds_of(pieces)}
 
 
 def later(block):

@@ -11,7 +11,7 @@ import msgspec
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.chain import Chain
-from trace_dagster.errors import VerificationFailed
+from trace_dagster.errors import NoAnswer, VerificationFailed
 from trace_dagster.evidence.cache import WAIT_SECONDS, EvidenceBatch, batches_of
 from trace_dagster.evidence.needs import ONLY_HEADERS
 from trace_dagster.evidence.node_source import NULL, lacks, require_chain
@@ -44,32 +44,32 @@ class ClaimedTimes:
     def __init__(self, most_bytes: int = CACHE_BYTES) -> None:
         self._kept: SingleFlight[EvidenceBatch, list[int]] = SingleFlight(most_bytes)
 
-    def of(
-        self, endpoint: Endpoint, chain: Chain, piece: BlockRange, within: BlockRange, count: CountCalls
-    ) -> list[int]:
-        """Return the time of each block of ``piece`` in microseconds since 1970.
+    def of(self, endpoint: Endpoint, chain: Chain, piece: BlockRange, count: CountCalls) -> list[int]:
+        """Return the time of each block of ``piece`` in microseconds since 1970; ``count`` gets the number of calls.
 
-        ``within`` are the blocks that may be fetched together with it; ``count`` gets the number of calls made. Raises
-        Unavailable if the endpoint lacks a block, WrongChain, or VerificationFailed if an answer is for another block
-        or has no valid timestamp.
+        No block beyond the piece is fetched, so that one wrong header fails no other piece. Raises Unavailable if the
+        endpoint lacks a block, NoAnswer, WrongChain, or VerificationFailed if an answer is for another block or has no
+        valid timestamp.
         """
-        batches = _batches(endpoint, chain, piece, within)
 
         def fetch(missing: list[EvidenceBatch]) -> Iterator[tuple[list[int], int]]:
-            found = iter(_fetched(endpoint, chain, [BlockRange(each.start, each.end) for each in missing], count))
-            yield from ((times, _BLOCK_BYTES * len(times)) for times in found)
+            spans = [BlockRange(each.start, each.end) for each in missing]
+            for times in _fetched(endpoint, chain, spans, count):
+                yield times, _BLOCK_BYTES * len(times)
 
-        times = [time for each in self._kept.get(batches, fetch, WAIT_SECONDS) for time in each]
-        start = piece.start - batches[0].start
-        return times[start : start + len(piece)]
+        try:
+            found = self._kept.get(_batches(endpoint, chain, piece), fetch, WAIT_SECONDS)
+        except TimeoutError:
+            raise NoAnswer(f"rpc endpoint {endpoint.name} timed out while fetching headers", range=piece) from None
+        return [time for each in found for time in each]
 
-    def forget(self, endpoint: Endpoint, chain: Chain, piece: BlockRange, within: BlockRange) -> None:
+    def forget(self, endpoint: Endpoint, chain: Chain, piece: BlockRange) -> None:
         """Fetch the times of a piece again for the next caller."""
-        self._kept.forget(_batches(endpoint, chain, piece, within))
+        self._kept.forget(_batches(endpoint, chain, piece))
 
 
-def _batches(endpoint: Endpoint, chain: Chain, piece: BlockRange, within: BlockRange) -> list[EvidenceBatch]:
-    return batches_of(piece, within, endpoint.fingerprint, chain.chain_id, ONLY_HEADERS)
+def _batches(endpoint: Endpoint, chain: Chain, piece: BlockRange) -> list[EvidenceBatch]:
+    return batches_of(piece, piece, endpoint.fingerprint, chain.chain_id, ONLY_HEADERS)
 
 
 def _fetched(endpoint: Endpoint, chain: Chain, spans: Sequence[BlockRange], count: CountCalls) -> Iterator[list[int]]:

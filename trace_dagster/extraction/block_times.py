@@ -72,12 +72,11 @@ class TimeSource:
 
     def fetch(self, state: RangeState, piece: BlockRange, endpoint: Endpoint) -> list[int]:
         """Return the times that the endpoint claims in its headers. Raises what :meth:`ClaimedTimes.of` raises."""
-        within = state.request.block_range
-        return self._claimed.of(endpoint, chain_of(state.request.chain_id), piece, within, state.count_calls)
+        return self._claimed.of(endpoint, chain_of(state.request.chain_id), piece, state.count_calls)
 
     def forget(self, state: RangeState, piece: BlockRange, endpoint: Endpoint) -> None:
         """Drop what the endpoint claimed, because the piece failed there."""
-        self._claimed.forget(endpoint, chain_of(state.request.chain_id), piece, state.request.block_range)
+        self._claimed.forget(endpoint, chain_of(state.request.chain_id), piece)
 
 
 def _times(found: list[int], *, is_proven: bool) -> BlockTimes:
