@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.support.cryo_tables import cryo_table
+from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.encode import block_json, receipts_json, traces_json
+from trace_dagster.extraction.lake_rows import lake_rows
 from trace_dagster.query.protocol import Relation
 from trace_dagster.query.relations import duckdb_type
 from trace_dagster.store.objects import ObjectStore
@@ -46,22 +48,34 @@ def corpus(name: str, **places: str) -> list[Sql]:
     return found
 
 
+def lake_tables(blocks: int = 120) -> dict[str, pa.Table]:
+    """Return devchain blocks as tables with the lake's types, by dataset."""
+    chain = DevChain(7, blocks).blocks[:blocks]
+    return {name: pa.concat_tables([_rows(name, block) for block in chain]) for name in DATASETS}
+
+
+def _rows(name: str, block) -> pa.Table:
+    known, header = dataset(name), block_json(block, full=True)
+    number, seconds = int(header["number"], 16), int(header["timestamp"], 16)
+    table = cryo_table(name, header, receipts_json(block), _traces(block), CHAIN_ID)
+    columns = known.stored_columns([*known.stored_columns(), *_ASKED.get(name, ())])
+    times = pa.array([seconds * 1_000_000], pa.int64())
+    return lake_rows(known, table, columns, BlockRange(number, number + 1), None, times)
+
+
 def put_lake(store: ObjectStore, blocks: int = 120, files: int = 2) -> list[Relation]:
     """Write devchain blocks as Parquet; return the relations, each by its short name and by its chain's."""
-    chain = DevChain(7, blocks)
     found = []
-    for name in DATASETS:
-        known = dataset(name)
-        columns = known.stored_columns([*known.stored_columns(), *_ASKED.get(name, ())])
-        tables = [
-            cryo_table(name, block_json(block, full=True), receipts_json(block), _traces(block), CHAIN_ID)
-            for block in chain.blocks[:blocks]
-        ]
-        table = pa.concat_tables(tables).select(columns).cast(known.schema(columns))
+    for name, table in lake_tables(blocks).items():
         uris = tuple(_put(store, name, part, table, files) for part in range(files))
-        shape = [(field.name, duckdb_type(str(field.type))) for field in table.schema]
+        shape = shape_of(table)
         found += [Relation(name, shape, uris), Relation(f"chain_{CHAIN_ID}.{name}", shape, uris)]
     return found
+
+
+def shape_of(table: pa.Table) -> list[tuple[str, str]]:
+    """Return the columns of a relation over files with such rows."""
+    return [(field.name, duckdb_type(str(field.type))) for field in table.schema]
 
 
 def _traces(block):

@@ -62,6 +62,7 @@ def _serve(wire: Connection, session: QuerySession, parsing: duckdb.DuckDBPyConn
         named = [Relation.from_json(each) for each in opening["relations"]]
         others = [Relation(name, shapes[name], ()) for name in shapes.keys() - statement.relations]  # SHOW lists them
         session.open([*named, *others], S3Access(**opening["access"]))
+        _send(wire, opened=True)
         _send_rows(wire, session, statement, request["rows"], limits.result_mib << 20)
     except TraceError as error:
         _send(wire, error=[type(error).__name__, str(error)])

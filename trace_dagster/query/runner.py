@@ -178,6 +178,7 @@ class _QueryProcess:
             opened = [each.to_json() for each in resolve(scans)]
             with _valid():
                 self._send(relations=opened, access=asdict(with_current_keys(access)))
+                self._receive()["opened"]
             meanwhile()
             with _valid():
                 return self._result(asked.most_rows)
