@@ -118,7 +118,7 @@ def test_every_row_is_found_by_its_hash(lake, ask, column):
         sql = f"select count(*), min(block_number) from logs where {column} = $h"
         assert ask(sql, {"h": value}) == [(rows.num_rows, pc.min(rows["block_number"]).as_py())]
     expected = sum(value in picked for value in lake.rows[column].to_pylist())
-    values = {name: value for name, value in zip("abcd", picked, strict=True)}
+    values = dict(zip("abcd", picked, strict=True))
     counted = f"select count(*) as n from logs where {column} in"
     sql = f"select sum(n)::bigint from ({counted} ($a, $b) union all {counted} ($c, $d))"
     assert ask(sql, values) == [(expected,)]

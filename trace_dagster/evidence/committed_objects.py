@@ -1,7 +1,7 @@
-"""Compares committed files with the objects that the bucket holds now, by size and ETag, before they are read.
+"""Compares committed files with the objects that the bucket holds now, by size and ETag, before or while they are read.
 
-A listing covers 1,000 objects, so this costs a few percent of a query. It does not see a change that keeps size and
-ETag; ``audit.py`` reads the bytes.
+A listing covers 1,000 objects. A query's files are compared while it runs, those of a template before it runs. A change
+that keeps size and ETag is not seen; ``audit.py`` reads the bytes.
 """
 
 from __future__ import annotations
