@@ -99,7 +99,7 @@ def verdict(run) -> str:
 
 
 HARMLESS = """a039 a046 a090 a316 a317 a333 a346 a438 a443 a444 a446 a456 a457 a475 a476 a479 a480 a482 a484 a485 a491
-a502 a510 a549 a596 a599 a600 a601 a602 a603 a647 a661 a663 a681 a682 a691"""
+a502 a510 a549 a596 a599 a600 a601 a602 a603 a647 a661 a663 a681 a682"""
 """Attacks that the gate accepts: plans, descriptions, constants, values too large for the process, unused clauses."""
 
 
