@@ -48,6 +48,7 @@ from trace_dagster.registry.conditions import Conditions
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.migrations import migrate
 from trace_dagster.store.access import S3Access
+from trace_dagster.store.causes import PreconditionFailed
 from trace_dagster.store.objects import ObjectStore, ensure_bucket
 
 PASSWORD = "bench"
@@ -127,7 +128,8 @@ def put_first(store: ObjectStore, key: str) -> None:
     """Write an object for a view to be created over."""
     sink = io.BytesIO()
     pq.write_table(pa.table({"block_number": pa.array([0], pa.int64())}), sink)
-    store.put_if_absent(key, sink.getvalue())
+    with suppress(PreconditionFailed):  # it is there already
+        store.put_if_absent(key, sink.getvalue())
 
 
 def by_hash(database: Database, store: ObjectStore, rows: int, rounds: int) -> None:

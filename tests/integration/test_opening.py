@@ -11,10 +11,12 @@ import pytest
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.cli.parameters import given
-from trace_dagster.errors import InvalidInput
+from trace_dagster.errors import InvalidInput, Unavailable
+from trace_dagster.query import session as session_module
 from trace_dagster.query.protocol import MaskedFiles, Relation, Uris, lines
 from trace_dagster.query.relations import relation
 from trace_dagster.query.runner import QueryRunner
+from trace_dagster.query.session import QuerySession
 from trace_dagster.registry.catalog import LakeFile
 
 pytestmark = pytest.mark.integration
@@ -209,3 +211,26 @@ def test_a_list_of_uris_is_what_it_was_made_of():
     again = Relation.from_json(given_relation.to_json())
     assert list(again.all_uris()) == ["s3://b/x", "s3://b/y", "s3://b/z"]
     assert again.masked[0].blocks == ((1, 2), (4, 4))
+
+
+def test_of_a_very_long_list_the_folder_is_allowed_and_nothing_else(store, monkeypatch):
+    """The gate refuses these names before; here the session is alone."""
+    monkeypatch.setattr(session_module, "MAX_PATHS", 2)
+    inside = [store.access.uri(put(store, f"cryo/1/d/{n}_{n + 1}/v/a.parquet", [n])) for n in range(4)]
+    hidden = store.access.uri(put(store, "cryo/1/d/9_10/v/a.parquet", [9]))
+    outside = store.access.uri(put(store, "cryo/1/e/0_1/v/a.parquet", [5]))
+    with QuerySession.over([Relation("logs", COLUMNS, inside)], store.access) as session:
+        session.select("select count(*) from logs")
+        assert session.fetch(2) == [(4,)]
+        session.select(f"select count(*) from '{hidden}'")  # of the same dataset: this is what a long list costs
+        assert session.fetch(2) == [(1,)]
+        for name in (
+            outside,
+            "s3://other/cryo/1/d/0_1/v/a.parquet",
+            inside[0] + "?s3_endpoint=127.0.0.1:9",
+            inside[0].replace("0_1", "*"),
+            inside[0].replace("/d/", "/d/../e/"),
+            inside[0].replace("/d/", "/d2/"),
+        ):
+            with pytest.raises((InvalidInput, Unavailable)):
+                session.select(f"select * from '{name}'")

@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import duckdb
 
@@ -58,6 +59,7 @@ def move_filters_only(connection: duckdb.DuckDBPyConnection) -> None:
     names = [name for (name,) in connection.execute("select name from duckdb_optimizers()").fetchall()]
     connection.execute(f"set disabled_optimizers = '{','.join(sorted(set(names) - _KEPT_OPTIMIZERS))}'")
     connection.execute("set TimeZone = 'UTC'")
+    _functions_of_time()  # now: a query would wait for it
 
 
 def conditions_of(text: str, planner: duckdb.DuckDBPyConnection) -> dict[str, list[Conditions]]:
@@ -67,7 +69,7 @@ def conditions_of(text: str, planner: duckdb.DuckDBPyConnection) -> dict[str, li
     its answer depends on the time at which it runs. ``planner`` holds the tables, empty.
     """
     plan = _plan(text, planner, optimized=False)
-    if plan is None or _depends_on_time(plan, planner):
+    if plan is None or _depends_on_time(plan):
         return {}
     found: dict[str, list[Conditions]] = {}
     for scan, filters in _scans(_plan(text, planner, optimized=True)):
@@ -85,14 +87,20 @@ def _plan(text: str, planner: duckdb.DuckDBPyConnection, *, optimized: bool) -> 
     return None if plan.get("error") else plan
 
 
-def _depends_on_time(plan: Node, planner: duckdb.DuckDBPyConnection) -> bool:
+def _depends_on_time(plan: Node) -> bool:
     """Return whether a function like ``now()`` is called: the planner would fold it to a time before the query's."""
-    names = {str(node.get("name")) for node in objects(plan) if node.get("expression_class") == "BOUND_FUNCTION"}
-    row = planner.execute(
-        "select count(*) from duckdb_functions() where stability = 'CONSISTENT_WITHIN_QUERY' and function_name in ?",
-        [sorted(names)],
-    ).fetchone()
-    return row is None or row[0] > 0
+    called = {str(node.get("name")) for node in objects(plan) if node.get("expression_class") == "BOUND_FUNCTION"}
+    return not called.isdisjoint(_functions_of_time())
+
+
+@cache
+def _functions_of_time() -> frozenset[str]:
+    """Return the names of functions whose result is the same within one query only."""
+    with duckdb.connect() as connection:
+        rows = connection.execute(
+            "select function_name from duckdb_functions() where stability = 'CONSISTENT_WITHIN_QUERY'"
+        ).fetchall()
+    return frozenset(name for (name,) in rows)
 
 
 def _scans(plan: Node | None) -> list[tuple[Node, list[Node]]]:
