@@ -147,8 +147,9 @@ def test_a_certificate_states_what_it_does_not_prove(runtime, variables, tmp_pat
     assert f"note: {said[1]}" in done.stderr
 
 
-def test_a_certificate_of_proven_rows_has_no_limits(runtime, variables):
+def test_a_certificate_of_proven_rows_leaves_only_their_times_open(runtime, variables):
     lake = Lake(runtime, variables, key="logs", chain=56)
     for number in range(3):
         lake.commit(number)
-    assert list(limits(certify_job("old", lake.settings, None))) == []
+    said = list(limits(certify_job("old", lake.settings, None)))
+    assert said == [f"block_timestamp of {3 * CHUNK} blocks in logs is unproven: no `blocks` are stated for them"]

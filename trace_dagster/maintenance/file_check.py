@@ -11,9 +11,9 @@ from uuid import UUID
 
 from trace_dagster.errors import Corrupt, TraceError, VerificationFailed
 from trace_dagster.identity import sha256_hex
-from trace_dagster.maintenance.rows_check import ProvenRows, VersionEvidence, prove
+from trace_dagster.maintenance.rows_check import VerifiedRows, VersionEvidence, prove
 from trace_dagster.manifest import decode
-from trace_dagster.registry.versions import StoredFile, StoredLayout, StoredVersion
+from trace_dagster.registry.versions import FileLayout, StoredFile, StoredVersion
 from trace_dagster.rpc.pools import Endpoint
 from trace_dagster.store.objects import ObjectStore
 from trace_dagster.store.scan import READ_ERRORS, RowsInOrder, block_outside
@@ -40,7 +40,7 @@ class Finding:
         return f"{self.dataset_key} [{self.range_start}, {self.range_end}): {self.kind}: {self.reason}"
 
 
-Outcome = ProvenRows | Finding | str
+Outcome = VerifiedRows | Finding | str
 """What came of a version: what is proven, the difference found, or the reason why it could not be checked."""
 
 
@@ -121,7 +121,7 @@ def _require_manifest(version: StoredVersion, store: ObjectStore) -> None:
         raise _Damaged("bad_manifest", "the manifest and the registry name other rows")
 
 
-def _require_layout(layout: StoredLayout, store: ObjectStore) -> None:
+def _require_layout(layout: FileLayout, store: ObjectStore) -> None:
     data = store.read(layout.manifest_key)
     if data is None:
         raise _Damaged("missing_object", f"{layout.manifest_key} is missing")

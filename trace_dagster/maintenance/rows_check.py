@@ -31,7 +31,7 @@ class VersionEvidence:
 
 
 @dataclass(frozen=True, slots=True)
-class ProvenRows:
+class VerifiedRows:
     """What is proven about a version's rows."""
 
     proof: Proof
@@ -41,7 +41,7 @@ class ProvenRows:
 
 def prove(
     version: StoredVersion, rows: RowsInOrder, evidence: VersionEvidence, endpoints: Sequence[Endpoint]
-) -> ProvenRows:
+) -> VerifiedRows:
     """Check a version's rows and return what is proven.
 
     Raises VerificationFailed if the rows are not the committed ones, or if the chain contradicts them.
@@ -67,7 +67,7 @@ def prove(
         if committed is not None and found is not None and committed != found:
             expected, got = f"0x{committed.hex()}", f"0x{found.hex()}"
             raise VerificationFailed(f"the range's {name} is another now", expected=expected, got=got)
-    return ProvenRows(proof, unproven_times)
+    return VerifiedRows(proof, unproven_times)
 
 
 def _piece(

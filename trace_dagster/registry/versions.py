@@ -16,7 +16,7 @@ from trace_dagster.registry.connection import Database, Row
 
 
 @dataclass(frozen=True, slots=True)
-class StoredLayout:
+class FileLayout:
     """The layout that wrote a file, and its manifest."""
 
     layout_id: UUID
@@ -37,7 +37,7 @@ class StoredFile:
     span."""
     masked: tuple[BlockRange, ...] = ()
     """Blocks whose rows in this file are not visible any more, in order."""
-    layout: StoredLayout | None = None
+    layout: FileLayout | None = None
     """None for a file that was written with its version."""
 
 
@@ -104,7 +104,7 @@ def versions_of_job(database: Database, job_id: UUID, span: BlockRange) -> list[
 
 
 def _file(row: Row) -> StoredFile:
-    layout = row["layout_id"] and StoredLayout(row["layout_id"], row["manifest_key"], row["manifest_sha256"])
+    layout = row["layout_id"] and FileLayout(row["layout_id"], row["manifest_key"], row["manifest_sha256"])
     return StoredFile(
         key=row["file_key"],
         bytes=row["bytes"],
