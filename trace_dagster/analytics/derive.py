@@ -126,11 +126,16 @@ def _rows(template: Template, table: pa.Table, covered: BlockRange) -> RangeRows
 
 
 def _stored(table: pa.Table) -> pa.Table:
-    """Return the table with text as large_string, as Cryo's tables have it; wide integers of DuckDB do not change."""
-    schema = pa.schema(
-        [
-            pa.field(field.name, pa.large_string() if pa.types.is_string(field.type) else field.type)
-            for field in table.schema
-        ]
-    )
-    return table.cast(schema)
+    """Return the table with types as streams have them: large text and bytes, no unsigned numbers."""
+    return table.cast(pa.schema([field.with_type(_stored_type(field.type)) for field in table.schema]))
+
+
+def _stored_type(kind: pa.DataType) -> pa.DataType:
+    """Return the stored type of a column of DuckDB's. Wide integers do not change: DuckDB gives them as decimals."""
+    if pa.types.is_string(kind):
+        return pa.large_string()
+    if pa.types.is_binary(kind):
+        return pa.large_binary()
+    if pa.types.is_uint64(kind):
+        return pa.decimal128(20, 0)
+    return pa.int64() if pa.types.is_unsigned_integer(kind) else kind
