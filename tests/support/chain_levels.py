@@ -112,7 +112,7 @@ def served_chain(key: str, chain_id: int, end: int, rpc: Callable[..., Any]) -> 
             block, receipts = rpc("eth_getBlockByNumber", number, True), rpc("eth_getBlockReceipts", number)
             traces = rpc("debug_traceBlockByNumber", number, {"tracer": "callTracer"})
             frames = [trace["result"] for trace in traces]
-            tables.append(cryo_table(name, block, receipts, frames, chain_id))
+            tables.append(_timed(cryo_table(name, block, receipts, frames, chain_id), block))
         return pa.concat_tables(tables)
 
     return Subject(key, chain_id, 0, chunk * RANGES, chunk, shown)
@@ -168,8 +168,14 @@ def truth(name: str, node: ImitatedNode, block_range: BlockRange) -> pa.Table:
         receipts = [receipt for receipt, _ in traced] if name == "geth_calls" else held.receipts
         frames = [frame for _, frame in traced]
         block = node.call("eth_getBlockByNumber", [hex(number), True])
-        tables.append(cryo_table(name, block, receipts, frames, node.recipe.chain_id))
+        tables.append(_timed(cryo_table(name, block, receipts, frames, node.recipe.chain_id), block))
     return pa.concat_tables(tables)
+
+
+def _timed(table: pa.Table, block: dict[str, Any]) -> pa.Table:
+    """Return the rows of a block with its time."""
+    times = [int(block["timestamp"], 16) * 1_000_000] * table.num_rows
+    return table.append_column("block_timestamp", pa.array(times, pa.timestamp("us", "UTC")))
 
 
 def wrong_columns(rows: pa.Table, true: pa.Table) -> list[str]:
