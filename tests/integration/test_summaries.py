@@ -118,11 +118,25 @@ def test_columns_that_a_file_lacks_have_no_summary():
 
 
 def test_a_column_with_too_many_values_is_given_up_while_it_is_written(monkeypatch):
-    monkeypatch.setattr("trace_dagster.compaction.summaries.MAX_VALUES", 10)
+    for place in ("compaction", "registry"):
+        monkeypatch.setattr(f"trace_dagster.{place}.summaries.MAX_VALUES", 10)
+    monkeypatch.setattr("trace_dagster.compaction.summaries._LEAST_MERGED", 8)
     found = FileSummaries()
-    for start in range(0, 40, 5):
+    for start in range(0, 4000, 5):
         found.add(pa.table({"address": pa.array([address(start + number) for number in range(5)], pa.binary(20))}))
+    assert len(found._columns["address"].values()) < 30
     assert found.finish() == ()
+
+
+def test_values_that_come_again_are_merged(monkeypatch):
+    monkeypatch.setattr("trace_dagster.compaction.summaries._LEAST_MERGED", 8)
+    found = FileSummaries()
+    for start in range(100):
+        found.add(
+            pa.table({"address": pa.array([address((start + number) % 20) for number in range(5)], pa.binary(20))})
+        )
+    assert sum(map(len, found._columns["address"]._known)) < 60
+    assert found.finish() == (summary_of("address", {address(number) for number in range(20)}),)
 
 
 def test_files_are_left_out_only_if_their_summary_denies_every_value(database):

@@ -24,6 +24,7 @@ FILE_NAME = "hashes.parquet"
 _SCHEMA = pa.schema([("hash_prefix", pa.int64()), ("block_number", pa.int64())])
 _GROUP_ROWS = 16_384
 """Rows that a look-up reads: 130 KiB."""
+_INSERTED_ROWS = 500_000
 _BATCH_ROWS = 8 * _GROUP_ROWS
 _MEMORY = "128MiB"
 
@@ -41,6 +42,7 @@ class HashIndexWriter:
                 "preserve_insertion_order": "false",
             }
         )
+        self._waiting: list[pa.Table] = []
         self._connection.execute("set enable_progress_bar = false")
         self._connection.execute("create table hashes (hash_prefix bigint, block_number bigint)")
 
@@ -50,14 +52,17 @@ class HashIndexWriter:
         Raises Unavailable if there is no room for temporary files.
         """
         for name in HASHED_COLUMNS:
-            if name in table.column_names and (rows := _prefixes(table, name)).num_rows:
-                self._insert(rows)
+            if name in table.column_names:
+                self._waiting.append(_prefixes(table, name))
+        if sum(each.num_rows for each in self._waiting) >= _INSERTED_ROWS:
+            self._insert()
 
     def finish(self, store: ObjectStore, key: str) -> HashIndex | None:
         """Write the index as an object; None, and no object, if there are no hashes.
 
         Raises Unavailable if the object store does not take it, or if there is no room for temporary files.
         """
+        self._insert()
         try:
             sorted_rows = self._connection.execute("from hashes order by all").to_arrow_reader(_BATCH_ROWS)
             return _write(store, key, sorted_rows)
@@ -69,7 +74,8 @@ class HashIndexWriter:
         self._connection.close()
         self._folder.cleanup()
 
-    def _insert(self, rows: pa.Table) -> None:
+    def _insert(self) -> None:
+        rows, self._waiting = pa.concat_tables([_SCHEMA.empty_table(), *self._waiting]), []
         try:
             self._connection.from_arrow(rows).insert_into("hashes")
         except duckdb.Error as error:

@@ -30,11 +30,7 @@ def summary_of(column: str, values: Collection[bytes]) -> FileSummary | None:
     count = max(1, len(values))
     size = max(_MIN_BYTES, min(MAX_BYTES, -(-count * _BITS_PER_VALUE // 8)))
     hashes = max(1, min(_MOST_HASHES, round(8 * size / count * math.log(2))))
-    summary = bytearray(size)
-    for value in values:
-        for place in _places(value, hashes, 8 * size):
-            summary[place >> 3] |= 1 << (place & 7)
-    return FileSummary(column, hashes, bytes(summary))
+    return FileSummary(column, hashes, _filled(bytearray(size), hashes, values))
 
 
 def may_contain(found: FileSummary, value: bytes) -> bool:
@@ -69,6 +65,18 @@ def value_hashes(value: bytes) -> tuple[int, int]:
     """Return two independent hashes of a value, each 0 to 2^32 - 1, the second one odd."""
     digest = hashlib.blake2b(value, digest_size=8).digest()
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little") | 1
+
+
+def _filled(summary: bytearray, hashes: int, values: Iterable[bytes]) -> bytes:
+    """Set the bits of all values. This is the inner loop of a compaction, so it does not use :func:`_places`."""
+    bits = 8 * len(summary)
+    for value in values:
+        place, second = value_hashes(value)
+        for _ in range(hashes):
+            bit = place % bits
+            summary[bit >> 3] |= 1 << (bit & 7)
+            place += second
+    return bytes(summary)
 
 
 def _places(value: bytes, hashes: int, bits: int) -> Iterator[int]:
