@@ -83,9 +83,27 @@ HOT = (
     "last_change",
     "change_of_cursor",
     "foreign_changes",
+    "touching_compactions",
+    "end_lapsed_compactions",
+    "fence_compaction",
+    "window_states",
+    "holes_of_window",
+    "versions_of_window",
+    "lock_versions",
+    "replace_links",
+    "mask_moved_versions",
+    "silent_compactions",
+    "abandon_compactions",
+    "replaced_links",
+    "drop_replaced_links",
+    "drop_unlinked_layout_files",
+    "drop_unused_hash_indexes",
+    "lock_compaction",
+    "known_layouts",
+    "referenced_layout_objects",
 )
-"""Every statement of a tick, a claim, a beat, a commit, a status, a snapshot of one range, a sweep and a reader of
-changes.
+"""Every statement of a tick, a claim, a beat, a commit, a status, a snapshot of one range, a sweep, a reader of
+changes and a compaction of a window of one range.
 """
 
 PER_RANGE = HOT[HOT.index("lock_task") : HOT.index("evidence_files") + 1]
@@ -177,6 +195,9 @@ def values_for(database, stream) -> dict[str, object]:
         "patience_seconds": 60,
         "older_than_seconds": 0,
         "grace_seconds": 86_400,
+        "starts": [(RANGES - 1) * CHUNK],
+        "ends": [RANGES * CHUNK],
+        "versions": [found["dataset_version"]],
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -75,6 +77,7 @@ def _assert_manifests(database: Database, store: ObjectStore) -> None:
         assert manifest.layout_id == layout["layout_id"]
         _assert_hash_index(database, store, manifest)
         assert sum(file.rows for file in manifest.files) == layout["row_count"]
+        _assert_hash_index(database, store, manifest)
         for file in rows(database, f"select * from trace.files where layout_id = '{layout['layout_id']}'"):
             assert named[file["file_key"]].sha256 == file["sha256"]
             linked = rows(
@@ -102,6 +105,16 @@ def _assert_hash_index(database: Database, store: ObjectStore, manifest: LayoutM
     assert found == ([named.model_dump()] if named is not None else [])
     if named is not None:
         assert store.sha256(named.key) == named.sha256
+
+
+def _assert_hash_index(database: Database, store: ObjectStore, manifest: LayoutManifest) -> None:
+    found = rows(database, f"select * from trace.hash_indexes where layout_id = '{manifest.layout_id}'")
+    assert [(row["object_key"], row["sha256"]) for row in found] == [
+        (each.key, each.sha256) for each in [manifest.hash_index] if each is not None
+    ]
+    for row in found:
+        data, _ = store.get(row["object_key"])
+        assert (len(data), sha256(data).hexdigest()) == (row["bytes"], row["sha256"])
 
 
 def _assert_rows(database: Database, store: ObjectStore) -> None:

@@ -261,12 +261,13 @@ with live as (
     from trace.layouts y join trace.files f on f.layout_id = y.layout_id
     where y.dataset_uuid = %(dataset_uuid)s and lower(y.block_window) = %(range_start)s
       and y.block_window = int8range(%(range_start)s, %(range_end)s)
-      and exists (
-        select 1 from trace.version_files l join trace.dataset_versions v on v.dataset_version = l.dataset_version
+      and (  -- for each file alone: as a join it would read every link
+        select true from trace.version_files l join trace.dataset_versions v on v.dataset_version = l.dataset_version
         where l.file_key = f.file_key
           and (l.replaced_at is null or l.replaced_at >= now() - make_interval(secs => %(grace_seconds)s))
           and v.swept_at is null
-          and (v.visible or v.hidden_at >= now() - make_interval(secs => %(grace_seconds)s))))
+          and (v.visible or v.hidden_at >= now() - make_interval(secs => %(grace_seconds)s))
+        limit 1))
 select file_key as object_key from live
 union all
 select manifest_key from trace.layouts where layout_id in (select layout_id from live)
