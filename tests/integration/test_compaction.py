@@ -92,6 +92,18 @@ def test_a_window_with_a_hole_is_left_alone(database, store, stream):
     assert Compactor(database, store).compact(window_of(stream, 0, 100)).outcome is CompactionOutcome.COMPACTED
 
 
+def test_a_range_that_reaches_over_the_border_keeps_its_file(database, store, stream):
+    committed(database, store, stream, 5)
+    before = visible_rows(database, store, stream)
+    result = Compactor(database, store).compact(window_of(stream, 0, 70))
+    assert result.versions == 3
+    assert len(files_of(database, stream)) == 3
+    (state,) = Layouts(database).states(stream.dataset_uuid, [BlockRange(0, 70)])
+    assert (state.whole, state.versions, state.uncompacted) == (True, 3, 0)
+    assert visible_rows(database, store, stream).equals(before)
+    assert_registry_sound(database, store)
+
+
 def test_a_compacted_window_is_not_compacted_again(database, store, stream):
     committed(database, store, stream, 5)
     compactor = Compactor(database, store)

@@ -46,7 +46,7 @@ class WindowState:
     whole: bool
     """True if all of its blocks are committed."""
     versions: int
-    """Visible versions that start in the window."""
+    """Visible versions that lie wholly in the window; one that reaches over its border keeps its own files."""
     uncompacted: int
     """Those of them whose rows are in files of their own."""
     files: int
@@ -172,7 +172,7 @@ class Layouts:
         return [WindowState(_range(row), *(row[name] for name in names)) for row in rows]
 
     def contents(self, dataset_uuid: UUID, window: BlockRange) -> tuple[list[SourceVersion], list[BlockRange]]:
-        """Return the visible versions that start in a window, and its blocks that are not committed."""
+        """Return the visible versions that lie wholly in a window, and its blocks that are not committed."""
         values = _window(dataset_uuid, window)
         with self._database.snapshot() as session:
             versions = session.all("versions_of_window", **values, form=LAKE_FORM)

@@ -92,6 +92,7 @@ held as (
     from asked a
     join trace.dataset_versions v on v.dataset_uuid = %(dataset_uuid)s and v.visible and v.form = %(form)s
       and lower(v.block_range) >= lower(a.block_window) and lower(v.block_range) < upper(a.block_window)
+      and upper(v.block_range) <= upper(a.block_window)
     left join trace.version_files l on l.dataset_version = v.dataset_version and l.replaced_at is null
     left join trace.files f on f.file_key = l.file_key),
 versions as (
@@ -134,7 +135,7 @@ from (select int8multirange(int8range(%(range_start)s, %(range_end)s)) - coalesc
 order by 1;
 
 -- name: versions_of_window
--- Visible versions that start in a window, in block order, with the files that hold their rows.
+-- Visible versions that lie wholly in a window, in block order, with the files that hold their rows.
 select v.dataset_version, lower(v.block_range) as range_start, upper(v.block_range) as range_end, v.generation,
        v.row_count, v.content_digest, v.schema_json,
        (select jsonb_agg(jsonb_build_object(
@@ -146,6 +147,7 @@ select v.dataset_version, lower(v.block_range) as range_start, upper(v.block_ran
 from trace.dataset_versions v
 where v.dataset_uuid = %(dataset_uuid)s and v.visible and v.form = %(form)s
   and lower(v.block_range) >= %(range_start)s and lower(v.block_range) < %(range_end)s
+  and upper(v.block_range) <= %(range_end)s
 order by lower(v.block_range);
 
 -- name: lock_versions
