@@ -12,7 +12,7 @@ from trace_dagster.defs.partitions import KEYS_AT_ONCE, REMOVED_AT_ONCE, REPORTE
 from trace_dagster.messages.logs import component_log
 from trace_dagster.planning.compactions import CompactionGroup
 from trace_dagster.registry.streams import StreamRow
-from trace_dagster.registry.windows import StoredLayout, newest_layouts
+from trace_dagster.registry.windows import LastLayout, last_layouts
 from trace_dagster.runtime import Runtime
 
 _log = component_log("defs")
@@ -47,7 +47,7 @@ def repair_windows(runtime: Runtime, group: CompactionGroup, instance: DagsterIn
 
 def report_layouts(runtime: Runtime, stream: StreamRow, instance: DagsterInstance) -> None:
     """Report windows as materialized that the command line compacted, or a run that ended before it said so."""
-    layouts = newest_layouts(runtime.database, stream.dataset_uuid)
+    layouts = last_layouts(runtime.database, stream.dataset_uuid)
     if not layouts:
         return
     key = compacted_key(stream.chain_id, stream.dataset_key)
@@ -63,7 +63,7 @@ def report_layouts(runtime: Runtime, stream: StreamRow, instance: DagsterInstanc
         )
 
 
-def _metadata(runtime: Runtime, layout: StoredLayout) -> dict[str, MetadataValue]:
+def _metadata(runtime: Runtime, layout: LastLayout) -> dict[str, MetadataValue]:
     return {
         "bytes_after": MetadataValue.int(layout.bytes),
         "rows": MetadataValue.int(layout.rows),

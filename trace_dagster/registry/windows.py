@@ -34,7 +34,7 @@ class FileTotals:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredLayout:
+class LastLayout:
     """What the registry knows about a layout."""
 
     block_range: BlockRange
@@ -67,12 +67,12 @@ def window_history(database: Database, dataset_uuid: UUID) -> WindowHistory:
     )
 
 
-def newest_layouts(database: Database, dataset_uuid: UUID) -> list[StoredLayout]:
+def last_layouts(database: Database, dataset_uuid: UUID) -> list[LastLayout]:
     """Return the last layout of each window of a dataset, in block order."""
     with database.snapshot() as session:
-        rows = session.all("newest_layouts", dataset_uuid=dataset_uuid)
+        rows = session.all("last_layouts", dataset_uuid=dataset_uuid)
     return [
-        StoredLayout(_range(row), row["layout_id"], row["manifest_key"], row["row_count"], row["byte_count"])
+        LastLayout(_range(row), row["layout_id"], row["manifest_key"], row["row_count"], row["byte_count"])
         for row in rows
     ]
 

@@ -29,7 +29,7 @@ where f.file_key in (
     join trace.version_files l on l.dataset_version = v.dataset_version and l.replaced_at is null
     where v.dataset_uuid = %(dataset_uuid)s and v.visible);
 
--- name: newest_layouts
+-- name: last_layouts
 -- The last layout of each window of a dataset, in block order.
 select distinct on (block_window) lower(block_window) as range_start, upper(block_window) as range_end, layout_id,
        manifest_key, row_count, byte_count
