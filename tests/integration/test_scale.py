@@ -86,6 +86,9 @@ HOT = (
     "touching_compactions",
     "end_lapsed_compactions",
     "fence_compaction",
+    "compacted_windows",
+    "waiting_windows",
+    "failed_windows",
     "window_states",
     "holes_of_window",
     "versions_of_window",
@@ -103,7 +106,7 @@ HOT = (
     "referenced_layout_objects",
 )
 """Every statement of a tick, a claim, a beat, a commit, a status, a snapshot of one range, a sweep, a reader of
-changes and a compaction of a window of one range.
+changes, the search for due windows, and a compaction of a window of one range.
 """
 
 PER_RANGE = HOT[HOT.index("lock_task") : HOT.index("evidence_files") + 1]
@@ -175,6 +178,8 @@ def values_for(database, stream) -> dict[str, object]:
         "error": None,
         "range_start": (RANGES - 1) * CHUNK,
         "range_end": RANGES * CHUNK,
+        "starts": [n * CHUNK for n in range(RANGES - 60, RANGES, 3)],
+        "ends": [(n + 3) * CHUNK for n in range(RANGES - 60, RANGES, 3)],
         "span": f"[{(RANGES - 1) * CHUNK},{RANGES * CHUNK})",
         "blocks": f"{{[{(RANGES - 1) * CHUNK},{RANGES * CHUNK})}}",
         "times": "{(,)}",

@@ -86,15 +86,18 @@ with asked as (
 covered as (
     select coalesce(range_agg(r), '{}') as blocks
     from trace.visible_totals t, unnest(t.blocks) as r where t.dataset_uuid = %(dataset_uuid)s),
-held as (
-    select a.block_window, v.dataset_version, v.byte_count, v.block_range, f.file_key, f.layout_id, f.bytes,
-           f.masked_blocks
+held as (  -- by the indexes, version by version: the cost grows with the windows that are asked for, not with the lake
+    select a.block_window, v.dataset_version, v.block_range, f.file_key, f.layout_id, f.bytes, f.masked_blocks
     from asked a
-    join trace.dataset_versions v on v.dataset_uuid = %(dataset_uuid)s and v.visible and v.form = %(form)s
-      and lower(v.block_range) >= lower(a.block_window) and lower(v.block_range) < upper(a.block_window)
-      and upper(v.block_range) <= upper(a.block_window)
-    left join trace.version_files l on l.dataset_version = v.dataset_version and l.replaced_at is null
-    left join trace.files f on f.file_key = l.file_key),
+    cross join lateral (
+        select dataset_version, block_range from trace.dataset_versions
+        where dataset_uuid = %(dataset_uuid)s and visible and form = %(form)s
+          and lower(block_range) >= lower(a.block_window) and lower(block_range) < upper(a.block_window)
+           and upper(block_range) <= upper(a.block_window) offset 0) v
+    left join lateral (
+        select file_key, layout_id, bytes, masked_blocks
+        from trace.version_files l join trace.files using (file_key)
+        where l.dataset_version = v.dataset_version and l.replaced_at is null offset 0) f on true),
 versions as (
     select block_window, count(distinct dataset_version) as versions,
            count(distinct dataset_version) filter (where layout_id is null) as uncompacted
