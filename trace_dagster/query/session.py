@@ -165,8 +165,8 @@ class QuerySession:
         self._connection.execute(f"set variable {variable} = string_split($1, chr(10))", [uris])
 
     def _lock_down(self) -> None:
-        """Allow exactly the files of the views, or the folder of a very long list of them. Forbid temporary files, other
-        objects, local files and HTTP.
+        """Allow exactly the files of the views, or the folder of a very long list of them. Forbid temporary files,
+        other objects, local files and HTTP.
 
         A name with a glob or a query string (``?s3_endpoint=``) is no allowed path, and within a folder it is taken
         literally. The lock comes last, because DuckDB refuses every setting after it.
