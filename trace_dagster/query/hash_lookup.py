@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import duckdb
 
 from trace_dagster.query.protocol import Blocks, HashLookup, MaskedFiles, Relation
 
+_AT_ONCE = 16
 _BLOCKS = """
 select distinct block_number from read_parquet($uris)
 where hash_prefix in (select unnest($prefixes::bigint[])) order by block_number
@@ -29,8 +31,16 @@ def blocks_of(connection: duckdb.DuckDBPyConnection, uris: Sequence[str], hashes
     """
     if not uris or not hashes:
         return []
-    values = {"uris": [*uris], "prefixes": [hash_prefix(value) for value in hashes]}
-    return [block for (block,) in connection.execute(_BLOCKS, values).fetchall()]
+    prefixes = [hash_prefix(value) for value in hashes]
+
+    def read(uri: str) -> list[int]:
+        with connection.cursor() as cursor:
+            rows = cursor.execute(_BLOCKS, {"uris": [uri], "prefixes": prefixes}).fetchall()
+        return [block for (block,) in rows]
+
+    # DuckDB reads a file per thread of its own, and a look-up waits for the object store only
+    with ThreadPoolExecutor(min(_AT_ONCE, len(uris))) as pool:
+        return sorted({block for blocks in pool.map(read, uris) for block in blocks})
 
 
 def looked_up(relation: Relation, connection: duckdb.DuckDBPyConnection) -> Relation:
