@@ -202,7 +202,7 @@ def test_without_a_proof_nothing_replaces_cryo(chain):
         )
         with pytest.raises(ExtractionFailed, match="cannot read"):
             list(made.start(structural))
-    assert not calls
+    assert calls.keys() <= {"eth_chainId", "eth_getBlockByNumber"}, "headers, for the times of blocks"
 
 
 @pytest.mark.parametrize("fault", ["truncate_tail", "duplicate_rows", "null_hashes", "flip_byte", "empty_list"])
