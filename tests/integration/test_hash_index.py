@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from trace_dagster.compaction.hash_index import FILE_NAME, HashIndexWriter
 from trace_dagster.errors import Unavailable
 from trace_dagster.query.hash_lookup import blocks_of, hash_prefix
-from trace_dagster.query.protocol import Relation
-from trace_dagster.query.session import QuerySession
+from trace_dagster.query.session import QuerySession, _secret
 
 pytestmark = pytest.mark.integration
 SCHEMA = pa.schema([("block_number", pa.int64()), ("transaction_hash", pa.binary(32)), ("block_hash", pa.binary(32))])
@@ -148,12 +147,22 @@ def test_a_look_up_reads_the_footer_and_one_row_group(store, s3):
     assert written.bytes < 9 * written.rows
     for wanted, most in ((1, 0.1), (3, 0.25)):
         with QuerySession() as session:
-            session.open([Relation("hashes", (), (s3.uri(written.key),))], s3)
+            session._connection.execute(_secret(s3))
             (plan,) = blocks_of(Explained(session._connection), [s3.uri(written.key)], hashes[777 : 777 + wanted])
         received, unit, requests = re.search(r"in: ([\d.]+) (\w+) .*#GET: (\d+)", plan, re.DOTALL).groups()
         print(f"{wanted} hashes: {received} {unit} of {written.bytes // 1024} KiB in {requests} requests")
         assert float(received) * {"KiB": 1024, "MiB": 1 << 20}[unit] < most * written.bytes
-        assert int(requests) <= 3 + wanted
+        assert int(requests) <= 1 + 2 * wanted
+
+
+def test_a_look_up_leaves_the_number_of_threads_as_it_was(store, tmp_path):
+    write(store, [rows([1])])
+    paths = [local(store, tmp_path) for _ in range(12)]
+    with duckdb.connect(config={"threads": "2"}) as connection:
+        assert blocks_of(connection, paths, [a_hash("block", 1)]) == [1]
+        with pytest.raises(duckdb.Error):
+            blocks_of(connection, [*paths, "absent.parquet"], [a_hash("block", 1)])
+        assert connection.execute("select current_setting('threads')").fetchone() == (2,)
 
 
 class Explained:
@@ -162,7 +171,9 @@ class Explained:
     def __init__(self, connection):
         self._connection = connection
 
-    def execute(self, sql, values):
+    def execute(self, sql, values=None):
+        if values is None:
+            return self._connection.execute(sql)
         self._plan = self._connection.execute(f"explain analyze {sql}", values).fetchall()[0][1]
         return self
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 
 import duckdb
 
 from trace_dagster.query.protocol import Blocks, HashLookup, MaskedFiles, Relation
 
-_AT_ONCE = 16
+_MOST_THREADS = 8
+"""Each takes 40 MiB of the address space, which is limited."""
+
 _BLOCKS = """
 select distinct block_number from read_parquet($uris)
 where hash_prefix in (select unnest($prefixes::bigint[])) order by block_number
@@ -31,16 +33,20 @@ def blocks_of(connection: duckdb.DuckDBPyConnection, uris: Sequence[str], hashes
     """
     if not uris or not hashes:
         return []
-    prefixes = [hash_prefix(value) for value in hashes]
+    values = {"uris": [*uris], "prefixes": [hash_prefix(value) for value in hashes]}
+    with _threads(connection, len(uris)):
+        return [block for (block,) in connection.execute(_BLOCKS, values).fetchall()]
 
-    def read(uri: str) -> list[int]:
-        with connection.cursor() as cursor:
-            rows = cursor.execute(_BLOCKS, {"uris": [uri], "prefixes": prefixes}).fetchall()
-        return [block for (block,) in rows]
 
-    # DuckDB reads a file per thread of its own, and a look-up waits for the object store only
-    with ThreadPoolExecutor(min(_AT_ONCE, len(uris))) as pool:
-        return sorted({block for blocks in pool.map(read, uris) for block in blocks})
+@contextmanager
+def _threads(connection: duckdb.DuckDBPyConnection, wanted: int) -> Iterator[None]:
+    """Let DuckDB read this many files at once, up to 8. It waits for the object store: three requests per index."""
+    (before,) = connection.execute("select current_setting('threads')").fetchone() or (1,)
+    connection.execute(f"set threads = {max(before, min(wanted, _MOST_THREADS))}")
+    try:
+        yield
+    finally:
+        connection.execute(f"set threads = {before}")
 
 
 def looked_up(relation: Relation, connection: duckdb.DuckDBPyConnection) -> Relation:
