@@ -200,8 +200,6 @@ def values_for(database, stream) -> dict[str, object]:
         "patience_seconds": 60,
         "older_than_seconds": 0,
         "grace_seconds": 86_400,
-        "starts": [(RANGES - 1) * CHUNK],
-        "ends": [RANGES * CHUNK],
         "versions": [found["dataset_version"]],
     }
 
