@@ -22,7 +22,9 @@ TEXTS = {
     **{path.name: path.read_text() for path in FILES},
     "README": FENCED.findall((ROOT / "README.md").read_text())[0],
     "registry tests": job_text(),
-    "acceptance tests": JOB.format(name="job", chain=1, start=0, end=9, pool="p", chunk=3, streams="  a: {}"),
+    "acceptance tests": JOB.format(
+        name="job", chain=1, start=0, end=9, pool="p", chunk=3, compact="off", streams="  a: {}"
+    ),
 }
 
 
@@ -185,6 +187,7 @@ def test_the_largest_job_is_within_the_limits():
         "cryo_dataset_name": "blocks",
         "rpc_pool": "p",
         "engine": "cryo",
+        "compact": "{after_files: 1000, target_bytes: 268435456}",
     }
     stream = ", ".join(f"{key}: {keys.get(key, 1)}" for key in Stream.model_fields if key != "verify")
     text = (
