@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 
+import pyarrow as pa
 import pytest
 
 from trace_dagster.compaction.ahead import ahead
+from trace_dagster.compaction.aside import Aside
 
 
 def test_items_come_in_order():
@@ -54,3 +56,33 @@ def test_the_thread_ends_with_its_reader():
     found.close()
     assert threading.active_count() == before
     assert closed.is_set()
+
+
+class Sink:
+    """Collects numbers of rows, and fails at tables without rows."""
+
+    def __init__(self):
+        self.taken = []
+
+    def add(self, table):
+        if not table.num_rows:
+            raise ValueError("no rows")
+        self.taken.append(table.num_rows)
+
+
+def test_a_sink_aside_gets_all_rows_in_order():
+    sink = Sink()
+    aside = Aside(sink)
+    for rows in range(1, 20):
+        aside.add(pa.table({"n": list(range(rows))}))
+    aside.finish()
+    assert sink.taken == list(range(1, 20))
+    aside.close()
+
+
+def test_the_error_of_a_sink_aside_is_raised_by_the_next_call():
+    aside = Aside(Sink())
+    aside.add(pa.table({"n": pa.array([], pa.int64())}))
+    with pytest.raises(ValueError, match="no rows"):
+        aside.finish()
+    aside.close()

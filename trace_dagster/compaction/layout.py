@@ -10,6 +10,7 @@ from uuid import UUID
 import pyarrow as pa
 
 from trace_dagster.compaction.ahead import ahead
+from trace_dagster.compaction.aside import Aside
 from trace_dagster.compaction.compare import WrittenRows
 from trace_dagster.compaction.hash_index import FILE_NAME as HASHES
 from trace_dagster.compaction.hash_index import HashIndexWriter
@@ -39,7 +40,8 @@ class LayoutFiles:
         self._dataset = dataset(window.dataset_name)
         self._comparison = WrittenRows(store)
         self._hashes = HashIndexWriter()
-        self._writer = LayoutWriter(store, self._key, window.target_bytes, self._hashes, self._comparison.add)
+        self._aside = Aside(self._hashes)
+        self._writer = LayoutWriter(store, self._key, window.target_bytes, self._aside, self._comparison.add)
         self._fingerprints: dict[UUID, str] = {}
 
     def __enter__(self) -> LayoutFiles:
@@ -49,6 +51,7 @@ class LayoutFiles:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._comparison.close()
+        self._aside.close()
         self._hashes.close()
 
     @property
@@ -76,6 +79,7 @@ class LayoutFiles:
     def finish(self) -> NewLayout:
         """Complete the files and their comparison. Raise Corrupt if rows of a version differ."""
         self._writer.finish()
+        self._aside.finish()
         index = self._hashes.finish(self._store, self._folder + HASHES)
         self._comparison.finish()
         files = tuple(self._writer.files)
