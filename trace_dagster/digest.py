@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-CONTENT_DIGEST_VERSION: Final = 2
 _PREFIX = b"trace content digest 2\n"
 """Starts the hashed text, so that digests of two versions are never equal."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from typing import Final
 from uuid import UUID, uuid5
 
 from trace_dagster.blocks import BlockRange
@@ -14,6 +15,9 @@ LAKE_FORM = 2
 """Form of the rows that this version stores; ``trace.lake_form()`` returns the same. Form 1 had unsigned numbers and no
 ``block_timestamp``.
 """
+
+CONTENT_DIGEST_VERSION: Final = 2
+"""Version of the content digest of ``digest.py`` (ADR 0016). It is here because that module imports Arrow."""
 
 _JOB = UUID("0b3c4c0e-3a64-5d0e-9a1b-6d1f0e8f5a10")
 _DATASET = UUID("1f55c495-7e91-4433-8b4a-0c088c5a5c7f")

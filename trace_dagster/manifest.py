@@ -8,9 +8,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from trace_dagster.digest import CONTENT_DIGEST_VERSION
 from trace_dagster.errors import Corrupt, OldForm
-from trace_dagster.identity import canonical_json, sha256_hex
+from trace_dagster.identity import CONTENT_DIGEST_VERSION, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     import pyarrow as pa

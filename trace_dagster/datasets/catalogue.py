@@ -152,8 +152,12 @@ class Dataset:
 
     def schema(self, columns: Sequence[str]) -> pa.Schema:
         """Return the Arrow schema of stored ``columns``: Cryo's names, the lake's types."""
+        return _schema(self.stored_types(columns))
+
+    def stored_types(self, columns: Sequence[str]) -> dict[str, str]:
+        """Return the lake's types of stored ``columns`` by name, as Arrow prints them. This needs no Arrow."""
         types = {**self.all_columns, BLOCK_TIMESTAMP: TIME_TYPE}
-        return _schema({name: lake_type(self.name, name, types[name]) for name in columns})
+        return {name: lake_type(self.name, name, types[name]) for name in columns}
 
     def engine_schema(self, columns: Sequence[str]) -> pa.Schema:
         """Return the Arrow schema of ``columns`` as Cryo gives them, without block_timestamp."""

@@ -31,7 +31,7 @@ def column_schema(stream: StreamRow) -> TableSchema:
     """Return the columns that the stream stores, with their Arrow types and the natural key."""
     key = stream.dataset.natural_key
     columns = [
-        TableColumn(each.name, type=str(each.type), constraints=TableColumnConstraints(nullable=each.name not in key))
-        for each in stream.dataset.schema(stream.columns)
+        TableColumn(name, type=kind, constraints=TableColumnConstraints(nullable=name not in key))
+        for name, kind in stream.dataset.stored_types(stream.columns).items()
     ]
     return TableSchema(columns, TableConstraints([f"one row per {', '.join(key)}"] if key else []))

@@ -28,9 +28,8 @@ from trace_dagster.blocks import BlockRange, holes
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.datasets.chains import chain_of
 from trace_dagster.datasets.levels import reasons_line
-from trace_dagster.digest import CONTENT_DIGEST_VERSION
 from trace_dagster.errors import InvalidInput
-from trace_dagster.identity import canonical_json, sha256_hex
+from trace_dagster.identity import CONTENT_DIGEST_VERSION, canonical_json, sha256_hex
 from trace_dagster.maintenance.stored_times import has_times
 
 _HEX = r"^[0-9a-f]{64}$"
