@@ -55,7 +55,6 @@ def compacted_asset(
         deps=[AssetDep(asset_key(stream.chain_id, stream.dataset_key), partition_mapping=_NO_PARTITIONS)],
         group_name=stream.job_name,
         partitions_def=partitions,
-        backfill_policy=BackfillPolicy.multi_run(WINDOWS_PER_RUN),
         output_required=False,
         required_resource_keys={RUNTIME},
         description=_description(stream),
@@ -71,7 +70,8 @@ def compacted_asset(
             raise failed[0]
         yield from ()
 
-    return compacted
+    policy = BackfillPolicy.multi_run(WINDOWS_PER_RUN)
+    return compacted.with_attributes(backfill_policy=policy)  # as an argument of the decorator, it prints a warning
 
 
 def _description(stream: StreamRow) -> str:
