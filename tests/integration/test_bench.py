@@ -1,17 +1,23 @@
 """Tiny versions of the benchmarks on their own stack: they must measure what their names say, at any speed."""
 
 import os
+import re
 import subprocess
 import sys
+import tempfile
+from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 import psycopg
 import pytest
 
-from bench import bare, end_to_end, etl, limits, memory, node, product, ranges, raw, rivals, run, usage
+from bench import bare, end_to_end, etl, lake, limits, memory, node, product, ranges, raw, rivals, run, usage
 from bench.product import DATASETS, Synced, lines, stack_at
+from bench.slow_s3 import door
 from bench.table import Compared, Failed, in_turn, markdown
+from bench.verification import services
 from tests.support.left_out import ETHEREUM_ETL, leave_out
 from trace_dagster.lite.ports import Ports
 from trace_dagster.lite.postgres import dsn, postgres_service
@@ -198,3 +204,18 @@ def test_what_postgres_does_for_an_open_connection_is_counted_once(open_folder):
     finally:
         child.signal_stop()
         child.wait_stopped(10)
+
+
+def test_a_compacted_lake_is_measured_beside_the_same_lake_before():
+    """The bench itself compares the rows of both sides, and fails if one query's answers differ."""
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        services(Path(folder)) as direct,
+        door(direct["TRACE_S3_ENDPOINT"].removeprefix("http://"), 0.001) as at,
+    ):
+        options = Namespace(ranges=16, rows=40, rounds=1, query_rounds=1, hash_rows=800)
+        rows = {row.what: row for row in lake.measure(direct, at, options)}
+    assert all(row.ratio > 0 for row in rows.values())
+    (scanned,) = (row for what, row in rows.items() if what.startswith("full scan: compacted"))
+    ours, theirs = map(int, re.findall(r"\d+", scanned.note.removeprefix("S3 requests: ")))
+    assert ours < theirs
