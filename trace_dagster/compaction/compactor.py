@@ -23,6 +23,9 @@ from trace_dagster.store.objects import ObjectStore
 _PAUSE_SECONDS = 3600.0
 """A window that gains nothing, or is over budget, is not tried again before."""
 
+_RESERVE = 1.25
+"""Bytes that are reserved per byte that is read: the hash index comes on top, and other row groups may take more."""
+
 _LOOK_UP_TRIES = 5
 _LOOK_UP_PAUSE_SECONDS = 0.2
 
@@ -109,7 +112,7 @@ class Compactor:
             self._layouts.end(lease, pause_seconds=_PAUSE_SECONDS)
             reason = "its rows are in few files already, or too little of them is new"
             return CompactionResult(window, CompactionOutcome.NOTHING_TO_GAIN, reason)
-        planned = sum(file.bytes for group in grouped for file in files_of(group))
+        planned = int(_RESERVE * sum(file.bytes for group in grouped for file in files_of(group)))
         if not self._layouts.reserve(lease, planned, MOST_PER_COMMITTED_BYTE):
             self._layouts.end(lease, pause_seconds=_PAUSE_SECONDS)
             reason = f"compactions of {window.dataset_key} have written as much as they may: 2 bytes per committed byte"
