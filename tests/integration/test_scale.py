@@ -247,10 +247,11 @@ def test_a_claim_does_not_read_what_is_queued(postgres, template_database):
             guard((database, streams_of(Jobs(database), "late")), name)
 
 
-def test_all_files_of_a_dataset_are_found_without_its_versions_rows(filled):
+@pytest.mark.parametrize("name", ["names_of_all_files", "blocks_of_times"])
+def test_all_files_of_a_dataset_are_found_without_its_versions_rows(filled, name):
     """A version's row has 1.8 KB: an index holds what opening a query reads of it."""
     database, streams = filled
-    found = nodes(explained(database, "names_of_all_files", values_for(database, streams[-1])))
+    found = nodes(explained(database, name, values_for(database, streams[-1])))
     (scan,) = [node for node in found if node.get("Alias") == "v"]
     assert (scan["Node Type"], scan["Index Name"]) == ("Index Only Scan", "versions_visible")
 

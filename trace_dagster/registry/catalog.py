@@ -8,7 +8,14 @@ from uuid import UUID
 
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.identity import DEFAULT_ORG, LAKE_FORM
-from trace_dagster.registry.conditions import HASHED_COLUMNS, Conditions, block_ranges, block_span, time_ranges
+from trace_dagster.registry.conditions import (
+    HASHED_COLUMNS,
+    Conditions,
+    block_ranges,
+    block_span,
+    either,
+    time_ranges,
+)
 from trace_dagster.registry.connection import Database, Row, Session
 from trace_dagster.registry.summaries import files_that_may_contain
 
@@ -137,8 +144,12 @@ def _needed(conditions: Sequence[Conditions]) -> Sequence[Conditions]:
 
 def _files_to_open(session: Session, dataset_uuid: UUID, conditions: Conditions) -> FilesToOpen:
     values = {"dataset_uuid": dataset_uuid, "form": LAKE_FORM, "times": time_ranges(conditions.times)}
-    within = {"blocks": block_ranges(conditions.blocks), "span": block_span(conditions.blocks)}
-    if conditions.blocks is None:
+    blocks = conditions.blocks
+    if blocks is None and conditions.times is not None:
+        row = session.one("blocks_of_times", **values)
+        blocks = either((), tuple((each.lower, each.upper - 1) for each in row["blocks"])) if row else ()
+    within = {"blocks": block_ranges(blocks), "span": block_span(blocks)}
+    if blocks is None:
         row = session.one("names_of_all_files", **values)
     else:
         row = session.one("names_of_files", **values, **within)
