@@ -1,4 +1,4 @@
-"""``_manifest.json`` of a layout: files of one compaction, and the versions whose rows they hold (ADR 0018).
+"""``_manifest.json`` of a layout: files of one compaction, and the versions whose rows they hold (ADR 0019).
 
 A layout says where rows are. What the rows are, their digest and their proof, stays in the manifest of each version.
 """

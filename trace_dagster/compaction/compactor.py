@@ -1,4 +1,4 @@
-"""Compacts one window of blocks under a lease: read, write, compare the written rows, swap (ADR 0018)."""
+"""Compacts one window of blocks under a lease: read, write, compare the written rows, swap (ADR 0019)."""
 
 from __future__ import annotations
 

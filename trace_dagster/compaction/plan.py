@@ -1,4 +1,4 @@
-"""Decides which versions of a window are rewritten, and when that is worth its bytes (ADR 0018). Pure functions."""
+"""Decides which versions of a window are rewritten, and when that is worth its bytes (ADR 0019). Pure functions."""
 
 from __future__ import annotations
 
