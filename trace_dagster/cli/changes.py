@@ -22,7 +22,7 @@ _POLL_SECONDS = 1.0
 
 
 def cursor_of_now(settings: Settings) -> str:
-    """Return the cursor of this moment: every change up to it is in what is read of the lake afterwards."""
+    """Return the cursor of the last change. A read of the lake that begins now has every change up to it."""
     with opened(settings) as runtime:
         return ChangeLog(runtime.database).now()
 

@@ -136,7 +136,7 @@ def apply(path: Path, wait: bool, rebuild: bool) -> None:
     show_default=True,
     help="Blocks to extract per stream, at the start, middle and end of its span.",
 )
-@click.option("--rebuild", is_flag=True, help="Estimate what `apply --rebuild` fetches again, too.")
+@click.option("--rebuild", is_flag=True, help="Count also the ranges that `apply --rebuild` would fetch again.")
 @click.option("--no-sample", is_flag=True, help="Only count ranges and calls; no rows, bytes and measured hours.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
 def plan(path: Path, sample_blocks: int, rebuild: bool, no_sample: bool, as_json: bool) -> None:
@@ -278,7 +278,11 @@ def refresh(job: str, stream: str, blocks: BlockRange) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
 def sweep(dry_run: bool, grace_hours: float, as_json: bool) -> None:
-    """Remove objects of dead attempts and of replaced generations."""
+    """Remove objects that no commit needs.
+
+    These are objects of dead attempts and compactions, of replaced generations, and files that a compaction replaced.
+    Also deletes entries of the change log that are older than TRACE_CHANGES_DAYS.
+    """
     from trace_dagster.cli.commands import run_sweep
 
     swept = run_sweep(_settings(), grace_hours * 3600, dry_run=dry_run)
@@ -301,7 +305,7 @@ class _WindowBlocks(_Blocks):
 @main.command()
 @click.option("--job", help="Only this job: its name or id.")
 @click.option("--stream", help="Only this dataset key.")
-@click.option("--window", type=_WindowBlocks(), help="Only this window, as its partition is called.")
+@click.option("--window", type=_WindowBlocks(), help="Only the window of these blocks, written as its partition key. Needs --job.")
 @click.option("--dry-run", is_flag=True, help="Show the windows that are due; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
 def compact(job: str | None, stream: str | None, window: BlockRange | None, dry_run: bool, as_json: bool) -> None:
@@ -309,8 +313,9 @@ def compact(job: str | None, stream: str | None, window: BlockRange | None, dry_
 
     Compacts every window that is due, whatever its cron, also those that failed and wait.
 
-    Exit code: 0 if no due window is left, 1 if one failed, 3 if one was left because another process compacts it, or
-    because the stream's compactions have written as much as they may.
+    Exit code: 0 if no due window is left, 1 if one failed, 2 if the named window is not one or not committed wholly, 3 if
+    one was left because another process compacts it, or because the dataset's compactions have written as much as they
+    may.
     """
     from trace_dagster.cli.compaction import compact_windows, exit_code
     from trace_dagster.cli.render import compacted_lines, counting
@@ -428,7 +433,7 @@ def _check_statement(path: Path, data: Path | None, trusted: tuple[int, bytes] |
 
 
 @main.command()
-@click.option("--after", default="0", show_default=True, help="Cursor of the last known change; 0: the oldest kept.")
+@click.option("--after", default="0", show_default=True, help="Cursor of the last change that you have; 0: from the oldest one kept.")
 @click.option("--follow", is_flag=True, help="Wait for more changes, until Ctrl-C.")
 @click.option("--limit", type=click.IntRange(min=1), help="Maximum number of changes.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line, on stdout.")
@@ -464,7 +469,8 @@ def query(sql: str, as_json: bool, limit: int, parameters: tuple[str, ...]) -> N
     Tables are named by dataset (`blocks`), or `chain_<id>.<dataset>` if several chains have it. SHOW TABLES lists them,
     DESCRIBE shows a table's columns, EXPLAIN a query's plan. A hex text such as '0xddf2' means its bytes where it is
     compared with a binary column, also as the value of a --parameter. A query may take a minute, 2 GiB and 16 MiB of
-    result. Files without rows that the SQL can need are not opened: limit block_number or block_timestamp.
+    result. Only files that can hold rows that the SQL needs are opened: conditions on block_number or block_timestamp
+    make a query faster.
     """
     from trace_dagster.cli.commands import run_query
     from trace_dagster.cli.parameters import given
