@@ -65,7 +65,7 @@ def beyond(name: str, value: int, block: int, *, proven: bool) -> TraceError:
             f"the node claims a {name} that is negative or has more than {limit}", block=block, got=shortened(value)
         )
     return ExtractionFailed(
-        f"a value does not fit into column {name}, which has {limit}: list the other columns under `columns` in a"
+        f"a value does not fit into column {name}, which holds {limit}: list the other columns under `columns` in a"
         " stream with another dataset_key, or start after this block",
         block=block,
         column=name,

@@ -96,10 +96,10 @@ def _wrong_length(field: pa.Field, value: bytes, block: int, *, is_proven: bool)
     width = f"{field.type.byte_width} bytes"
     if not is_proven:
         return VerificationFailed(
-            f"the node claims a {field.name} that has not {width}", block=block, got=shortened(value)
+            f"the node claims a {field.name} that is not {width} long", block=block, got=shortened(value)
         )
     return ExtractionFailed(
-        f"a value does not fit into column {field.name}, which has {width}: list the other columns under `columns` in a"
+        f"a value does not fit into column {field.name}, which holds {width}: list the other columns under `columns` in a"
         " stream with another dataset_key, or start after this block",
         block=block,
         column=field.name,
