@@ -305,7 +305,9 @@ class _WindowBlocks(_Blocks):
 @main.command()
 @click.option("--job", help="Only this job: its name or id.")
 @click.option("--stream", help="Only this dataset key.")
-@click.option("--window", type=_WindowBlocks(), help="Only the window of these blocks, written as its partition key. Needs --job.")
+@click.option(
+    "--window", type=_WindowBlocks(), help="Only the window of these blocks, written as its partition key. Needs --job."
+)
 @click.option("--dry-run", is_flag=True, help="Show the windows that are due; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
 def compact(job: str | None, stream: str | None, window: BlockRange | None, dry_run: bool, as_json: bool) -> None:
@@ -433,7 +435,12 @@ def _check_statement(path: Path, data: Path | None, trusted: tuple[int, bytes] |
 
 
 @main.command()
-@click.option("--after", default="0", show_default=True, help="Cursor of the last change that you have; 0: from the oldest one kept.")
+@click.option(
+    "--after",
+    default="0",
+    show_default=True,
+    help="Cursor of the last change that you have; 0: from the oldest one kept.",
+)
 @click.option("--follow", is_flag=True, help="Wait for more changes, until Ctrl-C.")
 @click.option("--limit", type=click.IntRange(min=1), help="Maximum number of changes.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line, on stdout.")
