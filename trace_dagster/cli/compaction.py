@@ -62,11 +62,14 @@ def compact_windows(
 ) -> list[CompactedWindow]:
     """Compact the due windows of all jobs, one job or one stream, or one window. A failed window stops no other.
 
-    Raises InvalidInput if job, stream or window is unknown, or if blocks of the window are not committed.
+    Raises InvalidInput if job, stream or window is unknown, or if blocks of the window are not committed, and OldForm
+    if the job's rows have an older form.
     """
     if job_name is None and (dataset_key is not None or window is not None):
         raise InvalidInput("pass the job too: --job J")
     with opened(settings) as runtime:
+        if job_name is not None:
+            runtime.jobs.require_present_form(job_name)
         wanted = list(_wanted(runtime, _streams(runtime, job_name, dataset_key), window))
         if dry_run:
             return [_expected(stream, state) for stream, state in wanted]

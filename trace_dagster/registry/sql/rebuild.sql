@@ -37,11 +37,16 @@ from locked l where t.task_id = l.task_id;
 
 -- name: hide_outdated
 -- Hide the versions of a stream that have another configuration or form, and tell each as invalidated.
-with hidden as (
-    update trace.dataset_versions set visible = false, hidden_at = now()
+-- Versions are locked in the order in which a swap of layouts locks them.
+with outdated as (
+    select dataset_version from trace.dataset_versions
     where dataset_uuid = %(dataset_uuid)s and visible
       and (config_hash <> %(config_hash)s or form <> trace.lake_form())
-    returning dataset_version, dataset_uuid, block_range, generation),
+    order by dataset_version for update),
+hidden as (
+    update trace.dataset_versions v set visible = false, hidden_at = now()
+    from outdated where v.dataset_version = outdated.dataset_version
+    returning v.dataset_version, v.dataset_uuid, v.block_range, v.generation),
 told as (
     insert into trace.changes (kind, dataset_uuid, block_range, generation, dataset_version, reason)
     select 'invalidated', dataset_uuid, block_range, generation, dataset_version, %(reason)s

@@ -27,7 +27,7 @@ from trace.files f
 where f.file_key in (
     select l.file_key from trace.dataset_versions v
     join trace.version_files l on l.dataset_version = v.dataset_version and l.replaced_at is null
-    where v.dataset_uuid = %(dataset_uuid)s and v.visible);
+    where v.dataset_uuid = %(dataset_uuid)s and v.visible and v.form = trace.lake_form());
 
 -- name: last_layouts
 -- The last layout of each window of a dataset, in block order.
