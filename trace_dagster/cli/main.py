@@ -315,9 +315,9 @@ def compact(job: str | None, stream: str | None, window: BlockRange | None, dry_
 
     Compacts every window that is due, whatever its cron, also those that failed and wait.
 
-    Exit code: 0 if no due window is left, 1 if one failed, 2 if the named window is not one or not committed wholly, 3 if
-    one was left because another process compacts it, or because the dataset's compactions have written as much as they
-    may.
+    Exit code: 0 if no due window is left, 1 if one failed, 2 if the named window is not one or not committed wholly, 3
+    if one was left because another process compacts it, or because the dataset's compactions have written as much as
+    they may.
     """
     from trace_dagster.cli.compaction import compact_windows, exit_code
     from trace_dagster.cli.render import compacted_lines, counting

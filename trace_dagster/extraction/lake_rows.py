@@ -99,8 +99,8 @@ def _wrong_length(field: pa.Field, value: bytes, block: int, *, is_proven: bool)
             f"the node claims a {field.name} that is not {width} long", block=block, got=shortened(value)
         )
     return ExtractionFailed(
-        f"a value does not fit into column {field.name}, which holds {width}: list the other columns under `columns` in a"
-        " stream with another dataset_key, or start after this block",
+        f"a value does not fit into column {field.name}, which holds {width}: list the other columns under `columns` in"
+        " a stream with another dataset_key, or start after this block",
         block=block,
         column=field.name,
         value=shortened(value),
