@@ -517,3 +517,32 @@ def test_readers_agree_on_what_a_compaction_wrote(postgres_url, s3, honest, chai
             wrong, checked = check_certificate(found, folder, (299, chain.blocks[299].hash))
             assert (wrong, checked) == ([], {"rows": 1200, "receipts roots": 300, "times": 900})
             assert not commit(runtime, streams["transactions"], 100, refresh=True).created
+
+
+@pytest.mark.parametrize("damage", ["is missing", "is not what was committed"])
+def test_a_damaged_hash_index_is_found_and_forgotten(postgres_url, s3, honest, damage):
+    """Queries by hash depend on it; no range is fetched again for it."""
+    with running(postgres_url, s3, dev=honest) as runtime:
+        streams = apply(runtime)
+        commit_all(runtime, {key: streams[key] for key in KEYS})
+        Compactor(runtime.database, runtime.store).compact(window_of(streams["logs"], 0, 300), manual=True)
+        lake = (runtime, streams, {}, settings_from(environment(postgres_url, s3, dev=honest)))
+        assert verified(lake).report.passed
+        (row,) = rows(runtime.database, "select object_key from trace.hash_indexes")
+        data, etag = runtime.store.get(row["object_key"])
+        if damage == "is missing":
+            runtime.store.delete([row["object_key"]])
+        else:
+            runtime.store.replace(row["object_key"], data[:-20] + b"\0" * 20, etag)
+        (finding,) = verified(lake).report.findings
+        assert (finding.dataset_key, finding.kind, finding.range_start, finding.range_end) == (
+            "logs",
+            "bad_index",
+            0,
+            300,
+        )
+        assert f"{row['object_key']} {damage}" in finding.reason
+        repaired = verified(lake, repair=True)
+        assert (repaired.repaired, repaired.forgotten) == (0, 1)
+        assert verified(lake).report.passed
+        assert rows(runtime.database, "select object_key from trace.hash_indexes") == []

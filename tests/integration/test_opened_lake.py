@@ -2,7 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.committed import FULL, commit_rows, made_up_rows
@@ -168,3 +170,24 @@ def test_a_damaged_file_is_named_although_it_is_looked_at_while_the_query_runs(l
     assert ask("select count(*) > 0 from logs where block_number = 5") == [(True,)]
     store.put_if_absent(key, data)
     assert ask("select count(*) > 0 from logs where block_number = 170") == [(True,)]
+
+
+def index_of(database):
+    with database.connection() as connection:
+        (row,) = connection.execute("select object_key from trace.hash_indexes").fetchall()
+    return row["object_key"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "altered"])
+def test_a_damaged_index_is_named_and_hides_no_row(database, store, lake, ask, damage):
+    key = index_of(database)
+    rows = pq.read_table(pa.BufferReader(store.read(key)))
+    store.delete([key])
+    if damage == "altered":
+        sink = pa.BufferOutputStream()
+        pq.write_table(rows.slice(0, 0), sink)
+        store.put_if_absent(key, sink.getvalue().to_pybytes())
+    value = lake.rows["transaction_hash"][0].as_py()
+    with pytest.raises(Corrupt, match=rf"an object is {damage}: `trace-lite verify --job .* --repair`"):
+        ask("select count(*) from logs where transaction_hash = $h", {"h": value})
+    assert ask("select count(*) from logs") == [(lake.rows.num_rows,)]

@@ -349,9 +349,13 @@ def verify(job: str, blocks: BlockRange | None, deep: bool, repair: bool, as_jso
     with counting("ranges") as progress:
         verified = verify_job(job, _settings(), blocks, deep=deep, repair=repair, progress=progress)
     if as_json:
-        click.echo(json.dumps({**verified.report.to_json(), "repaired": verified.repaired}, indent=2))
+        click.echo(
+            json.dumps(
+                {**verified.report.to_json(), "repaired": verified.repaired, "forgotten": verified.forgotten}, indent=2
+            )
+        )
     else:
-        for line in verified_lines(verified.report, verified.repaired):
+        for line in verified_lines(verified.report, verified.repaired, verified.forgotten):
             say(line)
     sys.exit(1 if verified.report.findings else 3 if verified.report.unchecked else 0)
 

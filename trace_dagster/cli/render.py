@@ -237,7 +237,7 @@ def counting(description: str) -> Iterator[Callable[[int], Callable[[], None]]]:
         yield begin
 
 
-def verified_lines(report: Report, repaired: int) -> Iterator[str]:
+def verified_lines(report: Report, repaired: int, forgotten: int = 0) -> Iterator[str]:
     """Yield the lines of a verification report."""
     levels = ", ".join(f"{count:,} {level}" for level, count in sorted(report.levels.items()))
     yield (
@@ -255,7 +255,11 @@ def verified_lines(report: Report, repaired: int) -> Iterator[str]:
         yield f"not checked: {text}"
     if repaired:
         yield f"{repaired:,} ranges are queued to be fetched again"
-    elif report.findings:
+    if forgotten:
+        yield f"{forgotten:,} hash indexes are forgotten: queries by hash scan the files of these blocks"
+    if repaired or forgotten:
+        return
+    if report.findings:
         yield "`trace-lite verify --repair` invalidates the broken ranges and fetches them again"
     else:
         yield (

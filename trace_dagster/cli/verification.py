@@ -24,6 +24,7 @@ from trace_dagster.maintenance.certificate import (
 )
 from trace_dagster.maintenance.rows_check import VersionEvidence
 from trace_dagster.maintenance.stored_times import TIME_COLUMNS
+from trace_dagster.registry.layouts import Layouts
 from trace_dagster.registry.streams import StreamRow
 from trace_dagster.registry.versions import StoredFile, StoredVersion, versions_of_job
 from trace_dagster.rpc.pools import Endpoint
@@ -40,6 +41,8 @@ class Verified:
     report: Report
     repaired: int
     """Ranges that were queued to be fetched again."""
+    forgotten: int = 0
+    """Damaged hash indexes that queries do not read any more."""
 
 
 def verify_job(
@@ -74,7 +77,11 @@ def verify_job(
             current,
             progress(len(versions)),
         )
-        return Verified(report, _repair(runtime, streams, report) if repair else 0)
+        if not repair:
+            return Verified(report, 0)
+        layouts = Layouts(runtime.database)
+        forgotten = sum(layouts.forget_index(layout_id) for layout_id in report.broken_indexes())
+        return Verified(report, _repair(runtime, streams, report), forgotten)
 
 
 def certify_job(job_name: str, settings: Settings, span: BlockRange | None) -> Certificate:

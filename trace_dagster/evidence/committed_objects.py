@@ -1,4 +1,5 @@
 """Compares committed files with the objects that the bucket holds now, by size and ETag, before or while they are read.
+So are the hash indexes of files.
 
 A listing covers 1,000 objects. A query's files are compared while it runs, those of a template before it runs. A change
 that keeps size and ETag is not seen; ``audit.py`` reads the bytes.

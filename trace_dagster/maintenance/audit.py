@@ -15,8 +15,16 @@ from uuid import UUID
 
 from trace_dagster.blocks import BlockRange, holes
 from trace_dagster.datasets.levels import lowered_blocks, lowered_reasons
-from trace_dagster.maintenance.file_check import CheckedFiles, EvidenceOf, Finding, Outcome, check_files, finding
-from trace_dagster.registry.versions import StoredVersion
+from trace_dagster.maintenance.file_check import (
+    CheckedFiles,
+    EvidenceOf,
+    Finding,
+    Outcome,
+    check_files,
+    check_index,
+    finding,
+)
+from trace_dagster.registry.versions import FileLayout, StoredVersion
 from trace_dagster.rpc.pools import Endpoint
 from trace_dagster.store.objects import ObjectStore
 
@@ -54,6 +62,10 @@ class Report:
         """Return the versions that must be fetched again."""
         return sorted({UUID(found.dataset_version) for found in self.findings if found.dataset_version})
 
+    def broken_indexes(self) -> list[UUID]:
+        """Return the layouts whose hash indexes must be forgotten."""
+        return sorted({UUID(found.layout_id) for found in self.findings if found.layout_id})
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {"passed": self.passed, **asdict(self)}
@@ -88,11 +100,36 @@ def audit(
             _count_read(report, outcomes, checked)
     for version in versions:
         _count_version(report, version, outcomes[version.dataset_version])
+    _check_indexes(report, versions, store, current)
     for key, span in wanted.items():
         mine = [version for version in versions if version.dataset_key == key]
         report.findings.extend(_coverage(key, span, mine))
     report.findings.extend(_chain(versions))
     return report
+
+
+def _check_indexes(
+    report: Report,
+    versions: Sequence[StoredVersion],
+    store: ObjectStore,
+    current: Callable[[], Sequence[StoredVersion]],
+) -> None:
+    """Check the hash index of each layout. A difference counts only if the registry still has the layout's index."""
+    found = [check_index(layout, some, store) for layout, some in _by_index(versions).items()]
+    if any(isinstance(each, Finding) for each in found):
+        now = {str(layout.layout_id) for layout in _by_index(current())}
+        found = [each for each in found if not isinstance(each, Finding) or each.layout_id in now]
+    report.findings.extend(each for each in found if isinstance(each, Finding))
+    report.unchecked.extend(each for each in found if isinstance(each, str))
+
+
+def _by_index(versions: Sequence[StoredVersion]) -> dict[FileLayout, list[StoredVersion]]:
+    """Group versions in block order by the layout that holds them, of those with a hash index."""
+    groups: dict[FileLayout, list[StoredVersion]] = {}
+    for version in sorted(versions, key=lambda each: each.block_range):
+        for layout in {file.layout for file in version.files if file.layout is not None and file.layout.index_key}:
+            groups.setdefault(layout, []).append(version)
+    return groups
 
 
 def _in_threads(

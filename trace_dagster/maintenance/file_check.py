@@ -31,10 +31,12 @@ class Finding:
     range_start: int
     range_end: int
     kind: str
-    """One of hole, overlap, missing_object, altered_object, bad_manifest, bad_rows, broken_chain."""
+    """One of hole, overlap, missing_object, altered_object, bad_manifest, bad_rows, broken_chain, bad_index."""
     reason: str
     dataset_version: str | None = None
-    """The version that must be fetched again; None for a hole."""
+    """The version that must be fetched again; None for a hole or an index."""
+    layout_id: str | None = None
+    """The layout whose hash index must be forgotten."""
 
     def __str__(self) -> str:
         return f"{self.dataset_key} [{self.range_start}, {self.range_end}): {self.kind}: {self.reason}"
@@ -127,6 +129,24 @@ def _require_layout(layout: FileLayout, store: ObjectStore) -> None:
         raise _Damaged("missing_object", f"{layout.manifest_key} is missing")
     if sha256_hex(data) != layout.manifest_sha256:
         raise _Damaged("bad_manifest", f"{layout.manifest_key} is not what was committed")
+
+
+def check_index(layout: FileLayout, versions: Sequence[StoredVersion], store: ObjectStore) -> Finding | str | None:
+    """Compare the hash index of a layout, which holds these versions, with the committed one.
+
+    Return the difference, the reason why it could not be checked, or None.
+    """
+    first, last = versions[0], versions[-1]
+    try:
+        digest = store.sha256(str(layout.index_key))
+    except TraceError as error:
+        return f"{first.dataset_key}: the hash index {layout.index_key}: {error}"
+    if digest == layout.index_sha256:
+        return None
+    said = "is missing" if digest is None else "is not what was committed"
+    reason = f"the hash index {layout.index_key} {said}: queries by hash cannot be answered until it is forgotten"
+    span = (first.block_range.start, last.block_range.end)
+    return Finding(first.dataset_key, *span, "bad_index", reason, layout_id=str(layout.layout_id))
 
 
 def _downloaded(files: Sequence[StoredFile], store: ObjectStore, folder: Path, checked: CheckedFiles) -> list[Path]:

@@ -58,4 +58,5 @@ class Opening:
 
 
 def _keys(found: Sequence[FilesToOpen]) -> list[str]:
-    return [key for each in found for key in each.all_keys()]
+    """Return the keys of all objects that an answer depends on: with an altered index, rows would be missing in it."""
+    return [key for each in found for key in (*each.all_keys(), *each.index_keys())]

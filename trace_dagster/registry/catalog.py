@@ -68,6 +68,10 @@ class FilesToOpen:
         """Return the keys of all files."""
         return [*(self.names.split("\n") if self.names else ()), *(file.key for file in self.layout_files)]
 
+    def index_keys(self) -> list[str]:
+        """Return the keys of the hash indexes that tell which rows are needed."""
+        return sorted({file.index_key for file in self.layout_files if self.hashes and file.index_key})
+
 
 class Catalog:
     """Reads the registry without blocking writers."""

@@ -250,6 +250,11 @@ class Layouts:
         except Unavailable as error:
             raise OutcomeUnknown("the answer to a swap of files was lost", layout_id=lease.layout_id) from error
 
+    def forget_index(self, layout_id: UUID) -> int:
+        """Forget a damaged hash index, so that queries scan the layout's files; return how many were forgotten."""
+        with self._database.transaction() as session:
+            return session.run("forget_hash_index", layout_id=layout_id)
+
     def took_effect(self, lease: WindowLease) -> bool:
         """Return whether the swap took effect, to settle an unknown outcome."""
         with self._database.transaction() as session:

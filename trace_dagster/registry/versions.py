@@ -17,11 +17,13 @@ from trace_dagster.registry.connection import Database, Row
 
 @dataclass(frozen=True, slots=True)
 class FileLayout:
-    """The layout that wrote a file, and its manifest."""
+    """The layout that wrote a file, its manifest, and its hash index if there is one."""
 
     layout_id: UUID
     manifest_key: str
     manifest_sha256: str
+    index_key: str | None = None
+    index_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,8 @@ def versions_of_job(database: Database, job_id: UUID, span: BlockRange) -> list[
 
 
 def _file(row: Row) -> StoredFile:
-    layout = row["layout_id"] and FileLayout(row["layout_id"], row["manifest_key"], row["manifest_sha256"])
+    names = ("layout_id", "manifest_key", "manifest_sha256", "index_key", "index_sha256")
+    layout = row["layout_id"] and FileLayout(*(row[name] for name in names))
     return StoredFile(
         key=row["file_key"],
         bytes=row["bytes"],

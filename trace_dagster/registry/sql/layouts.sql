@@ -203,6 +203,10 @@ values (%(file_key)s, %(column_name)s, %(hashes)s, %(summary)s);
 insert into trace.hash_indexes (layout_id, object_key, bytes, sha256, row_count, etag)
 values (%(layout_id)s, %(object_key)s, %(bytes)s, %(sha256)s, %(row_count)s, %(etag)s);
 
+-- name: forget_hash_index
+-- Forget a damaged hash index: queries scan the files of its layout then. The sweep removes the object.
+delete from trace.hash_indexes where layout_id = %(layout_id)s;
+
 -- name: silent_compactions
 -- Number of compactions that a sweep would fence.
 select count(*) as n from trace.compactions

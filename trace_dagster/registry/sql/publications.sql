@@ -72,24 +72,31 @@ group by f.file_key
 order by min(lower(v.block_range)), f.file_key;
 
 -- name: committed_files
--- Size and ETag of files by their keys.
-select file_key, bytes, etag from trace.files where file_key = any(%(file_keys)s);
+-- Size and ETag of files and hash indexes by their keys.
+select file_key, bytes, etag from trace.files where file_key = any(%(file_keys)s)
+union all
+select object_key, bytes, etag from trace.hash_indexes where object_key = any(%(file_keys)s);
 
 -- name: origins_of_files
--- The dataset of files, the blocks that they serve now (or served), and the job that can fetch them again.
-select l.file_key, d.chain_id, d.dataset_key, j.name as job,
+-- The dataset of files and hash indexes, the blocks that they serve now (or served), and the job that can repair them.
+with asked as (
+    select file_key, file_key as object_key from trace.files where file_key = any(%(file_keys)s)
+    union all
+    select f.file_key, h.object_key from trace.hash_indexes h join trace.files f on f.layout_id = h.layout_id
+    where h.object_key = any(%(file_keys)s))
+select a.object_key as file_key, d.chain_id, d.dataset_key, j.name as job,
        coalesce(min(lower(v.block_range)) filter (where v.visible and l.replaced_at is null), min(lower(v.block_range)))
            as range_start,
        coalesce(max(upper(v.block_range)) filter (where v.visible and l.replaced_at is null), max(upper(v.block_range)))
            as range_end
-from trace.version_files l
+from asked a
+join trace.version_files l on l.file_key = a.file_key
 join trace.dataset_versions v on v.dataset_version = l.dataset_version
 join trace.datasets d on d.dataset_uuid = v.dataset_uuid
 left join trace.streams s on s.dataset_uuid = d.dataset_uuid
 left join trace.jobs j on j.job_id = s.job_id
-where l.file_key = any(%(file_keys)s)
-group by l.file_key, d.dataset_uuid, j.name
-order by d.chain_id, d.dataset_key, 5, l.file_key;
+group by a.object_key, d.dataset_uuid, j.name
+order by d.chain_id, d.dataset_key, 5, a.object_key;
 
 -- name: covered_ranges
 -- Committed blocks of a dataset, merged.

@@ -115,11 +115,13 @@ order by d.dataset_key, lower(v.block_range);
 -- name: files_of_job
 -- The files of versions_of_job, each once, with the layout that wrote it and the blocks of every visible version in it.
 select f.file_key, f.bytes, f.sha256, f.row_count, f.masked_blocks, f.layout_id, y.manifest_key, y.manifest_sha256,
+       h.object_key as index_key, h.sha256 as index_sha256,
        (select range_agg(o.block_range)
         from trace.version_files k join trace.dataset_versions o on o.dataset_version = k.dataset_version and o.visible
         where k.file_key = f.file_key and k.replaced_at is null) as served
 from trace.files f
 left join trace.layouts y on y.layout_id = f.layout_id
+left join trace.hash_indexes h on h.layout_id = f.layout_id
 where f.file_key in (
     select l.file_key
     from trace.streams s
