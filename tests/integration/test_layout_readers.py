@@ -31,6 +31,7 @@ from trace_dagster.evidence.committed_rows import CommittedRows
 from trace_dagster.maintenance import certified_rows
 from trace_dagster.maintenance.certificate import read
 from trace_dagster.maintenance.certificate_check import check_certificate
+from trace_dagster.registry import catalog
 from trace_dagster.registry.versions import StoredFile, versions_of_job
 from trace_dagster.store import objects
 from trace_dagster.store.scan import inside
@@ -456,6 +457,26 @@ class TestInputs:
         lake[0].forks.invalidate([of(lake, "blocks")[0].dataset_version], "a test")
         with pytest.raises(InvalidInput, match="partition 000000000000-000000000100 of blocks is not committed"):
             self.loaded(lake, "blocks", [BlockRange(0, 100)])
+
+    @pytest.mark.parametrize("change", ["compacted", "refreshed"])
+    def test_a_change_while_files_are_listed_neither_loses_nor_doubles_rows(self, lake, monkeypatch, change):
+        """Rows move from one file to another between the look-ups of two partitions."""
+        if change == "compacted":
+            refreshed(lake, "blocks", 100)
+        listed = catalog._files
+
+        def changed_after_the_first(session, dataset_uuid, block_range):
+            found = listed(session, dataset_uuid, block_range)
+            monkeypatch.setattr(catalog, "_files", listed)
+            if change == "compacted":
+                lay_out(lake[0].database, lake[0].store, dataset_uuid, WHOLE)
+            else:
+                refreshed(lake, "blocks", 100)
+            return found
+
+        monkeypatch.setattr(catalog, "_files", changed_after_the_first)
+        found = self.loaded(lake, "blocks", [BlockRange(100, 200), BlockRange(200, 300)])
+        assert sorted(found.to_table()["block_number"].to_pylist()) == list(range(100, 300))
 
 
 def _multiset(rows):

@@ -90,8 +90,8 @@ class CommitIOManager(IOManager):
             return self._runtime.catalog.files(found.dataset_uuid, EVERYTHING), None
         files: dict[str, LakeFile] = {}
         asked = [BlockRange.from_key(key) for key in context.asset_partition_keys]
-        for block_range in asked:
-            stored = self._runtime.catalog.files(found.dataset_uuid, block_range)
+        found_files = self._runtime.catalog.files_of_ranges(found.dataset_uuid, asked)
+        for block_range, stored in zip(asked, found_files, strict=True):
             if not stored:
                 raise InvalidInput(f"partition {block_range.key} of {found.dataset_key} is not committed yet")
             files.update((file.key, file) for file in stored)

@@ -99,6 +99,11 @@ class Catalog:
         with self._database.snapshot() as session:
             return _files(session, dataset_uuid, block_range)
 
+    def files_of_ranges(self, dataset_uuid: UUID, ranges: Sequence[BlockRange]) -> list[list[LakeFile]]:
+        """Return what :meth:`files` does for each range, all as of one moment: only then each row is there once."""
+        with self._database.snapshot() as session:
+            return [_files(session, dataset_uuid, each) for each in ranges]
+
     def files_to_open(self, scans: Mapping[UUID, Sequence[Conditions]]) -> dict[UUID, FilesToOpen]:
         """Return, for each dataset, the files that can hold rows of at least one of its conditions, as of one moment.
 
