@@ -262,6 +262,24 @@ def test_one_of_two_compactors_works(database, store, stream):
     assert Compactor(database, store).compact(window_of(stream, 0, 80)).outcome is CompactionOutcome.COMPACTED
 
 
+def test_a_window_whose_compactions_die_waits_longer_each_time(database, store, stream):
+    committed(database, store, stream, 4)
+    window = window_of(stream, 0, 80)
+    layouts = Layouts(database)
+    waits = []
+    for _ in range(4):
+        waits.append(0)
+        while layouts.claim(stream.dataset_uuid, window.block_range) is Unleased.NOT_DUE:
+            advance(database, 30)
+            waits[-1] += 30
+        advance(database, 61)  # nobody renews the lease
+    assert waits == [0, 0, 60, 120]
+    assert layouts.claim(stream.dataset_uuid, window.block_range) is Unleased.NOT_DUE
+    (state,) = layouts.states(stream.dataset_uuid, [window.block_range])
+    assert (state.failures, state.due, state.held) == (4, False, False)
+    assert Compactor(database, store).compact(window, manual=True).outcome is CompactionOutcome.COMPACTED
+
+
 @pytest.mark.parametrize("other", [(0, 80), (20, 80)])
 def test_a_zombie_swaps_nothing(database, store, stream, monkeypatch, other):
     committed(database, store, stream, 4)

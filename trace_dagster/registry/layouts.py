@@ -15,6 +15,7 @@ from trace_dagster.registry.connection import Database, Row, Session, storable
 
 RETRY_BASE_SECONDS = 60.0
 LONGEST_BACKOFF_SECONDS = 6 * 3600.0
+_BACKOFF = {"base_seconds": RETRY_BASE_SECONDS, "longest_seconds": LONGEST_BACKOFF_SECONDS}
 
 
 class Unleased(Enum):
@@ -188,12 +189,12 @@ class Layouts:
         lease = WindowLease(dataset_uuid, window, uuid4())
         with self._database.transaction() as session:
             session.run("lock_layouts", dataset_uuid=dataset_uuid)
+            session.run("end_lapsed_compactions", **_window(dataset_uuid, window), **_BACKOFF)
             touching = session.all("touching_compactions", **_window(dataset_uuid, window))
             if any(row["held"] for row in touching):
                 return Unleased.HELD
             if not manual and any(row["same"] and not row["due"] for row in touching):
                 return Unleased.NOT_DUE
-            session.run("end_lapsed_compactions", **_window(dataset_uuid, window))
             session.run("start_compaction", **lease.fence, ttl_seconds=self.lease_ttl_seconds)
         return lease
 
@@ -278,8 +279,7 @@ def _end(session: Session, lease: WindowLease, error: str | None, written: int, 
         error=error,
         written_bytes=written,
         pause_seconds=pause_seconds,
-        base_seconds=RETRY_BASE_SECONDS,
-        longest_seconds=LONGEST_BACKOFF_SECONDS,
+        **_BACKOFF,
     )
     return ended > 0
 

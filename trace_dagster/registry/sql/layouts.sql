@@ -12,6 +12,7 @@ order by block_window for update;
 
 -- name: end_lapsed_compactions
 -- Fence the lapsed compactions that have blocks of a window: their holders can swap nothing any more.
+-- The first is tried again at once, every further one waits longer: memory may run out each time.
 with ended as (
     update trace.layout_attempts a set ended_at = c.lease_expires_at
     from trace.compactions c
@@ -19,6 +20,8 @@ with ended as (
       and c.lease_expires_at < now() and a.layout_id = c.lease_token)
 update trace.compactions
 set lease_token = null, lease_expires_at = null, failures = failures + 1, updated_at = now(),
+    not_before = lease_expires_at + make_interval(secs => case when failures = 0 then 0
+        else least(%(base_seconds)s * 2 ^ least(failures - 1, 20), %(longest_seconds)s) end),
     error = 'its process ended without a word'
 where dataset_uuid = %(dataset_uuid)s and block_window && int8range(%(range_start)s, %(range_end)s)
   and lease_expires_at < now();
