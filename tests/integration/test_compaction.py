@@ -347,6 +347,18 @@ def test_compactions_write_at_most_two_bytes_for_each_committed_byte(database, s
     assert compactor.compact(window_of(stream, 0, 80), manual=True).outcome is CompactionOutcome.OVER_BUDGET
 
 
+def test_a_compaction_writes_no_more_than_it_reserved(database, store):
+    """Else the budget is exceeded by it; the hash index is written as well."""
+    streams = apply(database, job_text(streams="transactions: {cryo_dataset_name: transactions}", chunk=500))
+    for number in range(2):
+        span = BlockRange(number * 500, (number + 1) * 500)
+        commit_rows(database, store, streams["transactions"], span, FULL)
+    result = Compactor(database, store).compact(window_of(streams["transactions"], 0, 1000))
+    (row,) = rows(database, "select planned_bytes, written_bytes from trace.layout_attempts")
+    assert row["written_bytes"] > result.bytes_after
+    assert row["written_bytes"] <= row["planned_bytes"]
+
+
 def test_a_change_is_recorded(database, store, stream):
     committed(database, store, stream, 3)
     result = Compactor(database, store).compact(window_of(stream, 0, 60))
