@@ -35,14 +35,15 @@ def test_exit_codes(outcomes, code):
 def test_each_window_is_a_line_and_several_have_a_sum():
     failed = window("failed", "a committed file is missing")
     assert list(compacted_lines([DONE, DONE, failed])) == [
-        "job: logs [0, 1000): 10 files of 3.0 MiB are 1 of 2.0 MiB now: 12,345 rows in 0.8 s",
-        "job: logs [0, 1000): 10 files of 3.0 MiB are 1 of 2.0 MiB now: 12,345 rows in 0.8 s",
+        "job: logs [0, 1000): 10 files of 3.0 MiB became 1 of 2.0 MiB: 12,345 rows in 0.8 s",
+        "job: logs [0, 1000): 10 files of 3.0 MiB became 1 of 2.0 MiB: 12,345 rows in 0.8 s",
         "job: logs [0, 1000): failed: a committed file is missing",
-        "2 windows: 20 files are 2 now",
+        "2 windows: 20 files became 2",
     ]
     due = CompactedWindow("job", "logs", SPAN, "due", "would be compacted", 10, 1, 3 << 20)
-    assert list(compacted_lines([due])) == ["job: logs [0, 1000): due: 10 files of 3.0 MiB would be about 1"]
-    assert list(compacted_lines([])) == ["no window is due: one is compacted when all of its blocks are committed"]
+    assert list(compacted_lines([due])) == ["job: logs [0, 1000): due: 10 files of 3.0 MiB would become about 1"]
+    (nothing,) = compacted_lines([])
+    assert nothing == "no window is due: all are compacted, off, or not wholly committed (see `trace-lite status`)"
     assert DONE.to_json()["range_end"] == 1000
 
 

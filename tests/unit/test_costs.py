@@ -187,6 +187,6 @@ def test_a_plan_says_what_compaction_will_do(capsys):
         )
     )
     shown = capsys.readouterr().out
-    assert "a: 10 files become about 2 in 2 windows of 500 blocks" in shown
-    assert "b: 10 files are compacted in 2 windows of 500 blocks" in shown
+    assert "a: compaction: 10 files become about 2 in 2 windows of 500 blocks" in shown
+    assert "b: compaction: 10 files are compacted in 2 windows of 500 blocks" in shown
     assert "c: " not in shown

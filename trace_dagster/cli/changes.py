@@ -64,10 +64,9 @@ def _json_line(change: Change) -> str:
 
 
 def _line(change: Change) -> str:
-    """Return a line for people: time, kind, dataset, range, generation, reason, cursor."""
-    generation = "-" if change.generation is None else str(change.generation)
+    """Return a line for people: time, kind, dataset, range, generation if there is one, cursor, reason."""
+    rows = "the same rows" if change.generation is None else f"generation {change.generation}"
     return printable(
         f"{change.changed_at:%Y-%m-%d %H:%M:%S}  {change.kind:<11}  {change.chain_id}.{change.dataset_key:<20}"
-        f"  {change.block_range!s:<26}  generation {generation:<3}  {change.cursor}"
-        + (f"  {change.reason}" if change.reason else "")
+        f"  {change.block_range!s:<26}  {rows:<14}  {change.cursor}" + (f"  {change.reason}" if change.reason else "")
     )

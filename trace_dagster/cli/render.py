@@ -50,7 +50,7 @@ _ENDPOINT_COLUMNS = _columns("endpoint", "lies,score,last", then_left="reason")
 _UNRELIABLE_COLUMNS = _columns("endpoint,method", "asked again in", then_left="reason")
 _GATEWAY_COLUMNS = _columns("endpoint", "calls received,sent,in requests,calls/s allowed,limit,429,faults,queued")
 _FILE_COLUMNS = _columns(
-    "job,stream", "files,uncompacted,average size,windows compacted,due,failed", then_left="compacted"
+    "job,stream", "files,uncompacted,average size,windows compacted,due,failed", then_left="compact"
 )
 _JOB_COLUMNS = _columns("job,id,chain,mode,state,streams")
 
@@ -102,9 +102,13 @@ def _compaction_line(plan: StreamPlan) -> str | None:
     """Return what compaction will do with the ranges of a stream; None if nothing is planned or it is off."""
     if not plan.windows or plan.counts is None:
         return None
-    windows = f"{plan.windows:,} windows of {plan.window_blocks:,} blocks"
-    became = f"become about {plan.compacted_files:,}" if plan.compacted_files is not None else "are compacted"
-    return f"{plan.counts.ranges:,} files {became} in {windows}"
+    windows = f"{_number_of(plan.windows, 'window')} of {plan.window_blocks:,} blocks"
+    become = f"become about {plan.compacted_files:,}" if plan.compacted_files is not None else "are compacted"
+    return f"compaction: {_number_of(plan.counts.ranges, 'file')} {become} in {windows}"
+
+
+def _number_of(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _chain(chain_id: int) -> str:
@@ -276,19 +280,19 @@ def compacted_lines(windows: Sequence[CompactedWindow]) -> Iterator[str]:
     done = [each for each in windows if each.files_after is not None and each.bytes_after is not None]
     if len(done) > 1:
         before, after = (sum(getattr(each, name) or 0 for each in done) for name in ("files_before", "files_after"))
-        yield f"{len(done):,} windows: {before:,} files are {after:,} now"
+        yield f"{len(done):,} windows: {before:,} files became {after:,}"
     if not windows:
-        yield "no window is due: one is compacted when all of its blocks are committed"
+        yield "no window is due: all are compacted, off, or not wholly committed (see `trace-lite status`)"
 
 
 def _compacted(window: CompactedWindow) -> str:
     if window.files_after is None:
         return f"{window.outcome.replace('_', ' ')}: {window.reason}"
-    before = f"{window.files_before:,} files of {human_bytes(window.bytes_before or 0)}"
+    before = f"{_number_of(window.files_before or 0, 'file')} of {human_bytes(window.bytes_before or 0)}"
     if window.bytes_after is None:
-        return f"{window.outcome.replace('_', ' ')}: {before} would be about {window.files_after:,}"
+        return f"{window.outcome.replace('_', ' ')}: {before} would become about {window.files_after:,}"
     after = f"{window.files_after:,} of {human_bytes(window.bytes_after)}"
-    return f"{before} are {after} now: {window.rows:,} rows in {window.seconds:.1f} s"
+    return f"{before} became {after}: {window.rows:,} rows in {window.seconds:.1f} s"
 
 
 def jobs_table(jobs: list[JobStatus]) -> None:

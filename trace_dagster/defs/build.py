@@ -94,7 +94,7 @@ def _compaction_job(group: CompactionGroup) -> Any:
     return define_asset_job(
         group.name,
         selection=AssetSelection.assets(*keys),
-        description=f"Few large files of {', '.join(stream.dataset_key for stream in group.streams)}.",
+        description=f"Merges the files of {', '.join(each.dataset_key for each in group.streams)} into few large ones.",
         tags={"trace/job": group.streams[0].job_name},
     )
 

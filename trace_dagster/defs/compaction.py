@@ -77,8 +77,9 @@ def compacted_asset(
 def _description(stream: StreamRow) -> str:
     when = f"at cron `{stream.compact.cron}` UTC" if stream.compact and stream.compact.cron else "as soon as it is due"
     return (
-        f"Few large files of `{stream.dataset_key}`: one partition per window of {window_blocks(stream):,} blocks."
-        f" A window whose blocks are all committed is compacted {when}. Queries give the same rows before and after."
+        f"The files of `{stream.dataset_key}`, merged into few large ones: one partition per window of"
+        f" {window_blocks(stream):,} blocks. A window whose blocks are all committed is compacted {when}."
+        " Queries give the same rows before and after."
     )
 
 
