@@ -31,6 +31,7 @@ _SETTINGS = (
     "parquet_metadata_cache",
     "s3_url_compatibility_mode",  # no globs and no query strings in names
 )
+_AS_NUMBER = "a uint256 becomes a number by array_slice(x, 17, 32)::bit::hugeint, exact below 2^127"
 
 
 class QuerySession:
@@ -235,6 +236,16 @@ def mapped_error(error: duckdb.Error) -> InvalidInput | Unavailable:
     text = first_line(error)
     if "://" in str(error):  # the name of a file
         return Unavailable("a file of a table cannot be read as it was committed: run `trace-lite verify`")
+    return InvalidInput(f"the query failed: {text}{_advice(text)}")
+
+
+def _advice(text: str) -> str:
+    """Return the way out of some errors of DuckDB, to be added to them."""
     if "BLOB" in text and ("VARCHAR" in text or "STRING_LITERAL" in text):
-        text += ": write the bytes as unhex('ab12'), without 0x"
-    return InvalidInput(f"the query failed: {text}")
+        return ": write the bytes as unhex('ab12'), without 0x"
+    if re.search(r"'(sum|avg|[-+*/]+)\([^']*BLOB", text):
+        return f": {_AS_NUMBER}"
+    if column := re.search(r'"(\w+)_(?:string|f64)" not found|column named "(\w+)_(?:string|f64)"', text):
+        name = column[1] or column[2]
+        return f": it is stored only if `columns` of the stream names it. From {name}_binary, {_AS_NUMBER}"
+    return ""
