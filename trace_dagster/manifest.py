@@ -93,7 +93,7 @@ def decode(data: bytes, *, sha256: str | None = None) -> Manifest:
         if _version(data) == 1:
             raise OldForm(
                 "a manifest on the object store has the old form of the lake, which this version does not read: run"
-                " trace-lite apply --rebuild"
+                " `trace-lite apply --rebuild --file F` with the file of its job"
             ) from None
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))

@@ -48,7 +48,7 @@ def test_a_manifest_is_read_as_it_was_written():
 
 
 def test_a_manifest_of_the_old_form_is_named_with_the_way_out():
-    with pytest.raises(OldForm, match=r"old form of the lake, .*: run trace-lite apply --rebuild"):
+    with pytest.raises(OldForm, match=r"old form of the lake, .*: run `trace-lite apply --rebuild --file F`"):
         decode(of_the_old_form())
 
 
