@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trace_dagster.cli.commands import apply_file, read_status, run_query, watch
+from trace_dagster.cli.commands import apply_file, read_files, read_status, run_query, watch
 from trace_dagster.cli.dagster_client import DagsterWeb
+from trace_dagster.cli.render import files_table
 from trace_dagster.cli.tables import Column, human_bytes, print_line, print_table
 from trace_dagster.config.settings import Settings
 from trace_dagster.config.shipped_files import shipped_file
@@ -62,7 +63,11 @@ def run_demo(settings: Settings, say: Say, *, report: Path | None, keep: bool) -
             "total": ended - started,
         }
         job = read_status(running, applied.name)[0]
-        _print(job.to_json(), found, seconds, state.web_url)
+        _print(job.to_json(), found)
+        files_table(read_files(running, [job]))
+        print_line("compaction merges the files of a window when all of its ranges are committed")
+        print_line(", ".join(f"{name} {value:.1f} s" for name, value in seconds.items()))
+        print_line(f"partitions in the UI (make demo KEEP=1): {state.web_url}/assets/{CHAIN_ID}/blocks?view=partitions")
         if report is not None:
             _write(report, {"job": job.to_json(), "analytics": found, "seconds": seconds})
         if keep:
@@ -78,13 +83,11 @@ def _materialize(web_url: str, password: str | None) -> None:
         raise Unavailable(f"the analytics run failed: {web_url}/runs/{run_id}")
 
 
-def _print(job: dict[str, Any], found: dict[str, Any], seconds: dict[str, float], web_url: str) -> None:
+def _print(job: dict[str, Any], found: dict[str, Any]) -> None:
     print_table(_SYNCED_COLUMNS, map(_synced_cells, job["streams"]), title="synced")
     for name, result in found.items():
         columns: list[Column] = [(column["name"], "left") for column in result["columns"]]
         print_table(columns, ([str(item) for item in row] for row in result["rows"]), title=name)
-    print_line(", ".join(f"{name} {value:.1f} s" for name, value in seconds.items()))
-    print_line(f"partitions in the UI (make demo KEEP=1): {web_url}/assets/{CHAIN_ID}/blocks?view=partitions")
 
 
 def _synced_cells(stream: dict[str, Any]) -> list[str]:
