@@ -109,9 +109,21 @@ def test_a_compacted_window_is_not_compacted_again(database, store, stream):
     compactor = Compactor(database, store)
     compactor.compact(window_of(stream, 0, 100))
     for window in (window_of(stream, 0, 100), window_of(stream, 0, 60)):
-        assert compactor.compact(window, manual=True).outcome is CompactionOutcome.NOTHING_TO_GAIN
+        assert compactor.compact(window).outcome is CompactionOutcome.NOTHING_TO_GAIN
     (state,) = Layouts(database).states(stream.dataset_uuid, [BlockRange(0, 100)])
     assert (state.whole, state.versions, state.uncompacted, state.files, state.due) == (True, 5, 0, 1, False)
+
+
+def test_a_try_by_hand_that_gains_nothing_delays_no_later_one(database, store, stream):
+    """Check that people who look at a window do not stop the sensor, which would wait an hour."""
+    committed(database, store, stream, 5)
+    compactor, window = Compactor(database, store), window_of(stream, 0, 100)
+    compactor.compact(window)
+    assert compactor.compact(window, manual=True).outcome is CompactionOutcome.NOTHING_TO_GAIN
+    for number in range(5):
+        commit(database, store, stream, number, changed(stream, number))
+    assert compactor.compact(window).outcome is CompactionOutcome.COMPACTED
+    assert_registry_sound(database, store)
 
 
 def test_a_refreshed_range_is_masked_and_then_compacted_again(database, store, stream):

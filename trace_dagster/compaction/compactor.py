@@ -21,7 +21,7 @@ from trace_dagster.registry.layouts import Layouts, NewLayout, SourceVersion, Un
 from trace_dagster.store.objects import ObjectStore
 
 _PAUSE_SECONDS = 3600.0
-"""A window that gains nothing, or is over budget, is not tried again before."""
+"""A window that gains nothing, or is over budget, is not tried again before, unless a person tries it."""
 
 _RESERVE = 1.25
 """Bytes that are reserved per byte that is read: the hash index comes on top, and other row groups may take more."""
@@ -94,27 +94,29 @@ class Compactor:
             outcome = CompactionOutcome.HELD if lease is Unleased.HELD else CompactionOutcome.NOT_DUE
             return CompactionResult(window, outcome, lease.value)
         with LeaseKeeper(self._layouts, lease) as keeper, self._failures_recorded(lease, keeper):
-            grouped = self._planned(lease, window)
+            grouped = self._planned(lease, window, pause_seconds=0.0 if manual else _PAUSE_SECONDS)
             if isinstance(grouped, CompactionResult):
                 return grouped
             layout = self._write(lease, keeper, window, grouped, progress)
             moved = self._swap(lease, layout)
         return _result(window, lease, grouped, layout, moved, time.monotonic() - started)
 
-    def _planned(self, lease: WindowLease, window: Window) -> list[list[SourceVersion]] | CompactionResult:
-        """Return the groups to rewrite. If there is nothing to do, end the lease and return the reason."""
+    def _planned(
+        self, lease: WindowLease, window: Window, *, pause_seconds: float
+    ) -> list[list[SourceVersion]] | CompactionResult:
+        """Return the groups to rewrite. If there are none, end the lease, delay the next try, and return the reason."""
         versions, holes = self._layouts.contents(window.dataset_uuid, window.block_range)
         if holes:
             self._layouts.end(lease)
             return CompactionResult(window, CompactionOutcome.NOT_WHOLE, _holes_text(holes))
         grouped = groups(versions, window.target_bytes)
         if not grouped:
-            self._layouts.end(lease, pause_seconds=_PAUSE_SECONDS)
+            self._layouts.end(lease, pause_seconds=pause_seconds)
             reason = "its rows are in few files already, or too little of them is new"
             return CompactionResult(window, CompactionOutcome.NOTHING_TO_GAIN, reason)
         planned = int(_RESERVE * sum(file.bytes for group in grouped for file in files_of(group)))
         if not self._layouts.reserve(lease, planned, MOST_PER_COMMITTED_BYTE):
-            self._layouts.end(lease, pause_seconds=_PAUSE_SECONDS)
+            self._layouts.end(lease, pause_seconds=pause_seconds)
             reason = f"compactions of {window.dataset_key} have written as much as they may: 2 bytes per committed byte"
             return CompactionResult(window, CompactionOutcome.OVER_BUDGET, reason)
         return grouped
