@@ -124,7 +124,11 @@ def test_people_compact_in_the_ui_and_by_hand(stack, tmp_path, devchain, monkeyp
         (["--job", "nobody"], 2, "no job is called 'nobody'"),
         (["--stream", "blocks"], 2, "pass the job too: --job J"),
         (["--window", "0-x", "--job", "by_hand"], 2, "write two block numbers"),
-        (["--window", "0-300", "--job", "by_hand"], 2, "blocks 0-300 are no window; windows with such blocks: 0-500"),
+        (
+            ["--window", "0-300", "--job", "by_hand"],
+            2,
+            "blocks 0-300 are no window of blocks_by_hand; its windows with such blocks: 0-500",
+        ),
         (["--job", "off_job", "--stream", "blocks_off"], 2, "compaction of stream blocks_off of job off_job is off"),
     ],
 )

@@ -233,7 +233,7 @@ def test_a_window_that_is_not_committed_says_its_holes(database, store, runtime)
     commit(database, store, logs, 0, 200)
     with pytest.raises(InvalidInput, match=r"window \[0, 300\) of logs cannot be compacted yet: .*\[100, 200\)"):
         compacted(runtime, logs, 0, 300)
-    with pytest.raises(InvalidInput, match="blocks 0-200 are no window; windows with such blocks: 0-300"):
+    with pytest.raises(InvalidInput, match="blocks 0-200 are no window of logs; its windows with such blocks: 0-300"):
         compacted(runtime, logs, 0, 200)
 
 

@@ -121,8 +121,10 @@ def test_no_change_of_settings_and_bounds_compacts_a_block_twice(changes):
 
 def test_a_window_is_named_by_its_exact_blocks():
     windows = ranges((0, 100), (100, 200), (200, 250))
-    assert named_window(windows, BlockRange(100, 200)) == BlockRange(100, 200)
-    with pytest.raises(InvalidInput, match=r"blocks 50-150 are no window; windows with such blocks: 0-100, 100-200"):
-        named_window(windows, BlockRange(50, 150))
-    with pytest.raises(InvalidInput, match="windows with such blocks: none"):
-        named_window(windows, BlockRange(300, 400))
+    assert named_window(windows, BlockRange(100, 200), "logs") == BlockRange(100, 200)
+    with pytest.raises(
+        InvalidInput, match="50-150 are no window of logs; its windows with such blocks: 0-100, 100-200"
+    ):
+        named_window(windows, BlockRange(50, 150), "logs")
+    with pytest.raises(InvalidInput, match="its windows with such blocks: none"):
+        named_window(windows, BlockRange(300, 400), "logs")

@@ -98,8 +98,10 @@ def _wanted(
     runtime: Runtime, streams: Sequence[StreamRow], window: BlockRange | None
 ) -> Iterator[tuple[StreamRow, WindowState]]:
     for stream in streams:
+        if window is not None and stream.compact is None:
+            continue  # it has no windows; other streams of the job may have this one
         if window is not None:
-            known = named_window(runtime.due_windows.windows(stream), window)
+            known = named_window(runtime.due_windows.windows(stream), window, stream.dataset_key)
             yield stream, runtime.due_windows.state(stream, known)
         else:
             for state in runtime.due_windows.due(stream, limit=_MOST_WINDOWS, manual=True):

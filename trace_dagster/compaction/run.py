@@ -37,7 +37,7 @@ class CompactionRunner:
         Raises InvalidInput if the blocks are no window of the stream, if its compaction is off, or if blocks of the
         window are not committed; and what :meth:`Compactor.compact` raises.
         """
-        window = _window(stream, named_window(self.due.windows(stream), block_range))
+        window = _window(stream, named_window(self.due.windows(stream), block_range, stream.dataset_key))
         result = self.compactor.compact(window, manual=manual, progress=progress)
         if result.outcome is CompactionOutcome.NOT_WHOLE:
             raise InvalidInput(f"window {block_range} of {stream.dataset_key} cannot be compacted yet: {result.reason}")

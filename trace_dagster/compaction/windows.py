@@ -69,10 +69,12 @@ def windows_of(stream: StreamSpec, compacted: Iterable[BlockRange], known_end: i
     return sorted({*compacted, *rest})
 
 
-def named_window(windows: Iterable[BlockRange], wanted: BlockRange) -> BlockRange:
-    """Return the window that has exactly these blocks. Raises InvalidInput with the windows that touch them."""
+def named_window(windows: Iterable[BlockRange], wanted: BlockRange, dataset_key: str) -> BlockRange:
+    """Return the window with exactly these blocks. Raises InvalidInput with the stream's windows that touch them."""
     near = [each for each in windows if each.start < wanted.end and wanted.start < each.end]
     if wanted in near:
         return wanted
     shown = ", ".join(f"{each.start}-{each.end}" for each in near[:_SHOWN_WINDOWS]) or "none"
-    raise InvalidInput(f"blocks {wanted.start}-{wanted.end} are no window; windows with such blocks: {shown}")
+    raise InvalidInput(
+        f"blocks {wanted.start}-{wanted.end} are no window of {dataset_key}; its windows with such blocks: {shown}"
+    )
