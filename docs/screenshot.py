@@ -55,7 +55,10 @@ def pictures(chain: str, dataset: str, job: str) -> list[Picture]:
     return [
         Picture("partitions.png", f"/assets/{chain}/{dataset}?view=partitions", "Materialized", PARTITION_KEY),
         Picture(
-            "compaction.png", f"/assets/{chain}/{dataset}/compacted?view=partitions", "Materialized", PARTITION_KEY
+            "compaction.png",
+            f"/assets/{chain}/{dataset}/{dataset}_compacted?view=partitions",
+            "Materialized",
+            PARTITION_KEY,
         ),
         Picture("asset_graph.png", "/asset-groups", dataset),
         Picture(

@@ -76,14 +76,14 @@ def test_the_sensor_compacts_what_is_committed(stack, tmp_path, devchain, monkey
     verified = stack.cli("verify", "--job", "threshold")
     assert verified.returncode == 0, verified.stderr
     shown = instance_of(stack, monkeypatch).get_materialized_partitions(
-        AssetKey(["20143", "blocks_threshold", "compacted"])
+        AssetKey(["20143", "blocks_threshold", "blocks_threshold_compacted"])
     )
     assert shown == {BlockRange(*span).key for span in ((0, 400), (400, 800), (800, 1000))}
 
 
 def test_people_compact_in_the_ui_and_by_hand(stack, tmp_path, devchain, monkeypatch):
     applied(stack, tmp_path, "by_hand", "_by_hand", f"{{after_files: 5, cron: {NEVER}}}")
-    asset = AssetKey(["20143", "blocks_by_hand", "compacted"])
+    asset = AssetKey(["20143", "blocks_by_hand", "blocks_by_hand_compacted"])
     window = BlockRange(0, 500)
     instance = instance_of(stack, monkeypatch)
     deadline = time.monotonic() + 60

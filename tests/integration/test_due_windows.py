@@ -142,7 +142,7 @@ def test_the_sensor_requests_one_run_over_neighbouring_windows_of_all_streams(da
     sensor = compaction_sensor(lambda: runtime, groups, jobs)
     found = sensor.evaluate_tick(build_sensor_context(instance, definitions=None))
     assert requested(found) == [
-        ("threshold", "0-600", "compact__job", ["99/blocks/compacted", "99/logs/compacted"]),
+        ("threshold", "0-600", "compact__job", ["99/blocks/blocks_compacted", "99/logs/logs_compacted"]),
     ]
     assert instance.get_dynamic_partitions("job__300__windows") == [
         BlockRange(*span).key for span in ((0, 300), (300, 600), (600, 900), (900, 1000))
@@ -158,13 +158,13 @@ def test_a_stream_with_a_cron_is_left_to_its_schedule(database, store, runtime, 
     groups, jobs = groups_and_jobs(runtime)
     sensor = compaction_sensor(lambda: runtime, groups, jobs)
     found = sensor.evaluate_tick(build_sensor_context(instance, definitions=None))
-    assert requested(found) == [("threshold", "0-300", "compact__job", ["99/blocks/compacted"])]
+    assert requested(found) == [("threshold", "0-300", "compact__job", ["99/blocks/blocks_compacted"])]
     (schedule,) = compaction_schedules(lambda: runtime, groups, jobs)
     assert (schedule.name, schedule.cron_schedule) == ("compact__job__at_0_3_x_x_x", "0 3 * * *")
     context = build_schedule_context(instance)
     context._instance, context._instance_ref = instance, instance  # an ephemeral instance has no reference
     ticked = schedule.evaluate_tick(context)
-    assert requested(ticked) == [("schedule", "0-300", "compact__job", ["99/logs/compacted"])]
+    assert requested(ticked) == [("schedule", "0-300", "compact__job", ["99/logs/logs_compacted"])]
 
 
 def test_a_paused_job_is_not_compacted_by_itself(database, store, runtime, instance):

@@ -41,8 +41,11 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 def compacted_key(chain_id: int, dataset_key: str) -> AssetKey:
-    """Return the asset key of a stream's compaction: ``[chain id, dataset key, compacted]``."""
-    return AssetKey([*asset_key(chain_id, dataset_key).path, "compacted"])
+    """Return the asset key of a stream's compaction, such as ``[1, logs, logs_compacted]``.
+
+    The last part repeats the dataset key, because Dagster's lineage shows that part only.
+    """
+    return AssetKey([*asset_key(chain_id, dataset_key).path, f"{dataset_key}_compacted"])
 
 
 def compacted_asset(
