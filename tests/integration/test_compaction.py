@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from tests.support.compaction import files_of, visible_rows, window_of
 from tests.support.registry import apply, assert_registry_sound, job_text
 from trace_dagster.blocks import BlockRange
 from trace_dagster.compaction.compactor import CompactionOutcome, Compactor
+from trace_dagster.compaction.lease import LeaseKeeper
 from trace_dagster.errors import Corrupt, LeaseLost, OutcomeUnknown, Unavailable
 from trace_dagster.layout_manifest import decode_layout
 from trace_dagster.registry import publications
@@ -310,6 +312,17 @@ def test_a_zombie_swaps_nothing(database, store, stream, monkeypatch, other):
     assert visible_rows(database, store, stream).equals(before)
     assert len(rows(database, "select * from trace.layouts")) == 1
     assert_registry_sound(database, store)
+
+
+def test_what_a_killed_compaction_wrote_counts(database, stream):
+    layouts = Layouts(database, lease_ttl_seconds=60)
+    lease = layouts.claim(stream.dataset_uuid, BlockRange(0, 80))
+    with LeaseKeeper(layouts, lease) as keeper:
+        keeper.written_bytes = lambda: 12345
+        deadline = time.monotonic() + 20
+        while layouts.written_bytes(stream.dataset_uuid)[1] < 12345:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_a_lost_answer_is_looked_up(database, store, stream, monkeypatch):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 
 from trace_dagster.errors import LeaseLost, Unavailable
 from trace_dagster.registry.layouts import Layouts, WindowLease
+
+_RECORD_SECONDS = 1.0
+"""Bytes that were written longer ago count, whatever ends the process."""
 
 
 class LeaseKeeper:
@@ -37,9 +41,14 @@ class LeaseKeeper:
             raise self._lost
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._layouts.lease_ttl_seconds / 3):
+        ttl, renewed, recorded = self._layouts.lease_ttl_seconds, time.monotonic(), 0
+        while not self._stopped.wait(min(_RECORD_SECONDS, ttl / 3)):
+            written = self.written_bytes()
+            if written == recorded and time.monotonic() - renewed < ttl / 3:
+                continue
             try:
-                self._layouts.renew(self._lease, self.written_bytes())
+                self._layouts.renew(self._lease, written)
+                renewed, recorded = time.monotonic(), written
             except LeaseLost as error:
                 self._lost = error
                 return
