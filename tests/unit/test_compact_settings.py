@@ -68,7 +68,7 @@ ONE_OF = "must be off, or a mapping of after_files, cron and target_bytes"
         ("{target_bytes: 1000000000000}", ".target_bytes", "input should be less than or equal to 4294967296"),
         ("{cron: 5}", ".cron", "input should be a valid string"),
         ("{cron: daily}", ".cron", "must have five fields"),
-        ("{cron: '61 * * * *'}", ".cron", "the minute lies within 0 and 59"),
+        ("{cron: '61 * * * *'}", ".cron", "the minute must lie between 0 and 59"),
     ],
 )
 def test_each_mistake_is_one_line_at_its_key(compact, key, reason):
@@ -98,7 +98,7 @@ def test_cron_expressions(text):
     ],
 )
 def test_expressions_that_are_never_due_are_refused(text):
-    with pytest.raises(ValueError, match=r"must|lies within|such a day"):
+    with pytest.raises(ValueError, match=r"must|such a day"):
         cron(text)
 
 

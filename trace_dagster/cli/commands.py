@@ -69,7 +69,7 @@ def migrate_registry(settings: Settings, say: Say) -> None:
     say(f"applied {', '.join(applied)}" if applied else "the schema is current")
     with opened(settings) as runtime:
         if ChangeLog(runtime.database).restart_if_restored():
-            say("the change log was restored from another Postgres: it is empty now, and cursors of before are refused")
+            say("the change log was restored from another Postgres server: it is emptied, and old cursors are refused")
 
 
 def prepare_store(settings: Settings, say: Say) -> None:

@@ -1,4 +1,4 @@
-"""Runs a generator ahead in a thread of its own, by a few items."""
+"""Runs a generator in a thread, a few items ahead of its consumer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ Item = TypeVar("Item")
 def ahead(items: Generator[Item, None, None], most: int) -> Generator[Item, None, None]:
     """Yield the items of a generator that a thread advances, at most ``most`` items ahead.
 
-    Its error is raised here. When this generator is closed, the thread closes that one before its next item, and ends.
+    An error of the generator is raised here. Closing this generator closes the other one before its next item, and ends
+    the thread.
     """
     ready: queue.Queue[tuple[Item] | BaseException | None] = queue.Queue(most)
     closed = threading.Event()

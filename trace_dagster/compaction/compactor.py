@@ -81,7 +81,7 @@ class Compactor:
         manual: bool = False,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> CompactionResult:
-        """Compact a window if that is possible and worth it; the outcome says what was done, or why nothing.
+        """Compact a window if that is possible and worth it; the outcome says what was done, or why nothing was.
 
         ``manual`` also tries a window that waits before its next try. ``progress`` gets the number of versions that
         are written, and of all that are going to be. Raise Corrupt if the rows of a version are not those that were

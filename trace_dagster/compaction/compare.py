@@ -17,7 +17,7 @@ from trace_dagster.store.scan import READ_ERRORS
 
 _THREADS = 2
 _LEAST_ROWS = 10_000
-"""Rows of a file that are worth a second thread."""
+"""With fewer rows, a file is compared in one thread."""
 
 
 class WrittenRows:
@@ -106,7 +106,7 @@ def _groups(opened: pq.ParquetFile, first: int, end: int) -> Generator[pa.Table,
 
 
 def _halves(file: LayoutFile) -> Iterator[tuple[Sequence[SourceVersion], int]]:
-    """Yield parts of a file's versions with about as many rows, and the number of rows before each."""
+    """Yield two parts of a file's versions with about the same number of rows, and the number of rows before each."""
     if file.rows < _LEAST_ROWS:
         yield file.versions, 0
         return

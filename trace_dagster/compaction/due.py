@@ -1,4 +1,4 @@
-"""Which windows of a stream there are, and which are due. Threshold, schedule and people all ask here."""
+"""Finds the windows of a stream, and those that are due. Sensor, schedules and command line all use it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DueWindows:
     def due(self, stream: StreamRow, *, limit: int, manual: bool = False) -> list[WindowState]:
         """Return at most ``limit`` windows that are due, in block order: wholly committed, free, and worth it.
 
-        ``manual`` counts also windows that wait before their next try.
+        With ``manual``, windows that wait before their next try are due too.
         """
         return sorted(islice(self._due(stream, manual), limit), key=lambda state: state.block_range)
 

@@ -47,7 +47,7 @@ class HashIndexWriter:
         self._connection.execute("create table hashes (hash_prefix bigint, block_number bigint)")
 
     def add(self, table: pa.Table) -> None:
-        """Take the next rows. Their columns may be others than before.
+        """Take the next rows. Their columns may differ from those of earlier rows.
 
         Raises Unavailable if there is no room for temporary files.
         """

@@ -60,7 +60,7 @@ class LayoutFiles:
         return self._writer.written_bytes
 
     def write(self, grouped: Sequence[Sequence[SourceVersion]]) -> Iterator[int]:
-        """Write groups of versions; yield the number of versions that are written, again and again."""
+        """Write groups of versions; yield how many versions are written so far."""
         done = 0
         for group in grouped:
             schema = self._schema(group[0])

@@ -1,4 +1,4 @@
-"""Compacts a window of a stream for whoever asks: an asset that Dagster runs, or the command line."""
+"""Compacts a window of a stream, for the asset that Dagster runs and for the command line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CompactionRunner:
         manual: bool,
         progress: Progress = lambda done, total: None,
     ) -> CompactionResult:
-        """Compact one window. ``manual`` tries also a window that waits before its next try.
+        """Compact one window. ``manual`` also tries a window that waits before its next try.
 
         Raises InvalidInput if the blocks are no window of the stream, if its compaction is off, or if blocks of the
         window are not committed; and what :meth:`Compactor.compact` raises.

@@ -28,7 +28,7 @@ class StreamFiles:
     """At most 1,000 are counted."""
     windows_failed: int
     last_reason: str | None
-    """Why the last window that failed did, and its blocks."""
+    """The window that failed last, and the reason."""
     compact: str
     """``off``, ``when due``, or the cron."""
 

@@ -1,4 +1,4 @@
-"""What is compacted together."""
+"""The blocks of one stream that are compacted together."""
 
 from __future__ import annotations
 

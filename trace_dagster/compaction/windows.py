@@ -28,7 +28,7 @@ def require_compaction(stream: StreamSpec) -> Compact:
 def window_span(stream: StreamSpec, known_end: int) -> BlockRange | None:
     """Return the blocks that are cut into windows: up to ``to_block``, or to the last full window below ``known_end``.
 
-    A window that the chain's tip cuts short is none yet. Returns None if there is no window.
+    A window that the chain's tip cuts short is left out until it is whole. Returns None if there is no window.
     """
     compact = stream.compact
     if compact is None:

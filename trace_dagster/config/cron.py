@@ -18,7 +18,7 @@ def cron(text: str) -> str:
         _values(field, name, least, most) for field, (name, least, most) in zip(fields, _FIELDS, strict=True)
     )
     if not any(day <= _DAYS[month - 1] for month in months for day in days):
-        raise ValueError("no month that it names has such a day")
+        raise ValueError("none of its months has such a day")
     return " ".join(fields)
 
 
@@ -34,5 +34,5 @@ def _values_of_part(part: str, name: str, least: int, most: int) -> range:
     start = least if first is None else first
     end = last if last is not None else most if first is None or step else start
     if not least <= start <= end <= most or step == 0 or (last is not None and first == last):
-        raise ValueError(f"the {name} lies within {least} and {most}, in rising order, with steps from 1")
+        raise ValueError(f"the {name} must lie between {least} and {most}, in rising order, with steps of 1 or more")
     return range(start, end + 1, step or 1)

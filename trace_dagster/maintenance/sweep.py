@@ -4,7 +4,7 @@ An object is removed only if all of this holds: it belongs to a range that has a
 that task (its row is locked during the removal), no live version names the object, and the attempt that wrote it ended
 before the grace period. Any other object is kept and counted.
 
-An object of a layout is removed if this registry gave the layout, no reader can still need it, and the compaction that
+An object of a layout is removed if this registry knows the layout, no reader can still need it, and the compaction that
 wrote it ended, or fell silent, before the grace period. The window cannot be compacted during the removal.
 """
 

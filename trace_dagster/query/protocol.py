@@ -25,7 +25,7 @@ NO_MEMORY = "the query needs more memory than it may use: ask for fewer blocks, 
 
 
 class Uris(Sequence[str]):
-    """URIs of files as one text, because there may be 100,000 of them. It is split when somebody needs one URI."""
+    """URIs of files as one text, because there may be 100,000 of them. It is split only if a single URI is needed."""
 
     def __init__(self, prefix: str, names: str) -> None:
         """``names`` has a line for each file; ``prefix`` comes before each of them. No names are no files."""

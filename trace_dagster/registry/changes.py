@@ -117,7 +117,7 @@ class _Position:
 
 
 class ChangeLog:
-    """Reads the changes of the lake in an order that never gets a change inserted before one that was read."""
+    """Reads changes in an order into which no change is inserted before one that was read."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -166,8 +166,8 @@ def _is_foreign(session: Session) -> bool:
 def _require_own(session: Session) -> None:
     if _is_foreign(session):
         raise Corrupt(
-            "the change log was restored from another Postgres, whose order of changes means nothing here:"
-            " `trace-lite migrate` starts it again"
+            "the change log was restored from another Postgres server, whose transaction numbers are not this one's:"
+            " run `trace-lite migrate`, which empties the log"
         )
 
 

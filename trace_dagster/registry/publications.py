@@ -168,7 +168,7 @@ def _require_one_chain(session: Session, manifest: Manifest) -> None:
 
 
 def _hide_replaced(session: Session, manifest: Manifest, *, whole: bool) -> None:
-    """Hide what the new version replaces. Blocks that it does not cover are told as invalidated."""
+    """Hide what the new version replaces. The change log gets ``invalidated`` for blocks that it does not cover."""
     span = BlockRange(manifest.range_start, manifest.range_end)
     for row in session.all("hide_versions", whole=whole, **_span(manifest)):
         hidden = BlockRange(row["range_start"], row["range_end"])

@@ -140,7 +140,7 @@ class Retention:
     def prune_changes(self, days: int, *, dry_run: bool) -> int:
         """Delete changes that are older than ``days``, in short transactions; return how many.
 
-        Changes of a transaction that some reader could still have to wait for stay.
+        Changes that readers may not see yet, because a transaction is open, are kept.
         """
         if dry_run:
             with self._database.transaction() as session:

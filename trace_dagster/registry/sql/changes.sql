@@ -37,7 +37,7 @@ select exists (select 1 from trace.changes where xid >= pg_snapshot_xmax(pg_curr
        or exists (select 1 from trace.changes_floor where xid >= pg_snapshot_xmax(pg_current_snapshot())) as is_foreign;
 
 -- name: restart_changes
--- Empty the log. Cursors of before are refused then, because their changes do not exist.
+-- Empty the log. Earlier cursors are refused from then on, because their changes do not exist.
 with emptied as (delete from trace.changes)
 update trace.changes_floor set xid = '0', change_id = 0;
 

@@ -258,7 +258,7 @@ select lease_token from trace.compactions
 where dataset_uuid = %(dataset_uuid)s and block_window = int8range(%(range_start)s, %(range_end)s) for update;
 
 -- name: known_layouts
--- Layouts of a window that this registry gave, and whether nobody writes them or learns of them any more.
+-- Layouts of a window that this registry knows, and whether their compaction was over before the grace period.
 select a.layout_id,
        coalesce(a.ended_at, c.lease_expires_at, a.started_at) < now() - make_interval(secs => %(grace_seconds)s) as over
 from trace.layout_attempts a
