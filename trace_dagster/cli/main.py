@@ -159,7 +159,10 @@ def plan(path: Path, sample_blocks: int, rebuild: bool, no_sample: bool, as_json
 @click.option("--job", help="Only this job: its name or id.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
 def status(job: str | None, as_json: bool) -> None:
-    """Show the progress and the files of every job, and why a stream or a compaction waits or failed."""
+    """Show the progress and the files of every job.
+
+    Below the tables are the reasons why streams wait or failed, and why windows were not compacted.
+    """
     from trace_dagster.cli.commands import (
         read_endpoint_scores,
         read_files,
@@ -311,9 +314,10 @@ class _WindowBlocks(_Blocks):
 @click.option("--dry-run", is_flag=True, help="Show the windows that are due; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
 def compact(job: str | None, stream: str | None, window: BlockRange | None, dry_run: bool, as_json: bool) -> None:
-    """Write the committed ranges of whole windows into few large files. Queries give the same rows before and after.
+    """Merge the files of committed ranges into few large ones.
 
-    Compacts every window that is due, whatever its cron, also those that failed and wait.
+    Compacts every window that is due, whatever its cron, also those that failed and wait. A window is due when all of
+    its blocks are committed and a compaction is worth it. Queries give the same rows before and after.
 
     Exit code: 0 if no due window is left, 1 if one failed, 2 if the named window is not one or not committed wholly, 3
     if one was left because another process compacts it, or because the dataset's compactions have written as much as
@@ -450,7 +454,10 @@ def _check_statement(path: Path, data: Path | None, trusted: tuple[int, bytes] |
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line, on stdout.")
 @click.option("--now", is_flag=True, help="Print the cursor of this moment instead.")
 def changes(after: str, follow: bool, limit: int | None, as_json: bool, now: bool) -> None:
-    """Print what changed in the lake: ranges committed, invalidated, compacted, each with its cursor.
+    """Print what changed in the lake, in one order.
+
+    There is one line for each range that was committed or invalidated, and for each window that was compacted. Each
+    line has its cursor.
 
     To follow the lake, take the cursor of `changes --now`, read the lake, then run `changes --after CURSOR --follow`.
     Exit code 4: changes after the cursor were deleted, or it is of another database; begin again with --now.
