@@ -217,6 +217,8 @@ def atoms(draw, tables: tuple[tuple[str, str], ...]) -> str:
         f"{column} in ({value}, {draw(numbers)}, {draw(numbers)})",
         f"{column} not in ({number}, {draw(numbers)})",
         f"{column} in (null, {number})",
+        f"{column} in [{value}, {draw(numbers)}]",
+        f"not list_contains([{number}, {draw(numbers)}, null], {column})",
         f"{column} + {draw(st.integers(-3, 3))} {op} {number}",
         f"{column} * 2 {op} {number}",
         f"-{column} {op} {number}",

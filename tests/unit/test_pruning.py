@@ -51,6 +51,15 @@ def micro(text):
         ("block_number between 3 and 7", ((3, 7),)),
         ("block_number in (3, 9, 4)", ((3, 4), (9, 9))),
         ("block_number in (3, null)", None),
+        ("block_number in [3, 9, 4]", ((3, 4), (9, 9))),
+        ("list_contains([3, 4]::bigint[], block_number)", ((3, 4),)),
+        ("block_number in [3, null]", None),
+        ("block_number in []::bigint[]", None),
+        ("block_number in null::bigint[]", "whole"),
+        ("block_number in [gas_used, 3]", None),
+        ("not block_number in [3, 4]", None),
+        ("gas_used in [3, 4]", None),
+        ("contains([3, 4]::double[], block_number::double)", ((3, 4),)),
         ("block_number = 2 + 3 * 4", ((14, 14),)),
         ("block_number = '7'", ((7, 7),)),
         ("block_number + 3 = 10", ((7, 7),)),
@@ -120,6 +129,10 @@ def test_conditions_on_values(connection):
         connection,
     )["logs"]
     assert found.values == {"address": {b"\x5cx", b"a\x00"}, "topic0": {b"\xff"}}
+    (found,) = conditions_of(
+        "select 1 from logs where address in [unhex('ab'), unhex('cd')] and contains('ab', 'a')", connection
+    )["logs"]
+    assert found.values == {"address": {b"\xab", b"\xcd"}}
     for nothing in ("address > unhex('ff')", "address <> unhex('ff')", "not address = unhex('ff')", "topic0 is null"):
         (found,) = conditions_of(f"select 1 from logs where {nothing}", connection)["logs"]
         assert found.values == {}

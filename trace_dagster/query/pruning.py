@@ -42,6 +42,8 @@ _FLIPPED = {
     "COMPARE_LESSTHANOREQUALTO": "COMPARE_GREATERTHANOREQUALTO",
     "COMPARE_GREATERTHANOREQUALTO": "COMPARE_LESSTHANOREQUALTO",
 }
+_LIST_CONTAINS = frozenset({"contains", "list_contains", "list_has", "array_contains", "array_has"})
+"""DuckDB's names of ``column IN list``, where the list is one value: a parameter, for example."""
 _INTEGERS = frozenset(
     {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
 )
@@ -192,7 +194,18 @@ def _of_expression(given: Node, places: frozenset[int], constants: Callable[[str
     elif form == "BOUND_OPERATOR" and kind == "COMPARE_IN":
         column, *listed = given["children"]
         found = any_of(_compared(column, "COMPARE_EQUAL", each, places, constants) for each in listed)
+    elif form == "BOUND_FUNCTION" and given.get("name") in _LIST_CONTAINS:
+        values, column = given["children"]
+        found = any_of(_compared(column, "COMPARE_EQUAL", each, places, constants) for each in _listed(values))
     return found
+
+
+def _listed(values: Node) -> Sequence[Node]:
+    """Return the values of a constant list as constants; the node itself, which is no value of a column, otherwise."""
+    constant = values.get("value") or {}
+    if values.get("expression_class") != "BOUND_CONSTANT" or constant["type"]["id"] != "LIST" or constant["is_null"]:
+        return [values]
+    return [{**values, "value": each} for each in constant["value"]["children"]]
 
 
 def _compared(
