@@ -18,6 +18,7 @@ from trace_dagster.query.opening import Opening
 from trace_dagster.query.runner import QueryRunner
 from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.conditions import Conditions
+from trace_dagster.registry.connection import Session
 from trace_dagster.registry.forks import Forks
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -170,6 +171,20 @@ def test_a_damaged_file_is_named_although_it_is_looked_at_while_the_query_runs(l
     assert ask("select count(*) > 0 from logs where block_number = 5") == [(True,)]
     store.put_if_absent(key, data)
     assert ask("select count(*) > 0 from logs where block_number = 170") == [(True,)]
+
+
+def test_many_scans_are_few_look_ups(lake, ask, monkeypatch):
+    looked_up = []
+    real = Session.all
+    monkeypatch.setattr(
+        Session, "all", lambda self, name, **values: looked_up.append(name) or real(self, name, **values)
+    )
+    arms = [f"select block_number from logs where block_number = {block}" for block in range(60)]
+    expected = sum(block < 60 for block in lake.rows["block_number"].to_pylist())
+    assert ask(f"select count(*) from ({' union all '.join(arms)})") == [(expected,)]
+    assert looked_up.count("layout_files") <= 16
+    files = lake.files(*(Conditions(blocks=((block, block),)) for block in range(60)))
+    assert files.all_keys() == lake.files(Conditions(blocks=((0, 59),))).all_keys()
 
 
 def index_of(database):

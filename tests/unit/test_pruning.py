@@ -16,6 +16,7 @@ from trace_dagster.registry.conditions import (
     both,
     either,
     time_ranges,
+    united,
 )
 
 TIME = ("block_timestamp", "TIMESTAMP WITH TIME ZONE")
@@ -187,6 +188,13 @@ def test_many_intervals_are_joined_where_the_gaps_are_small():
     assert all(any(first <= 10 * n <= last for first, last in found) for n in range(2 * MAX_INTERVALS))
     assert both(((0, 5), (8, 20)), ((4, 9), (15, 30))) == ((4, 5), (8, 9), (15, 20))
     assert both(((0, 5),), ((6, 9),)) == ()
+
+
+def test_united_conditions_hold_for_the_rows_of_each():
+    one = Conditions(((1, 3),), ((0, 5),), {"address": frozenset({b"a"}), "topic0": frozenset({b"t"})})
+    other = Conditions(((3, 9),), None, {"address": frozenset({b"b"})})
+    assert united([one, other]) == Conditions(((1, 9),), None, {"address": frozenset({b"a", b"b"})})
+    assert united([one]) == one
 
 
 def test_intervals_are_written_for_postgres():

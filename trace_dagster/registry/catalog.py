@@ -15,10 +15,13 @@ from trace_dagster.registry.conditions import (
     block_span,
     either,
     time_ranges,
+    united,
 )
 from trace_dagster.registry.connection import Database, Row, Session
 from trace_dagster.registry.summaries import files_that_may_contain
 
+_MOST_LOOK_UPS = 16
+"""Conditions of one dataset that are looked up one by one. A query may have thousands of scans, as a UNION has."""
 EVERYTHING = BlockRange(0, MAX_BLOCK)
 
 
@@ -146,9 +149,12 @@ def _files(session: Session, dataset_uuid: UUID, block_range: BlockRange) -> lis
 
 
 def _needed(conditions: Sequence[Conditions]) -> Sequence[Conditions]:
-    """Return different conditions that cover all given ones: one without limits covers every other."""
+    """Return few conditions that cover all given ones: one without limits covers every other."""
     whole = Conditions()
-    return [whole] if not conditions or whole in conditions else [*{repr(each): each for each in conditions}.values()]
+    if not conditions or whole in conditions:
+        return [whole]
+    found = [*{repr(each): each for each in conditions}.values()]
+    return found if len(found) <= _MOST_LOOK_UPS else [united(found)]
 
 
 def _files_to_open(session: Session, dataset_uuid: UUID, conditions: Conditions) -> FilesToOpen:

@@ -20,6 +20,7 @@ HASHED_COLUMNS = ("transaction_hash", "block_hash")
 """A layout's hash index has the hashes of these columns, of those that its rows have."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOWEST, HIGHEST = -(1 << 63), (1 << 63) - 1
+_MOST_UNITED_VALUES = 1024
 MAX_INTERVALS = 64
 """Most intervals of one condition; where there are more, the smallest gaps are filled."""
 
@@ -149,6 +150,17 @@ def any_of(found: Iterable[Any | None]) -> Any | None:
             return None
         result = each if result is None else _either(result, each)
     return result
+
+
+def united(conditions: Sequence[Conditions]) -> Conditions:
+    """Return what holds for every row that one of these conditions needs. It may hold for more rows than that."""
+    columns = frozenset.intersection(*(frozenset(each.values) for each in conditions))
+    values = {column: frozenset[bytes]().union(*(each.values[column] for each in conditions)) for column in columns}
+    return Conditions(
+        any_of(each.blocks for each in conditions),
+        any_of(each.times for each in conditions),
+        {column: found for column, found in values.items() if len(found) <= _MOST_UNITED_VALUES},
+    )
 
 
 def _both(left: Any, right: Any) -> Any:
