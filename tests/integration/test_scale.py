@@ -200,6 +200,8 @@ def values_for(database, stream) -> dict[str, object]:
         "patience_seconds": 60,
         "older_than_seconds": 0,
         "grace_seconds": 86_400,
+        "base_seconds": 60,
+        "longest_seconds": 3600,
         "versions": [found["dataset_version"]],
     }
 
