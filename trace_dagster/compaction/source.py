@@ -15,7 +15,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import Corrupt, TraceError, Unavailable
 from trace_dagster.registry.layouts import SourceFile, SourceVersion
 from trace_dagster.store.objects import ObjectStore
-from trace_dagster.store.scan import READ_ERRORS
+from trace_dagster.store.scan import READ_ERRORS, row_group_spans
 
 SMALL_BYTES = 16 * 1024 * 1024
 """Files up to this size are fetched whole and ahead; of larger ones, one row group at a time is read."""
@@ -136,22 +136,6 @@ class _SharedFile:
         if self._kept[0] != number:
             self._kept = (number, self._opened.read_row_group(number))
         return self._kept[1]
-
-
-def row_group_spans(metadata: pq.FileMetaData) -> list[tuple[int, int] | None]:
-    """Return the first and last block of each row group, by its statistics; None for one without rows."""
-    column = metadata.schema.names.index("block_number")
-    found: list[tuple[int, int] | None] = []
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        statistics = group.column(column).statistics
-        if not group.num_rows:
-            found.append(None)
-        elif statistics is None or not statistics.has_min_max:
-            found.append((0, 2**63 - 1))
-        else:
-            found.append((int(statistics.min), int(statistics.max)))
-    return found
 
 
 def _small_bytes(version: SourceVersion) -> int:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from trace_dagster.blocks import BlockRange
+from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.errors import VerificationFailed
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ class RowsInOrder:
 
     def _all_batches(self) -> Iterator[pa.Table]:
         for file in self._files:
-            for group in range(file.num_row_groups):
-                if _ends_before(file.metadata.row_group(group), self._start):
+            for group, span in enumerate(row_group_spans(file.metadata)):
+                if span is None or span[1] < self._start:
                     continue
                 for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=self._columns):
                     self._require_order(batch["block_number"])
@@ -135,6 +135,25 @@ class RowsInOrder:
         self._reached = numbers[-1].as_py()
 
 
+def row_group_spans(metadata: pq.FileMetaData) -> list[tuple[int, int] | None]:
+    """Return the first and last block of each row group, by its statistics; None for one without rows.
+
+    A row group without statistics may have every block.
+    """
+    column = metadata.schema.names.index("block_number")
+    found: list[tuple[int, int] | None] = []
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        statistics = group.column(column).statistics
+        if not group.num_rows:
+            found.append(None)
+        elif statistics is None or not statistics.has_min_max:
+            found.append((0, MAX_BLOCK))
+        else:
+            found.append((int(statistics.min), int(statistics.max)))
+    return found
+
+
 def block_outside(path: str | Path, ranges: Sequence[BlockRange]) -> int | None:
     """Return a block that a file has rows of and that is in none of these ranges; None if there is none."""
     rows = ds.dataset([str(path)], format="parquet").scanner(columns=["block_number"], filter=~inside(ranges))
@@ -144,13 +163,3 @@ def block_outside(path: str | Path, ranges: Sequence[BlockRange]) -> int | None:
 
 def _count_below(batch: pa.Table, block: int) -> int:
     return int(pc.sum(pc.less(batch["block_number"], block)).as_py() or 0)
-
-
-def _ends_before(group: pq.RowGroupMetaData, block: int) -> bool:
-    """Return whether the statistics of a row group say that all of its rows are of lower blocks."""
-    for index in range(group.num_columns):
-        column = group.column(index)
-        if column.path_in_schema == "block_number":
-            known = column.statistics
-            return bool(known is not None and known.has_min_max and known.max < block)
-    return False
