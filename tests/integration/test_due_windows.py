@@ -277,6 +277,7 @@ def test_a_window_that_fails_shows_why_on_its_partition_and_in_the_status(databa
     observed = record.event_log_entry.dagster_event.event_specific_data.asset_observation
     assert observed.partition == BlockRange(0, 300).key
     assert "not compacted: " in observed.description
+    assert "`trace-lite compact --job job --stream logs`" in observed.metadata["next"].value
     standing = stream_files(database, runtime.due_windows, logs)
     assert (standing.files, standing.uncompacted_files, standing.windows_due, standing.windows_failed) == (3, 3, 0, 1)
     assert standing.last_reason.startswith("window [0, 300): ")

@@ -139,7 +139,7 @@ def result_metadata(runtime: Runtime, result: "CompactionResult") -> dict[str, A
 def failed_observation(key: AssetKey, stream: StreamRow, partition: str, error: TraceError) -> AssetObservation:
     """Return the observation of a window that was not compacted: the reason, and what happens next."""
     reason = redact(str(error)) or type(error).__name__
-    by_hand = f"`trace-lite compact {stream.job_name} --stream {stream.dataset_key}`"
+    by_hand = f"`trace-lite compact --job {stream.job_name} --stream {stream.dataset_key}`"
     if isinstance(error, InvalidInput):
         then = "it is compacted when it is due"
     elif isinstance(error, RETRYABLE):
