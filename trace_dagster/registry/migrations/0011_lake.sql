@@ -68,7 +68,7 @@ create index files_by_layout on trace.files (layout_id) where layout_id is not n
 alter table trace.version_files add column replaced_at timestamptz;
 create index version_files_replaced on trace.version_files (replaced_at) where replaced_at is not null;
 
--- When a version stops to be visible, its blocks are masked in the layout's files that hold it, in that transaction.
+-- When a version stops being visible, its blocks are masked in the layout's files that hold it, in that transaction.
 create function trace.mask_hidden_versions() returns trigger language plpgsql as $$
 begin
     update trace.files f set masked_blocks = f.masked_blocks + hidden.blocks
