@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,13 +17,16 @@ from tests.support.compaction import files_of, visible_rows, window_of
 from tests.support.registry import apply, assert_registry_sound, job_text
 from trace_dagster.blocks import BlockRange
 from trace_dagster.compaction.compactor import CompactionOutcome, Compactor
+from trace_dagster.compaction.due import DueWindows
 from trace_dagster.compaction.lease import LeaseKeeper
 from trace_dagster.errors import Corrupt, LeaseLost, OutcomeUnknown, Unavailable
 from trace_dagster.layout_manifest import decode_layout
 from trace_dagster.registry import publications
 from trace_dagster.registry.catalog import EVERYTHING, Catalog
 from trace_dagster.registry.connection import Session
+from trace_dagster.registry.jobs import Jobs
 from trace_dagster.registry.layouts import Layouts, Unleased
+from trace_dagster.store.objects import Upload
 
 pytestmark = pytest.mark.integration
 
@@ -382,6 +386,31 @@ def test_a_compaction_writes_no_more_than_it_reserved(database, store):
     (row,) = rows(database, "select planned_bytes, written_bytes from trace.layout_attempts")
     assert row["written_bytes"] > result.bytes_after
     assert row["written_bytes"] <= row["planned_bytes"]
+
+
+def test_a_lake_that_is_refreshed_again_and_again_is_written_three_times_at_most(database, store, monkeypatch):
+    """Count what the object store took: for commits, and for compactions of each window as soon as it is due."""
+    streams = "logs: {cryo_dataset_name: logs, compact: {after_files: 5}}"
+    stream = apply(database, job_text(streams=streams, chunk=20, to_block=200))["logs"]
+    finish, written = Upload.finish, {"layout": 0, "version": 0}
+
+    def counted(upload):
+        digest = finish(upload)
+        written["layout" if "/layout/" in upload._key else "version"] += upload.bytes_written
+        return digest
+
+    monkeypatch.setattr(Upload, "finish", counted)
+    chance, compactor, outcomes = Random(7), Compactor(database, store), set()
+    (row,) = Jobs(database).streams()
+    for number in [*range(10), *(chance.randrange(10) for _ in range(30))]:
+        commit(database, store, stream, number, changed(stream, number, chance.randbytes(20)))
+        for state in DueWindows(database).due(row, limit=9):
+            window = window_of(stream, state.block_range.start, state.block_range.end)
+            outcomes.add(compactor.compact(window).outcome)
+        advance(database, 3700)
+    assert outcomes == {CompactionOutcome.COMPACTED, CompactionOutcome.OVER_BUDGET}
+    assert written["layout"] <= 2 * written["version"]
+    assert_registry_sound(database, store)
 
 
 def test_a_change_is_recorded(database, store, stream):
