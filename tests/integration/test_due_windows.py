@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +20,7 @@ from tests.support.committed import FULL, commit_rows, made_up_rows
 from tests.support.compaction import visible_rows
 from tests.support.registry import apply, job_text
 from trace_dagster.blocks import BlockRange
+from trace_dagster.cli import compaction
 from trace_dagster.compaction.compactor import CompactionOutcome, Compactor
 from trace_dagster.compaction.due import DueWindows
 from trace_dagster.compaction.run import CompactionRunner
@@ -235,6 +237,31 @@ def test_a_window_that_is_not_committed_says_its_holes(database, store, runtime)
         compacted(runtime, logs, 0, 300)
     with pytest.raises(InvalidInput, match="blocks 0-200 are no window of logs; its windows with such blocks: 0-300"):
         compacted(runtime, logs, 0, 200)
+
+
+def test_a_window_that_loses_a_range_meanwhile_stops_no_other(database, store, runtime, monkeypatch):
+    logs = apply(database, job())["logs"]
+    commit(database, store, logs, *range(0, 600, 100))
+    compact = type(runtime.compaction).compact
+
+    def after_a_repair(*given, **options):
+        if not repaired:
+            repaired.append(1)
+            (row,) = rows_of(
+                database, "select dataset_version from trace.dataset_versions where lower(block_range) = 100"
+            )
+            Forks(database).invalidate([row["dataset_version"]], "a test")
+        return compact(*given, **options)
+
+    repaired: list[int] = []
+    monkeypatch.setattr(type(runtime.compaction), "compact", after_a_repair)
+    monkeypatch.setattr(compaction, "opened", lambda settings: nullcontext(runtime))
+    found = compaction.compact_windows(
+        runtime.settings, "job", "logs", None, dry_run=False, progress=lambda total: lambda: None
+    )
+    assert [(each.block_range.start, each.outcome) for each in found] == [(0, "not_whole"), (300, "compacted")]
+    assert "[100, 200)" in found[0].reason
+    assert compaction.exit_code(found) == 0
 
 
 def test_the_asset_compacts_its_partitions_and_shows_the_numbers(database, store, runtime, instance):

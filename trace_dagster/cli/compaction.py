@@ -74,7 +74,7 @@ def compact_windows(
         if dry_run:
             return [_expected(stream, state) for stream, state in wanted]
         advance = progress(sum(state.versions for _, state in wanted))
-        return [_compacted(runtime, stream, state, advance) for stream, state in wanted]
+        return [_compacted(runtime, stream, state, advance, is_named=window is not None) for stream, state in wanted]
 
 
 def exit_code(found: Sequence[CompactedWindow]) -> int:
@@ -123,7 +123,10 @@ def _expected(stream: StreamRow, state: WindowState) -> CompactedWindow:
     )
 
 
-def _compacted(runtime: Runtime, stream: StreamRow, state: WindowState, advance: Callable[[], None]) -> CompactedWindow:
+def _compacted(
+    runtime: Runtime, stream: StreamRow, state: WindowState, advance: Callable[[], None], *, is_named: bool
+) -> CompactedWindow:
+    """Compact a window. One that is not committed wholly any more is no error unless it is named."""
     seen = 0
 
     def progress(done: int, total: int) -> None:
@@ -134,8 +137,10 @@ def _compacted(runtime: Runtime, stream: StreamRow, state: WindowState, advance:
 
     try:
         result = runtime.compaction.compact(stream, state.block_range, manual=True, progress=progress)
-    except InvalidInput:
-        raise
+    except InvalidInput as error:
+        if is_named:
+            raise
+        return CompactedWindow(stream.job_name, stream.dataset_key, state.block_range, "not_whole", str(error))
     except TraceError as error:
         return CompactedWindow(stream.job_name, stream.dataset_key, state.block_range, "failed", str(error))
     return _done(stream, result)
