@@ -230,6 +230,18 @@ def test_another_threshold_compacts_only_what_is_left(database, store, runtime):
     assert [(window.start, window.end) for window in runtime.due_windows.windows(wider)] == [(0, 300), (300, 1000)]
 
 
+def test_a_failure_is_not_shown_any_more_once_another_window_has_its_blocks(database, store, runtime):
+    logs = apply(database, job())["logs"]
+    commit(database, store, logs, *range(0, 1000, 100))
+    lease = Layouts(database).claim(logs.dataset_uuid, BlockRange(0, 300))
+    Layouts(database).end(lease, error="no answer")
+    assert stream_files(database, runtime.due_windows, logs).windows_failed == 1
+    wider = apply(database, job(files=10))["logs"]
+    assert compacted(runtime, wider, 0, 1000).outcome is CompactionOutcome.COMPACTED
+    found = stream_files(database, runtime.due_windows, wider)
+    assert (found.windows_failed, found.last_reason) == (0, None)
+
+
 def test_a_window_that_is_not_committed_says_its_holes(database, store, runtime):
     logs = apply(database, job())["logs"]
     commit(database, store, logs, 0, 200)

@@ -340,7 +340,7 @@ def compact(job: str | None, stream: str | None, window: BlockRange | None, dry_
 @click.option("--job", required=True, help="Its name or id.")
 @click.option("--range", "blocks", type=_Blocks(), help="Only ranges that touch these blocks.")
 @click.option("--deep", is_flag=True, help="Compare the rows with the chain's nodes too.")
-@click.option("--repair", is_flag=True, help="Invalidate broken ranges and fetch them again.")
+@click.option("--repair", is_flag=True, help="Fetch broken ranges again, and forget damaged hash indexes.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
 def verify(job: str, blocks: BlockRange | None, deep: bool, repair: bool, as_json: bool) -> None:
     """Check what is on the object store: objects, rows, coverage, and the hash chain across ranges.

@@ -15,9 +15,12 @@ where dataset_uuid = %(dataset_uuid)s and (lease_expires_at >= now() or not_befo
 -- name: failed_windows
 -- Windows of a dataset whose last compaction failed, the latest first.
 select lower(block_window) as range_start, upper(block_window) as range_end, failures, error
-from trace.compactions
-where dataset_uuid = %(dataset_uuid)s and failures > 0 and error is not null
-order by updated_at desc;
+from trace.compactions c
+where c.dataset_uuid = %(dataset_uuid)s and c.failures > 0 and c.error is not null
+  and not exists (  -- the blocks may be in another window since: then that one tells how they stand
+    select from trace.layouts y
+    where y.dataset_uuid = c.dataset_uuid and y.block_window && c.block_window and y.created_at > c.updated_at)
+order by c.updated_at desc;
 
 -- name: file_totals
 -- Files that hold the visible rows of a dataset: how many there are, how many of them no compaction wrote, and bytes.
