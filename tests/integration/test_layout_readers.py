@@ -507,6 +507,20 @@ class TestDerived:
         assert self.counted(lake) == before == (WHOLE, before[1])
         assert before[1]["blocks"] == before[1]["numbers"] == 300
 
+    def test_coverage_and_files_are_of_one_moment(self, lake, monkeypatch):
+        """Else a range that leaves the view in between is missing in rows that claim its blocks."""
+        runtime, lost = lake[0], of(lake, "logs")[1]
+        read = catalog.committed_ranges
+
+        def and_lose_a_range(session, dataset_uuid):
+            found = read(session, dataset_uuid)
+            runtime.forks.invalidate([lost.dataset_version], "a test")
+            return found
+
+        before = self.counted(lake)
+        monkeypatch.setattr(catalog, "committed_ranges", and_lose_a_range)
+        assert self.counted(lake) == before
+
     def test_rows_beyond_the_common_blocks_do_not_count(self, lake):
         logs = sum(version.rows for version in of(lake, "logs")[:2])
         lake[0].forks.invalidate([of(lake, "logs")[2].dataset_version], "a test")

@@ -176,11 +176,20 @@ def children():
     }
 
 
+def waiting_child() -> int:
+    """Return the process that waits for a query, once the system shows it."""
+    deadline = time.monotonic() + 10
+    while not (found := children()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    (pid,) = found
+    return pid
+
+
 def test_a_process_holds_no_secret_in_its_arguments_or_environment(store, relations, monkeypatch):
     monkeypatch.setenv("TRACE_S3_SECRET_KEY", store.access.secret_key)
     with QueryRunner() as runner:
-        (pid,) = children()
-        process = psutil.Process(pid)
+        process = psutil.Process(waiting_child())
         assert store.access.secret_key not in " ".join([*process.cmdline(), *process.environ().values()])
         runner.query("select count(*) from blocks", relations, store.access)
 
@@ -307,8 +316,7 @@ def test_a_process_that_was_taken_over_cannot_harm_its_parent(store, relations, 
 
 def test_a_process_that_died_while_it_waited_is_replaced(store, relations):
     with QueryRunner() as runner:
-        (pid,) = children()
-        psutil.Process(pid).kill()
+        psutil.Process(waiting_child()).kill()
         assert runner.query("select 1", relations, store.access).rows == [(1,)]
 
 

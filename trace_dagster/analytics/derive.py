@@ -21,7 +21,7 @@ from trace_dagster.ingest.commit import CommitTarget, RangeRows
 from trace_dagster.query.protocol import Relation
 from trace_dagster.query.relations import relation
 from trace_dagster.query.session import QuerySession
-from trace_dagster.registry.catalog import Catalog, LakeFile, VisibleDataset
+from trace_dagster.registry.catalog import Catalog, LakeFile, StoredRows, VisibleDataset
 from trace_dagster.store.access import S3Access
 
 _WINDOW = {"from_block", "to_block"}
@@ -42,9 +42,10 @@ def derive(
     rows or a parameter is not valid, and what ``reading`` raises.
     """
     inputs = {name: _input(name, chain_id, catalog) for name in template.inputs}
-    covered, gaps = _coverage(list(inputs.values()), catalog)
+    stored = catalog.stored({found.dataset_uuid for found in inputs.values()})
+    covered, gaps = _coverage(list(stored.values()))
     parameters = _with_window(template, given, covered)
-    relations = [_relation(name, found, covered, catalog, access) for name, found in inputs.items()]
+    relations = [_relation(name, stored[found.dataset_uuid], covered, access) for name, found in inputs.items()]
     keys = [access.key(uri) for each in relations for uri in each.all_uris()]
     with reading(keys), QuerySession.over(relations, access, macros=macros()) as session:
         table = _stored(session.table(template.sql, template.bind(parameters)))
@@ -90,9 +91,11 @@ def _input(name: str, chain_id: int, catalog: Catalog) -> VisibleDataset:
     )
 
 
-def _coverage(inputs: list[VisibleDataset], catalog: Catalog) -> tuple[BlockRange, int]:
+def _coverage(inputs: Sequence[StoredRows]) -> tuple[BlockRange, int]:
     """Return the first contiguous block range that all inputs have, and how many committed blocks lie after its end."""
-    covers = [catalog.committed_ranges(found.dataset_uuid) for found in inputs]
+    covers = [found.blocks for found in inputs]
+    if not all(covers):
+        raise InvalidInput("the inputs have no committed blocks in common yet")
     start, end = max(cover[0].start for cover in covers), min(cover[0].end for cover in covers)
     if start >= end:
         raise InvalidInput("the inputs have no committed blocks in common yet")
@@ -106,9 +109,13 @@ def _with_window(template: Template, given: Mapping[str, Any], covered: BlockRan
     return {**{name: value for name, value in window.items() if name in named}, **given}
 
 
-def _relation(name: str, found: VisibleDataset, covered: BlockRange, catalog: Catalog, access: S3Access) -> Relation:
-    files = [_within(file, covered) for file in catalog.files(found.dataset_uuid, covered)]
+def _relation(name: str, stored: StoredRows, covered: BlockRange, access: S3Access) -> Relation:
+    files = [_within(file, covered) for file in stored.files if _has_rows_of(file, covered)]
     return relation(name, (), files, access)
+
+
+def _has_rows_of(file: LakeFile, covered: BlockRange) -> bool:
+    return file.blocks is None or (file.blocks.start < covered.end and covered.start < file.blocks.end)
 
 
 def _within(file: LakeFile, covered: BlockRange) -> LakeFile:

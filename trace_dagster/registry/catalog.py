@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -76,6 +76,15 @@ class FilesToOpen:
         return sorted({file.index_key for file in self.layout_files if self.hashes and file.index_key})
 
 
+@dataclass(frozen=True, slots=True)
+class StoredRows:
+    """The visible rows of a dataset."""
+
+    blocks: list[BlockRange]
+    """The committed blocks, as few ranges as possible."""
+    files: list[LakeFile]
+
+
 class Catalog:
     """Reads the registry without blocking writers."""
 
@@ -118,6 +127,11 @@ class Catalog:
                 for dataset, conditions in scans.items()
             }
 
+    def stored(self, datasets: Collection[UUID]) -> dict[UUID, StoredRows]:
+        """Return what is committed of datasets, as of one moment."""
+        with self._database.snapshot() as session:
+            return {each: _stored(session, each) for each in datasets}
+
     def committed_ranges(self, dataset_uuid: UUID) -> list[BlockRange]:
         """Return the committed blocks of a dataset as few ranges as possible."""
         with self._database.snapshot() as session:
@@ -139,6 +153,10 @@ class Catalog:
             )
             for row in session.all("visible_datasets", org_id=self._org_id)
         ]
+
+
+def _stored(session: Session, dataset_uuid: UUID) -> StoredRows:
+    return StoredRows(committed_ranges(session, dataset_uuid), _files(session, dataset_uuid, EVERYTHING))
 
 
 def _files(session: Session, dataset_uuid: UUID, block_range: BlockRange) -> list[LakeFile]:
