@@ -208,7 +208,7 @@ def test_a_list_of_uris_is_what_it_was_made_of():
         "s3://b/x\ns3://b/y",
     )
     given_relation = Relation("a", [("n", "BIGINT")], found, (MaskedFiles(["s3://b/z"], ((1, 2), (4, 4))),))
-    again = Relation.from_json(given_relation.to_json())
+    again = Relation.from_json(given_relation.to_json(), lines(given_relation.uris))
     assert list(again.all_uris()) == ["s3://b/x", "s3://b/y", "s3://b/z"]
     assert again.masked[0].blocks == ((1, 2), (4, 4))
 

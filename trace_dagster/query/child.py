@@ -58,8 +58,8 @@ def _serve(wire: Connection, session: QuerySession, parsing: duckdb.DuckDBPyConn
         reads = {name: [each.to_json() for each in conditions.get(name, ())] for name in sorted(statement.relations)}
         _send(wire, reads=reads)
         opening = json.loads(wire.recv_bytes())
+        named = [Relation.from_json(each, wire.recv_bytes().decode()) for each in opening["relations"]]
         threading.Thread(target=_end_with_parent, args=(wire,), daemon=True).start()
-        named = [Relation.from_json(each) for each in opening["relations"]]
         others = [Relation(name, shapes[name], ()) for name in shapes.keys() - statement.relations]  # SHOW lists them
         session.open([*named, *others], S3Access(**opening["access"]))
         _send(wire, opened=True)

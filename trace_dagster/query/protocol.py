@@ -110,19 +110,19 @@ class Relation:
             yield from each.uris
 
     def to_json(self) -> list[Any]:
-        """Return JSON that :meth:`from_json` reads."""
+        """Return JSON that :meth:`from_json` reads, without ``uris``: of 100,000 files they are sent as they are."""
         masked = [[lines(each.uris), each.blocks, each.only] for each in self.masked]
         lookup = self.lookup and [
             self.lookup.hashes,
             self.lookup.indexes,
             [astuple(each) for each in self.lookup.files],
         ]
-        return [self.name, self.columns, lines(self.uris), masked, lookup]
+        return [self.name, self.columns, masked, lookup]
 
     @classmethod
-    def from_json(cls, given: Sequence[Any]) -> Relation:
-        """Read what :meth:`to_json` returns."""
-        name, columns, uris, masked, lookup = given
+    def from_json(cls, given: Sequence[Any], uris: str) -> Relation:
+        """Read what :meth:`to_json` returns. ``uris`` has a line for each file."""
+        name, columns, masked, lookup = given
         groups = (MaskedFiles(Uris("", text), blocks, only) for text, blocks, only in masked)
         if lookup:
             hashes, indexes, files = lookup

@@ -26,6 +26,7 @@ from trace_dagster.query.protocol import (
     TOO_LARGE,
     QueryLimits,
     Relation,
+    lines,
 )
 from trace_dagster.registry.conditions import Conditions
 from trace_dagster.store.access import S3Access
@@ -175,9 +176,11 @@ class _QueryProcess:
         try:
             with _valid():
                 scans = self._check(asked)
-            opened = [each.to_json() for each in resolve(scans)]
+            found = list(resolve(scans))
             with _valid():
-                self._send(relations=opened, access=asdict(with_current_keys(access)))
+                self._send(relations=[each.to_json() for each in found], access=asdict(with_current_keys(access)))
+                for each in found:
+                    self._send_bytes(lines(each.uris).encode())
                 self._receive()["opened"]
             meanwhile()
             with _valid():
@@ -214,6 +217,9 @@ class _QueryProcess:
             data = json.dumps(message).encode()
         except UnicodeError:
             raise InvalidInput("a query must be valid Unicode text") from None
+        self._send_bytes(data)
+
+    def _send_bytes(self, data: bytes) -> None:
         with suppress(OSError):  # the process has ended; reading says why
             self._wire.send_bytes(data)
 
