@@ -1,6 +1,6 @@
 """What compaction is worth and what it costs, with time added to every S3 request.
 
-    .venv/bin/python -m bench.lake [--ranges 1000] [--rows 3000] [--rounds 3] [--latency 0.005] [--hash-rows 10000000]
+    .venv/bin/python -m bench.lake [--ranges 1000] [--rows 3600] [--rounds 3] [--latency 0.005] [--hash-rows 10000000]
         [--opened-ranges 100000]
 
 A stream of made-up logs is committed range by range. Its window is compacted in a fresh process, and the same objects
@@ -230,6 +230,7 @@ def _compaction(
     if content_digest(fill, stream, keys) != content_digest(fill, stream, after):
         raise AssertionError("compaction changed the rows")
     print(f"compacted: {len(after)} files, same content digest")
+    sizes = [sum(each.bytes for each in fill.store.stored(found).values()) / _MIB for found in (after, keys)]
     quarter = _logs(fill, options)
     small = compacted(slow, window_of(quarter, BlockRange(0, span.end // 4)))
     note = f"beside a bare pyarrow read and write of the same {len(keys):,} objects"
@@ -241,6 +242,7 @@ def _compaction(
             tuple((one.peak_bytes / _MIB, small.peak_bytes / _MIB) for one, _ in pairs),
             "under 1 GiB",
         ),
+        Compared("bytes stored: compacted beside uncompacted", "MiB", ((sizes[0], sizes[1]),), "at most 0.8"),
         *_reading(runtime, pinned, queries, at, options.query_rounds),
         _rare(fill, runtime, slow, options),
     ]
@@ -344,7 +346,7 @@ def main() -> None:
     """Measure and print the table; in a child, do what stdin says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ranges", type=int, default=1000)
-    parser.add_argument("--rows", type=int, default=3000, help="logs in each range")
+    parser.add_argument("--rows", type=int, default=3600, help="logs in each range")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--query-rounds", type=int, default=7)
     parser.add_argument("--latency", type=float, default=0.005, help="seconds added to each S3 request")

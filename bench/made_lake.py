@@ -23,7 +23,8 @@ RARE = bytes.fromhex("5a" * 20)
 RARE_BLOCK = 777
 
 OFF = {"asked": "off", "level": "off", "checks": [], "unproven": ["everything"]}
-_ADDRESSES, _EVENTS = 20_000, 300
+_ADDRESSES, _EVENTS, _PARTIES = 20_000, 300, 200_000
+_LOGS_OF_A_TRANSACTION = 3
 _GENESIS_MICROSECONDS = 1_700_000_000_000_000
 _JOB = """
 kind: chain_sync
@@ -59,7 +60,7 @@ def rows_of(stream: StreamRow, block_range: BlockRange, rows: int) -> pa.Table:
     schema = stream.dataset.schema(stream.columns)
     random = np.random.default_rng([stream.chain_id, block_range.start])
     blocks = np.sort(random.integers(block_range.start, block_range.end, rows))
-    columns = [_column(field, blocks, stream.chain_id, random) for field in schema]
+    columns = [_column(field, blocks, stream, random) for field in schema]
     table = pa.table(columns, schema=schema)
     if "address" in schema.names and RARE_BLOCK in block_range:
         rare = pa.array([RARE] + [None] * (rows - 1), pa.binary(20))
@@ -73,12 +74,14 @@ def transaction_hash(block: int, index: int) -> bytes:
     return bytes(_hashes(np.array([block]), np.array([index]))[0].tobytes())
 
 
-def _column(field: pa.Field, blocks: np.ndarray, chain_id: int, random: np.random.Generator) -> pa.Array:
+def _column(field: pa.Field, blocks: np.ndarray, stream: StreamRow, random: np.random.Generator) -> pa.Array:
     make = _COLUMNS.get(field.name)
+    if field.name == "transaction_hash" and stream.dataset.name == "logs":
+        make = _hash_of_logs
     if make is not None:
         return make(blocks, random).cast(field.type)
     if field.name == "chain_id":
-        return pa.array(np.full(len(blocks), chain_id), field.type)
+        return pa.array(np.full(len(blocks), stream.chain_id), field.type)
     if pa.types.is_fixed_size_binary(field.type):
         return _fixed(random.integers(0, 256, (len(blocks), field.type.byte_width), np.uint8))
     if pa.types.is_boolean(field.type):
@@ -127,9 +130,18 @@ def _pool(width: int, size: int) -> np.ndarray:
 
 
 def _padded_address(blocks: np.ndarray, random: np.random.Generator) -> pa.Array:
+    """Return parties of transfers as topics: some are in many logs, half of them are in this one only."""
     values = np.zeros((len(blocks), 32), np.uint8)
     values[:, 12:] = random.integers(0, 256, (len(blocks), 20), np.uint8)
+    known = random.random(len(blocks)) < 0.5
+    chosen = np.minimum(random.zipf(1.2, len(blocks)) - 1, _PARTIES - 1)
+    values[known, 12:] = _pool(20, _PARTIES)[chosen[known]]
     return _fixed(values)
+
+
+def _hash_of_logs(blocks: np.ndarray, random: np.random.Generator) -> pa.Array:
+    indexes = np.arange(len(blocks)) - np.searchsorted(blocks, blocks)
+    return _fixed(_hashes(blocks, indexes // _LOGS_OF_A_TRANSACTION))
 
 
 def _words(random: np.random.Generator, rows: int) -> pa.Array:
