@@ -162,8 +162,8 @@ class QuerySession:
         return name
 
     def _set_files(self, variable: str, uris: str) -> None:
-        """Set a variable to a list of files. A long list takes seconds as a literal, and twice the time if the optimizer
-        folds it to one.
+        """Set a variable to a list of files. A long list takes seconds as a literal, and twice the time of this if the
+        optimizer folds it to one.
         """
         self._connection.execute("set disabled_optimizers = 'expression_rewriter'")
         self._connection.execute(f"set variable {variable} = string_split($1, chr(10))", [uris])
