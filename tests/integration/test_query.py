@@ -161,12 +161,9 @@ def test_a_result_of_many_lists_does_not_grow_beyond_the_limit(store, relations)
 
 def test_a_process_serves_one_query_and_another_one_is_ready(store, relations):
     with QueryRunner(ahead=2) as runner:
-        before = children()
-        assert len(before) == 2
+        before = waiting_children(2)
         runner.query("select 1", relations, store.access)
-        after = children()
-        assert len(after) == 2
-        assert len(before & after) == 1
+        assert len(before & waiting_children(2)) == 1
     assert children() == set()
 
 
@@ -176,13 +173,18 @@ def children():
     }
 
 
-def waiting_child() -> int:
-    """Return the process that waits for a query, once the system shows it."""
+def waiting_children(count: int) -> set[int]:
+    """Return the processes that wait for a query, once the system shows their command lines."""
     deadline = time.monotonic() + 10
-    while not (found := children()):
-        assert time.monotonic() < deadline
+    while len(found := children()) != count:
+        assert time.monotonic() < deadline, found
         time.sleep(0.01)
-    (pid,) = found
+    return found
+
+
+def waiting_child() -> int:
+    """Return the one process that waits for a query."""
+    (pid,) = waiting_children(1)
     return pid
 
 
