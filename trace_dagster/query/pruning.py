@@ -242,27 +242,14 @@ def _times(name: str, constant: Node) -> _Condition:
         return None
     if kind in _TIMES:
         return _ordered(name, value, value)
-    return _of_days(name, value) if kind == "DATE" else None
-
-
-def _of_days(name: str, day: int) -> _Condition:
-    first, last = day * _DAY, (day + 1) * _DAY - 1
-    match name:
-        case "COMPARE_EQUAL" | "COMPARE_NOT_DISTINCT_FROM":
-            return between(first, last)
-        case "COMPARE_LESSTHAN":
-            return between(LOWEST, first - 1)
-        case "COMPARE_LESSTHANOREQUALTO":
-            return between(LOWEST, last)
-        case "COMPARE_GREATERTHAN":
-            return between(last + 1, HIGHEST)
-        case "COMPARE_GREATERTHANOREQUALTO":
-            return between(first, HIGHEST)
-    return None
+    return _ordered(name, (value + 1) * _DAY - 1, value * _DAY) if kind == "DATE" else None
 
 
 def _ordered(name: str, floor: int, ceiling: int) -> _Condition:
-    """Return the integers for which a comparison with a number holds, whose floor and ceiling are given."""
+    """Return the integers for which a comparison holds.
+
+    ``floor`` and ``ceiling`` are those of the number that is compared with; of a day, its last and first microsecond.
+    """
     match name:
         case "COMPARE_EQUAL" | "COMPARE_NOT_DISTINCT_FROM":
             return between(ceiling, floor)
