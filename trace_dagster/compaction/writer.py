@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trace_dagster.compaction.summaries import FileSummaries
 from trace_dagster.registry.layouts import LayoutFile, SourceVersion
 from trace_dagster.store.objects import ObjectStore, Upload
-from trace_dagster.store.parquet import ROW_GROUP_BYTES, parquet_writer
+from trace_dagster.store.parquet import ROW_GROUP_BYTES, BlockSpan, parquet_writer
 
 
 class TableSink(Protocol):
@@ -33,8 +32,7 @@ class _GrowingFile:
     pending: list[pa.Table] = field(default_factory=list)
     pending_bytes: int = 0
     flushed_bytes: int = 0
-    min_block: int | None = None
-    max_block: int | None = None
+    blocks: BlockSpan = field(default_factory=BlockSpan)
     summaries: FileSummaries = field(default_factory=FileSummaries)
 
     @property
@@ -120,8 +118,8 @@ class LayoutWriter:
                 bytes=file.upload.bytes_written,
                 sha256=sha256,
                 rows=file.rows,
-                min_block=file.min_block,
-                max_block=file.max_block,
+                min_block=file.blocks.first,
+                max_block=file.blocks.last,
                 etag=file.upload.etag,
                 versions=tuple(file.versions),
                 summaries=file.summaries.finish(),
@@ -148,9 +146,7 @@ class LayoutWriter:
         self._written.add(group)
         file.rows += group.num_rows
         file.flushed_bytes += group.nbytes
-        span = pc.min_max(group["block_number"]).as_py()
-        file.min_block = span["min"] if file.min_block is None else min(file.min_block, span["min"])
-        file.max_block = span["max"] if file.max_block is None else max(file.max_block, span["max"])
+        file.blocks.add(group)
 
 
 def _bytes_of(version: SourceVersion) -> int:

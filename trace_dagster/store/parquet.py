@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,13 +22,28 @@ _FIELD_ID = "PARQUET:field_id"
 
 
 @dataclass(slots=True)
+class BlockSpan:
+    """The first and last block of the rows that were added; None without rows or block numbers."""
+
+    first: int | None = None
+    last: int | None = None
+
+    def add(self, rows: pa.Table) -> None:
+        """Add rows of any blocks."""
+        if "block_number" not in rows.column_names or not rows.num_rows:
+            return
+        span = pc.min_max(rows["block_number"]).as_py()
+        self.first = span["min"] if self.first is None else min(self.first, span["min"])
+        self.last = span["max"] if self.last is None else max(self.last, span["max"])
+
+
+@dataclass(slots=True)
 class _OpenFile:
     key: str
     upload: Upload
     writer: pq.ParquetWriter
     rows: int = 0
-    min_block: int | None = None
-    max_block: int | None = None
+    blocks: BlockSpan = field(default_factory=BlockSpan)
 
 
 class RangeWriter:
@@ -93,7 +108,7 @@ class RangeWriter:
             self._open = self._start_file(group)
         self._open.writer.write_table(group, row_group_size=max(1, group.num_rows))
         self._open.rows += group.num_rows
-        self._record_blocks(self._open, group)
+        self._open.blocks.add(group)
         self._check_caps(self._open)
 
     def _start_file(self, group: pa.Table) -> _OpenFile:
@@ -125,8 +140,8 @@ class RangeWriter:
                 bytes=file.upload.bytes_written,
                 sha256=sha256,
                 rows=file.rows,
-                min_block=file.min_block,
-                max_block=file.max_block,
+                min_block=file.blocks.first,
+                max_block=file.blocks.last,
             )
         )
 
@@ -138,13 +153,6 @@ class RangeWriter:
                 bytes=total,
                 allowed=self._caps.bytes_per_range,
             )
-
-    def _record_blocks(self, file: _OpenFile, group: pa.Table) -> None:
-        if "block_number" not in group.column_names or not group.num_rows:
-            return
-        span = pc.min_max(group["block_number"]).as_py()
-        file.min_block = span["min"] if file.min_block is None else min(file.min_block, span["min"])
-        file.max_block = span["max"] if file.max_block is None else max(file.max_block, span["max"])
 
 
 def encoded_bytes(table: pa.Table) -> int:
