@@ -7,9 +7,7 @@ import multiprocessing
 import os
 import signal
 from contextlib import contextmanager, suppress
-from uuid import uuid4
 
-import psycopg
 import pytest
 
 from tests.support.clock import advance
@@ -22,12 +20,11 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.compaction import hash_index
 from trace_dagster.compaction.compactor import CompactionOutcome, Compactor
 from trace_dagster.errors import TraceError
-from trace_dagster.lite.postgres import dsn
 from trace_dagster.maintenance.sweep import sweep
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.jobs import Jobs
 from trace_dagster.store.access import S3Access
-from trace_dagster.store.objects import ObjectStore, ensure_bucket
+from trace_dagster.store.objects import ObjectStore
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -111,24 +108,6 @@ def left_over(database: Database, store: ObjectStore, stream) -> list[int]:
 
 def same_rows(one, other) -> bool:
     return sorted(map(str, one.to_pylist())) == sorted(map(str, other.to_pylist()))
-
-
-@pytest.fixture(scope="module")
-def bucket(s3_server) -> S3Access:
-    """Create one bucket for all cases, because each bucket uses volumes of the server."""
-    access = S3Access(f"c{uuid4().hex}", s3_server.access_key, s3_server.secret_key, s3_server.endpoint)
-    ensure_bucket(access)
-    return access
-
-
-@pytest.fixture(scope="module")
-def registry(postgres, template_database) -> str:
-    """Create one database for all cases."""
-    port, password = postgres
-    name = f"c{uuid4().hex}"
-    with psycopg.connect(dsn(port, password, "postgres"), autocommit=True) as connection:
-        connection.execute(f"create database {name} template {template_database}")
-    return dsn(port, password, name)
 
 
 @pytest.fixture(scope="module")

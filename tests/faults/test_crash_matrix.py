@@ -9,9 +9,7 @@ import multiprocessing
 import os
 import signal
 from contextlib import contextmanager, suppress
-from uuid import uuid4
 
-import psycopg
 import pytest
 
 from tests.support.clock import advance
@@ -19,10 +17,9 @@ from tests.support.cycle import Cycle
 from tests.support.registry import apply, assert_registry_sound, job_text, keys_of, rows_of
 from tests.support.tripwire import Tripwire
 from trace_dagster.errors import TraceError
-from trace_dagster.lite.postgres import dsn
 from trace_dagster.registry.connection import Database
 from trace_dagster.store.access import S3Access
-from trace_dagster.store.objects import ObjectStore, ensure_bucket
+from trace_dagster.store.objects import ObjectStore
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -92,24 +89,6 @@ def left_over(database: Database) -> dict[str, int]:
             " (select count(*) from trace.outbox where kind = 'task_wakeup' and sent_at is null) as unsent,"
             " (select count(*) from trace.batches where closed_at is null) as batches"
         ).fetchone()
-
-
-@pytest.fixture(scope="module")
-def bucket(s3_server) -> S3Access:
-    """Create one bucket for all cases, because each bucket uses volumes of the server."""
-    access = S3Access(f"c{uuid4().hex}", s3_server.access_key, s3_server.secret_key, s3_server.endpoint)
-    ensure_bucket(access)
-    return access
-
-
-@pytest.fixture(scope="module")
-def registry(postgres, template_database) -> str:
-    """Create one database for all cases."""
-    port, password = postgres
-    name = f"c{uuid4().hex}"
-    with psycopg.connect(dsn(port, password, "postgres"), autocommit=True) as connection:
-        connection.execute(f"create database {name} template {template_database}")
-    return dsn(port, password, name)
 
 
 @pytest.fixture(scope="module")
