@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from tests.support.sql_corpora import corpus, lake_tables, shape_of
@@ -340,7 +340,8 @@ def selects(draw) -> str:
     }[shape]
 
 
-@settings(max_examples=200, suppress_health_check=list(HealthCheck), print_blob=True)
+@seed(1)
+@settings(max_examples=200, database=None, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(sql=selects())
 def test_generated_sql_answers_as_over_all_files(lakes, sql):
     try:
