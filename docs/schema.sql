@@ -1,5 +1,6 @@
--- Schema trace, as the migrations make it. Written by `make schema`; do not edit.
+-- Schemas trace and hot, as the migrations make them. Written by `make schema`; do not edit.
 
+CREATE SCHEMA hot;
 CREATE SCHEMA trace;
 CREATE FUNCTION trace.keep_visible_totals() RETURNS trigger
     LANGUAGE plpgsql
@@ -70,6 +71,156 @@ begin
     end if;
     return null;
 end $$;
+CREATE TABLE hot.blocks (
+    dataset_uuid uuid NOT NULL,
+    block_hash bytea NOT NULL,
+    parent_hash bytea,
+    author bytea,
+    state_root bytea,
+    transactions_root bytea,
+    receipts_root bytea,
+    block_number bigint NOT NULL,
+    block_timestamp timestamp with time zone NOT NULL,
+    gas_used bigint,
+    extra_data bytea,
+    logs_bloom bytea,
+    "timestamp" bigint,
+    total_difficulty_binary bytea,
+    total_difficulty_string text,
+    total_difficulty_f64 double precision,
+    size bigint,
+    base_fee_per_gas numeric(38,0),
+    chain_id bigint,
+    CONSTRAINT blocks_author_check CHECK ((octet_length(author) = 20)),
+    CONSTRAINT blocks_block_hash_check CHECK ((octet_length(block_hash) = 32)),
+    CONSTRAINT blocks_parent_hash_check CHECK ((octet_length(parent_hash) = 32)),
+    CONSTRAINT blocks_receipts_root_check CHECK ((octet_length(receipts_root) = 32)),
+    CONSTRAINT blocks_state_root_check CHECK ((octet_length(state_root) = 32)),
+    CONSTRAINT blocks_total_difficulty_binary_check CHECK ((octet_length(total_difficulty_binary) = 32)),
+    CONSTRAINT blocks_transactions_root_check CHECK ((octet_length(transactions_root) = 32))
+);
+CREATE TABLE hot.chain (
+    org_id uuid NOT NULL,
+    chain_id bigint NOT NULL,
+    block_number bigint NOT NULL,
+    block_hash bytea NOT NULL,
+    parent_hash bytea NOT NULL,
+    block_timestamp timestamp with time zone NOT NULL,
+    level text NOT NULL,
+    shown_at timestamp with time zone,
+    stored_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT chain_block_hash_check CHECK ((octet_length(block_hash) = 32)),
+    CONSTRAINT chain_block_number_check CHECK ((block_number >= 0)),
+    CONSTRAINT chain_parent_hash_check CHECK ((octet_length(parent_hash) = 32))
+);
+CREATE TABLE hot.followers (
+    org_id uuid NOT NULL,
+    chain_id bigint NOT NULL,
+    token bigint DEFAULT 0 NOT NULL,
+    holder text,
+    expires_at timestamp with time zone,
+    reason text,
+    recheck_from bigint,
+    CONSTRAINT followers_check CHECK (((holder IS NULL) = (expires_at IS NULL))),
+    CONSTRAINT followers_recheck_from_check CHECK ((recheck_from >= 0)),
+    CONSTRAINT followers_token_check CHECK ((token >= 0))
+);
+CREATE TABLE hot.heads (
+    org_id uuid NOT NULL,
+    chain_id bigint NOT NULL,
+    tag text NOT NULL,
+    block_number bigint NOT NULL,
+    block_hash bytea,
+    observed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT heads_block_hash_check CHECK ((octet_length(block_hash) = 32)),
+    CONSTRAINT heads_block_number_check CHECK ((block_number >= 0)),
+    CONSTRAINT heads_tag_check CHECK ((tag = ANY (ARRAY['latest'::text, 'safe'::text, 'finalized'::text])))
+);
+CREATE TABLE hot.logs (
+    dataset_uuid uuid NOT NULL,
+    block_number bigint NOT NULL,
+    block_timestamp timestamp with time zone NOT NULL,
+    block_hash bytea NOT NULL,
+    transaction_index bigint,
+    log_index bigint NOT NULL,
+    transaction_hash bytea,
+    address bytea,
+    topic0 bytea,
+    topic1 bytea,
+    topic2 bytea,
+    topic3 bytea,
+    data bytea,
+    chain_id bigint,
+    CONSTRAINT logs_address_check CHECK ((octet_length(address) = 20)),
+    CONSTRAINT logs_block_hash_check CHECK ((octet_length(block_hash) = 32)),
+    CONSTRAINT logs_topic0_check CHECK ((octet_length(topic0) = 32)),
+    CONSTRAINT logs_topic1_check CHECK ((octet_length(topic1) = 32)),
+    CONSTRAINT logs_topic2_check CHECK ((octet_length(topic2) = 32)),
+    CONSTRAINT logs_topic3_check CHECK ((octet_length(topic3) = 32)),
+    CONSTRAINT logs_transaction_hash_check CHECK ((octet_length(transaction_hash) = 32))
+);
+CREATE TABLE hot.reorgs (
+    reorg_id bigint NOT NULL,
+    org_id uuid NOT NULL,
+    chain_id bigint NOT NULL,
+    fork_block bigint NOT NULL,
+    old_head bigint NOT NULL,
+    old_hash bytea NOT NULL,
+    new_head bigint NOT NULL,
+    new_hash bytea NOT NULL,
+    depth bigint NOT NULL,
+    versions integer DEFAULT 0 NOT NULL,
+    found_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT reorgs_depth_check CHECK ((depth > 0)),
+    CONSTRAINT reorgs_fork_block_check CHECK ((fork_block >= 0)),
+    CONSTRAINT reorgs_versions_check CHECK ((versions >= 0))
+);
+ALTER TABLE hot.reorgs ALTER COLUMN reorg_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME hot.reorgs_reorg_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE TABLE hot.streams (
+    dataset_uuid uuid NOT NULL,
+    config_hash text NOT NULL,
+    blocks int8multirange DEFAULT '{}'::int8multirange NOT NULL
+);
+CREATE TABLE hot.transactions (
+    dataset_uuid uuid NOT NULL,
+    block_number bigint NOT NULL,
+    block_timestamp timestamp with time zone NOT NULL,
+    transaction_index bigint NOT NULL,
+    transaction_hash bytea,
+    nonce bigint,
+    from_address bytea,
+    to_address bytea,
+    value_binary bytea,
+    value_string text,
+    value_f64 double precision,
+    input bytea,
+    gas_limit bigint,
+    gas_used bigint,
+    gas_price numeric(38,0),
+    transaction_type bigint,
+    max_priority_fee_per_gas numeric(38,0),
+    max_fee_per_gas numeric(38,0),
+    success boolean,
+    n_input_bytes bigint,
+    n_input_zero_bytes bigint,
+    n_input_nonzero_bytes bigint,
+    n_rlp_bytes bigint,
+    block_hash bytea NOT NULL,
+    "timestamp" bigint,
+    chain_id bigint,
+    CONSTRAINT transactions_block_hash_check CHECK ((octet_length(block_hash) = 32)),
+    CONSTRAINT transactions_from_address_check CHECK ((octet_length(from_address) = 20)),
+    CONSTRAINT transactions_to_address_check CHECK ((octet_length(to_address) = 20)),
+    CONSTRAINT transactions_transaction_hash_check CHECK ((octet_length(transaction_hash) = 32)),
+    CONSTRAINT transactions_value_binary_check CHECK ((octet_length(value_binary) = 32))
+);
 CREATE TABLE trace.attempts (
     task_id uuid NOT NULL,
     attempt integer NOT NULL,
@@ -105,8 +256,10 @@ CREATE TABLE trace.changes (
     layout_id uuid,
     reason text,
     changed_at timestamp with time zone DEFAULT now() NOT NULL,
+    block_hash bytea,
+    CONSTRAINT changes_block_hash_check CHECK ((octet_length(block_hash) = 32)),
     CONSTRAINT changes_block_range_check CHECK ((NOT isempty(block_range))),
-    CONSTRAINT changes_kind_check CHECK ((kind = ANY (ARRAY['committed'::text, 'invalidated'::text, 'compacted'::text])))
+    CONSTRAINT changes_kind_check CHECK ((kind = ANY (ARRAY['committed'::text, 'invalidated'::text, 'compacted'::text, 'hot'::text, 'pruned'::text])))
 );
 ALTER TABLE trace.changes ALTER COLUMN change_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME trace.changes_change_id_seq
@@ -368,8 +521,10 @@ CREATE TABLE trace.streams (
     blocked_reason text,
     halted_reason text,
     form smallint DEFAULT 1 NOT NULL,
+    cold_end bigint DEFAULT 0 NOT NULL,
     CONSTRAINT streams_check CHECK ((to_block > from_block)),
     CONSTRAINT streams_chunk_size_check CHECK ((chunk_size > 0)),
+    CONSTRAINT streams_cold_end_check CHECK ((cold_end >= 0)),
     CONSTRAINT streams_form_check CHECK ((form > 0)),
     CONSTRAINT streams_from_block_check CHECK ((from_block >= 0)),
     CONSTRAINT streams_max_inflight_check CHECK ((max_inflight > 0)),
@@ -429,6 +584,28 @@ CREATE TABLE trace.visible_totals (
     CONSTRAINT visible_totals_ranges_check CHECK ((ranges >= 0)),
     CONSTRAINT visible_totals_row_count_check CHECK ((row_count >= 0))
 );
+ALTER TABLE ONLY hot.blocks
+    ADD CONSTRAINT blocks_dataset_uuid_block_hash_key UNIQUE (dataset_uuid, block_hash);
+ALTER TABLE ONLY hot.blocks
+    ADD CONSTRAINT blocks_pkey PRIMARY KEY (dataset_uuid, block_number);
+ALTER TABLE ONLY hot.chain
+    ADD CONSTRAINT chain_pkey PRIMARY KEY (org_id, chain_id, block_number);
+ALTER TABLE ONLY hot.followers
+    ADD CONSTRAINT followers_pkey PRIMARY KEY (org_id, chain_id);
+ALTER TABLE ONLY hot.heads
+    ADD CONSTRAINT heads_pkey PRIMARY KEY (org_id, chain_id, tag);
+ALTER TABLE ONLY hot.logs
+    ADD CONSTRAINT logs_dataset_uuid_block_hash_log_index_key UNIQUE (dataset_uuid, block_hash, log_index);
+ALTER TABLE ONLY hot.logs
+    ADD CONSTRAINT logs_pkey PRIMARY KEY (dataset_uuid, block_number, log_index);
+ALTER TABLE ONLY hot.reorgs
+    ADD CONSTRAINT reorgs_pkey PRIMARY KEY (reorg_id);
+ALTER TABLE ONLY hot.streams
+    ADD CONSTRAINT streams_pkey PRIMARY KEY (dataset_uuid);
+ALTER TABLE ONLY hot.transactions
+    ADD CONSTRAINT transactions_dataset_uuid_block_hash_transaction_index_key UNIQUE (dataset_uuid, block_hash, transaction_index);
+ALTER TABLE ONLY hot.transactions
+    ADD CONSTRAINT transactions_pkey PRIMARY KEY (dataset_uuid, block_number, transaction_index);
 ALTER TABLE ONLY trace.attempts
     ADD CONSTRAINT attempts_lease_token_key UNIQUE (lease_token);
 ALTER TABLE ONLY trace.attempts
@@ -497,6 +674,11 @@ ALTER TABLE ONLY trace.version_files
     ADD CONSTRAINT version_files_pkey PRIMARY KEY (dataset_version, file_key);
 ALTER TABLE ONLY trace.visible_totals
     ADD CONSTRAINT visible_totals_pkey PRIMARY KEY (dataset_uuid, level);
+CREATE INDEX logs_address ON hot.logs USING btree (dataset_uuid, address, block_number);
+CREATE INDEX logs_topic0 ON hot.logs USING btree (dataset_uuid, topic0, block_number);
+CREATE INDEX logs_transaction_hash ON hot.logs USING btree (dataset_uuid, transaction_hash, block_number);
+CREATE INDEX reorgs_by_chain ON hot.reorgs USING btree (org_id, chain_id, reorg_id);
+CREATE INDEX transactions_transaction_hash ON hot.transactions USING btree (dataset_uuid, transaction_hash, block_number);
 CREATE INDEX attempts_ended ON trace.attempts USING btree (ended_at) WHERE (state = ANY (ARRAY['failed'::text, 'expired'::text]));
 CREATE INDEX batches_open ON trace.batches USING btree (created_at) WHERE (closed_at IS NULL);
 CREATE UNIQUE INDEX datasets_one_stream_per_key ON trace.datasets USING btree (org_id, chain_id, dataset_key) WHERE (kind = 'stream'::text);
@@ -529,6 +711,14 @@ CREATE CONSTRAINT TRIGGER attempts_committed_with_publication AFTER INSERT OR UP
 CREATE TRIGGER versions_changed AFTER UPDATE ON trace.dataset_versions REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION trace.keep_visible_totals();
 CREATE TRIGGER versions_hidden AFTER UPDATE ON trace.dataset_versions REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION trace.mask_hidden_versions();
 CREATE TRIGGER versions_shown AFTER INSERT ON trace.dataset_versions REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION trace.keep_visible_totals();
+ALTER TABLE ONLY hot.blocks
+    ADD CONSTRAINT blocks_dataset_uuid_fkey FOREIGN KEY (dataset_uuid) REFERENCES hot.streams(dataset_uuid);
+ALTER TABLE ONLY hot.logs
+    ADD CONSTRAINT logs_dataset_uuid_fkey FOREIGN KEY (dataset_uuid) REFERENCES hot.streams(dataset_uuid);
+ALTER TABLE ONLY hot.streams
+    ADD CONSTRAINT streams_dataset_uuid_fkey FOREIGN KEY (dataset_uuid) REFERENCES trace.streams(dataset_uuid);
+ALTER TABLE ONLY hot.transactions
+    ADD CONSTRAINT transactions_dataset_uuid_fkey FOREIGN KEY (dataset_uuid) REFERENCES hot.streams(dataset_uuid);
 ALTER TABLE ONLY trace.attempts
     ADD CONSTRAINT attempts_task_id_fkey FOREIGN KEY (task_id) REFERENCES trace.tasks(task_id);
 ALTER TABLE ONLY trace.batches

@@ -7,9 +7,10 @@ from psycopg import sql
 from trace_dagster.registry.connection import Database
 
 _MOMENTS = """
-select table_name, array_agg(column_name::text) as columns from information_schema.columns
-where table_schema = 'trace' and data_type = 'timestamp with time zone' and table_name <> 'migrations'
-group by table_name
+select table_schema, table_name, array_agg(column_name::text) as columns from information_schema.columns
+where data_type = 'timestamp with time zone' and table_name <> 'migrations'
+  and (table_schema = 'trace' or (table_schema = 'hot' and table_name in ('followers', 'heads', 'reorgs')))
+group by table_schema, table_name
 """
 
 
@@ -21,7 +22,7 @@ def advance(database: Database, seconds: float) -> None:
                 sql.SQL("{0} = {0} - make_interval(secs => {1})").format(sql.Identifier(column), sql.Literal(seconds))
                 for column in row["columns"]
             ]
-            statement = sql.SQL("update trace.{} set {}").format(
-                sql.Identifier(row["table_name"]), sql.SQL(", ").join(moved)
+            statement = sql.SQL("update {} set {}").format(
+                sql.Identifier(row["table_schema"], row["table_name"]), sql.SQL(", ").join(moved)
             )
             connection.execute(statement)

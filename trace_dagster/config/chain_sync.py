@@ -53,13 +53,25 @@ class FixedTarget(_FrozenModel):
 
 
 class FollowHead(_FrozenModel):
-    """Mode that syncs from ``from_block`` and follows the chain's head, ``tail_lag`` blocks behind it."""
+    """Mode that syncs from ``from_block`` and follows the chain's head: its newest blocks are hot rows, final ones are
+    committed ``tail_lag`` blocks behind the head.
+    """
 
     kind: Literal["follow_head"]
     from_block: Block | LatestMinus
     tail_lag: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     head_poll_interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 5
     max_head_age_seconds: Annotated[int, Field(ge=1, le=86_400)] = 120
+    backfill: Literal["newest_first", "oldest_first"] = "newest_first"
+    """The order in which history is committed."""
+    hot_max_blocks: Annotated[int, Field(ge=100, le=1_000_000)] = 50_000
+    """Most blocks that are hot. Beyond them the follower stops, with the reason in status."""
+    cold_after_blocks: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Final hot blocks that start the commit of whole cells; None: as many as the stream's chunk_size."""
+    cold_cron: str | None = None
+    """When final whole cells are committed, in UTC, instead of by cold_after_blocks."""
+    max_cold_lag: Annotated[int, Field(ge=10, le=1_000_000)] | None = None
+    """Blocks that may be final and not yet committed; beyond them a cell is cut. None: only whole cells."""
 
 
 class Stream(VerifiedAsAsked, _FrozenModel):

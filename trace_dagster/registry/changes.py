@@ -16,7 +16,7 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import Corrupt, CursorGone, InvalidInput
 from trace_dagster.registry.connection import Database, Row, Session, storable
 
-Kind = Literal["committed", "invalidated", "compacted"]
+Kind = Literal["committed", "invalidated", "compacted", "hot", "pruned"]
 
 OLDEST = "0"
 """The cursor before the oldest change that is kept."""

@@ -1,0 +1,1 @@
+"""Hot rows as Arrow tables with the lake's types, from the transaction of a snapshot."""
