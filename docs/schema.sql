@@ -98,7 +98,8 @@ CREATE TABLE hot.blocks (
     CONSTRAINT blocks_state_root_check CHECK ((octet_length(state_root) = 32)),
     CONSTRAINT blocks_total_difficulty_binary_check CHECK ((octet_length(total_difficulty_binary) = 32)),
     CONSTRAINT blocks_transactions_root_check CHECK ((octet_length(transactions_root) = 32))
-);
+)
+WITH (autovacuum_vacuum_scale_factor='0.05');
 CREATE TABLE hot.chain (
     org_id uuid NOT NULL,
     chain_id bigint NOT NULL,
@@ -158,14 +159,15 @@ CREATE TABLE hot.logs (
     CONSTRAINT logs_topic2_check CHECK ((octet_length(topic2) = 32)),
     CONSTRAINT logs_topic3_check CHECK ((octet_length(topic3) = 32)),
     CONSTRAINT logs_transaction_hash_check CHECK ((octet_length(transaction_hash) = 32))
-);
+)
+WITH (autovacuum_vacuum_scale_factor='0.05');
 CREATE TABLE hot.reorgs (
     reorg_id bigint NOT NULL,
     org_id uuid NOT NULL,
     chain_id bigint NOT NULL,
     fork_block bigint NOT NULL,
     old_head bigint NOT NULL,
-    old_hash bytea NOT NULL,
+    old_hash bytea,
     new_head bigint NOT NULL,
     new_hash bytea NOT NULL,
     depth bigint NOT NULL,
@@ -173,6 +175,8 @@ CREATE TABLE hot.reorgs (
     found_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT reorgs_depth_check CHECK ((depth > 0)),
     CONSTRAINT reorgs_fork_block_check CHECK ((fork_block >= 0)),
+    CONSTRAINT reorgs_new_hash_check CHECK ((octet_length(new_hash) = 32)),
+    CONSTRAINT reorgs_old_hash_check CHECK ((octet_length(old_hash) = 32)),
     CONSTRAINT reorgs_versions_check CHECK ((versions >= 0))
 );
 ALTER TABLE hot.reorgs ALTER COLUMN reorg_id ADD GENERATED ALWAYS AS IDENTITY (
@@ -220,7 +224,8 @@ CREATE TABLE hot.transactions (
     CONSTRAINT transactions_to_address_check CHECK ((octet_length(to_address) = 20)),
     CONSTRAINT transactions_transaction_hash_check CHECK ((octet_length(transaction_hash) = 32)),
     CONSTRAINT transactions_value_binary_check CHECK ((octet_length(value_binary) = 32))
-);
+)
+WITH (autovacuum_vacuum_scale_factor='0.05');
 CREATE TABLE trace.attempts (
     task_id uuid NOT NULL,
     attempt integer NOT NULL,
@@ -711,14 +716,8 @@ CREATE CONSTRAINT TRIGGER attempts_committed_with_publication AFTER INSERT OR UP
 CREATE TRIGGER versions_changed AFTER UPDATE ON trace.dataset_versions REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION trace.keep_visible_totals();
 CREATE TRIGGER versions_hidden AFTER UPDATE ON trace.dataset_versions REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION trace.mask_hidden_versions();
 CREATE TRIGGER versions_shown AFTER INSERT ON trace.dataset_versions REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION trace.keep_visible_totals();
-ALTER TABLE ONLY hot.blocks
-    ADD CONSTRAINT blocks_dataset_uuid_fkey FOREIGN KEY (dataset_uuid) REFERENCES hot.streams(dataset_uuid);
-ALTER TABLE ONLY hot.logs
-    ADD CONSTRAINT logs_dataset_uuid_fkey FOREIGN KEY (dataset_uuid) REFERENCES hot.streams(dataset_uuid);
 ALTER TABLE ONLY hot.streams
     ADD CONSTRAINT streams_dataset_uuid_fkey FOREIGN KEY (dataset_uuid) REFERENCES trace.streams(dataset_uuid);
-ALTER TABLE ONLY hot.transactions
-    ADD CONSTRAINT transactions_dataset_uuid_fkey FOREIGN KEY (dataset_uuid) REFERENCES hot.streams(dataset_uuid);
 ALTER TABLE ONLY trace.attempts
     ADD CONSTRAINT attempts_task_id_fkey FOREIGN KEY (task_id) REFERENCES trace.tasks(task_id);
 ALTER TABLE ONLY trace.batches

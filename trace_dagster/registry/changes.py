@@ -37,8 +37,12 @@ def record_change(
     dataset_version: UUID | None = None,
     layout_id: UUID | None = None,
     reason: str | None = None,
+    block_hash: bytes | None = None,
 ) -> None:
-    """Append a change to ``trace.changes``, as part of the transaction of ``session``."""
+    """Append a change to ``trace.changes``, as part of the transaction of ``session``.
+
+    ``block_hash`` is that of the last block of the range, if it is known.
+    """
     session.run(
         "insert_change",
         kind=kind,
@@ -49,6 +53,7 @@ def record_change(
         dataset_version=dataset_version,
         layout_id=layout_id,
         reason=None if reason is None else storable(reason),
+        block_hash=block_hash,
     )
 
 
@@ -68,6 +73,8 @@ class Change:
     layout_id: UUID | None
     reason: str | None
     changed_at: datetime
+    block_hash: bytes | None = None
+    """Hash of the last block of the range: of the block that came, or that left. None if it is not known."""
 
     def to_json(self) -> dict[str, object]:
         """Return plain JSON values."""
@@ -79,6 +86,7 @@ class Change:
             **values,
             "range_start": self.block_range.start,
             "range_end": self.block_range.end,
+            "block_hash": None if self.block_hash is None else f"0x{self.block_hash.hex()}",
             "changed_at": self.changed_at.astimezone(UTC).isoformat(timespec="microseconds"),
         }
 
@@ -205,4 +213,5 @@ def _change(row: Row) -> Change:
         layout_id=row["layout_id"],
         reason=row["reason"],
         changed_at=row["changed_at"],
+        block_hash=None if row["block_hash"] is None else bytes(row["block_hash"]),
     )

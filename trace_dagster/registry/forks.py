@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
 from trace_dagster.blocks import BlockRange
@@ -29,10 +29,11 @@ def require_one_chain(
         last_block_hash=last,
     )
     if found:
-        raise _conflict(found)
+        raise conflict_of(found)
 
 
-def _conflict(found: list[Row]) -> ForkConflict:
+def conflict_of(found: list[Row]) -> ForkConflict:
+    """Return the error for versions that have another hash at a boundary, from rows of ``fork_conflicts``."""
     first = found[0]
     same = [row for row in found if (row["block"], row["committed"]) == (first["block"], first["committed"])]
     span = BlockRange(first["range_start"], first["range_end"])
@@ -83,6 +84,24 @@ class Forks:
             return sum(_requeue(session, row["task_id"], reason, ("committed",)) for row in rows)
 
 
+def hide_fork(
+    session: Session, chain: Mapping[str, object], fork_block: int, tasks: Sequence[UUID], reason: str
+) -> list[Row]:
+    """Hide the versions of a chain that touch blocks of a fork, unless their last block is of the new chain, which is
+    stored already. Their ranges are queued again.
+
+    ``tasks`` are locked: those of all versions that touch the fork. Returns the versions that left the view.
+    """
+    hidden = session.all("hide_above_fork", **chain, fork_block=fork_block, tasks=list(tasks))
+    versions = [row["dataset_version"] for row in hidden]
+    session.run("record_invalidations", versions=versions, reason=storable(reason))
+    for row in sorted(hidden, key=lambda row: (row["dataset_uuid"], row["range_start"])):
+        _record_hidden(session, row["dataset_version"], row, reason)
+    queued = session.all("requeue_committed", task_ids=[row["task_id"] for row in hidden], reason=storable(reason))
+    wake(session, [row["task_id"] for row in queued])
+    return hidden
+
+
 def _record_hidden(session: Session, version: UUID, hidden: Row, reason: str) -> None:
     record_change(
         session,
@@ -92,6 +111,7 @@ def _record_hidden(session: Session, version: UUID, hidden: Row, reason: str) ->
         generation=hidden["generation"],
         dataset_version=version,
         reason=reason,
+        block_hash=hidden["last_block_hash"],
     )
 
 

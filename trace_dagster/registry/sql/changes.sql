@@ -1,14 +1,15 @@
 -- name: insert_change
 -- Append a change to the log, in the transaction that makes it.
-insert into trace.changes (kind, dataset_uuid, block_range, generation, dataset_version, layout_id, reason)
+insert into trace.changes (kind, dataset_uuid, block_range, generation, dataset_version, layout_id, reason,
+                           block_hash)
 values (%(kind)s, %(dataset_uuid)s, int8range(%(range_start)s, %(range_end)s), %(generation)s, %(dataset_version)s,
-        %(layout_id)s, %(reason)s);
+        %(layout_id)s, %(reason)s, %(block_hash)s);
 
 -- name: changes_after
 -- Changes after a cursor, in their order, up to the lowest transaction that is still open.
 select c.xid::text as xid, c.change_id, c.kind, c.dataset_uuid, d.chain_id, d.dataset_key,
        lower(c.block_range) as range_start, upper(c.block_range) as range_end, c.generation, c.dataset_version,
-       c.layout_id, c.reason, c.changed_at
+       c.layout_id, c.reason, c.changed_at, c.block_hash
 from trace.changes c join trace.datasets d on d.dataset_uuid = c.dataset_uuid
 where (c.xid, c.change_id) > (%(xid)s::text::xid8, %(change_id)s::bigint)
   and c.xid < pg_snapshot_xmin(pg_current_snapshot())

@@ -34,7 +34,7 @@ order by block, dataset_key;
 -- Hide a version that is not on the chain, or whose objects are lost.
 update trace.dataset_versions set visible = false, hidden_at = now()
 where dataset_version = %(dataset_version)s and visible
-returning dataset_uuid, generation, lower(block_range) as range_start, upper(block_range) as range_end;
+returning dataset_uuid, generation, lower(block_range) as range_start, upper(block_range) as range_end, last_block_hash;
 
 -- name: record_invalidation
 -- Store why a version was invalidated.
