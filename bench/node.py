@@ -28,7 +28,8 @@ from urllib.request import urlopen
 import msgspec
 import uvloop
 
-from trace_dagster.devchain.chain import DevBlock, DevChain, encode_header
+from trace_dagster.devchain.blocks import DevBlock, encode_header
+from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.constants import CHAIN_ID, GENESIS_TIMESTAMP
 from trace_dagster.devchain.encode import block_json, receipts_json, traces_json
 from trace_dagster.verify.commitments.keccak import keccak

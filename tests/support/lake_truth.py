@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from trace_dagster.devchain.chain import DevBlock, DevChain
+from trace_dagster.devchain.blocks import DevBlock
+from trace_dagster.devchain.chain import DevChain
 from trace_dagster.registry.catalog import Catalog, LakeFile
 from trace_dagster.registry.connection import Database
 from trace_dagster.store.objects import ObjectStore

@@ -107,7 +107,7 @@ def question(chain, method, number):
     if method == "eth_getLogs":
         return ask(method, {"fromBlock": hex(number), "toBlock": hex(number)})
     if "Transaction" in method and "Count" not in method and not method.startswith("trace_"):
-        transaction = next(found for found, (n, _) in chain.locations.items() if n >= number)
+        transaction = next(found for found, (block, _) in chain.locations.items() if block.number >= number)
         return ask(method, "0x" + transaction.hex())
     block = "0x" + chain.blocks[number].hash.hex() if method.endswith("ByHash") else hex(number)
     if method in {"eth_call", "eth_getBalance", "eth_getCode", "eth_getStorageAt", "eth_getTransactionCount"}:

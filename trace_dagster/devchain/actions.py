@@ -58,6 +58,14 @@ class Actions:
         action = rng.choices([act for _, act in self._mix], [weight for weight, _ in self._mix])[0]
         return sender, action(rng, sender, block)
 
+    def batch(self, rng: Random, transfers: int) -> tuple[Account, DevCall]:
+        """Return a sender and one call that moves tokens so many times; without any it moves native currency."""
+        sender = self._someone(rng)
+        if not transfers:
+            return sender, self._native(rng, sender, 0)
+        logs = [self._transfer(rng, sender, TOKEN).logs[0] for _ in range(transfers)]
+        return sender, DevCall(TOKEN, input=rng.randbytes(68), gas_used=30_000 * (transfers + 1), logs=tuple(logs))
+
     def _someone(self, rng: Random) -> Account:
         return rng.choices(self._accounts, self._weights)[0]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trace_dagster.devchain.chain import DevBlock
+from trace_dagster.devchain.blocks import DevBlock
 from trace_dagster.devchain.constants import BASE_FEE_WEI, CHAIN_ID, GAS_LIMIT
 from trace_dagster.devchain.crypto import (
     EMPTY_LIST_HASH,
@@ -17,13 +17,8 @@ from trace_dagster.devchain.transactions import DevLog, DevTransaction
 Json = dict[str, Any]
 
 
-def block_json(block: DevBlock, *, full: bool) -> Json:
-    """Return the result of ``eth_getBlockByNumber``."""
-    transactions: list[Any] = (
-        [transaction_json(block, index) for index in range(len(block.transactions))]
-        if full
-        else [_hex(transaction.hash) for transaction in block.transactions]
-    )
+def header_json(block: DevBlock) -> Json:
+    """Return a block's header, as subscriptions to new heads send it."""
     return {
         "number": hex(block.number),
         "hash": _hex(block.hash),
@@ -35,7 +30,6 @@ def block_json(block: DevBlock, *, full: bool) -> Json:
         "receiptsRoot": _hex(block.receipts_root),
         "logsBloom": _hex(block.bloom),
         "difficulty": "0x0",
-        "totalDifficulty": "0x0",
         "gasLimit": hex(GAS_LIMIT),
         "gasUsed": hex(block.gas_used),
         "timestamp": hex(block.timestamp),
@@ -44,11 +38,24 @@ def block_json(block: DevBlock, *, full: bool) -> Json:
         "nonce": "0x0000000000000000",
         "baseFeePerGas": hex(BASE_FEE_WEI),
         "withdrawalsRoot": _hex(EMPTY_TRIE_ROOT),
-        "withdrawals": [],
         "blobGasUsed": "0x0",
         "excessBlobGas": "0x0",
         "parentBeaconBlockRoot": _hex(bytes(32)),
         "requestsHash": _hex(EMPTY_REQUESTS_HASH),
+    }
+
+
+def block_json(block: DevBlock, *, full: bool) -> Json:
+    """Return the result of ``eth_getBlockByNumber``."""
+    transactions: list[Any] = (
+        [transaction_json(block, index) for index in range(len(block.transactions))]
+        if full
+        else [_hex(transaction.hash) for transaction in block.transactions]
+    )
+    return {
+        **header_json(block),
+        "totalDifficulty": "0x0",
+        "withdrawals": [],
         "size": hex(block.size),
         "uncles": [],
         "transactions": transactions,

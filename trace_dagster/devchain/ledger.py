@@ -14,7 +14,7 @@ from trace_dagster.devchain.constants import ZERO_ADDRESS
 @dataclass(slots=True)
 class _BlockChanges:
     balances: list[tuple[bytes, bytes, int]] = field(default_factory=list)
-    stakes: list[tuple[int, int]] = field(default_factory=list)
+    stakes: list[tuple[int, bytes, int]] = field(default_factory=list)
 
 
 class Ledger:
@@ -29,6 +29,14 @@ class Ledger:
         """Start the changes of the next block."""
         self._journal.append(_BlockChanges())
 
+    def undo_block(self) -> None:
+        """Take back the changes of the newest block."""
+        page = self._journal.pop()
+        for token, holder, change in page.balances:
+            self.current[token][holder] -= change
+        for validator, delegator, change in page.stakes:
+            self.staked[validator, delegator] -= change
+
     def move(self, token: bytes, source: bytes, target: bytes, amount: int) -> None:
         """Move tokens; a move from the zero address is a mint, and a move to it is a burn."""
         for holder, change in ((source, -amount), (target, amount)):
@@ -39,7 +47,7 @@ class Ledger:
     def stake(self, validator: int, delegator: bytes, change: int) -> None:
         """Delegate (positive change) or undelegate (negative change)."""
         self.staked[validator, delegator] += change
-        self._journal[-1].stakes.append((validator, change))
+        self._journal[-1].stakes.append((validator, delegator, change))
 
     def balances(self, token: bytes, block: int) -> dict[bytes, int]:
         """Return every non-zero balance after ``block``."""
@@ -66,6 +74,6 @@ class Ledger:
         """Return the stake per validator after ``block``, in wei."""
         found: dict[int, int] = defaultdict(int)
         for page in self._journal[: block + 1]:
-            for validator, change in page.stakes:
+            for validator, _, change in page.stakes:
                 found[validator] += change
         return {validator: amount for validator, amount in found.items() if amount}

@@ -1,26 +1,29 @@
-"""JSON-RPC over HTTP for a devchain: each block's answers are encoded one time and kept as bytes."""
+"""JSON-RPC over HTTP and WebSocket for a devchain: each block's answers are encoded one time and kept as bytes."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
-from trace_dagster.devchain.chain import DevBlock, DevChain
+from trace_dagster.devchain.blocks import DevBlock
+from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.devchain.encode import block_json, receipts_json, traces_json, transaction_json
+from trace_dagster.devchain.websocket import Receive, Send, WebSocketSession, reply
 
 MAX_LOG_BLOCKS = 1000
-MAX_BATCH = 1000
 MAX_BODY_BYTES = 8 * 1024 * 1024
+MAX_MINED = 10_000
 _CACHED_BLOCKS = 20_000
+_HASH_DIGITS = 66
 
 Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+Method = Callable[[list[Any]], bytes]
 
 
 class DevRpcError(Exception):
@@ -32,15 +35,15 @@ class DevRpcError(Exception):
 
 
 class DevNodeMethods:
-    """The node's methods; each returns encoded JSON."""
+    """The node's methods; each returns encoded JSON. ``allow_reorgs`` adds ``dev_mine`` and ``dev_reorg``."""
 
-    def __init__(self, chain: DevChain) -> None:
+    def __init__(self, chain: DevChain, *, allow_reorgs: bool = False) -> None:
         self._chain = chain
-        self._block = lru_cache(_CACHED_BLOCKS)(lambda n, full: _dump(block_json(chain.blocks[n], full=full)))
-        self._receipts = lru_cache(_CACHED_BLOCKS)(lambda n: _dump(receipts_json(chain.blocks[n])))
-        self._traces = lru_cache(_CACHED_BLOCKS)(lambda n: _dump(traces_json(chain.blocks[n])))
-        self._logs = lru_cache(_CACHED_BLOCKS)(_block_logs(chain))
-        self._table: dict[str, Callable[[list[Any]], bytes]] = {
+        self._block = lru_cache(_CACHED_BLOCKS)(lambda block, full: _dump(block_json(block, full=full)))
+        self._receipts = lru_cache(_CACHED_BLOCKS)(lambda block: _dump(receipts_json(block)))
+        self._traces = lru_cache(_CACHED_BLOCKS)(lambda block: _dump(traces_json(block)))
+        self._logs = lru_cache(_CACHED_BLOCKS)(_logs_of)
+        self._table: dict[str, Method] = {
             "web3_clientVersion": lambda _: b'"trace-devchain/1"',
             "net_version": lambda _: f'"{CHAIN_ID}"'.encode(),
             "eth_chainId": lambda _: f'"{hex(CHAIN_ID)}"'.encode(),
@@ -54,15 +57,18 @@ class DevNodeMethods:
             "eth_getLogs": self._get_logs,
             "debug_traceBlockByNumber": self._trace_block,
         }
+        if allow_reorgs:
+            self._table |= {"dev_mine": self._mine, "dev_reorg": self._reorg}
 
-    def answer(self, request: Any) -> bytes:
-        """Return the encoded answer to one request object."""
+    def answer(self, request: Any, more: Mapping[str, Method] = MappingProxyType({})) -> bytes:
+        """Return the encoded answer to one request object. ``more`` has the methods of its connection."""
         identity = b"null"
         try:
             if not isinstance(request, dict):
                 raise DevRpcError(-32600, "Invalid request")
             identity = _dump(_identity(request.get("id")))
-            method = self._table.get(str(request.get("method")))
+            name = str(request.get("method"))
+            method = self._table.get(name) or more.get(name)
             if method is None:
                 raise DevRpcError(-32601, "Method not supported")
             parameters = request.get("params") or []
@@ -75,63 +81,83 @@ class DevNodeMethods:
             body = {"code": -32602, "message": "Invalid params"}
         return b'{"jsonrpc":"2.0","id":' + identity + b',"error":' + _dump(body) + b"}"
 
-    def _number(self, tag: Any) -> int | None:
-        """Return a block number, or None if the chain does not have the block."""
-        named = {"latest": self._chain.head, "pending": self._chain.head, "safe": self._chain.finalized}
-        named |= {"finalized": self._chain.finalized, "earliest": 0}
-        if tag in named:
-            return named[tag]
-        number = _quantity(tag)
-        return number if number <= self._chain.head else None
+    def _found(self, tag: Any) -> DevBlock | None:
+        """Return a block by number, tag or hash, or None if the chain does not have it."""
+        if isinstance(tag, dict):
+            tag = tag.get("blockHash") or tag.get("blockNumber")
+        if isinstance(tag, str) and len(tag) == _HASH_DIGITS:
+            return self._chain.by_hash.get(_bytes32(tag))
+        blocks = self._chain.blocks
+        named = {"latest": len(blocks) - 1, "pending": len(blocks) - 1, "earliest": 0}
+        named |= {"safe": self._chain.safe, "finalized": self._chain.finalized}
+        number = named[tag] if tag in named else _quantity(tag)
+        return blocks[number] if number < len(blocks) else None
 
     def _block_by_number(self, parameters: list[Any]) -> bytes:
-        number = self._number(parameters[0])
-        return b"null" if number is None else self._block(number, bool(parameters[1]) if len(parameters) > 1 else False)
+        return self._encoded(self._found(parameters[0]), parameters)
 
     def _block_by_hash(self, parameters: list[Any]) -> bytes:
-        number = self._chain.numbers.get(_bytes32(parameters[0]))
-        return b"null" if number is None else self._block(number, bool(parameters[1]) if len(parameters) > 1 else False)
+        return self._encoded(self._chain.by_hash.get(_bytes32(parameters[0])), parameters)
+
+    def _encoded(self, block: DevBlock | None, parameters: list[Any]) -> bytes:
+        full = bool(parameters[1]) if len(parameters) > 1 else False
+        return b"null" if block is None else self._block(block, full)
 
     def _block_receipts(self, parameters: list[Any]) -> bytes:
-        number = self._number(parameters[0])
-        return b"null" if number is None else self._receipts(number)
+        block = self._found(parameters[0])
+        return b"null" if block is None else self._receipts(block)
 
     def _trace_block(self, parameters: list[Any]) -> bytes:
         tracer = (parameters[1] if len(parameters) > 1 else {}).get("tracer")
         if tracer != "callTracer":
             raise DevRpcError(-32602, "only callTracer is supported")
-        number = self._number(parameters[0])
-        if number is None:
+        block = self._found(parameters[0])
+        if block is None:
             raise DevRpcError(-32602, "Block requested not found")
-        return self._traces(number)
+        return self._traces(block)
 
     def _transaction(self, parameters: list[Any]) -> bytes:
         found = self._chain.locations.get(_bytes32(parameters[0]))
-        return b"null" if found is None else _dump(transaction_json(self._chain.blocks[found[0]], found[1]))
+        return b"null" if found is None else _dump(transaction_json(*found))
 
     def _receipt(self, parameters: list[Any]) -> bytes:
         found = self._chain.locations.get(_bytes32(parameters[0]))
-        return b"null" if found is None else _dump(receipts_json(self._chain.blocks[found[0]])[found[1]])
+        return b"null" if found is None else _dump(receipts_json(found[0])[found[1]])
 
     def _get_logs(self, parameters: list[Any]) -> bytes:
         query = parameters[0]
+        wanted = _LogFilter(query)
+        found = [encoded for block in self._queried(query) for log, encoded in self._logs(block) if wanted.matches(log)]
+        return b"[" + b",".join(found) + b"]"
+
+    def _queried(self, query: dict[str, Any]) -> Sequence[DevBlock]:
+        """Return the blocks that a query for logs names."""
         if "blockHash" in query:
-            only = self._chain.numbers.get(_bytes32(query["blockHash"]))
-            first = last = only
+            first = last = self._chain.by_hash.get(_bytes32(query["blockHash"]))
         else:
-            first, last = (
-                self._number(query.get("fromBlock", "latest")),
-                self._number(query.get("toBlock", "latest")),
-            )
+            first, last = self._found(query.get("fromBlock", "latest")), self._found(query.get("toBlock", "latest"))
         if first is None or last is None:
             raise DevRpcError(-32602, "Block requested not found")
-        if first > last:
+        if first.number > last.number:
             raise DevRpcError(-32602, "invalid block range")
-        if last - first > MAX_LOG_BLOCKS:
+        if last.number - first.number > MAX_LOG_BLOCKS:
             raise DevRpcError(-32602, "block range too large")
-        wanted = _LogFilter(query)
-        found = [encoded for n in range(first, last + 1) for log, encoded in self._logs(n) if wanted.matches(log)]
-        return b"[" + b",".join(found) + b"]"
+        return [first] if first is last else self._chain.blocks[first.number : last.number + 1]
+
+    def _mine(self, parameters: list[Any]) -> bytes:
+        """Mine blocks (1 by default), and return the new head's hash."""
+        for _ in range(_count(parameters[0]) if parameters else 1):
+            self._chain.mine()
+        return self._head_hash()
+
+    def _reorg(self, parameters: list[Any]) -> bytes:
+        """Replace the last blocks by others, and return the new head's hash."""
+        depth, blocks = map(_count, parameters)
+        self._chain.reorg(depth, blocks)
+        return self._head_hash()
+
+    def _head_hash(self) -> bytes:
+        return b'"0x' + self._chain.blocks[-1].hash.hex().encode() + b'"'
 
 
 class _LogFilter:
@@ -150,16 +176,19 @@ class _LogFilter:
         )
 
 
-def application(chain: DevChain) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-    """Return the ASGI application: every POST is JSON-RPC, GET is the health check."""
-    methods = DevNodeMethods(chain)
+def application(chain: DevChain, *, allow_reorgs: bool = False) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """Return the ASGI application: POST and WebSocket messages are JSON-RPC, GET is the health check."""
+    methods = DevNodeMethods(chain, allow_reorgs=allow_reorgs)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
             return
+        if scope["type"] == "websocket":
+            await WebSocketSession(chain, methods.answer, send).serve(receive)
+            return
         body = await _body(receive) if scope["method"] == "POST" else None
-        answer = b'{"status":"ok"}' if body is None else _reply(methods, body)
+        answer = b'{"status":"ok"}' if body is None else reply(methods.answer, body)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(answer)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
@@ -168,22 +197,13 @@ def application(chain: DevChain) -> Callable[[Scope, Receive, Send], Awaitable[N
 
 
 async def grow(chain: DevChain, interval_seconds: float) -> None:
-    """Mine a block every ``interval_seconds``, without end."""
+    """Mine a block every ``interval_seconds``, without end; blocks that are late are not made up for."""
+    loop = asyncio.get_running_loop()
+    due = loop.time()
     while True:
-        await asyncio.sleep(interval_seconds)
+        due = max(due + interval_seconds, loop.time())
+        await asyncio.sleep(due - loop.time())
         chain.mine()
-
-
-def _reply(methods: DevNodeMethods, body: bytes) -> bytes:
-    try:
-        request = json.loads(body)
-    except (ValueError, RecursionError):
-        return b'{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"Parse error"}}'
-    if not isinstance(request, list):
-        return methods.answer(request)
-    if not 0 < len(request) <= MAX_BATCH:
-        return b'{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"Invalid batch size"}}'
-    return b"[" + b",".join(methods.answer(item) for item in request) + b"]"
 
 
 async def _body(receive: Receive) -> bytes:
@@ -204,12 +224,8 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             return
 
 
-def _block_logs(chain: DevChain) -> Callable[[int], list[tuple[dict[str, Any], bytes]]]:
-    def logs(number: int) -> list[tuple[dict[str, Any], bytes]]:
-        block: DevBlock = chain.blocks[number]
-        return [(log, _dump(log)) for receipt in receipts_json(block) for log in receipt["logs"]]
-
-    return logs
+def _logs_of(block: DevBlock) -> list[tuple[dict[str, Any], bytes]]:
+    return [(log, _dump(log)) for receipt in receipts_json(block) for log in receipt["logs"]]
 
 
 def _alternatives(value: Any) -> set[str] | None:
@@ -223,6 +239,13 @@ def _identity(value: Any) -> Any:
     if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     raise DevRpcError(-32600, "Invalid request")
+
+
+def _count(value: Any) -> int:
+    count = value if isinstance(value, int) else _quantity(value)
+    if not 0 <= count <= MAX_MINED:
+        raise DevRpcError(-32602, f"a number of blocks lies between 0 and {MAX_MINED}")
+    return count
 
 
 def _quantity(value: Any) -> int:
