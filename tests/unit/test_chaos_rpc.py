@@ -32,6 +32,7 @@ from tests.unit.test_support_nodes import recorded, write
 from trace_dagster.chaos_rpc import proxied_node, wire
 from trace_dagster.chaos_rpc.blocks import forked
 from trace_dagster.chaos_rpc.faults import FAULTS, USUAL
+from trace_dagster.chaos_rpc.heads import HEADS
 from trace_dagster.chaos_rpc.proxy import ChaosRpc, chaos_rpc
 from trace_dagster.chaos_rpc.seeded_random import RequestRandom
 from trace_dagster.chaos_rpc.shapes import BLOCKS, LISTS, WITH_ROWS, FaultContext, rows_of
@@ -707,11 +708,14 @@ def test_a_taken_port_is_an_error():
 
 def test_the_list_and_the_page_name_every_fault():
     listed = CliRunner().invoke(main.main, ["chaos-rpc", "--list"]).output.splitlines()
-    assert [line.split()[0] for line in listed] == list(FAULTS)
-    assert all(line.endswith(fault.description) for line, fault in zip(listed, FAULTS.values(), strict=True))
+    shown = [*FAULTS.values(), *HEADS.values()]
+    assert [line.split()[0] for line in listed] == [each.name for each in shown]
+    assert all(line.endswith(each.description) for line, each in zip(listed, shown, strict=True))
     page = (Path(__file__).parents[2] / "docs" / "chaos_rpc.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
     assert rows == [(fault.name, fault.description, ", ".join(methods_shown(fault))) for fault in FAULTS.values()]
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|$", page, re.MULTILINE)
+    assert rows == [(scenario.name, scenario.description) for scenario in HEADS.values()]
 
 
 def methods_shown(fault):

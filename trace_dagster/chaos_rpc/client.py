@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from trace_dagster.chaos_rpc import wire
+from trace_dagster.chaos_rpc.head_node import HeadNode
 from trace_dagster.chaos_rpc.proxied_node import ProxiedNode
 from trace_dagster.chaos_rpc.shapes import Answer, FaultContext, Request
 from trace_dagster.chaos_rpc.state import ChaosRpc, InjectedFault
 from trace_dagster.chaos_rpc.transport import NodeReply
+from trace_dagster.chaos_rpc.websocket import ProxiedWebSocket, asks_for_websocket
 
 _LOOK_SECONDS = 0.5
 """Seconds between checks of a stalled answer whether the client has disconnected."""
@@ -28,6 +30,7 @@ class ChaosClient:
         self._reader = reader
         self._writer = writer
         self._nodes: dict[bool, ProxiedNode] = {}
+        self._head = HeadNode(state, self._node)
 
     async def serve(self) -> None:
         """Serve the connection until one side closes it."""
@@ -51,6 +54,9 @@ class ChaosClient:
         head = await wire.read_head(self._reader)
         if head is None:
             return False
+        if asks_for_websocket(head):
+            await ProxiedWebSocket(self._state, self._reader, self._writer, self._reply).serve(head)
+            return False
         if head.headers.get("expect", "").lower() == "100-continue":
             self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = await wire.read_body(self._reader, head)
@@ -71,7 +77,7 @@ class ChaosClient:
         for _, draw in drawn:
             if draw.fault.kind == "transport" and draw.fault.change is None:
                 return await self._transported(draw, asked, body)
-        honest = await self._node().ask(body)
+        honest = await self._head.ask(body)
         if not drawn or honest.status != 200:
             return honest
         try:
@@ -88,7 +94,7 @@ class ChaosClient:
         if fault.name in state.held_seconds:
             state.injected[fault.name] += 1
             await self._hold(state.held_seconds[fault.name])
-        honest = await self._node().ask(body)
+        honest = await self._head.ask(body)
         spoilt = honest if fault.spoil is None or honest.status != 200 else fault.spoil(honest, draw.rng)
         state.injected[fault.name] += spoilt != honest
         return spoilt
@@ -124,11 +130,11 @@ class ChaosClient:
         other = fault.question(request, draw.rng)
         if other is None:
             return FaultContext()
-        reply = await self._node(of_fork=fault.of_fork).ask(json.dumps(other).encode())
+        reply = await self._node(fault.of_fork).ask(json.dumps(other).encode())
         said = _parsed(reply.body)
         return FaultContext(other, said if isinstance(said, dict) else {})
 
-    def _node(self, *, of_fork: bool = False) -> ProxiedNode:
+    def _node(self, of_fork: bool) -> ProxiedNode:
         """Return the connection to the node or to its fork; a new one after the URL was changed."""
         address = self._state.fork if of_fork else self._state.upstream
         node = self._nodes.get(of_fork)

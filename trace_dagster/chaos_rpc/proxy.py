@@ -35,6 +35,8 @@ class ChaosOptions(TypedDict, total=False):
     methods: Sequence[str] | None
     stall_seconds: float
     delay_seconds: float
+    head: str | None
+    head_blocks: int
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from random import Random
 
 from trace_dagster.chaos_rpc.faults import USUAL, ChaosFault, chosen
+from trace_dagster.chaos_rpc.heads import NodeHeads, head_scenario
 from trace_dagster.chaos_rpc.proxied_node import NodeAddress
 from trace_dagster.chaos_rpc.seeded_random import RequestRandom
 from trace_dagster.chaos_rpc.shapes import Request
@@ -16,6 +17,7 @@ from trace_dagster.loopback import HOST
 
 STALL_SECONDS = 3600.0
 DELAY_SECONDS = 2.0
+HEAD_BLOCKS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,9 @@ class InjectedFault:
 class ChaosRpc:
     """The proxy's state: the node that it forwards to, the faults and their rate, and the counters.
 
-    ``upstream_url``, ``faults`` and ``rate`` may be set while it runs. Raises InvalidInput for invalid values.
+    ``upstream_url``, ``faults``, ``rate`` and ``head`` may be set while it runs.
+
+    Raises InvalidInput for invalid values.
     """
 
     def __init__(
@@ -42,10 +46,15 @@ class ChaosRpc:
         methods: Sequence[str] | None = None,
         stall_seconds: float = STALL_SECONDS,
         delay_seconds: float = DELAY_SECONDS,
+        head: str | None = None,
+        head_blocks: int = HEAD_BLOCKS,
     ) -> None:
         self.upstream_url = upstream_url
         self.faults = faults
         self.rate = rate
+        self.head = head
+        self.head_blocks = head_blocks
+        """How many blocks the head of the scenario is away from the node's."""
         self.fork = None if fork_url is None else NodeAddress.of(fork_url)
         self.held_seconds = {"stall": stall_seconds, "delay": delay_seconds}
         self.port = 0
@@ -55,6 +64,7 @@ class ChaosRpc:
         """Number of incorrect answers by the fault's name."""
         self._methods = frozenset(methods) if methods else None
         self._random = RequestRandom(seed)
+        self._turn = -1
 
     @property
     def url(self) -> str:
@@ -90,6 +100,21 @@ class ChaosRpc:
         if not 0 <= rate <= 1:
             raise InvalidInput("a rate lies between 0 and 1", rate=rate)
         self._rate = rate
+
+    @property
+    def head(self) -> str | None:
+        """The name of the head scenario, or None for the node's own head."""
+        return None if self.head_scenario is None else self.head_scenario.name
+
+    @head.setter
+    def head(self, name: str | None) -> None:
+        self.head_scenario = head_scenario(name)
+        self.frozen: NodeHeads | None = None
+
+    def next_turn(self) -> int:
+        """Return 0, 1, 2, ...: which of two nodes is next."""
+        self._turn += 1
+        return self._turn
 
     def fault_for(self, request: Request) -> InjectedFault | None:
         """Return the fault of the next request, or None for an honest answer."""

@@ -530,17 +530,22 @@ def demo(report: Path | None, keep: bool) -> None:
 @click.option("--seed", default=1, show_default=True, help="The same seed disturbs the same requests in the same way.")
 @click.option("--stall-seconds", type=click.FloatRange(min=0), default=3600.0, show_default=True)
 @click.option("--delay-seconds", type=click.FloatRange(min=0), default=2.0, show_default=True)
-@click.option("--list", "as_list", is_flag=True, help="List the faults.")
+@click.option("--head", help="A scenario of the node's head, in addition to the faults; --list shows them.")
+@click.option("--head-blocks", type=click.IntRange(1), default=3, show_default=True, help="Blocks of the scenario.")
+@click.option("--list", "as_list", is_flag=True, help="List the faults and the head scenarios.")
 def chaos_rpc(
     upstream: str | None, fork_upstream: str | None, port: int, faults: tuple[str, ...], as_list: bool, **options: Any
 ) -> None:
     """Run a proxy in front of a node that answers a seeded share of requests wrongly."""
     from trace_dagster.chaos_rpc.faults import FAULTS, USUAL
+    from trace_dagster.chaos_rpc.heads import HEADS
     from trace_dagster.chaos_rpc.proxy import ChaosRpc, run_foreground
 
     if as_list:
         for fault in FAULTS.values():
             click.echo(f"{fault.name:<34}{fault.kind:<11}{fault.description}")
+        for scenario in HEADS.values():
+            click.echo(f"{scenario.name:<34}{'head':<11}{scenario.description}")
         return
     chaos = _settings().chaos
     upstream = upstream or (chaos.upstream.get_secret_value() if chaos.upstream else None)
