@@ -9,9 +9,9 @@ from tests.support.chain_levels import EXPECTED, FOUR, markdown
 from tests.support.imitated.chains import IMITATED
 from trace_dagster.config.chain_sync import read
 from trace_dagster.datasets.catalogue import dataset
-from trace_dagster.datasets.chain import Chain, Form, Open
+from trace_dagster.datasets.chain import HEAD_TAGS, Chain, Form, Open
 from trace_dagster.datasets.chains import chain_of, listed_chains
-from trace_dagster.datasets.chains_table import DATASETS, open_forms, short_table, whole_table, with_tables
+from trace_dagster.datasets.chains_table import DATASETS, head_labels, open_forms, short_table, whole_table, with_tables
 from trace_dagster.datasets.reach import reach
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +36,17 @@ def test_the_short_table_groups_chains_by_their_levels():
         "| Two | structural | crosschecked | crosschecked | structural |",
     ]
     assert "Base, OP Mainnet" in short_table()
+
+
+def test_chains_with_words_of_their_own_for_heads_share_a_row():
+    words = ("proposed", "voted", "finalized")
+    chains = [Chain(1, "One"), Chain(2, "Two", head_labels=words), Chain(3, "Three", head_labels=words)]
+    assert head_labels(chains).splitlines()[2:] == [
+        "| Two (2), Three (3) | proposed | voted | finalized |",
+        "| all others | latest | safe | finalized |",
+    ]
+    assert [chain_of(143).head_label(tag) for tag in HEAD_TAGS] == list(words)
+    assert [chain_of(1).head_label(tag) for tag in HEAD_TAGS] == list(HEAD_TAGS)
 
 
 def test_an_open_chain_shows_its_levels_its_stars_and_its_reasons():

@@ -61,6 +61,11 @@ ROOT_FRAMES: Mapping[TransactionForm, RootFrame] = MappingProxyType(
 )
 """Forms whose root frame is not always the transaction as it was sent."""
 
+HeadTag = Literal["latest", "safe", "finalized"]
+"""A block tag of JSON-RPC that names a head of a chain."""
+
+HEAD_TAGS: tuple[HeadTag, ...] = ("latest", "safe", "finalized")
+
 _FEES = ("gas_price", "max_fee_per_gas", "max_priority_fee_per_gas")
 
 CLAIMED_COLUMNS: Mapping[TransactionForm, tuple[str, ...]] = MappingProxyType(
@@ -156,8 +161,14 @@ class Chain:
     """Whether some nodes show transactions of the chain's own addresses in blocks, although they are in no root."""
     timestamp_unit: TimestampUnit = "seconds"
     """The unit of its headers' timestamps. Fractions of a second in other members are not read."""
+    head_labels: tuple[str, ...] = HEAD_TAGS
+    """The chain's own words for the blocks that HEAD_TAGS name, in that order."""
     is_listed: bool = True
     """False for a chain that is not in the table: any unknown form may lower the level there."""
+
+    def head_label(self, tag: HeadTag) -> str:
+        """Return the chain's own word for the block that a tag names."""
+        return self.head_labels[HEAD_TAGS.index(tag)]
 
     def fork(self, name: str) -> int:
         """Return the first block of a fork; 0 if the table has no height for it."""

@@ -15,6 +15,8 @@ STAKING_PRECOMPILE = "0x0000000000000000000000000000000000001000"
 
 _WETH = "0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2"
 _WMON = "0x3bd359C1119dA7Da1D913D1C4D2B7c461115433A"
+_MONAD_HEADS = ("proposed", "voted", "finalized")
+"""MonadBFT's states of a block, in the order of HEAD_TAGS: https://docs.monad.xyz/monad-arch/consensus/block-states."""
 _MONAD = ChainContracts(_WMON, "WMON", STAKING_PRECOMPILE)
 
 _OP_TYPES: dict[int, TransactionForm] = {0x7E: "op_deposit"}
@@ -245,12 +247,13 @@ _OTHERS = (
         ),
         notes="Nodes that leave system transactions out of blocks are proven.",
     ),
-    Chain(143, "Monad", contracts=_MONAD, burns_base_fee=True),
-    Chain(10143, "Monad testnet", contracts=_MONAD, burns_base_fee=True),
+    Chain(143, "Monad", contracts=_MONAD, burns_base_fee=True, head_labels=_MONAD_HEADS),
+    Chain(10143, "Monad testnet", contracts=_MONAD, burns_base_fee=True, head_labels=_MONAD_HEADS),
     Chain(
         DEVCHAIN_ID,
         "trace devchain",
         burns_base_fee=True,
+        head_labels=_MONAD_HEADS,
         contracts=ChainContracts("0x754704bc059f8c67012fed69bc8a327a5aafb603", "devchain token", STAKING_PRECOMPILE),
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from trace_dagster.datasets.catalogue import dataset
-from trace_dagster.datasets.chain import CLAIMED_COLUMNS, Chain
+from trace_dagster.datasets.chain import CLAIMED_COLUMNS, HEAD_TAGS, Chain
 from trace_dagster.datasets.chains import chain_of, listed_chains
 from trace_dagster.datasets.reach import Reach, reach
 
@@ -47,6 +47,16 @@ def claimed_columns() -> str:
         for form, columns in sorted(CLAIMED_COLUMNS.items())
     ]
     return _table(("transactions", "columns that the node claims"), rows)
+
+
+def head_labels(chains: Iterable[Chain] | None = None) -> str:
+    """Return one row per set of words that chains have for their heads, and one for all other chains, in Markdown."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for chain in chains or listed_chains():
+        found.setdefault(chain.head_labels, []).append(f"{chain.name} ({chain.chain_id})")
+    found.pop(HEAD_TAGS, None)
+    rows = [(", ".join(names), *labels) for labels, names in found.items()]
+    return _table(("chains", *(f"tag `{tag}`" for tag in HEAD_TAGS)), [*rows, ("all others", *HEAD_TAGS)])
 
 
 def open_forms(chains: Iterable[Chain] | None = None) -> str:
@@ -130,6 +140,7 @@ _PARTS = {
     "chains": whole_table,
     "chains-short": short_table,
     "claimed-columns": claimed_columns,
+    "head-labels": head_labels,
     "open-forms": open_forms,
 }
 """The parts of pages, by the name in the comments around them."""
