@@ -1,0 +1,194 @@
+"""The header of an answer: the blocks of the relations that a query named, and the heads of their chains."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from trace_dagster.blocks import BlockRange
+from trace_dagster.datasets.chain import HeadTag
+from trace_dagster.datasets.chains import chain_of
+from trace_dagster.identity import DEFAULT_ORG
+from trace_dagster.registry.connection import Row, Session
+
+MOST_GAPS = 100
+"""Most gaps of a relation in a header, the newest ones; a fragmented history may have 100,000."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The rows of a chain that an answer is about: those up to a block, or up to a time, both included.
+
+    With both, a row is in the answer if it is within both.
+    """
+
+    block: int | None = None
+    time: datetime | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return ``{"block", "time"}``, without a member that limits nothing."""
+        time = {} if self.time is None else {"time": self.time.isoformat()}
+        return ({} if self.block is None else {"block": self.block}) | time
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledHead:
+    """One head of a chain, as the follower observed it last."""
+
+    chain_id: int
+    tag: HeadTag
+    number: int
+    hash: bytes | None
+    """32 bytes; None if it is not known."""
+    block_timestamp: datetime | None
+    """None if the block is not stored."""
+    age_seconds: float
+    """Seconds since the follower observed it, by the database's clock."""
+
+    @property
+    def label(self) -> str:
+        """The chain's own word for the tag, such as ``proposed``."""
+        return chain_of(self.chain_id).head_label(self.tag)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON with the hash as 0x text and the time as ISO 8601."""
+        return {
+            "chain_id": self.chain_id,
+            "tag": self.tag,
+            "label": self.label,
+            "number": self.number,
+            "hash": None if self.hash is None else f"0x{self.hash.hex()}",
+            "block_timestamp": self.block_timestamp and self.block_timestamp.isoformat(),
+            "age_seconds": round(self.age_seconds, 3),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RelationInSnapshot:
+    """The blocks that a snapshot has of one dataset, committed or hot."""
+
+    dataset_uuid: UUID
+    chain_id: int
+    dataset_key: str
+    has_hot: bool
+    """Whether some of these blocks are hot."""
+    first_block: int | None
+    """None if there is no block."""
+    last_block: int | None
+    last_committed: int | None
+    """None if all of its blocks are hot."""
+    gaps: tuple[BlockRange, ...]
+    """Blocks that are missing from the stream's first block up to the cut, or to ``last_block`` without one: the newest
+    MOST_GAPS, in ascending order.
+    """
+    missing_blocks: int
+    """Number of blocks in all gaps."""
+    derived_columns: frozenset[str] | None
+    """Columns of a derived dataset; None for a stream, which has those of the lake."""
+
+    @property
+    def name(self) -> str:
+        """The relation's full name in SQL."""
+        return f"chain_{self.chain_id}.{self.dataset_key}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON; gaps are ``[start, end]``, without the end."""
+        return {
+            "name": self.name,
+            "first_block": self.first_block,
+            "last_block": self.last_block,
+            "missing_blocks": self.missing_blocks,
+            "gaps": [[gap.start, gap.end] for gap in self.gaps],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotHeader:
+    """What an answer was made of."""
+
+    heads: Mapping[int, tuple[LabelledHead, ...]]
+    """By chain id: latest, safe and finalized, as far as they are known. Chains without hot rows have none."""
+    cuts: Mapping[int, Cut]
+    """By chain id; a chain that is not in it was not cut."""
+    relations: tuple[RelationInSnapshot, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return ``{"heads": [...], "cuts": [...], "relations": [...]}``."""
+        return {
+            "heads": [head.to_json() for found in self.heads.values() for head in found],
+            "cuts": [{"chain_id": chain_id, **cut.to_json()} for chain_id, cut in self.cuts.items()],
+            "relations": [each.to_json() for each in self.relations],
+        }
+
+
+def snapshot_header(
+    session: Session,
+    datasets: Collection[UUID],
+    cuts: Mapping[int, Cut],
+    *,
+    chains: Collection[int] = (),
+    org_id: UUID = DEFAULT_ORG,
+) -> SnapshotHeader:
+    """Return the header of an answer over these datasets, as of the session's snapshot.
+
+    It has the heads of their chains, and those of ``chains``.
+    """
+    relations = relations_in_snapshot(session, datasets, cuts)
+    found = heads_of_chains(session, {each.chain_id for each in relations}.union(chains), org_id)
+    return SnapshotHeader(found, dict(cuts), relations)
+
+
+def relations_in_snapshot(
+    session: Session, datasets: Collection[UUID], cuts: Mapping[int, Cut]
+) -> tuple[RelationInSnapshot, ...]:
+    """Return the blocks of these datasets, by chain and dataset key. Gaps are those up to the cuts."""
+    blocks = {chain_id: cut.block for chain_id, cut in cuts.items() if cut.block is not None}
+    rows = session.all(
+        "relations_in_snapshot",
+        dataset_uuids=list(datasets),
+        cut_chains=list(blocks),
+        cut_blocks=list(blocks.values()),
+        most_gaps=MOST_GAPS,
+    )
+    return tuple(_relation(row) for row in rows)
+
+
+def heads_of_chains(
+    session: Session, chains: Collection[int], org_id: UUID = DEFAULT_ORG
+) -> dict[int, tuple[LabelledHead, ...]]:
+    """Return latest, safe and finalized of each of these chains that has heads."""
+    found: dict[int, tuple[LabelledHead, ...]] = {}
+    for row in session.all("heads_of_chains", org_id=org_id, chain_ids=sorted(chains)):
+        head = LabelledHead(
+            row["chain_id"],
+            row["tag"],
+            row["block_number"],
+            row["block_hash"],
+            row["block_timestamp"],
+            row["age_seconds"],
+        )
+        found[head.chain_id] = (*found.get(head.chain_id, ()), head)
+    return found
+
+
+def chains_with_heads(session: Session, org_id: UUID = DEFAULT_ORG) -> tuple[int, ...]:
+    """Return the chains of which heads are stored, in ascending order."""
+    return tuple(row["chain_id"] for row in session.all("chains_with_heads", org_id=org_id))
+
+
+def _relation(row: Row) -> RelationInSnapshot:
+    return RelationInSnapshot(
+        dataset_uuid=row["dataset_uuid"],
+        chain_id=row["chain_id"],
+        dataset_key=row["dataset_key"],
+        has_hot=row["has_hot"],
+        first_block=row["first_block"],
+        last_block=row["last_block"],
+        last_committed=row["last_committed"],
+        gaps=tuple(BlockRange(gap.lower, gap.upper) for gap in reversed(row["newest_gaps"])),
+        missing_blocks=row["missing_blocks"],
+        derived_columns=frozenset(row["derived_columns"]) if row["kind"] == "derived" else None,
+    )
