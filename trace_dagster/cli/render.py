@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from trace_dagster.cli.snapshot_lines import snapshot_lines
 from trace_dagster.cli.tables import Column, human_bytes, human_seconds, print_line, print_table
 from trace_dagster.datasets.chains import chain_of
 from trace_dagster.datasets.levels import reasons_line
@@ -387,7 +388,7 @@ def _note(stream: StreamStatus) -> str:
 
 
 def print_result(result: QueryResult, *, as_json: bool) -> None:
-    """Print a query's rows to stdout, as JSON or as a table."""
+    """Print a query's rows to stdout, as JSON or as a table, and to stderr what the table was made of."""
     if as_json:
         sys.stdout.write(json.dumps(to_json(result)) + "\n")
         return
@@ -396,8 +397,11 @@ def print_result(result: QueryResult, *, as_json: bool) -> None:
     print_table(
         columns, ([_text(value(item, kind)) for item, kind in zip(row, kinds, strict=True)] for row in result.rows)
     )
+    lines = snapshot_lines(result.snapshot) if result.snapshot is not None else []
     if result.truncated:
-        print_line(f"only the first {len(result.rows):,} rows: see --limit", console=Console(stderr=True))
+        lines.append(f"only the first {len(result.rows):,} rows: see --limit")
+    for line in lines:
+        print_line(line, console=Console(stderr=True))
 
 
 def _is_number(kind: str) -> bool:

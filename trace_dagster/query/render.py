@@ -15,7 +15,7 @@ _EXACT_IN_JSON = 2**53
 
 
 def to_json(result: QueryResult) -> dict[str, Any]:
-    """Return ``{"columns": [{"name", "type"}], "rows": [[...]], "truncated": bool}``.
+    """Return ``{"columns": [{"name", "type"}], "rows": [[...]], "truncated": bool}``, and ``snapshot`` if it is known.
 
     Strings represent integers beyond 2^53, decimals with a fraction, NaN and infinities. A BLOB is 0x hex, a date or
     time ISO 8601, an interval its seconds.
@@ -26,6 +26,7 @@ def to_json(result: QueryResult) -> dict[str, Any]:
             [value(item, kind) for item, (_, kind) in zip(row, result.columns, strict=True)] for row in result.rows
         ],
         "truncated": result.truncated,
+        **({} if result.snapshot is None else {"snapshot": result.snapshot.to_json()}),
     }
 
 

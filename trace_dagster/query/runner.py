@@ -29,6 +29,7 @@ from trace_dagster.query.protocol import (
     lines,
 )
 from trace_dagster.registry.conditions import Conditions
+from trace_dagster.registry.snapshot_header import SnapshotHeader
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.credentials import with_current_keys
 
@@ -50,6 +51,8 @@ class QueryResult:
     rows: list[tuple[Any, ...]]
     truncated: bool
     """True if the query had more rows, or more bytes, than it may return."""
+    snapshot: SnapshotHeader | None = None
+    """What the answer was made of; None if the relations are not those of a registry."""
 
 
 Resolve = Callable[[Mapping[str, Sequence[Conditions]]], Iterable[Relation]]

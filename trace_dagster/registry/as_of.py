@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from trace_dagster.blocks import MAX_BLOCK
 from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.identity import DEFAULT_ORG
 from trace_dagster.registry.connection import Session
@@ -32,6 +33,12 @@ class AsOf:
     """Rows up to the lowest last block of the relations that the query names, for each chain."""
     finalized_only: bool = False
     """Rows of final blocks."""
+
+    def __post_init__(self) -> None:
+        if self.block is not None and not 0 <= self.block < MAX_BLOCK:
+            raise InvalidInput("as_of is a block from 0 on", as_of=self.block)
+        if self.time is not None and self.time.tzinfo is None:
+            raise InvalidInput("as_of needs a time zone", as_of=self.time.isoformat())
 
 
 def cuts(session: Session, as_of: AsOf, datasets: Collection[UUID], org_id: UUID = DEFAULT_ORG) -> dict[int, Cut]:

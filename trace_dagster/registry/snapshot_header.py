@@ -90,6 +90,11 @@ class RelationInSnapshot:
     """Columns of a derived dataset; None for a stream, which has those of the lake."""
 
     @property
+    def is_derived(self) -> bool:
+        """Whether a template made the rows, whole and from committed rows."""
+        return self.derived_columns is not None
+
+    @property
     def name(self) -> str:
         """The relation's full name in SQL."""
         return f"chain_{self.chain_id}.{self.dataset_key}"
