@@ -36,6 +36,7 @@ SECRETS = {
     "TRACE_GATEWAY_TOKEN": "t0ken-of-the-gateway",
     "TRACE_CHAOS_UPSTREAM": "https://chaos.example/ChaosKey0123",
     "TRACE_RPC_POOL_LIMITED_URL": LIMITED,
+    "TRACE_RPC_POOL_LIMITED_WS_URL": "wss://push.example/v2/PushKey0123456",
     "TRACE_RPC_POOL_LIMITED_RPS": "5",
     "TRACE_RPC_POOL_MIXED_URL": f"{NEXT_DOOR},{FAR}",
     "TRACE_RPC_POOL_SILENT_URL": SILENT,
@@ -81,7 +82,7 @@ def test_the_code_server_knows_only_the_pools_that_it_asks_directly():
     text = "\n".join(environment.values())
     assert HERE in text
     assert NEXT_DOOR in text
-    for hidden in ("LimitedKey0123", "FarKey0123456", "SilentKey0123456", "ChaosKey0123", "limited.example"):
+    for hidden in ("LimitedKey0123", "FarKey0123456", "SilentKey0123456", "ChaosKey0123", "PushKey", "limited.example"):
         assert hidden not in text
     assert {"TRACE_GATEWAY_TOKEN", "TRACE_WEB_PASSWORD"}.isdisjoint(environment)
     assert environment["TRACE_RPC_POOL_LIMITED_RPS"] == "5"
@@ -113,7 +114,7 @@ def test_the_fallback_is_hidden_as_well_and_asked_under_the_pools_name():
 
 def test_without_the_gateway_every_process_that_asks_knows_the_pools():
     given = {**GIVEN, "TRACE_RPC_GATEWAY": "never"}
-    assert behind_gateway(given, GATEWAY) == given
+    assert behind_gateway(given, GATEWAY) == given | {"TRACE_RPC_POOL_LIMITED_WS_URL": ""}
 
 
 def test_what_follows_the_hash_is_not_sent():

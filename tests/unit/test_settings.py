@@ -99,6 +99,10 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
     "TRACE_CHAOS_FORK_UPSTREAM": NODE,
     "TRACE_DEBUG": TEXT,
     "TRACE_RPC_POOL_X_URL": NODES,
+    "TRACE_RPC_POOL_X_WS_URL": (
+        ["ws://127.0.0.1:8546", "wss://a/key", "ws://a,,wss://u:p@b/x,"],
+        ["http://a", "ws://", "wss://a,http://b", ",", "ws://a#b", "ws://a:0"],
+    ),
     "TRACE_RPC_POOL_X_QUORUM": (["1", "10000"], ["0", "10001", "x"]),
     "TRACE_RPC_POOL_X_RPS": (["1", "1000000"], ["0", "1000001", "x"]),
     "TRACE_RPC_POOL_X_CONCURRENCY": (["1", "10000"], ["0", "10001", "x"]),
@@ -237,11 +241,15 @@ def test_secrets_are_those_that_logs_must_hide():
             "TRACE_POSTGRES_URL": "postgresql://trace:p%40ssword@postgres:5432/trace",
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "TRACE_RPC_POOL_X_URL": URL,
+            "TRACE_RPC_POOL_X_WS_URL": "wss://push.example/KEY987654",
             "TRACE_GATEWAY_TOKEN": "t" * 20,
             "TRACE_WEB_PASSWORD": "open sesame",
         }
     )
-    assert set(settings.secrets()) == {"p%40ssword", "p@ssword", SECRET, URL, "t" * 20, "open sesame"}
+    assert set(settings.secrets()) == {"p%40ssword", "p@ssword", SECRET, URL, "wss://push.example/KEY987654"} | {
+        "t" * 20,
+        "open sesame",
+    }
 
 
 def test_a_process_protects_its_secrets_when_it_starts(monkeypatch):

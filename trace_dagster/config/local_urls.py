@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from trace_dagster.config.rpc_pools import is_websocket_variable
 from trace_dagster.config.settings import Settings
 from trace_dagster.rpc.latency import is_far_or_silent
 from trace_dagster.rpc.pools import Endpoint, RpcPool, variable_of
@@ -14,10 +15,12 @@ def behind_gateway(variables: Mapping[str, str], gateway_url: str) -> dict[str, 
     """Return ``variables`` with the gateway's local URL in place of each endpoint that is only asked through it.
 
     These are the endpoints with limits, those that are far away, and those on other machines that do not answer now.
+    WebSocket URLs are emptied, because only the gateway subscribes to heads.
     """
     settings = Settings.read(variables)
+    variables = {name: "" if is_websocket_variable(name) else value for name, value in variables.items()}
     if settings.gateway.mode == "never":
-        return dict(variables)
+        return variables
     pools = {variable_of(name): pool for name, pool in settings.rpc.pools.items()}
     if (fallback := settings.rpc.fallback_pool) is not None:
         pools["TRACE_CRYO_RPC_URL"] = fallback

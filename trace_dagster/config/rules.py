@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -56,9 +56,18 @@ def http_url(example: str, *, with_user: bool = False) -> Callable[[Any], str]:
 
 def is_http_url(text: str) -> bool:
     """Return whether a text is an http or https URL with a host."""
+    return _is_url(text, {"http", "https"})
+
+
+def is_websocket_url(text: str) -> bool:
+    """Return whether a text is a ws or wss URL with a host, and without a fragment, which no server gets."""
+    return _is_url(text, {"ws", "wss"}) and "#" not in text
+
+
+def _is_url(text: str, schemes: Collection[str]) -> bool:
     try:
         parts = urlsplit(text)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from trace_dagster.config.rpc_pools import POOL_VARIABLE, PoolVariables, pool_of, split_urls, url_list
+from trace_dagster.config.rpc_pools import POOL_VARIABLE, PoolVariables, pool_of, split_urls, url_list, websocket_urls
 from trace_dagster.config.rules import choice, database_url, gateway_token, hours, http_url, password, whole
 from trace_dagster.errors import InvalidInput
 from trace_dagster.messages.logs import FORMATS, LEVELS
@@ -543,6 +543,9 @@ class Settings(BaseSettings):
             yield value.get_secret_value()
         for pool in self.rpc.pools.values():
             yield from pool.urls
+        for each in self.rpc.named.values():
+            if each.websocket_url is not None:
+                yield from filter(None, websocket_urls(each.websocket_url.get_secret_value()))
         if self.rpc.fallback is not None:
             yield from split_urls(self.rpc.fallback.get_secret_value())
 

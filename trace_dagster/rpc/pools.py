@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 
 from trace_dagster.messages.redaction import protect
 
@@ -25,10 +26,14 @@ class Endpoint:
     """A gateway's URL for this endpoint; empty if requests go to the endpoint directly."""
     batch: int = BATCH_CALLS
     """Most JSON-RPC calls that it accepts in one HTTP request."""
+    websocket_url: str = field(default="", repr=False)
+    """Where it pushes new heads; empty if that is not known, or not to this process."""
+    is_at_tip: bool = False
+    """True for calls about the newest blocks, whose answers are of no use if they come late."""
 
     def __post_init__(self) -> None:
-        """Have the URL redacted wherever it shows up, because the node may echo it."""
-        protect([self.url], public=[self.pool])
+        """Have the URLs redacted wherever they show up, because the node may echo them."""
+        protect(filter(None, [self.url, self.websocket_url]), public=[self.pool])
 
     @property
     def name(self) -> str:
@@ -45,6 +50,26 @@ class Endpoint:
         attempts before.
         """
         return replace(self, gateway_url=f"{self.gateway_url}?try={attempt}") if self.gateway_url and attempt else self
+
+    def tip(self) -> Endpoint:
+        """Return the endpoint for calls about the newest blocks.
+
+        A gateway sends them before all others, and neither caches nor shares their answers. Requests end within
+        seconds, with and without a gateway.
+        """
+        if self.is_at_tip:
+            return self
+        gateway_url = f"{self._gateway}/{self.pool}/{self.position}/tip" if self.gateway_url else ""
+        return replace(self, gateway_url=gateway_url, is_at_tip=True)
+
+    @property
+    def heads_url(self) -> str:
+        """The URL at which a gateway streams the heads of this endpoint's pool; empty without a gateway."""
+        return f"{self._gateway}/{self.pool}/heads" if self.gateway_url else ""
+
+    @property
+    def _gateway(self) -> str:
+        return self.gateway_url.rpartition(f"/{self.pool}/{self.position}")[0]
 
     @property
     def fingerprint(self) -> str:
@@ -89,14 +114,18 @@ class RpcPool:
     """The limits of each endpoint."""
     gateway_urls: tuple[str, ...] = field(default=(), repr=False)
     """The gateway URLs of the endpoints, in order; empty if requests go to all endpoints directly."""
+    websocket_urls: tuple[str, ...] = field(default=(), repr=False)
+    """Where the endpoints push new heads, in order: fewer than endpoints, or empty, where none is known."""
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The endpoints in the order of the configuration."""
         gateway_urls = self.gateway_urls or ("",) * len(self.urls)
         return tuple(
-            Endpoint(self.name, position, url, gateway_url, self.limits.batch)
-            for position, (url, gateway_url) in enumerate(zip(self.urls, gateway_urls, strict=True), 1)
+            Endpoint(self.name, position, url, gateway_url, self.limits.batch, websocket_url)
+            for position, (url, gateway_url, websocket_url) in enumerate(
+                zip_longest(self.urls, gateway_urls, self.websocket_urls, fillvalue=""), 1
+            )
         )
 
 
