@@ -380,6 +380,7 @@ def test_the_command_prints_lines_with_cursors(database, stream, log, variables)
         "dataset_uuid": str(stream.dataset_uuid),
         "range_start": 0,
         "range_end": 100,
+        "block_hash": None,
         "generation": 4,
         "dataset_version": None,
         "layout_id": None,

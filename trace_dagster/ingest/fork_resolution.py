@@ -56,6 +56,8 @@ class ForkResolver:
         return list(pools.values())
 
     def _reorganised(self, conflict: ForkConflict) -> TraceError:
+        if not conflict.versions:  # the follower's blocks were: it removes them
+            return Unavailable(conflict.message, block=conflict.block)
         reason = f"reorganised: block {conflict.block} is 0x{conflict.found.hex()} now"
         count = self._forks.invalidate(conflict.versions, reason)
         return Unavailable(

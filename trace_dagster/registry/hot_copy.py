@@ -11,6 +11,9 @@ from trace_dagster.registry.connection import Session
 from trace_dagster.registry.hot_types import HOT_DATASETS, HotBlock, HotRows
 from trace_dagster.registry.queries import query
 
+_COPY = {"blocks": "copy_hot_blocks", "transactions": "copy_hot_transactions", "logs": "copy_hot_logs"}
+_DELETE = {"blocks": "delete_hot_blocks", "transactions": "delete_hot_transactions", "logs": "delete_hot_logs"}
+
 
 class HotTables:
     """The tables of hot rows, whose columns are read once."""
@@ -33,7 +36,7 @@ class HotTables:
         Raises ValueError for a column that the table lacks, or for a row of another block.
         """
         columns = self.columns(session, source)
-        with session.connection.cursor() as cursor, cursor.copy(query(f"copy_hot_{source}")) as copy:
+        with session.connection.cursor() as cursor, cursor.copy(query(_COPY[source])) as copy:
             copy.set_types(list(columns.values()))
             for block in blocks:
                 for row in _table_rows(tuple(columns), dataset_uuid, block):
@@ -84,5 +87,5 @@ def block_ranges(found: Any) -> tuple[BlockRange, ...]:
 def delete_rows(session: Session, source: str, dataset_uuid: UUID, ranges: Sequence[BlockRange]) -> None:
     """Delete the hot rows of these blocks, and take the blocks from those that are hot."""
     for each in ranges:
-        session.run(f"delete_hot_{source}", dataset_uuid=dataset_uuid, range_start=each.start, range_end=each.end)
+        session.run(_DELETE[source], dataset_uuid=dataset_uuid, range_start=each.start, range_end=each.end)
     session.run("remove_hot_blocks", dataset_uuid=dataset_uuid, blocks=multirange(ranges))

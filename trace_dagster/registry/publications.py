@@ -17,6 +17,7 @@ from trace_dagster.manifest import Manifest
 from trace_dagster.registry.changes import record_change
 from trace_dagster.registry.connection import Database, Row, Session
 from trace_dagster.registry.forks import require_one_chain
+from trace_dagster.registry.hot_commit import leave_hot, rechecked_by_follower, require_hot_chain
 from trace_dagster.registry.tasks import Lease
 
 
@@ -84,17 +85,24 @@ class Publications:
         """Make a manifest visible. ``etags`` has the object store's ETag of each file, by key; ``times`` are the first
         and the last block_timestamp of the rows, if there are some.
 
-        Raise LeaseLost, Refused if the manifest is not of the leased task, ForkConflict if a neighbour has another hash
-        where they meet, or OutcomeUnknown if the answer was lost. ``whole`` hides every older version of the dataset
-        (derived datasets); otherwise only this range's.
+        Raise LeaseLost, Refused if the manifest is not of the leased task, ForkConflict if a neighbour or a block of
+        the follower has another hash where they meet, or OutcomeUnknown if the answer was lost. ``whole`` hides every
+        older version of the dataset (derived datasets); otherwise only this range's, and its hot rows go.
         """
         values = _version_values(lease, manifest, storage_ref, manifest_key, manifest_sha256)
         values |= {"schema_json": Jsonb(schema), "metrics": Jsonb(metrics)}
         values |= {"first_time": times[0], "last_time": times[1]} if times else {"first_time": None, "last_time": None}
         try:
-            with self._database.transaction() as session:
+            with (
+                rechecked_by_follower(self._database, manifest.dataset_uuid),
+                self._database.transaction() as session,
+            ):
+                if not whole:
+                    session.run("share_chain", chain_id=manifest.chain_id)  # before the task, as a fork does
                 _require_same(manifest, _require(session, lease))
                 _require_one_chain(session, manifest)
+                if not whole:
+                    leave_hot(session, manifest.dataset_uuid, _range(manifest), _last_hash(manifest))
                 if whole or lease.generation:  # otherwise nothing was committed here before
                     _hide_replaced(session, manifest, whole=whole)
                 session.run("insert_version", **values)
@@ -156,20 +164,20 @@ def _require_same(manifest: Manifest, task: Row) -> None:
 def _require_one_chain(session: Session, manifest: Manifest) -> None:
     if manifest.boundary is not None:
         first, last = manifest.boundary
-        span = BlockRange(manifest.range_start, manifest.range_end)
         require_one_chain(
             session,
             dataset_uuid=manifest.dataset_uuid,
             chain_id=manifest.chain_id,
-            block_range=span,
+            block_range=_range(manifest),
             first=first,
             last=last,
         )
+        require_hot_chain(session, manifest.dataset_uuid, _range(manifest), first, last)
 
 
 def _hide_replaced(session: Session, manifest: Manifest, *, whole: bool) -> None:
     """Hide what the new version replaces. The change log gets ``invalidated`` for blocks that it does not cover."""
-    span = BlockRange(manifest.range_start, manifest.range_end)
+    span = _range(manifest)
     for row in session.all("hide_versions", whole=whole, **_span(manifest)):
         hidden = BlockRange(row["range_start"], row["range_end"])
         if not span.start <= hidden.start < hidden.end <= span.end:
@@ -180,6 +188,7 @@ def _hide_replaced(session: Session, manifest: Manifest, *, whole: bool) -> None
                 hidden,
                 generation=row["generation"],
                 dataset_version=row["dataset_version"],
+                block_hash=row["last_block_hash"],
                 reason=f"the dataset was replaced as a whole, by blocks {span}",
             )
 
@@ -189,14 +198,23 @@ def _record_commit(session: Session, manifest: Manifest) -> None:
         session,
         "committed",
         manifest.dataset_uuid,
-        BlockRange(manifest.range_start, manifest.range_end),
+        _range(manifest),
         generation=manifest.generation,
         dataset_version=manifest.dataset_version,
+        block_hash=_last_hash(manifest),
     )
 
 
 def _finish(session: Session, lease: Lease, generation: int, state: str) -> None:
     session.run("finish_attempt", task_id=lease.task_id, attempt=lease.attempt, generation=generation, state=state)
+
+
+def _range(manifest: Manifest) -> BlockRange:
+    return BlockRange(manifest.range_start, manifest.range_end)
+
+
+def _last_hash(manifest: Manifest) -> bytes | None:
+    return manifest.boundary[1] if manifest.boundary else None
 
 
 def _span(manifest: Manifest) -> dict[str, object]:
@@ -225,7 +243,7 @@ def _version_values(
         "byte_count": sum(file.bytes for file in manifest.files),
         "verification": Jsonb(manifest.verification),
         "first_parent_hash": manifest.boundary[0] if manifest.boundary else None,
-        "last_block_hash": manifest.boundary[1] if manifest.boundary else None,
+        "last_block_hash": _last_hash(manifest),
     }
 
 

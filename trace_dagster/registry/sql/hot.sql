@@ -28,11 +28,6 @@ where org_id = %(org_id)s and chain_id = %(chain_id)s and token = %(token)s for 
 update hot.followers set reason = %(reason)s
 where org_id = %(org_id)s and chain_id = %(chain_id)s and token = %(token)s;
 
--- name: recheck_chain
--- Have the follower compare its chain with the node from a block on.
-update hot.followers set recheck_from = least(recheck_from, %(block)s)
-where org_id = %(org_id)s and chain_id = %(chain_id)s;
-
 -- name: rechecked_chain
 -- The follower has compared its chain with the node.
 update hot.followers set recheck_from = null

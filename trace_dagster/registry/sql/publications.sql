@@ -15,7 +15,8 @@ where task_id = %(task_id)s and attempt = %(attempt)s;
 update trace.dataset_versions set visible = false, hidden_at = now()
 where dataset_uuid = %(dataset_uuid)s and visible
   and (%(whole)s or (lower(block_range) = %(range_start)s and block_range = int8range(%(range_start)s, %(range_end)s)))
-returning dataset_version, generation, lower(block_range) as range_start, upper(block_range) as range_end;
+returning dataset_version, generation, lower(block_range) as range_start, upper(block_range) as range_end,
+          last_block_hash;
 
 -- name: insert_version
 -- Register a dataset version.
