@@ -11,9 +11,15 @@ from uuid import UUID
 import pyarrow as pa
 
 from tests.support.registry import apply
+from trace_dagster.blocks import BlockRange
+from trace_dagster.errors import TraceError
+from trace_dagster.ingest.commit import CommitTarget
+from trace_dagster.manifest import Manifest, ManifestFile
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.hot import FollowerLease, HotBlock, HotRows, HotStore
+from trace_dagster.registry.publications import Publications
 from trace_dagster.registry.streams import StreamRow
+from trace_dagster.registry.tasks import Lease, Tasks
 
 CHAIN = 99
 THREE = (
@@ -107,3 +113,65 @@ def followed(database: Database) -> FollowerLease:
     lease = HotStore(database).hold(CHAIN, "test", 60)
     assert lease is not None
     return lease
+
+
+def claim(database: Database, stream: StreamRow, block_range: BlockRange) -> Lease | None:
+    """Plan a range and claim it, also if it is committed; None if another attempt has it."""
+    tasks = Tasks(database)
+    tasks.ensure(stream.task_id(block_range), stream.dataset_uuid, block_range, stream.config_hash)
+    lease = tasks.claim(stream.task_id(block_range), stream.dataset_uuid, block_range, "run", refresh=True)
+    return lease if isinstance(lease, Lease) else None
+
+
+def commit_cold(
+    database: Database, stream: StreamRow, block_range: BlockRange, chain: MadeUpChain, lease: Lease | None = None
+) -> UUID:
+    """Commit a range of a chain to the registry, without objects; return its version.
+
+    If the commit raises, the range is queued again.
+    """
+    held = lease or claim(database, stream, block_range)
+    assert held is not None
+    manifest = _manifest(stream, block_range, chain, held)
+    try:
+        Publications(database).commit(
+            held,
+            manifest,
+            storage_ref="s3://none/",
+            manifest_key=f"{manifest.dataset_version}-{held.attempt}/_manifest.json",
+            manifest_sha256=sha256(manifest.encode()).hexdigest(),
+            schema=[],
+            metrics={},
+        )
+    except TraceError:
+        Tasks(database).release(held)
+        raise
+    return manifest.dataset_version
+
+
+def _manifest(stream: StreamRow, block_range: BlockRange, chain: MadeUpChain, lease: Lease) -> Manifest:
+    target = CommitTarget.of_stream(stream, block_range)
+    first, last = chain.hash(block_range.start - 1), chain.hash(block_range.end - 1)
+    key, digest = target.parquet_key(lease, 0), sha256(last).hexdigest()
+    return Manifest(
+        dataset_uuid=target.dataset_uuid,
+        dataset_version=target.version(lease.generation),
+        chain_id=stream.chain_id,
+        dataset_key=stream.dataset_key,
+        cryo_dataset_name=stream.dataset.name,
+        range_start=block_range.start,
+        range_end=block_range.end,
+        config_hash=stream.config_hash,
+        generation=lease.generation,
+        attempt=lease.attempt,
+        schema_fingerprint="0" * 64,
+        parquet_keys=[key],
+        files=[ManifestFile(key=key, bytes=1, sha256=digest, rows=1, min_block=0, max_block=0)],
+        rows=1,
+        content_digest=digest,
+        verification={
+            "level": "full",
+            "boundary": {"first_parent_hash": f"0x{first.hex()}", "last_block_hash": f"0x{last.hex()}"},
+        },
+        engine={"name": "fake", "version": "1"},
+    )

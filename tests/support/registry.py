@@ -9,6 +9,7 @@ from hashlib import sha256
 
 import pyarrow as pa
 
+from tests.support.hot_soundness import assert_hot_sound
 from tests.support.layout_soundness import assert_layouts_sound
 from trace_dagster.blocks import BlockRange
 from trace_dagster.config.chain_sync import parse
@@ -81,8 +82,10 @@ def ingesting(
 
 def assert_registry_sound(database: Database, store: ObjectStore) -> None:
     """Check that no ranges overlap, visible files have their digest, each commit has one event, attempts only grow,
-    and layouts' files show each row of their versions a single time (tests/support/layout_soundness.py).
+    layouts' files show each row of their versions a single time (tests/support/layout_soundness.py), and hot and
+    committed blocks are one chain without doubles (tests/support/hot_soundness.py).
     """
+    assert_hot_sound(database)
     with database.connection() as connection:
         overlaps = connection.execute(
             "select count(*) as n from trace.dataset_versions a join trace.dataset_versions b"
