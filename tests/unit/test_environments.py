@@ -104,6 +104,21 @@ def test_a_hidden_endpoint_is_asked_at_the_gateway_under_its_own_name_and_finger
         assert known(behind_gateway(given, GATEWAY)).isdisjoint({"TRACE_RPC_POOL_HERE_URL", "TRACE_RPC_POOL_MIXED_URL"})
 
 
+def test_the_tip_is_asked_at_the_gateway_for_every_endpoint_if_one_runs():
+    settings = Settings.read(behind_gateway(GIVEN, GATEWAY))
+    routed = GatewayRouting(settings).for_tip(settings.pool("here"))
+    assert [each.tip().address for each in routed.endpoints] == [f"{GATEWAY}/here/1/tip"]
+    mixed = GatewayRouting(settings).for_tip(settings.pool("mixed"))
+    assert [each.tip().address for each in mixed.endpoints] == [f"{GATEWAY}/mixed/1/tip", f"{GATEWAY}/mixed/2/tip"]
+
+
+@pytest.mark.parametrize("given", [{"TRACE_RPC_GATEWAY": "never"}, {"TRACE_RPC_GATEWAY_URL": ""}])
+def test_the_tip_is_asked_directly_where_no_gateway_is_used(given):
+    settings = Settings.read(GIVEN | given)
+    pool = settings.pool("here")
+    assert GatewayRouting(settings).for_tip(pool) == pool
+
+
 def test_the_fallback_is_hidden_as_well_and_asked_under_the_pools_name():
     given = {"TRACE_CRYO_RPC_URL": f"{FAR},{HERE}", "TRACE_RPC_GATEWAY_URL": GATEWAY, "TRACE_RPC_POOL_X_RPS": "5"}
     settings = Settings.read(behind_gateway(given, GATEWAY))

@@ -14,23 +14,24 @@ class Breaker:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._failures = 0
-        self._closed_at = 0.0
+        self._tried_at = 0.0
+        """When the last failure, or the last probe, was."""
 
     @property
     def is_open(self) -> bool:
         """Whether the endpoint counts as down."""
         return self._failures >= FAILURES
 
-    def admits(self) -> bool:
-        """Return whether a call may be sent: always while the breaker is closed, one probe at a time while it
-        is open.
+    def admits(self, pause_seconds: float = OPEN_SECONDS) -> bool:
+        """Return whether a call may be sent: always while the breaker is closed, one probe every ``pause_seconds``
+        while it is open.
         """
         if not self.is_open:
             return True
         now = self._clock()
-        if now < self._closed_at:
+        if now < self._tried_at + pause_seconds:
             return False
-        self._closed_at = now + OPEN_SECONDS
+        self._tried_at = now
         return True
 
     def succeeded(self) -> None:
@@ -41,4 +42,4 @@ class Breaker:
         """Record a request that failed."""
         self._failures += 1
         if self.is_open:
-            self._closed_at = self._clock() + OPEN_SECONDS
+            self._tried_at = self._clock()

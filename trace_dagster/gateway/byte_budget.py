@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 MOST_BYTES = 384 * 1024 * 1024
+TIP_BYTES = 128 * 1024 * 1024
+"""Of calls about the newest blocks, on top, so that they do not wait for the answers of others."""
+
 MOST_BYTES_OF_ONE = 256 * 1024 * 1024
 """Of one endpoint, so that a hostile one leaves room for the others."""
 
@@ -101,7 +104,9 @@ class ByteBudget:
 
 @dataclass(frozen=True, slots=True)
 class AnswerBudgets:
-    """The two budgets of a gateway."""
+    """The budgets of a gateway: of answers that are received, and of those that are passed on."""
 
     received: ByteBudget = field(default_factory=ByteBudget)
     passed_on: ByteBudget = field(default_factory=ByteBudget)
+    tip_received: ByteBudget = field(default_factory=lambda: ByteBudget(TIP_BYTES, TIP_BYTES))
+    tip_passed_on: ByteBudget = field(default_factory=lambda: ByteBudget(TIP_BYTES, TIP_BYTES))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from trace_dagster.gateway.cacheable import CHAIN_ID, CacheableCall
+from trace_dagster.gateway.cacheable import CHAIN_ID, CacheableCall, last_block
 from trace_dagster.gateway.rate_limiter import Clock
 
 CHAIN_ID_SECONDS = 30.0
@@ -50,6 +50,16 @@ class AnswerCache:
         self.bytes += len(result) + _ENTRY_BYTES
         while self.bytes > self._most_bytes:
             self._drop(next(iter(self._answers)))
+
+    def forget(self, fingerprint: str, first: int) -> None:
+        """Drop one endpoint's results about blocks from ``first`` on."""
+        dropped = [
+            key
+            for key in self._answers
+            if key[0] == fingerprint and (last := last_block(key[1])) is not None and last >= first
+        ]
+        for key in dropped:
+            self._drop(key)
 
     def _drop(self, key: Key) -> None:
         self.bytes -= len(self._answers.pop(key)[0]) + _ENTRY_BYTES

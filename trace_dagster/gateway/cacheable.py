@@ -39,6 +39,11 @@ class CacheableCall:
             return CacheableCall(RECEIPTS, _encode([block]))
         return None
 
+    @property
+    def both_forms(self) -> tuple[CacheableCall, CacheableCall]:
+        """The calls for the same block with its transactions and with their hashes, if this is one of them."""
+        return block_of(self, full=True), block_of(self, full=False)
+
 
 def cacheable_call(method: str, params: msgspec.Raw) -> CacheableCall | None:
     """Return the normalised call, or None if its answer may change (block tags, hashes, balances, ...)."""
@@ -74,6 +79,24 @@ def block_of(question: CacheableCall, *, full: bool = False) -> CacheableCall:
     return CacheableCall(BLOCK, _encode([number, full]))
 
 
+def first_block(question: CacheableCall) -> int | None:
+    """Return the number of the first block that a call is about; None if it is about none."""
+    return _bounds(question)[0]
+
+
+def last_block(question: CacheableCall) -> int | None:
+    """Return the number of the last block that a call is about; None if it is about none."""
+    return _bounds(question)[1]
+
+
+def block_hash(block: bytes) -> str | None:
+    """Return the hash in an answer about a block, in lower case; None if it has none."""
+    try:
+        return _HASHED.decode(block).hash.lower()
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
 def derive(question: CacheableCall, wider: bytes) -> bytes | None:
     """Return the answer to ``question``, extracted from the answer to its wider call; None if that is not possible."""
     try:
@@ -93,6 +116,7 @@ class _Hashed(msgspec.Struct):
     hash: str
 
 
+_HASHED = msgspec.json.Decoder(_Hashed)
 _BLOCK = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TRANSACTIONS = msgspec.json.Decoder(list[_Hashed])
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -122,6 +146,15 @@ def _logs_filter(value: Any) -> dict[str, Any] | None:
         return None
     rest = {name: each for name, each in value.items() if each not in (None, [])}
     return {**rest, "fromBlock": first, "toBlock": last}
+
+
+def _bounds(question: CacheableCall) -> tuple[int, int] | tuple[None, None]:
+    values = msgspec.json.decode(question.params)
+    if not values:
+        return None, None
+    if question.method == LOGS:
+        return int(values[0]["fromBlock"], 16), int(values[0]["toBlock"], 16)
+    return int(values[0], 16), int(values[0], 16)
 
 
 def _filter_of(question: CacheableCall) -> dict[str, Any]:

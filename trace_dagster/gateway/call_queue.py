@@ -19,6 +19,7 @@ class QueuedCall:
         "answer",
         "first_sent",
         "is_numbered",
+        "is_tip",
         "largest_batch",
         "method",
         "nulls",
@@ -29,10 +30,14 @@ class QueuedCall:
         "waiters",
     )
 
-    def __init__(self, method: str, params: bytes, answer: asyncio.Future[Answer], *, is_numbered: bool) -> None:
+    def __init__(
+        self, method: str, params: bytes, answer: asyncio.Future[Answer], *, is_numbered: bool, is_tip: bool = False
+    ) -> None:
         self.method = method
         self.params = params
         self.answer = answer
+        self.is_tip = is_tip
+        """True if it is about the newest blocks, and sent before the calls that are not."""
         self.is_numbered = is_numbered
         """True if the call is about a block by number: null may then mean that a replica is behind."""
         self.waiters = 0
@@ -48,13 +53,17 @@ class QueuedCall:
 
 
 class CallQueue:
-    """Calls in lanes: each heavy method has its own, so that its large answers do not delay other calls."""
+    """Calls in lanes: each heavy method has its own, so that its large answers do not delay other calls.
+
+    The lane of calls about the tip comes before all others.
+    """
 
     def __init__(self) -> None:
+        self._tip: deque[QueuedCall] = deque()
         self._lanes: dict[str, deque[QueuedCall]] = {}
 
     def __len__(self) -> int:
-        return sum(map(len, self._lanes.values()))
+        return len(self._tip) + sum(map(len, self._lanes.values()))
 
     def add(self, call: QueuedCall) -> None:
         """Add a call at the end of its lane."""
@@ -64,24 +73,36 @@ class CallQueue:
         """Return a call that was sent to the front of its lane."""
         self._lane(call).appendleft(call)
 
-    def next_lane(self) -> deque[QueuedCall] | None:
-        """Return the lane that waited longest since its last turn. Drop calls whose callers have left."""
-        for name, lane in list(self._lanes.items()):
-            while lane and lane[0].answer.done():
-                lane.popleft()
-            if lane:
+    def next_lane(self, *, is_tip_only: bool = False) -> deque[QueuedCall] | None:
+        """Return the tip's lane, else the one that waited longest since its last turn, unless ``is_tip_only``.
+
+        Drops calls whose callers have left. Returns None if no call waits.
+        """
+        if _has_calls(self._tip):
+            return self._tip
+        for name, lane in [] if is_tip_only else list(self._lanes.items()):
+            if _has_calls(lane):
                 self._lanes[name] = self._lanes.pop(name)
                 return lane
         return None
 
     def drain(self) -> Iterator[QueuedCall]:
         """Yield every call and empty the queue."""
-        for lane in self._lanes.values():
+        for lane in (self._tip, *self._lanes.values()):
             yield from lane
             lane.clear()
 
     def _lane(self, call: QueuedCall) -> deque[QueuedCall]:
+        if call.is_tip:
+            return self._tip
         return self._lanes.setdefault(call.method if is_heavy(call.method) else "", deque())
+
+
+def _has_calls(lane: deque[QueuedCall]) -> bool:
+    """Return whether a call of a lane waits. Drops the first calls whose callers have left."""
+    while lane and lane[0].answer.done():
+        lane.popleft()
+    return bool(lane)
 
 
 def batch_of(lane: deque[QueuedCall], most: int) -> int:

@@ -74,14 +74,17 @@ class Connections:
         self._head = _head(parts)
         self._idle: list[_Connection] = []
 
-    async def post(self, body: bytes) -> HttpReply:
-        """Send a POST request with a JSON body and return the response. Raises RequestFailed."""
-        connection = self._taken() or await self._opened()
+    async def post(self, body: bytes, *, seconds: float = WHOLE_SECONDS) -> HttpReply:
+        """Send a POST request with a JSON body and return the response, which may take ``seconds``.
+
+        Raises RequestFailed.
+        """
+        connection = self._taken() or await self._opened(min(seconds, CONNECT_SECONDS))
         try:
-            async with asyncio.timeout(WHOLE_SECONDS):
+            async with asyncio.timeout(seconds):
                 reply = await connection.ask(self._head + b"%d\r\n\r\n" % len(body) + body)
         except TimeoutError:
-            raise RequestFailed(f"no whole answer in {WHOLE_SECONDS:.0f} s", is_silent=True) from None
+            raise RequestFailed(f"no whole answer in {seconds:.0f} s", is_silent=True) from None
         finally:
             if connection.is_reusable:
                 connection.idle_since = asyncio.get_running_loop().time()
@@ -104,16 +107,16 @@ class Connections:
             connection.abort()
         return None
 
-    async def _opened(self) -> _Connection:
+    async def _opened(self, seconds: float) -> _Connection:
         loop = asyncio.get_running_loop()
         context = _tls_context() if self._tls else None
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout(seconds):
                 _, connection = await loop.create_connection(
                     lambda: _Connection(self._budget, self._holder), self._host, self._port, ssl=context
                 )
         except TimeoutError:
-            raise RequestFailed(f"cannot connect in {CONNECT_SECONDS:.0f} s", is_silent=True) from None
+            raise RequestFailed(f"cannot connect in {seconds:.0f} s", is_silent=True) from None
         except (OSError, ValueError) as error:  # the error's text may contain the host
             raise RequestFailed(f"cannot connect ({type(error).__name__})", is_silent=True) from None
         return connection

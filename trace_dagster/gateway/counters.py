@@ -40,6 +40,8 @@ class CallCounters:
     """Calls answered from the cache."""
     calls_joined: int = 0
     """Calls that joined a call in flight."""
+    tip_calls: int = 0
+    """Calls about the newest blocks, which are sent before all others."""
     calls_derived: int = 0
     """Calls answered from the answer to a wider call."""
     retries: int = 0

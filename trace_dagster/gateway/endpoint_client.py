@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from trace_dagster.gateway.batches import AnswerSizes, BatchSize
-from trace_dagster.gateway.breaker import Breaker
+from trace_dagster.gateway.breaker import OPEN_SECONDS, Breaker
 from trace_dagster.gateway.byte_budget import AnswerBudgets
 from trace_dagster.gateway.call_queue import CallQueue, FlushTimer, QueuedCall, batch_of
 from trace_dagster.gateway.counters import CallCounters
@@ -20,7 +20,7 @@ from trace_dagster.gateway.hedging import Hedging
 from trace_dagster.gateway.jsonrpc import Answer, failed
 from trace_dagster.gateway.outcome import Outcome
 from trace_dagster.gateway.rate_limiter import Clock, RateLimiter
-from trace_dagster.gateway.sender import HttpSending, Sender
+from trace_dagster.gateway.sender import TIP_SECONDS, HttpSending, Sender
 from trace_dagster.messages.logs import component_log
 from trace_dagster.rpc.http import MAX_ANSWER_BYTES
 from trace_dagster.rpc.pools import Endpoint, Limits
@@ -35,6 +35,12 @@ COLLECT_SECONDS = 0.002
 RETRIES = 5
 RETRY_SECONDS = 90.0
 """Seconds after the first send of a call in which a retry may start."""
+
+TIP_PROBE_SECONDS = 0.5
+"""Seconds between the calls about the newest blocks that are sent to an endpoint while it counts as down."""
+
+_TIP_RECENT_SECONDS = 60.0
+"""Seconds after a call about the newest blocks in which HTTP requests are reserved for the next one."""
 
 NULL_RETRIES = 2
 """Retries of a call about a block by number that was answered with null, because a replica may be behind."""
@@ -59,8 +65,9 @@ class EndpointClient:
         self._limits = limits
         self._concurrency = limits.concurrency or CONCURRENCY
         self._clock = clock
-        self._passed_on = budgets.passed_on
-        self._sender = Sender(endpoint, self.counters, clock, budgets.received)
+        self._tip_asked_at = -_TIP_RECENT_SECONDS
+        self._budgets = budgets
+        self._sender = Sender(endpoint, self.counters, clock, budgets)
         self._queue = CallQueue()
         self._timer = FlushTimer(self._flush)
         self._hedging = Hedging(self.counters)
@@ -98,20 +105,28 @@ class EndpointClient:
         if self._limits.concurrency is not None:
             self._concurrency = max(1, self._limits.concurrency // gateways)
 
-    def ask(self, method: str, params: bytes, *, is_numbered: bool = False) -> QueuedCall:
-        """Queue a call; its ``answer`` is the node's, or an error that says why there is none."""
-        call = QueuedCall(method, params, asyncio.get_running_loop().create_future(), is_numbered=is_numbered)
+    def ask(self, method: str, params: bytes, *, is_numbered: bool = False, is_tip: bool = False) -> QueuedCall:
+        """Queue a call; its ``answer`` is the node's, or an error that says why there is none.
+
+        A call about the newest blocks (``is_tip``) is sent before all others, and probes an endpoint that is down more
+        often.
+        """
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        call = QueuedCall(method, params, future, is_numbered=is_numbered, is_tip=is_tip)
         self.asked_at = self._clock()
-        if self._breaker.admits():
+        if is_tip:
+            self._tip_asked_at = self.asked_at
+        if self._breaker.admits(TIP_PROBE_SECONDS if is_tip else OPEN_SECONDS):
             self._queue.add(call)
-            self._flush_when_worthwhile()
+            self._flush_when_worthwhile(call)
         else:
             self._leave_alone(call)
         return call
 
-    def reserved(self, answer: Answer) -> Answer:
+    def reserved(self, answer: Answer, *, is_tip: bool = False) -> Answer:
         """Return the answer with its bytes taken from the budget, or an error if the budget is used up."""
-        reservation = self._passed_on.reserve(self.name, answer.size)
+        budget = self._budgets.tip_passed_on if is_tip else self._budgets.passed_on
+        reservation = budget.reserve(self.name, answer.size)
         if reservation is not None:
             return replace(answer, reservation=reservation)
         return failed(f"rpc endpoint {self.name}: its answers are too large to hold so many: ask for less at once")
@@ -123,20 +138,21 @@ class EndpointClient:
             call.answer.cancel()
         self._timer.cancel()
 
-    def _flush_when_worthwhile(self) -> None:
-        if not self._sender.under_way or len(self._queue) >= self._batch_size.size:
+    def _flush_when_worthwhile(self, call: QueuedCall) -> None:
+        if call.is_tip or not self._sender.under_way or len(self._queue) >= self._batch_size.size:
             self._timer.soon()
         else:
             self._timer.within(COLLECT_SECONDS)
 
     def _flush(self) -> None:
-        """Send as much as rate limit and concurrency allow, one batch of each lane in turn."""
+        """Send as much as rate limit and concurrency allow: the tip's calls, then a batch of each lane in turn."""
         limiter = self.rate_limiter
-        while len(self._sender.under_way) < self._concurrency:
-            lane = self._queue.next_lane()
+        while (free := self._concurrency - len(self._sender.under_way)) > 0:
+            lane = self._queue.next_lane(is_tip_only=free <= self._reserved_for_tip)
             if lane is None:
                 return
-            fitting = self._sizes.calls_within_target(lane[0].method)
+            methods = {call.method for call in lane} if lane[0].is_tip else {lane[0].method}
+            fitting = min(map(self._sizes.calls_within_target, methods))
             most = batch_of(lane, min(self._batch_size.size, fitting, len(lane)))
             wait = limiter.seconds_until(limiter.worth_waiting_for(most))
             granted = 0 if wait > 0 else limiter.grant(most)
@@ -144,6 +160,13 @@ class EndpointClient:
                 self._timer.within(max(wait, COLLECT_SECONDS))
                 return
             self._send([lane.popleft() for _ in range(granted)])
+
+    @property
+    def _reserved_for_tip(self) -> int:
+        """HTTP requests that only calls about the newest blocks may use: none unless there were some lately."""
+        if self._concurrency == 1 or self._clock() - self._tip_asked_at > _TIP_RECENT_SECONDS:
+            return 0
+        return 1 if self._concurrency < CONCURRENCY // 4 else 2
 
     def _send(self, calls: Sequence[QueuedCall], hedged: HttpSending | None = None) -> None:
         sending = self._sender.open(calls, hedged)
@@ -219,7 +242,7 @@ class EndpointClient:
                 call.nulls += 1
             elif answer is not None:
                 self._sizes.learn(call.method, len(answer.result or b""))
-                call.answer.set_result(self.reserved(answer))
+                call.answer.set_result(self.reserved(answer, is_tip=call.is_tip))
                 answered += 1
             if not call.under_way and not call.answer.done():  # else the hedge may still answer the call
                 self._retry(call, outcome, identity, len(sending.calls))
@@ -233,7 +256,7 @@ class EndpointClient:
         return call.is_numbered and answer.result == b"null" and may_ask_again
 
     def _is_late(self, call: QueuedCall) -> bool:
-        return self._clock() - call.first_sent >= RETRY_SECONDS
+        return self._clock() - call.first_sent >= (TIP_SECONDS if call.is_tip else RETRY_SECONDS)
 
     def _retry(self, call: QueuedCall, outcome: Outcome, identity: int, batch: int) -> None:
         """Queue a call again if a retry may help; ``batch`` is the number of calls it was sent with."""
@@ -264,7 +287,7 @@ class EndpointClient:
             self._leave_alone(call)
         elif not call.answer.done():
             self._queue.add_first(call)
-            self._flush_when_worthwhile()
+            self._flush_when_worthwhile(call)
 
     def _fail(self, call: QueuedCall, reason: str, kind: str = "") -> None:
         if not call.answer.done():
@@ -287,7 +310,8 @@ class EndpointClient:
     def _hedge(self, sending: HttpSending) -> None:
         calls = [call for call in sending.calls if not call.answer.done()]
         limiter = self.rate_limiter
-        has_room = len(self._sender.under_way) < self._concurrency and not limiter.seconds_until(len(calls))
+        reserved = 0 if sending.calls[0].is_tip else self._reserved_for_tip
+        has_room = len(self._sender.under_way) < self._concurrency - reserved and not limiter.seconds_until(len(calls))
         may_hedge = calls and self._hedging.is_affordable(len(calls)) and has_room
         if may_hedge and limiter.grant(len(calls)) == len(calls):
             self.counters.hedges_sent += len(calls)

@@ -1,12 +1,14 @@
 """The routes of a gateway: each endpoint of the configured pools, under ``/TOKEN/pool/position``.
 
     POST /TOKEN/{pool}/{position}[/{wanted}][?try=K]    one JSON-RPC request, or a batch
+    POST /TOKEN/{pool}/{position}/tip                   the same, about the newest blocks
     GET  /TOKEN/status                                  JSON
     GET  /TOKEN/metrics                                 Prometheus text
 
 ``wanted`` is ``blocks``, ``receipts`` or ``blocks+receipts``: data of the same blocks that the caller fetches anyway.
 The gateway then derives a header from the full block, and a block's logs from its receipts. ``try=K`` with K of 1 or
 more states that earlier answers were wrong: the gateway sends the call to the node and does not use its cache.
+Calls at ``tip`` are sent before all others, are not cached, and fail after a few seconds, see ``tip.py``.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from trace_dagster.gateway.jsonrpc import Answer, GatewayCall, calls_in, failed
 from trace_dagster.gateway.metrics import GatewayCollector, exposition, status_of
 from trace_dagster.gateway.rate_limiter import Clock
 from trace_dagster.gateway.server import HttpRequest, HttpResponse
+from trace_dagster.gateway.tip import TipCalls
 from trace_dagster.rpc.http import MAX_ANSWER_BYTES
 from trace_dagster.rpc.pools import Endpoint, RpcPool
 
@@ -58,7 +61,7 @@ class Gateway:
         self._kept = AnswerCache(kept_bytes, clock)
         self._budgets = AnswerBudgets()
         self._by_fingerprint: dict[str, Coalescer] = {}
-        self._routes: dict[str, _Route] = {}
+        self._routes: dict[str, _Route | _TipRoute] = {}
         self._collector = GatewayCollector(lambda: self.clients, lambda: self._kept.bytes)
         for pool in rpc.pools.values():
             for endpoint in pool.endpoints:
@@ -104,51 +107,56 @@ class Gateway:
         except InvalidInput as error:
             return HttpResponse(200, _encoded(calls, failed(str(error))))
         if isinstance(calls, GatewayCall):
-            return self._response(calls, [await route.answer(calls)], route.name)
+            return self._response(calls, [await route.answer(calls)], route)
         if not calls:
             return HttpResponse(200, failed("a batch holds at least one request", _INVALID_REQUEST).to(_NULL))
-        return self._response(calls, await asyncio.gather(*map(route.answer, calls)), route.name)
+        return self._response(calls, await asyncio.gather(*map(route.answer, calls)), route)
 
-    def _response(self, calls: GatewayCall | list[GatewayCall], answers: Sequence[Answer], name: str) -> HttpResponse:
+    def _response(
+        self, calls: GatewayCall | list[GatewayCall], answers: Sequence[Answer], route: _Route | _TipRoute
+    ) -> HttpResponse:
         """Return the response. It keeps the bytes of its answers in the budget until its caller has read it."""
-        reservations = self._reservations(answers, name)
+        reservations = self._reservations(answers, route)
         if reservations is None:
-            return HttpResponse(200, _encoded(calls, failed(f"rpc endpoint {name}: {_TOO_LARGE}")))
+            return HttpResponse(200, _encoded(calls, failed(f"rpc endpoint {route.name}: {_TOO_LARGE}")))
         return HttpResponse(200, _encoded(calls, *answers), reservations=reservations)
 
-    def _reservations(self, answers: Sequence[Answer], name: str) -> list[Reservation] | None:
+    def _reservations(self, answers: Sequence[Answer], route: _Route | _TipRoute) -> list[Reservation] | None:
         """Return the answers' reservations; None if the answers are too large together.
 
         An answer that another caller gets as well, or that is cached, takes its bytes again: the response is a copy.
         """
         found: list[Reservation] = []
+        budget = self._budgets.tip_passed_on if isinstance(route, _TipRoute) else self._budgets.passed_on
         if sum(answer.size for answer in answers) > MAX_ANSWER_BYTES:
             return None
         for answer in answers:
             reservation = answer.reservation
             if reservation is None or reservation.is_passed_on:
-                reservation = self._budgets.passed_on.reserve(name, answer.size)
+                reservation = budget.reserve(route.name, answer.size)
                 if reservation is None:
                     return None
             reservation.is_passed_on = True
             found.append(reservation)
         return found
 
-    def _add_route(self, target: str) -> _Route:
-        """Return the route to ``pool/position[/wanted][?try=K]``. Raises InvalidInput."""
+    def _add_route(self, target: str) -> _Route | _TipRoute:
+        """Return the route to ``pool/position[/wanted][?try=K]`` or ``pool/position/tip``. Raises InvalidInput."""
         path, _, query = target.partition("?")
         name, position, wanted, *more = [*path.split("/"), "", ""][:4]
         attempt = parse_qs(query).get("try", ["0"])[-1]
-        words = set(filter(None, wanted.split("+")))
+        is_tip = wanted == "tip"
+        words = set() if is_tip else set(filter(None, wanted.split("+")))
         if any(more) or not words <= set(WANTED) or not _TRY.fullmatch(attempt):
-            raise InvalidInput("ask the gateway at /{pool}/{position}[/blocks+receipts][?try=K]")
+            raise InvalidInput("ask the gateway at /{pool}/{position}[/blocks+receipts|/tip][?try=K]")
         pool = self._rpc_settings.pool(name)
         found = [endpoint for endpoint in pool.endpoints if str(endpoint.position) == position]
         if not found:
             raise InvalidInput(f"rpc pool {name} has endpoints 1 to {len(pool.urls)}, not this one")
+        coalescer = self._coalescer(pool, found[0])
         methods = frozenset(WANTED[word] for word in words)
-        route = _Route(self._coalescer(pool, found[0]), methods, int(attempt))
-        if not route.attempt:  # tries are rare and have any number, therefore their routes are not cached
+        route = _TipRoute(coalescer.client, self._kept) if is_tip else _Route(coalescer, methods, int(attempt))
+        if attempt == "0":  # tries are rare and have any number, therefore their routes are not cached
             self._routes[target] = route
         return route
 
@@ -165,14 +173,26 @@ class _Route:
     """One endpoint, with the options of one route."""
 
     def __init__(self, coalescer: Coalescer, wanted: frozenset[str], attempt: int) -> None:
-        self.attempt = attempt
         self.name = coalescer.client.name
+        self._attempt = attempt
         self._coalescer = coalescer
         self._wanted = wanted
 
     async def answer(self, call: GatewayCall) -> Answer:
         """Return the answer to one call."""
-        return await self._coalescer.answer(call.method, call.params, self._wanted, self.attempt)
+        return await self._coalescer.answer(call.method, call.params, self._wanted, self._attempt)
+
+
+class _TipRoute:
+    """The newest blocks of one endpoint."""
+
+    def __init__(self, client: EndpointClient, kept: AnswerCache) -> None:
+        self.name = client.name
+        self._calls = TipCalls(client, kept)
+
+    async def answer(self, call: GatewayCall) -> Answer:
+        """Return the answer to one call."""
+        return await self._calls.answer(call.method, call.params)
 
 
 def _encoded(calls: GatewayCall | Sequence[GatewayCall], *answers: Answer) -> bytes:

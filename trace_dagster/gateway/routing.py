@@ -46,6 +46,19 @@ class GatewayRouting:
         urls = tuple(self._url_of(endpoint, pool.limits, wanted) for endpoint in pool.endpoints)
         return replace(pool, gateway_urls=urls)
 
+    def for_tip(self, pool: RpcPool) -> RpcPool:
+        """Return the pool for calls about the newest blocks: all its endpoints through a gateway, if there is one.
+
+        One is used if it runs already, if the pool has WebSocket URLs, or if an endpoint needs it anyway. It sends
+        such calls before all others, see :meth:`Endpoint.tip`, and streams new heads.
+        """
+        may_use = self._settings.gateway.mode != "never"
+        is_used = may_use and bool(self._url or any(pool.websocket_urls))
+        if not is_used and not any(is_routed(self._settings, each, pool.limits) for each in pool.endpoints):
+            return pool
+        gateway = self._gateway()
+        return replace(pool, gateway_urls=tuple(f"{gateway}/{each.pool}/{each.position}" for each in pool.endpoints))
+
     def close(self) -> None:
         """End the gateway if this object started one."""
         with self._lock:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from itertools import count
 
-from trace_dagster.gateway.byte_budget import ByteBudget
+from trace_dagster.gateway.byte_budget import AnswerBudgets
 from trace_dagster.gateway.call_queue import QueuedCall
 from trace_dagster.gateway.connections import Connections, RequestFailed
 from trace_dagster.gateway.counters import CallCounters
@@ -15,6 +15,9 @@ from trace_dagster.gateway.outcome import Outcome, of_failure, of_reply
 from trace_dagster.gateway.rate_limiter import Clock
 from trace_dagster.rpc.http import REDIRECTS, redirected
 from trace_dagster.rpc.pools import Endpoint
+
+TIP_SECONDS = 4.0
+"""Longest time for a call about the newest blocks, in seconds: then its caller asks another endpoint, or again."""
 
 
 class HttpSending:
@@ -35,9 +38,10 @@ class HttpSending:
 class Sender:
     """Encodes calls, posts them, and reads the outcome."""
 
-    def __init__(self, endpoint: Endpoint, counters: CallCounters, clock: Clock, received: ByteBudget) -> None:
+    def __init__(self, endpoint: Endpoint, counters: CallCounters, clock: Clock, budgets: AnswerBudgets) -> None:
         self._endpoint = endpoint
-        self._connections = Connections(endpoint.url, received, endpoint.name)
+        self._connections = Connections(endpoint.url, budgets.received, endpoint.name)
+        self._tip_connections = Connections(endpoint.url, budgets.tip_received, endpoint.name)
         self._counters = counters
         self._clock = clock
         self._ids = count(1)
@@ -65,7 +69,10 @@ class Sender:
         ]
         body = encoded[0] if len(encoded) == 1 else b"[" + b",".join(encoded) + b"]"
         try:
-            reply = await self._connections.post(body)
+            if sending.calls[0].is_tip:
+                reply = await self._tip_connections.post(body, seconds=TIP_SECONDS)
+            else:
+                reply = await self._connections.post(body)
         except RequestFailed as failure:
             return of_failure(failure)
         self._counters.bytes_in += len(reply.body)
@@ -87,3 +94,4 @@ class Sender:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._connections.close()
+        self._tip_connections.close()

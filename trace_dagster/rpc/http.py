@@ -24,6 +24,9 @@ GATEWAY_SECONDS = 3600.0
 time starts.
 """
 
+TIP_SECONDS = 5.0
+"""The same for calls about the newest blocks, also through a gateway, which ends them itself a little earlier."""
+
 _PART_BYTES = 1 << 20
 """Largest part of a response that is read in one step."""
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -36,14 +39,15 @@ def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS)
     """Send a POST request and return (status, body) of the response.
 
     Raises NoAnswer if the connection fails or no whole response arrives within WHOLE_SECONDS (GATEWAY_SECONDS through a
-    gateway), AnswerTooLarge if it has more than MAX_ANSWER_BYTES, Unavailable if it cannot be decompressed,
-    InvalidInput if it is a redirect.
+    gateway, TIP_SECONDS for an endpoint at the tip), AnswerTooLarge if it has more than MAX_ANSWER_BYTES, Unavailable
+    if it cannot be decompressed, InvalidInput if it is a redirect.
     """
-    timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=GATEWAY_SECONDS if endpoint.gateway_url else read_seconds)
+    connect_seconds, read_seconds, whole_seconds = _times(endpoint, read_seconds)
+    timeout = urllib3.Timeout(connect=connect_seconds, read=read_seconds)
     try:
         answer = _sent(endpoint, body, timeout)
         try:
-            data = _read(answer, endpoint, GATEWAY_SECONDS if endpoint.gateway_url else WHOLE_SECONDS)
+            data = _read(answer, endpoint, whole_seconds)
         except TraceError:
             answer.close()  # the rest of the body is not read
             raise
@@ -60,6 +64,15 @@ def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS)
             http=answer.status,
         )
     return answer.status, data
+
+
+def _times(endpoint: Endpoint, read_seconds: float) -> tuple[float, float, float]:
+    """Return the seconds to connect, to wait for data, and for the whole response."""
+    if endpoint.is_at_tip:
+        return TIP_SECONDS, min(read_seconds, TIP_SECONDS), TIP_SECONDS
+    if endpoint.gateway_url:
+        return CONNECT_SECONDS, GATEWAY_SECONDS, GATEWAY_SECONDS
+    return CONNECT_SECONDS, read_seconds, WHOLE_SECONDS
 
 
 def _sent(endpoint: Endpoint, body: bytes, timeout: urllib3.Timeout) -> urllib3.BaseHTTPResponse:
