@@ -67,12 +67,22 @@ class Anvil:
 
 
 @contextmanager
-def running_anvil(binary: Path, chain_id: int = CHAIN_ID, network: str = "ethereum") -> Iterator[Anvil]:
-    """Run a fresh node on a free loopback port until the end of the block. ``network`` is a family of chains."""
+def running_anvil(
+    binary: Path,
+    chain_id: int = CHAIN_ID,
+    network: str = "ethereum",
+    slots_in_an_epoch: int = 1,
+    timestamp: int = GENESIS_TIMESTAMP,
+) -> Iterator[Anvil]:
+    """Run a fresh node on a free loopback port until the end of the block.
+
+    ``network`` is a family of chains. The safe block is ``slots_in_an_epoch`` behind the newest one, and the finalized
+    block twice as far. ``timestamp`` is the time of the first block in seconds.
+    """
     with tempfile.TemporaryDirectory(prefix="anvil-") as home:
         command = [
             str(binary), "--host", "127.0.0.1", "--port", "0", "--no-mining", "--order", "fifo",
-            "--slots-in-an-epoch", "1", "--chain-id", str(chain_id), "--timestamp", str(GENESIS_TIMESTAMP),
+            "--slots-in-an-epoch", str(slots_in_an_epoch), "--chain-id", str(chain_id), "--timestamp", str(timestamp),
             "--network", network,
         ]  # fmt: skip
         process = subprocess.Popen(
