@@ -41,8 +41,9 @@ from trace_dagster.config.settings import settings_from
 from trace_dagster.digest import ContentDigest
 from trace_dagster.query.opening import Opening
 from trace_dagster.query.runner import QueryResult, QueryRunner
-from trace_dagster.registry.catalog import EVERYTHING, FilesToOpen, VisibleDataset
-from trace_dagster.registry.conditions import Conditions
+from trace_dagster.registry.as_of import AsOf
+from trace_dagster.registry.catalog import EVERYTHING, Opened, VisibleDataset
+from trace_dagster.registry.conditions import Conditions, Reads
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.streams import StreamRow
 from trace_dagster.runtime import Runtime
@@ -74,18 +75,18 @@ class Pinned:
 
     def __init__(self, runtime: Runtime) -> None:
         self._catalog = runtime.catalog
-        self._kept: dict[str, dict[UUID, FilesToOpen]] = {}
+        self._kept: dict[str, Opened] = {}
         self.is_before = True
 
     def datasets(self) -> list[VisibleDataset]:
         """Return every dataset."""
         return self._catalog.datasets()
 
-    def files_to_open(self, scans: Mapping[UUID, Sequence[Conditions]]) -> dict[UUID, FilesToOpen]:
-        """Return the files as they were at the first query with these scans."""
+    def open(self, reads: Mapping[UUID, Reads], as_of: AsOf) -> Opened:
+        """Return the files as they were at the first query that reads this."""
         if self.is_before:
-            self._kept[repr(scans)] = self._catalog.files_to_open(scans)
-        return self._kept[repr(scans)]
+            self._kept[repr(reads)] = self._catalog.open(reads, as_of)
+        return self._kept[repr(reads)]
 
 
 def window_of(stream: StreamRow, block_range: BlockRange, target_bytes: int = TARGET_BYTES) -> Window:
@@ -295,9 +296,9 @@ def _rare(fill: Runtime, runtime: Runtime, slow: Mapping[str, str], options: arg
     compacted(
         slow, window_of(stream, BlockRange(0, options.ranges * CHUNK), int(total) // min(100, options.ranges // 4))
     )
-    whole = runtime.catalog.files_to_open({stream.dataset_uuid: [Conditions()]})[stream.dataset_uuid]
+    whole = runtime.catalog.open({stream.dataset_uuid: Reads()}).files[stream.dataset_uuid]
     wanted = Conditions(values={"address": frozenset([RARE])})
-    found = runtime.catalog.files_to_open({stream.dataset_uuid: [wanted]})[stream.dataset_uuid]
+    found = runtime.catalog.open({stream.dataset_uuid: Reads((wanted,))}).files[stream.dataset_uuid]
     pair = (float(len(found.all_keys())), float(len(whole.all_keys())))
     return Compared("a rare address: files opened, of all files", "files", (pair,), "at most 5 of 100")
 

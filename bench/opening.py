@@ -14,7 +14,7 @@ import io
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from trace_dagster.errors import TraceError
 from trace_dagster.query.protocol import Relation
 from trace_dagster.query.relations import Lake
 from trace_dagster.query.runner import QueryRunner
-from trace_dagster.registry.conditions import Conditions
+from trace_dagster.registry.conditions import Reads
 from trace_dagster.runtime import Runtime
 from trace_dagster.store.causes import PreconditionFailed
 from trace_dagster.store.objects import ObjectStore
@@ -85,14 +85,14 @@ def opened(runtime: Runtime, runner: QueryRunner, sql: str) -> tuple[float, int]
     started = time.perf_counter()
     lake = Lake(catalog.datasets(), store.access)
 
-    def resolve(scans: Mapping[str, Sequence[Conditions]]) -> list[Relation]:
-        found = catalog.files_to_open(lake.scans(scans))
+    def resolve(reads: Mapping[str, Reads]) -> list[Relation]:
+        found = catalog.open(lake.reads(reads))
         paused = time.perf_counter()
-        for each in found.values():
+        for each in found.files.values():
             put_first(store, each.names.partition("\n")[0])
             files.append(each.names.count("\n") + 1)
         ended.append(paused - time.perf_counter())  # what the bench did itself is taken off
-        return lake.relations(scans, found)
+        return lake.relations(reads, found)
 
     with suppress(TraceError):  # the other objects are missing
         runner.query(sql, lake.shapes(), store.access, 10, resolve, None, lambda: ended.append(time.perf_counter()))

@@ -17,7 +17,7 @@ from trace_dagster.evidence.committed_objects import CommittedObjects
 from trace_dagster.query.opening import Opening
 from trace_dagster.query.runner import QueryRunner
 from trace_dagster.registry.catalog import Catalog
-from trace_dagster.registry.conditions import Conditions
+from trace_dagster.registry.conditions import Conditions, Reads
 from trace_dagster.registry.connection import Session
 from trace_dagster.registry.forks import Forks
 
@@ -59,7 +59,8 @@ class Lake:
         Forks(self.database).invalidate([version["dataset_version"]], "a test")
 
     def files(self, *conditions):
-        return self.catalog.files_to_open({self.stream.dataset_uuid: list(conditions)})[self.stream.dataset_uuid]
+        dataset = self.stream.dataset_uuid
+        return self.catalog.open({dataset: Reads(conditions)}).files[dataset]
 
 
 @pytest.fixture
@@ -149,14 +150,14 @@ def test_a_query_by_hash_opens_one_file_of_the_layout(lake):
     value = lake.rows["transaction_hash"][0].as_py()
     with QueryRunner() as runner:
         opened = []
-        relation_of = lake.opening._catalog.files_to_open
+        opening = lake.opening._catalog.open
 
-        def seen(scans):
-            found = relation_of(scans)
-            opened.extend(found.values())
+        def seen(reads, as_of):
+            found = opening(reads, as_of)
+            opened.extend(found.files.values())
             return found
 
-        lake.opening._catalog.files_to_open = seen
+        lake.opening._catalog.open = seen
         lake.opening.query(runner, "select 1 from logs where transaction_hash = $h", 5, {"h": value})
     assert [found.hashes for found in opened] == [{value}]
     assert all(file.index_key for found in opened for file in found.layout_files)

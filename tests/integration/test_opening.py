@@ -94,7 +94,7 @@ def test_only_the_files_that_resolve_returns_can_be_read(store, ask):
     sql = "select count(*) from logs where block_number >= 1 and block_timestamp < '2024-01-01 00:00:09'"
     assert ask(sql, shapes, resolve=resolve) == [(2,)]
     assert list(seen) == ["logs"]
-    (conditions,) = seen["logs"]
+    (conditions,) = seen["logs"].conditions
     assert conditions.blocks[0][0] == 1
     assert conditions.times[0][1] == datetime(2024, 1, 1, 0, 0, 9, tzinfo=UTC).timestamp() * 10**6 - 1
 
@@ -178,7 +178,7 @@ def test_a_parameter_prunes_as_its_value_does(store, ask):
         return [Relation("logs", COLUMNS, ())]
 
     ask("select * from logs where block_number = $n", [Relation("logs", COLUMNS, ())], {"n": 7}, resolve)
-    assert seen["logs"][0].blocks == ((7, 7),)
+    assert seen["logs"].conditions[0].blocks == ((7, 7),)
 
 
 def test_parameters_of_the_command_line_are_json_or_text():

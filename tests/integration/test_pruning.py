@@ -128,26 +128,39 @@ class TwoLakes:
     def answers(self, sql: str) -> tuple[object, object]:
         """Return what the query gives over all files and over the files that it can need."""
         statement = UserStatement(sql, self.shapes, self.planner)
-        conditions = statement.conditions()
+        reads = statement.reads()
         needed = {
             name: [
                 file
                 for file in files
-                if not conditions.get(name) or any(file.can_hold(each) for each in conditions[name])
+                if name not in reads
+                or not reads[name].conditions
+                or any(file.can_hold(each) for each in reads[name].conditions)
             ]
             for name, files in self.files.items()
         }
+        columns = {name: each.columns for name, each in reads.items()}
         self.opened += sum(len(needed[name]) for name in statement.relations)
         self.whole += sum(len(self.files[name]) for name in statement.relations)
-        return self._answer(statement, self.files), self._answer(statement, needed)
+        return self._answer(statement, self.files, {}), self._answer(statement, needed, columns)
 
-    def _answer(self, statement: UserStatement, files: dict[str, list[File]]) -> object:
-        """Return the rows as text in an order of their own, or the kind of the error."""
+    def _answer(
+        self, statement: UserStatement, files: dict[str, list[File]], read: dict[str, frozenset[str] | None]
+    ) -> object:
+        """Return the rows as text in an order of their own, or the kind of the error. Columns that are not in ``read``
+        are null.
+        """
         with duckdb.connect() as connection:
             connection.execute("set TimeZone = 'UTC'; set threads = 1")
             for name, found in files.items():
                 if found:
-                    connection.read_parquet([file.path for file in found]).create_view(name)
+                    columns = ", ".join(
+                        f'"{column}"'
+                        if (names := read.get(name)) is None or column in names
+                        else f'null::{kind} as "{column}"'
+                        for column, kind in self.shapes[name]
+                    )
+                    connection.read_parquet([file.path for file in found]).project(columns).create_view(name)
                 else:
                     columns = ", ".join(f'null::{kind} as "{column}"' for column, kind in self.shapes[name])
                     connection.execute(f"create view {name} as select {columns} limit 0")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from trace_dagster.query.planner import add_tables, planner
-from trace_dagster.query.pruning import conditions_of
+from trace_dagster.query.pruning import reads_of
 from trace_dagster.registry.conditions import (
     HIGHEST,
     LOWEST,
@@ -37,6 +37,11 @@ def connection():
 
 def micro(text):
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * 10**6
+
+
+def conditions_of(sql, connection):
+    """Return the conditions of each scan, by table."""
+    return {name: list(found.conditions) for name, found in reads_of(sql, connection).items()}
 
 
 @pytest.mark.parametrize(
@@ -178,6 +183,36 @@ def test_conditions_of_each_scan(connection, sql, expected):
     assert {name: shown[name] for name in expected} == {
         name: sorted(blocks, key=repr) for name, blocks in expected.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("select 1 from logs", {"logs": set()}),
+        ("select count(*) from logs where block_number > 5", {"logs": {"block_number"}}),
+        ("select topic0 from logs where address = unhex('ab')", {"logs": {"topic0", "address"}}),
+        ("select topic0 from logs order by log_index limit 3", {"logs": {"topic0", "log_index"}}),
+        ("with t as (from logs) select address from t", {"logs": {"address"}}),
+        ("with t as materialized (from logs) select a.address from t a, t b", {"logs": {"address"}}),
+        (
+            "select l.address from logs l left join blocks b using (block_number) where b.gas_used is null",
+            {"logs": {"address", "block_number"}, "blocks": {"gas_used", "block_number"}},
+        ),
+        ("select a.address from logs a, logs b where b.topic0 is null", {"logs": {"address", "topic0"}}),
+        (
+            "select 1 from blocks where exists (from logs where logs.log_index = blocks.gas_used)",
+            {"logs": {"log_index"}, "blocks": {"gas_used"}},
+        ),
+        (
+            "select b.gas_used from blocks b group by all having max(block_number) > 1",
+            {"blocks": {"gas_used", "block_number"}},
+        ),
+        ("select now() from logs", {}),
+    ],
+)
+def test_columns_that_a_query_reads(connection, sql, expected):
+    found = {name: set(reads.columns) for name, reads in reads_of(sql, connection).items()}
+    assert found == expected
 
 
 def test_many_intervals_are_joined_where_the_gaps_are_small():

@@ -3,8 +3,8 @@
 A process is the only limit that holds: DuckDB's strings and lists are outside its memory limit, some functions cannot
 be interrupted, and some crash. The process starts before there is a query. It gets the SQL and the tables' columns,
 answers with the tables that the query reads and the conditions on their rows, then gets the files that can hold such
-rows and access to the bucket, and sends the rows as JSON. All of this goes over one inherited socket; neither argv nor
-the environment holds a secret.
+rows, such rows that are in no file yet, and access to the bucket, and sends the rows as JSON. All of this goes over one
+inherited socket; neither argv nor the environment holds a secret.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.dataset  # DuckDB imports it to scan Arrow rows: that takes 0.1 s
 
 from trace_dagster.errors import InvalidInput, TraceError
+from trace_dagster.query.arrow_wire import received
 from trace_dagster.query.planner import planner
 from trace_dagster.query.protocol import MAX_NAME_BYTES, NO_MEMORY, READY, TOO_LARGE, Columns, QueryLimits, Relation
 from trace_dagster.query.render import value
@@ -42,6 +45,7 @@ def main() -> None:
     """Serve one query. Arguments: the socket's descriptor, the limits as JSON."""
     wire, limits = Connection(int(sys.argv[1])), QueryLimits(**json.loads(sys.argv[2]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    pa.set_cpu_count(limits.threads)
     with QuerySession(limits) as session, planner() as parsing, suppress(EOFError, OSError):  # the parent is gone
         wire.send_bytes(READY)
         _serve(wire, session, parsing, limits)
@@ -54,11 +58,9 @@ def _serve(wire: Connection, session: QuerySession, parsing: duckdb.DuckDBPyConn
     try:
         shapes = dict(request["shapes"])
         statement = UserStatement(request["sql"], shapes, parsing, request["literals"])
-        conditions = statement.conditions()
-        reads = {name: [each.to_json() for each in conditions.get(name, ())] for name in sorted(statement.relations)}
-        _send(wire, reads=reads)
+        _send(wire, reads={name: found.to_json() for name, found in statement.reads().items()})
         opening = json.loads(wire.recv_bytes())
-        named = [Relation.from_json(each, wire.recv_bytes().decode()) for each in opening["relations"]]
+        named = [_relation(wire, given, count) for given, count in opening["relations"]]
         threading.Thread(target=_end_with_parent, args=(wire,), daemon=True).start()
         others = [Relation(name, shapes[name], ()) for name in shapes.keys() - statement.relations]  # SHOW lists them
         session.open([*named, *others], S3Access(**opening["access"]))
@@ -70,6 +72,12 @@ def _serve(wire: Connection, session: QuerySession, parsing: duckdb.DuckDBPyConn
         _send(wire, error=[InvalidInput.__name__, NO_MEMORY])
     except Exception as error:
         _send(wire, error=[InvalidInput.__name__, f"the query failed unexpectedly: {first_line(error)}"])
+
+
+def _relation(wire: Connection, given: list[Any], pieces: int) -> Relation:
+    """Receive the files and the pieces of rows of a relation."""
+    uris = wire.recv_bytes().decode()
+    return Relation.from_json(given, uris, received(pieces, wire.recv_bytes))
 
 
 def _send_rows(

@@ -1,8 +1,9 @@
-"""Opens a query: of the relations that its SQL reads, finds the files that can hold the rows it needs."""
+"""Opens a query: of the relations that its SQL reads, finds the files and the hot rows that it can need."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from trace_dagster.errors import TraceError, Unavailable
@@ -10,8 +11,9 @@ from trace_dagster.query.parameters import Parameters
 from trace_dagster.query.protocol import DEFAULT_ROWS, Relation
 from trace_dagster.query.relations import Lake
 from trace_dagster.query.runner import QueryResult, QueryRunner
-from trace_dagster.registry.catalog import Catalog, FilesToOpen
-from trace_dagster.registry.conditions import Conditions
+from trace_dagster.registry.as_of import NO_CUT, AsOf
+from trace_dagster.registry.catalog import Catalog, Opened
+from trace_dagster.registry.conditions import Reads
 from trace_dagster.store.access import S3Access
 
 
@@ -26,7 +28,7 @@ class Committed(Protocol):
 
 
 class Opening:
-    """Runs queries over everything that is committed."""
+    """Runs queries over everything that is committed or hot."""
 
     def __init__(self, catalog: Catalog, access: S3Access, committed: Committed) -> None:
         self._catalog = catalog
@@ -34,29 +36,36 @@ class Opening:
         self._committed = committed
 
     def query(
-        self, runner: QueryRunner, sql: str, limit: int = DEFAULT_ROWS, parameters: Parameters | None = None
+        self,
+        runner: QueryRunner,
+        sql: str,
+        limit: int = DEFAULT_ROWS,
+        parameters: Parameters | None = None,
+        as_of: AsOf = NO_CUT,
     ) -> QueryResult:
         """Run one SELECT. The files that it reads are compared with the bucket's objects while it runs.
 
-        Raises Corrupt if one of these files is missing or altered, and what ``runner.query`` raises.
+        Raises Corrupt if one of these files is missing or altered, and what ``Catalog.open`` and ``runner.query``
+        raise.
         """
         lake = Lake(self._catalog.datasets(), self._access)
-        found: list[FilesToOpen] = []
+        found: list[Opened] = []
 
-        def resolve(scans: Mapping[str, Sequence[Conditions]]) -> list[Relation]:
-            files = self._catalog.files_to_open(lake.scans(scans))
-            found.extend(files.values())
-            return lake.relations(scans, files)
+        def resolve(reads: Mapping[str, Reads]) -> list[Relation]:
+            found.append(self._catalog.open(lake.reads(reads), as_of))
+            return lake.relations(reads, found[0])
 
         def check() -> None:
             self._committed.require_intact(_keys(found))
 
         try:
-            return runner.query(sql, lake.shapes(), self._access, limit, resolve, parameters, check)
+            result = runner.query(sql, lake.shapes(), self._access, limit, resolve, parameters, check)
         except Unavailable as error:
             raise self._committed.unreadable(_keys(found)) or error from None
+        return replace(result, snapshot=found[0].header)
 
 
-def _keys(found: Sequence[FilesToOpen]) -> list[str]:
+def _keys(opened: Sequence[Opened]) -> list[str]:
     """Return the keys of all objects that an answer depends on: with an altered index, rows would be missing in it."""
+    found = [files for each in opened for files in each.files.values()]
     return [key for each in found for key in (*each.all_keys(), *each.index_keys())]

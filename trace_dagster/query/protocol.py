@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Columns = Sequence[tuple[str, str]]
 """``(name, DuckDB type)`` of each column of a table."""
@@ -89,9 +92,19 @@ class HashLookup:
 
 
 @dataclass(frozen=True, slots=True)
+class RowCut:
+    """The last rows that a session shows of a relation. None limits nothing."""
+
+    block: int | None = None
+    """Last value of ``block_number``."""
+    time: int | None = None
+    """Last value of ``block_timestamp``, in microseconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
 class Relation:
-    """One table: its name (``blocks`` or ``chain_1.blocks``), its columns and its Parquet files. No file is in it
-    twice.
+    """One table: its name (``blocks`` or ``chain_1.blocks``), its columns, its Parquet files and its rows that are in
+    no file. No file is in it twice.
     """
 
     name: str
@@ -102,6 +115,9 @@ class Relation:
     masked: tuple[MaskedFiles, ...] = ()
     lookup: HashLookup | None = None
     """More files, if the query asks for hashes. They are looked up before the relation is opened."""
+    hot: pa.Table | None = None
+    """Rows that are in no file. Of the columns, only those that the query reads."""
+    cut: RowCut = RowCut()
 
     def all_uris(self) -> Iterator[str]:
         """Yield the URIs of all files to scan."""
@@ -110,24 +126,26 @@ class Relation:
             yield from each.uris
 
     def to_json(self) -> list[Any]:
-        """Return JSON that :meth:`from_json` reads, without ``uris``: of 100,000 files they are sent as they are."""
+        """Return JSON that :meth:`from_json` reads, without ``uris`` and ``hot``: of 100,000 files or rows they are
+        sent as they are.
+        """
         masked = [[lines(each.uris), each.blocks, each.only] for each in self.masked]
         lookup = self.lookup and [
             self.lookup.hashes,
             self.lookup.indexes,
             [astuple(each) for each in self.lookup.files],
         ]
-        return [self.name, self.columns, masked, lookup]
+        return [self.name, self.columns, masked, lookup, astuple(self.cut)]
 
     @classmethod
-    def from_json(cls, given: Sequence[Any], uris: str) -> Relation:
+    def from_json(cls, given: Sequence[Any], uris: str, hot: pa.Table | None = None) -> Relation:
         """Read what :meth:`to_json` returns. ``uris`` has a line for each file."""
-        name, columns, masked, lookup = given
+        name, columns, masked, lookup, cut = given
         groups = (MaskedFiles(Uris("", text), blocks, only) for text, blocks, only in masked)
         if lookup:
             hashes, indexes, files = lookup
             lookup = HashLookup(hashes, indexes, tuple(HashedFile(*each) for each in files))
-        return cls(name, columns, Uris("", uris), tuple(groups), lookup or None)
+        return cls(name, columns, Uris("", uris), tuple(groups), lookup or None, hot, RowCut(*cut))
 
 
 def lines(uris: Sequence[str]) -> str:

@@ -1,9 +1,10 @@
-"""Finds the rows that a query can need of each relation, so that files without such rows are not opened.
+"""Finds the rows and columns that a query can need of each relation, so that others are not read.
 
 DuckDB's optimizer answers this. The query is planned over empty tables, without the statistics of these tables. A
 filter that the optimizer pushes down to the scan of a table holds for every row that can change the answer: the
 session's own optimizer drops the other rows by the same rule. This module reads the filters of comparisons with
-constants. It ignores every filter that it does not know.
+constants. It ignores every filter that it does not know. A column that the optimizer removes from every scan of a table
+cannot change the answer either.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from trace_dagster.registry.conditions import (
     LOWEST,
     Conditions,
     Intervals,
+    Reads,
     Values,
     all_of,
     any_of,
@@ -33,9 +35,18 @@ _VALUE_COLUMNS = frozenset({*HASHED_COLUMNS, "address", "topic0"})
 _MAX_VALUES = 256
 """A longer list of values of one column limits nothing: it would be found in nearly every file."""
 _KEPT_OPTIMIZERS = frozenset(
-    {"expression_rewriter", "filter_pullup", "filter_pushdown", "cte_filter_pusher", "cte_inlining"}
+    {
+        "expression_rewriter",
+        "filter_pullup",
+        "filter_pushdown",
+        "cte_filter_pusher",
+        "cte_inlining",
+        "unused_columns",
+        "build_side_probe_side",  # it moves no filter: after it, operators without unused columns have types
+    }
 )
-"""Those that move filters. Others, like statistics_propagation, conclude something from the tables being empty."""
+"""Those that move filters and remove columns. Others, like statistics_propagation, conclude something from the tables
+being empty."""
 _FLIPPED = {
     "COMPARE_LESSTHAN": "COMPARE_GREATERTHAN",
     "COMPARE_GREATERTHAN": "COMPARE_LESSTHAN",
@@ -64,8 +75,8 @@ def move_filters_only(connection: duckdb.DuckDBPyConnection) -> None:
     _functions_of_time()  # now: a query would wait for it
 
 
-def conditions_of(text: str, planner: duckdb.DuckDBPyConnection) -> dict[str, list[Conditions]]:
-    """Return, for each table that a SELECT scans, the conditions of each of its scans.
+def reads_of(text: str, planner: duckdb.DuckDBPyConnection) -> dict[str, Reads]:
+    """Return, for each table that a SELECT scans, what its scans need.
 
     A table that is missing in the answer may be needed whole. So may every table if the query cannot be planned, or if
     its answer depends on the time at which it runs. ``planner`` holds the tables, empty.
@@ -73,10 +84,13 @@ def conditions_of(text: str, planner: duckdb.DuckDBPyConnection) -> dict[str, li
     plan = _plan(text, planner, optimized=False)
     if plan is None or _depends_on_time(plan):
         return {}
-    found: dict[str, list[Conditions]] = {}
+    found: dict[str, list[tuple[Conditions, frozenset[str]]]] = {}
     for scan, filters in _scans(_plan(text, planner, optimized=True)):
-        found.setdefault(_table(scan), []).append(_conditions(scan, filters))
-    return found
+        found.setdefault(_table(scan), []).append((_conditions(scan, filters), _columns(scan)))
+    return {
+        table: Reads(tuple(each for each, _ in scans), frozenset[str]().union(*(columns for _, columns in scans)))
+        for table, scans in found.items()
+    }
 
 
 def _plan(text: str, planner: duckdb.DuckDBPyConnection, *, optimized: bool) -> Node | None:
@@ -143,6 +157,14 @@ def _conditions(scan: Node, filters: Sequence[Node]) -> Conditions:
         times=of_column("block_timestamp", _times),  # type: ignore[arg-type]
         values={name: found for name, found in values.items() if isinstance(found, frozenset) and _is_short(found)},
     )
+
+
+def _columns(scan: Node) -> frozenset[str]:
+    """Return the columns that a scan reads; row numbers, which ``count(*)`` asks for, are none."""
+    names = scan["names"]
+    pushed = {int(each["key"]) for each in scan["table_filters"]["filters"]}
+    read = {int(each["index"]) for each in scan["column_indexes"]}
+    return frozenset(str(names[index]) for index in pushed | read if index < len(names))
 
 
 def _is_short(found: Values) -> bool:

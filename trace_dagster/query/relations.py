@@ -8,10 +8,11 @@ from dataclasses import replace
 from uuid import UUID
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.datasets.catalogue import dataset
-from trace_dagster.query.protocol import Blocks, Columns, HashedFile, HashLookup, MaskedFiles, Relation, Uris
-from trace_dagster.registry.catalog import FilesToOpen, LakeFile, VisibleDataset
-from trace_dagster.registry.conditions import Conditions
+from trace_dagster.datasets.catalogue import BLOCK_TIMESTAMP, dataset
+from trace_dagster.query.protocol import Blocks, Columns, HashedFile, HashLookup, MaskedFiles, Relation, RowCut, Uris
+from trace_dagster.registry.catalog import LakeFile, Opened, VisibleDataset, microseconds
+from trace_dagster.registry.conditions import Reads
+from trace_dagster.registry.snapshot_header import Cut
 from trace_dagster.store.access import S3Access
 
 _TYPES = {
@@ -59,32 +60,44 @@ class Lake:
         """Return every relation with its columns, without files."""
         return [Relation(name, self._columns[entry.dataset_uuid], ()) for name, entry in self._datasets.items()]
 
-    def scans(self, named: Mapping[str, Sequence[Conditions]]) -> dict[UUID, list[Conditions]]:
-        """Return the conditions by dataset. Only those of streams are kept: a derived dataset may be needed whole,
-        because the numbers and times of its rows need not be those of its version.
+    def reads(self, named: Mapping[str, Reads]) -> dict[UUID, Reads]:
+        """Return what is needed by dataset. A derived dataset may be needed whole, because the numbers and times of its
+        rows need not be those of its version.
         """
-        found: dict[UUID, list[Conditions]] = {}
-        for name, conditions in named.items():
+        found: dict[UUID, Reads] = {}
+        for name, reads in named.items():
             entry = self._datasets[name]
-            known = list(conditions) if entry.kind == "stream" else []
-            found.setdefault(entry.dataset_uuid, []).extend(known or [Conditions()])
+            needed = reads if entry.kind == "stream" else Reads()
+            other = found.get(entry.dataset_uuid)
+            found[entry.dataset_uuid] = needed if other is None else needed.united(other)
         return found
 
-    def relations(self, names: Iterable[str], files: Mapping[UUID, FilesToOpen]) -> list[Relation]:
-        """Return the relations of these names with their files."""
-        return [self._relation(name, self._datasets[name], files) for name in names]
+    def relations(self, names: Iterable[str], opened: Opened) -> list[Relation]:
+        """Return the relations of these names with their files and hot rows."""
+        return [self._relation(name, self._datasets[name], opened) for name in names]
 
-    def _relation(self, name: str, entry: VisibleDataset, files: Mapping[UUID, FilesToOpen]) -> Relation:
-        found = files[entry.dataset_uuid]
+    def _relation(self, name: str, entry: VisibleDataset, opened: Opened) -> Relation:
+        found = opened.files[entry.dataset_uuid]
+        columns = self._columns[entry.dataset_uuid]
         hashed = [file for file in found.layout_files if found.hashes and file.index_key and file.blocks]
         others = [file for file in found.layout_files if file not in hashed]
-        known = relation(name, self._columns[entry.dataset_uuid], others, self._access)
+        known = relation(name, columns, others, self._access)
         uris = Uris(self._access.uri(""), found.names)
         return replace(
             known,
             uris=[*uris, *known.uris] if known.uris else uris,
             lookup=_lookup(hashed, found.hashes, self._access) if hashed else None,
+            hot=opened.hot.get(entry.dataset_uuid),
+            cut=_cut(opened.cuts.get(entry.chain_id, Cut()), columns),
         )
+
+
+def _cut(cut: Cut, columns: Columns) -> RowCut:
+    """Return the cut of a relation with these columns; a derived dataset may lack those to cut by."""
+    names = {name for name, _ in columns}
+    block = cut.block if "block_number" in names else None
+    time = cut.time if BLOCK_TIMESTAMP in names else None
+    return RowCut(block, None if time is None else microseconds(time))
 
 
 def _lookup(files: Sequence[LakeFile], hashes: Iterable[bytes], access: S3Access) -> HashLookup:

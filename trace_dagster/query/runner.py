@@ -16,6 +16,7 @@ from multiprocessing import Pipe
 from typing import Any
 
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
+from trace_dagster.query.arrow_wire import encoded, pieces
 from trace_dagster.query.parameters import Parameters, literals
 from trace_dagster.query.protocol import (
     DEFAULT_ROWS,
@@ -28,7 +29,7 @@ from trace_dagster.query.protocol import (
     Relation,
     lines,
 )
-from trace_dagster.registry.conditions import Conditions
+from trace_dagster.registry.conditions import Reads
 from trace_dagster.registry.snapshot_header import SnapshotHeader
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.credentials import with_current_keys
@@ -55,8 +56,8 @@ class QueryResult:
     """What the answer was made of; None if the relations are not those of a registry."""
 
 
-Resolve = Callable[[Mapping[str, Sequence[Conditions]]], Iterable[Relation]]
-"""Returns the relations of these names with the files that can hold rows of at least one of the conditions."""
+Resolve = Callable[[Mapping[str, Reads]], Iterable[Relation]]
+"""Returns the relations of these names with the files, and the other rows, that can be needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,8 @@ class QueryRunner:
     ) -> QueryResult:
         """Run SQL from a user and return at most ``limit`` rows (from 1 to MAX_ROWS).
 
-        ``relations`` are all tables that the SQL may read. ``resolve`` returns the relations to open, with their files,
-        for the scans that the SQL makes of each relation; without it they are the given ones. Its error is raised.
+        ``relations`` are all tables that the SQL may read. ``resolve`` returns the relations to open, with their files
+        and rows, for what the SQL reads of each; without it they are the given ones. Its error is raised.
         ``parameters`` are the values of ``$name`` by name, or of ``?`` in their order. ``meanwhile`` is called while
         the query runs; if it raises, the query ends with its error.
 
@@ -178,12 +179,10 @@ class _QueryProcess:
         deadline.start()
         try:
             with _valid():
-                scans = self._check(asked)
-            found = list(resolve(scans))
+                reads = self._check(asked)
+            found = list(resolve(reads))
             with _valid():
-                self._send(relations=[each.to_json() for each in found], access=asdict(with_current_keys(access)))
-                for each in found:
-                    self._send_bytes(lines(each.uris).encode())
+                self._open(found, access)
                 self._receive()["opened"]
             meanwhile()
             with _valid():
@@ -196,15 +195,24 @@ class _QueryProcess:
         self._process.kill()
         self._process.wait()
 
-    def _check(self, asked: _Asked) -> dict[str, list[Conditions]]:
-        """Let the process check the SQL; return the scans that it makes of each relation that it reads."""
+    def _open(self, found: Sequence[Relation], access: S3Access) -> None:
+        """Send the relations. The names of a relation's datasets share their rows: these are encoded once."""
+        rows = {id(each.hot): [encoded(piece) for piece in pieces(each.hot)] for each in found}
+        relations = [(each.to_json(), len(rows[id(each.hot)])) for each in found]
+        self._send(relations=relations, access=asdict(with_current_keys(access)))
+        for each in found:
+            self._send_bytes(lines(each.uris).encode())
+            for piece in rows[id(each.hot)]:
+                self._send_bytes(piece)
+
+    def _check(self, asked: _Asked) -> dict[str, Reads]:
+        """Let the process check the SQL; return what it needs of each relation that it reads."""
         shapes = {each.name: each.columns for each in asked.relations}
         self._send(sql=asked.sql, literals=asked.literals, shapes=list(shapes.items()), rows=asked.most_rows)
-        reads = self._receive()["reads"]
-        scans = {str(name): [Conditions.from_json(each) for each in found] for name, found in reads.items()}
-        if not scans.keys() <= shapes.keys():
+        reads = {str(name): Reads.from_json(found) for name, found in self._receive()["reads"].items()}
+        if not reads.keys() <= shapes.keys():
             raise ValueError("a relation that the query was not offered")
-        return scans
+        return reads
 
     def _result(self, most_rows: int) -> QueryResult:
         columns = tuple((str(name), str(kind)) for name, kind in self._receive()["columns"])
@@ -222,7 +230,7 @@ class _QueryProcess:
             raise InvalidInput("a query must be valid Unicode text") from None
         self._send_bytes(data)
 
-    def _send_bytes(self, data: bytes) -> None:
+    def _send_bytes(self, data: bytes | memoryview) -> None:
         with suppress(OSError):  # the process has ended; reading says why
             self._wire.send_bytes(data)
 
@@ -270,7 +278,7 @@ def _valid() -> Iterator[None]:
 
 def _given(relations: Sequence[Relation]) -> Resolve:
     known = {each.name: each for each in relations}
-    return lambda scans: [known[name] for name in scans]
+    return lambda reads: [known[name] for name in reads]
 
 
 def _require_size(sql: str) -> None:

@@ -1,4 +1,6 @@
-"""DuckDB sessions over Parquet files in the object store: one view per table, and no access to anything else."""
+"""DuckDB sessions over Parquet files in the object store and over hot rows: one view per table, and no access to
+anything else.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ import duckdb
 
 from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.query.hash_lookup import looked_up
-from trace_dagster.query.protocol import NO_MEMORY, Columns, MaskedFiles, QueryLimits, Relation, lines
+from trace_dagster.query.protocol import NO_MEMORY, Columns, MaskedFiles, QueryLimits, Relation, RowCut, lines
 from trace_dagster.query.syntax import HARDENED, first_line, parse, quoted
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.credentials import current_keys
@@ -136,23 +138,51 @@ class QuerySession:
         if schema:
             self._connection.execute(f"create schema if not exists {quoted(schema)}")
         self._connection.execute(f"set schema = {_literal(schema or 'main')}")
-        parts = [(relation.uris, "")] if relation.uris else []
-        parts += [(each.uris, f" where {_visible(each)}") for each in relation.masked]
+        cut = _before(relation.cut)
+        parts = [(relation.uris, cut)] if relation.uris else []
+        parts += [(each.uris, [*_visible(each), *cut]) for each in relation.masked]
         variables = [self._variable(uris) for uris, _ in parts]
-        body = " union all by name ".join(
-            f"select * from read_parquet(getvariable('{variable}')){where}"  # noqa: S608  (names and numbers of ours)
-            for variable, (_, where) in zip(variables, parts, strict=True)
+        self._create(
+            name,
+            [
+                f"select * from read_parquet(getvariable('{variable}')){_where(conditions)}"  # noqa: S608  (our numbers)
+                for variable, (_, conditions) in zip(variables, parts, strict=True)
+            ],
+            relation,
         )
-        if not body:
-            columns = ", ".join(f"null::{kind} as {quoted(column)}" for column, kind in relation.columns)
-            body = f"select {columns} limit 0"
-        self._connection.execute(f"create view {quoted(name)} as {body}")
         for variable, (uris, _) in zip(variables, parts, strict=True):
             self._set_files(variable, text := lines(uris))
             if text.count("\n") < MAX_PATHS:
                 self._lists.append(variable)
             else:
                 self._folders.append(_folder(text))
+
+    def _create(self, name: str, scans: Sequence[str], relation: Relation) -> None:
+        """Create a view of all rows. The hot rows have no name of their own: SQL can reach them by this view only."""
+        body = " union all by name ".join(scans)
+        if relation.hot is not None:
+            columns = [quoted(column) for column, _ in relation.columns]
+            rows = self._hot_rows(relation)
+            known = self._connection.sql(body).project(", ".join(columns)).union(rows) if body else rows
+            known.create_view(name, replace=False)
+            return
+        if not body:
+            columns = [f"null::{kind} as {quoted(column)}" for column, kind in relation.columns]
+            body = f"select {', '.join(columns)} limit 0"
+        self._connection.execute(f"create view {quoted(name)} as {body}")
+
+    def _hot_rows(self, relation: Relation) -> duckdb.DuckDBPyRelation:
+        """Return the hot rows with all columns of the relation. Those that were not sent cannot change the answer: they
+        are null.
+        """
+        assert relation.hot is not None
+        has = frozenset(relation.hot.column_names)
+        columns = [
+            f"{quoted(name) if name in has else 'null'}::{kind} as {quoted(name)}" for name, kind in relation.columns
+        ]
+        rows = self._connection.from_arrow(relation.hot).project(", ".join(columns))
+        cut = _before(relation.cut)
+        return rows.filter(" and ".join(cut)) if cut else rows
 
     def _variable(self, uris: Sequence[str]) -> str:
         """Set a new variable to the first of these files: a view is created sooner over one file. Return its name."""
@@ -196,12 +226,22 @@ def _folder(uris: str) -> str:
     return commonprefix(ends).rpartition("/")[0] + "/"  # noqa: RUF071
 
 
-def _visible(files: MaskedFiles) -> str:
-    """Return the condition that a row of these files is visible and needed."""
+def _visible(files: MaskedFiles) -> list[str]:
+    """Return the conditions that a row of these files is visible and needed."""
     conditions = [f"block_number not between {int(first)} and {int(last)}" for first, last in files.blocks]
     if files.only is not None:
         conditions.append(f"block_number in ({', '.join(str(int(block)) for block in files.only) or 'null'})")
-    return " and ".join(conditions) or "true"
+    return conditions
+
+
+def _before(cut: RowCut) -> list[str]:
+    """Return the conditions that a row is not beyond a cut."""
+    blocks = [] if cut.block is None else [f"block_number <= {int(cut.block)}"]
+    return blocks if cut.time is None else [*blocks, f"block_timestamp <= make_timestamptz({int(cut.time)}::bigint)"]
+
+
+def _where(conditions: Sequence[str]) -> str:
+    return f" where {' and '.join(conditions)}" if conditions else ""
 
 
 def _secret(access: S3Access) -> str:

@@ -17,10 +17,10 @@ from trace_dagster.query.parameters import with_literals
 from trace_dagster.query.plan import readable
 from trace_dagster.query.planner import add_tables
 from trace_dagster.query.protocol import Columns
-from trace_dagster.query.pruning import conditions_of
+from trace_dagster.query.pruning import reads_of
 from trace_dagster.query.session import QuerySession
 from trace_dagster.query.syntax import Node, Statement, parse, text_of
-from trace_dagster.registry.conditions import Conditions
+from trace_dagster.registry.conditions import Reads
 
 
 class UserStatement:
@@ -51,12 +51,13 @@ class UserStatement:
         self._checked = given if text == given.text else self._check(given, text)
         self._is_one_query = not queries
 
-    def conditions(self) -> dict[str, list[Conditions]]:
-        """Return the conditions of each scan of a relation; a relation without any may be needed whole.
+    def reads(self) -> dict[str, Reads]:
+        """Return what the query needs of each relation that it reads.
 
         The query that finds a PIVOT's values may need other rows than the PIVOT itself: then nothing is known.
         """
-        return conditions_of(self._checked.text, self._parser) if self._is_one_query else {}
+        found = reads_of(self._checked.text, self._parser) if self._is_one_query else {}
+        return {name: found.get(name, Reads()) for name in sorted(self.relations)}
 
     def run(self, session: QuerySession) -> tuple[Columns, Iterator[list[tuple[Any, ...]]]]:
         """Run the query; return its columns and an iterator of row batches, which grow with the number of rows.

@@ -41,6 +41,10 @@ class AsOf:
             raise InvalidInput("as_of needs a time zone", as_of=self.time.isoformat())
 
 
+NO_CUT = AsOf()
+"""All rows."""
+
+
 def cuts(session: Session, as_of: AsOf, datasets: Collection[UUID], org_id: UUID = DEFAULT_ORG) -> dict[int, Cut]:
     """Return the cut of each chain of these datasets; a chain without one is not cut.
 
@@ -48,7 +52,7 @@ def cuts(session: Session, as_of: AsOf, datasets: Collection[UUID], org_id: UUID
     the number is above the chain's head or the time is not before the head's, if a number is given for several chains,
     or if a derived dataset has no column to cut by. Raises Unavailable if nothing is known yet of what was asked for.
     """
-    if as_of == AsOf():
+    if as_of == NO_CUT:
         return {}
     by_chain: defaultdict[int, list[RelationInSnapshot]] = defaultdict(list)
     for relation in relations_in_snapshot(session, datasets, {}):

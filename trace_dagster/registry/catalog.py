@@ -1,16 +1,24 @@
-"""What readers may see: datasets, files and committed ranges, each from one snapshot of the registry."""
+"""What readers may see: datasets, files, hot rows and committed ranges, each from one snapshot of the registry."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
+from trace_dagster.datasets.catalogue import BLOCK_TIMESTAMP
 from trace_dagster.identity import DEFAULT_ORG, LAKE_FORM
+from trace_dagster.registry.as_of import NO_CUT, AsOf, cuts
 from trace_dagster.registry.conditions import (
     HASHED_COLUMNS,
+    LOWEST,
     Conditions,
+    Reads,
+    all_of,
     block_ranges,
     block_span,
     either,
@@ -18,7 +26,13 @@ from trace_dagster.registry.conditions import (
     united,
 )
 from trace_dagster.registry.connection import Database, Row, Session
+from trace_dagster.registry.snapshot_header import Cut, SnapshotHeader, snapshot_header
 from trace_dagster.registry.summaries import files_that_may_contain
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from trace_dagster.registry.hot_rows import HotRows
 
 _MOST_LOOK_UPS = 16
 """Conditions of one dataset that are looked up one by one. A query may have thousands of scans, as a UNION has."""
@@ -77,6 +91,18 @@ class FilesToOpen:
 
 
 @dataclass(frozen=True, slots=True)
+class Opened:
+    """What a query needs of each dataset, all from one snapshot."""
+
+    files: Mapping[UUID, FilesToOpen]
+    hot: Mapping[UUID, pa.Table]
+    """Rows that are in no file, of datasets that have hot blocks. They may hold more rows than the query needs."""
+    cuts: Mapping[int, Cut]
+    """By chain id. The files and hot rows may hold rows beyond them."""
+    header: SnapshotHeader
+
+
+@dataclass(frozen=True, slots=True)
 class StoredRows:
     """The visible rows of a dataset."""
 
@@ -116,16 +142,35 @@ class Catalog:
         with self._database.snapshot() as session:
             return [_files(session, dataset_uuid, each) for each in ranges]
 
-    def files_to_open(self, scans: Mapping[UUID, Sequence[Conditions]]) -> dict[UUID, FilesToOpen]:
-        """Return, for each dataset, the files that can hold rows of at least one of its conditions, as of one moment.
+    def open(self, reads: Mapping[UUID, Reads], as_of: AsOf = NO_CUT) -> Opened:
+        """Return the files and hot rows that hold all that is needed of each dataset, as of one moment.
 
-        A dataset without conditions is needed whole.
+        Raises Unavailable if a column that is needed was removed since the datasets were listed, InvalidInput if the
+        hot rows are larger than a query may read, and what :func:`~trace_dagster.registry.as_of.cuts` raises.
         """
         with self._database.snapshot() as session:
-            return {
-                dataset: _united([_files_to_open(session, dataset, each) for each in _needed(conditions)], conditions)
-                for dataset, conditions in scans.items()
+            found = cuts(session, as_of, reads, self._org_id)
+            header = snapshot_header(session, reads, found, org_id=self._org_id)
+            needed = {
+                each.dataset_uuid: _within(reads[each.dataset_uuid], found.get(each.chain_id, Cut()))
+                if each.derived_columns is None
+                else Reads()
+                for each in header.relations
             }
+            files = {dataset: _opened(session, dataset, each.conditions) for dataset, each in needed.items()}
+            hot = {
+                each.dataset_uuid: rows
+                for each in header.relations
+                if each.has_hot
+                and (rows := self._hot_rows.read(session, each.dataset_uuid, needed[each.dataset_uuid])) is not None
+            }
+        return Opened(files, hot, found, header)
+
+    @cached_property
+    def _hot_rows(self) -> HotRows:
+        from trace_dagster.registry.hot_rows import HotRows  # it needs Arrow, which most processes never import
+
+        return HotRows()
 
     def stored(self, datasets: Collection[UUID]) -> dict[UUID, StoredRows]:
         """Return what is committed of datasets, as of one moment."""
@@ -164,6 +209,27 @@ def _files(session: Session, dataset_uuid: UUID, block_range: BlockRange) -> lis
         "visible_files", dataset_uuid=dataset_uuid, range_start=block_range.start, range_end=block_range.end
     )
     return [_lake_file(row) for row in rows]
+
+
+def _opened(session: Session, dataset: UUID, conditions: Sequence[Conditions]) -> FilesToOpen:
+    return _united([_files_to_open(session, dataset, each) for each in _needed(conditions)], conditions)
+
+
+def _within(reads: Reads, cut: Cut) -> Reads:
+    """Return what a query needs that shows no row beyond a cut."""
+    blocks = None if cut.block is None else ((LOWEST, cut.block),)
+    times = None if cut.time is None else ((LOWEST, microseconds(cut.time)),)
+    conditions = [
+        replace(each, blocks=all_of([each.blocks, blocks]), times=all_of([each.times, times]))
+        for each in reads.conditions or (Conditions(),)
+    ]
+    cut_by = {"block_number"} if times is None else {"block_number", BLOCK_TIMESTAMP}
+    return Reads(tuple(conditions), None if reads.columns is None else reads.columns | cut_by)
+
+
+def microseconds(time: datetime) -> int:
+    """Return the microseconds since 1970 of a time with a zone."""
+    return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def _needed(conditions: Sequence[Conditions]) -> Sequence[Conditions]:

@@ -48,6 +48,33 @@ class Conditions:
         return cls(_intervals(given["blocks"]), _intervals(given["times"]), values)
 
 
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """What a query needs of one relation."""
+
+    conditions: tuple[Conditions, ...] = ()
+    """One of each scan; none if all rows may be needed."""
+    columns: frozenset[str] | None = None
+    """None if all columns may be needed."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON that :meth:`from_json` reads."""
+        columns = None if self.columns is None else sorted(self.columns)
+        return {"conditions": [each.to_json() for each in self.conditions], "columns": columns}
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Reads:
+        """Read what :meth:`to_json` returns. Raises ValueError, TypeError or KeyError for anything else."""
+        columns = None if given["columns"] is None else frozenset(map(str, given["columns"]))
+        return cls(tuple(Conditions.from_json(each) for each in given["conditions"]), columns)
+
+    def united(self, other: Reads) -> Reads:
+        """Return what two names of one relation need together."""
+        conditions = (*self.conditions, *other.conditions) if self.conditions and other.conditions else ()
+        known = self.columns is not None and other.columns is not None
+        return Reads(conditions, self.columns | other.columns if known else None)  # type: ignore[operator]
+
+
 def _intervals(given: Sequence[Sequence[int]] | None) -> Intervals | None:
     if given is None:
         return None
