@@ -527,12 +527,14 @@ CREATE TABLE trace.streams (
     halted_reason text,
     form smallint DEFAULT 1 NOT NULL,
     cold_end bigint DEFAULT 0 NOT NULL,
+    planned_from bigint DEFAULT 0 NOT NULL,
     CONSTRAINT streams_check CHECK ((to_block > from_block)),
     CONSTRAINT streams_chunk_size_check CHECK ((chunk_size > 0)),
     CONSTRAINT streams_cold_end_check CHECK ((cold_end >= 0)),
     CONSTRAINT streams_form_check CHECK ((form > 0)),
     CONSTRAINT streams_from_block_check CHECK ((from_block >= 0)),
     CONSTRAINT streams_max_inflight_check CHECK ((max_inflight > 0)),
+    CONSTRAINT streams_planned_from_check CHECK ((planned_from >= 0)),
     CONSTRAINT streams_verify_check CHECK ((verify = ANY (ARRAY['full'::text, 'require_full'::text, 'structural'::text, 'off'::text])))
 );
 CREATE TABLE trace.tasks (

@@ -196,6 +196,7 @@ def values_for(database, stream) -> dict[str, object]:
         "change_id": change["change_id"],
         "days": 30,
         "limit": 10,
+        "newest_first": True,
         "ttl_seconds": 60,
         "patience_seconds": 60,
         "older_than_seconds": 0,

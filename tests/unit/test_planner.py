@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from trace_dagster.blocks import BlockRange, holes
 from trace_dagster.config.chain_sync import FollowHead
 from trace_dagster.datasets.catalogue import dataset
-from trace_dagster.planning.planner import followed_end, next_cells
+from trace_dagster.planning.next_ranges import Planned, Room, full_end, next_ranges
+from trace_dagster.planning.planner import followed_end
 from trace_dagster.registry.streams import StreamSpec
 
 
@@ -39,6 +40,14 @@ def pairs(ranges):
     return [(each.start, each.end) for each in ranges]
 
 
+def oldest_first(spec, wanted, taken, room):
+    """Plan one time, oldest first; return the ranges and the cursor."""
+    known = Planned(spec.from_block, wanted.start)
+    found = next_ranges(spec, full_end(spec, wanted.end), known, taken, Room(room, room))
+    assert found.planned.start == spec.from_block
+    return found.ranges, found.planned.end
+
+
 @pytest.mark.parametrize(
     ("chunk", "bounds", "wanted", "taken", "room", "cells", "cursor"),
     [
@@ -60,7 +69,7 @@ def pairs(ranges):
     ],
 )
 def test_next_cells(chunk, bounds, wanted, taken, room, cells, cursor):
-    found, next_block = next_cells(
+    found, next_block = oldest_first(
         stream(chunk, *bounds), BlockRange(*wanted), [BlockRange(*each) for each in taken], room
     )
     assert pairs(found) == cells
@@ -84,7 +93,7 @@ def plans(draw):
 @given(plans())
 def test_planned_cells_are_new_in_order_and_on_the_grid(plan):
     spec, wanted, taken, room = plan
-    planned, cursor = next_cells(spec, wanted, taken, room)
+    planned, cursor = oldest_first(spec, wanted, taken, room)
     assert len(planned) <= room
     assert pairs(planned) == sorted(pairs(planned))
     occupied = [*taken, *planned]
@@ -101,7 +110,7 @@ def test_going_on_from_the_cursor_covers_everything_that_is_wanted(plan):
     spec, wanted, taken, room = plan
     done, cursor = list(taken), wanted.start
     for _ in range(1000):
-        planned, after = next_cells(spec, BlockRange(cursor, wanted.end), done, room)
+        planned, after = oldest_first(spec, BlockRange(cursor, wanted.end), done, room)
         done += planned
         if after == cursor or after >= wanted.end:
             break

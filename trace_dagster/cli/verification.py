@@ -108,8 +108,8 @@ def _spans(streams: list[StreamRow], whole: BlockRange) -> dict[str, BlockRange]
     """Return the blocks that each stream must cover: all of a fixed target; with follow_head those planned."""
     spans = {}
     for stream in streams:
-        end = min(stream.to_block if stream.to_block is not None else stream.next_block, whole.end)
-        start = max(stream.from_block, whole.start)
+        known = stream.planned if stream.to_block is None else BlockRange(stream.from_block, stream.to_block)
+        start, end = (max(known.start, whole.start), min(known.end, whole.end)) if known else (0, 0)
         if start < end:
             spans[stream.dataset_key] = BlockRange(start, end)
     return spans

@@ -46,6 +46,7 @@ from trace_dagster.config.process import bare_environment
 from trace_dagster.dagster_instance import memory
 from trace_dagster.dagster_instance.mapping import range_of
 from trace_dagster.dagster_instance.step_scope import step_scope
+from trace_dagster.dagster_instance.tags import NEWEST_FIRST_TAG
 
 DEFAULT_THREADS = 16
 _WAKE_SECONDS = 1.0
@@ -106,7 +107,8 @@ class ThreadExecutor(Executor):
 
 
 class _Steps:
-    """The steps of a run. Ready steps start in the order of their first block, across all streams.
+    """The steps of a run. Ready steps start in the order of their first block, across all streams, the lowest one
+    first, or the highest if the job works backwards from the tip.
 
     So the streams of a run extract the same blocks at the same time and can share fetched data.
     """
@@ -119,7 +121,7 @@ class _Steps:
         self._pool = pool
         self._threads = threads
         self._known = active.get_known_state()
-        self._ready: list[tuple[int, int, ExecutionStep]] = []
+        self._ready: list[tuple[tuple[bool, int], int, ExecutionStep]] = []
         self._arrivals = itertools.count()
         self._running: dict[str, Future[None]] = {}
         self._done: queue.SimpleQueue[tuple[ExecutionStep, list[DagsterEvent]]] = queue.SimpleQueue()
@@ -158,7 +160,7 @@ class _Steps:
         The known state is read here, because the steps' threads would read it while this thread changes it.
         """
         for step in self._active.get_steps_to_execute():
-            heapq.heappush(self._ready, (_block(step), next(self._arrivals), step))
+            heapq.heappush(self._ready, (_turn(step), next(self._arrivals), step))
         self._known = self._active.get_known_state()
         self._start()
         yield from self._active.plan_events_iterator(self._context)
@@ -173,10 +175,13 @@ def _is_of_range(step: ExecutionStep) -> bool:
     return isinstance(step.handle, ResolvedFromDynamicStepHandle)
 
 
-def _block(step: ExecutionStep) -> int:
-    """Return the first block of a range's step, or -1 for another step, which starts first."""
+def _turn(step: ExecutionStep) -> tuple[bool, int]:
+    """Return a sort key: steps of ranges by their first block, other steps before them."""
     handle = step.handle
-    return range_of(handle.mapping_key).start if isinstance(handle, ResolvedFromDynamicStepHandle) else -1
+    if not isinstance(handle, ResolvedFromDynamicStepHandle):
+        return False, 0
+    start = range_of(handle.mapping_key).start
+    return True, -start if NEWEST_FIRST_TAG in step.tags else start
 
 
 def _let_threads_log(context: PlanExecutionContext) -> None:

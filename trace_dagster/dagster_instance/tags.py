@@ -13,9 +13,13 @@ from trace_dagster.errors import InvalidInput
 __all__ = [
     "ASSET_PARTITION_RANGE_END_TAG",
     "ASSET_PARTITION_RANGE_START_TAG",
+    "NEWEST_FIRST_TAG",
     "PARTITION_NAME_TAG",
     "require_partitions",
 ]
+
+NEWEST_FIRST_TAG = "trace/newest_first"
+"""Tag of the ops of a stream whose job works backwards from the tip: a run starts its steps in that order."""
 
 _EXAMPLE = "000000000000-000000001000"
 

@@ -28,14 +28,14 @@ from dagster import (
 from trace_dagster.blocks import BlockRange
 from trace_dagster.dagster_instance.mapping import mapping_key, range_of
 from trace_dagster.dagster_instance.step_scope import at_step_end
-from trace_dagster.dagster_instance.tags import require_partitions
+from trace_dagster.dagster_instance.tags import NEWEST_FIRST_TAG, require_partitions
 from trace_dagster.defs.failed_ranges import failure_observation
 from trace_dagster.defs.table_metadata import table_metadata
 from trace_dagster.errors import TraceError
 from trace_dagster.ingest.claim import ClaimedRange
 from trace_dagster.messages.logs import component_log
 from trace_dagster.planning.dispatcher import BATCH_TAG, MOST_RANGES_PER_RUN
-from trace_dagster.registry.streams import StreamRow, StreamSpec
+from trace_dagster.registry.streams import StreamRow
 from trace_dagster.runtime import Runtime
 
 _log = component_log("defs")
@@ -114,12 +114,13 @@ def _plan_op(prefix: str) -> OpDefinition:
     return plan
 
 
-def _range_op(prefix: str, spec: StreamSpec) -> OpDefinition:
+def _range_op(prefix: str, spec: StreamRow) -> OpDefinition:
     @op(
         name=f"{prefix}__cryo_range",
         ins={"planned": In(Nothing)},  # the mapping key names the range; a value would be stored, loaded and logged
         out=Out(object, io_manager_key=IO_MANAGER),
         required_resource_keys={RUNTIME},
+        tags={NEWEST_FIRST_TAG: "true"} if spec.newest_first else None,
         description="Claim one block range and run Cryo for it; the IO manager commits the rows.",
     )
     def cryo_range(context: OpExecutionContext) -> Iterator[Any]:

@@ -7,6 +7,7 @@ because a task is in at most one open batch.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -199,7 +200,7 @@ class Dispatcher:
             if not lock or not lock["locked"]:
                 return None
             most = self._ranges_per_run or ranges_per_run(group, session)
-            batch = next(_batches(session, group, most, register, receipts), None)
+            batch = _batch(session, group, most, register, receipts)
         if batch is not None:
             _log.event(
                 "batch_cut",
@@ -268,33 +269,41 @@ def ranges_at_rate(blocks_per_second: float | None, chunk_size: int) -> int:
     return max(LEAST_RANGES_PER_RUN, min(ranges, MOST_RANGES_PER_RUN))
 
 
-def _batches(
+def _batch(
     session: Session, group: RunGroup, most: int, register: Register, receipts: Mapping[UUID, list[str]]
-) -> Iterator[RunBatch]:
-    rows = session.all("launchable_tasks", dataset_uuids=_datasets(group), limit=TASKS_PER_TICK)
-    if rows:
-        order = register(group, sorted({_key(row) for row in rows}))
-        for window in windows(rows, order, most):
-            yield _store(session, group, window, receipts)
+) -> RunBatch | None:
+    """Store and return the batch of the group's most wanted tasks, or None if none is due."""
+    newest_first = group.streams[0].newest_first
+    rows = session.all(
+        "launchable_tasks", dataset_uuids=_datasets(group), newest_first=newest_first, limit=TASKS_PER_TICK
+    )
+    if not rows:
+        return None
+    order = register(group, sorted({_key(row) for row in rows}))
+    return _store(session, group, window(rows, order, most, newest_first=newest_first), receipts)
 
 
-def windows(rows: list[Row], order: Mapping[str, int], most: int) -> Iterator[list[Row]]:
-    """Yield tasks over at most ``most`` ranges that are close in ``order``, because a run names its first and
-    last range.
+def window(rows: Sequence[Row], order: Mapping[str, int], most: int, *, newest_first: bool) -> list[Row]:
+    """Return the first task and those near it, over at most ``most`` ranges that are close in ``order``, because a run
+    names its first and last range. ``rows`` has the most wanted task first.
+
+    The window grows in the direction of the backfill first, then in the other one.
     """
-    window: list[Row] = []
-    first = last = -1
-    for row in sorted(rows, key=lambda row: order[_key(row)]):
-        position = order[_key(row)]
-        if window and (position > last + 1 + SKIPPED_AT_ONCE or position - first >= most):
-            yield window
-            window = []
-        if not window:
-            first = position
-        window.append(row)
-        last = position
-    if window:
-        yield window
+    positions = sorted({order[_key(row)] for row in rows})
+    first = last = bisect_left(positions, order[_key(rows[0])])
+    for grows_down in (newest_first, not newest_first):
+        while _reaches(positions, first - grows_down, last + (not grows_down), most):
+            first, last = first - grows_down, last + (not grows_down)
+    held = set(positions[first : last + 1])
+    return sorted((row for row in rows if order[_key(row)] in held), key=lambda row: order[_key(row)])
+
+
+def _reaches(positions: Sequence[int], first: int, last: int, most: int) -> bool:
+    """Return whether a run may hold the ranges from ``first`` to ``last``, given that it may without its outermost."""
+    if first < 0 or last >= len(positions) or positions[last] - positions[first] >= most:
+        return False
+    gaps = (positions[first + 1] - positions[first], positions[last] - positions[last - 1])
+    return max(gaps) <= 1 + SKIPPED_AT_ONCE
 
 
 def _store(session: Session, group: RunGroup, window: list[Row], receipts: Mapping[UUID, list[str]]) -> RunBatch:

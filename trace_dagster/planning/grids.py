@@ -13,7 +13,8 @@ from uuid import UUID
 
 from trace_dagster.blocks import BlockRange, cells, holes
 from trace_dagster.errors import InvalidInput
-from trace_dagster.planning.planner import full_end, taken_ranges
+from trace_dagster.planning.next_ranges import full_end
+from trace_dagster.planning.planner import taken_ranges
 from trace_dagster.planning.run_groups import partitions_name
 from trace_dagster.registry.connection import Session
 from trace_dagster.registry.streams import StreamRow
@@ -83,10 +84,12 @@ def may_be_planned(session: Session, grid: Grid, key: str) -> bool:
 
 
 def _ahead(session: Session, stream: StreamRow) -> Iterator[BlockRange]:
-    end = stream.eligible_end if stream.eligible_end is not None else stream.from_block
-    if end <= stream.next_block or (end - stream.from_block) // stream.chunk_size > SHOWN_AHEAD:
+    """Yield the blocks of full cells that are not planned, also while their rows are hot: users may launch them."""
+    if stream.eligible_end is None or (stream.eligible_end - stream.from_block) // stream.chunk_size > SHOWN_AHEAD:
         return
-    end = full_end(stream, BlockRange(stream.next_block, end))
-    if end > stream.next_block:
-        wanted = BlockRange(stream.next_block, end)
-        yield from holes(wanted, taken_ranges(session, stream, wanted))
+    end = full_end(stream, stream.eligible_end)
+    planned = stream.planned or BlockRange(end, end + 1)
+    for start, stop in ((stream.from_block, planned.start), (planned.end, end)):
+        if start < min(stop, end):
+            wanted = BlockRange(start, min(stop, end))
+            yield from holes(wanted, taken_ranges(session, stream, wanted))

@@ -5,24 +5,27 @@ Every tick is bounded and idempotent. Any number of planners may run at once; on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from trace_dagster.blocks import BlockRange, cells, holes
+from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.config.chain_sync import FollowHead
 from trace_dagster.errors import TraceError
 from trace_dagster.identity import task_id
 from trace_dagster.messages.logs import component_log
+from trace_dagster.planning.cold import due_cold_end, hot_blocks
 from trace_dagster.planning.heads import Head, is_open, observed, pool_of
+from trace_dagster.planning.next_ranges import Choice, HotBlocks, Planned, Room, next_ranges, open_end
 from trace_dagster.registry.connection import Database, Session, storable
 from trace_dagster.registry.jobs import Jobs, follow
-from trace_dagster.registry.streams import StreamRow, StreamSpec, stream_row
+from trace_dagster.registry.streams import StreamRow, stream_row
 from trace_dagster.registry.wake import wake
 
 QUEUED_AHEAD_PER_STREAM = 2048
 """Most tasks per stream that are planned ahead: enough for full runs, few enough for a tick of a second."""
+
+TIP_RANGES_PER_TICK = 64
+"""Ranges at the chain's tip that a tick plans also when the history that is planned ahead fills the queue."""
 
 _log = component_log("planning")
 
@@ -70,22 +73,29 @@ class Planner:
                 _log_reason(stream, blocked)
                 return 0
             end = eligible_end(stream, head)
-            planned, cursor = _top_up(session, stream, end)
+            choice, cold_end = choose(session, stream, end)
+            _insert(session, stream, choice.ranges)
             waiting = waiting_reason(stream, head, end)
             session.run(
-                "advance_stream", dataset_uuid=dataset, next_block=cursor, eligible_end=end, blocked_reason=waiting
+                "advance_stream",
+                dataset_uuid=dataset,
+                planned_from=choice.planned.start,
+                next_block=choice.planned.end,
+                eligible_end=end,
+                cold_end=cold_end,
+                blocked_reason=waiting,
             )
         _log_reason(stream, waiting)
-        if planned:
+        if choice.ranges:
             _log.event(
                 "planned",
                 job=stream.job_name,
                 dataset_key=stream.dataset_key,
-                ranges=planned,
-                next_block=cursor,
+                ranges=len(choice.ranges),
+                next_block=choice.planned.end,
                 eligible_end=end,
             )
-        return planned
+        return len(choice.ranges)
 
     def _block(self, stream: StreamRow, reason: str) -> None:
         with self._database.transaction() as session:
@@ -140,16 +150,60 @@ def waiting_reason(stream: StreamRow, head: Head, end: int) -> str | None:
     return None
 
 
-def _top_up(session: Session, stream: StreamRow, end: int) -> tuple[int, int]:
-    """Insert tasks from the cursor on, as far as the look-ahead allows; return how many, and the new cursor."""
-    queued = session.one("queued_count", dataset_uuid=stream.dataset_uuid)
-    room = QUEUED_AHEAD_PER_STREAM - int(queued["queued"] if queued else 0)
-    if stream.next_block >= end or room <= 0:
-        return 0, stream.next_block
-    wanted = BlockRange(stream.next_block, end)
-    planned, cursor = next_cells(stream, wanted, taken_ranges(session, stream, wanted), room)
-    _insert(session, stream, planned)
-    return len(planned), cursor
+def choose(session: Session, stream: StreamRow, end: int) -> tuple[Choice, int]:
+    """Choose the ranges to plan below the eligible end, and how far hot ranges are planned. Changes nothing."""
+    following = follow(stream.job)
+    hot = hot_blocks(session, stream, following)
+    known = Planned(stream.planned_from, stream.next_block)
+    room = _room(session, stream, hot)
+    last = open_end(stream, end, following.max_cold_lag if following else None, _in_open_cell(session, stream, end))
+    taken = [found for span in _unknown(stream, known, room, last) for found in taken_ranges(session, stream, span)]
+
+    def choice(cold_end: int) -> Choice:
+        return next_ranges(
+            stream,
+            last,
+            known,
+            taken,
+            room,
+            newest_first=stream.newest_first,
+            is_held=lambda piece: piece.end > cold_end and hot.hold(piece),
+        )
+
+    found = choice(stream.cold_end)
+    if following is None:
+        return found, stream.cold_end
+    cold_end = due_cold_end(following, stream.chunk_size, stream.cold_end, end, found.held)
+    return (found if cold_end == stream.cold_end else choice(cold_end)), cold_end
+
+
+def _room(session: Session, stream: StreamRow, hot: HotBlocks) -> Room:
+    """Return how many ranges may be planned ahead. The tip has a share of its own: history never fills it."""
+    counted = session.one("queued_count", dataset_uuid=stream.dataset_uuid)
+    queued = int(counted["queued"]) if counted else 0
+    history = max(0, QUEUED_AHEAD_PER_STREAM - queued)
+    at_the_tip = max(0, min(TIP_RANGES_PER_TICK, 2 * QUEUED_AHEAD_PER_STREAM - queued))
+    if hot.ranges:
+        tip_start = hot.ranges[-1].start // stream.chunk_size * stream.chunk_size
+    else:
+        tip_start = stream.next_block if stream.newest_first and stream.planned else MAX_BLOCK - 1
+    return Room(history, history + at_the_tip, tip_start)
+
+
+def _unknown(stream: StreamRow, known: Planned, room: Room, end: int) -> list[BlockRange]:
+    """Return the blocks whose tasks must be read: those that are not known to be planned and may be chosen now."""
+    below = (stream.from_block, known.start) if room.history else (0, 0)
+    above = (known.end if stream.newest_first or room.history else max(known.end, room.tip_start), end)
+    return [BlockRange(start, stop) for start, stop in (below, above) if start < stop]
+
+
+def _in_open_cell(session: Session, stream: StreamRow, end: int) -> list[BlockRange]:
+    """Return the ranges with a task in the cell that the eligible end cuts, if the job may cut it."""
+    following = follow(stream.job)
+    start = end // stream.chunk_size * stream.chunk_size
+    if following is None or following.max_cold_lag is None:
+        return []
+    return taken_ranges(session, stream, BlockRange(start, start + stream.chunk_size))
 
 
 def _insert(session: Session, stream: StreamRow, planned: list[BlockRange]) -> None:
@@ -173,30 +227,3 @@ def taken_ranges(session: Session, stream: StreamRow, wanted: BlockRange) -> lis
         "active_ranges", dataset_uuid=stream.dataset_uuid, range_start=wanted.start, range_end=wanted.end
     )
     return [BlockRange(row["range_start"], row["range_end"]) for row in rows]
-
-
-def next_cells(
-    stream: StreamSpec, wanted: BlockRange, taken: Iterable[BlockRange], room: int
-) -> tuple[list[BlockRange], int]:
-    """Return the first ``room`` cells of ``wanted`` that no ``taken`` range touches, and the cursor behind them.
-
-    The cursor is the first cell that is left, or the end of the last full cell if none is.
-    """
-    found = list(islice(_plannable(stream, wanted, taken), room + 1))
-    return found[:room], found[room].start if len(found) > room else full_end(stream, wanted)
-
-
-def _plannable(stream: StreamSpec, wanted: BlockRange, taken: Iterable[BlockRange]) -> Iterator[BlockRange]:
-    last = full_end(stream, wanted)
-    for gap in holes(wanted, taken):
-        for cell in cells(gap, stream.chunk_size):
-            if cell.end <= last:
-                yield cell
-
-
-def full_end(stream: StreamSpec, wanted: BlockRange) -> int:
-    """Return the end of the last full cell. A cell that the tip cuts short is planned when it is full."""
-    end = wanted.end
-    if stream.to_block is not None and end >= stream.to_block:
-        return end
-    return max(wanted.start, end // stream.chunk_size * stream.chunk_size)

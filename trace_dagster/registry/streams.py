@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
-from trace_dagster.config.chain_sync import ChainSync
+from trace_dagster.config.chain_sync import ChainSync, FollowHead
 from trace_dagster.config.compact import Compact
 from trace_dagster.datasets.catalogue import Dataset, dataset
 from trace_dagster.datasets.levels import VerifiedAsAsked
@@ -68,14 +68,28 @@ class StreamRow(StreamSpec):
     job: ChainSync
     eligible_end: int | None
     """End of the blocks that may be planned now; None before a head was observed."""
+    planned_from: int
     next_block: int
-    """The planner's cursor: the first block that is not planned yet."""
+    """Every block from planned_from to next_block is planned. A hint: the planner looks again after each apply."""
+    cold_end: int
+    """Blocks up to here are planned also while their rows are hot."""
     enabled: bool
     form: int
     """Form of its rows; those of another form than LAKE_FORM are left out until the stream is rebuilt."""
     blocked_reason: str | None
     halted_reason: str | None
     """Why the stream was stopped until its job is resumed; None when it was not."""
+
+    @property
+    def newest_first(self) -> bool:
+        """Whether its newest blocks are committed first, and history backwards from them."""
+        return isinstance(self.job.mode, FollowHead) and self.job.mode.backfill == "newest_first"
+
+    @property
+    def planned(self) -> BlockRange | None:
+        """The blocks that the planner knows to be planned; None if there are none yet."""
+        start = max(self.planned_from, self.from_block)
+        return BlockRange(start, self.next_block) if start < self.next_block else None
 
     @property
     def old_form(self) -> str | None:

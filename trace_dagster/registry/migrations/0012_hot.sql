@@ -167,3 +167,5 @@ alter table trace.changes
 
 -- Blocks up to here are planned to be committed although the stream has hot rows of them; see planning/cold.py.
 alter table trace.streams add column cold_end bigint not null default 0 check (cold_end >= 0);
+-- Every block in [planned_from, next_block) is planned, or was when the planner stored it: history may follow the tip.
+alter table trace.streams add column planned_from bigint not null default 0 check (planned_from >= 0);

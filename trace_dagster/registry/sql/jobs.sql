@@ -73,8 +73,8 @@ update trace.tasks t set state = 'superseded', batch_id = null, updated_at = now
 from locked where t.task_id = locked.task_id;
 
 -- name: rewind_stream
--- Move the cursor to the start. It is a hint: the plan is what is wanted minus what has a task.
-update trace.streams set next_block = from_block where dataset_uuid = %(dataset_uuid)s;
+-- Forget which blocks are planned. That is a hint: the plan is what is wanted minus what has a task.
+update trace.streams set planned_from = from_block, next_block = from_block where dataset_uuid = %(dataset_uuid)s;
 
 -- name: all_jobs
 -- Every job of an organisation, by name.

@@ -51,10 +51,39 @@ where not exists (
 order by 1, 2;
 
 -- name: advance_stream
--- Store the cursor, the eligible end, and why the stream waits.
+-- Store the blocks that are planned, the eligible end, how far hot blocks are planned, and why the stream waits.
 update trace.streams
-set next_block = %(next_block)s, eligible_end = %(eligible_end)s, blocked_reason = %(blocked_reason)s
+set planned_from = %(planned_from)s, next_block = %(next_block)s, eligible_end = %(eligible_end)s,
+    cold_end = greatest(cold_end, %(cold_end)s), blocked_reason = %(blocked_reason)s
 where dataset_uuid = %(dataset_uuid)s;
+
+-- name: hot_blocks
+-- Blocks whose rows are hot, in block order, and whether the chain's follower goes on: it has observed the head lately.
+select lower(r) as range_start, upper(r) as range_end,
+       f.reason is null and h.observed_at > now() - make_interval(secs => %(patience_seconds)s) as followed
+from trace.streams s
+join trace.datasets d on d.dataset_uuid = s.dataset_uuid
+join hot.streams hs on hs.dataset_uuid = s.dataset_uuid and hs.config_hash = s.config_hash
+cross join lateral unnest(hs.blocks) as r
+left join hot.followers f on f.org_id = d.org_id and f.chain_id = d.chain_id
+left join hot.heads h on h.org_id = d.org_id and h.chain_id = d.chain_id and h.tag = 'latest'
+where s.dataset_uuid = %(dataset_uuid)s
+order by 1;
+
+-- name: raise_cold_end
+-- Plan the final whole cells of these streams also where their rows are hot; return how far, and the hot blocks of it.
+with raised as (
+    update trace.streams s
+    set cold_end = greatest(s.cold_end, s.eligible_end / s.chunk_size * s.chunk_size)
+    where s.dataset_uuid = any(%(dataset_uuids)s) and s.eligible_end is not null
+    returning s.dataset_uuid, s.cold_end, s.config_hash)
+select r.dataset_uuid, r.cold_end,
+       coalesce((select sum(upper(b) - lower(b)) from unnest(
+           hs.blocks * int8multirange(int8range(0, r.cold_end))
+           - coalesce((select range_agg(t.block_range) from trace.tasks t
+                       where t.dataset_uuid = r.dataset_uuid and t.state <> 'superseded'), '{}')) b), 0)::bigint as blocks
+from raised r
+left join hot.streams hs on hs.dataset_uuid = r.dataset_uuid and hs.config_hash = r.config_hash;
 
 -- name: queued_count
 -- Number of queued tasks of a dataset.

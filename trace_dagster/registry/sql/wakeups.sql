@@ -58,7 +58,7 @@ where t.task_id = any(%(task_ids)s);
 select pg_try_advisory_xact_lock(hashtextextended('trace:dispatch', 0)) as locked;
 
 -- name: launchable_tasks
--- Tasks that are due, or whose holder died, and that are in no open batch.
+-- Tasks that are due, or whose holder died, and that are in no open batch: those above the cursor, then by block.
 select t.task_id, t.dataset_uuid, lower(t.block_range) as range_start, upper(t.block_range) as range_end
 from trace.tasks t
 join trace.streams s on s.dataset_uuid = t.dataset_uuid and s.enabled and s.halted_reason is null
@@ -68,7 +68,8 @@ where s.dataset_uuid = any(%(dataset_uuids)s)
   and ((t.state = 'queued' and t.not_before <= now()) or (t.state = 'running' and t.lease_expires_at < now()))
   and (t.batch_id is null or exists (
         select 1 from trace.batches b where b.batch_id = t.batch_id and b.closed_at is not null))
-order by lower(t.block_range), t.dataset_uuid
+order by lower(t.block_range) < s.next_block,
+         lower(t.block_range) * case when %(newest_first)s then -1 else 1 end, t.dataset_uuid
 limit %(limit)s
 for update of t skip locked;
 
