@@ -114,6 +114,65 @@ def test_each_mistake_is_reported_at_its_line(old, new, line, reason):
     assert "hunter2" not in str(caught.value)
 
 
+FOLLOWING = GOOD.replace("kind: fixed_target", "kind: follow_head").replace("  to_block: 4000\n", "")
+
+
+@pytest.mark.parametrize(
+    ("keys", "line", "reason"),
+    [
+        ("cold_cron: '61 * * * *'", 7, "mode.cold_cron: the minute must lie between 0 and 59"),
+        ("cold_cron: 0 3 * *", 7, "mode.cold_cron: must have five fields"),
+        ("cold_cron: 0 3 * * *\n  cold_after_blocks: 500", 7, "mode.cold_cron: excludes cold_after_blocks"),
+        ("backfill: sideways", 7, "mode.backfill: input should be 'newest_first' or 'oldest_first'"),
+        ("hot_max_blocks: 999", 12, "streams.logs.chunk_size: 1000 blocks do not fit into hot_max_blocks (999)"),
+        ("hot_max_blocks: 1000\n  tail_lag: 1", 13, "streams.logs.chunk_size: 1000 blocks and 1 above them"),
+        ("cold_after_blocks: 50001", 7, "mode.cold_after_blocks: 50001 blocks do not fit into hot_max_blocks (50000)"),
+        (
+            "max_cold_lag: 501",
+            7,
+            "mode.max_cold_lag: has no effect: it must be at most half of a chunk_size (largest: 1000)",
+        ),
+    ],
+)
+def test_settings_of_the_tip_that_cannot_work_name_their_line(keys, line, reason):
+    with pytest.raises(InvalidInput) as caught:
+        parse(FOLLOWING.replace("from_block: 0\n", f"from_block: 0\n  {keys}\n"), "job.yaml")
+    lines = str(caught.value).splitlines()
+    assert any(text.startswith(f"job.yaml:{line}: {reason}") for text in lines), lines
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "max_cold_lag: 500",
+        "max_cold_lag: 501\n  cold_cron: 0  3 * * *",
+        "max_cold_lag: 501\n  cold_after_blocks: 900",
+        "hot_max_blocks: 1000",
+        "hot_max_blocks: 1001\n  tail_lag: 1",
+        "backfill: oldest_first\n  cold_after_blocks: 50000",
+    ],
+)
+def test_settings_of_the_tip_that_work(keys):
+    assert parse(FOLLOWING.replace("from_block: 0\n", f"from_block: 0\n  {keys}\n")).streams
+
+
+def test_hot_blocks_that_are_not_final_must_fit_too():
+    text = FOLLOWING.replace("from_block: 0\n", "from_block: 0\n  hot_max_blocks: 1500\n")
+    assert parse(f"finality_blocks: 500\n{text}").streams
+    with pytest.raises(InvalidInput, match="and 501 above them that are not final do not fit"):
+        parse(f"finality_blocks: 501\n{text}")
+    with pytest.raises(InvalidInput, match="and 14400 above them that are not final"):
+        parse(text.replace("chain_id: 143", "chain_id: 42161"))
+
+
+@pytest.mark.parametrize(
+    "key", ["backfill: oldest_first", "cold_cron: 0 3 * * *", "max_cold_lag: 100", "hot_max_blocks: 500"]
+)
+def test_settings_of_the_tip_belong_to_follow_head(key):
+    with pytest.raises(InvalidInput, match=f"mode.{key.partition(':')[0]}: belongs to mode follow_head"):
+        parse(GOOD.replace("from_block: 0\n", f"from_block: 0\n  {key}\n"))
+
+
 def test_keys_of_the_other_mode_are_reported():
     text = GOOD.replace("kind: fixed_target", "kind: follow_head")
     with pytest.raises(InvalidInput, match="to_block: belongs to mode fixed_target"):

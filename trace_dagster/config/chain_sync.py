@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from trace_dagster.blocks import MAX_BLOCK
 from trace_dagster.config.compact import OFF_TAG, SETTINGS_TAG, Compact, CompactOrOff
+from trace_dagster.config.cron import named_cron
+from trace_dagster.config.follow_rules import broken_rules
 from trace_dagster.config.yaml_positions import Document, KeyPath, read_document
 from trace_dagster.datasets.catalogue import NATIVE_DATASETS, NATIVE_LACKS, Dataset, catalogue, dataset
 from trace_dagster.datasets.levels import VerifiedAsAsked, Verify
@@ -72,6 +74,17 @@ class FollowHead(_FrozenModel):
     """When final whole cells are committed, in UTC, instead of by cold_after_blocks."""
     max_cold_lag: Annotated[int, Field(ge=10, le=1_000_000)] | None = None
     """Blocks that may be final and not yet committed; beyond them a cell is cut. None: only whole cells."""
+
+    @model_validator(mode="after")
+    def _commits_by_cron_or_by_number(self) -> FollowHead:
+        if self.cold_cron is not None and self.cold_after_blocks is not None:
+            raise ValueError("cold_cron: excludes cold_after_blocks: write one of them")
+        return self
+
+    @field_validator("cold_cron")
+    @classmethod
+    def _cron_can_be_due(cls, value: str | None) -> str | None:
+        return None if value is None else named_cron("cold_cron", value)
 
 
 class Stream(VerifiedAsAsked, _FrozenModel):
@@ -165,11 +178,18 @@ def parse(text: str, source: str = "<text>") -> ChainSync:
         raise InvalidInput(f"{source}:1: a chain_sync file is a mapping that starts with `kind: chain_sync`")
     merged = _with_defaults(raw, document)
     try:
-        return ChainSync.model_validate(merged)
+        job = ChainSync.model_validate(merged)
     except ValidationError as failure:
-        found = list(dict.fromkeys(islice(_lines_of(failure, document, raw), _MOST_ERRORS + 1)))
-        more = [f"{source}: more errors follow"] if len(found) > _MOST_ERRORS else []
-        raise InvalidInput("\n".join([*found[:_MOST_ERRORS], *more])) from None
+        raise _invalid(source, _lines_of(failure, document, raw)) from None
+    if isinstance(job.mode, FollowHead) and (broken := list(broken_rules(job, job.mode))):
+        raise _invalid(source, (str(document.error(_written_in(path, document), why)) for path, why in broken))
+    return job
+
+
+def _invalid(source: str, lines: Iterator[str]) -> InvalidInput:
+    found = list(dict.fromkeys(islice(lines, _MOST_ERRORS + 1)))
+    more = [f"{source}: more errors follow"] if len(found) > _MOST_ERRORS else []
+    return InvalidInput("\n".join([*found[:_MOST_ERRORS], *more]))
 
 
 def _with_defaults(raw: dict[str, Any], document: Document) -> dict[str, Any]:
@@ -203,10 +223,16 @@ def _lines_of(failure: ValidationError, document: Document, raw: dict[str, Any])
         if error["type"] == "value_error":  # the validators above raise "key: reason"
             key = str(error["msg"]).removeprefix("Value error, ").partition(":")[0]
             path = path if path[-1:] == (key,) else (*path, key)
-        if path[:1] == ("streams",) and len(path) >= 3 and path not in document.lines and error["type"] != "missing":
-            inherited = ("defaults", *path[2:])
-            path = inherited if inherited in document.lines else path
+        if error["type"] != "missing":
+            path = _written_in(path, document)
         yield str(document.error(path, _reason(error, path, raw)))
+
+
+def _written_in(path: KeyPath, document: Document) -> KeyPath:
+    """Return where a key is written: the key of a stream may come from ``defaults``."""
+    inherited = ("defaults", *path[2:])
+    is_of_stream = path[:1] == ("streams",) and len(path) >= 3 and path not in document.lines
+    return inherited if is_of_stream and inherited in document.lines else path
 
 
 _UNION_TAGS = {"fixed_target", "follow_head", "int", "[key]", "constrained-str", "literal['finalized']"}

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
-from trace_dagster.config.cron import cron
+from trace_dagster.config.cron import named_cron
 
 SETTINGS_TAG = "(settings)"
 OFF_TAG = "(off)"
@@ -28,10 +28,7 @@ class Compact(BaseModel):
     @field_validator("cron")
     @classmethod
     def _cron_can_be_due(cls, value: str | None) -> str | None:
-        try:
-            return None if value is None else cron(value)
-        except ValueError as error:
-            raise ValueError(f"cron: {error}") from None
+        return None if value is None else named_cron("cron", value)
 
     def window_blocks(self, chunk_size: int) -> int:
         """Return the blocks of a window of a stream with this chunk size."""

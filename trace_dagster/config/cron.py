@@ -22,6 +22,14 @@ def cron(text: str) -> str:
     return " ".join(fields)
 
 
+def named_cron(key: str, text: str) -> str:
+    """Return a cron expression as :func:`cron` does. Raises ValueError with the name of its key before the reason."""
+    try:
+        return cron(text)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+
+
 def _values(field: str, name: str, least: int, most: int) -> set[int]:
     return {value for part in field.split(",") for value in _values_of_part(part, name, least, most)}
 

@@ -59,6 +59,9 @@ _RECEIPT_COLUMNS: dict[str, tuple[str, ...]] = {"transactions": ("gas_used", "su
 NATIVE_DATASETS = ("blocks", "transactions", "logs", "geth_calls")
 """Datasets whose rows our own decoder builds from proven evidence and traces (``engine: native``)."""
 
+HOT_DATASETS = ("blocks", "transactions", "logs")
+"""Datasets whose newest blocks the follower keeps as hot rows."""
+
 NATIVE_LACKS: dict[str, tuple[str, ...]] = {"transactions": ("n_rlp_bytes",)}
 """Columns that only Cryo gives: evidence keeps no encoded transactions."""
 
