@@ -70,7 +70,7 @@ def progress() -> Iterator[Callable[[JobStatus], None]]:
 
 
 def status_table(jobs: list[JobStatus]) -> None:
-    """Print one table per job, and below it why its streams have lower levels, wait or failed."""
+    """Print one table per job, and below it the history that its streams lack, lower levels, and why they wait."""
     if not jobs:
         print_line(_NO_JOB)
     for job in jobs:
@@ -78,7 +78,8 @@ def status_table(jobs: list[JobStatus]) -> None:
         title = f"{job.name} · {_chain(job.chain_id)} · {job.mode} · {job.state}{left}"
         print_table(_STATUS_COLUMNS, map(_cells, job.streams), title=title)
         for stream in job.streams:
-            for reason in filter(None, (stream.lowered_line(), stream.blocked_reason, stream.last_error)):
+            lines = (stream.missing, stream.lowered_line(), stream.blocked_reason, stream.last_error)
+            for reason in filter(None, lines):
                 print_line(f"{stream.dataset_key}: {reason}")
 
 
@@ -321,7 +322,7 @@ def _cells(stream: StreamStatus) -> list[str]:
     return [
         stream.dataset_key + ("" if stream.enabled else " (disabled)"),
         f"{stream.committed_ranges:,}",
-        f"{stream.committed_blocks:,}{total}",
+        f"{stream.committed_blocks:,}{total}" + (f" (+{stream.hot_blocks:,} hot)" if stream.hot_blocks else ""),
         f"{stream.committed_rows:,}",
         human_bytes(stream.committed_bytes),
         str(stream.inflight),

@@ -39,7 +39,7 @@ def _is_due(coverage: StreamCoverage, observed: LastObserved, now: float) -> boo
 
 def _observation(coverage: StreamCoverage, rate: float | None) -> AssetObservation:
     committed, wanted = _standing(coverage)
-    left = seconds_left(coverage.stream, committed, rate)
+    left = seconds_left(coverage.stream, committed + coverage.presence.hot_full_blocks, rate)
     blocks = {"committed_blocks": committed, "total_blocks": wanted}
     figures = {
         "percent": round(100 * min(1.0, committed / wanted), 2) if wanted else None,

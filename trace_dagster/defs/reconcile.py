@@ -135,6 +135,8 @@ def _metadata(coverage: StreamCoverage) -> dict[str, MetadataValue]:
     return {
         "committed_blocks": MetadataValue.int(coverage.committed_blocks),
         "planned_blocks": MetadataValue.int(coverage.planned_blocks),
+        "hot_blocks": MetadataValue.int(coverage.presence.hot_blocks),
+        "missing_blocks": MetadataValue.int(coverage.presence.missing_blocks),
         "failed_ranges": MetadataValue.int(len(coverage.failed)),
         "failed": MetadataValue.md(failed) if failed else MetadataValue.text("none"),
         "gaps": MetadataValue.text(gaps or "none"),

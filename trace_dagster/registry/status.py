@@ -7,11 +7,12 @@ from itertools import groupby
 from typing import Any
 from uuid import UUID
 
-from trace_dagster.blocks import BlockRange, holes
+from trace_dagster.blocks import BlockRange, holes, merged
 from trace_dagster.datasets.levels import reasons_line
 from trace_dagster.registry.catalog import committed_ranges
-from trace_dagster.registry.connection import Database, Row
+from trace_dagster.registry.connection import Database, Row, Session
 from trace_dagster.registry.jobs import Jobs
+from trace_dagster.registry.presence import NOTHING, Presence, presences
 from trace_dagster.registry.progress import recent_rates, seconds_left
 from trace_dagster.registry.streams import StreamRow
 
@@ -54,6 +55,12 @@ class StreamStatus:
     """Time at the recent rate until every wanted block is committed or the head is reached; None if it is unknown."""
     done: bool
     """True if every wanted block is committed."""
+    hot_blocks: int
+    """Blocks whose rows are hot: queries see them, and they are not committed."""
+    missing_blocks: int
+    """Blocks of a followed chain, below the newest that is there, that are neither committed nor hot."""
+    missing: str | None
+    """Which blocks these are, in words."""
 
     def lowered_line(self) -> str | None:
         """Return how many ranges reached which level, and why some are lower; None if the chain lowered none."""
@@ -94,7 +101,11 @@ def job_statuses(database: Database, jobs: Jobs) -> list[JobStatus]:
         with database.snapshot() as session:
             counts = {row["dataset_uuid"]: row for row in session.all("stream_counts", job_id=members[0].job_id)}
             rates = recent_rates(session, list(counts))
-        streams = [_stream(each, counts[each.dataset_uuid], rates.get(each.dataset_uuid)) for each in members]
+            present = presences(session, list(counts))
+        streams = [
+            _stream(each, counts[each.dataset_uuid], rates.get(each.dataset_uuid), present[each.dataset_uuid])
+            for each in members
+        ]
         found.append(_job(members, streams))
     return found
 
@@ -118,6 +129,8 @@ class StreamCoverage:
     """Blocks below the cursor that are neither committed nor in a task that may still commit them."""
     failed: tuple[tuple[BlockRange, str, str], ...]
     """``(block range, failed or dead, reason)``."""
+    presence: Presence
+    """Blocks that are hot, and history of a followed chain that is not there yet."""
 
     @property
     def passed(self) -> bool:
@@ -127,6 +140,10 @@ class StreamCoverage:
     def sentence(self) -> str:
         """Return the coverage as a sentence for people."""
         committed = f"{self.committed_blocks:,} of {self.planned_blocks:,} planned blocks are committed"
+        if self.presence.hot_blocks:
+            committed += f", {self.presence.hot_blocks:,} more are hot"
+        if history := self.presence.sentence():
+            committed += f"; {history}"
         if not self.gaps:
             return committed
         if self.stream.old_form:
@@ -139,7 +156,9 @@ class StreamCoverage:
     def summary(self) -> list[object]:
         """Return the values whose change makes the coverage worth reporting again."""
         tenth = 10 * self.committed_blocks // max(1, self.planned_blocks)
-        return [self.passed, tenth, self.planned_blocks if tenth == 10 else 0, [gap.key for gap in self.gaps[:10]]]
+        left = 10 * self.presence.missing_blocks // max(1, self.planned_blocks + self.presence.missing_blocks)
+        gaps = [gap.key for gap in self.gaps[:10]]
+        return [self.passed, tenth, self.planned_blocks if tenth == 10 else 0, gaps, left]
 
 
 def stream_coverages(database: Database, jobs: Jobs) -> list[StreamCoverage]:
@@ -163,17 +182,25 @@ def _coverage(database: Database, stream: StreamRow) -> StreamCoverage:
         committed = committed_ranges(session, stream.dataset_uuid)
         working = session.all("working_ranges", dataset_uuid=stream.dataset_uuid)
         failed = session.all("failed_ranges", dataset_uuid=stream.dataset_uuid, limit=100)
+        present = _presence(session, stream)
     under_way = [BlockRange(row["range_start"], row["range_end"]) for row in working]
-    planned = BlockRange(stream.from_block, stream.next_block) if stream.next_block > stream.from_block else None
+    planned = stream.planned
+    known = merged([*committed, *under_way, *([planned] if planned else [])])
     return StreamCoverage(
         stream,
         committed_blocks=sum(len(block_range) for block_range in committed),
-        planned_blocks=len(planned) if planned else 0,
+        planned_blocks=sum(len(block_range) for block_range in known),
         gaps=tuple(holes(planned, [*committed, *under_way])) if planned else (),
+        presence=present,
         failed=tuple(
             (BlockRange(row["range_start"], row["range_end"]), row["state"], row["error"] or "") for row in failed
         ),
     )
+
+
+def _presence(session: Session, stream: StreamRow) -> Presence:
+    """Return which blocks of a stream are hot or missing; nothing for a fixed target, whose plan says it."""
+    return NOTHING if stream.to_block is not None else presences(session, [stream.dataset_uuid])[stream.dataset_uuid]
 
 
 def _job(members: list[StreamRow], streams: list[StreamStatus]) -> JobStatus:
@@ -206,12 +233,13 @@ def _state(first: StreamRow, streams: list[StreamStatus]) -> str:
     return "following" if first.mode == "follow_head" else "planning"
 
 
-def _stream(stream: StreamRow, counts: Row, recent: float | None) -> StreamStatus:
+def _stream(stream: StreamRow, counts: Row, recent: float | None, presence: Presence) -> StreamStatus:
     seconds = counts["committing_seconds"]
     blocks = counts["committed_blocks"]
     rate = blocks / seconds if seconds else None
     total = stream.to_block - stream.from_block if stream.to_block is not None else None
-    left = seconds_left(stream, blocks, recent)
+    left = seconds_left(stream, blocks + presence.hot_full_blocks, recent)
+    shown = presence if stream.to_block is None else NOTHING
     return StreamStatus(
         dataset_key=stream.dataset_key,
         dataset_uuid=str(stream.dataset_uuid),
@@ -237,4 +265,7 @@ def _stream(stream: StreamRow, counts: Row, recent: float | None) -> StreamStatu
         recent_blocks_per_second=round(recent, 3) if recent else None,
         seconds_left=round(left, 1) if left is not None else None,
         done=total is not None and blocks >= total,
+        hot_blocks=shown.hot_blocks,
+        missing_blocks=shown.missing_blocks,
+        missing=shown.sentence(),
     )

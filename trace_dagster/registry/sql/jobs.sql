@@ -134,6 +134,29 @@ cross join lateral (
     cross join lateral jsonb_array_elements(newest.lowered) open (each)) why
 where s.job_id = %(job_id)s;
 
+-- name: stream_presence
+-- Blocks of streams that are committed or hot, and those between the first block and the last present one that are not.
+with present as (
+    select s.dataset_uuid, s.from_block, s.eligible_end / s.chunk_size * s.chunk_size as full_end, done.blocks as cold,
+           coalesce(hs.blocks, '{}') - done.blocks as hot
+    from trace.streams s
+    left join hot.streams hs on hs.dataset_uuid = s.dataset_uuid and hs.config_hash = s.config_hash
+    cross join lateral (select coalesce(range_agg(v.blocks), '{}') as blocks
+                        from trace.visible_totals v where v.dataset_uuid = s.dataset_uuid) done
+    where s.dataset_uuid = any(%(dataset_uuids)s)
+), missing as (
+    select p.dataset_uuid, r
+    from present p, unnest(int8multirange(int8range(p.from_block, greatest(p.from_block, upper(p.cold + p.hot))))
+                           - p.cold - p.hot) as r
+)
+select p.dataset_uuid,
+       (select coalesce(sum(upper(r) - lower(r)), 0)::bigint from unnest(p.hot) r) as hot_blocks,
+       (select coalesce(sum(upper(r) - lower(r)), 0)::bigint
+        from unnest(p.hot * int8multirange(int8range(0, greatest(0, p.full_end)))) r) as hot_full_blocks,
+       array(select lower(m.r) from missing m where m.dataset_uuid = p.dataset_uuid order by 1) as missing_starts,
+       array(select upper(m.r) from missing m where m.dataset_uuid = p.dataset_uuid order by 1) as missing_ends
+from present p;
+
 -- name: failed_tasks
 -- The first failed or dead ranges of a job, with their reasons.
 select d.dataset_key, lower(t.block_range) as range_start, upper(t.block_range) as range_end, t.state, t.error
