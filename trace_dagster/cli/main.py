@@ -296,6 +296,22 @@ def sweep(dry_run: bool, grace_hours: float, as_json: bool) -> None:
             say(line)
 
 
+@main.command()
+@click.option("--job", help="Its name or id.")
+@click.option("--stream", help="Only this dataset key.")
+@click.option("--all", "every_job", is_flag=True, help="The streams of every job that follows the head.")
+def cold(job: str | None, stream: str | None, every_job: bool) -> None:
+    """Commit hot blocks now: every whole range that is final, whatever the job's threshold or cron.
+
+    Their rows stay visible meanwhile. Blocks that are not hot are committed without this.
+    """
+    from trace_dagster.cli.cold import commit_hot_blocks
+
+    if (job is None) != every_job:
+        raise InvalidInput("pass either --job J or --all")
+    commit_hot_blocks(_settings(), job, stream, say)
+
+
 class _WindowBlocks(_Blocks):
     """Parameter type that parses ``START-END``, as partition keys are written, or ``START:END``."""
 

@@ -15,6 +15,7 @@ from dagster import (
 from trace_dagster.config.settings import Settings
 from trace_dagster.dagster_instance.executor import thread_executor
 from trace_dagster.defs.analytics import analytics_assets, analytics_job_name
+from trace_dagster.defs.cold_schedules import cold_schedules
 from trace_dagster.defs.compaction import compacted_asset, compacted_key
 from trace_dagster.defs.compaction_triggers import compaction_schedules, compaction_sensor
 from trace_dagster.defs.reconcile import coverage_check
@@ -52,7 +53,8 @@ def definitions_of(streams: list[StreamRow], settings: Settings) -> Definitions:
     ranges, bucket = settings.ranges.ranges_per_run, settings.s3.bucket
     assets = [stream_asset(stream, _grid(stream), ranges, bucket) for stream in streams]
     derived = list(analytics_assets(streams))
-    group_jobs = [_run_group_job(group) for group in all_run_groups(streams)]
+    run_groups = list(all_run_groups(streams))
+    group_jobs = [_run_group_job(group) for group in run_groups]
     chains = sorted({stream.chain_id for stream in streams})
     analytics_jobs = [job for chain_id in chains if (job := _analytics_job(chain_id, derived)) is not None]
     groups = list(compaction_groups(streams))
@@ -67,7 +69,10 @@ def definitions_of(streams: list[StreamRow], settings: Settings) -> Definitions:
             *(sensors(holder.get, streams, group_jobs) if group_jobs else []),
             *([compaction_sensor(holder.get, groups, compaction_jobs)] if groups else []),
         ],
-        schedules=list(compaction_schedules(holder.get, groups, compaction_jobs)),
+        schedules=[
+            *compaction_schedules(holder.get, groups, compaction_jobs),
+            *cold_schedules(holder.get, run_groups, group_jobs),
+        ],
         resources={RUNTIME: runtime_resource(settings), IO_MANAGER: commit_io_manager},
         executor=thread_executor,
     )

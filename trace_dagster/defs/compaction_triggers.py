@@ -3,7 +3,6 @@
 A stream with a cron is compacted by its schedule and by hand, any other at the threshold and by hand.
 """
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,7 +12,6 @@ from dagster import (
     DagsterInstance,
     DagsterRun,
     DagsterRunStatus,
-    DefaultScheduleStatus,
     DefaultSensorStatus,
     RunRequest,
     RunsFilter,
@@ -22,7 +20,6 @@ from dagster import (
     SensorDefinition,
     SensorEvaluationContext,
     SkipReason,
-    schedule,
     sensor,
 )
 
@@ -33,6 +30,7 @@ from trace_dagster.dagster_instance.tags import (
 )
 from trace_dagster.defs.compaction import AUTOMATIC_TAG, compacted_key
 from trace_dagster.defs.compaction_partitions import repair_windows_if_due
+from trace_dagster.defs.cron_schedules import cron_schedule
 from trace_dagster.defs.partitions import register_keys
 from trace_dagster.defs.sensors import BLOCKS_TAG, RuntimeOf
 from trace_dagster.planning.compactions import (
@@ -56,7 +54,6 @@ _UNFINISHED = [
     DagsterRunStatus.STARTED,
     DagsterRunStatus.CANCELING,
 ]
-_CRON_WORDS = {"*": "x", "/": "per", ",": "and", "-": "to", " ": "_"}
 
 OfStream = Callable[[StreamRow], bool]
 
@@ -101,27 +98,19 @@ def compaction_schedules(
 
 
 def _schedule(runtime_of: RuntimeOf, group: CompactionGroup, job: Any, cron: str) -> ScheduleDefinition:
-    @schedule(
-        name=f"{group.name}__at_{re.sub(r'[^0-9]', lambda found: _CRON_WORDS[found[0]], cron)}",
-        job=job,
-        cron_schedule=cron,
-        execution_timezone="UTC",
-        default_status=DefaultScheduleStatus.RUNNING,
-        description="Compacts the windows that are due at this time.",
-    )
-    def compaction_schedule(context: ScheduleEvaluationContext) -> list[RunRequest] | SkipReason:
+    def requests(context: ScheduleEvaluationContext) -> list[RunRequest] | SkipReason:
         runtime, instance = runtime_of(), context.instance
         at_this_cron = partial(_has_cron, cron=cron)
-        requests = [
+        found = [
             request
             for current in current_groups(runtime, [group])
             for request in run_requests(
                 runtime, current, instance, at_this_cron, "schedule", most=RUNS_PER_SCHEDULE_TICK
             )
         ]
-        return requests or SkipReason("no window is due, or its run is under way: see `trace-lite status`")
+        return found or SkipReason("no window is due, or its run is under way: see `trace-lite status`")
 
-    return compaction_schedule
+    return cron_schedule(group.name, job, cron, "Compacts the windows that are due at this time.", requests)
 
 
 def _at_threshold(stream: StreamRow) -> bool:
