@@ -24,7 +24,7 @@ ReadHead = Callable[[StreamRow], tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class PoolHead:
     """The chain as one pool last showed it. Ages are in seconds, by the database's clock."""
 
     latest: int
@@ -72,11 +72,11 @@ class Heads:
         return True
 
 
-def observed(row: Row | None) -> Head | None:
+def observed(row: Row | None) -> PoolHead | None:
     """Return the head in a row of ``observed_head``, or None if the pool has never answered."""
     if row is None or row["latest"] is None:
         return None
-    return Head(row["latest"], row["finalized"], row["age_seconds"], row["unchanged_seconds"], row["error"])
+    return PoolHead(row["latest"], row["finalized"], row["age_seconds"], row["unchanged_seconds"], row["error"])
 
 
 def is_open(stream: StreamRow) -> bool:

@@ -14,7 +14,7 @@ from trace_dagster.errors import TraceError
 from trace_dagster.identity import task_id
 from trace_dagster.messages.logs import component_log
 from trace_dagster.planning.cold import due_cold_end, hot_blocks
-from trace_dagster.planning.heads import Head, is_open, observed, pool_of
+from trace_dagster.planning.heads import PoolHead, is_open, observed, pool_of
 from trace_dagster.planning.next_ranges import Choice, HotBlocks, Planned, Room, next_ranges, open_end
 from trace_dagster.registry.connection import Database, Session, storable
 from trace_dagster.registry.jobs import Jobs, follow
@@ -113,7 +113,7 @@ def _log_reason(stream: StreamRow, reason: str | None) -> None:
         _log.event(event, job=stream.job_name, dataset_key=stream.dataset_key, reason=reason)
 
 
-def eligible_end(stream: StreamRow, head: Head) -> int:
+def eligible_end(stream: StreamRow, head: PoolHead) -> int:
     """Return the end of the blocks that may be planned: wanted, lagged, and final."""
     following = follow(stream.job)
     if following is None:
@@ -126,7 +126,7 @@ def followed_end(following: FollowHead, from_block: int, latest: int, finalized:
     return max(from_block, min(latest + 1 - following.tail_lag, finalized + 1))
 
 
-def blocked_reason(stream: StreamRow, head: Head | None, error: str | None) -> str | None:
+def blocked_reason(stream: StreamRow, head: PoolHead | None, error: str | None) -> str | None:
     """Return why no range may be planned now: the head is missing, or stale if the job follows it. Otherwise None."""
     if head is None:
         return error or f"rpc pool {stream.rpc_pool} has not shown its head yet"
@@ -140,7 +140,7 @@ def blocked_reason(stream: StreamRow, head: Head | None, error: str | None) -> s
     return f"{stale}: {head.error}" if head.error else stale
 
 
-def waiting_reason(stream: StreamRow, head: Head, end: int) -> str | None:
+def waiting_reason(stream: StreamRow, head: PoolHead, end: int) -> str | None:
     """Return the reason why a stream that has blocks left to plan is blocked, or None if it is not."""
     if stream.to_block is not None and end < stream.to_block:
         return f"waiting for block {stream.to_block - 1}: the chain is final up to block {head.finalized}"
