@@ -571,7 +571,7 @@ def test_status_shows_what_is_asked_through_it(chain):
         found = endpoints_asked(door.url)
         assert found["dev#1"] | {"rate": None} == {
             "calls_asked": 1, "calls_sent": 1, "requests_sent": 1, "refusals": 0, "faults": 0, "queued": 0,
-            "is_down": False, "rate": None, "limit": 100.0,
+            "is_down": False, "rate": None, "limit": 100.0, "tip_calls": 0, "is_subscribed": None,
         }  # fmt: skip
     with pytest.raises(Unavailable, match="gateway does not answer"):
         endpoints_asked("http://127.0.0.1:9/token")

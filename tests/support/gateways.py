@@ -149,8 +149,8 @@ def gateway_process(**environment: str) -> Iterator[GatewayProcess]:
 
 
 @contextmanager
-def gateway(**environment: str) -> Iterator[Door]:
-    """Run a gateway in a thread, which starts faster than a process."""
+def gateway(*, at: int = 0, **environment: str) -> Iterator[Door]:
+    """Run a gateway in a thread, which starts faster than a process; ``at`` is a port, 0 a free one."""
     token = "token-of-this-test"
     loop = uvloop.new_event_loop()
     started: Future[int] = Future()
@@ -158,7 +158,7 @@ def gateway(**environment: str) -> Iterator[Door]:
 
     async def serve() -> None:
         served = Gateway(Settings.read(_variables(environment)).rpc, token)
-        server = await loop.create_server(lambda: ClientConnection(served.answer), "127.0.0.1", 0)
+        server = await loop.create_server(lambda: ClientConnection(served.answer), "127.0.0.1", at)
         started.set_result(server.sockets[0].getsockname()[1])
         await stop.wait()
         server.close()

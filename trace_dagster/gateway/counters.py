@@ -42,6 +42,9 @@ class CallCounters:
     """Calls that joined a call in flight."""
     tip_calls: int = 0
     """Calls about the newest blocks, which are sent before all others."""
+    heads: int = 0
+    """New heads that the endpoint pushed."""
+    subscriptions_lost: int = 0
     calls_derived: int = 0
     """Calls answered from the answer to a wider call."""
     retries: int = 0

@@ -61,6 +61,8 @@ class EndpointClient:
         self.counters = CallCounters()
         self.asked_at = clock()
         """When the last call was queued, in seconds of ``clock``."""
+        self.is_subscribed: bool | None = None
+        """Whether the endpoint pushes its heads now; None if it is not asked to."""
         self.rate_limiter = RateLimiter(limits.requests_per_second, clock)
         self._limits = limits
         self._concurrency = limits.concurrency or CONCURRENCY

@@ -2,12 +2,14 @@
 
     POST /TOKEN/{pool}/{position}[/{wanted}][?try=K]    one JSON-RPC request, or a batch
     POST /TOKEN/{pool}/{position}/tip                   the same, about the newest blocks
+    GET  /TOKEN/{pool}/heads                            new heads, a JSON object in each line, as they come
     GET  /TOKEN/status                                  JSON
     GET  /TOKEN/metrics                                 Prometheus text
 
 ``wanted`` is ``blocks``, ``receipts`` or ``blocks+receipts``: data of the same blocks that the caller fetches anyway.
 The gateway then derives a header from the full block, and a block's logs from its receipts. ``try=K`` with K of 1 or
 more states that earlier answers were wrong: the gateway sends the call to the node and does not use its cache.
+Heads come from the endpoints that have a WebSocket URL, see ``subscriptions.py``; a pool without any has no ``heads``.
 Calls at ``tip`` are sent before all others, are not cached, and fail after a few seconds, see ``tip.py``.
 """
 
@@ -32,6 +34,7 @@ from trace_dagster.gateway.jsonrpc import Answer, GatewayCall, calls_in, failed
 from trace_dagster.gateway.metrics import GatewayCollector, exposition, status_of
 from trace_dagster.gateway.rate_limiter import Clock
 from trace_dagster.gateway.server import HttpRequest, HttpResponse
+from trace_dagster.gateway.subscriptions import Subscription, head_lines
 from trace_dagster.gateway.tip import TipCalls
 from trace_dagster.rpc.http import MAX_ANSWER_BYTES
 from trace_dagster.rpc.pools import Endpoint, RpcPool
@@ -62,6 +65,7 @@ class Gateway:
         self._budgets = AnswerBudgets()
         self._by_fingerprint: dict[str, Coalescer] = {}
         self._routes: dict[str, _Route | _TipRoute] = {}
+        self._subscriptions: dict[tuple[str, str], Subscription] = {}
         self._collector = GatewayCollector(lambda: self.clients, lambda: self._kept.bytes)
         for pool in rpc.pools.values():
             for endpoint in pool.endpoints:
@@ -84,6 +88,8 @@ class Gateway:
             return HttpResponse(200, msgspec.json.encode(status_of(self.clients, self._kept.bytes)))
         if request.verb == b"GET" and rest == "metrics":
             return HttpResponse(200, exposition(self._collector), b"text/plain; version=0.0.4")
+        if request.verb == b"GET" and rest.endswith("/heads"):
+            return self._heads(rest.removesuffix("/heads"))
         return _NOT_FOUND
 
     def share(self, gateways: Mapping[str, int]) -> None:
@@ -94,7 +100,8 @@ class Gateway:
             self._by_fingerprint[fingerprint].client.share_limits(count)
 
     async def close(self) -> None:
-        """Cancel the calls in flight and close the connections."""
+        """End the subscriptions, cancel the calls in flight and close the connections."""
+        await asyncio.gather(*(subscription.close() for subscription in self._subscriptions.values()))
         await asyncio.gather(*(client.close() for client in self.clients))
 
     async def _rpc(self, target: str, body: bytes) -> HttpResponse:
@@ -159,6 +166,23 @@ class Gateway:
         if attempt == "0":  # tries are rare and have any number, therefore their routes are not cached
             self._routes[target] = route
         return route
+
+    def _heads(self, name: str) -> HttpResponse:
+        """Return the heads of a pool as a stream; 404 if the pool has no WebSocket URL."""
+        try:
+            endpoints = self._rpc_settings.pool(name).endpoints
+        except InvalidInput:
+            return _NOT_FOUND
+        found = {each.position: self._subscription(each) for each in endpoints if each.websocket_url}
+        return HttpResponse(200, b"", b"application/x-ndjson", stream=head_lines(found)) if found else _NOT_FOUND
+
+    def _subscription(self, endpoint: Endpoint) -> Subscription:
+        key = (endpoint.fingerprint, endpoint.websocket_url)
+        if key not in self._subscriptions:
+            client = self._coalescer(self._rpc_settings.pool(endpoint.pool), endpoint).client
+            calls = TipCalls(client, self._kept)
+            self._subscriptions[key] = Subscription(client, calls, endpoint.websocket_url, self._clock)
+        return self._subscriptions[key]
 
     def _coalescer(self, pool: RpcPool, endpoint: Endpoint) -> Coalescer:
         known = self._by_fingerprint.get(endpoint.fingerprint)

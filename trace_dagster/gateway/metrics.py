@@ -15,7 +15,7 @@ from trace_dagster.gateway.counters import BUCKETS, CallCounters
 from trace_dagster.gateway.endpoint_client import EndpointClient
 
 _COUNTERS = tuple(field.name for field in fields(CallCounters) if field.name != "latency")
-_GAUGES = ("rate", "limit", "under_way", "queued", "batch_size", "is_down")
+_GAUGES = ("rate", "limit", "under_way", "queued", "batch_size", "is_down", "is_subscribed")
 _PREFIX = "trace_gateway"
 _LABELS = ("endpoint",)
 
@@ -72,6 +72,7 @@ def _gauges(client: EndpointClient) -> dict[str, Any]:
         "queued": client.queued,
         "batch_size": client.batch_size,
         "is_down": client.is_down,
+        "is_subscribed": client.is_subscribed,
     }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from http import HTTPStatus
 from typing import NamedTuple, cast
 
@@ -34,6 +35,8 @@ class HttpResponse(NamedTuple):
     content_type: bytes = b"application/json"
     reservations: Sequence[Reservation] = ()
     """The bytes that it takes in the gateway's budget until the caller has read it."""
+    stream: AsyncGenerator[bytes] | None = None
+    """The body instead of ``body``, as long as the caller is connected."""
 
 
 Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
@@ -95,6 +98,9 @@ class ClientConnection(asyncio.Protocol):
             answer = await self._handler(request)
             if self._transport is None:
                 return
+            if answer.stream is not None:
+                await self._pass_on(answer, answer.stream)
+                return
             self._transport.write(_encoded(answer, keeps_open=keeps_open))
             await self._until_read()
             del answer
@@ -102,6 +108,19 @@ class ClientConnection(asyncio.Protocol):
                 self._transport.close()
                 return
         self._task = None
+
+    async def _pass_on(self, answer: HttpResponse, stream: AsyncGenerator[bytes]) -> None:
+        """Write a stream until the caller disconnects, or the stream ends and with it the connection."""
+        async with aclosing(stream):
+            if self._transport is not None:
+                self._transport.write(_encoded(answer, keeps_open=False))
+            async for part in stream:
+                if self._transport is None:
+                    return
+                self._transport.write(part)
+                await self._until_read()
+        if self._transport is not None:
+            self._transport.close()
 
     def pause_writing(self) -> None:
         self._is_read.clear()
@@ -125,11 +144,11 @@ class ClientConnection(asyncio.Protocol):
 
 
 def _encoded(answer: HttpResponse, *, keeps_open: bool) -> bytes:
-    return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b" % (
+    return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\n%b%b\r\n%b" % (
         answer.status,
         HTTPStatus(answer.status).phrase.encode(),
         answer.content_type,
-        len(answer.body),
+        b"" if answer.stream is not None else b"content-length: %d\r\n" % len(answer.body),
         b"" if keeps_open else b"connection: close\r\n",
         answer.body,
     )

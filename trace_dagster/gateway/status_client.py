@@ -22,6 +22,8 @@ class _Endpoint(msgspec.Struct):
     faults: int
     queued: int
     is_down: bool
+    tip_calls: int = 0
+    is_subscribed: bool | None = None
     rate: float | None = None
     limit: float | None = None
 
