@@ -82,6 +82,23 @@ def test_a_call_at_the_tip_takes_the_next_slot_of_a_budget_that_backfill_uses_up
     assert max(sum(calls for at, calls in times if first <= at < first + 1) for first, _ in times) <= 20
 
 
+def test_many_blocks_at_once_may_take_their_time_and_do_not_hold_back_the_newest(node):
+    endpoint_calls = [("eth_getBlockByNumber", [hex(number), True]) for number in range(50)]
+    given = {"TRACE_RPC_POOL_DEV_RPS": "8", "TRACE_RPC_POOL_DEV_BATCH": "1"}
+    with gateway(dev=node.url, **given) as served, ThreadPoolExecutor(1) as threads:
+        endpoint = Endpoint("dev", 1, "http://hidden", f"{served.url}/dev/1", batch=1).tip()
+        with backfill(served, "eth_getBlockByNumber", False, threads=10):
+            started = time.monotonic()
+            filling = threads.submit(call_all, endpoint, endpoint_calls)
+            time.sleep(1.5)
+            took = [block_and_receipts(served) for _ in range(4)]
+            assert not filling.done()
+            assert len(filling.result()) == 50
+            filled = time.monotonic() - started
+    assert max(took) < 1.0, took
+    assert TIP_SECONDS + 2 < filled < 10.0  # 58 calls of 8 a second: nothing else was sent meanwhile
+
+
 def test_backfill_leaves_an_http_request_for_the_tip(node):
     node.delay = lambda calls: 1.0 if calls[0]["method"].startswith("debug_") else 0.0
     tracer = {"tracer": "callTracer"}

@@ -9,11 +9,11 @@ from tests.unit.test_gateway_budget import Clock
 from trace_dagster.gateway.breaker import FAILURES, OPEN_SECONDS, Breaker
 from trace_dagster.gateway.cache import AnswerCache
 from trace_dagster.gateway.cacheable import block_hash, cacheable_call, first_block, last_block
-from trace_dagster.gateway.call_queue import CallQueue, QueuedCall
+from trace_dagster.gateway.call_queue import CallQueue, QueuedCall, Rank
 
 
-def queued(method, *, is_tip=False):
-    return QueuedCall(method, b"[]", asyncio.Future(loop=asyncio.new_event_loop()), is_numbered=False, is_tip=is_tip)
+def queued(method, rank=Rank.OTHER):
+    return QueuedCall(method, b"[]", asyncio.Future(loop=asyncio.new_event_loop()), is_numbered=False, rank=rank)
 
 
 def question(method, *params):
@@ -22,20 +22,25 @@ def question(method, *params):
     return found
 
 
-def test_the_tip_comes_before_every_lane_and_alone_where_requests_are_reserved():
+def test_the_newest_comes_first_then_the_recent_and_only_the_newest_where_requests_are_reserved():
     queue, calls = CallQueue(), [queued("eth_getBlockByNumber"), queued("debug_traceBlockByNumber")]
     for call in calls:
         queue.add(call)
-    assert queue.next_lane(is_tip_only=True) is None
-    tip = queued("eth_getBlockReceipts", is_tip=True)
-    queue.add(tip)
-    assert len(queue) == 3
-    for is_tip_only in (False, True, False):
-        assert list(queue.next_lane(is_tip_only=is_tip_only) or ()) == [tip]
-    tip.answer.cancel()
+    assert queue.next_lane(is_newest_only=True) is None
+    recent = queued("eth_getBlockByNumber", Rank.RECENT)
+    queue.add(recent)
+    newest = queued("eth_getBlockReceipts", Rank.NEWEST)
+    queue.add(newest)
+    assert len(queue) == 4
+    for is_newest_only in (False, True, False):
+        assert list(queue.next_lane(is_newest_only=is_newest_only) or ()) == [newest]
+    newest.answer.cancel()
+    assert list(queue.next_lane() or ()) == [recent]
+    assert queue.next_lane(is_newest_only=True) is None
+    recent.answer.cancel()
     assert list(queue.next_lane() or ()) == [calls[0]]
-    queue.add_first(tip)
-    assert set(queue.drain()) == {tip, *calls}
+    queue.add_first(newest)
+    assert set(queue.drain()) == {newest, *calls}
     assert len(queue) == 0
 
 

@@ -5,11 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
+from enum import IntEnum
 
 from trace_dagster.gateway.batches import is_heavy
 from trace_dagster.gateway.jsonrpc import Answer
 
 ANY_BATCH = 1 << 30
+
+
+class Rank(IntEnum):
+    """Which calls are sent first."""
+
+    NEWEST = 0
+    """About the newest blocks; an answer that comes late is of no use."""
+    RECENT = 1
+    """About many blocks near the tip, which the follower still lacks."""
+    OTHER = 2
 
 
 class QueuedCall:
@@ -19,11 +30,11 @@ class QueuedCall:
         "answer",
         "first_sent",
         "is_numbered",
-        "is_tip",
         "largest_batch",
         "method",
         "nulls",
         "params",
+        "rank",
         "reason",
         "tries",
         "under_way",
@@ -31,13 +42,18 @@ class QueuedCall:
     )
 
     def __init__(
-        self, method: str, params: bytes, answer: asyncio.Future[Answer], *, is_numbered: bool, is_tip: bool = False
+        self,
+        method: str,
+        params: bytes,
+        answer: asyncio.Future[Answer],
+        *,
+        is_numbered: bool,
+        rank: Rank = Rank.OTHER,
     ) -> None:
         self.method = method
         self.params = params
         self.answer = answer
-        self.is_tip = is_tip
-        """True if it is about the newest blocks, and sent before the calls that are not."""
+        self.rank = rank
         self.is_numbered = is_numbered
         """True if the call is about a block by number: null may then mean that a replica is behind."""
         self.waiters = 0
@@ -55,15 +71,15 @@ class QueuedCall:
 class CallQueue:
     """Calls in lanes: each heavy method has its own, so that its large answers do not delay other calls.
 
-    The lane of calls about the tip comes before all others.
+    The lanes of calls about the newest and about recent blocks come before all others.
     """
 
     def __init__(self) -> None:
-        self._tip: deque[QueuedCall] = deque()
+        self._first: dict[Rank, deque[QueuedCall]] = {Rank.NEWEST: deque(), Rank.RECENT: deque()}
         self._lanes: dict[str, deque[QueuedCall]] = {}
 
     def __len__(self) -> int:
-        return len(self._tip) + sum(map(len, self._lanes.values()))
+        return sum(map(len, self._all()))
 
     def add(self, call: QueuedCall) -> None:
         """Add a call at the end of its lane."""
@@ -73,14 +89,15 @@ class CallQueue:
         """Return a call that was sent to the front of its lane."""
         self._lane(call).appendleft(call)
 
-    def next_lane(self, *, is_tip_only: bool = False) -> deque[QueuedCall] | None:
-        """Return the tip's lane, else the one that waited longest since its last turn, unless ``is_tip_only``.
+    def next_lane(self, *, is_newest_only: bool = False) -> deque[QueuedCall] | None:
+        """Return the lane of the first rank, else the one that waited longest since its last turn.
 
-        Drops calls whose callers have left. Returns None if no call waits.
+        Drops calls whose callers have left. Returns None if no call waits, or none that may be sent.
         """
-        if _has_calls(self._tip):
-            return self._tip
-        for name, lane in [] if is_tip_only else list(self._lanes.items()):
+        for rank, lane in self._first.items():
+            if _has_calls(lane):
+                return None if is_newest_only and rank is not Rank.NEWEST else lane
+        for name, lane in [] if is_newest_only else list(self._lanes.items()):
             if _has_calls(lane):
                 self._lanes[name] = self._lanes.pop(name)
                 return lane
@@ -88,13 +105,16 @@ class CallQueue:
 
     def drain(self) -> Iterator[QueuedCall]:
         """Yield every call and empty the queue."""
-        for lane in (self._tip, *self._lanes.values()):
+        for lane in self._all():
             yield from lane
             lane.clear()
 
+    def _all(self) -> list[deque[QueuedCall]]:
+        return [*self._first.values(), *self._lanes.values()]
+
     def _lane(self, call: QueuedCall) -> deque[QueuedCall]:
-        if call.is_tip:
-            return self._tip
+        if call.rank in self._first:
+            return self._first[call.rank]
         return self._lanes.setdefault(call.method if is_heavy(call.method) else "", deque())
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from trace_dagster.gateway.batches import AnswerSizes, BatchSize
 from trace_dagster.gateway.breaker import OPEN_SECONDS, Breaker
 from trace_dagster.gateway.byte_budget import AnswerBudgets
-from trace_dagster.gateway.call_queue import CallQueue, FlushTimer, QueuedCall, batch_of
+from trace_dagster.gateway.call_queue import CallQueue, FlushTimer, QueuedCall, Rank, batch_of
 from trace_dagster.gateway.counters import CallCounters
 from trace_dagster.gateway.hedging import Hedging
 from trace_dagster.gateway.jsonrpc import Answer, failed
@@ -107,27 +107,27 @@ class EndpointClient:
         if self._limits.concurrency is not None:
             self._concurrency = max(1, self._limits.concurrency // gateways)
 
-    def ask(self, method: str, params: bytes, *, is_numbered: bool = False, is_tip: bool = False) -> QueuedCall:
+    def ask(self, method: str, params: bytes, *, is_numbered: bool = False, rank: Rank = Rank.OTHER) -> QueuedCall:
         """Queue a call; its ``answer`` is the node's, or an error that says why there is none.
 
-        A call about the newest blocks (``is_tip``) is sent before all others, and probes an endpoint that is down more
-        often.
+        A call about the newest blocks probes an endpoint that is down more often than others.
         """
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        call = QueuedCall(method, params, future, is_numbered=is_numbered, is_tip=is_tip)
+        call = QueuedCall(method, params, future, is_numbered=is_numbered, rank=rank)
+        is_newest = rank is Rank.NEWEST
         self.asked_at = self._clock()
-        if is_tip:
+        if is_newest:
             self._tip_asked_at = self.asked_at
-        if self._breaker.admits(TIP_PROBE_SECONDS if is_tip else OPEN_SECONDS):
+        if self._breaker.admits(TIP_PROBE_SECONDS if is_newest else OPEN_SECONDS):
             self._queue.add(call)
             self._flush_when_worthwhile(call)
         else:
             self._leave_alone(call)
         return call
 
-    def reserved(self, answer: Answer, *, is_tip: bool = False) -> Answer:
+    def reserved(self, answer: Answer, rank: Rank = Rank.OTHER) -> Answer:
         """Return the answer with its bytes taken from the budget, or an error if the budget is used up."""
-        budget = self._budgets.tip_passed_on if is_tip else self._budgets.passed_on
+        budget = self._budgets.tip_passed_on if rank is Rank.NEWEST else self._budgets.passed_on
         reservation = budget.reserve(self.name, answer.size)
         if reservation is not None:
             return replace(answer, reservation=reservation)
@@ -141,7 +141,7 @@ class EndpointClient:
         self._timer.cancel()
 
     def _flush_when_worthwhile(self, call: QueuedCall) -> None:
-        if call.is_tip or not self._sender.under_way or len(self._queue) >= self._batch_size.size:
+        if call.rank is Rank.NEWEST or not self._sender.under_way or len(self._queue) >= self._batch_size.size:
             self._timer.soon()
         else:
             self._timer.within(COLLECT_SECONDS)
@@ -150,10 +150,10 @@ class EndpointClient:
         """Send as much as rate limit and concurrency allow: the tip's calls, then a batch of each lane in turn."""
         limiter = self.rate_limiter
         while (free := self._concurrency - len(self._sender.under_way)) > 0:
-            lane = self._queue.next_lane(is_tip_only=free <= self._reserved_for_tip)
+            lane = self._queue.next_lane(is_newest_only=free <= self._reserved_for_tip)
             if lane is None:
                 return
-            methods = {call.method for call in lane} if lane[0].is_tip else {lane[0].method}
+            methods = {call.method for call in lane} if lane[0].rank is not Rank.OTHER else {lane[0].method}
             fitting = min(map(self._sizes.calls_within_target, methods))
             most = batch_of(lane, min(self._batch_size.size, fitting, len(lane)))
             wait = limiter.seconds_until(limiter.worth_waiting_for(most))
@@ -244,7 +244,7 @@ class EndpointClient:
                 call.nulls += 1
             elif answer is not None:
                 self._sizes.learn(call.method, len(answer.result or b""))
-                call.answer.set_result(self.reserved(answer, is_tip=call.is_tip))
+                call.answer.set_result(self.reserved(answer, call.rank))
                 answered += 1
             if not call.under_way and not call.answer.done():  # else the hedge may still answer the call
                 self._retry(call, outcome, identity, len(sending.calls))
@@ -258,7 +258,7 @@ class EndpointClient:
         return call.is_numbered and answer.result == b"null" and may_ask_again
 
     def _is_late(self, call: QueuedCall) -> bool:
-        return self._clock() - call.first_sent >= (TIP_SECONDS if call.is_tip else RETRY_SECONDS)
+        return self._clock() - call.first_sent >= (TIP_SECONDS if call.rank is Rank.NEWEST else RETRY_SECONDS)
 
     def _retry(self, call: QueuedCall, outcome: Outcome, identity: int, batch: int) -> None:
         """Queue a call again if a retry may help; ``batch`` is the number of calls it was sent with."""
@@ -312,7 +312,7 @@ class EndpointClient:
     def _hedge(self, sending: HttpSending) -> None:
         calls = [call for call in sending.calls if not call.answer.done()]
         limiter = self.rate_limiter
-        reserved = 0 if sending.calls[0].is_tip else self._reserved_for_tip
+        reserved = 0 if sending.calls[0].rank is Rank.NEWEST else self._reserved_for_tip
         has_room = len(self._sender.under_way) < self._concurrency - reserved and not limiter.seconds_until(len(calls))
         may_hedge = calls and self._hedging.is_affordable(len(calls)) and has_room
         if may_hedge and limiter.grant(len(calls)) == len(calls):

@@ -28,6 +28,7 @@ from trace_dagster.config.settings import RpcSettings
 from trace_dagster.errors import InvalidInput
 from trace_dagster.gateway.byte_budget import AnswerBudgets, Reservation
 from trace_dagster.gateway.cache import AnswerCache
+from trace_dagster.gateway.call_queue import Rank
 from trace_dagster.gateway.coalescing import WANTED, Coalescer
 from trace_dagster.gateway.endpoint_client import EndpointClient
 from trace_dagster.gateway.jsonrpc import Answer, GatewayCall, calls_in, failed
@@ -36,7 +37,7 @@ from trace_dagster.gateway.rate_limiter import Clock
 from trace_dagster.gateway.server import HttpRequest, HttpResponse
 from trace_dagster.gateway.subscriptions import Subscription, head_lines
 from trace_dagster.gateway.tip import TipCalls
-from trace_dagster.rpc.http import MAX_ANSWER_BYTES
+from trace_dagster.rpc.http import MAX_ANSWER_BYTES, TIP_CALLS
 from trace_dagster.rpc.pools import Endpoint, RpcPool
 
 _TRY = re.compile(r"\d{1,6}")
@@ -117,7 +118,8 @@ class Gateway:
             return self._response(calls, [await route.answer(calls)], route)
         if not calls:
             return HttpResponse(200, failed("a batch holds at least one request", _INVALID_REQUEST).to(_NULL))
-        return self._response(calls, await asyncio.gather(*map(route.answer, calls)), route)
+        asked = (route.answer(call, of=len(calls)) for call in calls)
+        return self._response(calls, await asyncio.gather(*asked), route)
 
     def _response(
         self, calls: GatewayCall | list[GatewayCall], answers: Sequence[Answer], route: _Route | _TipRoute
@@ -202,8 +204,8 @@ class _Route:
         self._coalescer = coalescer
         self._wanted = wanted
 
-    async def answer(self, call: GatewayCall) -> Answer:
-        """Return the answer to one call."""
+    async def answer(self, call: GatewayCall, *, of: int = 1) -> Answer:
+        """Return the answer to one call; how many its batch has makes no difference here."""
         return await self._coalescer.answer(call.method, call.params, self._wanted, self._attempt)
 
 
@@ -214,9 +216,10 @@ class _TipRoute:
         self.name = client.name
         self._calls = TipCalls(client, kept)
 
-    async def answer(self, call: GatewayCall) -> Answer:
-        """Return the answer to one call."""
-        return await self._calls.answer(call.method, call.params)
+    async def answer(self, call: GatewayCall, *, of: int = 1) -> Answer:
+        """Return the answer to one call of a batch of so many: only in a small one it is about the newest blocks."""
+        rank = Rank.NEWEST if of <= TIP_CALLS else Rank.RECENT
+        return await self._calls.answer(call.method, call.params, rank)
 
 
 def _encoded(calls: GatewayCall | Sequence[GatewayCall], *answers: Answer) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import count
 
 from trace_dagster.gateway.byte_budget import AnswerBudgets
-from trace_dagster.gateway.call_queue import QueuedCall
+from trace_dagster.gateway.call_queue import QueuedCall, Rank
 from trace_dagster.gateway.connections import Connections, RequestFailed
 from trace_dagster.gateway.counters import CallCounters
 from trace_dagster.gateway.jsonrpc import request
@@ -69,7 +69,7 @@ class Sender:
         ]
         body = encoded[0] if len(encoded) == 1 else b"[" + b",".join(encoded) + b"]"
         try:
-            if sending.calls[0].is_tip:
+            if sending.calls[0].rank is Rank.NEWEST:
                 reply = await self._tip_connections.post(body, seconds=TIP_SECONDS)
             else:
                 reply = await self._connections.post(body)

@@ -20,7 +20,7 @@ from trace_dagster.errors import EndpointLacks, InvalidInput, NoAnswer, TraceErr
 from trace_dagster.messages.provider_words import provider_words
 from trace_dagster.rpc.endpoint_memory import memory
 from trace_dagster.rpc.http import post
-from trace_dagster.rpc.pools import Endpoint, RpcPool, variable_of
+from trace_dagster.rpc.pools import BATCH_CALLS, Endpoint, RpcPool, variable_of
 from trace_dagster.rpc.provider_errors import (
     TOO_LARGE,
     AnswerTooLarge,
@@ -165,11 +165,18 @@ def call_all(endpoint: Endpoint, calls: Sequence[Call]) -> list[msgspec.Raw]:
 
 def call_each(endpoint: Endpoint, calls: Sequence[Call]) -> list[CallOutcome]:
     """Send requests as :func:`call_all` does, but return MethodLacked and AnswerTooLarge in the place of a result."""
-    size = endpoint.batch if endpoint.gateway_url else memory.batch(endpoint.fingerprint, endpoint.batch)
+    size = _batch_size(endpoint)
     batches = [calls[start : start + size] for start in range(0, len(calls), size)]
     if len(batches) == 1:
         return _batch(endpoint, batches[0])
     return list(chain.from_iterable(_threads().map(lambda batch: _batch(endpoint, batch), batches)))
+
+
+def _batch_size(endpoint: Endpoint) -> int:
+    """Return how many calls to send together. The gateway makes smaller batches of those at the tip if it has to."""
+    if endpoint.gateway_url:
+        return BATCH_CALLS if endpoint.is_at_tip else endpoint.batch
+    return memory.batch(endpoint.fingerprint, endpoint.batch)
 
 
 def _batch(endpoint: Endpoint, calls: Sequence[Call]) -> list[CallOutcome]:
@@ -230,7 +237,8 @@ def _ask(endpoint: Endpoint, calls: Sequence[Call]) -> list[CallOutcome]:
     """Send all of ``calls`` in one HTTP request. Raises Unavailable unless every call is answered, BatchRefused if
     there are too many of them.
     """
-    status, data = post(endpoint, b"[" + b",".join(_encode(n, each) for n, each in enumerate(calls)) + b"]")
+    body = b"[" + b",".join(_encode(n, each) for n, each in enumerate(calls)) + b"]"
+    status, data = post(endpoint, body, calls=len(calls))
     _require_served(endpoint, status, data, calls)
     answers = _answers(data)
     if answers is None:

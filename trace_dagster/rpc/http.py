@@ -27,6 +27,9 @@ time starts.
 TIP_SECONDS = 5.0
 """The same for calls about the newest blocks, also through a gateway, which ends them itself a little earlier."""
 
+TIP_CALLS = 8
+"""Calls of the largest request to which TIP_SECONDS applies; larger ones are not about the newest block alone."""
+
 _PART_BYTES = 1 << 20
 """Largest part of a response that is read in one step."""
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -35,14 +38,14 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
-def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS) -> tuple[int, bytes]:
-    """Send a POST request and return (status, body) of the response.
+def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS, calls: int = 1) -> tuple[int, bytes]:
+    """Send a POST request that holds so many ``calls``, and return (status, body) of the response.
 
     Raises NoAnswer if the connection fails or no whole response arrives within WHOLE_SECONDS (GATEWAY_SECONDS through a
-    gateway, TIP_SECONDS for an endpoint at the tip), AnswerTooLarge if it has more than MAX_ANSWER_BYTES, Unavailable
-    if it cannot be decompressed, InvalidInput if it is a redirect.
+    gateway, TIP_SECONDS for up to TIP_CALLS at the tip), AnswerTooLarge if it has more than MAX_ANSWER_BYTES,
+    Unavailable if it cannot be decompressed, InvalidInput if it is a redirect.
     """
-    connect_seconds, read_seconds, whole_seconds = _times(endpoint, read_seconds)
+    connect_seconds, read_seconds, whole_seconds = _times(endpoint, read_seconds, calls)
     timeout = urllib3.Timeout(connect=connect_seconds, read=read_seconds)
     try:
         answer = _sent(endpoint, body, timeout)
@@ -66,9 +69,9 @@ def post(endpoint: Endpoint, body: bytes, *, read_seconds: float = READ_SECONDS)
     return answer.status, data
 
 
-def _times(endpoint: Endpoint, read_seconds: float) -> tuple[float, float, float]:
+def _times(endpoint: Endpoint, read_seconds: float, calls: int) -> tuple[float, float, float]:
     """Return the seconds to connect, to wait for data, and for the whole response."""
-    if endpoint.is_at_tip:
+    if endpoint.is_at_tip and calls <= TIP_CALLS:
         return TIP_SECONDS, min(read_seconds, TIP_SECONDS), TIP_SECONDS
     if endpoint.gateway_url:
         return CONNECT_SECONDS, GATEWAY_SECONDS, GATEWAY_SECONDS
