@@ -165,7 +165,13 @@ class PieceEvidence:
         """
         needs = row_needs(self._collector.dataset_name)
         source = self._collector.cached(self._piece, endpoint, needs) or self._collector.node(endpoint, for_rows=True)
-        found = source.parts(self._piece, needs)
+        return self.for_rows_of(source.parts(self._piece, needs))
+
+    def for_rows_of(self, found: EvidenceParts) -> Evidence:
+        """Return the evidence in ``found``, proven answers of one endpoint for several datasets, as
+        :meth:`gather_for_rows` does.
+        """
+        found = found.only(row_needs(self._collector.dataset_name))
         if "transactions" not in self._collector.wanted and any(
             "transactions" in each for each in found.unknown.values()
         ):

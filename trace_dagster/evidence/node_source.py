@@ -39,8 +39,17 @@ class NodeSource:
     A part of a block whose form is not known is left open, with the error: who needs the part decides what that means.
     """
 
-    def __init__(self, endpoint: Endpoint, chain: Chain, dataset_name: str | None, *, deep: bool = False) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        chain: Chain,
+        dataset_name: str | None,
+        *,
+        deep: bool = False,
+        checks_chain: bool = True,
+    ) -> None:
         """``dataset_name`` is the dataset that the evidence is for, or None for several; ``deep`` recovers senders.
+        ``checks_chain`` is False if the caller has just compared the endpoint's chain id.
 
         A single dataset whose rows are part of what gives the receipts root gets its receipts as the node claims them:
         the root is then proven when the rows are compared.
@@ -49,6 +58,7 @@ class NodeSource:
         self.chain = chain
         self._dataset_name = dataset_name
         self._deep = deep
+        self._checks_chain = checks_chain
 
     def parts(self, piece: BlockRange, needs: EvidenceNeeds, headers: Sequence[Header] | None = None) -> EvidenceParts:
         """Fetch what is needed in batches, and prove it; ``headers`` are those of the piece, if they are known.
@@ -61,8 +71,7 @@ class NodeSource:
         receipts = numbers if needs.receipts else ()
         if not blocks and not receipts:
             return EvidenceParts()
-        chain_id, *answers = call_with_receipts(self.endpoint, [("eth_chainId", []), *blocks], receipts)
-        require_chain(self.endpoint, self.chain, chain_id)
+        answers = self._answers(blocks, receipts)
         shown, told = answers[: len(blocks)], answers[len(blocks) :]
         if any(memoryview(answer) == NULL for answer in shown):
             raise lacks(self.endpoint, piece)
@@ -85,6 +94,13 @@ class NodeSource:
                     for header, inside in zip(known, parts.receipts, strict=True)
                 ]
         return parts
+
+    def _answers(self, blocks: Sequence[Call], receipts: Sequence[int]) -> list[msgspec.Raw]:
+        if not self._checks_chain:
+            return call_with_receipts(self.endpoint, blocks, receipts)
+        chain_id, *answers = call_with_receipts(self.endpoint, [("eth_chainId", []), *blocks], receipts)
+        require_chain(self.endpoint, self.chain, chain_id)
+        return answers
 
     def _read_blocks(
         self, parts: EvidenceParts, answers: Sequence[msgspec.Raw], piece: BlockRange, *, full: bool
