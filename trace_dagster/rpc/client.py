@@ -46,7 +46,8 @@ _METHOD_NOT_FOUND = -32601
 _NO_TAG_CODES = frozenset({-39001, -32602, _METHOD_NOT_FOUND})
 """Unknown block, invalid parameter, and a method that does not take the tag."""
 _NO_TAG = re.compile(
-    r"unknown block|block[\w \"']{0,40}not (found|available)|\bfinalized\b|block ?tag|invalid block|without 0x prefix",
+    r"unknown block|block[\w \"']{0,40}not (found|available)|\b(finalized|safe)\b|block ?tag|invalid block|"
+    r"without 0x prefix",
     re.IGNORECASE,
 )
 """What nodes say of a block tag that they do not know, or that names no block yet, under other codes."""
@@ -95,13 +96,14 @@ def block_number_of(endpoint: Endpoint) -> int:
     return quantity(call(endpoint, "eth_blockNumber", []))
 
 
-def finalized_number_of(endpoint: Endpoint) -> int | None:
-    """Return the number of an endpoint's finalized block, or None if it does not know the block tag ``finalized``.
+def tagged_number_of(endpoint: Endpoint, tag: str) -> int | None:
+    """Return the number of the block that an endpoint calls ``finalized`` or ``safe``, or None if it does not know the
+    tag.
 
     An answer without a block means that: null, an object without a number, or an error about the block or the tag. Any
     other failure raises.
     """
-    each: Call = ("eth_getBlockByNumber", ["finalized", False])
+    each: Call = ("eth_getBlockByNumber", [tag, False])
     answer = _single_answer(endpoint, each, read_seconds=TIMEOUT_SECONDS)
     if answer.error is not None and _knows_no_tag(answer.error):
         return None
