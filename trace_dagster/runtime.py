@@ -18,6 +18,7 @@ from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.endpoint_scores import EndpointScores
 from trace_dagster.registry.forks import Forks
+from trace_dagster.registry.hot import HotStore
 from trace_dagster.registry.jobs import Jobs
 from trace_dagster.registry.publications import Publications
 from trace_dagster.registry.streams import StreamSpec
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from trace_dagster.evidence.collector import EvidenceCollector
     from trace_dagster.evidence.committed_objects import CommittedObjects
     from trace_dagster.extraction.extractor import Extractor
+    from trace_dagster.follow.service import Followers
     from trace_dagster.gateway.routing import GatewayRouting
     from trace_dagster.ingest.commit import Committer
     from trace_dagster.ingest.heartbeat import Heartbeats
@@ -239,6 +241,22 @@ class Runtime:
         )
 
     @cached_property
+    def followers(self) -> Followers:
+        """The followers of the chains' heads."""
+        from trace_dagster.follow.follower import FollowerParts
+        from trace_dagster.follow.service import Followers, holder_name
+
+        parts = FollowerParts(
+            store=HotStore(self.database),
+            best_first=self.endpoint_scores.best_first,
+            record_lie=self.endpoint_scores.record_lie,
+            halt=lambda spec, reason: self.jobs.halt(spec.dataset_uuid, reason),
+            pool=lambda name: self.routing.for_tip(self._pool_named(name)),
+            holder=holder_name(),
+        )
+        return Followers(self.jobs.streams if self.needs_rpc else list, parts)
+
+    @cached_property
     def ingester(self) -> Ingester:
         """The path from claim to commit."""
         from trace_dagster.ingest.ingester import Ingester
@@ -272,7 +290,7 @@ class Runtime:
 
     def close(self) -> None:
         """End ranges that are still open, then worker processes, threads and connections that were started."""
-        for name in ("ingester", "extractor", "engine", "routing", "heartbeats", "database"):
+        for name in ("followers", "ingester", "extractor", "engine", "routing", "heartbeats", "database"):
             if name in self.__dict__:
                 self.__dict__[name].close()
 

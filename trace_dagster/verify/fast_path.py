@@ -48,6 +48,11 @@ def prove_compiled(answers: Sequence[Json], first: int, chain: Chain) -> ProvenB
         return None
 
 
+def begin_loading() -> None:
+    """Start to load the compiled code in the background, so that the first proof need not wait for it."""
+    _compiled()
+
+
 def await_compiled() -> None:
     """Wait until the compiled code is loaded. Raises the error that prevented compiling it."""
     _compiled().found.result()

@@ -1,0 +1,183 @@
+"""The follower over real chains and a real registry: newest first, the rows of cold ranges, one holder at a time."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.support.anvil import running_chain
+from tests.support.anvil_node import CHAIN_ID as ANVIL_CHAIN
+from tests.support.following import (
+    eventually,
+    follow_job,
+    follower_process,
+    following,
+    hot_blocks,
+    hot_rows,
+    reason,
+    stored_chain,
+)
+from tests.support.growing import dev_node
+from tests.support.nodes import counting
+from trace_dagster.blocks import BlockRange
+from trace_dagster.devchain.chain import DevChain
+from trace_dagster.devchain.constants import CHAIN_ID
+from trace_dagster.devchain.server import application
+from trace_dagster.engine.embedded import EmbeddedCryo
+from trace_dagster.evidence.collector import EvidenceCollector
+from trace_dagster.extraction.extractor import Extractor
+from trace_dagster.extraction.request import RangeRequest
+from trace_dagster.registry.hot import HotStore
+from trace_dagster.registry.jobs import Jobs
+from trace_dagster.rpc.pools import RpcPool
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def engine():
+    opened = EmbeddedCryo()
+    yield opened
+    opened.close()
+
+
+def cold_rows(engine, stream, span, url, chain_id):
+    """Return the rows that Cryo gives for a range, proven and cast as a commit does."""
+    evidence = EvidenceCollector(stream.dataset.name, chain_id, None, None, span)
+    pool = RpcPool("node", (url,))
+    extractor = Extractor(engine)
+    try:
+        pieces = extractor.start(RangeRequest(stream.dataset, span, chain_id, stream.columns, "full", pool, evidence))
+        return [row for piece in pieces for row in piece.table.to_pylist()]
+    finally:
+        extractor.close()
+
+
+def caught_up(runtime, seconds=20.0):
+    """Follow until nothing is missing; return what was said."""
+    return runtime.followers.tick(seconds)
+
+
+def test_hot_rows_are_those_of_cold_ranges(postgres_url, database, engine):
+    chain = DevChain(7, 130)
+    with dev_node(chain) as node, follower_process(postgres_url, node=node.url) as runtime:
+        streams = follow_job(database, chunk=50)
+        caught_up(runtime)
+        border = (chain.finalized + 1) // 50 * 50
+        span = BlockRange(border, 130)
+        for stream in streams.values():
+            assert hot_blocks(database, stream.dataset_uuid) == list(range(border, 130))
+            assert hot_rows(database, stream) == cold_rows(engine, stream, span, node.url, CHAIN_ID)
+        assert stored_chain(database) == {each.number: each.hash for each in chain.blocks[border:]}
+
+
+def test_hot_rows_of_a_real_node_are_those_of_cold_ranges(postgres_url, database, engine):
+    with running_chain() as anvil, follower_process(postgres_url, node=anvil.url) as runtime:
+        streams = follow_job(database, chain_id=ANVIL_CHAIN, chunk=1_000_000)
+        caught_up(runtime)
+        for stream in streams.values():
+            assert hot_blocks(database, stream.dataset_uuid) == list(range(anvil.head + 1))
+            rows = hot_rows(database, stream)
+            assert rows == cold_rows(engine, stream, BlockRange(0, anvil.head + 1), anvil.url, ANVIL_CHAIN)
+
+
+def test_the_newest_block_comes_first_and_takes_two_calls(postgres_url, database):
+    chain = DevChain(7, 300)
+    with counting(application(chain)) as (url, calls), follower_process(postgres_url, node=url) as runtime:
+        streams = follow_job(database, chunk=100)
+        follower = runtime.followers
+        stored, started = [], time.monotonic()
+        write = HotStore.store
+
+        def seen(self, lease, configs, blocks, **limits):
+            write(self, lease, configs, blocks, **limits)
+            stored.append([each.number for each in blocks])
+
+        HotStore.store = seen
+        try:
+            follower.tick(20)
+        finally:
+            HotStore.store = write
+        assert stored[0] == [299]
+        assert [each for some in stored for each in reversed(some)] == list(reversed(range(200, 300)))
+        assert hot_blocks(database, streams["logs"].dataset_uuid) == list(range(200, 300))
+        assert calls["eth_getBlockReceipts"] == 100
+        assert calls["eth_chainId"] <= 4  # once, and where the latency of the endpoint is measured
+        others = sum(calls.values()) - calls["eth_getBlockReceipts"] - calls["eth_chainId"]
+        assert others <= 100 + 12 * (time.monotonic() - started)  # the blocks; at most ten heads and two tags a second
+
+
+def test_new_jobs_are_taken_up_and_blocks_appear_as_the_chain_grows(postgres_url, database):
+    chain = DevChain(7, 60)
+    with dev_node(chain) as node, following(postgres_url, node=node.url):
+        first = follow_job(database, datasets=("logs",), name="first", chunk=1000)["logs"]
+        eventually(lambda: hot_blocks(database, first.dataset_uuid) == list(range(60)))
+        for _ in range(3):
+            block = chain.mine()
+            eventually(lambda block=block: stored_chain(database).get(block.number) == block.hash)
+        second = follow_job(database, datasets=("blocks", "transactions"), name="second", chunk=1000)
+        for stream in second.values():
+            eventually(lambda stream=stream: hot_blocks(database, stream.dataset_uuid) == list(range(63)))
+        Jobs(database).set_enabled("first", False)
+        time.sleep(1)
+        chain.mine()
+        eventually(lambda: 63 in hot_blocks(database, second["blocks"].dataset_uuid))
+        assert hot_blocks(database, first.dataset_uuid) == list(range(63))
+
+
+def test_one_holder_follows_at_a_time(postgres_url, database):
+    chain = DevChain(7, 40)
+    with dev_node(chain) as node, follower_process(postgres_url, node=node.url) as sensor:
+        follow_job(database)
+        with following(postgres_url, node=node.url):
+            eventually(lambda: 39 in stored_chain(database))
+            assert "another process" in sensor.followers.tick(1)
+            chain.mine()
+            eventually(lambda: 40 in stored_chain(database))
+        chain.mine()
+        assert "stored" in sensor.followers.tick(5)  # the service gave its lease back
+        assert stored_chain(database) == {each.number: each.hash for each in chain.blocks}
+
+
+def test_a_gap_after_a_downtime_is_filled_below_the_newest_block(postgres_url, database):
+    chain = DevChain(7, 50)
+    with dev_node(chain) as node, follower_process(postgres_url, node=node.url) as runtime:
+        streams = follow_job(database)
+        caught_up(runtime)
+        chain.grow(150)
+        caught_up(runtime)
+        assert stored_chain(database) == {each.number: each.hash for each in chain.blocks}
+        assert hot_blocks(database, streams["logs"].dataset_uuid) == list(range(150))
+
+
+def test_it_stops_where_there_is_no_room_and_goes_on_when_there_is(postgres_url, database):
+    chain = DevChain(7, 90)
+    with dev_node(chain) as node, follower_process(postgres_url, node=node.url) as runtime:
+        streams = follow_job(database, hot_max_blocks=100)
+        caught_up(runtime)
+        for _ in range(20):
+            chain.mine()
+            caught_up(runtime)
+        assert hot_blocks(database, streams["logs"].dataset_uuid) == list(range(100))
+        assert "logs" in reason(database)
+        assert "hot_max_blocks=100" in reason(database)
+        assert 109 in stored_chain(database)
+        lease = eventually(lambda: HotStore(database).hold(CHAIN_ID, "test", 1))
+        for stream in streams.values():
+            HotStore(database).drop(lease, stream.dataset_uuid, "made room")
+        HotStore(database).release(lease)
+        caught_up(runtime)
+        assert 109 in hot_blocks(database, streams["logs"].dataset_uuid)
+
+
+def test_a_failing_node_is_named_and_passed(postgres_url, database):
+    chain = DevChain(7, 40)
+    with dev_node(chain) as node, follower_process(postgres_url, node="http://127.0.0.1:9," + node.url) as runtime:
+        follow_job(database)
+        caught_up(runtime)
+        assert 39 in stored_chain(database)
+    with follower_process(postgres_url, node="http://127.0.0.1:9") as runtime:
+        said = runtime.followers.tick(4)
+        assert "node#1" in said
+        assert "node#1" in reason(database)

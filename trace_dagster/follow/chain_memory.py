@@ -1,0 +1,89 @@
+"""What the follower knows of its stored blocks, so that it need not read them before each block."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from trace_dagster.blocks import BlockRange, merged
+from trace_dagster.follow.fill import Wanted
+from trace_dagster.registry.hot import ChainBlock, HotBlock, HotSegment, HotState
+
+RECENT_BLOCKS = 32
+"""Stored blocks over which the block time is measured."""
+
+
+@dataclass(slots=True)
+class ChainMemory:
+    """The stored chain and the blocks whose rows are hot or committed, as of the last read and all stores since."""
+
+    segments: list[HotSegment] = field(default_factory=list)
+    """Consecutive linked blocks, ascending."""
+    hot: dict[UUID, list[BlockRange]] = field(default_factory=dict)
+    committed: dict[UUID, tuple[BlockRange, ...]] = field(default_factory=dict)
+    left_out: dict[UUID, list[BlockRange]] = field(default_factory=dict)
+    """Blocks whose rows could not be built: they are not fetched again. Not stored, so a new process tries again."""
+    _recent: list[ChainBlock] = field(default_factory=list)
+
+    @property
+    def head(self) -> ChainBlock | None:
+        """The newest stored block."""
+        return self.segments[-1].last if self.segments else None
+
+    def read(self, state: HotState) -> None:
+        """Replace what was known by what is stored."""
+        self.segments = list(state.segments)
+        self.hot = {dataset: list(blocks) for dataset, blocks in state.blocks.items()}
+        self.committed = {dataset: tuple(blocks) for dataset, blocks in state.committed.items()}
+
+    def add(self, blocks: Sequence[HotBlock], datasets: Collection[UUID]) -> None:
+        """Note linked blocks that were stored with the rows of ``datasets``."""
+        self.segments = joined(self.segments, HotSegment(blocks[0], blocks[-1]))
+        self._recent = [*self._recent, *blocks][-RECENT_BLOCKS:]
+        for dataset in datasets:
+            there = [BlockRange(each.number, each.number + 1) for each in blocks if dataset in each.rows]
+            missing = [BlockRange(each.number, each.number + 1) for each in blocks if dataset not in each.rows]
+            self.hot[dataset] = merged([*self.hot.get(dataset, ()), *there])
+            if missing:
+                self.left_out[dataset] = merged([*self.left_out.get(dataset, ()), *missing])
+
+    def hot_blocks(self, dataset: UUID) -> int:
+        """Return how many blocks of a dataset are hot."""
+        return sum(map(len, self.hot.get(dataset, ())))
+
+    def is_committed(self, dataset: UUID, block: int) -> bool:
+        """Return whether a block of a dataset is committed."""
+        return any(block in each for each in self.committed.get(dataset, ()))
+
+    def wanted(self, starts: Mapping[UUID, int]) -> list[Wanted]:
+        """Return what each dataset should have from its start on, and what it has."""
+        return [Wanted(dataset, start, self._covered(dataset, start)) for dataset, start in starts.items()]
+
+    def block_seconds(self) -> float | None:
+        """Return the usual time between the last blocks, None if it is not known.
+
+        It is the mean of the shorter three quarters: headers have whole seconds, and a chain may have stood still.
+        """
+        known = {each.number: each.timestamp for each in self._recent}
+        steps = sorted((known[n + 1] - known[n]).total_seconds() for n in known if n + 1 in known)
+        usual = steps[: -(-len(steps) * 3 // 4)]
+        return max(0.0, sum(usual) / len(usual)) if usual else None
+
+    def _covered(self, dataset: UUID, start: int) -> tuple[BlockRange, ...]:
+        known = (*self.hot.get(dataset, ()), *self.committed.get(dataset, ()), *self.left_out.get(dataset, ()))
+        return tuple(each for each in known if each.end > start)
+
+
+def joined(segments: Sequence[HotSegment], new: HotSegment) -> list[HotSegment]:
+    """Return the segments with a further one, which is joined with those that it touches or overlaps."""
+    apart = []
+    for each in segments:
+        if each.last.number + 1 < new.first.number or new.last.number + 1 < each.first.number:
+            apart.append(each)
+        else:
+            new = HotSegment(
+                min(each.first, new.first, key=lambda block: block.number),
+                max(new.last, each.last, key=lambda block: block.number),
+            )
+    return sorted([*apart, new], key=lambda each: each.first.number)

@@ -1,0 +1,65 @@
+"""Fetches blocks below the head in a thread of its own, so that new heads do not wait for answers about old blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from trace_dagster.follow.block_source import Fetched
+from trace_dagster.follow.fill import Fill
+
+MOST_BLOCKS = 50
+"""Blocks that are fetched together: as many as fit into one HTTP request of a usual endpoint with their receipts."""
+
+STORE_SECONDS = 0.08
+"""How long a new head may wait for blocks that are being stored."""
+
+
+class Filler:
+    """One fetch at a time. One thread at a time uses it."""
+
+    def __init__(self, fetch: Callable[[Fill], Fetched]) -> None:
+        self._fetch = fetch
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="fill")
+        self._fill: Fill | None = None
+        self._asked: Future[Fetched] | None = None
+        self._seconds_per_block = STORE_SECONDS
+
+    @property
+    def is_busy(self) -> bool:
+        """True if blocks are being fetched, or were fetched and not yet taken."""
+        return self._asked is not None
+
+    @property
+    def is_done(self) -> bool:
+        """True if fetched blocks can be taken."""
+        return self._asked is not None and self._asked.done()
+
+    @property
+    def most_blocks(self) -> int:
+        """How many blocks to fetch next: as many as are stored in STORE_SECONDS."""
+        return max(1, min(MOST_BLOCKS, int(STORE_SECONDS / self._seconds_per_block)))
+
+    def start(self, fill: Fill) -> None:
+        """Start to fetch."""
+        self._fill, self._asked = fill, self._thread.submit(self._fetch, fill)
+
+    def take(self) -> tuple[Fill, Fetched]:
+        """Return the fetched blocks. Raises the error of the fetch."""
+        fill, asked = self._fill, self._asked
+        self.drop()
+        assert fill is not None
+        assert asked is not None
+        return fill, asked.result()
+
+    def drop(self) -> None:
+        """Forget the blocks that are being fetched: the chain has changed, or they are no longer wanted."""
+        self._fill, self._asked = None, None
+
+    def note_stored(self, blocks: int, seconds: float) -> None:
+        """Note how long it took to store blocks."""
+        self._seconds_per_block = (self._seconds_per_block + seconds / blocks) / 2
+
+    def close(self) -> None:
+        """End the thread after the call that it waits for."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
