@@ -159,7 +159,7 @@ def plan(path: Path, sample_blocks: int, rebuild: bool, no_sample: bool, as_json
 @click.option("--job", help="Only this job: its name or id.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
 def status(job: str | None, as_json: bool) -> None:
-    """Show the progress and the files of every job.
+    """Show the progress and the files of every job, and the tip of every chain that is followed.
 
     Below the tables are the reasons why streams wait or failed, and why windows were not compacted.
     """
@@ -177,9 +177,11 @@ def status(job: str | None, as_json: bool) -> None:
         status_table,
         unreliable_methods_table,
     )
+    from trace_dagster.cli.tip import read_tips, tip_table
 
     settings = _settings()
     found = read_status(settings, job)
+    tips = read_tips(settings, found)
     files = read_files(settings, found)
     scores = read_endpoint_scores(settings)
     unreliable = read_unreliable_methods(settings)
@@ -189,10 +191,12 @@ def status(job: str | None, as_json: bool) -> None:
         jobs = [entry.to_json() for entry in found]
         methods = [asdict(each) for each in unreliable]
         lake = [each.to_json() for each in files]
-        shown = {"jobs": jobs, "files": lake, "endpoints": endpoints, "unreliable_methods": methods, "gateway": asked}
-        click.echo(json.dumps(shown, indent=2))
+        tip = [each.to_json() for each in tips]
+        shown = {"jobs": jobs, "tip": tip, "files": lake, "endpoints": endpoints, "unreliable_methods": methods}
+        click.echo(json.dumps({**shown, "gateway": asked}, indent=2))
     else:
         status_table(found)
+        tip_table(tips)
         files_table(files)
         endpoint_scores_table(scores)
         unreliable_methods_table(unreliable)

@@ -12,7 +12,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from trace_dagster.cli.snapshot_lines import snapshot_lines
-from trace_dagster.cli.tables import Column, human_bytes, human_seconds, print_line, print_table
+from trace_dagster.cli.tables import (
+    Column,
+    chain_title,
+    human_bytes,
+    human_seconds,
+    number_of,
+    print_line,
+    print_table,
+)
 from trace_dagster.datasets.chains import chain_of
 from trace_dagster.datasets.levels import reasons_line
 from trace_dagster.messages.printable import printable
@@ -75,7 +83,7 @@ def status_table(jobs: list[JobStatus]) -> None:
         print_line(_NO_JOB)
     for job in jobs:
         left = f" · {_left(job.seconds_left)}" if job.seconds_left else ""
-        title = f"{job.name} · {_chain(job.chain_id)} · {job.mode} · {job.state}{left}"
+        title = f"{job.name} · {chain_title(job.chain_id)} · {job.mode} · {job.state}{left}"
         print_table(_STATUS_COLUMNS, map(_cells, job.streams), title=title)
         for stream in job.streams:
             lines = (stream.missing, stream.lowered_line(), stream.blocked_reason, stream.last_error)
@@ -85,7 +93,7 @@ def status_table(jobs: list[JobStatus]) -> None:
 
 def print_plan(plan: Plan) -> None:
     """Print a table with a row per stream and their sum, then level and error of each stream, then notes."""
-    title = f"{plan.job} · {_chain(plan.chain_id)} · {plan.mode}"
+    title = f"{plan.job} · {chain_title(plan.chain_id)} · {plan.mode}"
     print_table(_PLAN_COLUMNS, [*map(_plan_cells, plan.streams), _plan_sum(plan)], title=title)
     for line in chain_lines(chain_of(plan.chain_id)):
         print_line(line)
@@ -104,19 +112,9 @@ def _compaction_line(plan: StreamPlan) -> str | None:
     """Return what compaction will do with the ranges of a stream; None if nothing is planned or it is off."""
     if not plan.windows or plan.counts is None:
         return None
-    windows = f"{_number_of(plan.windows, 'window')} of {plan.window_blocks:,} blocks"
+    windows = f"{number_of(plan.windows, 'window')} of {plan.window_blocks:,} blocks"
     become = f"become about {plan.compacted_files:,}" if plan.compacted_files is not None else "are compacted"
-    return f"compaction: {_number_of(plan.counts.ranges, 'file')} {become} in {windows}"
-
-
-def _number_of(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def _chain(chain_id: int) -> str:
-    """Return the chain's id and, if it is in the table of chains, its name."""
-    chain = chain_of(chain_id)
-    return f"chain {chain_id} ({chain.name})" if chain.is_listed else f"chain {chain_id}"
+    return f"compaction: {number_of(plan.counts.ranges, 'file')} {become} in {windows}"
 
 
 def _plan_cells(plan: StreamPlan) -> list[str]:
@@ -290,7 +288,7 @@ def compacted_lines(windows: Sequence[CompactedWindow]) -> Iterator[str]:
 def _compacted(window: CompactedWindow) -> str:
     if window.files_after is None:
         return f"{window.outcome.replace('_', ' ')}: {window.reason}"
-    before = f"{_number_of(window.files_before or 0, 'file')} of {human_bytes(window.bytes_before or 0)}"
+    before = f"{number_of(window.files_before or 0, 'file')} of {human_bytes(window.bytes_before or 0)}"
     if window.bytes_after is None:
         return f"{window.outcome.replace('_', ' ')}: {before} would become about {window.files_after:,}"
     after = f"{window.files_after:,} of {human_bytes(window.bytes_after)}"

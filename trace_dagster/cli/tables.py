@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trace_dagster.datasets.chains import chain_of
 from trace_dagster.messages.printable import printable
 
 Column = tuple[str, Literal["left", "right"]]
@@ -58,3 +59,14 @@ def human_seconds(seconds: float) -> str:
 def human_bytes(count: int) -> str:
     """Return a size in binary units: ``1.5 MiB``."""
     return naturalsize(count, binary=True)
+
+
+def number_of(count: int, noun: str) -> str:
+    """Return a count with its noun: ``1 block``, ``2,000 blocks``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def chain_title(chain_id: int) -> str:
+    """Return the chain's id and, if it is in the table of chains, its name."""
+    chain = chain_of(chain_id)
+    return f"chain {chain_id} ({chain.name})" if chain.is_listed else f"chain {chain_id}"

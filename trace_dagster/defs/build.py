@@ -22,11 +22,13 @@ from trace_dagster.defs.reconcile import coverage_check
 from trace_dagster.defs.resources import RuntimeHolder, commit_io_manager, runtime_resource
 from trace_dagster.defs.sensors import sensors
 from trace_dagster.defs.streams import IO_MANAGER, RUNTIME, asset_key, stream_asset
+from trace_dagster.defs.tip_check import tip_check
 from trace_dagster.defs.verification_check import verification_check
 from trace_dagster.errors import TraceError
 from trace_dagster.planning.compactions import CompactionGroup, compaction_groups
 from trace_dagster.planning.run_groups import RunGroup, all_run_groups, partitions_name
 from trace_dagster.registry.streams import StreamRow
+from trace_dagster.registry.tip_status import has_tip
 from trace_dagster.runtime import Runtime
 
 
@@ -82,6 +84,8 @@ def _checks(streams: list[StreamRow]) -> Iterator[AssetChecksDefinition]:
     for stream in streams:
         yield coverage_check(stream)
         yield verification_check(stream, _grid(stream))
+        if has_tip(stream):
+            yield tip_check(stream)
 
 
 def _grid(stream: StreamRow) -> DynamicPartitionsDefinition:

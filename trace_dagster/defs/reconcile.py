@@ -1,4 +1,4 @@
-"""Compares Dagster's events with the registry: lost materializations, coverage, progress."""
+"""Compares Dagster's events with the registry: lost materializations, coverage, progress, the tip."""
 
 import json
 from collections import defaultdict
@@ -22,6 +22,7 @@ from dagster import (
 from trace_dagster.defs.materializations import materialization
 from trace_dagster.defs.progress import progress_observations
 from trace_dagster.defs.streams import RUNTIME, asset_key
+from trace_dagster.defs.tip_check import tip_events
 from trace_dagster.defs.verification_check import verification_evaluation
 from trace_dagster.messages.printable import plain_markdown
 from trace_dagster.registry.status import StreamCoverage, stream_coverage, stream_coverages
@@ -62,15 +63,18 @@ def _events(commit: Commit) -> tuple[AssetMaterialization, AssetCheckEvaluation]
 def stream_events(
     runtime: Runtime, cursor: str | None, now: float
 ) -> tuple[list[AssetCheckEvaluation | AssetObservation], str]:
-    """Return new coverage checks and progress observations of every stream that moved, and the new cursor."""
+    """Return new checks and observations of every stream that moved, of its coverage, progress and tip, and the new
+    cursor.
+    """
     told: dict[str, Any] = json.loads(cursor) if cursor else {}
     covered = stream_coverages(runtime.database, runtime.jobs)
     before = told.get("checks", {})
     after = {str(coverage.stream.dataset_uuid): coverage.summary() for coverage in covered}
     changed = [each for each in covered if before.get(key := str(each.stream.dataset_uuid)) != after[key]]
     observations, progress = progress_observations(runtime.database, covered, told.get("progress", {}), now)
-    events: list[AssetCheckEvaluation | AssetObservation] = [*map(_evaluation, changed), *observations]
-    return events, json.dumps({"checks": after, "progress": progress})
+    tips, tip = tip_events(runtime.database, runtime.jobs.streams(), told.get("tip", {}), now)
+    events: list[AssetCheckEvaluation | AssetObservation] = [*map(_evaluation, changed), *observations, *tips]
+    return events, json.dumps({"checks": after, "progress": progress, "tip": tip})
 
 
 def coverage_check(stream: StreamRow) -> AssetChecksDefinition:
