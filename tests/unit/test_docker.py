@@ -1,8 +1,11 @@
 """The container files, as far as they can be tested without a Docker engine."""
 
+import os
 import re
 import shutil
+import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,7 +32,7 @@ def example_names():
 
 
 def test_the_services_of_the_product_are_all_there():
-    assert set(SERVICES) == {"postgres", "minio", "bucket", "migrate", "code", "web", "daemon"}
+    assert set(SERVICES) == {"postgres", "minio", "bucket", "migrate", "code", "follower", "web", "daemon"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -85,6 +88,7 @@ NEEDS = {
     "bucket": {STORE},
     "migrate": {DATABASE},
     "code": {POOLS, DATABASE, STORE},
+    "follower": {POOLS, DATABASE},
     "web": {DATABASE},
     "daemon": {DATABASE},
 }
@@ -103,7 +107,7 @@ def test_what_a_service_runs_exists(name):
     programs, modules = commands_of(SERVICES[name])
     scripts = Path(sys.executable).parent
     assert programs
-    for program in programs - {"sh", "python"}:
+    for program in programs - {"sh", "python", "find"}:
         assert shutil.which(program, path=str(scripts)), program
     for module in modules:
         assert find_spec(module), module
@@ -119,6 +123,21 @@ def commands_of(service):
             programs |= set(line[:1])
             modules |= {after for flag, after in zip(line, line[1:], strict=False) if flag == "-m"}
     return programs, modules
+
+
+def test_the_follower_is_healthy_while_its_heartbeat_is_fresh(tmp_path):
+    file = tmp_path / "follower.heartbeat"
+    line = SERVICES["follower"]["healthcheck"]["test"][-1].replace("/tmp/follower.heartbeat", str(file))
+
+    def is_healthy():
+        return subprocess.run(["sh", "-c", line], stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+    assert not is_healthy()
+    file.touch()
+    assert is_healthy()
+    os.utime(file, (time.time() - 11,) * 2)
+    assert not is_healthy()
+    assert SERVICES["follower"]["command"][-1] == "/tmp/follower.heartbeat"
 
 
 def test_scripts_named_in_commands_are_in_the_image():

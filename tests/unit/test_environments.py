@@ -15,6 +15,7 @@ from trace_dagster.lite.environments import (
     code_environment,
     dagster_environment,
     devchain_environment,
+    follower_environment,
     gateway_variables,
 )
 from trace_dagster.rpc import latency
@@ -86,6 +87,23 @@ def test_the_code_server_knows_only_the_pools_that_it_asks_directly():
         assert hidden not in text
     assert {"TRACE_GATEWAY_TOKEN", "TRACE_WEB_PASSWORD"}.isdisjoint(environment)
     assert environment["TRACE_RPC_POOL_LIMITED_RPS"] == "5"
+
+
+@pytest.mark.parametrize("mode", ["", "auto", "always"])
+def test_the_follower_knows_the_database_and_every_pool_at_the_gateway_only(mode):
+    environment = follower_environment({**GIVEN, "TRACE_RPC_GATEWAY": mode}, GATEWAY)
+    assert known(environment) == {"TRACE_POSTGRES_URL", "TRACE_RPC_GATEWAY_URL", "TRACE_GATEWAY_TOKEN"}
+    assert "TRACE_GATEWAY_TOKEN" not in environment  # the token is in the gateway's URL
+    settings = Settings.read(environment)
+    for name in ("limited", "mixed", "silent", "here"):
+        routed = GatewayRouting(settings).through(settings.pool(name))
+        assert all(endpoint.address.startswith(f"{GATEWAY}/{name}/") for endpoint in routed.endpoints)
+
+
+def test_the_follower_asks_directly_if_the_gateway_is_not_to_be_used():
+    environment = follower_environment({**GIVEN, "TRACE_RPC_GATEWAY": "never"}, GATEWAY)
+    assert environment["TRACE_RPC_POOL_LIMITED_URL"] == LIMITED
+    assert "AWS_SECRET_ACCESS_KEY" not in environment
 
 
 @pytest.mark.parametrize("mode", ["auto", "always"])

@@ -67,14 +67,16 @@ def say(text: str) -> None:
     click.echo(printable_lines(text), err=True)
 
 
-def _settings(*, with_stack: bool = True) -> Settings:
-    """Read the settings, a single time per command. ``with_stack`` adds the running stack's variables."""
+def _settings(*, with_stack: bool = True, level: str = "warning") -> Settings:
+    """Read the settings, a single time per command. ``with_stack`` adds the running stack's variables; the process log
+    begins at ``level``.
+    """
     from trace_dagster.config.process import start_process
 
     def warn(variable: str, close: str | None) -> None:
         say(f"warning: {variable} is not a known variable" + (f"; did you mean {close}?" if close else ""))
 
-    return start_process(os.environ, level="warning", warn=warn, with_stack=with_stack)
+    return start_process(os.environ, level=level, warn=warn, with_stack=with_stack)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -89,7 +91,7 @@ def main() -> None:
 @main.command()
 @click.option("--detach", is_flag=True, help="Return when everything is healthy. Stop it with `trace-lite down`.")
 def up(detach: bool) -> None:
-    """Start Postgres, S3, the devchain and Dagster. Ctrl-C stops everything."""
+    """Start Postgres, S3, the devchain, the gateway, the tip follower and Dagster. Ctrl-C stops everything."""
     from trace_dagster.lite.stack import Stack
 
     stack = Stack(_settings(with_stack=False))
@@ -153,6 +155,30 @@ def plan(path: Path, sample_blocks: int, rebuild: bool, no_sample: bool, as_json
         click.echo(json.dumps(found.to_json(), indent=2))
     else:
         print_plan(found)
+
+
+@main.command()
+@click.option(
+    "--chain",
+    "chains",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="Only this chain id; repeatable. Default: every chain that a job follows.",
+)
+@click.option(
+    "--heartbeat",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Touch this file once a second while the follower works: a health check looks at its age.",
+)
+def follow(chains: tuple[int, ...], heartbeat: Path | None) -> None:
+    """Follow the head of the chains whose jobs say so, until Ctrl-C: `up` runs this as a service.
+
+    Stores each new block that it proves as hot rows, within a fraction of a second. Needs Postgres and the pools, not
+    the object store. One process follows a chain at a time; a second one waits until the first one's lease lapses.
+    """
+    from trace_dagster.cli.follow import run_follower
+
+    run_follower(_settings(level="info"), say, chains, heartbeat)
 
 
 @main.command()

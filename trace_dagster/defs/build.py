@@ -22,6 +22,7 @@ from trace_dagster.defs.reconcile import coverage_check
 from trace_dagster.defs.resources import RuntimeHolder, commit_io_manager, runtime_resource
 from trace_dagster.defs.sensors import sensors
 from trace_dagster.defs.streams import IO_MANAGER, RUNTIME, asset_key, stream_asset
+from trace_dagster.defs.tip import tip_sensor
 from trace_dagster.defs.tip_check import tip_check
 from trace_dagster.defs.verification_check import verification_check
 from trace_dagster.errors import TraceError
@@ -69,6 +70,7 @@ def definitions_of(streams: list[StreamRow], settings: Settings) -> Definitions:
         asset_checks=list(_checks(streams)),
         sensors=[
             *(sensors(holder.get, streams, group_jobs) if group_jobs else []),
+            *([tip_sensor(holder.get)] if any(map(has_tip, streams)) else []),
             *([compaction_sensor(holder.get, groups, compaction_jobs)] if groups else []),
         ],
         schedules=[

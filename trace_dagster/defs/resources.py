@@ -1,5 +1,6 @@
 """Resources of assets and sensors, made by Dagster in the process that needs them."""
 
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -42,9 +43,12 @@ class RuntimeHolder:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._runtime: Runtime | None = None
+        self._lock = threading.Lock()
 
     def get(self) -> Runtime:
-        """Return the runtime; the first call makes it."""
-        if self._runtime is None:
-            self._runtime = Runtime(self._settings)
-        return self._runtime
+        """Return the runtime; the first call makes it. Thread-safe: ticks of several sensors run at the same time."""
+        with self._lock:
+            if self._runtime is None:
+                self._runtime = Runtime(self._settings)
+                self._runtime.database  # noqa: B018  (made here, so that two threads do not make one each)
+            return self._runtime

@@ -15,7 +15,11 @@ SEED = 7
 
 
 def devchain_service(port: int, stack: StackSettings, environment: Mapping[str, str], folder: Path) -> Service:
-    """Describe the chain server. Its length and growth are settings; its content is always that of SEED."""
+    """Describe the chain server. Its length and growth are settings; its content is always that of SEED.
+
+    One that grows also forks, if it is told to by ``dev_reorg``.
+    """
+    interval = stack.devchain_block_interval_seconds
     return Service(
         name="devchain",
         command=[
@@ -29,7 +33,8 @@ def devchain_service(port: int, stack: StackSettings, environment: Mapping[str, 
             "--blocks",
             str(stack.devchain_blocks),
             "--block-interval-seconds",
-            str(stack.devchain_block_interval_seconds),
+            str(interval),
+            *(["--allow-reorgs"] if interval else []),
         ],
         environment=environment,
         healthy=lambda: reachable(f"http://{HOST}:{port}"),

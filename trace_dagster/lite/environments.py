@@ -1,18 +1,22 @@
 """The environment of each child of the stack: the settings and secrets that it needs, and no other.
 
 The gateway has the URLs of the RPC pools. The code server and its runs have them only for endpoints that they ask
-directly; for the others they have the gateway's local URL. Web server, daemon and devchain have none.
+directly; for the others they have the gateway's local URL. The follower has the gateway's local URL for all of them.
+Web server, daemon and devchain have none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trace_dagster.config.local_urls import behind_gateway
 from trace_dagster.config.process import gateway_environment, plain_environment
 from trace_dagster.config.settings import Settings
 
 _OF_DAGSTER = ("DAGSTER_", "PYTHON", "TRACE_LOG_")
 _OF_DAGSTER_TOO = {"TRACE_HOME", "TRACE_POSTGRES_URL", "TRACE_LEASE_TTL_SECONDS", "TRACE_STACK_ID"}
+_OF_FOLLOWER = ("TRACE_RPC_", "TRACE_CRYO_", "TRACE_LOG_")
+_OF_FOLLOWER_TOO = {"TRACE_HOME", "TRACE_POSTGRES_URL", "TRACE_STACK_ID", "NUMBA_CACHE_DIR"}
 _OF_OTHERS = ("TRACE_CHAOS_", "TRACE_GATEWAY_", "TRACE_WEB_PASSWORD")
 
 
@@ -24,6 +28,17 @@ def devchain_environment(given: Mapping[str, str]) -> dict[str, str]:
 def gateway_variables(variables: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of the gateway: the pools, their limits, and the registry."""
     return gateway_environment(Settings.read(variables))
+
+
+def follower_environment(variables: Mapping[str, str], gateway_url: str) -> dict[str, str]:
+    """Return the environment of the tip follower: the registry, and every pool under the gateway's local URL.
+
+    With TRACE_RPC_GATEWAY=never it has the pools' own URLs. It has no credentials of the object store.
+    """
+    mode = "never" if variables.get("TRACE_RPC_GATEWAY") == "never" else "always"
+    routed = behind_gateway({**variables, "TRACE_RPC_GATEWAY": mode}, gateway_url)
+    own = {name: value for name, value in routed.items() if name.startswith(_OF_FOLLOWER) or name in _OF_FOLLOWER_TOO}
+    return {**plain_environment(), **own}
 
 
 def dagster_environment(variables: Mapping[str, str]) -> dict[str, str]:

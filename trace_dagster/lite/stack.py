@@ -1,4 +1,4 @@
-"""The laptop stack: Postgres, S3, devchain, gateway and Dagster, started in order and ended together."""
+"""The laptop stack: Postgres, S3, devchain, gateway, follower and Dagster, started in order and ended together."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ from trace_dagster.lite.environments import (
     code_environment,
     dagster_environment,
     devchain_environment,
+    follower_environment,
     gateway_variables,
 )
+from trace_dagster.lite.follower import follower_service
 from trace_dagster.lite.gateway import URL_VARIABLE, gateway_service
 from trace_dagster.lite.home import Home, write_private
 from trace_dagster.lite.ports import HOST, Ports
@@ -185,10 +187,13 @@ class Stack:
         of_dagster = dagster_environment(everything)
         prepare_dagster(folder, code_socket, of_dagster)
         gateway = self._gateway(everything, variables)
-        everything = behind_gateway({**everything, **variables}, variables[URL_VARIABLE])
+        everything |= variables
+        of_follower = follower_environment(everything, variables[URL_VARIABLE])
+        everything = behind_gateway(everything, variables[URL_VARIABLE])
         variables |= {name: everything[name] for name in variables}
         of_code = code_environment(everything)
-        self._launch([*gateway, *dagster_services(folder, code_socket, web, of_code, of_dagster)])
+        follower = follower_service(of_follower, self._home.path)
+        self._launch([*gateway, follower, *dagster_services(folder, code_socket, web, of_code, of_dagster)])
         return self._publish(variables, devchain_port)
 
     def _service_variables(self) -> dict[str, str]:
@@ -234,6 +239,7 @@ class Stack:
             devchain_service(port, self._settings.stack, devchain_environment(self._given), self._home.path)
         )
         variables["TRACE_RPC_POOL_DEVCHAIN_URL"] = f"http://{HOST}:{port}"
+        variables["TRACE_RPC_POOL_DEVCHAIN_WS_URL"] = f"ws://{HOST}:{port}"
         return port
 
     def _gateway(self, everything: dict[str, str], variables: dict[str, str]) -> list[Service]:
@@ -323,10 +329,10 @@ def down(path: Path) -> bool:
 
 
 def _stop_order(children: list[Child]) -> list[list[Child]]:
-    """Return Dagster's processes, then the servers: runs end while registry and store still answer."""
+    """Return Dagster's processes and the follower, then the servers: runs end while registry and store still answer."""
     servers = {"postgres", "s3", "devchain", "gateway"}
-    dagster = [child for child in children if child.service.name not in servers]
-    return [dagster, [child for child in children if child.service.name in servers]]
+    clients = [child for child in children if child.service.name not in servers]
+    return [clients, [child for child in children if child.service.name in servers]]
 
 
 def _credentials(access: S3Access) -> Iterator[tuple[str, str | None]]:
