@@ -30,4 +30,4 @@ def test_each_file_exists_and_is_in_the_wheel(name):
 
 
 def test_the_package_uses_them():
-    assert used_names() == ["dagster.yaml", "examples/devchain.yaml", "sql_templates"]
+    assert used_names() == ["dagster.yaml", "examples/devchain.yaml", "examples/devchain_tip.yaml", "sql_templates"]

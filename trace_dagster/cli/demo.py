@@ -1,17 +1,20 @@
-"""The demo: start a stack, sync the devchain, run SQL and analytics, and report the seconds of each step."""
+"""The demo: start a stack, follow and sync the devchain, run SQL and analytics, and report the seconds of each step."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from trace_dagster.cli.commands import apply_file, read_files, read_status, run_query, watch
 from trace_dagster.cli.dagster_client import DagsterWeb
+from trace_dagster.cli.demo_tip import ask_at_the_tip, follow_devchain, reorganise
 from trace_dagster.cli.render import files_table
 from trace_dagster.cli.tables import Column, human_bytes, print_line, print_table
+from trace_dagster.cli.tip import read_tips, tip_table
 from trace_dagster.config.settings import Settings
 from trace_dagster.config.shipped_files import shipped_file
 from trace_dagster.defs.analytics import analytics_job_name
@@ -42,38 +45,53 @@ _QUERIES = {
 def run_demo(settings: Settings, say: Say, *, report: Path | None, keep: bool) -> int:
     """Run the demo; returns the exit code. With ``keep`` the stack runs until Ctrl-C; ``report`` is a JSON file."""
     started = time.monotonic()
-    stack = Stack(settings)
+    stack = Stack(_growing(settings))
     with stack.running(say) as state:
         say(state.summary())
-        ready = time.monotonic()
+        seconds = {"start": time.monotonic() - started}
         running = Settings.read({**settings.child_variables(), **state.environment()})
-        applied = apply_file(shipped_file("examples/devchain.yaml"), running, say)
-        code = watch(applied.name, running, say)
-        synced = time.monotonic()
+        seconds["newest block"] = follow_devchain(running, say)
+        with _measured(seconds, "sync"):
+            applied = apply_file(shipped_file("examples/devchain.yaml"), running, say)
+            code = watch(applied.name, running, say)
         if code:
             return code
-        say("materializing analytics")
-        _materialize(state.web_url, settings.web_password)
-        found = {name: to_json(run_query(sql, running, 100)) for name, sql in _QUERIES.items()}
-        ended = time.monotonic()
-        seconds = {
-            "start": ready - started,
-            "sync": synced - ready,
-            "analytics": ended - synced,
-            "total": ended - started,
-        }
-        job = read_status(running, applied.name)[0]
-        _print(job.to_json(), found)
-        files_table(read_files(running, [job]))
+        with _measured(seconds, "analytics"):
+            say("materializing analytics")
+            _materialize(state.web_url, settings.web_password)
+            found = {name: to_json(run_query(sql, running, 100)) for name, sql in _QUERIES.items()}
+        with _measured(seconds, "tip"):
+            seconds["reorganisation"] = reorganise(running, say)
+            tip = ask_at_the_tip(running)
+        jobs = read_status(running, None)
+        job = next(each for each in jobs if each.name == applied.name)
+        _print(job.to_json(), {**found, **tip})
+        tip_table(read_tips(running, jobs))
+        files_table(read_files(running, jobs))
         print_line("compaction merges the files of a window when all of its ranges are committed")
+        seconds["total"] = time.monotonic() - started
         print_line(", ".join(f"{name} {value:.1f} s" for name, value in seconds.items()))
         print_line(f"partitions in the UI (make demo KEEP=1): {state.web_url}/assets/{CHAIN_ID}/blocks?view=partitions")
         if report is not None:
-            _write(report, {"job": job.to_json(), "analytics": found, "seconds": seconds})
+            _write(report, {"job": job.to_json(), "analytics": found, "tip": tip, "seconds": seconds})
         if keep:
             say(f"the UI stays up: {state.web_url}   (ctrl-c ends everything)")
             stack.run_until_interrupted(say)
     return 0
+
+
+def _growing(settings: Settings) -> Settings:
+    """Return the settings with a devchain that grows, as fast as it is set, or by a block a second."""
+    seconds = settings.stack.devchain_block_interval_seconds or 1
+    return Settings.read({**settings.child_variables(), "TRACE_DEVCHAIN_BLOCK_INTERVAL_SECONDS": str(seconds)})
+
+
+@contextmanager
+def _measured(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Store the seconds that the block took, if it does not raise."""
+    started = time.monotonic()
+    yield
+    seconds[name] = time.monotonic() - started
 
 
 def _materialize(web_url: str, password: str | None) -> None:
