@@ -319,6 +319,12 @@ def test_a_job_that_follows_is_planned_up_to_the_heads_last_full_range(job, node
     lagged = min(BLOCKS - 30, BLOCKS - FINAL_BEHIND)
     assert found.streams[0].todo == (BlockRange(10, lagged // 60 * 60),)
     assert any("from there the job follows the head" in note for note in found.notes)
+    assert found.to_json()["tip"] == {
+        "backfill": "newest_first",
+        "hot_streams": ["blocks"],
+        "rpc_calls_per_new_block_at_most": 2.0,
+    }
+    assert any(note.startswith("the newest blocks of blocks are hot rows: at most 2 calls") for note in found.notes)
 
 
 def test_the_command_prints_a_table_and_the_sampled_blocks(job, node, monkeypatch, tmp_path):

@@ -20,7 +20,7 @@ from trace_dagster.config.compact import OFF_TAG, SETTINGS_TAG, Compact, Compact
 from trace_dagster.config.cron import named_cron
 from trace_dagster.config.follow_rules import broken_rules
 from trace_dagster.config.yaml_positions import Document, KeyPath, read_document
-from trace_dagster.datasets.catalogue import NATIVE_DATASETS, NATIVE_LACKS, Dataset, catalogue, dataset
+from trace_dagster.datasets.catalogue import NATIVE_DATASETS, NATIVE_LACKS, Dataset, can_be_hot, catalogue, dataset
 from trace_dagster.datasets.levels import VerifiedAsAsked, Verify
 from trace_dagster.errors import InvalidInput
 
@@ -140,6 +140,11 @@ class Stream(VerifiedAsAsked, _FrozenModel):
     def dataset(self) -> Dataset:
         """Cryo's dataset."""
         return dataset(self.cryo_dataset_name)
+
+    @property
+    def can_be_hot(self) -> bool:
+        """Whether the newest blocks of a job that follows the head can be hot rows of this stream."""
+        return can_be_hot(self.cryo_dataset_name, self.dataset.stored_columns(self.columns))
 
 
 class ChainSync(_FrozenModel):

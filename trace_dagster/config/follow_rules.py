@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from trace_dagster.datasets.catalogue import HOT_DATASETS
 from trace_dagster.datasets.chain import DEFAULT_FINALITY_BLOCKS
 from trace_dagster.datasets.chains import chain_of
 
@@ -22,7 +21,7 @@ Broken = tuple[tuple[str, ...], str]
 def broken_rules(job: ChainSync, following: FollowHead) -> Iterator[Broken]:
     """Yield the keys of a job that follows the head whose values cannot work."""
     for key, stream in job.streams.items():
-        if stream.cryo_dataset_name in HOT_DATASETS:
+        if stream.can_be_hot:
             yield from _too_large(job, following, key, stream)
     lag = following.max_cold_lag
     if lag and not any(_has_effect(lag, following, stream) for stream in job.streams.values()):
@@ -55,4 +54,4 @@ def _depth(job: ChainSync) -> int:
 def _has_effect(lag: int, following: FollowHead, stream: Stream) -> bool:
     """Return whether a lag cuts a cell of the stream, or starts commits before cron or threshold do."""
     rare = following.cold_cron is not None or (following.cold_after_blocks or 0) > lag
-    return 2 * lag <= stream.chunk_size or (rare and stream.cryo_dataset_name in HOT_DATASETS)
+    return 2 * lag <= stream.chunk_size or (rare and stream.can_be_hot)

@@ -65,6 +65,7 @@ HOT_DATASETS = ("blocks", "transactions", "logs")
 NATIVE_LACKS: dict[str, tuple[str, ...]] = {"transactions": ("n_rlp_bytes",)}
 """Columns that only Cryo gives: evidence keeps no encoded transactions."""
 
+
 _BY_LOG_QUERY = frozenset({"logs", "erc20_transfers", "erc721_transfers"})
 """Datasets read with eth_getLogs over several blocks per request. All others need requests per block."""
 
@@ -203,3 +204,8 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return (
         f"{name!r}; did you mean {close[0]!r}?" if close else f"of this name (not shown); known: {', '.join(options)}"
     )
+
+
+def can_be_hot(dataset_name: str, columns: Collection[str]) -> bool:
+    """Return whether the newest blocks of a stream with these columns can be hot rows, which our decoder builds."""
+    return dataset_name in HOT_DATASETS and not set(NATIVE_LACKS.get(dataset_name, ())).intersection(columns)

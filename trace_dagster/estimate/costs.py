@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -176,6 +176,33 @@ class StreamPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class TipPlan:
+    """What following the head adds to a plan."""
+
+    backfill: str
+    """newest_first or oldest_first: the order of history."""
+    hot_streams: tuple[str, ...]
+    """Dataset keys of the streams whose newest blocks are hot rows."""
+    calls_per_block: float
+    """Calls for the hot rows of a new block, which its streams share: the block and its receipts."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; keys include the unit."""
+        calls = {"rpc_calls_per_new_block_at_most": self.calls_per_block}
+        return {"backfill": self.backfill, "hot_streams": list(self.hot_streams), **calls}
+
+    def notes(self) -> Iterator[str]:
+        """Yield what a person should know about the tip."""
+        order = "backwards from the tip" if self.backfill == "newest_first" else "upwards from from_block"
+        yield f"backfill is {self.backfill}: new blocks come first, then history, {order}"
+        if self.hot_streams:
+            yield (
+                f"the newest blocks of {', '.join(self.hot_streams)} are hot rows: at most {self.calls_per_block:g}"
+                " calls per new block together, in addition to those with which it is committed later"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The estimate for one job."""
 
@@ -185,6 +212,8 @@ class Plan:
     streams: tuple[StreamPlan, ...]
     notes: tuple[str, ...]
     """Sentences about the assumptions behind the figures."""
+    tip: TipPlan | None = None
+    """None if the job does not follow the head."""
 
     @property
     def runs(self) -> int:
@@ -214,6 +243,7 @@ class Plan:
             "streams": [each.to_json() for each in self.streams],
             "runs": self.runs,
             "hours_at_pool_limit": self.hours_at_limit,
+            "tip": self.tip.to_json() if self.tip else None,
             "notes": list(self.notes),
         }
 

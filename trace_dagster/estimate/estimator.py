@@ -19,7 +19,7 @@ from trace_dagster.config.settings import Settings
 from trace_dagster.datasets.chains import chain_of
 from trace_dagster.engine.select import selected_engine
 from trace_dagster.errors import InvalidInput, TraceError, Unavailable
-from trace_dagster.estimate.costs import Plan, Sample, StreamPlan, counted, limit_of, places
+from trace_dagster.estimate.costs import Plan, Sample, StreamPlan, TipPlan, counted, limit_of, places
 from trace_dagster.estimate.receipt_probe import calls_per_block
 from trace_dagster.estimate.shared_calls import blocks_of_any, shared_calls
 from trace_dagster.evidence.collector import EvidenceCollector
@@ -91,8 +91,10 @@ def estimate(path: Path, settings: Settings, say: Say, *, sample_blocks: int, re
     if sample_blocks:
         streams = _sampled(streams, chains, job.chain_id, settings, say, sample_blocks)
     call_notes = _call_notes(streams, chains, receipts, settings)
-    notes = [*_notes(job, bounds, chains, known), *_quorum_notes(streams, chains), *call_notes]
-    return Plan(job.name, job.chain_id, job.mode.kind, tuple(streams), tuple(notes))
+    tip = _tip(job, receipts, needs_rpc=needs_rpc)
+    tip_notes = tip.notes() if tip else ()
+    notes = [*_notes(job, bounds, chains, known), *tip_notes, *_quorum_notes(streams, chains), *call_notes]
+    return Plan(job.name, job.chain_id, job.mode.kind, tuple(streams), tuple(notes), tip)
 
 
 def _known(job: ChainSync, settings: Settings, *, rebuild: bool) -> _Known:
@@ -343,6 +345,16 @@ def _notes(job: ChainSync, bounds: Bounds | TraceError, chains: _Chains, known: 
     for name, chain in chains.items():
         if not isinstance(chain, TraceError) and limit_of(chain.pool) is None:
             yield f"no limit is set for rpc pool {name}: {variable_of(name, 'RPS')}, calls a second per endpoint"
+
+
+def _tip(job: ChainSync, receipts: Mapping[str, float], *, needs_rpc: bool) -> TipPlan | None:
+    """Return what following the head adds; None for a fixed target. The fake engine has no hot rows."""
+    following = follow(job)
+    if following is None:
+        return None
+    hot = {key: stream for key, stream in job.streams.items() if stream.can_be_hot and needs_rpc}
+    most = max((receipts.get(stream.rpc_pool, 1.0) for stream in hot.values()), default=1.0)
+    return TipPlan(following.backfill, tuple(hot), 1.0 + most)
 
 
 def _quorum_notes(streams: Sequence[StreamPlan], chains: _Chains) -> Iterator[str]:
