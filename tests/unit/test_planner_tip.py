@@ -136,11 +136,12 @@ def test_when_hot_ranges_are_due(keys, eligible, held, cold_end):
 @pytest.mark.parametrize(
     ("end", "lag", "taken", "open_to"),
     [
-        (459, 30, [], 459),
+        (459, 30, [], 430),
         (429, 30, [], 400),
         (430, 30, [], 430),
-        (480, 30, [], 470),  # as many blocks are left for the last range
-        (480, 30, [(400, 430)], 470),
+        (499, 30, [], 460),  # as many blocks are left for the last range
+        (480, 30, [(400, 430)], 460),
+        (499, 25, [], 475),
         (459, 30, [(400, 430)], 400),
         (460, 30, [(400, 430)], 460),
         (499, 30, [(400, 460)], 400),  # a cut would leave too few: the cell waits until it is full

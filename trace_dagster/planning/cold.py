@@ -31,9 +31,7 @@ def hot_blocks(session: Session, stream: StreamRow, following: FollowHead | None
     """Return the hot blocks of a stream, none if it does not follow the head or its columns were changed."""
     if following is None:
         return HotBlocks((), followed=False)
-    rows = session.all(
-        "hot_blocks_of_stream", dataset_uuid=stream.dataset_uuid, patience_seconds=following.max_head_age_seconds
-    )
+    rows = session.all("hot_ranges", dataset_uuid=stream.dataset_uuid, patience_seconds=following.max_head_age_seconds)
     ranges = tuple(BlockRange(row["range_start"], row["range_end"]) for row in rows)
     return HotBlocks(ranges, followed=any(row["followed"] for row in rows))
 

@@ -147,13 +147,15 @@ def full_end(stream: StreamSpec, end: int) -> int:
 def open_end(stream: StreamSpec, end: int, max_cold_lag: int | None, taken: Iterable[BlockRange]) -> int:
     """Return the end of the last range that may be planned: that of the last full cell, or of a cut one.
 
-    The cell at the tip is cut once ``max_cold_lag`` of its blocks below ``end`` are free, if as many are left for its
-    next range: so each range has as many blocks. ``taken`` are the ranges of that cell that have a task.
+    The cell at the tip is cut at a multiple of ``max_cold_lag`` once so many of its blocks below ``end`` are free, if
+    as many are left for its last range: so each range has as many blocks. ``taken`` are the ranges of that cell that
+    have a task.
     """
     full = full_end(stream, end)
     if max_cold_lag is None or stream.to_block is not None:
         return full
-    cell_end = (full // stream.chunk_size + 1) * stream.chunk_size
+    cell_start = full // stream.chunk_size * stream.chunk_size
     free = max([full, *(piece.end for piece in taken)])
-    cut = min(end, cell_end - max_cold_lag)
+    blocks = min(end - cell_start, stream.chunk_size - max_cold_lag)
+    cut = cell_start + blocks // max_cold_lag * max_cold_lag
     return cut if cut - free >= max_cold_lag else full

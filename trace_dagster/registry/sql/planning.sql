@@ -57,7 +57,7 @@ set planned_from = %(planned_from)s, next_block = %(next_block)s, eligible_end =
     cold_end = greatest(cold_end, %(cold_end)s), blocked_reason = %(blocked_reason)s
 where dataset_uuid = %(dataset_uuid)s;
 
--- name: hot_blocks_of_stream
+-- name: hot_ranges
 -- Blocks whose rows are hot, in block order, and whether the chain's follower goes on: it has observed the head lately.
 select lower(r) as range_start, upper(r) as range_end,
        f.reason is null and h.observed_at > now() - make_interval(secs => %(patience_seconds)s) as followed
