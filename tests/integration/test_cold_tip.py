@@ -152,10 +152,10 @@ def test_a_cell_is_cut_once_per_lag_and_its_rest_is_the_next_range(database, sto
     assert tip.plan(finalized=109) == [(100, 110)]  # the first cell is [100, 120): 10 blocks are left of it
     assert tip.plan(finalized=118) == []
     assert tip.plan(finalized=119) == [(110, 120)]
-    assert tip.plan(finalized=131) == [(120, 132)]
-    assert tip.plan(finalized=145) == [], "eight blocks more would leave less than a lag"
+    assert tip.plan(finalized=132) == [(120, 130)]
+    assert tip.plan(finalized=148) == [(130, 140)]
     tip.follow(150, 160)
-    assert tip.plan(finalized=149) == [(132, 150)]
+    assert tip.plan(finalized=149) == [(140, 150)]
     commit_all(database, store, 149)
     assert_registry_sound(database, store)
     coverage = stream_coverage(database, tip.jobs, tip.stream.dataset_uuid)
