@@ -185,6 +185,13 @@ class TestOutboxAndQueue:
             assert cycle.ingest.claim(stream, cell, "run", wait_seconds=0, manual=False) is None
             assert isinstance(cycle.ingest.claim(stream, cell, "person", wait_seconds=0), ClaimedRange)
 
+    def test_a_run_leaves_out_what_is_a_range_of_another_stream_only(self, database, cycle):
+        """The streams of a run share its keys, also where their cells are cut in different places."""
+        stream = planned(database, cycle, to_block=300)
+        assert cycle.ingest.claim(stream, BlockRange(0, 50), "run", wait_seconds=0, manual=False) is None
+        with pytest.raises(Refused, match="not a cell of the stream's plan"):
+            cycle.ingest.claim(stream, BlockRange(0, 50), "person", wait_seconds=0)
+
     def test_wakeups_of_a_job_that_is_never_loaded_do_not_fill_the_dead_table(self, database, cycle):
         planned(database, cycle, to_block=300)
         for _ in range(12):

@@ -84,9 +84,9 @@ class Ingester:
     ) -> ClaimedRange | Publication | None:
         """Claim a range, or return its publication if it is committed already (without any RPC call).
 
-        Return None if the range failed, waits for its next try, or is leased elsewhere, unless a person asked for it
-        (``manual``). Wait for a free slot of the stream (``max_inflight``), and up to ``wait_seconds`` for another
-        run that holds the range. ``refresh`` claims a committed range as well, to compare it with the chain.
+        Return None if the range failed, waits for its next try, is leased elsewhere or not planned, unless a person
+        asked for it (``manual``). Wait for a free slot of the stream (``max_inflight``), and up to ``wait_seconds`` for
+        another run that holds the range. ``refresh`` claims a committed range as well, to compare it with the chain.
 
         Raises Unavailable after that wait, and Refused if the range is not a cell of the plan or its job is paused.
         """
@@ -108,6 +108,8 @@ class Ingester:
             try:
                 outcome = take()
             except Unplanned:
+                if not manual:
+                    return None  # a range of another stream of the run: their cells may be cut in different places
                 self._plan(spec, block_range, identity)
                 outcome = take()
             if isinstance(outcome, Lease):
