@@ -87,6 +87,7 @@ class Hot(RuleBasedStateMachine):
         self.reading: list[tuple] = []
         self.followers = 0
         self.a_follower_takes_over()
+        self.follower.put(self.holders[-1], self.node, 4, self.end)
 
     def sql(self, statement: str, *values: object) -> list[dict]:
         with self.database.connection() as connection:
@@ -156,18 +157,27 @@ class Hot(RuleBasedStateMachine):
 
     @rule(data=st.data(), key=st.sampled_from(["blocks", "logs", "calls"]))
     def a_worker_extracts(self, data, key):
-        start = data.draw(st.integers(0, max(0, self.end // CHUNK - 1))) * CHUNK
-        if start + CHUNK > self.end:
-            return
+        self.extract(data, key)
+
+    def extract(self, data, key):
+        start = data.draw(st.integers(0, max(0, (self.end - 1) // CHUNK))) * CHUNK
         span = BlockRange(start, start + CHUNK)
         lease = claim(self.database, self.streams[key], span)
         if lease is not None:
             self.work.append(Extracted(self.streams[key], span, self.node, lease))
+        return lease is not None
+
+    @rule(data=st.data(), key=st.sampled_from(["blocks", "logs", "calls"]))
+    def a_worker_extracts_and_commits_at_once(self, data, key):
+        if self.extract(data, key):
+            self.commit(self.work.pop())
 
     @precondition(lambda self: self.work)
     @rule(data=st.data())
     def a_worker_commits(self, data):
-        done = self.work.pop(data.draw(st.integers(0, len(self.work) - 1)))
+        self.commit(self.work.pop(data.draw(st.integers(0, len(self.work) - 1))))
+
+    def commit(self, done: Extracted) -> None:
         with suppress(ForkConflict, LeaseLost, Refused):
             commit_cold(self.database, done.stream, done.block_range, done.chain, done.lease)
 
