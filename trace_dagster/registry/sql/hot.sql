@@ -144,15 +144,17 @@ where d.org_id = %(org_id)s and d.chain_id = %(chain_id)s;
 -- name: hot_of_datasets
 -- Hot and committed blocks of datasets within a range, and blocks that are both.
 select h.dataset_uuid, d.dataset_key, d.source, h.config_hash, s.config_hash as wanted_hash, h.blocks as all_blocks,
-       h.blocks * span.blocks as blocks, done.blocks * span.blocks as committed, h.blocks * done.blocks as twice,
+       h.blocks * span.blocks as blocks, done.committed, done.twice,
        (select coalesce(sum(upper(r) - lower(r)), 0)::bigint from unnest(h.blocks) as r) as hot_blocks
 from hot.streams h
 join trace.datasets d on d.dataset_uuid = h.dataset_uuid
 join trace.streams s on s.dataset_uuid = h.dataset_uuid
 cross join (select int8multirange(int8range(%(range_start)s, %(range_end)s)) as blocks) span
-cross join lateral (
-    select coalesce(range_agg(r), '{}') as blocks
-    from trace.visible_totals t, unnest(t.blocks) as r where t.dataset_uuid = h.dataset_uuid) done
+cross join lateral (  -- what is common first: all that is committed may be thousands of ranges
+    select (select coalesce(range_agg(r), '{}') from trace.visible_totals t, unnest(t.blocks * span.blocks) as r
+            where t.dataset_uuid = h.dataset_uuid) as committed,
+           (select coalesce(range_agg(r), '{}') from trace.visible_totals t, unnest(t.blocks * h.blocks) as r
+            where t.dataset_uuid = h.dataset_uuid) as twice) done
 where h.dataset_uuid = any(%(datasets)s)
 order by h.dataset_uuid;
 
