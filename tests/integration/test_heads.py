@@ -12,6 +12,7 @@ from tests.support.anvil_node import find_anvil, running_anvil
 from tests.support.gateways import fetch, gateway, gateway_process, watched
 from tests.support.nodes import serving
 from tests.support.push_server import notification, pushing
+from trace_dagster.chaos_rpc.proxy import chaos_rpc
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.encode import header_json
 from trace_dagster.errors import Unavailable
@@ -301,6 +302,18 @@ def test_polls_go_on_at_the_next_endpoint_and_stay_within_their_part_of_a_limit(
     with pytest.raises(Unavailable):
         silent.next(5)
     assert time.monotonic() - started > 0.4
+
+
+@pytest.mark.parametrize("scenario", ["repeated_heads", "rewound_heads", "silent_heads"])
+def test_every_block_is_shown_soon_whatever_a_socket_announces(chain, scenario):
+    with serving(chain) as url, chaos_rpc(url) as proxy:
+        proxy.head = scenario
+        websocket_url = proxy.url.replace("http", "ws")
+        with gateway(dev=url, TRACE_RPC_POOL_DEV_WS_URL=websocket_url) as door, heads_of(door, 0.1) as source:
+            until(source, 19)
+            wait_for(is_subscribed(door))
+            took = mined(chain, source, 10)
+    assert max(took) < (2.5 if scenario == "silent_heads" else 0.3), took
 
 
 def test_heads_of_a_real_node():

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.test_gateway_budget import Clock
 from trace_dagster.follow.heads import LEAST_POLL_SECONDS, PollTimes
 from trace_dagster.gateway.subscriptions import CHECK_SECONDS, SILENT_BLOCKS, Silence
-from trace_dagster.rpc.heads import Head, head_json, head_of
+from trace_dagster.rpc.heads import Head, UnreadHeads, head_json, head_of
 
 
 def polled(block_seconds, known, *, jitter=0.1, blocks=200, least=LEAST_POLL_SECONDS):
@@ -115,3 +115,26 @@ def test_a_head_is_read_as_it_is_written():
     head = Head(16, b"\xab" * 32, b"\x01" * 32, 3)
     assert head_of(GOOD, 3) == head
     assert head_of(head_json(head), 3) == head
+
+
+def head(number, position=1, branch=0):
+    return Head(number, bytes([number, branch]) * 16, bytes(32), position)
+
+
+@pytest.mark.parametrize(
+    ("shown", "left"),
+    [
+        ([], []),
+        ([head(1), head(2), head(3)], [head(3)]),
+        ([head(1), head(3), head(2)], [head(3), head(2)]),
+        ([head(3), head(2), head(3, branch=1)], [head(3, branch=1)]),
+        ([head(3), head(1, 2), head(4), head(2, 2)], [head(4), head(2, 2)]),
+    ],
+)
+def test_a_reader_that_is_late_gets_the_highest_and_the_last_of_each_endpoint(shown, left):
+    unread = UnreadHeads()
+    for each in shown:
+        unread.add(each)
+    assert bool(unread) is bool(left)
+    assert unread.take() == left
+    assert unread.take() == []

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from trace_dagster.errors import Unavailable
-from trace_dagster.rpc.heads import Head, head_of
+from trace_dagster.rpc.heads import Head, UnreadHeads, head_of
 
 OPEN_SECONDS = 3.0
 SILENT_SECONDS = 15.0
@@ -24,13 +24,15 @@ class NoHeads(Exception):
 
 
 class HeadStream:
-    """One connection to the gateway; for each endpoint it holds only the newest head that was not returned."""
+    """One connection to the gateway."""
 
     def __init__(self, url: str) -> None:
         """Connect. Raises NoHeads, or Unavailable if the gateway does not answer."""
         parts = urlsplit(url)
         self._buffer = b""
-        self._heads: dict[int, Head] = {}
+        self._unread = UnreadHeads()
+        self._taken: list[Head] = []
+        """Heads to return next, the last first."""
         self.subscriptions = 0
         """Endpoints of the pool that push their heads now."""
         try:
@@ -53,11 +55,11 @@ class HeadStream:
         """
         ends = time.monotonic() + timeout_seconds
         self._receive(0.0)
-        while not self._heads and self.subscriptions and (left := ends - time.monotonic()) > 0:
+        while not self._unread and not self._taken and self.subscriptions and (left := ends - time.monotonic()) > 0:
             self._receive(left)
-        if not self._heads:
-            return None
-        return self._heads.pop(max(self._heads, key=lambda position: self._heads[position].number))
+        if self._unread:  # what was taken before is older
+            self._taken = self._unread.take()[::-1]
+        return self._taken.pop() if self._taken else None
 
     def close(self) -> None:
         """Disconnect."""
@@ -110,7 +112,7 @@ class HeadStream:
             if "subscriptions" in told:
                 self.subscriptions = int(told["subscriptions"])
             elif (head := head_of(told, told.get("endpoint", 0))) is not None:
-                self._heads[head.position] = head
+                self._unread.add(head)
 
 
 def _gone(reason: str) -> Unavailable:

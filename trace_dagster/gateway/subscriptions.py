@@ -18,7 +18,7 @@ from trace_dagster.gateway.rate_limiter import Clock
 from trace_dagster.gateway.tip import TipCalls
 from trace_dagster.gateway.websocket import HeadSocket, SubscriptionLost, head_socket
 from trace_dagster.messages.logs import component_log
-from trace_dagster.rpc.heads import LATEST, Head, head_json, head_of
+from trace_dagster.rpc.heads import LATEST, Head, UnreadHeads, head_json, head_of
 from trace_dagster.rpc.pools import variable_of
 
 BEAT_SECONDS = 5.0
@@ -43,17 +43,17 @@ _log = component_log("gateway")
 
 
 class HeadListener:
-    """The heads for one caller: for each endpoint only the newest that it has not read."""
+    """The heads for one caller that it has not read, as far as they count."""
 
     def __init__(self) -> None:
-        self._heads: dict[int, Head] = {}
+        self._heads = UnreadHeads()
         self._live: set[int] = set()
         self._is_changed = asyncio.Event()
         self._is_changed.set()
 
     def head(self, head: Head) -> None:
         """Take a head; its position says of which endpoint."""
-        self._heads[head.position] = head
+        self._heads.add(head)
         self._is_changed.set()
 
     def live(self, position: int, *, is_live: bool) -> None:
@@ -71,8 +71,7 @@ class HeadListener:
                 yield b"\n"
                 continue
             self._is_changed.clear()
-            told = [{"subscriptions": len(self._live)}, *map(head_json, self._heads.values())]
-            self._heads.clear()
+            told = [{"subscriptions": len(self._live)}, *map(head_json, reversed(self._heads.take()))]
             yield b"".join(msgspec.json.encode(each) + b"\n" for each in told)
 
 

@@ -29,6 +29,31 @@ class Head:
     """The endpoint that showed it, counted from 1 as in its pool; 0 if that is not known."""
 
 
+class UnreadHeads:
+    """The heads that a reader has not read: of each endpoint the highest, and the last if that is another one.
+
+    The last may be that of a shorter branch, the highest one that the endpoint showed between older ones.
+    """
+
+    def __init__(self) -> None:
+        self._heads: dict[int, tuple[Head, Head]] = {}
+        """(highest, last) by position."""
+
+    def __bool__(self) -> bool:
+        return bool(self._heads)
+
+    def add(self, head: Head) -> None:
+        """Take a head that an endpoint shows."""
+        highest, _ = self._heads.get(head.position, (head, head))
+        self._heads[head.position] = (highest if highest.number > head.number else head, head)
+
+    def take(self) -> list[Head]:
+        """Return the heads, the highest first, and hold none of them any more."""
+        found = sorted({head for both in self._heads.values() for head in both}, key=lambda head: -head.number)
+        self._heads.clear()
+        return found
+
+
 def head_of(value: Any, position: int = 0) -> Head | None:
     """Return the head in a node's answer or message, or None if that is not a block with number and hashes."""
     if not isinstance(value, dict):
