@@ -2,7 +2,7 @@
 
 import json
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,6 +17,7 @@ from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.encode import header_json
 from trace_dagster.errors import Unavailable
 from trace_dagster.follow.heads import PolledHeads, SubscribedHeads, head_source
+from trace_dagster.gateway.heads_client import HeadStream
 from trace_dagster.gateway.websocket import MOST_MESSAGE_BYTES
 from trace_dagster.rpc.pools import Endpoint, Limits, RpcPool
 
@@ -176,6 +177,23 @@ def test_a_socket_that_lags_behind_its_endpoint_does_not_hold_back_the_heads(cha
         chain.mine()
         server.push(header_json(chain.blocks[3]))
         until(source, chain.head, 15)
+
+
+def test_heads_are_pushed_while_the_node_is_slow_to_answer_calls(chain, node):
+    node.delay = lambda calls: 2.0 if calls[0]["method"] == "eth_getBlockByNumber" else 0.0
+    with (
+        pushing(chain) as server,
+        gateway(dev=node.url, TRACE_RPC_POOL_DEV_WS_URL=server.url) as door,
+        closing(HeadStream(f"{door.url}/dev/heads")) as stream,
+    ):
+        wait_for(is_subscribed(door))
+        for _ in range(5):
+            chain.mine()
+            started = time.monotonic()
+            while (head := stream.head(1)) is None:
+                assert time.monotonic() - started < 0.2
+            assert head.number == chain.head
+        assert door.counts()["under_way"] == 1  # the first call is not answered yet
 
 
 SENT = {

@@ -211,7 +211,7 @@ def gateway_table(asked: dict[str, dict[str, Any]]) -> None:
 
 def _gateway_cells(name: str, each: dict[str, Any]) -> list[str]:
     return [
-        f"{name} (down)" if each["is_down"] else name,
+        name + (" (down)" if each["is_down"] else "") + (" (heads polled)" if each["is_subscribed"] is False else ""),
         *(f"{each[key]:,}" for key in ("calls_asked", "calls_sent", "requests_sent")),
         *("-" if each[key] is None else f"{each[key]:,.1f}" for key in ("rate", "limit")),
         *(f"{each[key]:,}" for key in ("refusals", "faults", "queued")),

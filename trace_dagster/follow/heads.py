@@ -209,9 +209,12 @@ class SubscribedHeads:
     def _next(self, seconds: float) -> Head | None:
         """Return a head within this time: from the stream, if it has one, or if it can be expected to have one."""
         stream = self._opened()
-        if stream is None or not stream.subscriptions or self._is_silent:
-            return self._streamed(0.0) or self._polled.next(min(seconds, self._polled.times.seconds_left + 0.01))
-        return self._streamed(seconds)
+        if (head := self._streamed(0.0)) is not None:
+            return head
+        if stream is not None and stream.subscriptions and not self._is_silent:
+            return self._streamed(seconds)
+        most = LEAST_POLL_SECONDS if stream is not None else seconds
+        return self._polled.next(min(seconds, most, self._polled.times.seconds_left + 0.01))
 
     @property
     def _is_silent(self) -> bool:

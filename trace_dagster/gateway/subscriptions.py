@@ -108,7 +108,6 @@ class Subscription:
         """The block that the last of them showed."""
         self._is_lost = False
         """True if the loss was logged, and no head came since."""
-        client.is_subscribed = False
 
     def add(self, listener: HeadListener, position: int) -> None:
         """Send heads to a caller, as those of the endpoint at ``position`` of its pool; first the newest known."""
@@ -119,7 +118,7 @@ class Subscription:
             self._ending = None
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
-        elif self._newest is not None and self._client.is_subscribed:
+        if self._newest is not None:
             listener.head(_at(self._newest, position))
 
     def remove(self, listener: HeadListener) -> None:
@@ -139,9 +138,11 @@ class Subscription:
         if self._task is not None:
             self._task.cancel()
             self._task = None
-            self._set_live(is_live=False)
+            self._client.is_subscribed = None
+            self._newest = None
 
     async def _run(self) -> None:
+        self._client.is_subscribed = False
         while True:
             try:
                 async with head_socket(self._url) as socket:
@@ -155,19 +156,24 @@ class Subscription:
         """Publish heads until the subscription is lost. Raises SubscriptionLost."""
         await self._require_chain(await socket.subscribe())
         self._set_live(is_live=True)
-        await self._check()
         self._missed = 0
-        reading = asyncio.ensure_future(socket.head())
+        reading, checking = asyncio.ensure_future(socket.head()), asyncio.ensure_future(self._check())
         try:
             while self._missed < _MOST_MISSED:
-                await asyncio.wait([reading], timeout=self._silence.seconds_left)
+                is_checking = not checking.done()
+                await asyncio.wait(
+                    [reading, checking] if is_checking else [reading],
+                    timeout=None if is_checking else self._silence.seconds_left,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
                 if reading.done():
                     self._note_head(reading.result())
                     reading = asyncio.ensure_future(socket.head())
-                if not self._silence.seconds_left:
-                    await self._check()
+                if checking.done() and not self._silence.seconds_left:
+                    checking = asyncio.ensure_future(self._check())
         finally:
             reading.cancel()
+            checking.cancel()
         raise SubscriptionLost("it pushes no new heads, although the chain grows")
 
     async def _require_chain(self, pushed: str) -> None:
