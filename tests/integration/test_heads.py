@@ -1,6 +1,8 @@
 """Where new heads come from: subscriptions that the gateway holds, and polls while there are none."""
 
 import json
+import socket
+import threading
 import time
 from contextlib import ExitStack, closing, contextmanager
 from urllib.parse import urlsplit
@@ -17,7 +19,7 @@ from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.encode import header_json
 from trace_dagster.errors import Unavailable
 from trace_dagster.follow.heads import PolledHeads, SubscribedHeads, head_source
-from trace_dagster.gateway.heads_client import HeadStream
+from trace_dagster.gateway.heads_client import OPEN_SECONDS, HeadStream
 from trace_dagster.gateway.websocket import MOST_MESSAGE_BYTES
 from trace_dagster.rpc.pools import Endpoint, Limits, RpcPool
 
@@ -286,6 +288,32 @@ def test_a_gateway_that_ends_is_an_error_until_another_one_runs(chain, node):
             until(source, 99)
         source.close()
         assert source.next(5) is None
+
+
+SAID = {
+    "half a head": b"HTTP/1.1 200 OK\r\n",
+    "another status": b"HTTP/1.1 500 \r\n\r\n",
+    "no HTTP": b"hello\r\n\r\n",
+    "garbage": b"HTTP/1.1 200 OK\r\n\r\nhello\n",
+}
+
+
+@pytest.mark.parametrize("said", SAID.values(), ids=SAID)
+def test_what_is_no_stream_of_heads_is_an_error_in_time(said):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/token/dev/heads"
+        held = []
+
+        def answer():
+            held.append(server.accept()[0])
+            held[0].sendall(said)
+
+        threading.Thread(target=answer, daemon=True).start()
+        started = time.monotonic()
+        with pytest.raises(Unavailable, match="the rpc gateway does not stream heads"):
+            HeadStream(url)
+        assert time.monotonic() - started < OPEN_SECONDS + 1
+        held[0].close()
 
 
 def _head_or_none(source):

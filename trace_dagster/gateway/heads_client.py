@@ -67,17 +67,23 @@ class HeadStream:
 
     def _read_status(self) -> None:
         """Read the response's status and headers, and the first line, which has the number of subscriptions."""
-        while b"\r\n\r\n" not in self._buffer:
-            self._fill(OPEN_SECONDS)
-        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        head = self._until(b"\r\n\r\n")
         status = head.split(None, 2)[1:2]
         if status == [b"404"]:
             raise NoHeads
         if status != [b"200"]:
             raise _gone("status")
-        while b"\n" not in self._buffer:
-            self._fill(OPEN_SECONDS)
+        self._buffer = self._until(b"\n") + b"\n" + self._buffer
         self._read_lines()
+
+    def _until(self, mark: bytes) -> bytes:
+        """Return what is received before a mark, within OPEN_SECONDS."""
+        ends = self._heard_at + OPEN_SECONDS
+        while mark not in self._buffer:
+            if not self._fill(ends - time.monotonic()):
+                raise _gone("silent")
+        before, _, self._buffer = self._buffer.partition(mark)
+        return before
 
     def _receive(self, seconds: float) -> None:
         """Read what arrived, or wait for it this long."""
