@@ -31,7 +31,7 @@ class InjectedFault:
 class ChaosRpc:
     """The proxy's state: the node that it forwards to, the faults and their rate, and the counters.
 
-    ``upstream_url``, ``faults``, ``rate`` and ``head`` may be set while it runs.
+    ``upstream_url``, ``fork_url``, ``faults``, ``rate`` and ``head`` may be set while it runs.
 
     Raises InvalidInput for invalid values.
     """
@@ -55,7 +55,7 @@ class ChaosRpc:
         self.head = head
         self.head_blocks = head_blocks
         """How many blocks the head of the scenario is away from the node's."""
-        self.fork = None if fork_url is None else NodeAddress.of(fork_url)
+        self.fork_url = fork_url
         self.held_seconds = {"stall": stall_seconds, "delay": delay_seconds}
         self.port = 0
         self.requests = 0
@@ -80,6 +80,16 @@ class ChaosRpc:
     def upstream_url(self, url: str | None) -> None:
         self.upstream = None if url is None else NodeAddress.of(url)
         self._upstream_url = url
+
+    @property
+    def fork_url(self) -> str | None:
+        """The URL of the node on a fork. It may contain a key: never print it."""
+        return self._fork_url
+
+    @fork_url.setter
+    def fork_url(self, url: str | None) -> None:
+        self.fork = None if url is None else NodeAddress.of(url)
+        self._fork_url = url
 
     @property
     def faults(self) -> tuple[str, ...]:
