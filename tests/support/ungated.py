@@ -12,7 +12,7 @@ from trace_dagster.errors import TraceError
 from trace_dagster.query import statement
 from trace_dagster.query.planner import planner
 from trace_dagster.query.protocol import Relation
-from trace_dagster.query.session import QuerySession
+from trace_dagster.query.session import QuerySession, keep_filters_from_arrow
 from trace_dagster.query.statement import UserStatement
 from trace_dagster.store.access import S3Access
 
@@ -65,6 +65,7 @@ def ungated(relations: list[Relation], access: S3Access) -> Iterator[UngatedProc
 
 
 def _serve(wire: Connection, relations: list[Relation], access: S3Access) -> None:
+    keep_filters_from_arrow()
     statement.check = lambda _tree, names: frozenset(names)
     shapes = {each.name: each.columns for each in relations}
     with QuerySession() as session, planner() as parsing:

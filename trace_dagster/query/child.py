@@ -22,14 +22,13 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.dataset  # DuckDB imports it to scan Arrow rows: that takes 0.1 s
 
 from trace_dagster.errors import InvalidInput, TraceError
 from trace_dagster.query.arrow_wire import received
 from trace_dagster.query.planner import planner
 from trace_dagster.query.protocol import MAX_NAME_BYTES, NO_MEMORY, READY, TOO_LARGE, Columns, QueryLimits, Relation
 from trace_dagster.query.render import value
-from trace_dagster.query.session import QuerySession
+from trace_dagster.query.session import QuerySession, keep_filters_from_arrow
 from trace_dagster.query.statement import UserStatement
 from trace_dagster.query.syntax import first_line
 from trace_dagster.store.access import S3Access
@@ -46,6 +45,7 @@ def main() -> None:
     wire, limits = Connection(int(sys.argv[1])), QueryLimits(**json.loads(sys.argv[2]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pa.set_cpu_count(limits.threads)
+    keep_filters_from_arrow()
     with QuerySession(limits) as session, planner() as parsing, suppress(EOFError, OSError):  # the parent is gone
         wire.send_bytes(READY)
         _serve(wire, session, parsing, limits)

@@ -32,7 +32,7 @@ from trace_dagster.registry.summaries import files_that_may_contain
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from trace_dagster.registry.hot_rows import HotRows
+    from trace_dagster.registry.hot_rows import HotReader
 
 _MOST_LOOK_UPS = 16
 """Conditions of one dataset that are looked up one by one. A query may have thousands of scans, as a UNION has."""
@@ -162,15 +162,15 @@ class Catalog:
                 each.dataset_uuid: rows
                 for each in header.relations
                 if each.has_hot
-                and (rows := self._hot_rows.read(session, each.dataset_uuid, needed[each.dataset_uuid])) is not None
+                and (rows := self._hot_reader.read(session, each.dataset_uuid, needed[each.dataset_uuid])) is not None
             }
         return Opened(files, hot, found, header)
 
     @cached_property
-    def _hot_rows(self) -> HotRows:
-        from trace_dagster.registry.hot_rows import HotRows  # it needs Arrow, which most processes never import
+    def _hot_reader(self) -> HotReader:
+        from trace_dagster.registry.hot_rows import HotReader  # it needs Arrow, which most processes never import
 
-        return HotRows()
+        return HotReader()
 
     def stored(self, datasets: Collection[UUID]) -> dict[UUID, StoredRows]:
         """Return what is committed of datasets, as of one moment."""

@@ -63,7 +63,7 @@ class _Window:
         return self.dataset_uuid, self.config_hash, tuple(self.schema.names)
 
 
-class HotRows:
+class HotReader:
     """Reads hot rows and keeps those of recent blocks, by default 256 MiB of them. Thread-safe."""
 
     def __init__(self, cache_bytes: int = CACHE_BYTES, max_bytes: int = MAX_BYTES) -> None:
