@@ -63,13 +63,17 @@ def _rows(name: str, block) -> pa.Table:
     return lake_rows(known, table, columns, BlockRange(number, number + 1), None, times)
 
 
-def put_lake(store: ObjectStore, blocks: int = 120, files: int = 2) -> list[Relation]:
-    """Write devchain blocks as Parquet; return the relations, each by its short name and by its chain's."""
+def put_lake(store: ObjectStore, blocks: int = 120, parts: int = 3) -> list[Relation]:
+    """Write devchain blocks as Parquet, except for the last part, which is hot; return the relations, each by its short
+    name and by its chain's. Call traces are never hot.
+    """
     found = []
     for name, table in lake_tables(blocks).items():
-        uris = tuple(_put(store, name, part, table, files) for part in range(files))
+        files = parts if name == "geth_calls" else parts - 1
+        uris = tuple(_put(store, name, part, table, parts) for part in range(files))
+        hot = None if files == parts else table.slice(files * -(-len(table) // parts))
         shape = shape_of(table)
-        found += [Relation(name, shape, uris), Relation(f"chain_{CHAIN_ID}.{name}", shape, uris)]
+        found += [Relation(each, shape, uris, hot=hot) for each in (name, f"chain_{CHAIN_ID}.{name}")]
     return found
 
 
