@@ -150,6 +150,8 @@ def relations_in_snapshot(
     session: Session, datasets: Collection[UUID], cuts: Mapping[int, Cut]
 ) -> tuple[RelationInSnapshot, ...]:
     """Return the blocks of these datasets, by chain and dataset key. Gaps are those up to the cuts."""
+    if not datasets:
+        return ()
     blocks = {chain_id: cut.block for chain_id, cut in cuts.items() if cut.block is not None}
     rows = session.all(
         "relations_in_snapshot",
@@ -165,6 +167,8 @@ def heads_of_chains(
     session: Session, chains: Collection[int], org_id: UUID = DEFAULT_ORG
 ) -> dict[int, tuple[LabelledHead, ...]]:
     """Return latest, safe and finalized of each of these chains that has heads."""
+    if not chains:
+        return {}
     found: dict[int, tuple[LabelledHead, ...]] = {}
     for row in session.all("heads_of_chains", org_id=org_id, chain_ids=sorted(chains)):
         head = LabelledHead(
@@ -193,7 +197,7 @@ def _relation(row: Row) -> RelationInSnapshot:
         first_block=row["first_block"],
         last_block=row["last_block"],
         last_committed=row["last_committed"],
-        gaps=tuple(BlockRange(gap.lower, gap.upper) for gap in reversed(row["newest_gaps"])),
+        gaps=tuple(BlockRange(gap.lower, gap.upper) for gap in row["newest_gaps"]),
         missing_blocks=row["missing_blocks"],
         derived_columns=frozenset(row["derived_columns"]) if row["kind"] == "derived" else None,
     )

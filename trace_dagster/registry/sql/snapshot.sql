@@ -2,35 +2,42 @@
 -- What this snapshot has of datasets, committed or hot, and the newest gaps up to the cut of their chain.
 with cuts as (
     select unnest(%(cut_chains)s::bigint[]) as chain_id, unnest(%(cut_blocks)s::bigint[]) as block_number
-), found as (
+), stored as materialized (
     select d.dataset_uuid, d.chain_id, d.dataset_key, d.kind, s.from_block, s.to_block, c.block_number as cut_block,
-           coalesce((select range_agg(part) from trace.visible_totals t, unnest(t.blocks) as part
-                     where t.dataset_uuid = d.dataset_uuid), '{}') as committed,
+           coalesce((select range_agg(t.blocks) from trace.visible_totals t where t.dataset_uuid = d.dataset_uuid), '{}')
+               as committed,
            coalesce(h.blocks, '{}') as hot
     from trace.datasets d
     left join trace.streams s on s.dataset_uuid = d.dataset_uuid
     left join hot.streams h on h.dataset_uuid = d.dataset_uuid and h.config_hash = s.config_hash
+        and s.form = trace.lake_form()
     left join cuts c on c.chain_id = d.chain_id
     where d.dataset_uuid = any(%(dataset_uuids)s)
+), whole as materialized (
+    select dataset_uuid, chain_id, dataset_key, kind, from_block, to_block, cut_block, not isempty(hot) as has_hot,
+           upper(committed) - 1 as last_committed, committed + hot as blocks
+    from stored
 ), wanted as (
-    select *, committed + hot as blocks, least(from_block, lower(committed + hot)) as first_wanted,
-           least(to_block, coalesce(cut_block + 1, upper(committed + hot))) as wanted_end
-    from found
-), missing as (
-    select *, case when kind = 'stream' and first_wanted < wanted_end
-                   then int8multirange(int8range(first_wanted, wanted_end)) - blocks else '{}' end as gaps
-    from wanted
+    select *, least(from_block, lower(blocks)) as first_wanted,
+           least(to_block, coalesce(cut_block + 1, upper(blocks))) as wanted_end
+    from whole
 )
-select dataset_uuid, chain_id, dataset_key, kind, not isempty(hot) as has_hot,
-       lower(blocks) as first_block, upper(blocks) - 1 as last_block, upper(committed) - 1 as last_committed,
-       array(select gap from unnest(gaps) as gap order by gap desc limit %(most_gaps)s) as newest_gaps,
-       (select coalesce(sum(upper(gap) - lower(gap)), 0) from unnest(gaps) as gap)::bigint as missing_blocks,
+select dataset_uuid, chain_id, dataset_key, kind, has_hot, lower(blocks) as first_block, upper(blocks) - 1 as last_block,
+       last_committed, found.newest_gaps, found.missing_blocks,
        array(select entry ->> 0
              from jsonb_array_elements(
                  (select v.schema_json from trace.dataset_versions v
-                  where kind = 'derived' and v.dataset_uuid = missing.dataset_uuid and v.visible
+                  where kind = 'derived' and v.dataset_uuid = wanted.dataset_uuid and v.visible
                   order by v.committed_at desc limit 1)) as entry) as derived_columns
-from missing
+from wanted
+cross join lateral (
+    -- a multirange gives its ranges in order
+    select coalesce(sum(upper(gap) - lower(gap)), 0)::bigint as missing_blocks,
+           coalesce(array_agg(gap) filter (where place > gaps - %(most_gaps)s), '{}') as newest_gaps
+    from (select gap, place, count(*) over () as gaps
+          from unnest(case when kind = 'stream' and first_wanted < wanted_end
+                           then int8multirange(int8range(first_wanted, wanted_end)) - blocks
+                      end) with ordinality as each_gap (gap, place)) counted) found
 order by chain_id, dataset_key, dataset_uuid;
 
 -- name: heads_of_chains
