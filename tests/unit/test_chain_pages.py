@@ -17,10 +17,12 @@ from trace_dagster.datasets.reach import reach
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("page", ["docs/chains.md", "README.md"])
-def test_the_tables_of_chains_are_those_of_the_code(page):
+@pytest.mark.parametrize(
+    ("page", "part"), [("docs/chains.md", "chains"), ("docs/finality.md", "head-labels"), ("README.md", "chains-short")]
+)
+def test_the_tables_of_chains_are_those_of_the_code(page, part):
     text = (ROOT / page).read_text()
-    assert "<!-- chains" in text
+    assert f"<!-- {part}: begin" in text
     assert with_tables(text) == text, "run `make docs-tables`"
 
 
