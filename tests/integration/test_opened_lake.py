@@ -152,8 +152,8 @@ def test_a_query_by_hash_opens_one_file_of_the_layout(lake):
         opened = []
         opening = lake.opening._catalog.open
 
-        def seen(reads, as_of):
-            found = opening(reads, as_of)
+        def seen(*given):
+            found = opening(*given)
             opened.extend(found.files.values())
             return found
 

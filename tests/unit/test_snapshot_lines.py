@@ -39,6 +39,11 @@ def test_heads_are_in_the_words_of_the_chain_and_old_ones_have_an_age():
     assert lines(relation(), cuts={143: Cut(12_300)}) == [f"{told}; rows up to block 12,300"]
 
 
+def test_the_age_of_heads_that_nobody_observes_any_more_is_there_once():
+    heads = {1: tuple(LabelledHead(1, tag, 7, None, None, 200.0) for tag in ("latest", "finalized"))}
+    assert lines(relation(), heads=heads) == ["chain 1: latest 7, finalized 7; seen 3 minutes ago"]
+
+
 def test_a_cut_of_a_chain_that_nobody_follows():
     assert lines(relation(), heads={}, cuts={143: Cut(9, NOON)}) == [
         "chain 143: rows up to block 9 and 2024-05-01T12:00:00+00:00"

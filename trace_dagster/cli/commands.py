@@ -21,6 +21,7 @@ from trace_dagster.messages.printable import printable_lines
 from trace_dagster.planning.bounds import is_symbolic, resolve
 from trace_dagster.planning.reachable import job_lines
 from trace_dagster.planning.run_groups import all_run_groups
+from trace_dagster.registry.as_of import NO_CUT, AsOf
 from trace_dagster.registry.changes import ChangeLog
 from trace_dagster.registry.endpoint_scores import EndpointScore
 from trace_dagster.registry.forms import old_form_notes
@@ -313,10 +314,13 @@ def _outcome(job: JobStatus, runtime: Runtime, *, stalled: bool) -> tuple[int, l
     return None
 
 
-def run_query(sql: str, settings: Settings, limit: int, parameters: Mapping[str, Any] | None = None) -> QueryResult:
-    """Run one SELECT over everything that is committed. Returns at most ``limit`` rows.
+def run_query(
+    sql: str, settings: Settings, limit: int, parameters: Mapping[str, Any] | None = None, as_of: AsOf = NO_CUT
+) -> QueryResult:
+    """Run one SELECT over everything that is committed or hot. Returns at most ``limit`` rows.
 
-    ``parameters`` are the values of ``$name``. Raises Corrupt if an object that the SQL reads is missing or altered.
+    ``parameters`` are the values of ``$name``. Raises Corrupt if an object that the SQL reads is missing or altered,
+    and what :func:`trace_dagster.registry.as_of.cuts` raises.
     """
     from trace_dagster.query.opening import Opening
     from trace_dagster.query.runner import QueryRunner
@@ -324,4 +328,4 @@ def run_query(sql: str, settings: Settings, limit: int, parameters: Mapping[str,
     # the runner's process starts while the registry is read
     with QueryRunner(refill=False) as runner, opened(settings) as runtime:
         opening = Opening(runtime.catalog, runtime.settings.s3_for_queries, runtime.committed_objects)
-        return opening.query(runner, sql, limit, parameters)
+        return opening.query(runner, sql, limit, parameters, as_of)

@@ -518,7 +518,9 @@ def changes(after: str, follow: bool, limit: int | None, as_json: bool, now: boo
 
 @main.command()
 @click.argument("sql")
-@click.option("--json", "as_json", is_flag=True, help='{"columns": [...], "rows": [[...]], "truncated": false}')
+@click.option(
+    "--json", "as_json", is_flag=True, help='{"columns": [...], "rows": [[...]], "truncated": false, "snapshot": {...}}'
+)
 @click.option("--limit", default=1000, show_default=True, help="Maximum number of rows, 1 to 10000.")
 @click.option(
     "--parameter",
@@ -527,20 +529,36 @@ def changes(after: str, follow: bool, limit: int | None, as_json: bool, now: boo
     metavar="NAME=VALUE",
     help="Value of $NAME in the SQL: JSON (5, 1.5, true, null, [1, 2]), else a text. The first ? is named 1.",
 )
-def query(sql: str, as_json: bool, limit: int, parameters: tuple[str, ...]) -> None:
-    """Run one SELECT over everything that is committed.
+@click.option(
+    "--as-of",
+    "as_of",
+    multiple=True,
+    metavar="N|TIME|common",
+    help="Rows up to a block, up to the last block not later than a time (2024-05-01T12:00:00Z, or a date), or up to"
+    " the lowest last block of the query's relations. Once for each kind; the lowest block decides.",
+)
+@click.option("--finalized-only", is_flag=True, help="Rows up to the last final block of each chain.")
+def query(
+    sql: str, as_json: bool, limit: int, parameters: tuple[str, ...], as_of: tuple[str, ...], finalized_only: bool
+) -> None:
+    """Run one SELECT over everything that is committed, and over the newest blocks of followed chains.
 
     Tables are named by dataset (`blocks`), or `chain_<id>.<dataset>` if several chains have it. SHOW TABLES lists them,
     DESCRIBE shows a table's columns, EXPLAIN a query's plan. A hex text such as '0xddf2' means its bytes where it is
     compared with a binary column, also as the value of a --parameter. A query may take a minute, 2 GiB and 16 MiB of
     result. Only files that can hold rows that the SQL needs are opened: conditions on block_number or block_timestamp
     make a query faster.
+
+    For a followed chain, stderr shows its newest, safe and final block, which the relation `heads` has as well, and the
+    blocks that a relation lacks. With --json this is the member `snapshot`.
     """
     from trace_dagster.cli.commands import run_query
     from trace_dagster.cli.parameters import given
     from trace_dagster.cli.render import print_result
+    from trace_dagster.query.as_of import parse_as_of
 
-    print_result(run_query(sql, _settings(), limit, given(parameters)), as_json=as_json)
+    wanted = parse_as_of(as_of, finalized_only=finalized_only)
+    print_result(run_query(sql, _settings(), limit, given(parameters), wanted), as_json=as_json)
 
 
 @main.command()

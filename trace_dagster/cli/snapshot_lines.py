@@ -25,15 +25,21 @@ def snapshot_lines(header: SnapshotHeader) -> list[str]:
 
 
 def _chain_line(chain_id: int, heads: Sequence[LabelledHead], cut: Cut | None) -> str:
-    shown = [", ".join(map(_head, heads))] if heads else []
+    shown = list(_heads(heads)) if heads else []
     if cut is not None:
         shown.append(f"rows up to {_limit(cut)}")
     return f"chain {chain_id}: {'; '.join(shown)}"
 
 
-def _head(head: LabelledHead) -> str:
-    age = f" ({human_seconds(head.age_seconds)} ago)" if head.age_seconds >= _OLD_SECONDS else ""
-    return f"{head.label} {head.number:,}{age}"
+def _heads(heads: Sequence[LabelledHead]) -> Iterator[str]:
+    """Yield the heads with the ages of old ones, or these once if all have the same."""
+    ages = [f"{human_seconds(head.age_seconds)} ago" if head.age_seconds >= _OLD_SECONDS else "" for head in heads]
+    is_one = len(set(ages)) == 1
+    blocks = [f"{head.label} {head.number:,}" for head in heads]
+    own = ["" if is_one or not age else f" ({age})" for age in ages]
+    yield ", ".join(f"{block}{age}" for block, age in zip(blocks, own, strict=True))
+    if is_one and ages[0]:
+        yield f"seen {ages[0]}"
 
 
 def _limit(cut: Cut) -> str:

@@ -34,10 +34,10 @@ _SCHEMA = pa.schema(
 
 def heads_names(chains: Collection[int], taken: Collection[str]) -> dict[str, int]:
     """Return the names of the relation with the chain of each: ``chain_<id>.heads``, and ``heads`` if there is one
-    chain. A dataset that has one of these names keeps it.
+    chain. A dataset that has one of these names keeps it, and then the short name means nothing else.
     """
     names = {f"chain_{chain_id}.{HEADS}": chain_id for chain_id in chains}
-    if len(chains) == 1:
+    if len(chains) == 1 and not any(name.rpartition(".")[2] == HEADS for name in taken):
         names |= dict.fromkeys([HEADS], *chains)
     return {name: chain_id for name, chain_id in names.items() if name not in taken}
 

@@ -48,11 +48,12 @@ class Opening:
         Raises Corrupt if one of these files is missing or altered, and what ``Catalog.open`` and ``runner.query``
         raise.
         """
-        lake = Lake(self._catalog.datasets(), self._access)
+        datasets, followed = self._catalog.offered()
+        lake = Lake(datasets, self._access, followed)
         found: list[Opened] = []
 
         def resolve(reads: Mapping[str, Reads]) -> list[Relation]:
-            found.append(self._catalog.open(lake.reads(reads), as_of))
+            found.append(self._catalog.open(lake.reads(reads), as_of, lake.chains_of_heads(reads)))
             return lake.relations(reads, found[0])
 
         def check() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import BLOCK_TIMESTAMP, dataset
+from trace_dagster.query.heads_relation import HEADS_COLUMNS, heads_names, heads_rows
 from trace_dagster.query.protocol import Blocks, Columns, HashedFile, HashLookup, MaskedFiles, Relation, RowCut, Uris
 from trace_dagster.registry.catalog import LakeFile, Opened, VisibleDataset, microseconds
 from trace_dagster.registry.conditions import Reads
@@ -41,11 +42,13 @@ _MAX_MASKS = 64
 
 class Lake:
     """The tables of a session: every dataset as ``chain_<id>.<dataset_key>``, and as ``<dataset_key>`` as well if
-    only one chain has it.
+    only one chain has it; and the heads of followed chains.
     """
 
-    def __init__(self, found: Sequence[VisibleDataset], access: S3Access) -> None:
-        """``found`` are the visible datasets. A derived dataset whose columns are not known yet is left out."""
+    def __init__(self, found: Sequence[VisibleDataset], access: S3Access, followed: Collection[int] = ()) -> None:
+        """``found`` are the visible datasets. A derived dataset whose columns are not known yet is left out.
+        ``followed`` are the chains with heads.
+        """
         self._access = access
         current = {(entry.chain_id, entry.dataset_key): entry for entry in found if _has_columns(entry)}
         chains = Counter(key for _, key in current)
@@ -55,10 +58,17 @@ class Lake:
             if chains[key] == 1:
                 self._datasets[key] = entry
         self._columns = {entry.dataset_uuid: _columns(entry) for entry in current.values()}
+        self._heads = heads_names(followed, self._datasets)
 
     def shapes(self) -> list[Relation]:
         """Return every relation with its columns, without files."""
-        return [Relation(name, self._columns[entry.dataset_uuid], ()) for name, entry in self._datasets.items()]
+        heads = [Relation(name, HEADS_COLUMNS, ()) for name in self._heads]
+        datasets = [Relation(name, self._columns[entry.dataset_uuid], ()) for name, entry in self._datasets.items()]
+        return [*datasets, *heads]
+
+    def chains_of_heads(self, names: Iterable[str]) -> set[int]:
+        """Return the chains whose heads are among the relations of these names."""
+        return {self._heads[name] for name in names if name in self._heads}
 
     def reads(self, named: Mapping[str, Reads]) -> dict[UUID, Reads]:
         """Return what is needed by dataset. A derived dataset may be needed whole, because the numbers and times of its
@@ -66,6 +76,8 @@ class Lake:
         """
         found: dict[UUID, Reads] = {}
         for name, reads in named.items():
+            if name in self._heads:
+                continue
             entry = self._datasets[name]
             needed = reads if entry.kind == "stream" else Reads()
             other = found.get(entry.dataset_uuid)
@@ -74,7 +86,12 @@ class Lake:
 
     def relations(self, names: Iterable[str], opened: Opened) -> list[Relation]:
         """Return the relations of these names with their files and hot rows."""
-        return [self._relation(name, self._datasets[name], opened) for name in names]
+        return [
+            Relation(name, HEADS_COLUMNS, (), hot=heads_rows(opened.header.heads.get(self._heads[name], ())))
+            if name in self._heads
+            else self._relation(name, self._datasets[name], opened)
+            for name in names
+        ]
 
     def _relation(self, name: str, entry: VisibleDataset, opened: Opened) -> Relation:
         found = opened.files[entry.dataset_uuid]

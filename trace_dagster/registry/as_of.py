@@ -64,7 +64,7 @@ def cuts(session: Session, as_of: AsOf, datasets: Collection[UUID], org_id: UUID
         )
     heads = heads_of_chains(session, by_chain, org_id)
     chains = [
-        _Chain(session, org_id, chain_id, relations, {head.tag: head for head in heads.get(chain_id, ())})
+        _ReadChain(session, org_id, chain_id, relations, {head.tag: head for head in heads.get(chain_id, ())})
         for chain_id, relations in by_chain.items()
     ]
     found = {chain.chain_id: chain.cut(as_of) for chain in chains}
@@ -72,7 +72,7 @@ def cuts(session: Session, as_of: AsOf, datasets: Collection[UUID], org_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
-class _Chain:
+class _ReadChain:
     """One chain of a query: the relations that the query names, and the chain's heads by tag."""
 
     session: Session

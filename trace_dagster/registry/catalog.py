@@ -26,7 +26,7 @@ from trace_dagster.registry.conditions import (
     united,
 )
 from trace_dagster.registry.connection import Database, Row, Session
-from trace_dagster.registry.snapshot_header import Cut, SnapshotHeader, snapshot_header
+from trace_dagster.registry.snapshot_header import Cut, SnapshotHeader, chains_with_heads, snapshot_header
 from trace_dagster.registry.summaries import files_that_may_contain
 
 if TYPE_CHECKING:
@@ -125,6 +125,11 @@ class Catalog:
         with self._database.snapshot() as session:
             return self._datasets(session)
 
+    def offered(self) -> tuple[list[VisibleDataset], tuple[int, ...]]:
+        """Return every dataset that can be queried, and the chains with heads, as of one moment."""
+        with self._database.snapshot() as session:
+            return self._datasets(session), chains_with_heads(session, self._org_id)
+
     def lake(self) -> list[tuple[VisibleDataset, tuple[LakeFile, ...]]]:
         """Return every dataset with the files of its visible rows, in block order, as of one moment."""
         with self._database.snapshot() as session:
@@ -142,15 +147,16 @@ class Catalog:
         with self._database.snapshot() as session:
             return [_files(session, dataset_uuid, each) for each in ranges]
 
-    def open(self, reads: Mapping[UUID, Reads], as_of: AsOf = NO_CUT) -> Opened:
-        """Return the files and hot rows that hold all that is needed of each dataset, as of one moment.
+    def open(self, reads: Mapping[UUID, Reads], as_of: AsOf = NO_CUT, chains: Collection[int] = ()) -> Opened:
+        """Return the files and hot rows that hold all that is needed of each dataset, as of one moment. The header has
+        the heads of these ``chains`` as well.
 
         Raises Unavailable if a column that is needed was removed since the datasets were listed, InvalidInput if the
         hot rows are larger than a query may read, and what :func:`~trace_dagster.registry.as_of.cuts` raises.
         """
         with self._database.snapshot() as session:
             found = cuts(session, as_of, reads, self._org_id)
-            header = snapshot_header(session, reads, found, org_id=self._org_id)
+            header = snapshot_header(session, reads, found, chains=chains, org_id=self._org_id)
             needed = {
                 each.dataset_uuid: _within(reads[each.dataset_uuid], found.get(each.chain_id, Cut()))
                 if each.derived_columns is None
