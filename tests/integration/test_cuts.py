@@ -4,9 +4,11 @@ A settled cut never changes with the next block. Each test has a chain of its ow
 """
 
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import count, pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.support.followed import DAY, Tip, hash_of, opened_services, settled_tip, time_of
 from trace_dagster.blocks import BlockRange
@@ -263,3 +265,50 @@ def test_heads_of_a_chain_that_no_relation_is_of(tip):
     with tip.database.snapshot() as session:
         assert list(snapshot_header(session, [], {}, chains=[143]).heads) == [143]
         assert 143 in chains_with_heads(session)
+
+
+@given(
+    committed=st.sets(st.integers(0, 40)),
+    hot=st.sets(st.integers(0, 40)),
+    from_block=st.integers(0, 20),
+    last=st.none() | st.integers(0, 50),
+)
+@settings(max_examples=60)
+def test_a_header_is_what_sets_of_blocks_say(model, committed, hot, from_block, last):
+    """Blocks of any shape, committed and hot, against the definition of a gap over sets."""
+    stream = model.streams["logs"].dataset_uuid
+    with model.database.connection() as connection:
+        for name, blocks in (("committed", committed), ("hot", hot)):
+            connection.execute(FILL[name], (multirange(blocks), stream))
+        connection.execute("update trace.streams set from_block = %s where dataset_uuid = %s", (from_block, stream))
+    cut = None if last is None else Cut(last)
+    (found,) = model.header("logs", cut=cut).relations
+    has = committed | hot
+    assert (found.first_block, found.last_block) == (min(has, default=None), max(has, default=None))
+    assert (found.last_committed, found.has_hot) == (max(committed, default=None), bool(hot))
+    end = max(has, default=-1) if last is None else last
+    missing = set(range(min([from_block, *has]), end + 1)) - has
+    assert {block for gap in found.gaps for block in range(gap.start, gap.end)} == missing
+    assert found.missing_blocks == len(missing)
+    assert all(left.end < right.start for left, right in pairwise(found.gaps))
+    if has:
+        assert model.cut("logs", common=True) == Cut(max(has))
+
+
+FILL = {
+    "committed": "update trace.visible_totals set blocks = %s where dataset_uuid = %s",
+    "hot": "update hot.streams set blocks = %s where dataset_uuid = %s",
+}
+
+
+def multirange(blocks):
+    return "{" + ",".join(f"[{block},{block + 1})" for block in sorted(blocks)) + "}"
+
+
+@pytest.fixture(scope="module")
+def model(services):
+    """Return a chain whose stream logs has a row in both tables that say which blocks it has."""
+    tip = Tip(*services, next(CHAINS))
+    tip.cold("logs", 0, 100)
+    tip.hot(200, 201, "logs")
+    return tip
