@@ -2,13 +2,19 @@
 
 import json
 from datetime import datetime
+from itertools import pairwise
 
 import pytest
 from click.testing import CliRunner
 
+from tests.support.following import eventually, follow_job, following, stored_chain
+from tests.support.growing import dev_node
 from tests.support.nodes import environment
 from tests.support.followed import FOLLOWING, Tip, opened_services, settled_tip, time_of
+from trace_dagster.blocks import BlockRange
 from trace_dagster.cli.main import main
+from trace_dagster.devchain.chain import DevChain
+from trace_dagster.devchain.constants import CHAIN_ID
 from trace_dagster.errors import InvalidInput
 from trace_dagster.evidence.committed_objects import CommittedObjects
 from trace_dagster.query.heads_relation import HEADS_COLUMNS
@@ -175,3 +181,36 @@ def test_the_command_line_cuts_and_describes_an_answer(tip):
         refused = run(*arguments)
         assert (refused.exit_code, refused.stdout) == (2, "")
         assert reason in refused.stderr
+
+
+def test_an_answer_is_of_one_chain_while_that_chain_forks(postgres_url, database, store, runner):
+    """Rows link up to the head that the same answer names, and rows up to the final block never change."""
+    chain = DevChain(7, 80)
+    opening = Opening(Catalog(database), store.access, CommittedObjects(database, store))
+    rows = "select block_number, block_hash, parent_hash, hash from blocks, heads where tag = 'latest' order by 1"
+    settled = {}
+    with dev_node(chain) as node, following(postgres_url, node=node.url):
+        follow_job(database, datasets=("blocks",))
+        eventually(lambda: len(stored_chain(database)) == 80, 60)
+        for turn in range(8):
+            if turn % 2:
+                chain.reorg(1, 2)
+            else:
+                chain.mine()
+            found = opening.query(runner, rows)
+            assert found.rows[-1][1] == found.rows[-1][3]
+            for left, right in pairwise(found.rows):
+                is_next = left[0] + 1 == right[0]
+                assert left[1] == right[2] if is_next else BlockRange(left[0] + 1, right[0]) in gaps(found)
+            final = opening.query(
+                runner, "select block_number, block_hash from blocks", as_of=AsOf(finalized_only=True)
+            )
+            assert [settled.setdefault(*row) for row in final.rows] == [row[1] for row in final.rows]
+            assert max(row[0] for row in final.rows) == final.snapshot.cuts[CHAIN_ID].block
+        eventually(lambda: stored_chain(database) == {block.number: block.hash for block in chain.blocks}, 60)
+    assert len(settled) > 70
+
+
+def gaps(found):
+    (relation,) = found.snapshot.relations
+    return relation.gaps

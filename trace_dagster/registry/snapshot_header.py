@@ -73,8 +73,8 @@ class RelationInSnapshot:
     dataset_uuid: UUID
     chain_id: int
     dataset_key: str
-    has_hot: bool
-    """Whether some of these blocks are hot."""
+    first_hot: int | None
+    """The lowest of these blocks that is hot; None if none is."""
     first_block: int | None
     """None if there is no block."""
     last_block: int | None
@@ -88,6 +88,11 @@ class RelationInSnapshot:
     """Number of blocks in all gaps."""
     derived_columns: frozenset[str] | None
     """Columns of a derived dataset; None for a stream, which has those of the lake."""
+
+    @property
+    def has_hot(self) -> bool:
+        """Whether some of the blocks are hot."""
+        return self.first_hot is not None
 
     @property
     def is_derived(self) -> bool:
@@ -193,7 +198,7 @@ def _relation(row: Row) -> RelationInSnapshot:
         dataset_uuid=row["dataset_uuid"],
         chain_id=row["chain_id"],
         dataset_key=row["dataset_key"],
-        has_hot=row["has_hot"],
+        first_hot=row["first_hot"],
         first_block=row["first_block"],
         last_block=row["last_block"],
         last_committed=row["last_committed"],

@@ -14,7 +14,7 @@ with cuts as (
     left join cuts c on c.chain_id = d.chain_id
     where d.dataset_uuid = any(%(dataset_uuids)s)
 ), whole as materialized (
-    select dataset_uuid, chain_id, dataset_key, kind, from_block, to_block, cut_block, not isempty(hot) as has_hot,
+    select dataset_uuid, chain_id, dataset_key, kind, from_block, to_block, cut_block, lower(hot) as first_hot,
            upper(committed) - 1 as last_committed, committed + hot as blocks
     from stored
 ), wanted as (
@@ -22,7 +22,7 @@ with cuts as (
            least(to_block, coalesce(cut_block + 1, upper(blocks))) as wanted_end
     from whole
 )
-select dataset_uuid, chain_id, dataset_key, kind, has_hot, lower(blocks) as first_block, upper(blocks) - 1 as last_block,
+select dataset_uuid, chain_id, dataset_key, kind, first_hot, lower(blocks) as first_block, upper(blocks) - 1 as last_block,
        last_committed, found.newest_gaps, found.missing_blocks,
        array(select entry ->> 0
              from jsonb_array_elements(
@@ -67,3 +67,12 @@ from hot.chain c
 left join hot.chain n on n.org_id = c.org_id and n.chain_id = c.chain_id and n.block_number = c.block_number + 1
 where c.org_id = %(org_id)s and c.chain_id = %(chain_id)s and c.block_timestamp <= %(time)s
 order by c.block_number desc limit 1;
+
+-- name: newest_unlinked_block
+-- The newest stored block that is not linked to the head of its chain, because blocks between them are missing.
+select max(c.block_number) as block_number
+from hot.chain c
+left join hot.chain n on n.org_id = c.org_id and n.chain_id = c.chain_id and n.block_number = c.block_number + 1
+where c.org_id = %(org_id)s and c.chain_id = %(chain_id)s and n.block_number is null
+  and c.block_number < (select max(h.block_number) from hot.chain h
+                        where h.org_id = %(org_id)s and h.chain_id = %(chain_id)s);
