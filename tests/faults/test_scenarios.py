@@ -270,14 +270,14 @@ class TestPlanner:
         cycle.heads.observe(cycle.jobs.streams())
         from trace_dagster.planning import planner
 
-        real = planner._top_up
+        real = planner.choose
 
         def breaks_for_blocks(session, stream, end):
             if stream.dataset_key == "blocks":
                 raise ZeroDivisionError
             return real(session, stream, end)
 
-        monkeypatch.setattr(planner, "_top_up", breaks_for_blocks)
+        monkeypatch.setattr(planner, "choose", breaks_for_blocks)
         assert cycle.planner.plan() == 3
         blocks, logs = cycle.jobs.streams()
         assert (blocks.next_block, logs.next_block) == (0, 300)
