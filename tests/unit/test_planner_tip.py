@@ -79,9 +79,12 @@ def test_every_full_cell_is_planned_once_whatever_the_order(chain, newest_first)
         if found.ranges and newest_first:
             assert found.ranges[0].end == before[-1].end, "nothing newer is left out"
         done += found.ranges
+        settled = (room, more) == (8, 0) and not found.ranges
         known = found.planned
         assert not [gap for each in known.ranges() for gap in holes(each, done) if gap.end > spec.from_block]
         head += more
+        if settled:
+            break
     end = full_end(spec, head)
     assert merged(done) == ([BlockRange(spec.from_block, end)] if end > spec.from_block else [])
     assert sum(map(len, done)) == sum(map(len, merged(done)))
