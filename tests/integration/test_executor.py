@@ -24,6 +24,7 @@ from dagster import (
 from dagster._core.execution.context.system import PlanExecutionContext
 
 from trace_dagster.dagster_instance.executor import thread_executor
+from trace_dagster.dagster_instance.tags import NEWEST_FIRST_TAG
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 RANGES = 100
@@ -51,6 +52,16 @@ def ranges():
     plan().map(bring_in)
 
 
+@op(tags={NEWEST_FIRST_TAG: "true"})
+def bring_in_backwards(n: int) -> int:
+    return n
+
+
+@graph
+def backwards():
+    plan().map(bring_in_backwards)
+
+
 class Kept(InMemoryIOManager):
     """Lives as long as the tests run; records the size of one output."""
 
@@ -65,6 +76,10 @@ KEPT = Kept()
 
 def job():
     return ranges.to_job(name="ranges", executor_def=thread_executor, resource_defs={"io_manager": KEPT})
+
+
+def backwards_job():
+    return backwards.to_job(name="backwards", executor_def=thread_executor, resource_defs={"io_manager": KEPT})
 
 
 @pytest.fixture
@@ -85,6 +100,14 @@ def test_a_failed_step_leaves_its_neighbours_alone(instance):
         (failed,) = result.get_step_failure_events()
         assert failed.step_key == "bring_in[b7_8]"
         assert "range 7 cannot be had" in str(failed.step_failure_data.error)
+
+
+@pytest.mark.parametrize(("made", "numbers"), [(job, range(RANGES)), (backwards_job, range(RANGES - 1, -1, -1))])
+def test_steps_start_in_block_order_or_backwards_from_the_tip(instance, made, numbers):
+    one = {**SILENT, "execution": {"config": {"threads": 1}}}
+    with execute_job(reconstructable(made), instance, run_config=one) as result:
+        started = instance.all_logs(result.run_id, of_type=DagsterEventType.STEP_START)
+    assert [event.step_key.partition("[")[2] for event in started] == ["", *(f"b{n}_{n + 1}]" for n in numbers)]
 
 
 def test_a_run_goes_on_from_its_failure(instance):
