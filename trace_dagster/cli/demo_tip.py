@@ -18,12 +18,11 @@ from trace_dagster.rpc.client import call
 Say = Callable[[str], None]
 
 QUERIES = {
-    "at the tip": "select block_number, block_timestamp, count(tx.transaction_hash) as transactions, gas_used"
-    " from tip_blocks left join tip_transactions tx using (block_number, block_timestamp)"
+    "at the tip": "select b.block_number, b.block_timestamp, b.gas_used, count(t.transaction_hash) as transactions"
+    " from tip_blocks b left join tip_transactions t using (block_number)"
     " group by all order by block_number desc limit 3",
     "over hot and cold": "select count(*) as blocks, min(block_number) as first, max(block_number) as newest,"
     " count(*) = max(block_number) - min(block_number) + 1 as each_block_once from tip_blocks",
-    "heads": "select * from heads order by number desc",
 }
 _REORG = [2, 3]
 """Blocks to replace, and blocks that replace them: above the final block."""
