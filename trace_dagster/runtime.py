@@ -241,20 +241,26 @@ class Runtime:
         )
 
     @cached_property
+    def tip_database(self) -> Database:
+        """Connections of the followers, which must notice within seconds that the registry is back."""
+        return Database(self.settings.postgres_url, connect_timeout_seconds=2.0, reconnect_seconds=2.0)
+
+    @cached_property
     def followers(self) -> Followers:
         """The followers of the chains' heads."""
         from trace_dagster.follow.follower import FollowerParts
         from trace_dagster.follow.service import Followers, holder_name
 
+        scores, jobs = EndpointScores(self.tip_database), Jobs(self.tip_database)
         parts = FollowerParts(
-            store=HotStore(self.database),
-            best_first=self.endpoint_scores.best_first,
-            record_lie=self.endpoint_scores.record_lie,
-            halt=lambda spec, reason: self.jobs.halt(spec.dataset_uuid, reason),
+            store=HotStore(self.tip_database),
+            best_first=scores.best_first,
+            record_lie=scores.record_lie,
+            halt=lambda spec, reason: jobs.halt(spec.dataset_uuid, reason),
             pool=lambda name: self.routing.for_tip(self._pool_named(name)),
             holder=holder_name(),
         )
-        return Followers(self.jobs.streams if self.needs_rpc else list, parts)
+        return Followers(jobs.streams if self.needs_rpc else list, parts)
 
     @cached_property
     def ingester(self) -> Ingester:
@@ -290,7 +296,16 @@ class Runtime:
 
     def close(self) -> None:
         """End ranges that are still open, then worker processes, threads and connections that were started."""
-        for name in ("followers", "ingester", "extractor", "engine", "routing", "heartbeats", "database"):
+        for name in (
+            "followers",
+            "ingester",
+            "extractor",
+            "engine",
+            "routing",
+            "heartbeats",
+            "tip_database",
+            "database",
+        ):
             if name in self.__dict__:
                 self.__dict__[name].close()
 

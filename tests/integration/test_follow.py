@@ -74,7 +74,7 @@ def test_hot_rows_are_those_of_cold_ranges(postgres_url, database, engine):
 
 def test_hot_rows_of_a_real_node_are_those_of_cold_ranges(postgres_url, database, engine):
     with running_chain() as anvil, follower_process(postgres_url, node=anvil.url) as runtime:
-        streams = follow_job(database, chain_id=ANVIL_CHAIN, chunk=1_000_000)
+        streams = follow_job(database, chain_id=ANVIL_CHAIN, chunk=50_000)
         caught_up(runtime)
         for stream in streams.values():
             assert hot_blocks(database, stream.dataset_uuid) == list(range(anvil.head + 1))
@@ -154,21 +154,21 @@ def test_a_gap_after_a_downtime_is_filled_below_the_newest_block(postgres_url, d
 def test_it_stops_where_there_is_no_room_and_goes_on_when_there_is(postgres_url, database):
     chain = DevChain(7, 90)
     with dev_node(chain) as node, follower_process(postgres_url, node=node.url) as runtime:
-        streams = follow_job(database, hot_max_blocks=100)
-        caught_up(runtime)
-        for _ in range(20):
-            chain.mine()
+        streams = follow_job(database, chunk=50, hot_max_blocks=100)
+        for blocks in range(90, 171, 10):
+            chain.grow(blocks)
             caught_up(runtime)
-        assert hot_blocks(database, streams["logs"].dataset_uuid) == list(range(100))
+        assert hot_blocks(database, streams["logs"].dataset_uuid) == list(range(50, 150))
         assert "logs" in reason(database)
         assert "hot_max_blocks=100" in reason(database)
-        assert 109 in stored_chain(database)
+        assert 169 in stored_chain(database)
         lease = eventually(lambda: HotStore(database).hold(CHAIN_ID, "test", 1))
         for stream in streams.values():
             HotStore(database).drop(lease, stream.dataset_uuid, "made room")
         HotStore(database).release(lease)
         caught_up(runtime)
-        assert 109 in hot_blocks(database, streams["logs"].dataset_uuid)
+        assert hot_blocks(database, streams["logs"].dataset_uuid) == list(range(150, 170))
+        assert reason(database) is None
 
 
 def test_a_failing_node_is_named_and_passed(postgres_url, database):

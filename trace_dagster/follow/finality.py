@@ -61,6 +61,10 @@ class FinalityWatch:
             self._asked = self._thread.submit(self._read, latest)
         return found
 
+    def restart(self) -> None:
+        """Forget what is being asked, and ask again at once."""
+        self._asked, self._due_at = None, float("-inf")
+
     def close(self) -> None:
         """End the thread after the call that it waits for."""
         self._thread.shutdown(wait=False, cancel_futures=True)

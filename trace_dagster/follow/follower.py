@@ -147,6 +147,8 @@ class ChainFollower:
             self._read_at = float("-inf")  # another may have changed the chain
             self._reason = ""  # the one that is stored is not known
             self._look_at = now
+            self._writer.finalized = None  # of another time, so blocks below the border would be fetched
+            self._watch.restart()
         self._renew_at = now + LEASE_SECONDS / 3
         return self._lease is not None
 

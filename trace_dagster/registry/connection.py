@@ -33,13 +33,24 @@ class Connection(psycopg.Connection[Row]):
 class Database:
     """A pool of connections to one registry database. Thread-safe. Close it when done."""
 
-    def __init__(self, dsn: str, *, max_connections: int = 8, connect_timeout_seconds: float = 10.0) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        max_connections: int = 8,
+        connect_timeout_seconds: float = 10.0,
+        reconnect_seconds: float = 300.0,
+    ) -> None:
+        """``reconnect_seconds`` limits the growing pauses between attempts to connect: with few of them, the first call
+        after an outage of the server connects at once.
+        """
         self._dsn = dsn
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             dsn,
             min_size=0,
             max_size=max_connections,
             timeout=connect_timeout_seconds,
+            reconnect_timeout=reconnect_seconds,
             kwargs={"row_factory": dict_row, "application_name": "trace_dagster", "connect_timeout": 5},
             connection_class=Connection,
             check=_check,
