@@ -23,6 +23,8 @@ from trace_dagster.store.access import S3Access
 NO_S3 = S3Access("none", "key", "secret", "http://127.0.0.1:9")
 """A follower needs no object store."""
 
+NO_GATEWAY = {"TRACE_RPC_GATEWAY": "never"}
+
 JOB = """
 kind: chain_sync
 name: {name}
@@ -65,7 +67,7 @@ def follow_job(
 @contextmanager
 def follower_process(postgres_url: str, more: Mapping[str, str] | None = None, **pools: str) -> Iterator[Runtime]:
     """Yield the parts of a process that follows chains over these pools, without starting it."""
-    runtime = Runtime(settings_from(environment(postgres_url, NO_S3, **pools) | dict(more or {})))
+    runtime = Runtime(settings_from(environment(postgres_url, NO_S3, **pools) | dict(more or NO_GATEWAY)))
     try:
         yield runtime
     finally:
