@@ -9,6 +9,7 @@ import pytest
 from tests.support.anvil import running_chain
 from tests.support.anvil_node import CHAIN_ID as ANVIL_CHAIN
 from tests.support.following import (
+    NO_GATEWAY,
     eventually,
     follow_job,
     follower_process,
@@ -74,7 +75,7 @@ def test_hot_rows_are_those_of_cold_ranges(postgres_url, database, engine):
 
 def test_hot_rows_of_a_real_node_are_those_of_cold_ranges(postgres_url, database, engine):
     with running_chain() as anvil, follower_process(postgres_url, node=anvil.url) as runtime:
-        streams = follow_job(database, chain_id=ANVIL_CHAIN, chunk=50_000)
+        streams = follow_job(database, chain_id=ANVIL_CHAIN, chunk=40_000)
         caught_up(runtime)
         for stream in streams.values():
             assert hot_blocks(database, stream.dataset_uuid) == list(range(anvil.head + 1))
@@ -181,3 +182,53 @@ def test_a_failing_node_is_named_and_passed(postgres_url, database):
         said = runtime.followers.tick(4)
         assert "node#1" in said
         assert "node#1" in reason(database)
+
+
+def test_endpoints_of_a_quorum_must_show_the_same_block(postgres_url, database):
+    chain, other = DevChain(7, 40), DevChain(7, 40)
+    other.reorg(1, 1)
+    quorum = {**NO_GATEWAY, "TRACE_RPC_POOL_NODE_QUORUM": "2"}
+    with dev_node(chain) as node, dev_node(other) as second:
+        with follower_process(postgres_url, quorum, node=f"{node.url},{second.url}") as runtime:
+            follow_job(database)
+            assert "give other rows" in runtime.followers.tick(3)
+            assert stored_chain(database) == {}
+        with follower_process(
+            postgres_url, quorum, node=f"{node.url},{node.url.replace('127.0.0.1', 'localhost')}"
+        ) as it:
+            caught_up(it)
+            assert stored_chain(database) == {each.number: each.hash for each in chain.blocks}
+
+
+def test_rows_of_other_columns_are_dropped_and_filled_again(postgres_url, database):
+    chain = DevChain(7, 40)
+    with dev_node(chain) as node, follower_process(postgres_url, node=node.url) as runtime:
+        stream = follow_job(database, datasets=("logs",))["logs"]
+        caught_up(runtime)
+        columns = tuple(each for each in stream.columns if each != "data")
+        with database.connection() as connection:  # as `apply --rebuild` does
+            connection.execute(
+                "update trace.streams set columns = %s, config_hash = 'other' where dataset_uuid = %s",
+                [list(columns), stream.dataset_uuid],
+            )
+        (changed,) = Jobs(database).streams()
+        caught_up(runtime)
+        assert hot_blocks(database, stream.dataset_uuid) == list(range(40))
+        assert len(hot_rows(database, changed)) == sum(each.log_count for each in chain.blocks)
+        with database.connection() as connection:
+            row = connection.execute("select count(data) as n, min(config_hash) as config from hot.logs, hot.streams")
+            assert row.fetchone() == {"n": 0, "config": "other"}
+
+
+def test_the_chain_is_compared_with_the_node_when_a_commit_asks_for_it(postgres_url, database):
+    chain = DevChain(7, 60)
+    with dev_node(chain) as node, follower_process(postgres_url, node=node.url) as runtime:
+        streams = follow_job(database)
+        caught_up(runtime)
+        with database.connection() as connection:
+            connection.execute("update hot.followers set recheck_from = 30")
+        caught_up(runtime)
+        assert hot_blocks(database, streams["logs"].dataset_uuid) == list(range(60))
+        with database.connection() as connection:
+            assert connection.execute("select recheck_from from hot.followers").fetchone()["recheck_from"] is None
+            assert connection.execute("select count(*) as n from hot.reorgs").fetchone()["n"] == 0

@@ -130,6 +130,15 @@ def test_a_lower_branch_is_not_adopted_while_an_endpoint_has_the_stored_head(pos
             assert_is_node(database, streams, other)
 
 
+def test_a_chain_that_was_made_anew_replaces_all_of_the_old_one(postgres_url, database):
+    for seed, blocks in ((7, 90), (8, 50), (9, 400)):
+        chain = DevChain(seed, blocks)
+        with dev_node(chain) as node, follower_process(postgres_url, node=node.url) as runtime:
+            streams = follow_job(database)
+            runtime.followers.tick(20)
+            assert_is_node(database, streams, chain)
+
+
 def test_a_fork_deeper_than_the_hot_rows_takes_committed_ranges_out_of_the_view(postgres_url, database, s3):
     chain = DevChain(7, 130)
     with dev_node(chain) as node, running(postgres_url, s3, node=node.url) as runtime:
