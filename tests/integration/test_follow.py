@@ -232,3 +232,18 @@ def test_the_chain_is_compared_with_the_node_when_a_commit_asks_for_it(postgres_
         with database.connection() as connection:
             assert connection.execute("select recheck_from from hot.followers").fetchone()["recheck_from"] is None
             assert connection.execute("select count(*) as n from hot.reorgs").fetchone()["n"] == 0
+
+
+def test_heads_that_a_node_pushes_are_followed_through_the_gateway(postgres_url, database):
+    chain = DevChain(7, 60)
+    with dev_node(chain) as node:
+        pushed = {"TRACE_RPC_GATEWAY": "always", "TRACE_RPC_POOL_NODE_WS_URL": node.url.replace("http", "ws", 1)}
+        with following(postgres_url, pushed, node=node.url):
+            streams = follow_job(database)
+            eventually(lambda: hot_blocks(database, streams["logs"].dataset_uuid) == list(range(60)), 60)
+            for _ in range(5):
+                block = chain.mine()
+                eventually(lambda block=block: stored_chain(database).get(block.number) == block.hash)
+                time.sleep(0.2)
+            chain.reorg(3, 4)
+            eventually(lambda: stored_chain(database) == {each.number: each.hash for each in chain.blocks})
