@@ -47,6 +47,9 @@ def test_hot_rows_are_what_the_node_shows(postgres_url, database, key):
         every = [block for block in sorted(node.blocks) if block >= (node.finalized + 1) // CHUNK * CHUNK]
         left_out = {name for name, each in streams.items() if hot_blocks(database, each.dataset_uuid) != every}
         assert left_out == LEFT_OUT.get(key, set()), reason(database)
+        with database.connection() as connection:
+            levels = {row["level"] for row in connection.execute("select level from hot.chain").fetchall()}
+        assert levels == {"structural" if left_out == set(HOT_DATASETS) else "full"}  # the lowest of rows, or of a header
         for name, stream in streams.items():
             blocks = hot_blocks(database, stream.dataset_uuid)
             rows = hot_rows(database, stream)

@@ -167,7 +167,7 @@ class BlockSource:
                     hash=header.hash,
                     parent_hash=header.parent_hash,
                     timestamp=_EPOCH + timedelta(microseconds=time),
-                    level=lowest(level for _, level in here.values()),
+                    level=lowest(level for _, level in here.values()) if header.is_proven else "structural",
                     rows={dataset: rows for dataset, (rows, _) in here.items()},
                     shown_at=shown_at,
                 )
