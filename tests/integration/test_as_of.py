@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 from click.testing import CliRunner
 
+from tests.support.followed import FOLLOWING, Tip, opened_services, settled_tip, time_of
 from tests.support.following import eventually, follow_job, following, stored_chain
 from tests.support.growing import dev_node
 from tests.support.nodes import environment
-from tests.support.followed import FOLLOWING, Tip, opened_services, settled_tip, time_of
 from trace_dagster.blocks import BlockRange
 from trace_dagster.cli.main import main
 from trace_dagster.devchain.chain import DevChain

@@ -49,7 +49,9 @@ def test_hot_rows_are_what_the_node_shows(postgres_url, database, key):
         assert left_out == LEFT_OUT.get(key, set()), reason(database)
         with database.connection() as connection:
             levels = {row["level"] for row in connection.execute("select level from hot.chain").fetchall()}
-        assert levels == {"structural" if left_out == set(HOT_DATASETS) else "full"}  # the lowest of rows, or of a header
+        assert levels == {
+            "structural" if left_out == set(HOT_DATASETS) else "full"
+        }  # the lowest of rows, or of a header
         for name, stream in streams.items():
             blocks = hot_blocks(database, stream.dataset_uuid)
             rows = hot_rows(database, stream)
