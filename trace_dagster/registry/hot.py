@@ -13,7 +13,7 @@ from trace_dagster.errors import LeaseLost
 from trace_dagster.identity import DEFAULT_ORG
 from trace_dagster.registry.connection import Database, Row, storable
 from trace_dagster.registry.hot_copy import HotTables, block_ranges
-from trace_dagster.registry.hot_fork import Fork, replace_fork
+from trace_dagster.registry.hot_fork import Replacement, replace_fork
 from trace_dagster.registry.hot_types import (
     HOT_DATASETS,
     ChainBlock,
@@ -163,7 +163,7 @@ class HotStore:
         _require_place(fork_block, branch, keep_from)
         if parent_hash is None and branch and branch[0].number == fork_block:
             parent_hash = branch[0].parent_hash
-        fork = Fork(lease, streams, fork_block, branch, parent_hash, keep_from)
+        fork = Replacement(lease, streams, fork_block, branch, parent_hash, keep_from)
         with self._database.transaction() as session:
             return replace_fork(session, self._tables, fork)
 

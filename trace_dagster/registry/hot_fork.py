@@ -16,7 +16,7 @@ from trace_dagster.registry.hot_writes import RowWriter, admit, insert_chain, re
 
 
 @dataclass(frozen=True, slots=True)
-class Fork:
+class Replacement:
     """What the follower found: from ``fork_block`` on the chain is another one."""
 
     lease: FollowerLease
@@ -31,7 +31,7 @@ class Fork:
     """Stored blocks from here on are of the new chain; None if only their link to the branch tells."""
 
 
-def replace_fork(session: Session, tables: HotTables, fork: Fork) -> Reorg:
+def replace_fork(session: Session, tables: HotTables, fork: Replacement) -> Reorg:
     """Replace the stored blocks from the fork on by the branch, in one transaction.
 
     Raises LeaseLost, Refused if no stored block differs from the branch, or ForkConflict if the block before the fork
@@ -54,11 +54,11 @@ def replace_fork(session: Session, tables: HotTables, fork: Fork) -> Reorg:
     return _record(session, fork, old, hidden)
 
 
-def _reason(fork: Fork) -> str:
+def _reason(fork: Replacement) -> str:
     return f"the chain was reorganised from block {fork.fork_block} on"
 
 
-def _require_parent(session: Session, fork: Fork) -> None:
+def _require_parent(session: Session, fork: Replacement) -> None:
     """Raise an error unless the stored chain ends before the fork in the block that the branch goes on from."""
     before = fork.fork_block - 1
     stored = _hashes(session, fork.lease, before, fork.fork_block)
@@ -75,7 +75,7 @@ def _require_parent(session: Session, fork: Fork) -> None:
         raise Refused("the stored chain has this block already: there is no fork here", block=first.number)
 
 
-def _end_of_removal(session: Session, fork: Fork) -> int:
+def _end_of_removal(session: Session, fork: Replacement) -> int:
     """Return the end of the stored blocks that are of the old chain. What links to the branch is of the new one."""
     if fork.keep_from is not None:
         return fork.keep_from
@@ -101,7 +101,7 @@ def _hashes(session: Session, lease: FollowerLease, first: int, last: int) -> di
     return {row["block_number"]: bytes(row["block_hash"]) for row in rows}
 
 
-def _record(session: Session, fork: Fork, old: dict[int, bytes], hidden: Sequence[Row]) -> Reorg:
+def _record(session: Session, fork: Replacement, old: dict[int, bytes], hidden: Sequence[Row]) -> Reorg:
     """Record the fork, and show the new head. Raise Refused if nothing was removed."""
     for row in sorted(hidden, key=lambda row: int(row["range_end"])):
         old = {row["range_end"] - 1: row["last_block_hash"], **old}
