@@ -129,6 +129,10 @@ class Hot(RuleBasedStateMachine):
         first = max(0, last - data.draw(st.integers(1, 4)))
         self.expect_lost(lease, lambda: self.follower.put(lease, self.node, first, last))
 
+    @rule(blocks=st.integers(5, 15))
+    def a_follower_fills_gaps(self, blocks):
+        self.follower.put(self.holders[-1], self.node, max(0, self.end - blocks), self.end)
+
     @rule(data=st.data())
     def a_follower_settles(self, data):
         lease = data.draw(st.sampled_from(self.holders))
@@ -245,7 +249,7 @@ def test_hot_and_committed_blocks_stay_one_chain(registry):
         Hot,
         settings=settings(
             max_examples=EXAMPLES,
-            stateful_step_count=30,
+            stateful_step_count=40,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
         ),
