@@ -148,6 +148,15 @@ def test_blocks_without_any_row_are_hot_as_well(tip):
     assert {tuple(each) for each in blocks.values()} == {(BlockRange(10, 13),)}
 
 
+def test_a_branch_that_does_not_link_to_the_block_before_the_fork_is_refused(tip):
+    """The chain may have forked again, lower, after the fork was found and before its branch was fetched."""
+    tip.put(A, 10, 21)
+    with pytest.raises(ValueError, match="does not link"):
+        tip.fork(18, A.fork(17, "b"), 18, 21, parent_hash=A.hash(17))
+    assert tip.hot() == list(range(10, 21))
+    tip.sound()
+
+
 def test_rows_that_are_not_of_their_block_are_refused(tip):
     (block,) = A.blocks(10, 11, tip.streams)
     dataset = tip.streams["logs"].dataset_uuid

@@ -285,6 +285,8 @@ class TipWriter:
             raise Unavailable(f"rpc endpoint {endpoint.name} shows another block again", block=top)
         blocks = [self._from_start(each) for each in found.blocks]
         parent = fork.hashes.get(fork.fork_block - 1)
+        if start == fork.fork_block and parent not in (None, blocks[0].parent_hash):
+            raise Unavailable(f"the chain of rpc endpoint {endpoint.name} forked again", block=fork.fork_block)
         reorg = self._store.replace(lease, self._config_hashes(blocks), fork.fork_block, blocks, parent_hash=parent)
         self._log(lease, endpoint, reorg)
         self.memory.read(self._store.state(lease.chain_id))

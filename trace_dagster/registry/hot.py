@@ -160,7 +160,7 @@ class HotStore:
         is not stored as given, ValueError if the blocks do not link.
         """
         require_links(branch)
-        _require_place(fork_block, branch, keep_from)
+        _require_place(fork_block, branch, parent_hash, keep_from)
         if parent_hash is None and branch and branch[0].number == fork_block:
             parent_hash = branch[0].parent_hash
         fork = Replacement(lease, streams, fork_block, branch, parent_hash, keep_from)
@@ -202,10 +202,14 @@ class HotStore:
         return {"org_id": self._org_id, "chain_id": chain_id}
 
 
-def _require_place(fork_block: int, branch: Sequence[HotBlock], keep_from: int | None) -> None:
-    """Raise ValueError unless the branch lies between the fork and the blocks that are kept."""
+def _require_place(
+    fork_block: int, branch: Sequence[HotBlock], parent_hash: bytes | None, keep_from: int | None
+) -> None:
+    """Raise ValueError unless the branch lies between the block before the fork and the blocks that are kept."""
     if not branch and keep_from is None:
         raise ValueError("a fork needs blocks of the new chain, or stored ones that are kept")
+    if branch and branch[0].number == fork_block and parent_hash not in (None, branch[0].parent_hash):
+        raise ValueError(f"the branch does not link to the block before the fork at {fork_block}")
     if branch and branch[0].number < fork_block:
         raise ValueError(f"the branch begins at {branch[0].number}, below the fork at {fork_block}")
     if keep_from is not None and keep_from <= (branch[-1].number if branch else fork_block):
