@@ -8,8 +8,7 @@ from itertools import groupby
 from uuid import UUID
 
 from trace_dagster.config.chain_sync import FollowHead
-from trace_dagster.datasets.catalogue import NATIVE_LACKS
-from trace_dagster.registry.hot import HOT_DATASETS
+from trace_dagster.datasets.catalogue import can_be_hot
 from trace_dagster.registry.jobs import follow
 from trace_dagster.registry.streams import StreamRow, StreamSpec
 
@@ -44,11 +43,9 @@ def tip_streams(streams: Iterable[StreamRow]) -> dict[int, tuple[TipStream, ...]
 
 def _tip_stream(stream: StreamRow) -> TipStream | None:
     settings = follow(stream.job)
-    if settings is None or stream.dataset.name not in HOT_DATASETS:
+    if settings is None or not can_be_hot(stream.dataset.name, stream.columns):
         return None
     if not (stream.enabled and stream.job_enabled) or stream.halted_reason or stream.old_form:
-        return None
-    if set(NATIVE_LACKS.get(stream.dataset.name, ())).intersection(stream.columns):
         return None
     spec = StreamSpec(**{name: getattr(stream, name) for name in StreamSpec.__slots__})  # without the plan's progress
     return TipStream(spec, settings, stream.job.finality_blocks)

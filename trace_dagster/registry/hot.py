@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
+from trace_dagster.datasets.catalogue import HOT_DATASETS
 from trace_dagster.errors import LeaseLost
 from trace_dagster.identity import DEFAULT_ORG
 from trace_dagster.registry.connection import Database, Row, storable
 from trace_dagster.registry.hot_copy import HotTables, block_ranges
 from trace_dagster.registry.hot_fork import Replacement, replace_fork
 from trace_dagster.registry.hot_types import (
-    HOT_DATASETS,
     ChainBlock,
     FollowerLease,
     HotBlock,
@@ -37,7 +37,6 @@ from trace_dagster.registry.hot_writes import (
 )
 
 __all__ = [
-    "HOT_DATASETS",
     "ChainBlock",
     "FollowerLease",
     "HotBlock",

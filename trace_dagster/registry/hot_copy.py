@@ -7,8 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from trace_dagster.blocks import BlockRange
+from trace_dagster.datasets.catalogue import HOT_DATASETS
 from trace_dagster.registry.connection import Session
-from trace_dagster.registry.hot_types import HOT_DATASETS, HotBlock, HotRows
+from trace_dagster.registry.hot_types import HotBlock, HotRows
 from trace_dagster.registry.queries import query
 
 _COPY = {"blocks": "copy_hot_blocks", "transactions": "copy_hot_transactions", "logs": "copy_hot_logs"}

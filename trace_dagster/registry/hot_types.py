@@ -10,9 +10,6 @@ from uuid import UUID
 
 from trace_dagster.blocks import BlockRange
 
-HOT_DATASETS = ("blocks", "transactions", "logs")
-"""Datasets that have hot rows."""
-
 Tag = Literal["latest", "safe", "finalized"]
 
 

@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
-from trace_dagster.datasets.catalogue import NATIVE_LACKS
+from trace_dagster.datasets.catalogue import HOT_DATASETS, can_be_hot
 from trace_dagster.datasets.chains import chain_of
 from trace_dagster.identity import DEFAULT_ORG
 from trace_dagster.registry.connection import Database, Row
-from trace_dagster.registry.hot import HOT_DATASETS
 from trace_dagster.registry.jobs import follow
 from trace_dagster.registry.streams import StreamRow
 
@@ -144,9 +143,7 @@ def stream_tips(database: Database, streams: Sequence[StreamRow]) -> list[Stream
 
 def has_tip(stream: StreamRow) -> bool:
     """Return whether a stream's newest blocks are hot rows: it follows the head, and the decoder gives its columns."""
-    name = stream.dataset.name
-    lacking = set(NATIVE_LACKS.get(name, ())).intersection(stream.columns)
-    return follow(stream.job) is not None and name in HOT_DATASETS and not lacking
+    return follow(stream.job) is not None and can_be_hot(stream.dataset.name, stream.columns)
 
 
 def _chain_tip(row: Row) -> ChainTip:
