@@ -26,8 +26,12 @@ CHECK_NAME = "tip"
 OBSERVED_SECONDS = 60.0
 """Shortest time between two observations of a stream's tip, in seconds."""
 
-Told = Mapping[str, Any]
-"""By dataset: ``[what the check last said, seconds since 1970 of the last observation, its head]``."""
+Told = Mapping[str, Mapping[str, Any]]
+"""What was told of each dataset: ``said`` by the check, ``again`` if that is to be repeated, and of the last
+observation ``observed_at``, in seconds since 1970, and ``head``.
+"""
+
+_NOTHING: Mapping[str, Any] = {"said": None, "again": False, "observed_at": 0.0, "head": None}
 
 
 def tip_check(stream: StreamRow) -> AssetChecksDefinition:
@@ -54,28 +58,30 @@ def tip_events(
 ) -> tuple[list[AssetCheckEvaluation | AssetObservation], Told]:
     """Return checks of streams whose tip changed its state, observations of those that moved, and what was told now.
 
-    A stream is observed at most once a minute, and its check is reported with that observation too, so that its lag
-    is not that of long ago.
+    A stream is observed at most once a minute, and its check is reported with that observation. A change is reported a
+    second time at the next call: Dagster shows no check from before the latest materialization, and that of a range
+    whose hot rows have left may come after the first report.
     """
     events: list[AssetCheckEvaluation | AssetObservation] = []
-    after: dict[str, Any] = {}
+    after: dict[str, Mapping[str, Any]] = {}
     for tip in stream_tips(database, [each for each in streams if each.enabled and each.job_enabled]):
-        key = str(tip.stream.dataset_uuid)
-        said, observed_at, head = told.get(key, (None, 0.0, None))
-        is_due = now - observed_at >= OBSERVED_SECONDS and tip.chain.head is not None and tip.chain.head != head
+        key, said, head = str(tip.stream.dataset_uuid), _summary(tip), tip.chain.head
+        before = told.get(key, _NOTHING)
+        is_new = said != before["said"]
+        is_due = now - before["observed_at"] >= OBSERVED_SECONDS and head is not None and head != before["head"]
+        observed = {"observed_at": now, "head": head} if is_due else {}
+        after[key] = {**before, **observed, "said": said, "again": is_new}
         if is_due:
             events.append(_observation(tip))
-            observed_at, head = now, tip.chain.head
-        if is_due or _summary(tip) != said:
+        if is_due or is_new or before["again"]:
             events.append(_evaluation(tip))
-        after[key] = [_summary(tip), observed_at, head]
     return events, after
 
 
 def _summary(tip: StreamTip) -> list[Any]:
     """Return the values whose change makes the check worth reporting at once."""
     reorg = tip.chain.last_reorg
-    return [tip.is_stopped, tip.trouble() is None, reorg and [reorg.fork_block, reorg.depth]]
+    return [tip.is_stopped, tip.trouble() is None, reorg and [reorg.fork_block, reorg.depth], tip.first]
 
 
 def _evaluation(tip: StreamTip) -> AssetCheckEvaluation:
