@@ -1,6 +1,6 @@
 """Reorganisations of depth 1 to 64 while every choice of streams is followed, committed and queried.
 
-``TRACE_STORM_FORKS=43`` runs so many random ones, of large blocks, for each choice of streams, and is strict about time.
+``TRACE_STORM_FORKS=43`` runs so many random ones, of large blocks, for each choice of streams, strict about time.
 """
 
 from __future__ import annotations

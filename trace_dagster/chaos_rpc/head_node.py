@@ -23,7 +23,7 @@ class _Unusable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class _RoutedCall:
     """One request: as it is sent, to which node, and the highest block that its answer may show."""
 
     asked: Request
@@ -63,27 +63,27 @@ class HeadNode:
         found = [(answer.get("result") or {}).get("number") for answer in await self._asked(requests, to_fork=False)]
         return NodeHeads(*(int(number or found[0] or "0x0", 16) for number in found))
 
-    def _calls(self, scenario: HeadScenario, requests: Sequence[Request], heads: NodeHeads) -> list[_Call]:
+    def _calls(self, scenario: HeadScenario, requests: Sequence[Request], heads: NodeHeads) -> list[_RoutedCall]:
         state = self._state
         older = heads.behind(state.head_blocks)
         if scenario.view == "early":
-            return [_Call(each, each, last=older.latest if _names_a_block(each) else None) for each in requests]
+            return [_RoutedCall(each, each, last=older.latest if _names_a_block(each) else None) for each in requests]
         if scenario.view == "frozen":
             older = state.frozen = state.frozen or older
         if scenario.view in {"older", "frozen"}:
-            return [_Call(each, as_of(each, older), last=older.latest) for each in requests]
+            return [_RoutedCall(each, as_of(each, older), last=older.latest) for each in requests]
         mixed = scenario.view == "mixed"
         turns = [state.next_turn() for _ in requests] if mixed else [state.next_turn()] * len(requests)
         return [self._in_turn(each, older, turn) for each, turn in zip(requests, turns, strict=True)]
 
-    def _in_turn(self, request: Request, older: NodeHeads, turn: int) -> _Call:
+    def _in_turn(self, request: Request, older: NodeHeads, turn: int) -> _RoutedCall:
         if turn % 2 == 0:
-            return _Call(request, request)
+            return _RoutedCall(request, request)
         if self._state.fork is not None:
-            return _Call(request, request, to_fork=True)
-        return _Call(request, as_of(request, older), last=older.latest)
+            return _RoutedCall(request, request, to_fork=True)
+        return _RoutedCall(request, as_of(request, older), last=older.latest)
 
-    async def _answers(self, calls: Sequence[_Call], heads: NodeHeads) -> list[Answer]:
+    async def _answers(self, calls: Sequence[_RoutedCall], heads: NodeHeads) -> list[Answer]:
         places = {to_fork: [i for i, call in enumerate(calls) if call.to_fork is to_fork] for to_fork in (False, True)}
         found: dict[int, Answer] = {}
         for to_fork, numbers in places.items():
@@ -92,7 +92,7 @@ class HeadNode:
                 found |= dict(zip(numbers, said, strict=True))
         return [self._shown(call, found[i], heads) for i, call in enumerate(calls)]
 
-    def _shown(self, call: _Call, answer: Answer, heads: NodeHeads) -> Answer:
+    def _shown(self, call: _RoutedCall, answer: Answer, heads: NodeHeads) -> Answer:
         shown = answer
         if call.last is not None:
             shown = hidden(call.sent, answer, call.last)

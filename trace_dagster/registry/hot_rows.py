@@ -47,7 +47,7 @@ Key = tuple[UUID, str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Window:
+class _HotScan:
     """The hot blocks of a dataset that a query needs, and the columns that it reads of them."""
 
     dataset_uuid: UUID
@@ -87,7 +87,7 @@ class HotReader:
             parts = self._whole_blocks(session, window, window.hashes)
         return self._bounded(window.schema, parts)
 
-    def _whole_blocks(self, session: Session, window: _Window, hashes: Mapping[int, bytes]) -> Iterator[pa.Table]:
+    def _whole_blocks(self, session: Session, window: _HotScan, hashes: Mapping[int, bytes]) -> Iterator[pa.Table]:
         """Yield the rows of these blocks in order, as few slices of pages as possible."""
         for is_kept, group in groupby(self._cache.find(window.key, hashes), key=lambda each: each[1] is not None):
             if is_kept:
@@ -114,7 +114,7 @@ class HotReader:
         return pa.concat_tables(found)
 
 
-def _window(session: Session, dataset_uuid: UUID, conditions: Conditions, reads: Reads) -> _Window | None:
+def _window(session: Session, dataset_uuid: UUID, conditions: Conditions, reads: Reads) -> _HotScan | None:
     row = session.one(
         "hot_window",
         dataset_uuid=dataset_uuid,
@@ -127,7 +127,7 @@ def _window(session: Session, dataset_uuid: UUID, conditions: Conditions, reads:
     is_known = row["known"] == row["block_count"]
     hashes = dict(zip(row["numbers"], _words(row["hashes"]), strict=True)) if is_known else None
     blocks = [(part.lower, part.upper - 1) for part in row["blocks"]] if hashes is None else _intervals(hashes)
-    return _Window(dataset_uuid, row["config_hash"], row["source"], _schema(row, reads.columns), blocks, hashes)
+    return _HotScan(dataset_uuid, row["config_hash"], row["source"], _schema(row, reads.columns), blocks, hashes)
 
 
 def _schema(row: Row, wanted: frozenset[str] | None) -> pa.Schema:
@@ -155,7 +155,7 @@ def _intervals(numbers: Iterable[int]) -> list[Interval]:
 
 
 def _fetched(
-    session: Session, window: _Window, blocks: Sequence[Interval], values: Mapping[str, frozenset[bytes]]
+    session: Session, window: _HotScan, blocks: Sequence[Interval], values: Mapping[str, frozenset[bytes]]
 ) -> Iterator[pa.Table]:
     """Yield the rows of these blocks with one of the values of each column, read from Postgres."""
     if not blocks:
@@ -179,7 +179,7 @@ def _fetched(
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _RowsInPage:
     """The rows of a block within a page."""
 
     page: _Page
@@ -203,11 +203,11 @@ class BlockCache:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._places: dict[Key, dict[bytes, _Place]] = {}
+        self._places: dict[Key, dict[bytes, _RowsInPage]] = {}
         self._pages: OrderedDict[_Page, None] = OrderedDict()
         self._bytes = 0
 
-    def find(self, key: Key, hashes: Mapping[int, bytes]) -> list[tuple[int, _Place | None]]:
+    def find(self, key: Key, hashes: Mapping[int, bytes]) -> list[tuple[int, _RowsInPage | None]]:
         """Return where the rows of each of these blocks are; None for a block that is not here."""
         with self._lock:
             places = self._places.get(key, {})
@@ -227,7 +227,7 @@ class BlockCache:
             start = 0
             for number, value in hashes.items():
                 end = start + counts.get(number, 0)
-                places[value] = _Place(page, start, end)
+                places[value] = _RowsInPage(page, start, end)
                 start = end
             self._pages[page] = None
             self._bytes += page.bytes
@@ -250,12 +250,12 @@ def _counts(rows: pa.Table) -> dict[int, int]:
     return {each["values"].as_py(): each["counts"].as_py() for each in counted}
 
 
-def _joined(places: Iterable[_Place]) -> Iterator[pa.Table]:
+def _joined(places: Iterable[_RowsInPage]) -> Iterator[pa.Table]:
     """Yield the rows of these places, of neighbours in one page as one slice."""
-    last: _Place | None = None
+    last: _RowsInPage | None = None
     for place in places:
         if last is not None and last.page is place.page and last.end == place.start:
-            last = _Place(last.page, last.start, place.end)
+            last = _RowsInPage(last.page, last.start, place.end)
             continue
         if last is not None:
             yield last.page.rows.slice(last.start, last.end - last.start)
