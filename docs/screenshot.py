@@ -50,8 +50,8 @@ class Picture:
     click: re.Pattern[str] | None = None
 
 
-def pictures(chain: str, dataset: str, job: str) -> list[Picture]:
-    """Return the pages of which pictures are taken."""
+def pictures(chain: str, dataset: str, job: str, followed: str) -> list[Picture]:
+    """Return the pages of which pictures are taken; ``followed`` is a dataset with hot rows."""
     return [
         Picture("partitions.png", f"/assets/{chain}/{dataset}?view=partitions", "Materialized", PARTITION_KEY),
         Picture(
@@ -64,6 +64,7 @@ def pictures(chain: str, dataset: str, job: str) -> list[Picture]:
         Picture(
             "verification.png", f"/assets/{chain}/{dataset}?view=checks", "verification", re.compile("^verification$")
         ),
+        Picture("tip.png", f"/assets/{chain}/{followed}?view=checks", "coverage", re.compile("^tip$")),
         Picture("job.png", f"/locations/trace_dagster/jobs/{job}/partitions", "Partition"),
     ]
 
@@ -131,6 +132,7 @@ def main() -> None:
     parser.add_argument("--chain", default="20143")
     parser.add_argument("--dataset", default="blocks")
     parser.add_argument("--job", default="chain_sync__devchain")
+    parser.add_argument("--followed", default="tip_blocks", help="a dataset with hot rows")
     parser.add_argument("--browser", help="path of a Chromium")
     arguments = parser.parse_args()
     settings = Settings.read(environment_with_stack(os.environ))
@@ -140,7 +142,7 @@ def main() -> None:
         try:
             context = open_browser(play, browser_path(arguments.browser), profile, settings.web_password)
             page = context.pages[0]
-            for picture in pictures(arguments.chain, arguments.dataset, arguments.job):
+            for picture in pictures(arguments.chain, arguments.dataset, arguments.job, arguments.followed):
                 print(take(page, url, picture))
             context.close()
         except Error as error:
