@@ -23,6 +23,7 @@ QUERIES = {
     " group by all order by block_number desc limit 3",
     "over hot and cold": "select count(*) as blocks, min(block_number) as first, max(block_number) as newest,"
     " count(*) = max(block_number) - min(block_number) + 1 as each_block_once from tip_blocks",
+    "heads": "select label, number, hash, block_timestamp from heads order by number desc",
 }
 _REORG = [2, 3]
 """Blocks to replace, and blocks that replace them: above the final block."""
