@@ -159,15 +159,15 @@ def test_a_file_without_rebuild_is_refused(database, old):
 
 READING = [["status"], ["jobs"], ["query", "select count(*) from blocks"], ["changes"], ["sweep", "--dry-run"],
            ["verify", "--job", "job"], ["pause", "--job", "job"], ["compact"], ["compact", "--dry-run"],
-           ["changes", "--now"], ["migrate"]]  # fmt: skip
+           ["changes", "--now"], ["migrate"], ["cold", "--all"]]  # fmt: skip
 ACTING = [["retry", "--job", "job"], ["refresh", "--job", "job", "--stream", "blocks", "--range", "0:10"],
           ["resume", "--job", "job"], ["verify", "--job", "job", "--repair"], ["certify", "--job", "job"],
           ["compact", "--job", "job"],
           ["apply", "--file", "FILE"], ["plan", "--file", "FILE"]]  # fmt: skip
 
 
-ELSEWHERE = {"up", "down", "demo", "chaos-rpc"}
-"""Commands without a registry, or that start one: the stack prints the notes itself (lite/stack.py)."""
+ELSEWHERE = {"up", "down", "demo", "follow", "chaos-rpc"}
+"""Commands without a registry, services, and those that start one: the stack prints the notes (lite/stack.py)."""
 
 
 def test_no_command_is_left_out():

@@ -73,8 +73,7 @@ create table hot.reorgs (
 create index reorgs_by_chain on hot.reorgs (org_id, chain_id, reorg_id);
 
 -- The tables below have every column that a stream of the dataset can store; columns that it does not store are null.
--- They have no foreign key to hot.streams: rows come and go only under its lock, and the check of each row would take a
--- third of the time of a block.
+-- They have no foreign key to hot.streams: rows come and go only under its lock, so a check of each would find nothing.
 create table hot.blocks (
     dataset_uuid             uuid not null,
     block_hash               bytea not null check (octet_length(block_hash) = 32),
