@@ -191,6 +191,7 @@ def values_for(database, stream) -> dict[str, object]:
         "dry_run": False,
         "kind": "committed",
         "layout_id": None,
+        "block_hash": None,
         "reason": None,
         "xid": str(change["xid"]),
         "change_id": change["change_id"],
