@@ -235,7 +235,9 @@ def asking(url: str) -> Callable[..., dict]:
 
 
 def test_only_processes_that_ask_nodes_know_a_pool(tried):
-    """The gateway knows every pool. The code server and its runs know only those that are asked directly."""
+    """The gateway knows every pool. The code server and its runs know only those that are asked directly, the follower
+    none.
+    """
     assert tried.watch.in_arguments == set()
     directly = {number for number in range(len(WAYS)) if not is_limited(number)}
     known: dict[str, set[int]] = {}
@@ -243,7 +245,7 @@ def test_only_processes_that_ask_nodes_know_a_pool(tried):
         known.setdefault(_role(command), set()).update(keys)
     assert known.pop("gateway") == set(range(len(WAYS)))
     assert known.pop("code") == directly
-    for role in ("devchain", "web server", "daemon", "engine", "tail", "watch", "s3", "postgres"):
+    for role in ("follower", "devchain", "web server", "daemon", "engine", "tail", "watch", "s3", "postgres"):
         assert known.pop(role) == set(), role
     assert all(keys <= directly for keys in known.values()), known
 
@@ -252,6 +254,7 @@ def _role(command: tuple[str, ...]) -> str:
     line = " ".join(command)
     roles = {
         "trace_dagster.gateway": "gateway",
+        "cli.main follow": "follower",
         "trace_dagster.devchain": "devchain",
         "trace_dagster.engine.worker": "engine",
         "trace_dagster.dagster_instance.web": "web server",

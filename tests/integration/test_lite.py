@@ -81,7 +81,7 @@ def test_a_newer_schema_is_refused_and_an_older_one_is_migrated(postgres_url):
         connection.execute("insert into trace.migrations (name, sha256) values ('9999_future.sql', 'x')")
         with pytest.raises(InvalidInput, match="made by a newer trace_dagster"):
             migrate(postgres_url)
-        connection.execute("drop schema trace cascade")
+        connection.execute("drop schema trace, hot cascade")
     assert not is_current(postgres_url)
     assert migrate(postgres_url) == [
         "0001_registry.sql",
@@ -95,6 +95,7 @@ def test_a_newer_schema_is_refused_and_an_older_one_is_migrated(postgres_url):
         "0009_nodes.sql",
         "0010_levels.sql",
         "0011_lake.sql",
+        "0012_hot.sql",
     ]
 
 
@@ -173,7 +174,7 @@ def test_a_detached_stack_uses_given_servers_and_a_killed_supervisor_leaves_noth
         with pytest.raises(InvalidInput, match="already runs"):
             Stack(Settings.read(environment)).start_detached(lambda _: None)
         log = (home / "logs" / "supervisor.log").read_text()
-        for service in ("devchain", "gateway", "code-server", "web-server", "daemon"):
+        for service in ("devchain", "gateway", "follower", "code-server", "web-server", "daemon"):
             assert f" info lite service_started service={service} pid=" in log
         members = [p for p in psutil.process_iter() if _stack_id(p) == state.stack_id]
         assert len(members) >= 4

@@ -29,7 +29,7 @@ class HeartbeatFile:
         """Touch the file, at most once a second."""
         now = time.monotonic()
         if self._path is not None and now - self._touched_at >= HEARTBEAT_SECONDS:
-            self._path.touch()
+            self._path.touch(mode=0o600)
             self._touched_at = now
 
     def remove(self) -> None:
