@@ -1,6 +1,7 @@
 """Reorganisations of depth 1 to 64 while every choice of streams is followed, committed and queried.
 
-``TRACE_STORM_FORKS=43`` runs so many random ones, of large blocks, for each choice of streams, strict about time.
+``TRACE_STORM_FORKS=43`` runs so many random ones, of large blocks, for each choice of streams, and is strict about the
+age of an answer's head.
 """
 
 from __future__ import annotations
@@ -98,6 +99,7 @@ def test_every_answer_is_of_one_canonical_chain(storm, plan):
         assert_settles(storm, tip, forks, failed)
     storm.ask(tip, FROM_BLOCK)
     assert storm.wrong == []
+    print(f"{'+'.join(tip.keys)}: {len(forks)} forks, {storm.summary()}")
 
 
 def assert_settles(storm, tip, forks, failed):

@@ -107,6 +107,12 @@ class Storm:
                     f" {rows.get(place, 0)} of {expected.get(place, 0)} rows"
                 )
 
+    def summary(self) -> str:
+        """Return the number of answers, and how far their heads were behind the node's."""
+        behind = sorted(self.behind)
+        shown = ", ".join(f"p{part} {behind[len(behind) * part // 100]}" for part in (50, 95, 99)) if behind else "none"
+        return f"{self.answers} answers, {len(self.wrong)} wrong, blocks behind the node: {shown}"
+
     def answer(self, tip: Tip, first: int) -> tuple[SnapshotHeader, Mapping[tuple[str, int, bytes], int]]:
         """Return the header, and the number of rows by dataset, block and block hash, of one snapshot."""
         with self._session(tip, first) as (session, header):
