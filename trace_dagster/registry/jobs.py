@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
@@ -56,10 +57,10 @@ class Jobs:
         self._org_id = org_id
 
     def resolved(self, job: ChainSync) -> Bounds | None:
-        """Return the bounds that this job was applied with before; None if it never was, or its mode has changed."""
+        """Return the bounds that this job was applied with before; None if it never was, or the file has others now."""
         with self._database.transaction() as session:
             row = session.one("job_by_name", org_id=self._org_id, name=job.name)
-        if row is None or row["spec"]["chain_sync"]["mode"] != job.mode.model_dump(mode="json"):
+        if row is None or _written_bounds(row["spec"]["chain_sync"]["mode"]) != _written_bounds(job.mode.model_dump()):
             return None
         return Bounds(**row["spec"]["bounds"])
 
@@ -247,6 +248,11 @@ def _wake_waiting(session: Session, job: UUID) -> None:
 
 def _config_hash(stream: Stream) -> str:
     return config_hash(stream.dataset.name, stream.dataset.stored_columns(stream.columns), ENGINE_VERSION)
+
+
+def _written_bounds(mode: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what bounds are resolved from. Other keys of a mode, and those that it did not have yet, move no bound."""
+    return mode["kind"], mode["from_block"], mode.get("to_block")
 
 
 def _refuse_another_chain(before: Row | None, job: ChainSync) -> None:
