@@ -247,3 +247,26 @@ def test_heads_that_a_node_pushes_are_followed_through_the_gateway(postgres_url,
                 time.sleep(0.2)
             chain.reorg(3, 4)
             eventually(lambda: stored_chain(database) == {each.number: each.hash for each in chain.blocks})
+
+
+def test_the_sensor_gives_each_chain_its_share_of_the_time(postgres_url, database):
+    chain = DevChain(7, 60)
+    with dev_node(chain) as node, follower_process(postgres_url, node=node.url, dead="http://127.0.0.1:9") as runtime:
+        follow_job(database, datasets=("logs",), name="dead", chain_id=1, pool="dead")
+        stream = follow_job(database, datasets=("logs",), chunk=1000)["logs"]
+        for _ in range(2):
+            for _ in range(40):  # more than are stored with a head
+                chain.mine()
+            assert "chain 1: stored 0 blocks" in runtime.followers.tick(3)
+        assert hot_blocks(database, stream.dataset_uuid) == list(range(140))
+
+
+def test_a_fault_at_one_chain_does_not_keep_the_sensor_from_the_others(postgres_url, database):
+    with dev_node(DevChain(7, 60)) as node, follower_process(postgres_url, node=node.url) as runtime:
+        follow_job(database, datasets=("logs",), name="first", chain_id=1)
+        follow_job(database, datasets=("logs",), chunk=1000)
+        runtime.followers.tick(0.2)
+        runtime.followers._followers[1].advance = lambda *_, **__: 1 // 0
+        said = runtime.followers.tick(5)
+        assert "chain 1: failed with an unexpected ZeroDivisionError" in said
+        assert max(stored_chain(database)) == 59

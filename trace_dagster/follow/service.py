@@ -65,18 +65,27 @@ class Followers:
 
     def tick(self, seconds: float) -> str:
         """Bring every chain up to its newest block, within about ``seconds``, then give the leases back. Return in
-        words what was done. Chains that another process follows are left to it.
+        words what was done. Each chain gets its share of the time; those that another process follows are left to it.
         """
         deadline = time.monotonic() + seconds
+        wanted = list(self._wanted().items())
         said = []
-        for chain_id, streams in self._wanted().items():
-            follower = self._follower(chain_id)
-            follower.follow(streams)
-            try:
-                said.append(follower.advance(max(0.1, deadline - time.monotonic()), until_done=True))
-            finally:
-                follower.release()
+        for place, (chain_id, streams) in enumerate(wanted):
+            share = (deadline - time.monotonic()) / (len(wanted) - place)
+            said.append(self._visit(chain_id, streams, max(0.1, share)))
         return "; ".join(said) or "no job follows the head of a chain"
+
+    def _visit(self, chain_id: int, streams: tuple[TipStream, ...], seconds: float) -> str:
+        """Bring one chain up to its newest block, and give its lease back. An error does not stop the other chains."""
+        follower = self._follower(chain_id)
+        follower.follow(streams)
+        try:
+            return follower.advance(seconds, until_done=True)
+        except Exception as error:  # a fault of this version must not keep other chains from being followed
+            _log.warning("follower_crashed", chain_id=chain_id, reason=repr(error))
+            return f"chain {chain_id}: failed with an unexpected {type(error).__name__}: see the log"
+        finally:
+            follower.release()
 
     def close(self) -> None:
         """End all followers and give their leases back."""
