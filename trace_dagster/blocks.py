@@ -97,3 +97,12 @@ def merged(ranges: Iterable[BlockRange]) -> list[BlockRange]:
         else:
             result.append(piece)
     return result
+
+
+def common_ranges(covers: Iterable[Iterable[BlockRange]]) -> list[BlockRange]:
+    """Return the blocks that are in every one of ``covers``, as few sorted ranges; none if one of them is empty."""
+    found = [merged(cover) for cover in covers]
+    if not found or not all(found):
+        return []
+    whole = BlockRange(min(cover[0].start for cover in found), max(cover[-1].end for cover in found))
+    return list(holes(whole, [hole for cover in found for hole in holes(whole, cover)]))

@@ -528,6 +528,14 @@ class TestDerived:
         assert span == BlockRange(0, 200)
         assert row == {"blocks": 200, "numbers": 200, "last": 199, "logs": logs}
 
+    def test_a_history_with_holes_below_gives_its_longest_range(self, lake):
+        """As one that is committed backwards from the tip."""
+        for key, place in (("logs", 1), ("blocks", 0)):
+            lake[0].forks.invalidate([of(lake, key)[place].dataset_version], "a test")
+        span, row = self.counted(lake)
+        assert span == BlockRange(200, 300)
+        assert row["blocks"] == 100
+
 
 def test_readers_agree_on_what_a_compaction_wrote(postgres_url, s3, honest, chain, tmp_path):
     """Ranges are compacted, one is refreshed, and the window is compacted again: no reader sees another row."""

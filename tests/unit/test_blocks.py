@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trace_dagster.blocks import MAX_BLOCK, BlockRange, cells, holes, merged
+from trace_dagster.blocks import MAX_BLOCK, BlockRange, cells, common_ranges, holes, merged
 from trace_dagster.errors import InvalidInput
 
 blocks = st.integers(min_value=0, max_value=10_000)
@@ -76,3 +76,19 @@ def test_merged_keeps_blocks_and_never_touches(found):
     joined = merged(found)
     assert {b for r in joined for b in range(r.start, r.end)} == {b for r in found for b in range(r.start, r.end)}
     assert all(left.end < right.start for left, right in zip(joined, joined[1:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("covers", "common"),
+    [
+        ([], []),
+        ([[(0, 9)], []], []),
+        ([[(0, 4)], [(4, 9)]], []),
+        ([[(2, 4), (3, 9)]], [(2, 9)]),
+        ([[(10, 20), (30, 99)], [(20, 90)]], [(30, 90)]),
+        ([[(0, 50)], [(5, 10), (20, 60)], [(0, 30), (40, 45)]], [(5, 10), (20, 30), (40, 45)]),
+    ],
+)
+def test_common_ranges_are_in_every_cover(covers, common):
+    given = [[BlockRange(*each) for each in cover] for cover in covers]
+    assert common_ranges(given) == [BlockRange(*each) for each in common]

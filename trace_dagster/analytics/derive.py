@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from trace_dagster.analytics.derived import Derived
 from trace_dagster.analytics.templates import Template, macros
-from trace_dagster.blocks import BlockRange, holes, merged
+from trace_dagster.blocks import BlockRange, common_ranges, holes, merged
 from trace_dagster.errors import InvalidInput
 from trace_dagster.identity import DEFAULT_ORG, canonical_json, derived_uuid, sha256_hex
 from trace_dagster.ingest.commit import CommitTarget, RangeRows
@@ -36,7 +36,7 @@ def derive(
     access: S3Access,
     reading: Callable[[Sequence[str]], AbstractContextManager[None]],
 ) -> Derived:
-    """Run a template over the chain's committed rows, from the first committed block to the first hole.
+    """Run a template over the chain's committed rows of the longest block range that all inputs have.
 
     ``reading`` checks files by object key before its block reads them. Raises InvalidInput if an input has no committed
     rows or a parameter is not valid, and what ``reading`` raises.
@@ -92,15 +92,15 @@ def _input(name: str, chain_id: int, catalog: Catalog) -> VisibleDataset:
 
 
 def _coverage(inputs: Sequence[StoredRows]) -> tuple[BlockRange, int]:
-    """Return the first contiguous block range that all inputs have, and how many committed blocks lie after its end."""
-    covers = [found.blocks for found in inputs]
-    if not all(covers):
+    """Return the longest block range that all inputs have, and how many other blocks they all have.
+
+    It need not be the first one: a history that is committed backwards from the tip has short ranges at its lower end.
+    """
+    common = common_ranges(found.blocks for found in inputs)
+    if not common:
         raise InvalidInput("the inputs have no committed blocks in common yet")
-    start, end = max(cover[0].start for cover in covers), min(cover[0].end for cover in covers)
-    if start >= end:
-        raise InvalidInput("the inputs have no committed blocks in common yet")
-    beyond = sum(len(piece) for cover in covers for piece in cover[1:])
-    return BlockRange(start, end), beyond
+    longest = max(common, key=lambda each: (len(each), each.start))
+    return longest, sum(map(len, common)) - len(longest)
 
 
 def _with_window(template: Template, given: Mapping[str, Any], covered: BlockRange) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Derived:
     rows: RangeRows
     """The table in the form that the commit protocol takes."""
     gaps: int
-    """Committed blocks after the covered range that are not used, because a hole is before them."""
+    """Committed blocks that all inputs have and that are not used, because a hole separates them from the others."""
 
     @property
     def task_id(self) -> UUID:

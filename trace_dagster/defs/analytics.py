@@ -82,7 +82,7 @@ def _holders(stream: StreamRow, contracts: ChainContracts) -> AssetsDefinition:
     def holders(context: AssetExecutionContext, config: TopHoldersConfig) -> Derived:
         runtime: Runtime = getattr(context.resources, RUNTIME)
         covered = runtime.catalog.committed_ranges(stream.dataset_uuid)
-        step = config.step or max(1, len(covered[0]) // SAMPLES if covered else 1)
+        step = config.step or max(1, max(map(len, covered), default=0) // SAMPLES)
         given = {"token": (config.token or contracts.token).lower(), "top_n": config.top_n, "step": step}
         return _derive(context, template, stream.chain_id, given)
 
@@ -125,7 +125,10 @@ def _derive(context: AssetExecutionContext, template: Template, chain_id: int, g
         template, chain_id, given, runtime.catalog, runtime.settings.s3_for_queries, runtime.committed_objects.reading
     )
     if found.gaps:
-        context.log.warning(f"{found.gaps} committed blocks lie behind a hole and are not counted in")
+        context.log.warning(
+            f"{found.gaps} committed blocks are not counted in: holes separate them from the longest range without one,"
+            f" {found.target.block_range}"
+        )
     context.add_output_metadata({"preview": _preview(found.table), "parameters": found.parameters})
     return found
 
