@@ -66,6 +66,22 @@ def test_a_chain_that_nobody_follows_is_shown(database, streams):
     assert "trace-lite follow" in tip.stopped_line()
 
 
+@pytest.mark.parametrize(
+    "unwanted",
+    [
+        "update trace.jobs set enabled = false",
+        "update trace.streams set enabled = false",
+        "update trace.streams set halted_reason = 'an unknown form'",
+        "update trace.streams set columns = columns || '{n_rlp_bytes}'",
+    ],
+)
+def test_a_follower_is_not_asked_for_if_there_is_nothing_to_follow(database, streams, lease, unwanted):
+    run(database, "update hot.followers set holder = null, expires_at = null, reason = 'an old reason'")
+    assert chain_tips(database)[0].stopped_line() == "an old reason"
+    run(database, unwanted)
+    assert chain_tips(database)[0].stopped_line() is None
+
+
 def test_the_tip_of_a_followed_chain(database, followed_chain):
     [tip] = chain_tips(database)
     assert (tip.head, tip.safe, tip.finalized) == (999, 998, 997)

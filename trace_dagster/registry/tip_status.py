@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
-from trace_dagster.datasets.catalogue import HOT_DATASETS, can_be_hot
+from trace_dagster.datasets.catalogue import HOT_DATASETS, NATIVE_LACKS, can_be_hot
 from trace_dagster.datasets.chains import chain_of
 from trace_dagster.identity import DEFAULT_ORG
 from trace_dagster.registry.connection import Database, Row
@@ -37,6 +37,8 @@ class ChainTip:
     """The tip of one chain. Block numbers are None before the follower stored or saw one."""
 
     chain_id: int
+    is_wanted: bool
+    """Whether a job that is not paused has streams that the follower stores."""
     head: int | None
     """The newest stored block."""
     head_label: str
@@ -61,7 +63,9 @@ class ChainTip:
     last_reorg: LastReorg | None
 
     def stopped_line(self) -> str | None:
-        """Return why no new block is stored, and what to do; None while a follower works."""
+        """Return why no new block is stored, and what to do; None while a follower works or none has to."""
+        if not self.is_wanted:
+            return None
         if self.reason is not None:
             return self.reason
         asked = self.asked_seconds
@@ -120,7 +124,8 @@ class StreamTip:
 def chain_tips(database: Database, org_id: UUID = DEFAULT_ORG) -> list[ChainTip]:
     """Return the tip of every chain that an enabled job follows or that was followed before, by chain id."""
     with database.snapshot() as session:
-        rows = session.all("chain_tips", org_id=org_id, sources=list(HOT_DATASETS))
+        lacking = [column for columns in NATIVE_LACKS.values() for column in columns]
+        rows = session.all("chain_tips", org_id=org_id, sources=list(HOT_DATASETS), lacking=lacking)
     return [_chain_tip(row) for row in rows]
 
 
@@ -150,6 +155,7 @@ def _chain_tip(row: Row) -> ChainTip:
     head, shown = row["head"], row["shown"]
     return ChainTip(
         chain_id=row["chain_id"],
+        is_wanted=row["is_wanted"],
         head=head,
         head_label=chain_of(row["chain_id"]).head_label("latest"),
         head_hash=f"0x{row['head_hash'].hex()}" if row["head_hash"] else None,

@@ -1,15 +1,19 @@
 -- name: chain_tips
--- The tip of each chain that an enabled job follows or that a follower ever held, with ages in seconds.
-with followed as (
-    select f.chain_id from hot.followers f where f.org_id = %(org_id)s
-    union
-    select d.chain_id
+-- The tip of each chain that has streams at its head or that a follower ever held, with ages in seconds.
+with wanted as (
+    select distinct d.chain_id
     from trace.streams s
     join trace.datasets d on d.dataset_uuid = s.dataset_uuid
     join trace.jobs j on j.job_id = s.job_id
     where d.org_id = %(org_id)s and s.enabled and j.enabled and j.mode = 'follow_head' and d.source = any(%(sources)s)
+      and not s.columns && %(lacking)s::text[] and s.halted_reason is null and s.form = trace.lake_form()
+), followed as (
+    select f.chain_id from hot.followers f where f.org_id = %(org_id)s
+    union
+    select chain_id from wanted
 )
-select c.chain_id, held.holder, f.reason, head.block_number as head, head.block_hash as head_hash,
+select c.chain_id, exists (select 1 from wanted w where w.chain_id = c.chain_id) as is_wanted, held.holder, f.reason,
+       head.block_number as head, head.block_hash as head_hash,
        safe.block_number as safe, finalized.block_number as finalized, shown.latest as shown,
        extract(epoch from clock_timestamp() - chain.block_timestamp)::float8 as head_age_seconds,
        extract(epoch from clock_timestamp() - chain.stored_at)::float8 as stored_age_seconds,
