@@ -35,6 +35,9 @@ _BLAMED = "blocks"
 """The dataset under which endpoints are blamed: the header contradicts what they show."""
 
 _log = component_log("follow")
+_PASSED_OVER = (*ANOTHER_ENDPOINT, ExtractionFailed)
+"""Errors after which another endpoint is asked. What cannot be stored need not be what the others have."""
+
 Built = dict[int, tuple[HotRows, str]]
 """Rows and level by block."""
 
@@ -71,7 +74,7 @@ class BlockSource:
         for endpoint in self._endpoints.ordered():
             try:
                 found = self._with_quorum(self._proven(endpoint, piece, builders, shown_at, blame), piece, builders)
-            except ANOTHER_ENDPOINT as error:
+            except _PASSED_OVER as error:
                 self._endpoints.passed_over(endpoint, error)
                 _log.debug("endpoint_passed_over", chain_id=self._chain.chain_id, endpoint=endpoint.name, reason=error)
                 failures[endpoint.name] = error
@@ -144,7 +147,7 @@ class BlockSource:
             pass
         try:
             return self._once(endpoint, piece, builders, shown_at)
-        except ANOTHER_ENDPOINT as error:
+        except _PASSED_OVER as error:
             raise blame.failed(endpoint, error) from None
 
     def _once(
@@ -190,7 +193,7 @@ class BlockSource:
                 continue
             try:
                 other = self._once(endpoint, piece, builders, None)
-            except ANOTHER_ENDPOINT:
+            except _PASSED_OVER:
                 continue
             if not _are_same(found, other):
                 raise NoQuorum(f"rpc endpoints {found.endpoint.name} and {endpoint.name} give other rows", range=piece)
