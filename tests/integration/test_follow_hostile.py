@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.support.following import (
+    eventually,
     follow_job,
     follower_process,
+    following,
     stored_chain,
 )
-from tests.support.nodes import serving
+from tests.support.nodes import serving, serving_application
 from trace_dagster.devchain.chain import DevChain
+from trace_dagster.devchain.server import application
 
 pytestmark = pytest.mark.integration
 
@@ -32,3 +37,43 @@ def test_another_endpoint_is_asked_if_a_block_lies_after_year_9999(postgres_url,
         follow_job(database)
         said = runtime.followers.tick(10)
         assert stored_chain(database).get(59) == chain.blocks[-1].hash, said
+
+
+class Spoiled:
+    """A node whose blocks have another state root than their hash says, as long as ``is_on``."""
+
+    def __init__(self, chain):
+        self._node = application(chain)
+        self.is_on = False
+
+    async def __call__(self, scope, receive, send):
+        async def spoiled(message):
+            if self.is_on and message["type"] == "http.response.body":
+                message = {**message, "body": message["body"].replace(b'"stateRoot":"0x', b'"stateRoot":"0x0', 1)}
+                message["body"] = re.sub(rb'("stateRoot":"0x0[0-9a-f]{63})[0-9a-f]', rb"\1", message["body"])
+            if self.is_on and message["type"] == "http.response.start":
+                message = {**message, "headers": [h for h in message["headers"] if h[0] != b"content-length"]}
+            await send(message)
+
+        await self._node(scope, receive, spoiled)
+
+
+def test_the_next_endpoint_is_compared_if_the_headers_of_one_do_not_prove_their_hash(postgres_url, database):
+    chain = DevChain(7, 60)
+    first = Spoiled(chain)
+    with (
+        serving_application(first) as lying,
+        serving(chain) as honest,
+        following(postgres_url, node=f"{lying},{honest}"),
+    ):
+        follow_job(database)
+        eventually(lambda: len(stored_chain(database)) == 60)
+        first.is_on = True
+        with database.connection() as connection:
+            connection.execute("update hot.followers set recheck_from = 50")
+        eventually(lambda: not rechecks(database), 12)
+
+
+def rechecks(database):
+    with database.connection() as connection:
+        return connection.execute("select 1 from hot.followers where recheck_from is not null").fetchall()

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.chain import LearnedForms
-from trace_dagster.errors import ForkConflict, TraceError, Unavailable, UnknownFormat
+from trace_dagster.errors import ForkConflict, LeaseLost, TraceError, Unavailable, UnknownFormat
 from trace_dagster.follow.block_rows import RowBuilder
 from trace_dagster.follow.block_source import BlockSource, Fetched
 from trace_dagster.follow.chain_memory import ChainMemory
@@ -122,7 +122,7 @@ class TipWriter:
     def recheck(self, lease: FollowerLease, block: int) -> None:
         """Compare the stored chain with the nodes, because a block that was to be committed has another hash.
 
-        Raises Unavailable if no endpoint could be compared.
+        Raises the last endpoint's error if none could be compared.
         """
         tip = self.memory.head
         if tip is not None:
@@ -136,7 +136,10 @@ class TipWriter:
         for endpoint in self._source.endpoints():
             try:
                 self._resolve(lease, endpoint, tops)
-            except Unavailable as error:
+            except LeaseLost:
+                raise
+            except TraceError as error:
+                self._source.pass_over(endpoint, error)
                 failed = error
                 continue
             return
