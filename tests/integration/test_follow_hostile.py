@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
@@ -18,6 +19,22 @@ from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.server import application
 
 pytestmark = pytest.mark.integration
+
+
+class Switch:
+    """A URL behind which another node can be put, and which can be slow."""
+
+    def __init__(self, chain):
+        self.use(chain)
+        self.delay_seconds = 0.0
+
+    def use(self, chain):
+        self._node = application(chain)
+
+    async def __call__(self, scope, receive, send):
+        if self.delay_seconds:
+            await asyncio.sleep(self.delay_seconds)
+        await self._node(scope, receive, send)
 
 
 def chain_in(year, blocks):
@@ -37,6 +54,15 @@ def test_another_endpoint_is_asked_if_a_block_lies_after_year_9999(postgres_url,
         follow_job(database)
         said = runtime.followers.tick(10)
         assert stored_chain(database).get(59) == chain.blocks[-1].hash, said
+
+
+def test_two_followers_of_a_slow_node_do_not_take_each_others_lease(postgres_url, database):
+    chain = DevChain(7, 60)
+    switch = Switch(chain)
+    switch.delay_seconds = 3.5
+    with serving_application(switch) as url, following(postgres_url, node=url), following(postgres_url, node=url):
+        follow_job(database)
+        eventually(lambda: 59 in stored_chain(database), 25)
 
 
 class Spoiled:

@@ -15,6 +15,7 @@ from trace_dagster.follow.block_source import BlockSource
 from trace_dagster.follow.endpoints import BestFirst, TipEndpoints
 from trace_dagster.follow.filler import Filler
 from trace_dagster.follow.finality import FinalBlocks, FinalityWatch, at_the_tip, final_blocks
+from trace_dagster.follow.lease_keeper import LeaseKeeper
 from trace_dagster.follow.pool_heads import PoolHeads
 from trace_dagster.follow.streams import TipStream
 from trace_dagster.follow.tip_writer import Halt, TipWriter
@@ -72,6 +73,7 @@ class ChainFollower:
         self._writer = TipWriter(parts.store, self._source, parts.halt, self._takes_lease)
         self._filler = Filler(self._writer.fetch)
         self._watch = FinalityWatch(self._read_final)
+        self._keeper = LeaseKeeper(parts.store, LEASE_SECONDS)
         self._heads = PoolHeads(self._writer.memory.block_seconds)
         self._wanted: Sequence[TipStream] = ()
         self._followed: Sequence[TipStream] = ()
@@ -106,6 +108,7 @@ class ChainFollower:
                     break
             except LeaseLost:
                 self._lease = None
+                self._keeper.stop()
                 self._filler.drop()
                 return f"the lease of chain {self.chain_id} was lost"
             except TraceError as error:
@@ -124,6 +127,7 @@ class ChainFollower:
     def release(self) -> None:
         """Give the lease to whoever wants it."""
         self._filler.drop()
+        self._keeper.stop()
         lease, self._lease = self._lease, None
         if lease is not None:
             with suppress(TraceError):
@@ -132,7 +136,7 @@ class ChainFollower:
     def close(self) -> None:
         """Give the lease back and end the threads."""
         self.release()
-        for part in (self._filler, self._watch, self._heads):
+        for part in (self._keeper, self._filler, self._watch, self._heads):
             part.close()
 
     def _takes_lease(self) -> bool:
@@ -150,6 +154,8 @@ class ChainFollower:
             self._writer.finalized = None  # of another time, so blocks below the border would be fetched
             self._watch.restart()
         self._renew_at = now + LEASE_SECONDS / 3
+        if self._lease is not None:
+            self._keeper.keep(self._lease)
         return self._lease is not None
 
     def _step(self, deadline: float) -> int:
