@@ -208,6 +208,20 @@ def test_old_hashes_go_but_not_those_of_hot_rows(tip, database):
     assert_hot_sound(database)
 
 
+def test_a_paused_stream_keeps_the_hashes_of_its_own_rows_only(tip, database):
+    tip.put(A, 0, 10)
+    running = {"logs": tip.streams["logs"]}
+    for first, end in ((10, 60), (60, 61)):
+        tip.store.store(tip.lease, hashes_of(running), A.blocks(first, end, running), hot_max_blocks=100)
+    tip.cold("logs", 0, 10)
+    for first in range(10, 40, 10):
+        tip.cold("logs", first, first + 10)
+    tip.store.store(tip.lease, hashes_of(running), A.blocks(61, 62, running), hot_max_blocks=22)
+    assert list(tip.store.hashes(CHAIN, 0, 100)) == [*range(10), *range(39, 62)]
+    assert tip.hot("blocks") == list(range(10))
+    assert_hot_sound(database)
+
+
 # who may write
 
 

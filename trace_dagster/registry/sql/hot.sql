@@ -90,12 +90,16 @@ where org_id = %(org_id)s and chain_id = %(chain_id)s
   and block_number >= %(range_start)s and block_number < %(range_end)s;
 
 -- name: prune_chain
--- Remove the hashes of old blocks, except for those whose rows are hot and of later ones.
-delete from hot.chain
-where org_id = %(org_id)s and chain_id = %(chain_id)s
-  and block_number < least(%(below)s, (
-      select min(lower(h.blocks)) from hot.streams h join trace.datasets d on d.dataset_uuid = h.dataset_uuid
-      where d.org_id = %(org_id)s and d.chain_id = %(chain_id)s));
+-- Remove the hashes of old blocks, except for those whose rows are hot: a paused stream keeps its own for years.
+with kept as (
+    select coalesce(range_agg(r), '{}') as blocks
+    from hot.streams h join trace.datasets d on d.dataset_uuid = h.dataset_uuid, unnest(h.blocks) r
+    where d.org_id = %(org_id)s and d.chain_id = %(chain_id)s),
+old as (
+    select unnest(int8multirange(int8range(0, greatest(0, %(below)s))) - kept.blocks) as blocks from kept)
+delete from hot.chain c using old
+where c.org_id = %(org_id)s and c.chain_id = %(chain_id)s
+  and c.block_number >= lower(old.blocks) and c.block_number < upper(old.blocks);
 
 -- name: versions_on_other_chains
 -- Visible versions of a chain's streams that meet blocks at a boundary and have another hash there.
