@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import time
 
 import pytest
 
@@ -12,6 +14,8 @@ from tests.support.following import (
     follow_job,
     follower_process,
     following,
+    hot_blocks,
+    reason,
     stored_chain,
 )
 from tests.support.nodes import serving, serving_application
@@ -103,3 +107,49 @@ def test_the_next_endpoint_is_compared_if_the_headers_of_one_do_not_prove_their_
 def rechecks(database):
     with database.connection() as connection:
         return connection.execute("select 1 from hot.followers where recheck_from is not null").fetchall()
+
+
+class WithoutReceipts:
+    """A node that has no receipts of one block."""
+
+    def __init__(self, chain, number):
+        self._node = application(chain)
+        self._number = number
+        self.asked = 0
+
+    async def __call__(self, scope, receive, send):
+        message = await receive()
+        body = message.get("body", b"")
+        while message.get("more_body"):
+            message = await receive()
+            body += message.get("body", b"")
+        lacking = b'eth_getBlockReceipts","params":["%s"]' % hex(self._number).encode()
+        compact = body.replace(b" ", b"")
+        if lacking in compact:
+            self.asked += 1
+            calls = json.loads(body)
+            for call in calls if isinstance(calls, list) else [calls]:
+                if call["method"] == "eth_getBlockReceipts" and call["params"] == [hex(self._number)]:
+                    call["params"] = ["0xfffffff"]
+            body = json.dumps(calls).encode()
+
+        async def heard():
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._node(scope, heard, send)
+
+
+def test_a_block_that_no_endpoint_has_does_not_keep_those_below_it_from_being_hot(postgres_url, database):
+    chain = DevChain(7, 150)
+    number = next(block.number for block in chain.blocks[90:] if block.transactions)
+    node = WithoutReceipts(chain, number)
+    with serving_application(node) as url, following(postgres_url, node=url):
+        streams = follow_job(database)
+        missing = set(range(150)) - {number}
+        eventually(lambda: missing <= set(hot_blocks(database, streams["logs"].dataset_uuid)))
+        assert f"block {number} is missing" in eventually(lambda: reason(database))
+        asked = node.asked
+        chain.mine()
+        eventually(lambda: 150 in stored_chain(database))
+        time.sleep(2)
+        assert node.asked == asked, "it is asked for again and again"

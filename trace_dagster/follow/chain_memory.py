@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -12,6 +13,9 @@ from trace_dagster.registry.hot import ChainBlock, HotBlock, HotSegment, HotStat
 
 RECENT_BLOCKS = 32
 """Stored blocks over which the block time is measured."""
+
+PUT_OFF_SECONDS = 30.0
+"""How long a block is not asked for after no endpoint had it."""
 
 
 @dataclass(slots=True)
@@ -25,6 +29,8 @@ class ChainMemory:
     left_out: dict[UUID, list[BlockRange]] = field(default_factory=dict)
     """Blocks whose rows could not be built: they are not fetched again. Not stored, so a new process tries again."""
     _recent: list[ChainBlock] = field(default_factory=list)
+    _put_off: list[tuple[float, BlockRange, frozenset[UUID]]] = field(default_factory=list)
+    """Blocks that no endpoint had, the datasets that lack them, and until when they are not asked for."""
 
     @property
     def head(self) -> ChainBlock | None:
@@ -48,6 +54,17 @@ class ChainMemory:
             if missing:
                 self.left_out[dataset] = merged([*self.left_out.get(dataset, ()), *missing])
 
+    def put_off(self, blocks: BlockRange, datasets: frozenset[UUID]) -> None:
+        """Do not want blocks of some datasets for a while, because no endpoint has them."""
+        self._put_off.append((time.monotonic() + PUT_OFF_SECONDS, blocks, datasets))
+
+    @property
+    def has_put_off(self) -> bool:
+        """True if blocks are not wanted now that no endpoint had."""
+        now = time.monotonic()
+        self._put_off = [each for each in self._put_off if each[0] > now]
+        return bool(self._put_off)
+
     def hot_blocks(self, dataset: UUID) -> int:
         """Return how many blocks of a dataset are hot."""
         return sum(map(len, self.hot.get(dataset, ())))
@@ -57,7 +74,7 @@ class ChainMemory:
         return any(block in each for each in self.committed.get(dataset, ()))
 
     def wanted(self, starts: Mapping[UUID, int]) -> list[Wanted]:
-        """Return what each dataset should have from its start on, and what it has."""
+        """Return what each dataset should have from its start on, and what it has or cannot get now."""
         return [Wanted(dataset, start, self._covered(dataset, start)) for dataset, start in starts.items()]
 
     def block_seconds(self) -> float | None:
@@ -71,7 +88,8 @@ class ChainMemory:
         return max(0.0, sum(usual) / len(usual)) if usual else None
 
     def _covered(self, dataset: UUID, start: int) -> tuple[BlockRange, ...]:
-        known = (*self.hot.get(dataset, ()), *self.committed.get(dataset, ()), *self.left_out.get(dataset, ()))
+        later = [blocks for _, blocks, datasets in self._put_off if dataset in datasets] if self.has_put_off else []
+        known = (*self.hot.get(dataset, ()), *self.committed.get(dataset, ()), *self.left_out.get(dataset, ()), *later)
         return tuple(each for each in known if each.end > start)
 
 

@@ -176,7 +176,7 @@ class ChainFollower:
         elif self._filler.is_done:
             stored = self._fill(lease)
         self._observe(lease)
-        if not self._filler.is_busy and (fill := self._writer.next_fill(self._filler.most_blocks)) is not None:
+        if self._filler.can_start and (fill := self._writer.next_fill(self._filler.most_blocks)) is not None:
             self._filler.start(fill)
         self._say(lease)
         return stored
@@ -232,7 +232,10 @@ class ChainFollower:
         return max(0.0, min(IDLE_SECONDS, min(deadline, self._renew_at) - time.monotonic()))
 
     def _fill(self, lease: FollowerLease) -> int:
-        _, found = self._filler.take()
+        fill, found = self._filler.take()
+        if isinstance(found, TraceError):
+            self._writer.note_unfetched(fill, found)
+            return 0
         started = time.monotonic()
         self._writer.write(lease, found)
         self._filler.note_stored(len(found.blocks), time.monotonic() - started)
@@ -265,7 +268,7 @@ class ChainFollower:
             and self._writer.finalized is not None
             and self._target is None
             and self._look_at is None
-            and not self._filler.is_busy
+            and self._filler.can_start
         )
 
     def _succeeded(self) -> None:

@@ -56,11 +56,13 @@ class TipWriter:
         self._learned = LearnedForms()
         self._left_out: dict[UUID, str] = {}
         self._full: dict[UUID, str] = {}
+        self._unfetched = ""
 
     @property
     def notes(self) -> str | None:
         """Why blocks of some stream are not hot; None if all are."""
-        return "; ".join([*self._full.values(), *self._left_out.values()]) or None
+        unfetched = [self._unfetched] if self.memory.has_put_off else []
+        return "; ".join([*self._full.values(), *self._left_out.values(), *unfetched]) or None
 
     def follow(self, streams: Iterable[TipStream]) -> None:
         """Store rows of these streams from now on."""
@@ -118,6 +120,13 @@ class TipWriter:
         """Fetch the blocks of a gap. Any thread may call this."""
         builders = [each for dataset, each in self._builders.items() if dataset in fill.datasets]
         return self._source.fetch(fill.block_range, builders)
+
+    def note_unfetched(self, fill: Fill, error: TraceError) -> None:
+        """Fetch a block later that no endpoint gave by itself, so that those below it need not wait for it."""
+        _log.debug("fill_failed", blocks=str(fill.block_range), reason=error)
+        if len(fill.block_range) == 1:
+            self.memory.put_off(fill.block_range, fill.datasets)
+            self._unfetched = f"block {fill.block_range.start} is missing: {error}"
 
     def recheck(self, lease: FollowerLease, block: int) -> None:
         """Compare the stored chain with the nodes, because a block that was to be committed has another hash.
