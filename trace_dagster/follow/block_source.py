@@ -106,10 +106,17 @@ class BlockSource:
 
         Raises Unavailable, VerificationFailed.
         """
-        (answer,) = call_all(endpoint, [("eth_getBlockByNumber", [hex(number), False])])
-        if memoryview(answer) == NULL:
-            return None
-        return prove.prove_header(rpc_json.decode_block(answer, full=False), number, self._chain).hash
+        return self.hashes_at(endpoint, [number])[0]
+
+    def hashes_at(self, endpoint: Endpoint, numbers: Sequence[int]) -> list[bytes | None]:
+        """Return the proven hashes of an endpoint's blocks, asked in one request; see :meth:`hash_at`."""
+        answers = call_all(endpoint, [("eth_getBlockByNumber", [hex(number), False]) for number in numbers])
+        return [
+            None
+            if memoryview(answer) == NULL
+            else prove.prove_header(rpc_json.decode_block(answer, full=False), number, self._chain).hash
+            for number, answer in zip(numbers, answers, strict=True)
+        ]
 
     def latest(self) -> Head:
         """Return the head that the first endpoint shows which answers. Raises Unavailable if none does."""

@@ -25,7 +25,9 @@ from trace_dagster.rpc.pools import Endpoint
 from trace_dagster.verify.model import Header
 
 JOINED_BLOCKS = 16
-"""A head at most so many blocks above the stored one is stored with the blocks between. Beyond that it comes first."""
+"""A head at most so many blocks above the stored one is stored with the blocks between. Beyond that it comes first, if
+its chain has the stored one.
+"""
 
 MOST_BRANCH_BLOCKS = 256
 """Blocks of a new branch that are stored with the fork. Of a longer one the newest are, and the others fill a gap."""
@@ -47,7 +49,7 @@ class TipWriter:
         """``renew`` renews the lease if it is due."""
         self.memory = ChainMemory()
         self.has_left_branch = False
-        """True if the last head was of another branch that was not adopted: it may have to be later."""
+        """True if the last head was not stored, because it is of another branch: it may have to be later."""
         self.finalized: int | None = None
         """The last block that counts as final; None before it was observed."""
         self._store, self._source, self._halt, self._renew = store, source, halt, renew
@@ -95,7 +97,8 @@ class TipWriter:
         """Store the block that a node shows as its head, and those between. Return how many blocks that were.
 
         A head of another branch is adopted if the fork is proven and its branch is higher than the stored chain, or no
-        endpoint has the stored head any more. Raises the error of the endpoints, LeaseLost.
+        endpoint has the stored head any more. A head far above the stored one comes before the blocks between, if its
+        endpoint has both blocks; otherwise the fork is resolved first. Raises the error of the endpoints, LeaseLost.
         """
         tip = self.memory.head
         self.has_left_branch = False
@@ -105,7 +108,10 @@ class TipWriter:
         first = tip.number + 1 if tip is not None and joined else head.number
         piece = BlockRange(first, head.number + 1)
         builders = [self._builders[dataset] for dataset in self._taking(len(piece))]
-        return self.write(lease, self._source.fetch(piece, builders, shown_at))
+        found = self._source.fetch(piece, builders, shown_at)
+        if tip is None or joined or self._is_above(found, tip):
+            return self.write(lease, found)
+        return self._leave_branch(lease, found, tip)
 
     def next_fill(self, most: int) -> Fill | None:
         """Return the blocks below the head that are fetched next, None if none are missing or finality is not known."""
@@ -173,6 +179,27 @@ class TipWriter:
             raise Unavailable(f"rpc endpoint {found.endpoint.name} shows another chain: {conflict}") from conflict
         self._note(found, blocks)
         return len(blocks)
+
+    def _is_above(self, found: Fetched, tip: ChainBlock) -> bool:
+        """Return whether the endpoint of a new head has the stored one too. Raises Unavailable if its head changed."""
+        head = found.blocks[-1]
+        there, above = self._source.hashes_at(found.endpoint, [tip.number, head.number])
+        if above != head.hash:
+            raise Unavailable(f"rpc endpoint {found.endpoint.name} shows another block again", block=head.number)
+        return there == tip.hash
+
+    def _leave_branch(self, lease: FollowerLease, found: Fetched, tip: ChainBlock) -> int:
+        """Adopt the branch of a head far above the stored one, which is of another. Return how many were stored.
+
+        Raises Unavailable if no fork is proven.
+        """
+        head = found.blocks[-1].number
+        stored = self._resolve(lease, found.endpoint, _descending(head, tip.number))
+        if not stored:
+            raise Unavailable(f"rpc endpoint {found.endpoint.name} shows another block again", block=tip.number)
+        now = self.memory.head
+        self.has_left_branch = now is not None and now.number < head
+        return stored
 
     def _require_child(self, block: HotBlock) -> None:
         """Raise ForkConflict if the parent of a block above the stored head is not that head."""
@@ -297,7 +324,7 @@ class TipWriter:
             raise Unavailable(f"rpc endpoint {endpoint.name} shows another block again", block=top)
         blocks = [self._from_start(each) for each in found.blocks]
         parent = fork.hashes.get(fork.fork_block - 1)
-        if start == fork.fork_block and parent not in (None, blocks[0].parent_hash):
+        if fork.hashes.get(start - 1) not in (None, blocks[0].parent_hash):
             raise Unavailable(f"the chain of rpc endpoint {endpoint.name} forked again", block=fork.fork_block)
         reorg = self._store.replace(lease, self._config_hashes(blocks), fork.fork_block, blocks, parent_hash=parent)
         self._log(lease, endpoint, reorg)

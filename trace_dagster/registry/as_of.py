@@ -146,24 +146,16 @@ class _ReadChain:
     def _final(self) -> int | None:
         """Return the last final block; None if nothing has to be cut, because only committed rows are read.
 
-        Committed blocks are final, so a head that the follower observed long ago does not hide them. Hot blocks that
-        are not linked to the newest one may be of another fork, so the cut is below them until the gap is filled.
+        Committed blocks are final, so a head that the follower observed long ago does not hide them.
         """
-        hot = [each.first_hot for each in self.relations if each.first_hot is not None]
-        if not hot:
+        if all(each.first_hot is None for each in self.relations):
             return None
         known = [each.last_committed for each in self.relations if each.last_committed is not None]
         if (head := self.heads.get("finalized")) is not None:
             known.append(head.number)
         if not known:
             raise Unavailable(f"no final block of chain {self.chain_id} is known yet: try again later")
-        unlinked = self._newest_unlinked()
-        unproven = [block - 1 for block in hot if unlinked is not None and block <= unlinked]
-        return min([max(known), *unproven])
-
-    def _newest_unlinked(self) -> int | None:
-        row = self.session.one("newest_unlinked_block", org_id=self.org_id, chain_id=self.chain_id)
-        return row["block_number"] if row is not None else None
+        return max(known)
 
     def _require_column(self, column: str) -> None:
         """Raise InvalidInput if a derived dataset lacks a column; every stream has both."""

@@ -67,15 +67,3 @@ from hot.chain c
 left join hot.chain n on n.org_id = c.org_id and n.chain_id = c.chain_id and n.block_number = c.block_number + 1
 where c.org_id = %(org_id)s and c.chain_id = %(chain_id)s and c.block_timestamp <= %(time)s
 order by c.block_number desc limit 1;
-
--- name: newest_unlinked_block
--- The newest stored block that is not linked to the head of its chain, because blocks between them are missing.
-select case when newest - oldest + 1 > blocks then (
-           select max(c.block_number)
-           from hot.chain c
-           left join hot.chain n
-               on n.org_id = c.org_id and n.chain_id = c.chain_id and n.block_number = c.block_number + 1
-           where c.org_id = %(org_id)s and c.chain_id = %(chain_id)s and n.block_number is null
-             and c.block_number < newest) end as block_number
-from (select min(block_number) as oldest, max(block_number) as newest, count(*) as blocks
-      from hot.chain where org_id = %(org_id)s and chain_id = %(chain_id)s) stored;
