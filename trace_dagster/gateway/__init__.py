@@ -1,1 +1,1 @@
-"""An RPC gateway on loopback: rate limits per endpoint, shared fetches, deadlines and retries."""
+"""An RPC gateway: rate limits per endpoint, shared fetches, deadlines and retries."""

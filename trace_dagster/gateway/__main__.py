@@ -1,8 +1,9 @@
-"""``python -m trace_dagster.gateway``: serve the environment's RPC pools on loopback until SIGTERM or SIGINT.
+"""``python -m trace_dagster.gateway``: serve the environment's RPC pools until SIGTERM or SIGINT.
 
-The process prints one line of JSON to stdout, ``{"url": "http://127.0.0.1:PORT/TOKEN"}``. The token is
-TRACE_GATEWAY_TOKEN, or a random one if that is not set. The endpoints' URLs come from the environment and are sent only
-to the endpoints.
+The process listens on loopback unless ``--host`` names another address, and prints one line of JSON to stdout,
+``{"url": "http://127.0.0.1:PORT/TOKEN"}``. The token is TRACE_GATEWAY_TOKEN, or a random one if that is not set. With
+TRACE_GATEWAY_TOKEN the line ends at the port, because the output of a service is a log; with ``--owned`` it does not.
+The endpoints' URLs come from the environment and are sent only to the endpoints.
 """
 
 from __future__ import annotations
@@ -35,20 +36,23 @@ _log = component_log("gateway")
 
 
 @click.command()
+@click.option("--host", default=HOST, show_default=True, help="The IPv4 address to listen on; 0.0.0.0 is every one.")
 @click.option("--port", default=0, show_default=True, help="0 takes a free one.")
 @click.option("--owned", is_flag=True, help="End when stdin closes: the gateway of the process that started it.")
-def main(port: int, owned: bool) -> None:
-    """Serve the RPC pools of the environment on loopback: shared rate limits, shared fetches, retries."""
+def main(host: str, port: int, owned: bool) -> None:
+    """Serve the RPC pools of the environment: shared rate limits, shared fetches, retries."""
     try:
         settings = start_process(os.environ, with_stack=False)
-        token = settings.gateway.token.get_secret_value() if settings.gateway.token else secrets.token_urlsafe(24)
+        given = settings.gateway.token
+        token = given.get_secret_value() if given else secrets.token_urlsafe(24)
         gateway = Gateway(settings.rpc, token, kept_bytes=settings.gateway.cache_bytes)
-        listener = bound(port)
+        listener = bound(port, host)
         dsn = settings.registry.postgres_url.get_secret_value() if settings.registry.postgres_url else ""
     except InvalidInput as error:
         raise click.ClickException(str(error)) from None
     listener.listen(BACKLOG)
-    url = f"http://{HOST}:{listener.getsockname()[1]}/{token}"
+    address = f"http://{host}:{listener.getsockname()[1]}"
+    url = f"{address}/{token}" if owned or given is None else address
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(gateway, listener, url, dsn, owned=owned))
 

@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server for loopback: each connection carries one request at a time."""
+"""A small HTTP/1.1 server: each connection carries one request at a time."""
 
 from __future__ import annotations
 
