@@ -321,4 +321,4 @@ class Runtime:
         )
 
     def _pool_named(self, name: str) -> RpcPool:
-        return self.settings.pool(name)
+        return self.routing.named(name)

@@ -269,7 +269,8 @@ class GatewaySettings(_Group):
     url: Annotated[SecretStr, BeforeValidator(http_url("http://127.0.0.1:8546/TOKEN"))] | None = Field(
         None,
         alias="TRACE_RPC_GATEWAY_URL",
-        description="a gateway that runs already; `up` starts one, else a process starts its own",
+        description="a gateway that runs already, which also has the pools that have no URL here; `up` starts one, else"
+        " a process starts its own",
     )
     token: Annotated[SecretStr, BeforeValidator(gateway_token)] | None = Field(
         None,

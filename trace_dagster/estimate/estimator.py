@@ -26,7 +26,7 @@ from trace_dagster.evidence.collector import EvidenceCollector
 from trace_dagster.evidence.needs import is_provable
 from trace_dagster.extraction.extractor import Extractor
 from trace_dagster.extraction.request import RangeRequest
-from trace_dagster.gateway.routing import is_routed
+from trace_dagster.gateway.routing import GatewayRouting, is_routed
 from trace_dagster.identity import DEFAULT_ORG, dataset_uuid
 from trace_dagster.planning.bounds import is_symbolic, resolve
 from trace_dagster.planning.planner import followed_end
@@ -130,7 +130,7 @@ def _chain(name: str, job: ChainSync, settings: Settings) -> _Chain | TraceError
         end = job.mode.to_block if isinstance(job.mode, FixedTarget) else 1_000_000
         return _Chain(RpcPool(name, ("made up",)), int(end) - 1, int(end) - 1)
     try:
-        pool = settings.pool(name)
+        pool = GatewayRouting(settings).named(name)
         require_chain(pool, job.chain_id)
         head = chain_head(pool, chain_of(job.chain_id), job.finality_blocks)
         return _Chain(pool, head.latest, head.finalized, finality_note(pool, head))

@@ -3,6 +3,7 @@
     POST /TOKEN/{pool}/{position}[/{wanted}][?try=K]    one JSON-RPC request, or a batch
     POST /TOKEN/{pool}/{position}/tip                   the same, about the newest blocks
     GET  /TOKEN/{pool}/heads                            new heads, a JSON object in each line, as they come
+    GET  /TOKEN/{pool}/endpoints                        JSON: the pool without its URLs, see ``described_pools.py``
     GET  /TOKEN/status                                  JSON
     GET  /TOKEN/metrics                                 Prometheus text
 
@@ -30,6 +31,7 @@ from trace_dagster.gateway.byte_budget import AnswerBudgets, Reservation
 from trace_dagster.gateway.cache import AnswerCache
 from trace_dagster.gateway.call_queue import Rank
 from trace_dagster.gateway.coalescing import WANTED, Coalescer
+from trace_dagster.gateway.described_pools import described
 from trace_dagster.gateway.endpoint_client import EndpointClient
 from trace_dagster.gateway.jsonrpc import Answer, GatewayCall, calls_in, failed
 from trace_dagster.gateway.metrics import GatewayCollector, exposition, status_of
@@ -91,6 +93,8 @@ class Gateway:
             return HttpResponse(200, exposition(self._collector), b"text/plain; version=0.0.4")
         if request.verb == b"GET" and rest.endswith("/heads"):
             return self._heads(rest.removesuffix("/heads"))
+        if request.verb == b"GET" and rest.endswith("/endpoints"):
+            return HttpResponse(200, described(self._rpc_settings, rest.removesuffix("/endpoints")))
         return _NOT_FOUND
 
     def share(self, gateways: Mapping[str, int]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from trace_dagster.config.process import gateway_environment
 from trace_dagster.config.settings import Settings
 from trace_dagster.gateway.child_process import ChildGateway
+from trace_dagster.gateway.described_pools import PoolReader
 from trace_dagster.rpc.latency import is_far
 from trace_dagster.rpc.pools import Endpoint, Limits, RpcPool
 
@@ -37,6 +38,16 @@ class GatewayRouting:
         self._url = settings.gateway_url
         self._lock = threading.Lock()
         self._owned: ChildGateway | None = None
+        self._described = PoolReader(self._url) if self._url and settings.gateway.mode != "never" else None
+
+    def named(self, name: str) -> RpcPool:
+        """Return a pool by name. If this process has no URL for it, ask the gateway that runs already.
+
+        Raises InvalidInput if neither knows the pool, Unavailable if the gateway does not answer.
+        """
+        rpc = self._settings.rpc
+        is_known = name in rpc.pools or rpc.fallback is not None
+        return rpc.pool(name) if is_known or self._described is None else self._described.pool(name)
 
     def through(self, pool: RpcPool, wanted: frozenset[str] = frozenset()) -> RpcPool:
         """Return the pool with the gateway URLs of the endpoints that are used through a gateway.

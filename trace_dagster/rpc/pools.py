@@ -82,7 +82,7 @@ class Endpoint:
 
         It has the same fingerprint: servers do not get what follows the ``#``.
         """
-        return f"{gateway_url}/{self.pool}/{self.position}#{self.fingerprint}"
+        return local_url(gateway_url, self.pool, self.position, self.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +127,11 @@ class RpcPool:
                 zip_longest(self.urls, gateway_urls, self.websocket_urls, fillvalue=""), 1
             )
         )
+
+
+def local_url(gateway_url: str, pool: str, position: int, fingerprint: str) -> str:
+    """Return a gateway's URL for an endpoint of a pool; see :meth:`Endpoint.local_url`."""
+    return f"{gateway_url}/{pool}/{position}#{fingerprint}"
 
 
 def variable_of(name: str, setting: str = "URL") -> str:
