@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -12,18 +13,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.support.compose import DOCKER, REFERENCE, SERVICES, Compose
+from tests.support.gateways import gateway
+
 ROOT = Path(__file__).parents[2]
-DOCKER = ROOT / "docker"
 ONE_SHOT = {"bucket", "migrate"}
-SECRET = re.compile(r"PASSWORD|SECRET|ACCESS_KEY|_URL$")
-REFERENCE = re.compile(r"\$\{([A-Z0-9_]+)(:\?)?[^}]*\}")
-
-
-def compose():
-    return yaml.safe_load((DOCKER / "compose.yaml").read_text())
-
-
-SERVICES = compose()["services"]
+SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|ACCESS_KEY|_URL$")
+GATEWAY = "http://gateway:8546/"
 
 
 def example_names():
@@ -32,7 +28,7 @@ def example_names():
 
 
 def test_the_services_of_the_product_are_all_there():
-    assert set(SERVICES) == {"postgres", "minio", "bucket", "migrate", "code", "follower", "web", "daemon"}
+    assert set(SERVICES) == {"postgres", "minio", "bucket", "migrate", "gateway", "code", "follower", "web", "daemon"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -49,8 +45,7 @@ def test_a_service_is_one_shot_or_says_whether_it_is_healthy(name):
 @pytest.mark.parametrize("name", SERVICES)
 def test_waiting_is_for_health_or_for_the_end_of_a_one_shot(name):
     for other, how in SERVICES[name].get("depends_on", {}).items():
-        expected = "service_completed_successfully" if other in ONE_SHOT else "service_healthy"
-        assert how == {"condition": expected}
+        assert how["condition"] == ("service_completed_successfully" if other in ONE_SHOT else "service_healthy")
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -63,7 +58,7 @@ def test_ports_are_open_on_this_machine_only(name):
 def test_no_secret_stands_in_the_file(name):
     for variable, value in SERVICES[name].get("environment", {}).items():
         if SECRET.search(variable) and variable != "TRACE_WEB_URL" and value is not None:  # None: that of .env
-            found = REFERENCE.fullmatch(str(value))
+            found = REFERENCE.fullmatch(str(value).removeprefix(GATEWAY))
             assert found, variable
             assert found.group(2) == ":?", f"{variable} must be required"
 
@@ -77,18 +72,20 @@ def test_every_variable_is_required_and_explained_in_the_example():
 
 def test_the_example_holds_no_secret():
     text = (DOCKER / "env.example").read_text()
-    for name in ("POSTGRES_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+    for name in ("POSTGRES_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "TRACE_GATEWAY_TOKEN"):
         assert re.search(rf"^{name}=$", text, re.MULTILINE)
     assert ":CHANGE_ME@" in text
     assert re.search(r"^TRACE_RPC_POOL_STANDARD_URL=$", (DOCKER / "pools.env.example").read_text(), re.MULTILINE)
 
 
 POOLS, DATABASE, STORE = "pools.env", "TRACE_POSTGRES_URL", "AWS_SECRET_ACCESS_KEY"
+TOKEN, DOOR = "TRACE_GATEWAY_TOKEN", "TRACE_RPC_GATEWAY_URL"
 NEEDS = {
     "bucket": {STORE},
     "migrate": {DATABASE},
-    "code": {POOLS, DATABASE, STORE},
-    "follower": {POOLS, DATABASE},
+    "gateway": {POOLS, DATABASE, TOKEN},
+    "code": {DOOR, DATABASE, STORE},
+    "follower": {DOOR, DATABASE},
     "web": {DATABASE},
     "daemon": {DATABASE},
 }
@@ -97,9 +94,33 @@ NEEDS = {
 @pytest.mark.parametrize("name", NEEDS)
 def test_a_service_has_only_the_secrets_that_it_needs(name):
     files = SERVICES[name].get("env_file", [])
-    assert {*files, *SERVICES[name]["environment"]} & {POOLS, DATABASE, STORE, ".env"} == NEEDS[name]
-    assert "env_file" not in compose()["x-trace"]
-    assert "environment" not in compose()["x-trace"]
+    assert {*files, *SERVICES[name]["environment"]} & {POOLS, DATABASE, STORE, TOKEN, DOOR, ".env"} == NEEDS[name]
+    shared = yaml.safe_load((DOCKER / "compose.yaml").read_text())["x-trace"]
+    assert "env_file" not in shared
+    assert "environment" not in shared
+
+
+def test_the_gateway_is_reached_by_the_other_containers_only():
+    service = SERVICES["gateway"]
+    assert "ports" not in service
+    command = service["command"]
+    assert command[command.index("--host") + 1] == "0.0.0.0"
+    port = command[command.index("--port") + 1]
+    for name in ("code", "follower"):
+        assert SERVICES[name]["environment"][DOOR].startswith(f"http://gateway:{port}/${{{TOKEN}:?")
+        assert "gateway" in SERVICES[name]["depends_on"]
+
+
+def test_the_gateway_is_healthy_while_it_answers():
+    env = {DATABASE: "postgresql://nobody@127.0.0.1:9/trace", TOKEN: "token-of-this-test"}
+    with gateway(dev="http://127.0.0.1:9") as door:
+        port = door.url.split(":")[2].split("/")[0]
+        compose = Compose(env, {}, {"8546": port})
+        assert compose.is_healthy("gateway")
+        assert not Compose({**env, TOKEN: "another-token-here"}, {}, {"8546": port}).is_healthy("gateway")
+    assert not compose.is_healthy("gateway")
+    with socket.create_server(("127.0.0.1", int(port))):  # accepts, and does not answer
+        assert not compose.is_healthy("gateway")
 
 
 @pytest.mark.parametrize("name", [name for name in SERVICES if "command" in SERVICES[name]])
@@ -107,7 +128,7 @@ def test_what_a_service_runs_exists(name):
     programs, modules = commands_of(SERVICES[name])
     scripts = Path(sys.executable).parent
     assert programs
-    for program in programs - {"sh", "python", "find"}:
+    for program in programs - {"sh", "bash", "python", "find"}:
         assert shutil.which(program, path=str(scripts)), program
     for module in modules:
         assert find_spec(module), module
