@@ -54,6 +54,10 @@ class Unavailable(TraceError):
     """A server, node or store failed a request. Try again later, or at another endpoint."""
 
 
+class NotYet(Unavailable):
+    """Another process has to act first, and has not yet. Try again later; it is no failure of what was tried."""
+
+
 class NoAnswer(Unavailable):
     """An endpoint does not answer at all. Use another endpoint; a smaller request would not help."""
 

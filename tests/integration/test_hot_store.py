@@ -19,6 +19,7 @@ from trace_dagster.errors import ForkConflict, LeaseLost, Refused
 from trace_dagster.registry.changes import OLDEST, ChangeLog
 from trace_dagster.registry.forks import Forks
 from trace_dagster.registry.hot import HotRows, HotStore
+from trace_dagster.registry.hot_commit import NotOnHotChain
 from trace_dagster.registry.jobs import Bounds, Jobs
 
 pytestmark = pytest.mark.integration
@@ -296,6 +297,26 @@ def test_a_range_on_another_fork_is_not_committed_and_the_follower_looks_again(t
     assert tip.store.state(CHAIN).recheck_from is None
     tip.cold("logs", 10, 20)
     tip.sound()
+
+
+def test_a_refused_range_knows_whether_the_follower_has_looked_since(tip, database):
+    tip.put(A, 5, 25)
+
+    def is_unanswered():
+        with pytest.raises(NotOnHotChain) as found:
+            tip.cold("logs", 10, 20, A.fork(12, "b"))
+        return found.value.is_unanswered
+
+    assert [is_unanswered(), is_unanswered()] == [False, True]
+    tip.store.rechecked(tip.lease)
+    assert is_unanswered() is False
+    tip.store.rechecked(tip.lease)
+    advance(database, 61)  # its lease has lapsed
+    assert is_unanswered() is True
+    tip.lease = followed(database)
+    tip.store.rechecked(tip.lease)
+    tip.store.release(tip.lease)
+    assert is_unanswered() is True
 
 
 def test_a_range_below_or_above_the_stored_blocks_must_link_to_them(tip):

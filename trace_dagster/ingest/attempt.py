@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from trace_dagster.errors import RETRYABLE, LeaseLost, TraceError, Unavailable
+from trace_dagster.errors import RETRYABLE, LeaseLost, NotYet, TraceError, Unavailable
 from trace_dagster.extraction.range_state import RUN_STOPPED
 from trace_dagster.ingest.heartbeat import Heartbeats
 from trace_dagster.messages.logs import component_log
@@ -72,7 +72,12 @@ class Attempt:
         if isinstance(error, LeaseLost):
             _log.warning("lease_lost", **self._facts, reason=error)
         elif isinstance(error, TraceError):
-            will_retry = self._tasks.fail(self.lease, str(error), retry=isinstance(error, RETRYABLE))
+            will_retry = self._tasks.fail(
+                self.lease,
+                str(error),
+                retry=isinstance(error, RETRYABLE),
+                is_counted=not isinstance(error, NotYet),
+            )
             _log.warning("failed", **self._facts, reason=error, will_retry=will_retry)
         elif isinstance(error, Exception):
             will_retry = self._tasks.fail(self.lease, f"unexpected {type(error).__name__}", retry=True)

@@ -7,8 +7,9 @@ from contextlib import suppress
 
 from trace_dagster.datasets.chain import Chain
 from trace_dagster.datasets.chains import chain_of
-from trace_dagster.errors import ForkConflict, InvalidInput, TraceError, Unavailable, VerificationFailed
+from trace_dagster.errors import ForkConflict, InvalidInput, NotYet, TraceError, Unavailable, VerificationFailed
 from trace_dagster.registry.forks import Forks
+from trace_dagster.registry.hot_commit import NotOnHotChain
 from trace_dagster.rpc.client import call_all
 from trace_dagster.rpc.pools import Endpoint, RpcPool
 from trace_dagster.verify.commitments import prove, rpc_json
@@ -33,7 +34,15 @@ class ForkResolver:
         - All show the committed block: the endpoints in ``used`` lied, which is recorded.
         - They disagree: both sides are fetched again.
         - One does not answer: nothing is done, because it may be the one with the chain's block.
+
+        The error is NotYet if the other side is the follower's, who has not looked at it yet.
         """
+        outcome = self._outcome(conflict, chain_id, pool, used)
+        if isinstance(conflict, NotOnHotChain) and conflict.is_unanswered and isinstance(outcome, Unavailable):
+            return NotYet(outcome.message, **outcome.facts)
+        return outcome
+
+    def _outcome(self, conflict: ForkConflict, chain_id: int, pool: RpcPool, used: Iterable[str]) -> TraceError:
         pools = self._pools(conflict, pool)
         shown = _shown(conflict.block, chain_of(chain_id), pools)
         if None in shown:

@@ -16,6 +16,9 @@ from trace_dagster.registry.hot_writes import remove
 class NotOnHotChain(ForkConflict):
     """A range has another hash at a boundary than the block that the follower stored there."""
 
+    is_unanswered = False
+    """Whether the follower was asked before to compare its chain and has not done it, or nobody follows the chain."""
+
 
 @contextmanager
 def rechecked_by_follower(database: Database, dataset_uuid: UUID) -> Iterator[None]:
@@ -24,7 +27,8 @@ def rechecked_by_follower(database: Database, dataset_uuid: UUID) -> Iterator[No
         yield
     except NotOnHotChain as conflict:
         with database.transaction() as session:
-            session.run("recheck_chain_of", dataset_uuid=dataset_uuid, block=max(conflict.block, 0))
+            row = session.one("recheck_chain_of", dataset_uuid=dataset_uuid, block=max(conflict.block, 0))
+        conflict.is_unanswered = row is not None and row["is_unanswered"]
         raise
 
 

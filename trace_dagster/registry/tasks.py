@@ -150,11 +150,12 @@ class Tasks:
             if not session.run("heartbeat", **lease.fence, ttl_seconds=self.lease_ttl_seconds):
                 raise LeaseLost("another attempt holds this range now", task_id=lease.task_id, attempt=lease.attempt)
 
-    def fail(self, lease: Lease, reason: str, *, retry: bool) -> bool:
+    def fail(self, lease: Lease, reason: str, *, retry: bool, is_counted: bool = True) -> bool:
         """End an attempt with its reason; return whether the range will be tried again.
 
-        A retry waits ``retry_base_seconds``, doubled by each failure; after max_attempts the task is dead. The holder
-        of an old token changes nothing and gets False.
+        A retry waits ``retry_base_seconds``, doubled by each failure; after max_attempts the task is dead. If the
+        attempt is not counted, because it waits for another process, it may be tried for ever: then each attempt
+        doubles the wait. The holder of an old token changes nothing and gets False.
         """
         reason = storable(reason)
         with self._database.transaction() as session:
@@ -163,6 +164,7 @@ class Tasks:
                 **lease.fence,
                 error=reason,
                 retry=retry,
+                is_counted=is_counted,
                 max_attempts=self._max_attempts,
                 base_seconds=self._retry_base_seconds,
                 longest_seconds=LONGEST_BACKOFF_SECONDS,

@@ -307,6 +307,12 @@ where d.dataset_uuid = %(dataset_uuid)s
 
 -- name: recheck_chain_of
 -- Have the follower of a dataset's chain compare its blocks with the node from a block on.
+-- Tells whether it was asked before and has not done it, or nobody follows the chain now.
+with asked as (
+    select f.org_id, f.chain_id,
+           f.recheck_from is not null or coalesce(f.expires_at < clock_timestamp(), true) as is_unanswered
+    from hot.followers f join trace.datasets d on d.org_id = f.org_id and d.chain_id = f.chain_id
+    where d.dataset_uuid = %(dataset_uuid)s for update of f)
 update hot.followers f set recheck_from = least(f.recheck_from, %(block)s)
-from trace.datasets d
-where d.dataset_uuid = %(dataset_uuid)s and f.org_id = d.org_id and f.chain_id = d.chain_id;
+from asked where f.org_id = asked.org_id and f.chain_id = asked.chain_id
+returning asked.is_unanswered;

@@ -85,15 +85,17 @@ where task_id = %(task_id)s and attempt = %(attempt)s and lease_token = %(lease_
 for update;
 
 -- name: fail_task
--- Record a failure: final, or queued again after a backoff with jitter, or dead after max_attempts.
+-- Record a failure: final, or queued again after a backoff with jitter, or dead after max_attempts that are counted.
 update trace.tasks
 set state = case when not %(retry)s then 'failed'
-                 when failures + 1 >= %(max_attempts)s then 'dead' else 'queued' end,
-    error = case when %(retry)s and failures + 1 >= %(max_attempts)s
+                 when %(is_counted)s and failures + 1 >= %(max_attempts)s then 'dead' else 'queued' end,
+    error = case when %(retry)s and %(is_counted)s and failures + 1 >= %(max_attempts)s
                  then 'gave up after ' || failures + 1 || ' tries: ' || %(error)s else %(error)s end,
-    failures = failures + 1, lease_token = null, lease_expires_at = null, batch_id = null, updated_at = now(),
+    failures = failures + case when %(is_counted)s then 1 else 0 end, lease_token = null, lease_expires_at = null, batch_id = null, updated_at = now(),
     not_before = now() + make_interval(
-        secs => least(%(longest_seconds)s, %(base_seconds)s * 2.0 ^ least(failures, 30)) * (0.5 + random() / 2))
+        secs => least(%(longest_seconds)s,
+                      %(base_seconds)s * 2.0 ^ least(case when %(is_counted)s then failures else attempt end, 30))
+                * (0.5 + random() / 2))
 where task_id = %(task_id)s and attempt = %(attempt)s and lease_token = %(lease_token)s and state = 'running'
 returning state;
 
