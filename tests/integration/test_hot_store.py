@@ -18,7 +18,7 @@ from trace_dagster.config.chain_sync import parse
 from trace_dagster.errors import ForkConflict, LeaseLost, Refused
 from trace_dagster.registry.changes import OLDEST, ChangeLog
 from trace_dagster.registry.forks import Forks
-from trace_dagster.registry.hot import HotRows, HotStore
+from trace_dagster.registry.hot import MOST_STORED_BLOCKS, HotRows, HotStore
 from trace_dagster.registry.hot_commit import NotOnHotChain
 from trace_dagster.registry.jobs import Bounds, Jobs
 
@@ -95,6 +95,14 @@ def test_blocks_come_with_their_rows_in_all_types(tip, database):
     assert state.config_hashes == hashes_of(tip.streams)
     assert tip.hot("blocks") == [20, 21, 22]
     tip.sound()
+
+
+def test_so_many_blocks_that_their_locks_would_leave_none_for_others_are_refused(tip):
+    with pytest.raises(ValueError, match="501 blocks are too many"):
+        tip.put(A, 0, MOST_STORED_BLOCKS + 1, logs=0)
+    assert tip.store.state(CHAIN).segments == ()
+    tip.put(A, 0, MOST_STORED_BLOCKS, logs=0)
+    assert tip.hot("blocks") == list(range(MOST_STORED_BLOCKS))
 
 
 def test_the_change_log_tells_each_block_that_came_with_its_hash(tip, database):

@@ -52,6 +52,10 @@ HOT_MAX_BLOCKS = 50_000
 """Most hot blocks of a dataset, and hashes that are kept below the head, unless the job says otherwise."""
 
 
+MOST_STORED_BLOCKS = 500
+"""Blocks that one :meth:`HotStore.store` takes: it locks the boundary of each, and Postgres keeps all locks in one table."""
+
+
 class HotStore:
     """Stores what the follower of a chain proves, under its lease."""
 
@@ -119,10 +123,13 @@ class HotStore:
         stream that has another configuration by now, are left out. Rows of an earlier configuration are removed.
 
         Raises LeaseLost, ForkConflict if a stored or committed neighbour has another hash, Refused if a dataset would
-        have more than ``hot_max_blocks`` hot blocks, ValueError if the blocks do not link.
+        have more than ``hot_max_blocks`` hot blocks, ValueError if the blocks do not link or are more than
+        MOST_STORED_BLOCKS.
         """
         if not blocks:
             return
+        if len(blocks) > MOST_STORED_BLOCKS:
+            raise ValueError(f"{len(blocks)} blocks are too many for one transaction: at most {MOST_STORED_BLOCKS}")
         require_links(blocks)
         with self._database.transaction() as session:
             require_lease(session, lease)
