@@ -48,6 +48,21 @@ def chain_in(year, blocks):
     return chain
 
 
+def test_a_head_of_another_chain_does_not_end_the_following(postgres_url, database):
+    chain, other = DevChain(7, 60), DevChain(8, 300)
+    switch = Switch(chain)
+    with serving_application(switch) as url, following(postgres_url, node=url):
+        follow_job(database)
+        eventually(lambda: len(stored_chain(database)) == 60)
+        switch.use(other)
+        eventually(lambda: 299 in stored_chain(database))
+        switch.use(chain)
+        for _ in range(20):
+            chain.mine()
+            time.sleep(0.2)
+        eventually(lambda: stored_chain(database).get(chain.head) == chain.blocks[-1].hash, 10)
+
+
 def test_another_endpoint_is_asked_if_a_block_lies_after_year_9999(postgres_url, database):
     chain = chain_in(2020, 60)
     with (
@@ -153,3 +168,25 @@ def test_a_block_that_no_endpoint_has_does_not_keep_those_below_it_from_being_ho
         eventually(lambda: 150 in stored_chain(database))
         time.sleep(2)
         assert node.asked == asked, "it is asked for again and again"
+
+
+def test_a_node_far_below_the_stored_head_is_said_to_be_behind(postgres_url, database):
+    chain = DevChain(7, 400)
+    switch = Switch(chain)
+    with serving_application(switch) as url, following(postgres_url, node=url):
+        follow_job(database, chunk=100)
+        eventually(lambda: set(range(300, 400)) <= set(stored_chain(database)))
+        switch.use(DevChain(7, 200))
+        said = eventually(lambda: reason(database))
+        assert said == "the chain's nodes are at block 199, below the stored head 399"
+        before = confirmed_at(database)
+        time.sleep(2.5)
+        assert confirmed_at(database) == before
+        switch.use(chain)
+        eventually(lambda: reason(database) is None and confirmed_at(database) > before)
+        assert set(range(300, 400)) <= set(stored_chain(database))
+
+
+def confirmed_at(database):
+    with database.connection() as connection:
+        return connection.execute("select observed_at from hot.heads where tag = 'latest'").fetchone()["observed_at"]

@@ -249,7 +249,7 @@ class ChainFollower:
         final = self._watch.observe(head.number, self._writer.memory.block_seconds() or 0.0)
         if final is not None:
             self._writer.finalized = final.finalized
-            is_current = self._failing_since is None
+            is_current = self._failing_since is None and not self._writer.behind
             self._parts.store.observe(
                 lease,
                 {

@@ -50,6 +50,8 @@ class TipWriter:
         self.memory = ChainMemory()
         self.has_left_branch = False
         """True if the last head was not stored, because it is of another branch: it may have to be later."""
+        self.shown: int | None = None
+        """The number of the head that a node showed last."""
         self.finalized: int | None = None
         """The last block that counts as final; None before it was observed."""
         self._store, self._source, self._halt, self._renew = store, source, halt, renew
@@ -64,7 +66,16 @@ class TipWriter:
     def notes(self) -> str | None:
         """Why blocks of some stream are not hot; None if all are."""
         unfetched = [self._unfetched] if self.memory.has_put_off else []
-        return "; ".join([*self._full.values(), *self._left_out.values(), *unfetched]) or None
+        behind = []
+        if self.behind > JOINED_BLOCKS and self.memory.head is not None:
+            behind = [f"the chain's nodes are at block {self.shown}, below the stored head {self.memory.head.number}"]
+        return "; ".join([*behind, *self._full.values(), *self._left_out.values(), *unfetched]) or None
+
+    @property
+    def behind(self) -> int:
+        """By how many blocks the head that a node showed last is below the stored one."""
+        tip = self.memory.head
+        return 0 if tip is None or self.shown is None else max(0, tip.number - self.shown)
 
     def follow(self, streams: Iterable[TipStream]) -> None:
         """Store rows of these streams from now on."""
@@ -101,6 +112,7 @@ class TipWriter:
         endpoint has both blocks; otherwise the fork is resolved first. Raises the error of the endpoints, LeaseLost.
         """
         tip = self.memory.head
+        self.shown = head.number
         self.has_left_branch = False
         if tip is not None and head.number <= tip.number:
             return 0 if self._is_stored(lease, head) else self._resolve_at_any(lease, head)
