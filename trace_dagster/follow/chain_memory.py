@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from trace_dagster.blocks import BlockRange, merged
+from trace_dagster.blocks import BlockRange, holes, merged
 from trace_dagster.follow.fill import Wanted
 from trace_dagster.registry.hot import ChainBlock, HotBlock, HotSegment, HotState
 
@@ -42,6 +42,9 @@ class ChainMemory:
         self.segments = list(state.segments)
         self.hot = {dataset: list(blocks) for dataset, blocks in state.blocks.items()}
         self.committed = {dataset: tuple(blocks) for dataset, blocks in state.committed.items()}
+        for dataset, blocks in self.left_out.items():  # what is committed is not missing, and may be so again later
+            committed = self.committed.get(dataset, ())
+            self.left_out[dataset] = [hole for each in blocks for hole in holes(each, committed)]
 
     def add(self, blocks: Sequence[HotBlock], datasets: Collection[UUID]) -> None:
         """Note linked blocks that were stored with the rows of ``datasets``."""

@@ -65,11 +65,12 @@ class TipWriter:
     @property
     def notes(self) -> str | None:
         """Why blocks of some stream are not hot; None if all are."""
+        left_out = [text for dataset, text in self._left_out.items() if self.memory.left_out.get(dataset)]
         unfetched = [self._unfetched] if self.memory.has_put_off else []
         behind = []
         if self.behind > JOINED_BLOCKS and self.memory.head is not None:
             behind = [f"the chain's nodes are at block {self.shown}, below the stored head {self.memory.head.number}"]
-        return "; ".join([*behind, *self._full.values(), *self._left_out.values(), *unfetched]) or None
+        return "; ".join([*behind, *self._full.values(), *left_out, *unfetched]) or None
 
     @property
     def behind(self) -> int:
