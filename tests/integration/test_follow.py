@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -270,3 +271,17 @@ def test_a_fault_at_one_chain_does_not_keep_the_sensor_from_the_others(postgres_
         said = runtime.followers.tick(5)
         assert "chain 1: failed with an unexpected ZeroDivisionError" in said
         assert max(stored_chain(database)) == 59
+
+
+def test_the_sensor_ends_the_threads_of_a_chain_that_is_not_followed_any_more(postgres_url, database):
+    with dev_node(DevChain(7, 60)) as node, follower_process(postgres_url, node=node.url) as runtime:
+        follow_job(database, datasets=("logs",), name="first", chain_id=1)
+        follow_job(database, datasets=("logs",))
+        runtime.followers.tick(2)
+        (ended,) = (each for each in threading.enumerate() if each.name == "lease-1")
+        Jobs(database).set_enabled("first", False)
+        assert "chain 1:" not in runtime.followers.tick(5)
+        ended.join(5)
+        assert not ended.is_alive()
+        Jobs(database).set_enabled("first", True)
+        assert "chain 1: stored 0 blocks" in runtime.followers.tick(2)

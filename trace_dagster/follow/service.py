@@ -68,7 +68,9 @@ class Followers:
         words what was done. Each chain gets its share of the time; those that another process follows are left to it.
         """
         deadline = time.monotonic() + seconds
-        wanted = list(self._wanted().items())
+        chains = self._wanted()
+        self._close([each for each in self._followers if each not in chains])
+        wanted = list(chains.items())
         said = []
         for place, (chain_id, streams) in enumerate(wanted):
             share = (deadline - time.monotonic()) / (len(wanted) - place)
@@ -90,9 +92,7 @@ class Followers:
     def close(self) -> None:
         """End all followers and give their leases back."""
         self._end(list(self._threads))
-        for follower in self._followers.values():
-            follower.close()
-        self._followers.clear()
+        self._close(list(self._followers))
 
     def _look(self, chains: Collection[int]) -> None:
         wanted = {each: streams for each, streams in self._wanted().items() if not chains or each in chains}
@@ -126,8 +126,12 @@ class Followers:
             thread.stop()
         for chain_id, thread in zip(chains, threads, strict=True):
             thread.join()
-            self._followers.pop(chain_id).close()
+            self._close([chain_id])
             _log.event("follower_stopped", chain_id=chain_id)
+
+    def _close(self, chains: Sequence[int]) -> None:
+        for chain_id in chains:
+            self._followers.pop(chain_id).close()
 
 
 class _Thread:
