@@ -133,3 +133,10 @@ def test_headers_that_do_not_link_to_a_stored_block_take_nothing_away(postgres_u
         assert "head 59" in said
         assert reorgs(database) == []
         assert_is_node(database, streams, chain)
+        chain.grow(200)
+        with follower_process(postgres_url, node=f"{forked.url},{node.url}") as runtime:
+            runtime.followers.tick(5)  # the other endpoint is asked next
+        stored = stored_chain(database)
+        assert max(stored) > 59
+        assert stored.items() <= numbered(chain).items()
+        assert reorgs(database) == []

@@ -11,6 +11,7 @@ from uuid import UUID
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.chain import LearnedForms
 from trace_dagster.errors import ForkConflict, LeaseLost, TraceError, Unavailable, UnknownFormat
+from trace_dagster.extraction.retry_rules import ANOTHER_ENDPOINT
 from trace_dagster.follow.block_rows import RowBuilder
 from trace_dagster.follow.block_source import BlockSource, Fetched
 from trace_dagster.follow.chain_memory import ChainMemory
@@ -122,9 +123,13 @@ class TipWriter:
         piece = BlockRange(first, head.number + 1)
         builders = [self._builders[dataset] for dataset in self._taking(len(piece))]
         found = self._source.fetch(piece, builders, shown_at)
-        if tip is None or joined or self._is_above(found, tip):
+        if tip is None or joined:
             return self.write(lease, found)
-        return self._leave_branch(lease, found, tip)
+        try:
+            return self.write(lease, found) if self._is_above(found, tip) else self._leave_branch(lease, found, tip)
+        except ANOTHER_ENDPOINT as error:
+            self._source.pass_over(found.endpoint, error)
+            raise
 
     def next_fill(self, most: int) -> Fill | None:
         """Return the blocks below the head that are fetched next, None if none are missing or finality is not known."""
