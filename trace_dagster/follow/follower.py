@@ -15,7 +15,7 @@ from trace_dagster.follow.block_source import BlockSource
 from trace_dagster.follow.endpoints import BestFirst, TipEndpoints
 from trace_dagster.follow.filler import Filler
 from trace_dagster.follow.finality import FinalBlocks, FinalityWatch, at_the_tip, final_blocks
-from trace_dagster.follow.lease_keeper import LeaseKeeper
+from trace_dagster.follow.lease_keeper import LONGEST_STEP_SECONDS, LeaseKeeper
 from trace_dagster.follow.pool_heads import PoolHeads
 from trace_dagster.follow.streams import TipStream
 from trace_dagster.follow.tip_writer import Halt, TipWriter
@@ -82,6 +82,7 @@ class ChainFollower:
         self._target: _Target | None = None
         self._look_at: float | None = None
         self._renew_at = self._read_at = float("-inf")
+        self._moved_at = time.monotonic()
         self._failures = 0
         self._failing_since: float | None = None
         self._failure: TraceError | None = None
@@ -124,6 +125,11 @@ class ChainFollower:
         """True if this process followed the chain when it last looked."""
         return self._lease is not None
 
+    @property
+    def is_stuck(self) -> bool:
+        """True if no step has begun for LONGEST_STEP_SECONDS. Only right while a thread calls :meth:`advance`."""
+        return time.monotonic() - self._moved_at > LONGEST_STEP_SECONDS
+
     def release(self) -> None:
         """Give the lease to whoever wants it."""
         self._filler.drop()
@@ -141,7 +147,7 @@ class ChainFollower:
 
     def _takes_lease(self) -> bool:
         """Take or renew the lease; return whether this process has it."""
-        now = time.monotonic()
+        self._moved_at = now = time.monotonic()
         if self._lease is not None and now < self._renew_at:
             return True
         if self._lease is not None:

@@ -30,6 +30,8 @@ UNHELD_SECONDS = 0.5
 
 _log = component_log("follow")
 ReadStreams = Callable[[], Sequence[StreamRow]]
+Beat = Callable[[Sequence[int]], None]
+"""Is called with the chains whose thread is stuck in a call that does not return."""
 
 
 def holder_name() -> str:
@@ -48,7 +50,7 @@ class Followers:
         self._rows: Sequence[StreamRow] | None = None
         self._streams: Mapping[int, tuple[TipStream, ...]] = {}
 
-    def run(self, stop: threading.Event, chains: Collection[int] = (), beat: Callable[[], None] = lambda: None) -> None:
+    def run(self, stop: threading.Event, chains: Collection[int] = (), beat: Beat = lambda _: None) -> None:
         """Follow ``chains``, or all if there are none, until ``stop`` is set; call ``beat`` each time round. Jobs that
         are applied are taken up within a second.
         """
@@ -57,7 +59,7 @@ class Followers:
             while True:
                 with suppress(TraceError):  # the registry does not answer: followers go on, and say so themselves
                     self._look(chains)
-                    beat()
+                    beat([chain_id for chain_id in self._threads if self._followers[chain_id].is_stuck])
                 if stop.wait(LOOK_SECONDS):
                     return
         finally:
