@@ -70,7 +70,7 @@ class RegistrySettings(_Group):
     changes_days: Days = Field(
         DEFAULT_CHANGES_DAYS,
         alias="TRACE_CHANGES_DAYS",
-        description="how long `sweep` keeps entries of [the change log](changes.md), in days (30)",
+        description="how long entries of [the change log](changes.md) and reorganisations are kept, in days (30)",
     )
 
 

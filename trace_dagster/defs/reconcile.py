@@ -21,6 +21,7 @@ from dagster import (
 
 from trace_dagster.defs.materializations import materialization
 from trace_dagster.defs.progress import progress_observations
+from trace_dagster.defs.retention import prune_if_due
 from trace_dagster.defs.streams import RUNTIME, asset_key
 from trace_dagster.defs.tip_check import tip_events
 from trace_dagster.defs.verification_check import verification_evaluation
@@ -64,7 +65,7 @@ def stream_events(
     runtime: Runtime, cursor: str | None, now: float
 ) -> tuple[list[AssetCheckEvaluation | AssetObservation], str]:
     """Return new checks and observations of every stream that moved, of its coverage, progress and tip, and the new
-    cursor.
+    cursor. Delete old changes if it is time.
     """
     told: dict[str, Any] = json.loads(cursor) if cursor else {}
     covered = stream_coverages(runtime.database, runtime.jobs)
@@ -74,7 +75,8 @@ def stream_events(
     observations, progress = progress_observations(runtime.database, covered, told.get("progress", {}), now)
     tips, tip = tip_events(runtime.database, runtime.jobs.streams(), told.get("tip", {}), now)
     events: list[AssetCheckEvaluation | AssetObservation] = [*map(_evaluation, changed), *observations, *tips]
-    return events, json.dumps({"checks": after, "progress": progress, "tip": tip})
+    prune_at = prune_if_due(runtime, told.get("prune_at", 0.0), now)
+    return events, json.dumps({"checks": after, "progress": progress, "tip": tip, "prune_at": prune_at})
 
 
 def coverage_check(stream: StreamRow) -> AssetChecksDefinition:

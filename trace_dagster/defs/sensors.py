@@ -126,13 +126,15 @@ def reconciler_sensor(runtime_of: RuntimeOf) -> SensorDefinition:
 
     @_running_sensor(
         name="trace_reconciler",
-        description="Reports commits whose materialization Dagster lost, and each stream's coverage and progress.",
+        description="Reports commits whose materialization Dagster lost, and each stream's coverage and progress."
+        " Deletes old entries of the change log.",
     )
     def trace_reconciler(context: SensorEvaluationContext) -> SensorResult | SkipReason:
         runtime = runtime_of()
         lost = lost_events(runtime, context.instance)
         events, cursor = stream_events(runtime, context.cursor, time.time())
         if not lost and not events:
+            context.update_cursor(cursor)
             return SkipReason("Dagster shows every commit; no stream moved")
         return SensorResult(asset_events=[*lost, *events], cursor=cursor)
 

@@ -112,6 +112,7 @@ def sweep(
                 store.abort_upload(key, upload)
     swept.changes_deleted = registry.prune_changes(changes_days, dry_run=dry_run)
     if not dry_run:
+        registry.prune_reorgs(changes_days)
         registry.prune(grace_seconds)
     _log.event("swept", **asdict(swept))
     return swept

@@ -137,10 +137,11 @@ class Retention:
                 session.run(statement, grace_seconds=grace_seconds)
             session.run("drop_unused_hash_indexes")
 
-    def prune_changes(self, days: int, *, dry_run: bool) -> int:
+    def prune_changes(self, days: int, *, dry_run: bool, most: int | None = None) -> int:
         """Delete changes that are older than ``days``, in short transactions; return how many.
 
-        Changes that readers may not see yet, because a transaction is open, are kept.
+        ``most`` ends it after the transaction that reaches so many. Changes that readers may not see yet, because a
+        transaction is open, are kept.
         """
         if dry_run:
             with self._database.transaction() as session:
@@ -153,8 +154,13 @@ class Retention:
                 row = session.one("delete_old_changes", days=days, limit=_CHANGES_AT_ONCE)
             deleted = int(row["n"]) if row else 0
             total += deleted
-            if deleted < _CHANGES_AT_ONCE:
+            if deleted < _CHANGES_AT_ONCE or (most is not None and total >= most):
                 return total
+
+    def prune_reorgs(self, days: int) -> int:
+        """Delete reorganisations that are older than ``days``, except the newest of each chain; return how many."""
+        with self._database.transaction() as session:
+            return session.run("delete_old_reorgs", days=days)
 
 
 def _count(session: Session, statement: str, grace_seconds: float) -> int:

@@ -68,3 +68,10 @@ select count(*) as n from deleted;
 select count(*) filter (where is_old) as n
 from (select bool_and(changed_at < now() - make_interval(days => %(days)s)) over (order by xid, change_id) as is_old
       from trace.changes where xid < pg_snapshot_xmin(pg_current_snapshot())) marked;
+
+-- name: delete_old_reorgs
+-- Delete old reorganisations; the newest of each chain stays, because status shows it.
+delete from hot.reorgs r
+where r.found_at < now() - make_interval(days => %(days)s)
+  and exists (select 1 from hot.reorgs newer
+              where newer.org_id = r.org_id and newer.chain_id = r.chain_id and newer.reorg_id > r.reorg_id);
