@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -395,6 +396,16 @@ def test_the_command_prints_lines_with_cursors(database, stream, log, variables)
     assert rest[1].endswith("its fork\\x1b[31m lost")
     now = run(variables, "--now").stdout.strip()
     assert run(variables, "--after", now).stdout == ""
+
+
+def test_a_line_says_which_rows_came_or_went(database, stream, variables):
+    changes = [("hot", None, "hot rows"), ("pruned", None, "the same rows"), ("pruned", "other columns", "hot rows")]
+    changes += [("invalidated", "a fork", "hot rows"), ("compacted", None, "the same rows")]
+    with database.transaction() as session:
+        for kind, reason, _said in changes:
+            record_change(session, kind, stream.dataset_uuid, FIRST, reason=reason)
+    lines = run(variables).stdout.splitlines()
+    assert [re.search("hot rows|the same rows", line)[0] for line in lines] == [said for *_, said in changes]
 
 
 def test_its_errors_have_exit_codes(variables, stream):

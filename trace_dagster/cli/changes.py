@@ -64,9 +64,17 @@ def _json_line(change: Change) -> str:
 
 
 def _line(change: Change) -> str:
-    """Return a line for people: time, kind, dataset, range, generation if there is one, cursor, reason."""
-    rows = "the same rows" if change.generation is None else f"generation {change.generation}"
+    """Return a line for people: time, kind, dataset, range, which rows, cursor, and the reason if there is one."""
     return printable(
         f"{change.changed_at:%Y-%m-%d %H:%M:%S}  {change.kind:<11}  {change.chain_id}.{change.dataset_key:<20}"
-        f"  {change.block_range!s:<26}  {rows:<14}  {change.cursor}" + (f"  {change.reason}" if change.reason else "")
+        f"  {change.block_range!s:<26}  {_rows(change):<14}  {change.cursor}"
+        + (f"  {change.reason}" if change.reason else "")
     )
+
+
+def _rows(change: Change) -> str:
+    """Return which rows came or went: those of a generation, hot ones, or none."""
+    if change.generation is not None:
+        return f"generation {change.generation}"
+    changes_nothing = change.kind == "compacted" or (change.kind == "pruned" and change.reason is None)
+    return "the same rows" if changes_nothing else "hot rows"
