@@ -185,7 +185,7 @@ def test_by_hand(database, postgres_url):
     assert said.output == "tip: logs: 30 hot blocks, up to block 89, are committed now\n"
     assert tip.tasks() == [(60, 70), (70, 80), (80, 90)]
     said = CliRunner().invoke(main, ["cold", "--all"], env=env)
-    assert said.output == "tip: logs: no whole range that is final has hot rows and no task\n"
+    assert said.output == "tip: logs: no final whole range waits to be committed\n"
 
 
 def test_status_and_coverage_show_the_gap_between_history_and_hot_rows(database, store):

@@ -63,7 +63,7 @@ def test_a_block_up_to_the_head_is_settled(tip, block):
 
 
 def test_a_block_above_the_head_is_an_error_that_names_the_head(tip):
-    with pytest.raises(InvalidInput, match="chain 143 is at block 299: as_of names a block up to it as_of=300"):
+    with pytest.raises(InvalidInput, match="chain 143 is at block 299: as_of must name a block up to it as_of=300"):
         tip.cuts(block=300)
 
 
@@ -73,7 +73,7 @@ def test_a_time_is_the_last_block_that_is_not_later(tip, offset, block):
 
 
 def test_a_time_that_the_next_block_may_have_as_well_is_an_error(tip):
-    with pytest.raises(InvalidInput, match=r"is at block 299 of .*: as_of names an earlier time"):
+    with pytest.raises(InvalidInput, match=r"is at block 299 of .*: as_of must name an earlier time"):
         tip.cuts(time=time_of(299))
     assert tip.cut(time=time_of(299) - timedelta(microseconds=1)) == Cut(297)
 
@@ -89,7 +89,7 @@ def test_a_time_of_a_chain_that_nobody_follows(new):
     tip = new()
     tip.cold("blocks", 0, 100)
     assert tip.cut("blocks", time=DAY) == Cut(None, DAY)
-    with pytest.raises(InvalidInput, match="as_of names a time in the past"):
+    with pytest.raises(InvalidInput, match="as_of must name a time in the past"):
         tip.cuts("blocks", time=datetime(9000, 1, 1, tzinfo=UTC))
 
 

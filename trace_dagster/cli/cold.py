@@ -51,7 +51,7 @@ def _lines(streams: Sequence[StreamRow], found: Sequence[Raised]) -> Iterator[st
         raised = by_dataset.get(stream.dataset_uuid)
         name = f"{stream.job_name}: {stream.dataset_key}"
         if raised is None or not raised.blocks:
-            yield f"{name}: no whole range that is final has hot rows and no task"
+            yield f"{name}: no final whole range waits to be committed"
         else:
             when = "now" if stream.job_enabled else "when the job is resumed"
             yield f"{name}: {raised.blocks:,} hot blocks, up to block {raised.cold_end - 1:,}, are committed {when}"

@@ -101,7 +101,7 @@ class TipWriter:
             if dataset in self._streams and stored != self._streams[dataset].spec.config_hash and state.blocks[dataset]
         ]
         for dataset in outdated:
-            self._store.drop(lease, dataset, "the stream has other columns now")
+            self._store.drop(lease, dataset, "its stream has other columns now")
         self.memory.read(self._store.state(lease.chain_id) if outdated else state)
         if state.recheck_from is not None:
             self.recheck(lease, state.recheck_from)
@@ -203,7 +203,7 @@ class TipWriter:
         head = found.blocks[-1]
         there, above = self._source.hashes_at(found.endpoint, [tip.number, head.number])
         if above != head.hash:
-            raise Unavailable(f"rpc endpoint {found.endpoint.name} shows another block again", block=head.number)
+            raise Unavailable(f"rpc endpoint {found.endpoint.name} shows another block now", block=head.number)
         return there == tip.hash
 
     def _leave_branch(self, lease: FollowerLease, found: Fetched, tip: ChainBlock) -> int:
@@ -214,7 +214,7 @@ class TipWriter:
         head = found.blocks[-1].number
         stored = self._resolve(lease, found.endpoint, _descending(head, tip.number))
         if not stored:
-            raise Unavailable(f"rpc endpoint {found.endpoint.name} shows another block again", block=tip.number)
+            raise Unavailable(f"rpc endpoint {found.endpoint.name} shows another block now", block=tip.number)
         now = self.memory.head
         self.has_left_branch = now is not None and now.number < head
         return stored
@@ -257,7 +257,7 @@ class TipWriter:
     def _taking(self, blocks: int) -> dict[UUID, TipStream]:
         """Return the streams that have room for so many blocks, and note why the others have none."""
         self._full = {
-            dataset: f"{each.spec.dataset_key}: its cold ranges do not follow, see their failures in status"
+            dataset: f"{each.spec.dataset_key}: its final ranges are not committed, see their failures in status"
             f" hot_max_blocks={each.settings.hot_max_blocks}"
             for dataset, each in self._streams.items()
             if self.memory.hot_blocks(dataset) + blocks > each.settings.hot_max_blocks
@@ -339,7 +339,7 @@ class TipWriter:
         start = max(fork.fork_block, top + 1 - MOST_BRANCH_BLOCKS)
         found = self._source.fetch_at(endpoint, BlockRange(start, top + 1), list(self._builders.values()))
         if self._source.hash_at(endpoint, top) != found.blocks[-1].hash:
-            raise Unavailable(f"rpc endpoint {endpoint.name} shows another block again", block=top)
+            raise Unavailable(f"rpc endpoint {endpoint.name} shows another block now", block=top)
         blocks = [self._from_start(each) for each in found.blocks]
         parent = fork.hashes.get(fork.fork_block - 1)
         if fork.hashes.get(start - 1) not in (None, blocks[0].parent_hash):

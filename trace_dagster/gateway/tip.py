@@ -59,7 +59,7 @@ class TipCalls:
             async with asyncio.timeout(TIP_SECONDS if rank is Rank.NEWEST else None):
                 return await asyncio.shield(call.answer)
         except TimeoutError:
-            reason = f": {call.reason}" if call.reason else ", or others are before it"
+            reason = f": {call.reason}" if call.reason else ", or other calls are sent before it"
             return failed(f"rpc endpoint {self._client.name} does not answer {method} in {TIP_SECONDS:.0f} s{reason}")
         finally:
             call.answer.cancel()  # no effect if it has arrived

@@ -38,7 +38,7 @@ def _part(text: str) -> tuple[str, Any]:
         return "block", int(text)
     if _TIME.fullmatch(text):
         return "time", _time(text)
-    raise InvalidInput(f"as_of is a block, a time such as 2024-05-01T12:00:00Z, or `common`, not {text[:80]!r}")
+    raise InvalidInput(f"as_of must be a block, a time such as 2024-05-01T12:00:00Z, or `common`, not {text[:80]!r}")
 
 
 def _time(text: str) -> datetime:
@@ -50,4 +50,4 @@ def _time(text: str) -> datetime:
             raise InvalidInput(f"a time needs a zone: write {text[:80]}Z for UTC, or +02:00")
         return found.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise InvalidInput(f"as_of names no valid time: {text[:80]!r}") from None
+        raise InvalidInput(f"as_of is no valid time: {text[:80]!r}") from None

@@ -106,7 +106,9 @@ class _ReadChain:
         if head is None:
             raise InvalidInput(f"no block of chain {self.chain_id} is known yet, so none can be named", as_of=block)
         if block > head:
-            raise InvalidInput(f"chain {self.chain_id} is at block {head}: as_of names a block up to it", as_of=block)
+            raise InvalidInput(
+                f"chain {self.chain_id} is at block {head}: as_of must name a block up to it", as_of=block
+            )
 
     def _head(self) -> int | None:
         """Return the newest block that is known: the follower's, or without a follower the planner's."""
@@ -127,11 +129,11 @@ class _ReadChain:
         if latest is not None and latest.block_timestamp is not None and time >= latest.block_timestamp:
             raise InvalidInput(
                 f"chain {self.chain_id} is at block {latest.number} of {latest.block_timestamp.isoformat()}:"
-                " as_of names an earlier time",
+                " as_of must name an earlier time",
                 as_of=time.isoformat(),
             )
         if time > self._observed()[1]:
-            raise InvalidInput("as_of names a time in the past", as_of=time.isoformat())
+            raise InvalidInput("as_of must name a time in the past", as_of=time.isoformat())
         row = self.session.one("last_block_until", org_id=self.org_id, chain_id=self.chain_id, time=time)
         return int(row["block_number"]) if row is not None and row["is_followed"] else None
 
@@ -140,7 +142,9 @@ class _ReadChain:
         known = [block for block in last.values() if block is not None]
         if len(known) < len(last):
             empty = next(name for name, block in last.items() if block is None)
-            raise Unavailable(f"{empty} has no block yet, so it has none in common: leave it out, or try again later")
+            raise Unavailable(
+                f"{empty} has no block yet, so the relations have no common block: leave it out, or try again later"
+            )
         return min(known)
 
     def _final(self) -> int | None:

@@ -64,7 +64,7 @@ def _require_parent(session: Session, fork: Replacement) -> None:
     stored = _hashes(session, fork.lease, before, fork.fork_block)
     if fork.parent_hash is not None and stored.get(before, fork.parent_hash) != fork.parent_hash:
         raise ForkConflict(
-            "the stored chain is another one now than when the fork was found: find the fork again",
+            "the stored chain changed after the fork was found: find the fork again",
             block=before,
             committed=stored[before],
             found=fork.parent_hash,
@@ -110,7 +110,7 @@ def _record(session: Session, fork: Replacement, old: dict[int, bytes], hidden: 
     chain = fork.lease.chain
     head = session.one("chain_head", **chain)
     if head is None:
-        raise Refused("a fork without any block of the new chain is not to be told from a node that lags")
+        raise Refused("a fork without any block of the new chain looks like a node that lags")
     old_head = max(old)
     reorg = Reorg(
         fork_block=fork.fork_block,

@@ -125,8 +125,8 @@ class RowWriter:
     def _require_room(self, row: Row, blocks: int) -> None:
         if self._hot_max_blocks is not None and blocks > self._hot_max_blocks:
             raise Refused(
-                f"stream {row['dataset_key']} would have {blocks} hot blocks, because its cold ranges do not follow:"
-                " look at its failed and waiting ranges in `trace-lite status`, or raise hot_max_blocks",
+                f"stream {row['dataset_key']} would have {blocks} hot blocks, because its ranges are not committed"
+                ": look at its failed and waiting ranges in `trace-lite status`, or raise hot_max_blocks",
                 hot_max_blocks=self._hot_max_blocks,
             )
 
