@@ -16,7 +16,7 @@ from dagster import (
 _CRON_WORDS = {"*": "x", "/": "per", ",": "and", "-": "to", " ": "_"}
 
 Evaluate = Callable[[ScheduleEvaluationContext], list[RunRequest] | SkipReason]
-"""What a schedule does when it is due: it returns runs, or why it requests none."""
+"""Evaluates a schedule that is due: returns run requests, or the reason for none."""
 
 
 def cron_schedule(prefix: str, job: Any, cron: str, description: str, evaluate: Evaluate) -> ScheduleDefinition:

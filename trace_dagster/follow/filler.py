@@ -58,7 +58,7 @@ class Filler:
         self._fill, self._asked = fill, self._thread.submit(self._fetch, fill)
 
     def take(self) -> tuple[Fill, Fetched | TraceError]:
-        """Return the fetched blocks, or the error of the fetch. Raises NoAnswer: other blocks would get none either."""
+        """Return the fetched blocks, or the error of the fetch. Raises NoAnswer if no endpoint answered."""
         fill, asked = self._fill, self._asked
         self.drop()
         assert fill is not None

@@ -131,7 +131,7 @@ class ChainFollower:
         return time.monotonic() - self._moved_at > LONGEST_STEP_SECONDS
 
     def release(self) -> None:
-        """Give the lease to whoever wants it."""
+        """Give the lease back, so that another process can take it."""
         self._filler.drop()
         self._keeper.stop()
         lease, self._lease = self._lease, None
@@ -155,9 +155,9 @@ class ChainFollower:
         else:
             self._lease = self._parts.store.hold(self.chain_id, self._parts.holder, LEASE_SECONDS)
             self._read_at = float("-inf")  # another may have changed the chain
-            self._reason = ""  # the one that is stored is not known
+            self._reason = ""  # the stored reason is not known
             self._look_at = now
-            self._writer.finalized = None  # of another time, so blocks below the border would be fetched
+            self._writer.finalized = None  # it is old: with it, blocks below the border would be fetched
             self._watch.restart()
         self._renew_at = now + LEASE_SECONDS / 3
         if self._lease is not None:

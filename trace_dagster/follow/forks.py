@@ -27,7 +27,7 @@ class Fork:
     """A fork that was proven: the node's chain from ``fork_block`` on is not the stored one."""
 
     fork_block: int
-    """The first block that differs; if it lies below all hashes that are known by block, the lowest that may."""
+    """The first block that differs. If no stored hash reaches down to it, the lowest block that may differ."""
     hashes: Mapping[int, bytes]
     """Hashes of the node's blocks that were looked at."""
 

@@ -209,7 +209,7 @@ class _Route:
         self._wanted = wanted
 
     async def answer(self, call: GatewayCall, *, of: int = 1) -> Answer:
-        """Return the answer to one call; how many its batch has makes no difference here."""
+        """Return the answer to one call; the size ``of`` its batch makes no difference here."""
         return await self._coalescer.answer(call.method, call.params, self._wanted, self._attempt)
 
 
@@ -221,7 +221,7 @@ class _TipRoute:
         self._calls = TipCalls(client, kept)
 
     async def answer(self, call: GatewayCall, *, of: int = 1) -> Answer:
-        """Return the answer to one call of a batch of so many: only in a small one it is about the newest blocks."""
+        """Return the answer to one call of a batch. Only calls ``of`` a small batch are about the newest blocks."""
         rank = Rank.NEWEST if of <= TIP_CALLS else Rank.RECENT
         return await self._calls.answer(call.method, call.params, rank)
 

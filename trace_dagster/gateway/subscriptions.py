@@ -36,7 +36,7 @@ CHECK_SECONDS = 10.0
 _LEAST_SILENCE, _FIRST_SILENCE, _MOST_SILENCE = 0.5, 2.0, 30.0
 _MOST_GAP, _WEIGHT, _MOST_CALLS = 100, 0.2, 16
 _MOST_MISSED = 2
-"""Times that a call shows a newer block than the subscription, before that is made anew."""
+"""Calls in a row that show a newer block than the subscription, after which the gateway subscribes anew."""
 
 _LEAST_BACKOFF, _MOST_BACKOFF = 0.2, 30.0
 _log = component_log("gateway")
@@ -57,7 +57,7 @@ class HeadListener:
         self._is_changed.set()
 
     def live(self, position: int, *, is_live: bool) -> None:
-        """Take whether the subscription to an endpoint stands."""
+        """Record whether the subscription to an endpoint stands."""
         (self._live.add if is_live else self._live.discard)(position)
         self._is_changed.set()
 

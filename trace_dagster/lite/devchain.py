@@ -17,7 +17,7 @@ SEED = 7
 def devchain_service(port: int, stack: StackSettings, environment: Mapping[str, str], folder: Path) -> Service:
     """Describe the chain server. Its length and growth are settings; its content is always that of SEED.
 
-    One that grows also forks, if it is told to by ``dev_reorg``.
+    One that grows also serves ``dev_reorg``, which makes it fork.
     """
     interval = stack.devchain_block_interval_seconds
     return Service(

@@ -196,7 +196,7 @@ class _QueryProcess:
         self._process.wait()
 
     def _open(self, found: Sequence[Relation], access: S3Access) -> None:
-        """Send the relations. The names of a relation's datasets share their rows: these are encoded once."""
+        """Send the relations. Two names of one dataset share its hot rows, which are encoded once."""
         rows = {id(each.hot): [encoded(piece) for piece in pieces(each.hot)] for each in found}
         relations = [(each.to_json(), len(rows[id(each.hot)])) for each in found]
         self._send(relations=relations, access=asdict(with_current_keys(access)))

@@ -41,8 +41,8 @@ class Database:
         connect_timeout_seconds: float = 10.0,
         reconnect_seconds: float = 300.0,
     ) -> None:
-        """``reconnect_seconds`` limits the growing pauses between attempts to connect: with few of them, the first call
-        after an outage of the server connects at once.
+        """``reconnect_seconds`` limits the growing pauses between attempts to connect: with a low limit, the first
+        call after an outage of the server connects at once.
         """
         self._dsn = dsn
         self._pool: ConnectionPool[Connection] = ConnectionPool(

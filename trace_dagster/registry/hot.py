@@ -53,7 +53,7 @@ HOT_MAX_BLOCKS = 50_000
 
 
 MOST_STORED_BLOCKS = 500
-"""Blocks that one :meth:`HotStore.store` takes: it locks the boundary of each, in a table that all sessions share."""
+"""Most blocks of one :meth:`HotStore.store`: it locks the boundary of each, and Postgres has room for so many locks."""
 
 
 class HotStore:

@@ -45,7 +45,7 @@ class HotTables:
 
 
 def _table_rows(columns: tuple[str, ...], dataset_uuid: UUID, block: HotBlock) -> Iterator[list[Any]]:
-    """Return a block's rows with the table's columns. Which block a row is of is told by the block, not by the row."""
+    """Return a block's rows with the table's columns. Number, hash and time are the block's, not those in the rows."""
     found = block.rows[dataset_uuid]
     unknown = set(found.columns).difference(columns)
     if unknown:
