@@ -175,7 +175,7 @@ def test_the_command_line_cuts_and_describes_an_answer(tip):
     assert found["snapshot"]["cuts"] == [{"chain_id": 143, "block": 279}]
     for arguments, reason in (
         (["--as-of", "300"], "chain 143 is at block 299"),
-        (["--as-of", "yesterday"], "as_of is a block, a time such as"),
+        (["--as-of", "yesterday"], "as_of must be a block, a time such as"),
         (["--as-of", "1", "--as-of", "2"], "two values of one kind"),
     ):
         refused = run(*arguments)
