@@ -33,7 +33,7 @@ from trace_dagster.registry.tasks import Lease
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
-CHUNK = 5
+CHUNK = 10
 MOST = 30
 EXAMPLES = int(os.environ.get("TRACE_FAULTS_EXAMPLES", "15"))
 COLD = "  calls: {cryo_dataset_name: geth_calls}"
@@ -43,7 +43,7 @@ kind: chain_sync
 name: tip
 chain_id: 99
 mode: {kind: follow_head, from_block: 0}
-defaults: {rpc_pool: none, chunk_size: 5}
+defaults: {rpc_pool: none, chunk_size: 10}
 streams:
   blocks: {cryo_dataset_name: blocks}
   logs: {cryo_dataset_name: logs, columns: [COLUMN]}

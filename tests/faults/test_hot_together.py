@@ -25,7 +25,7 @@ from trace_dagster.registry.forks import Forks
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 SECONDS = 6.0
-CHUNK = 5
+CHUNK = 10
 STREAMS = (
     "blocks: {cryo_dataset_name: blocks}\n  logs: {cryo_dataset_name: logs}\n  calls: {cryo_dataset_name: geth_calls}"
 )

@@ -156,6 +156,37 @@ def test_settings_of_the_tip_that_work(keys):
     assert parse(FOLLOWING.replace("from_block: 0\n", f"from_block: 0\n  {keys}\n")).streams
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "line", "reason"),
+    [
+        (
+            "chunk_size: 250",
+            "chunk_size: 9",
+            10,
+            "streams.blocks.chunk_size: must be at least 10 in a job that follows",
+        ),
+        ("from_block: 0", "from_block: 999", 6, "mode.from_block: the first range [999, 1000) at chunk_size 250 would"),
+        (
+            "from_block: 0",
+            "from_block: 4241",
+            6,
+            "mode.from_block: the first range [4241, 4250) at chunk_size 250 would",
+        ),
+    ],
+)
+def test_ranges_of_a_job_that_follows_the_head_have_ten_blocks(old, new, line, reason):
+    with pytest.raises(InvalidInput) as caught:
+        parse(FOLLOWING.replace(old, new), "job.yaml")
+    (first, *_) = str(caught.value).splitlines()
+    assert first.startswith(f"job.yaml:{line}: {reason}")
+    assert parse(GOOD.replace(old, new).replace("to_block: 4000", "to_block: 5000")), "a fixed target may have them"
+
+
+@pytest.mark.parametrize("block", [0, 990, 1000, 4240, 4250])
+def test_a_first_range_of_ten_blocks_is_long_enough(block):
+    assert parse(FOLLOWING.replace("from_block: 0", f"from_block: {block}"))
+
+
 def test_hot_blocks_that_are_not_final_must_fit_too():
     text = FOLLOWING.replace("from_block: 0\n", "from_block: 0\n  hot_max_blocks: 1500\n")
     assert parse(f"finality_blocks: 500\n{text}").streams

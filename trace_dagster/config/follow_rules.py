@@ -1,4 +1,4 @@
-"""Rules about the keys of follow_head that need the whole file: whether hot blocks and cut ranges fit its streams.
+"""Rules about the keys of follow_head that need the whole file: whether hot blocks and ranges fit its streams.
 
 They hold for files, not for jobs that were applied before: those still run when a rule is added.
 """
@@ -14,6 +14,9 @@ from trace_dagster.datasets.chains import chain_of
 if TYPE_CHECKING:
     from trace_dagster.config.chain_sync import ChainSync, FollowHead, Stream
 
+LEAST_BLOCKS = 10
+"""The shortest range of a job that follows the head. Shorter ones would become tiny files for as long as it runs."""
+
 Broken = tuple[tuple[str, ...], str]
 """The path of a key, and what is wrong with its value."""
 
@@ -21,12 +24,32 @@ Broken = tuple[tuple[str, ...], str]
 def broken_rules(job: ChainSync, following: FollowHead) -> Iterator[Broken]:
     """Yield the keys of a job that follows the head whose values cannot work."""
     for key, stream in job.streams.items():
+        yield from _too_short(following, key, stream)
         if stream.can_be_hot:
             yield from _too_large(job, following, key, stream)
     lag = following.max_cold_lag
     if lag and not any(_has_effect(lag, following, stream) for stream in job.streams.values()):
         largest = max(stream.chunk_size for stream in job.streams.values())
         yield ("mode", "max_cold_lag"), f"has no effect: it must be at most half of a chunk_size (largest: {largest})"
+
+
+def _too_short(following: FollowHead, key: str, stream: Stream) -> Iterator[Broken]:
+    """Yield why ranges would have only a few blocks, each of them or the first one."""
+    size, start = stream.chunk_size, following.from_block
+    if size < LEAST_BLOCKS:
+        yield ("streams", key, "chunk_size"), f"must be at least {LEAST_BLOCKS} in a job that follows the head"
+    elif isinstance(start, int) and (blocks := _first_range(start, size)) < LEAST_BLOCKS:
+        border = start + blocks
+        yield (
+            ("mode", "from_block"),
+            f"the first range [{start}, {border}) at chunk_size {size} would have fewer than {LEAST_BLOCKS} blocks:"
+            f" write {border - LEAST_BLOCKS} or {border}",
+        )
+
+
+def _first_range(start: int, chunk_size: int) -> int:
+    """Return how many blocks the first range has."""
+    return chunk_size - start % chunk_size
 
 
 def _too_large(job: ChainSync, following: FollowHead, key: str, stream: Stream) -> Iterator[Broken]:
