@@ -12,6 +12,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench.opening import wait_ready
@@ -26,6 +27,7 @@ from trace_dagster.registry.streams import StreamRow
 from trace_dagster.runtime import Runtime
 
 _LAST = 100
+_BY_ADDRESS = "select address, count(*) from logs where"
 _CHAIN = """
 insert into hot.chain (org_id, chain_id, block_number, block_hash, parent_hash, block_timestamp, level)
 select %(org_id)s, %(chain_id)s, b, sha256(int8send(b)), sha256(int8send(b - 1)),
@@ -41,9 +43,21 @@ select %(dataset_uuid)s, b, timestamptz '2026-01-01' + b * interval '0.3 s', sha
        %(chain_id)s
 from generate_series(%(first)s::bigint, %(last)s::bigint) b, generate_series(0::bigint, %(logs)s::bigint - 1) l
 """
+_BLOCKS = """
+insert into hot.blocks (dataset_uuid, block_hash, parent_hash, block_number, block_timestamp, chain_id)
+select %(blocks_uuid)s, sha256(int8send(b)), sha256(int8send(b - 1)), b,
+       timestamptz '2026-01-01' + b * interval '0.3 s', %(chain_id)s
+from generate_series(%(first)s::bigint, %(last)s::bigint) b
+"""
+_HEADS = """
+insert into hot.heads (org_id, chain_id, tag, block_number)
+values (%(org_id)s, %(chain_id)s, 'latest', %(last)s), (%(org_id)s, %(chain_id)s, 'finalized', %(last)s)
+on conflict (org_id, chain_id, tag) do update set block_number = excluded.block_number
+"""
 _STREAM = """
 insert into hot.streams (dataset_uuid, config_hash, blocks)
-values (%(dataset_uuid)s, %(config_hash)s, int8multirange(int8range(0, %(last)s::bigint + 1)))
+values (%(dataset_uuid)s, %(config_hash)s, int8multirange(int8range(0, %(last)s::bigint + 1))),
+       (%(blocks_uuid)s, %(blocks_hash)s, int8multirange(int8range(0, %(last)s::bigint + 1)))
 on conflict (dataset_uuid) do update set blocks = excluded.blocks
 """
 
@@ -67,8 +81,9 @@ def main() -> None:
 
 def answers(runtime: Runtime, *, blocks: int, logs: int, rounds: int) -> list[str]:
     """Fill the tip of a stream; return a line about each query."""
-    stream = apply_followed(runtime.database, "logs: {cryo_dataset_name: logs}")["logs"]
-    _add(runtime.database, stream, 0, blocks - 1, logs)
+    streams = apply_followed(runtime.database, "logs: {cryo_dataset_name: logs}\n  blocks: {cryo_dataset_name: blocks}")
+    stream = streams["logs"]
+    _add(runtime.database, streams, 0, blocks - 1, logs)
     with runtime.database.connection() as connection:
         connection.autocommit = True
         connection.execute("vacuum analyze")
@@ -77,7 +92,15 @@ def answers(runtime: Runtime, *, blocks: int, logs: int, rounds: int) -> list[st
     lines, head = [], blocks - 1
     with QueryRunner(ahead=2) as runner:
         for name, sql in (
-            ("logs by address of the last 100 blocks", "select address, count(*) from logs where {last} group by all"),
+            ("logs by address of the last 100 blocks", f"{_BY_ADDRESS} {{last}} group by all"),
+            (
+                "the same by heads",
+                f"{_BY_ADDRESS} block_number > (select number from heads where tag = 'latest') - {_LAST} group by all",
+            ),
+            (
+                "the same by max()",
+                f"{_BY_ADDRESS} block_number > (select max(block_number) from blocks) - {_LAST} group by all",
+            ),
             ("1,000 whole logs of the last 100 blocks", "select * from logs where {last} limit 1000"),
             ("one transaction's logs, by hash", "select * from logs where transaction_hash = {hash}"),
             ("all logs by topic", "select topic0, count(*) from logs group by all"),
@@ -85,7 +108,7 @@ def answers(runtime: Runtime, *, blocks: int, logs: int, rounds: int) -> list[st
             seconds = []
             for _ in range(rounds):
                 head += 1
-                _add(runtime.database, stream, head, head, logs)
+                _add(runtime.database, streams, head, head, logs)
                 places = {"last": f"block_number > {head - _LAST}", "hash": _hash(runtime.database, stream, head - 5)}
                 wait_ready(runner)
                 started = time.perf_counter()
@@ -99,11 +122,13 @@ def answers(runtime: Runtime, *, blocks: int, logs: int, rounds: int) -> list[st
     return lines
 
 
-def _add(database: Database, stream: StreamRow, first: int, last: int, logs: int) -> None:
+def _add(database: Database, streams: Mapping[str, StreamRow], first: int, last: int, logs: int) -> None:
+    stream, of_blocks = streams["logs"], streams["blocks"]
     values = {"first": first, "last": last, "logs": logs, "chain_id": stream.chain_id, "org_id": stream.org_id}
     values |= {"dataset_uuid": stream.dataset_uuid, "config_hash": stream.config_hash}
+    values |= {"blocks_uuid": of_blocks.dataset_uuid, "blocks_hash": of_blocks.config_hash}
     with database.connection() as connection:
-        for statement in (_STREAM, _CHAIN, _LOGS):
+        for statement in (_STREAM, _CHAIN, _BLOCKS, _LOGS, _HEADS):
             connection.execute(statement, values)
 
 
