@@ -16,7 +16,7 @@ from trace_dagster.errors import Corrupt
 from trace_dagster.evidence.committed_objects import CommittedObjects
 from trace_dagster.query.opening import Opening
 from trace_dagster.query.runner import QueryRunner
-from trace_dagster.registry.catalog import Catalog
+from trace_dagster.registry.catalog import Catalog, LakeSnapshot
 from trace_dagster.registry.conditions import Conditions, Reads
 from trace_dagster.registry.connection import Session
 from trace_dagster.registry.forks import Forks
@@ -146,18 +146,18 @@ def test_a_row_of_a_hidden_range_is_not_found_by_its_hash(database, store, lake,
     ) == [(0,)]
 
 
-def test_a_query_by_hash_opens_one_file_of_the_layout(lake):
+def test_a_query_by_hash_opens_one_file_of_the_layout(lake, monkeypatch):
     value = lake.rows["transaction_hash"][0].as_py()
     with QueryRunner() as runner:
         opened = []
-        opening = lake.opening._catalog.open
+        real = LakeSnapshot.open
 
-        def seen(*given):
-            found = opening(*given)
+        def seen(snapshot, reads):
+            found = real(snapshot, reads)
             opened.extend(found.files.values())
             return found
 
-        lake.opening._catalog.open = seen
+        monkeypatch.setattr(LakeSnapshot, "open", seen)
         lake.opening.query(runner, "select 1 from logs where transaction_hash = $h", 5, {"h": value})
     assert [found.hashes for found in opened] == [{value}]
     assert all(file.index_key for found in opened for file in found.layout_files)

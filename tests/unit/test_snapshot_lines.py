@@ -22,7 +22,7 @@ HEADS = {
 
 def relation(key="logs", first=0, last=12_345, gaps=(), *, derived=None):
     missing = sum(map(len, gaps))
-    return RelationInSnapshot(UUID(int=1), 143, key, 0, first, last, None, tuple(gaps), missing, derived)
+    return RelationInSnapshot(UUID(int=1), 143, key, 0, first, last, last, None, tuple(gaps), missing, derived)
 
 
 def lines(*relations, heads=HEADS, cuts=None):

@@ -26,7 +26,16 @@ import pyarrow as pa
 from trace_dagster.errors import InvalidInput, TraceError
 from trace_dagster.query.arrow_wire import received
 from trace_dagster.query.planner import planner
-from trace_dagster.query.protocol import MAX_NAME_BYTES, NO_MEMORY, READY, TOO_LARGE, Columns, QueryLimits, Relation
+from trace_dagster.query.protocol import (
+    MAX_NAME_BYTES,
+    NO_MEMORY,
+    READY,
+    TOO_LARGE,
+    Columns,
+    QueryLimits,
+    Relation,
+    Tips,
+)
 from trace_dagster.query.render import value
 from trace_dagster.query.session import QuerySession, keep_filters_from_arrow
 from trace_dagster.query.statement import UserStatement
@@ -58,7 +67,10 @@ def _serve(wire: Connection, session: QuerySession, parsing: duckdb.DuckDBPyConn
     try:
         shapes = dict(request["shapes"])
         statement = UserStatement(request["sql"], shapes, parsing, request["literals"])
-        _send(wire, reads={name: found.to_json() for name, found in statement.reads().items()})
+        wanted = statement.tips_wanted()
+        _send(wire, relations=sorted(statement.relations), tips=wanted)
+        tips = Tips(**json.loads(wire.recv_bytes())["tips"]) if wanted else Tips()
+        _send(wire, reads={name: found.to_json() for name, found in statement.reads(tips).items()})
         opening = json.loads(wire.recv_bytes())
         named = [_relation(wire, given, count) for given, count in opening["relations"]]
         threading.Thread(target=_end_with_parent, args=(wire,), daemon=True).start()

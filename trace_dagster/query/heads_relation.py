@@ -42,6 +42,21 @@ def heads_names(chains: Collection[int], taken: Collection[str]) -> dict[str, in
     return {name: chain_id for name, chain_id in names.items() if name not in taken}
 
 
+def heads_values(heads: Iterable[LabelledHead]) -> list[list[int | str | None]]:
+    """Return the relation's rows as JSON values, with HEADS_COLUMNS: the hash in hex, the time as ISO 8601."""
+    return [
+        [
+            head.chain_id,
+            head.tag,
+            head.label,
+            head.number,
+            None if head.hash is None else head.hash.hex(),
+            None if head.block_timestamp is None else head.block_timestamp.isoformat(),
+        ]
+        for head in heads
+    ]
+
+
 def heads_rows(heads: Iterable[LabelledHead]) -> pa.Table:
     """Return the relation's rows, with HEADS_COLUMNS."""
     rows = [

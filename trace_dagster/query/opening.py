@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Protocol
 
 from trace_dagster.errors import TraceError, Unavailable
 from trace_dagster.query.parameters import Parameters
-from trace_dagster.query.protocol import DEFAULT_ROWS, Relation
+from trace_dagster.query.protocol import DEFAULT_ROWS, Relation, Tips
 from trace_dagster.query.relations import Lake
 from trace_dagster.query.runner import QueryResult, QueryRunner
 from trace_dagster.registry.as_of import NO_CUT, AsOf
-from trace_dagster.registry.catalog import Catalog, Opened
+from trace_dagster.registry.catalog import Catalog, LakeSnapshot, Opened
 from trace_dagster.registry.conditions import Reads
 from trace_dagster.store.access import S3Access
 
@@ -51,16 +52,29 @@ class Opening:
         datasets, followed = self._catalog.offered()
         lake = Lake(datasets, self._access, followed)
         found: list[Opened] = []
+        begun: list[LakeSnapshot] = []
+        held = ExitStack()
+
+        def snapshot(names: Collection[str]) -> LakeSnapshot:
+            if not begun:
+                chains = lake.chains_of_heads(names)
+                begun.append(held.enter_context(self._catalog.snapshot(lake.datasets_of(names), as_of, chains)))
+            return begun[0]
+
+        def tips(names: Collection[str], wanted: Iterable[str]) -> Tips:
+            return lake.tips(wanted, snapshot(names))
 
         def resolve(reads: Mapping[str, Reads]) -> list[Relation]:
-            found.append(self._catalog.open(lake.reads(reads), as_of, lake.chains_of_heads(reads)))
+            with held:
+                found.append(snapshot(reads).open(lake.reads(reads)))
             return lake.relations(reads, found[0])
 
         def check() -> None:
             self._committed.require_intact(_keys(found))
 
         try:
-            result = runner.query(sql, lake.shapes(), self._access, limit, resolve, parameters, check)
+            with held:
+                result = runner.query(sql, lake.shapes(), self._access, limit, resolve, parameters, check, tips)
         except Unavailable as error:
             raise self._committed.unreadable(_keys(found)) or error from None
         return replace(result, snapshot=found[0].header)

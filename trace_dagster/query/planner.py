@@ -1,4 +1,6 @@
-"""A connection that parses and plans queries over empty tables. It opens no file and runs no query of a user."""
+"""A connection that parses and plans queries over empty tables. It opens no file. Of a user's query it runs nothing but
+subqueries over heads and a last block (``tip_values.py``).
+"""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
@@ -146,6 +146,16 @@ class Relation:
             hashes, indexes, files = lookup
             lookup = HashLookup(hashes, indexes, tuple(HashedFile(*each) for each in files))
         return cls(name, columns, Uris("", uris), tuple(groups), lookup or None, hot, RowCut(*cut))
+
+
+@dataclass(frozen=True, slots=True)
+class Tips:
+    """What is known of relations before their rows are read, all of the moment that the rows will be of."""
+
+    heads: Mapping[str, Sequence[Sequence[int | str | None]]] = field(default_factory=dict)
+    """All rows of relations of heads, as ``heads_values`` returns them, by name."""
+    last_blocks: Mapping[str, int] = field(default_factory=dict)
+    """``max(block_number)`` of relations that have a row of each of their blocks, by name."""
 
 
 def lines(uris: Sequence[str]) -> str:

@@ -9,9 +9,19 @@ from uuid import UUID
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.catalogue import BLOCK_TIMESTAMP, dataset
-from trace_dagster.query.heads_relation import HEADS_COLUMNS, heads_names, heads_rows
-from trace_dagster.query.protocol import Blocks, Columns, HashedFile, HashLookup, MaskedFiles, Relation, RowCut, Uris
-from trace_dagster.registry.catalog import LakeFile, Opened, VisibleDataset, microseconds
+from trace_dagster.query.heads_relation import HEADS_COLUMNS, heads_names, heads_rows, heads_values
+from trace_dagster.query.protocol import (
+    Blocks,
+    Columns,
+    HashedFile,
+    HashLookup,
+    MaskedFiles,
+    Relation,
+    RowCut,
+    Tips,
+    Uris,
+)
+from trace_dagster.registry.catalog import LakeFile, LakeSnapshot, Opened, VisibleDataset, microseconds
 from trace_dagster.registry.conditions import Reads
 from trace_dagster.registry.snapshot_header import Cut
 from trace_dagster.store.access import S3Access
@@ -69,6 +79,26 @@ class Lake:
     def chains_of_heads(self, names: Iterable[str]) -> set[int]:
         """Return the chains whose heads are among the relations of these names."""
         return {self._heads[name] for name in names if name in self._heads}
+
+    def datasets_of(self, names: Iterable[str]) -> set[UUID]:
+        """Return the datasets among the relations of these names."""
+        return {self._datasets[name].dataset_uuid for name in names if name in self._datasets}
+
+    def tips(self, names: Iterable[str], snapshot: LakeSnapshot) -> Tips:
+        """Return the heads and the last blocks of those of these relations that have them. Of dataset blocks, each
+        block that is committed or hot has exactly one row.
+        """
+        heads: dict[str, list[list[int | str | None]]] = {}
+        last_blocks: dict[str, int] = {}
+        for name in names:
+            if name in self._heads:
+                heads[name] = heads_values(snapshot.header.heads.get(self._heads[name], ()))
+                continue
+            entry = self._datasets[name]
+            is_dense = entry.kind == "stream" and entry.dataset == "blocks"
+            if is_dense and (last := snapshot.last_block(entry.dataset_uuid)) is not None:
+                last_blocks[name] = last
+        return Tips(heads, last_blocks)
 
     def reads(self, named: Mapping[str, Reads]) -> dict[UUID, Reads]:
         """Return what is needed by dataset. A derived dataset may be needed whole, because the numbers and times of its

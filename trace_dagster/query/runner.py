@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from multiprocessing import Pipe
@@ -27,6 +27,7 @@ from trace_dagster.query.protocol import (
     TOO_LARGE,
     QueryLimits,
     Relation,
+    Tips,
     lines,
 )
 from trace_dagster.registry.conditions import Reads
@@ -59,6 +60,11 @@ class QueryResult:
 Resolve = Callable[[Mapping[str, Reads]], Iterable[Relation]]
 """Returns the relations of these names with the files, and the other rows, that can be needed."""
 
+TipsOf = Callable[[Collection[str], Collection[str]], Tips]
+"""Takes the names of all relations that a query reads, and some of them. Returns what is known of the latter before
+:data:`Resolve` is called. Both see the relations at one moment.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
@@ -90,13 +96,15 @@ class QueryRunner:
         resolve: Resolve | None = None,
         parameters: Parameters | None = None,
         meanwhile: Callable[[], None] = lambda: None,
+        tips: TipsOf = lambda _names, _wanted: Tips(),
     ) -> QueryResult:
         """Run SQL from a user and return at most ``limit`` rows (from 1 to MAX_ROWS).
 
         ``relations`` are all tables that the SQL may read. ``resolve`` returns the relations to open, with their files
         and rows, for what the SQL reads of each; without it they are the given ones. Its error is raised.
         ``parameters`` are the values of ``$name`` by name, or of ``?`` in their order. ``meanwhile`` is called while
-        the query runs; if it raises, the query ends with its error.
+        the query runs; if it raises, the query ends with its error. ``tips`` is called before ``resolve`` if the SQL
+        compares with heads or a last block; without it they are not known, and more files are needed.
 
         Raises InvalidInput if the gate refuses the SQL, DuckDB rejects it, or it exceeds its memory. Raises
         Unavailable if it exceeds ``timeout_seconds`` or the object store does not serve a file.
@@ -105,7 +113,7 @@ class QueryRunner:
         asked = _Asked(sql, literals(parameters), relations, max(1, min(limit, MAX_ROWS)))
         process = self._take()
         try:
-            return process.run(asked, resolve or _given(relations), access, meanwhile)
+            return process.run(asked, tips, resolve or _given(relations), access, meanwhile)
         finally:
             process.close()
             self._replace()
@@ -173,13 +181,18 @@ class _QueryProcess:
         except (EOFError, OSError):
             return False
 
-    def run(self, asked: _Asked, resolve: Resolve, access: S3Access, meanwhile: Callable[[], None]) -> QueryResult:
+    def run(
+        self, asked: _Asked, tips: TipsOf, resolve: Resolve, access: S3Access, meanwhile: Callable[[], None]
+    ) -> QueryResult:
         deadline = threading.Timer(self._limits.timeout_seconds, self._end_late)
         deadline.daemon = True
         deadline.start()
         try:
             with _valid():
-                reads = self._check(asked)
+                named, wanted = self._check(asked)
+            known = tips(named, wanted) if wanted else None
+            with _valid():
+                reads = self._reads(named, known)
             found = list(resolve(reads))
             with _valid():
                 self._open(found, access)
@@ -205,13 +218,23 @@ class _QueryProcess:
             for piece in rows[id(each.hot)]:
                 self._send_bytes(piece)
 
-    def _check(self, asked: _Asked) -> dict[str, Reads]:
-        """Let the process check the SQL; return what it needs of each relation that it reads."""
+    def _check(self, asked: _Asked) -> tuple[list[str], list[str]]:
+        """Let the process check the SQL; return the relations that it reads, and those whose tips it asks for."""
         shapes = {each.name: each.columns for each in asked.relations}
         self._send(sql=asked.sql, literals=asked.literals, shapes=list(shapes.items()), rows=asked.most_rows)
-        reads = {str(name): Reads.from_json(found) for name, found in self._receive()["reads"].items()}
-        if not reads.keys() <= shapes.keys():
+        message = self._receive()
+        named, wanted = ([str(name) for name in message[key]] for key in ("relations", "tips"))
+        if not (set(wanted) <= set(named) <= shapes.keys()):
             raise ValueError("a relation that the query was not offered")
+        return named, wanted
+
+    def _reads(self, named: Sequence[str], known: Tips | None) -> dict[str, Reads]:
+        """Return what the query needs of each relation, after the process got the tips that it waits for."""
+        if known is not None:
+            self._send(tips=asdict(known))
+        reads = {str(name): Reads.from_json(found) for name, found in self._receive()["reads"].items()}
+        if reads.keys() != set(named):
+            raise ValueError("other relations than the query reads")
         return reads
 
     def _result(self, most_rows: int) -> QueryResult:

@@ -16,11 +16,12 @@ from trace_dagster.query.hex_text import with_bytes
 from trace_dagster.query.parameters import with_literals
 from trace_dagster.query.plan import readable
 from trace_dagster.query.planner import add_tables
-from trace_dagster.query.protocol import Columns
+from trace_dagster.query.protocol import Columns, Tips
 from trace_dagster.query.pruning import reads_of
 from trace_dagster.query.session import QuerySession
 from trace_dagster.query.syntax import Node, Statement, parse, text_of
-from trace_dagster.registry.conditions import Reads
+from trace_dagster.query.tip_values import planned_statement, tip_subqueries
+from trace_dagster.registry.conditions import Conditions, Reads, between
 
 
 class UserStatement:
@@ -45,19 +46,42 @@ class UserStatement:
         queries = [query for _, query in self._value_queries(given.tree)]
         for query in queries:
             self._require_known(query)
-        add_tables({name: shapes[name] for name in self.relations}, parser)
+        add_tables(self._named_shapes(), parser)
         text = with_bytes(given, parser)
         self._names = None if text == given.text else _column_names(given, parser)
         self._checked = given if text == given.text else self._check(given, text)
         self._is_one_query = not queries
+        self._tips = [] if queries else tip_subqueries(self._checked.tree, self._named_shapes())
 
-    def reads(self) -> dict[str, Reads]:
-        """Return what the query needs of each relation that it reads.
+    def tips_wanted(self) -> list[str]:
+        """Return the relations whose heads or last blocks :meth:`reads` can use."""
+        return sorted({each.relation for each in self._tips})
+
+    def reads(self, tips: Tips | None = None) -> dict[str, Reads]:
+        """Return what the query needs of each relation that it reads, which must show the ``tips`` when it runs.
 
         The query that finds a PIVOT's values may need other rows than the PIVOT itself: then nothing is known.
         """
-        found = reads_of(self._checked.text, self._parser) if self._is_one_query else {}
+        found = self._reads_with(tips) if tips and self._tips else {}
+        if not found and self._is_one_query:
+            found = reads_of(self._checked.text, self._parser)
         return {name: found.get(name, Reads()) for name in sorted(self.relations)}
+
+    def _reads_with(self, tips: Tips) -> dict[str, Reads]:
+        """Return what is needed if subqueries have these values; nothing if they have none, or it cannot be planned."""
+        planned = planned_statement(self._checked, self._tips, tips, self._named_shapes(), self._parser)
+        if planned is None:
+            return {}
+        statement, last_blocks = planned
+        found = reads_of(statement.text, self._parser)
+        others = check(statement.tree, self._shapes)
+        for name, block in last_blocks.items() if found else ():
+            last = Reads((Conditions(blocks=between(block, block)),), frozenset({"block_number"}))
+            found[name] = found.get(name, Reads()).united(last) if name in others else last
+        return found
+
+    def _named_shapes(self) -> dict[str, Columns]:
+        return {name: self._shapes[name] for name in self.relations}
 
     def run(self, session: QuerySession) -> tuple[Columns, Iterator[list[tuple[Any, ...]]]]:
         """Run the query; return its columns and an iterator of row batches, which grow with the number of rows.

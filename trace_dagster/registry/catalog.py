@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -111,6 +112,45 @@ class StoredRows:
     files: list[LakeFile]
 
 
+@dataclass(frozen=True, slots=True)
+class LakeSnapshot:
+    """One moment of some datasets: heads, cuts, files and hot rows are all of it."""
+
+    session: Session
+    header: SnapshotHeader
+    hot_reader: Callable[[], HotReader]
+    """Returns the reader when there are hot rows: it needs Arrow."""
+
+    def last_block(self, dataset_uuid: UUID) -> int | None:
+        """Return the last block of a dataset that its relation shows; None if there is none, or a cut is by time."""
+        (found,) = [each for each in self.header.relations if each.dataset_uuid == dataset_uuid]
+        return found.last_shown if self._cut(found.chain_id).time is None else None
+
+    def open(self, reads: Mapping[UUID, Reads]) -> Opened:
+        """Return the files and hot rows that hold all that is needed of each of the datasets.
+
+        Raises Unavailable if a column that is needed was removed since the datasets were listed, InvalidInput if the
+        hot rows are larger than a query may read.
+        """
+        needed = {
+            each.dataset_uuid: _within(reads[each.dataset_uuid], self._cut(each.chain_id))
+            if each.derived_columns is None
+            else Reads()
+            for each in self.header.relations
+        }
+        files = {dataset: _opened(self.session, dataset, each.conditions) for dataset, each in needed.items()}
+        hot = {
+            each.dataset_uuid: rows
+            for each in self.header.relations
+            if each.has_hot
+            and (rows := self.hot_reader().read(self.session, each.dataset_uuid, needed[each.dataset_uuid])) is not None
+        }
+        return Opened(files, hot, self.header.cuts, self.header)
+
+    def _cut(self, chain_id: int) -> Cut:
+        return self.header.cuts.get(chain_id, Cut())
+
+
 class Catalog:
     """Reads the registry without blocking writers."""
 
@@ -154,23 +194,21 @@ class Catalog:
         Raises Unavailable if a column that is needed was removed since the datasets were listed, InvalidInput if the
         hot rows are larger than a query may read, and what :func:`~trace_dagster.registry.as_of.cuts` raises.
         """
+        with self.snapshot(reads, as_of, chains) as found:
+            return found.open(reads)
+
+    @contextmanager
+    def snapshot(
+        self, datasets: Collection[UUID], as_of: AsOf = NO_CUT, chains: Collection[int] = ()
+    ) -> Iterator[LakeSnapshot]:
+        """Yield one moment of these datasets, before it is known what is needed of each. Writers go on meanwhile.
+
+        It holds a connection. Raises as :meth:`open` does.
+        """
         with self._database.snapshot() as session:
-            found = cuts(session, as_of, reads, self._org_id)
-            header = snapshot_header(session, reads, found, chains=chains, org_id=self._org_id)
-            needed = {
-                each.dataset_uuid: _within(reads[each.dataset_uuid], found.get(each.chain_id, Cut()))
-                if each.derived_columns is None
-                else Reads()
-                for each in header.relations
-            }
-            files = {dataset: _opened(session, dataset, each.conditions) for dataset, each in needed.items()}
-            hot = {
-                each.dataset_uuid: rows
-                for each in header.relations
-                if each.has_hot
-                and (rows := self._hot_reader.read(session, each.dataset_uuid, needed[each.dataset_uuid])) is not None
-            }
-        return Opened(files, hot, found, header)
+            found = cuts(session, as_of, datasets, self._org_id)
+            header = snapshot_header(session, datasets, found, chains=chains, org_id=self._org_id)
+            yield LakeSnapshot(session, header, lambda: self._hot_reader)
 
     @cached_property
     def _hot_reader(self) -> HotReader:

@@ -78,6 +78,8 @@ class RelationInSnapshot:
     first_block: int | None
     """None if there is no block."""
     last_block: int | None
+    last_shown: int | None
+    """The last of these blocks that is not beyond the block of the chain's cut; None if there is none."""
     last_committed: int | None
     """None if all of its blocks are hot."""
     gaps: tuple[BlockRange, ...]
@@ -201,6 +203,7 @@ def _relation(row: Row) -> RelationInSnapshot:
         first_hot=row["first_hot"],
         first_block=row["first_block"],
         last_block=row["last_block"],
+        last_shown=row["last_shown"],
         last_committed=row["last_committed"],
         gaps=tuple(BlockRange(gap.lower, gap.upper) for gap in row["newest_gaps"]),
         missing_blocks=row["missing_blocks"],

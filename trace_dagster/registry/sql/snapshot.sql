@@ -23,6 +23,8 @@ with cuts as (
     from whole
 )
 select dataset_uuid, chain_id, dataset_key, kind, first_hot, lower(blocks) as first_block, upper(blocks) - 1 as last_block,
+       case when cut_block is null then upper(blocks)
+            else upper(blocks * int8multirange(int8range(null, cut_block + 1))) end - 1 as last_shown,
        last_committed, found.newest_gaps, found.missing_blocks,
        array(select entry ->> 0
              from jsonb_array_elements(
