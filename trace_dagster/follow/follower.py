@@ -15,7 +15,7 @@ from trace_dagster.follow.block_source import BlockSource
 from trace_dagster.follow.endpoints import BestFirst, TipEndpoints
 from trace_dagster.follow.filler import Filler
 from trace_dagster.follow.finality import FinalBlocks, FinalityWatch, at_the_tip, final_blocks
-from trace_dagster.follow.lease_keeper import LONGEST_STEP_SECONDS, LeaseKeeper
+from trace_dagster.follow.lease_keeper import LONGEST_STEP_SECONDS, ChainLeaseKeeper
 from trace_dagster.follow.pool_heads import PoolHeads
 from trace_dagster.follow.streams import TipStream
 from trace_dagster.follow.tip_writer import Halt, TipWriter
@@ -73,7 +73,7 @@ class ChainFollower:
         self._writer = TipWriter(parts.store, self._source, parts.halt, self._takes_lease)
         self._filler = Filler(self._writer.fetch)
         self._watch = FinalityWatch(self._read_final)
-        self._keeper = LeaseKeeper(parts.store, LEASE_SECONDS)
+        self._keeper = ChainLeaseKeeper(parts.store, LEASE_SECONDS)
         self._heads = PoolHeads(self._writer.memory.block_seconds)
         self._wanted: Sequence[TipStream] = ()
         self._followed: Sequence[TipStream] = ()

@@ -13,7 +13,7 @@ LONGEST_STEP_SECONDS = 120.0
 """How long the lease is renewed for a thread that does not come back: several answers of the slowest endpoint."""
 
 
-class LeaseKeeper:
+class ChainLeaseKeeper:
     """Renews one lease at a time, in a thread of its own. One thread at a time uses it.
 
     A lease that was taken over is not renewed; its holder learns of it when it writes.
