@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, assume, given, seed, settings
 from hypothesis import strategies as st
 
 from tests.support.sql_corpora import corpus, lake_tables, shape_of
@@ -396,6 +396,8 @@ def selects(draw) -> str:
 @settings(max_examples=200, database=None, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(sql=selects())
 def test_generated_sql_answers_as_over_all_files(lakes, sql):
+    # these give their rows in any order, and a positional join pairs rows by their order
+    assume(not ("positional join" in sql and ("distinct" in sql or "union  select" in sql)))
     try:
         whole, pruned = lakes.answers(sql)
     except InvalidInput:
