@@ -139,15 +139,39 @@ def test_a_chain_that_was_made_anew_replaces_all_of_the_old_one(postgres_url, da
             assert_is_node(database, streams, chain)
 
 
+def commit(runtime, streams, *ranges):
+    """Commit ranges of every stream."""
+    for stream in streams.values():
+        for start, end in ranges:
+            work = runtime.ingester.claim(stream, BlockRange(start, end), "run", wait_seconds=0)
+            assert isinstance(work, ClaimedRange), work
+            runtime.ingester.commit(runtime.ingester.start(work))
+
+
+def test_a_chain_made_anew_below_all_hot_blocks_is_proven_by_committed_versions(postgres_url, database, s3):
+    chain = DevChain(7, 400)
+    with dev_node(chain) as node, running(postgres_url, s3, node=node.url) as runtime:
+        streams = follow_job(database, chunk=100)
+        commit(runtime, streams, (0, 100), (100, 200))
+        runtime.followers.tick(20)
+        assert min(stored_chain(database)) == 300
+    with dev_node(DevChain(7, 150)) as behind, follower_process(postgres_url, node=behind.url) as runtime:
+        runtime.followers.tick(3)
+        assert reorgs(database) == []
+        assert max(stored_chain(database)) == 399
+    anew = DevChain(8, 130)
+    with dev_node(anew) as node, follower_process(postgres_url, node=node.url) as runtime:
+        runtime.followers.tick(20)
+        assert_is_node(database, streams, anew, first=99)  # those below are ingested again
+        (found,) = reorgs(database)
+        assert (found["old_head"], found["new_head"], found["versions"]) == (399, 129, 6)
+
+
 def test_a_fork_deeper_than_the_hot_rows_takes_committed_ranges_out_of_the_view(postgres_url, database, s3):
     chain = DevChain(7, 130)
     with dev_node(chain) as node, running(postgres_url, s3, node=node.url) as runtime:
         streams = follow_job(database, chunk=40)
-        for stream in streams.values():
-            for start in (0, 40, 80):
-                work = runtime.ingester.claim(stream, BlockRange(start, start + 40), "run", wait_seconds=0)
-                assert isinstance(work, ClaimedRange), work
-                runtime.ingester.commit(runtime.ingester.start(work))
+        commit(runtime, streams, (0, 40), (40, 80), (80, 120))
         runtime.followers.tick(20)
         assert min(stored_chain(database)) == 120
         chain.reorg(70, 75)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import Unavailable
-from trace_dagster.registry.hot import HotStore
+from trace_dagster.registry.hot import HotSegment, HotStore
 from trace_dagster.verify.model import Header
 
 FIRST_HEADERS, MOST_HEADERS = 8, 50
@@ -17,6 +17,9 @@ FIRST_HEADERS, MOST_HEADERS = 8, 50
 
 _BOUNDARIES = 200
 """Boundaries of committed versions that are read at once."""
+
+_SAME_BOUNDARY = 16
+"""Boundaries that are read to learn the hashes of the highest: versions of several datasets end there."""
 
 ReadHeaders = Callable[[BlockRange], Sequence[Header]]
 """Returns the proven headers of consecutive blocks."""
@@ -38,6 +41,13 @@ class Known(NamedTuple):
     hashes: Mapping[int, frozenset[bytes]]
     is_all: bool
     """True if nothing is stored below the blocks that were asked for."""
+
+
+class StoredBlock(NamedTuple):
+    """A block with the hashes that are stored for it: several if versions end there on different forks."""
+
+    number: int
+    hashes: frozenset[bytes]
 
 
 def find_fork(top: int, read: ReadHeaders, known: Callable[[BlockRange], Known]) -> Fork | None:
@@ -80,6 +90,15 @@ class StoredHashes:
     def __init__(self, store: HotStore, chain_id: int) -> None:
         self._store = store
         self._chain_id = chain_id
+
+    def highest(self, top: int, segments: Sequence[HotSegment]) -> StoredBlock | None:
+        """Return the highest block not above ``top`` that ends a segment of the hot chain or a committed version, None
+        if there is none.
+        """
+        found = self._store.boundaries(self._chain_id, top + 1, _SAME_BOUNDARY)
+        found += [(each.last.number, each.last.hash) for each in segments if each.last.number <= top]
+        number = max((number for number, _ in found), default=None)
+        return None if number is None else StoredBlock(number, frozenset(own for at, own in found if at == number))
 
     def known(self, span: BlockRange, lowest_stored: int | None) -> Known:
         """Return what is stored for the blocks of a span. ``lowest_stored`` is the lowest block of the hot chain."""

@@ -33,6 +33,9 @@ its chain has the stored one.
 MOST_BRANCH_BLOCKS = 256
 """Blocks of a new branch that are stored with the fork. Of a longer one the newest are, and the others fill a gap."""
 
+MOST_WALKED_BLOCKS = 10_000
+"""Headers that are read at most to prove that a head below the stored one is of another chain than the block below."""
+
 LOWER_ASKS = 4
 LOWER_PAUSE_SECONDS = 0.05
 """How often every endpoint is asked before a branch is adopted that is not higher than the stored one."""
@@ -270,7 +273,23 @@ class TipWriter:
         if tip is not None and tip.number == head.number:
             return tip.hash == head.hash
         stored = self._store.hashes(lease.chain_id, head.number, head.number)
-        return stored.get(head.number, head.hash) == head.hash
+        return stored[head.number] == head.hash if stored else self._has_stored_below(lease, head)
+
+    def _has_stored_below(self, lease: FollowerLease, head: Head) -> bool:
+        """Return whether an endpoint with this head has the highest stored block below it, which few calls tell. True
+        if nothing is stored that a fork could be proven with.
+        """
+        below = StoredHashes(self._store, lease.chain_id).highest(head.number, self.memory.segments)
+        if below is None or head.number - below.number > MOST_WALKED_BLOCKS:
+            return True
+        for endpoint in self._source.endpoints():
+            try:
+                shown, there = self._source.hashes_at(endpoint, [head.number, below.number])
+            except TraceError:
+                continue
+            if shown == head.hash:
+                return there in below.hashes
+        return True
 
     def _resolve_at_any(self, lease: FollowerLease, head: Head) -> int:
         """Look for the endpoint that shows this head, which is not higher than the stored one but of another chain."""
