@@ -16,6 +16,7 @@ from tests.support.following import (
     following,
     hot_blocks,
     reason,
+    reorgs,
     stored_chain,
 )
 from tests.support.nodes import serving, serving_application
@@ -190,3 +191,40 @@ def test_a_node_far_below_the_stored_head_is_said_to_be_behind(postgres_url, dat
 def confirmed_at(database):
     with database.connection() as connection:
         return connection.execute("select observed_at from hot.heads where tag = 'latest'").fetchone()["observed_at"]
+
+
+class Alternating:
+    """A URL behind which another node answers for a while after the first call about a block."""
+
+    def __init__(self, chain, other, number, seconds):
+        self._nodes = application(chain), application(other)
+        self._asks = b'"%s"' % hex(number).encode()
+        self._seconds = seconds
+        self.is_on = False
+        self.asked_at = None
+
+    async def __call__(self, scope, receive, send):
+        message = await receive()
+        body = message.get("body", b"")
+
+        async def heard():
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        if self.is_on and self.asked_at is None and self._asks in body:
+            self.asked_at = time.monotonic()
+        is_other = self.is_on and (self.asked_at is None or time.monotonic() < self.asked_at + self._seconds)
+        await self._nodes[is_other](scope, heard, send)
+
+
+def test_a_lower_branch_is_not_adopted_if_the_node_shows_it_for_a_moment_only(postgres_url, database):
+    chain, other = DevChain(7, 60), DevChain(7, 60)
+    other.reorg(9, 5)
+    node = Alternating(chain, other, 59, 0.5)
+    with serving_application(node) as url, following(postgres_url, node=url):
+        follow_job(database)
+        eventually(lambda: len(stored_chain(database)) == 60)
+        node.is_on = True
+        eventually(lambda: node.asked_at is not None)
+        time.sleep(2)
+        assert reorgs(database) == []
+        assert stored_chain(database) == {block.number: block.hash for block in chain.blocks}

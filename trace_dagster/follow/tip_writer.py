@@ -37,8 +37,10 @@ MOST_WALKED_BLOCKS = 10_000
 """Headers that are read at most to prove that a head below the stored one is of another chain than the block below."""
 
 LOWER_ASKS = 4
-LOWER_PAUSE_SECONDS = 0.05
-"""How often every endpoint is asked before a branch is adopted that is not higher than the stored one."""
+LOWER_PAUSE_SECONDS = 0.3
+"""How often every endpoint is asked before a branch is adopted that is not higher than the stored one. In all about a
+second, because behind one URL may be several nodes of which one is behind.
+"""
 
 Halt = Callable[[StreamSpec, str], None]
 """Stops a stream until its job is resumed."""
