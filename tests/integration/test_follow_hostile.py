@@ -22,6 +22,7 @@ from tests.support.following import (
 from tests.support.nodes import serving, serving_application
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.server import application
+from trace_dagster.registry.endpoint_scores import EndpointScores
 
 pytestmark = pytest.mark.integration
 
@@ -118,6 +119,9 @@ def test_the_next_endpoint_is_compared_if_the_headers_of_one_do_not_prove_their_
         with database.connection() as connection:
             connection.execute("update hot.followers set recheck_from = 50")
         eventually(lambda: not rechecks(database), 12)
+        (score,) = EndpointScores(database).all()
+        assert score.endpoint == "node#1"
+        assert score.lies >= 1
 
 
 def rechecks(database):
@@ -191,6 +195,42 @@ def test_a_node_far_below_the_stored_head_is_said_to_be_behind(postgres_url, dat
 def confirmed_at(database):
     with database.connection() as connection:
         return connection.execute("select observed_at from hot.heads where tag = 'latest'").fetchone()["observed_at"]
+
+
+class Announcing:
+    """A node that shows a head which nobody has."""
+
+    def __init__(self, chain, number):
+        self._node = application(chain)
+        self._number = b'"number":"%s"' % hex(number).encode()
+
+    async def __call__(self, scope, receive, send):
+        message = await receive()
+        body = message.get("body", b"")
+
+        async def heard():
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def announced(message):
+            if b"latest" in body and message["type"] == "http.response.body":
+                message = {**message, "body": re.sub(rb'"number": ?"0x[0-9a-f]+"', self._number, message["body"])}
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [h for h in message["headers"] if h[0] != b"content-length"]}
+            await send(message)
+
+        await self._node(scope, heard, announced)
+
+
+def test_the_next_endpoint_is_followed_if_nobody_has_the_head_that_one_shows(postgres_url, database):
+    chain = DevChain(7, 60)
+    with (
+        serving_application(Announcing(chain, 2**62)) as announcing,
+        serving(chain) as honest,
+        follower_process(postgres_url, node=f"{announcing},{honest}") as runtime,
+    ):
+        follow_job(database)
+        said = runtime.followers.tick(5)
+        assert stored_chain(database).get(59) == chain.blocks[-1].hash, said
 
 
 class Alternating:

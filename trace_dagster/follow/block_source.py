@@ -6,6 +6,7 @@ two calls may see two forks: then the roots contradict each other, and both call
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BLAMED = "blocks"
 """The dataset under which endpoints are blamed: the header contradicts what they show."""
 
+_MOST_ACCUSED = 64
+
 _log = component_log("follow")
 _PASSED_OVER = (*ANOTHER_ENDPOINT, ExtractionFailed)
 """Errors after which another endpoint is asked. What cannot be stored need not be what the others have."""
@@ -59,6 +62,8 @@ class BlockSource:
         self._chain = chain_of(chain_id)
         self._endpoints = endpoints
         self._blame = Blame(record_lie)
+        self._accused: deque[PieceBlame] = deque(maxlen=_MOST_ACCUSED)
+        """Headers that failed at an endpoint and were not shown by another yet."""
 
     def fetch(self, piece: BlockRange, builders: Sequence[RowBuilder], shown_at: datetime | None = None) -> Fetched:
         """Return blocks from the first endpoint that can prove them with the rows of every stream. ``shown_at`` is when
@@ -98,8 +103,35 @@ class BlockSource:
         return found
 
     def headers(self, endpoint: Endpoint, piece: BlockRange) -> Sequence[Header]:
-        """Return the proven headers of consecutive blocks, which link. Raises what :meth:`fetch` raises."""
-        return self._parts(endpoint, piece, ()).headers or ()
+        """Return the proven headers of consecutive blocks, which link. Raises what :meth:`fetch` raises.
+
+        Headers that do not prove their hash are a lie as wrong blocks are, if need be once another endpoint has shown
+        these headers.
+        """
+        try:
+            found = self._parts(endpoint, piece, ()).headers or ()
+        except VerificationFailed as error:
+            raise self._judged(endpoint, piece, error) from None
+        for blame in [
+            each for each in self._accused if piece.start <= each.piece.start and each.piece.end <= piece.end
+        ]:
+            blame.passed(is_lowered=True)  # headers alone do not prove a block in full
+            self._accused.remove(blame)
+        return found
+
+    def _judged(self, endpoint: Endpoint, piece: BlockRange, error: VerificationFailed) -> TraceError:
+        """Return why headers failed, noted as a lie if one of them fails by itself again: headers that only do not link
+        may be of two forks.
+        """
+        try:
+            self.hashes_at(endpoint, range(piece.start, piece.end))
+        except VerificationFailed as again:
+            blame = self._blame.of(self._chain, _BLAMED, piece)
+            self._accused.append(blame)
+            return blame.failed(endpoint, again)
+        except TraceError:
+            pass
+        return error
 
     def hash_at(self, endpoint: Endpoint, number: int) -> bytes | None:
         """Return the proven hash of an endpoint's block, None if it does not have the block.
@@ -118,15 +150,25 @@ class BlockSource:
             for number, answer in zip(numbers, answers, strict=True)
         ]
 
-    def latest(self) -> Head:
-        """Return the head that the first endpoint shows which answers. Raises Unavailable if none does."""
+    def latest(self, below: Head | None = None) -> Head:
+        """Return the head that the first endpoint shows which answers. Raises Unavailable if none does.
+
+        If ``below`` is given, a head that cannot be fetched, the first one below it if there is such a head.
+        """
         failed: TraceError | None = None
+        shown: Head | None = None
         for endpoint in self._endpoints.ordered():
             try:
-                return latest_head(endpoint)
+                head = latest_head(endpoint)
             except TraceError as error:
                 self._endpoints.passed_over(endpoint, error)
                 failed = error
+                continue
+            if below is None or head.number < below.number:
+                return head
+            shown = shown or head
+        if shown is not None:
+            return shown
         raise failed or Unavailable("the pools of the streams have no endpoint", chain_id=self._chain.chain_id)
 
     def endpoints(self) -> list[Endpoint]:

@@ -38,6 +38,9 @@ FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 0.02, 0.5
 LEFT_SECONDS = 1.0
 """How long after a branch was not adopted the nodes are asked again for their head."""
 
+UNFETCHED_SECONDS = 1.0
+"""How long no endpoint may give the blocks of a head before the other endpoints are asked for theirs."""
+
 REPORTED_SECONDS = 2.0
 """How long it may fail before the registry shows the reason."""
 
@@ -81,6 +84,7 @@ class ChainFollower:
         self._lease: FollowerLease | None = None
         self._target: _Target | None = None
         self._look_at: float | None = None
+        self._unfetched: Head | None = None
         self._renew_at = self._read_at = float("-inf")
         self._moved_at = time.monotonic()
         self._failures = 0
@@ -224,8 +228,8 @@ class ChainFollower:
     def _next_head(self, deadline: float) -> Head | None:
         """Return a new head, or None if none came while there was nothing else to do."""
         if self._look_at is not None and time.monotonic() >= self._look_at:
-            head = self._source.latest()
-            self._look_at = None
+            head = self._source.latest(below=self._unfetched)
+            self._look_at = self._unfetched = None
             return head
         return self._heads.next(self._patience(deadline))
 
@@ -288,6 +292,9 @@ class ChainFollower:
         self._failure = error
         self._read_at = float("-inf")
         self._filler.drop()
+        if self._target is not None and self._writer.is_unfetched and now - self._failing_since > UNFETCHED_SECONDS:
+            self._heads.pass_over()
+            self._unfetched, self._look_at = self._target.head, now
         log = _log.warning if now - self._failing_since > REPORTED_SECONDS else _log.debug
         log("follower_failed", chain_id=self.chain_id, reason=error, failures=self._failures)
         with suppress(TraceError):  # it may be the registry that fails

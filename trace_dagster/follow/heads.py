@@ -48,6 +48,9 @@ class HeadSource(Protocol):
     def next(self, timeout_seconds: float) -> Head | None:
         """Return a head that was not returned before, or None if none came in this time. Raises Unavailable."""
 
+    def pass_over(self) -> None:
+        """Poll another endpoint from now on."""
+
     def close(self) -> None:
         """Stop: a thread that waits in ``next`` returns soon."""
 
@@ -86,6 +89,13 @@ class PolledHeads:
             if not self._closed.wait(wait) and (head := self._polled()) is not None:
                 return head
         return None
+
+    def pass_over(self) -> None:
+        """Poll the next endpoint, if there is one, and forget what this one showed."""
+        if len(self._endpoints) > 1:
+            self._current += 1
+            self._last = None
+            self.times.restart()
 
     def close(self) -> None:
         """Stop polling."""
@@ -144,6 +154,11 @@ class PollTimes:
         """Record that another endpoint is tried."""
         self._unstuck_at = self._clock()
 
+    def restart(self) -> None:
+        """Forget the number that was polled last: it is not of the chain."""
+        self._number, self._learnt = -1, None
+        self._new_at = self._unstuck_at = self._due = self._clock()
+
     def failed(self) -> None:
         """Record that no endpoint answered."""
         self._due = self._clock() + max(RETRY_SECONDS, self._least)
@@ -200,6 +215,10 @@ class SubscribedHeads:
             if left <= 0:
                 break
         return None
+
+    def pass_over(self) -> None:
+        """Poll the next endpoint. The stream is of all endpoints."""
+        self._polled.pass_over()
 
     def close(self) -> None:
         """Stop polling and reading."""

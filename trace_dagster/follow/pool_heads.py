@@ -39,6 +39,11 @@ class PoolHeads:
                 self._place = (self._place + 1) % len(self._pools)
             raise
 
+    def pass_over(self) -> None:
+        """Ask another endpoint from now on, because no endpoint has the head that was returned last."""
+        if self._source is not None:
+            self._source.pass_over()
+
     def close(self) -> None:
         """End the subscription."""
         if self._source is not None:

@@ -58,6 +58,8 @@ class TipWriter:
         """True if the last head was not stored, because it is of another branch: it may have to be later."""
         self.shown: int | None = None
         """The number of the head that a node showed last."""
+        self.is_unfetched = False
+        """True if no endpoint gave the blocks of the last head."""
         self.finalized: int | None = None
         """The last block that counts as final; None before it was observed."""
         self._store, self._source, self._halt, self._renew = store, source, halt, renew
@@ -120,14 +122,16 @@ class TipWriter:
         """
         tip = self.memory.head
         self.shown = head.number
-        self.has_left_branch = False
+        self.has_left_branch = self.is_unfetched = False
         if tip is not None and head.number <= tip.number:
             return 0 if self._is_stored(lease, head) else self._resolve_at_any(lease, head)
         joined = tip is not None and head.number <= tip.number + JOINED_BLOCKS
         first = tip.number + 1 if tip is not None and joined else head.number
         piece = BlockRange(first, head.number + 1)
         builders = [self._builders[dataset] for dataset in self._taking(len(piece))]
+        self.is_unfetched = True
         found = self._source.fetch(piece, builders, shown_at)
+        self.is_unfetched = False
         if tip is None or joined:
             return self.write(lease, found)
         try:
