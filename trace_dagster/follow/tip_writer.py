@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -14,16 +13,16 @@ from trace_dagster.errors import ForkConflict, LeaseLost, TraceError, Unavailabl
 from trace_dagster.extraction.retry_rules import ANOTHER_ENDPOINT
 from trace_dagster.follow.block_rows import RowBuilder
 from trace_dagster.follow.block_source import BlockSource, Fetched
+from trace_dagster.follow.branch_search import BranchSearch
 from trace_dagster.follow.chain_memory import ChainMemory
 from trace_dagster.follow.fill import Fill, next_fill
-from trace_dagster.follow.forks import Fork, StoredHashes, find_fork
+from trace_dagster.follow.forks import Fork
 from trace_dagster.follow.streams import TipStream
 from trace_dagster.messages.logs import component_log
 from trace_dagster.registry.hot import HOT_MAX_BLOCKS, ChainBlock, FollowerLease, HotBlock, HotStore, Reorg
 from trace_dagster.registry.streams import StreamSpec
 from trace_dagster.rpc.heads import Head
 from trace_dagster.rpc.pools import Endpoint
-from trace_dagster.verify.model import Header
 
 JOINED_BLOCKS = 16
 """A head at most so many blocks above the stored one is stored with the blocks between. Beyond that it comes first, if
@@ -32,15 +31,6 @@ its chain has the stored one.
 
 MOST_BRANCH_BLOCKS = 256
 """Blocks of a new branch that are stored with the fork. Of a longer one the newest are, and the others fill a gap."""
-
-MOST_WALKED_BLOCKS = 10_000
-"""Headers that are read at most to prove that a head below the stored one is of another chain than the block below."""
-
-LOWER_ASKS = 4
-LOWER_PAUSE_SECONDS = 0.3
-"""How often every endpoint is asked before a branch is adopted that is not higher than the stored one. In all about a
-second, because behind one URL may be several nodes of which one is behind.
-"""
 
 Halt = Callable[[StreamSpec, str], None]
 """Stops a stream until its job is resumed."""
@@ -62,7 +52,8 @@ class TipWriter:
         """True if no endpoint gave the blocks of the last head."""
         self.finalized: int | None = None
         """The last block that counts as final; None before it was observed."""
-        self._store, self._source, self._halt, self._renew = store, source, halt, renew
+        self._store, self._source, self._halt = store, source, halt
+        self._search = BranchSearch(store, source, self.memory, renew)
         self._streams: dict[UUID, TipStream] = {}
         self._builders: dict[UUID, RowBuilder] = {}
         self._learned = LearnedForms()
@@ -124,7 +115,7 @@ class TipWriter:
         self.shown = head.number
         self.has_left_branch = self.is_unfetched = False
         if tip is not None and head.number <= tip.number:
-            return 0 if self._is_stored(lease, head) else self._resolve_at_any(lease, head)
+            return 0 if self._search.is_stored(lease.chain_id, head) else self._resolve_at_any(lease, head)
         joined = tip is not None and head.number <= tip.number + JOINED_BLOCKS
         first = tip.number + 1 if tip is not None and joined else head.number
         piece = BlockRange(first, head.number + 1)
@@ -273,89 +264,22 @@ class TipWriter:
         }
         return {dataset: each for dataset, each in self._streams.items() if dataset not in self._full}
 
-    def _is_stored(self, lease: FollowerLease, head: Head) -> bool:
-        """Return whether a head at or below the stored one is of the stored chain: then its node is behind."""
-        tip = self.memory.head
-        if tip is not None and tip.number == head.number:
-            return tip.hash == head.hash
-        stored = self._store.hashes(lease.chain_id, head.number, head.number)
-        return stored[head.number] == head.hash if stored else self._has_stored_below(lease, head)
-
-    def _has_stored_below(self, lease: FollowerLease, head: Head) -> bool:
-        """Return whether an endpoint with this head has the highest stored block below it, which few calls tell. True
-        if nothing is stored that a fork could be proven with.
-        """
-        below = StoredHashes(self._store, lease.chain_id).highest(head.number, self.memory.segments)
-        if below is None or head.number - below.number > MOST_WALKED_BLOCKS:
-            return True
-        for endpoint in self._source.endpoints():
-            try:
-                shown, there = self._source.hashes_at(endpoint, [head.number, below.number])
-            except TraceError:
-                continue
-            if shown == head.hash:
-                return there in below.hashes
-        return True
-
     def _resolve_at_any(self, lease: FollowerLease, head: Head) -> int:
-        """Look for the endpoint that shows this head, which is not higher than the stored one but of another chain."""
-        failed: TraceError | None = None
-        for endpoint in self._source.endpoints():
-            try:
-                is_shown = self._source.hash_at(endpoint, head.number) == head.hash
-            except TraceError as error:
-                failed = error
-                continue
-            if is_shown:
-                return self._resolve(lease, endpoint, [head.number])
-        if failed is not None:
-            raise failed
-        return 0
+        """Adopt the branch of a head that is not higher than the stored one, if its endpoint still shows it."""
+        endpoint = self._search.endpoint_of(head)
+        return self._resolve(lease, endpoint, [head.number]) if endpoint is not None else 0
 
     def _resolve(self, lease: FollowerLease, endpoint: Endpoint, tops: Sequence[int]) -> int:
         """Adopt the branch that an endpoint shows up to one of the blocks ``tops``, if it is a proven fork. Return how
-        many blocks were stored.
-
-        Return 0 if there is none that may be adopted: the stored chain is the endpoint's, or its branch is not
-        higher than the stored chain, which some endpoint still has.
+        many blocks were stored; 0 if there is none that may be adopted.
         """
-        tip = self.memory.head
-        has_tip = False
-        for top in tops:
-            fork = self._find_fork(lease, endpoint, top)
-            if fork is None:
-                has_tip |= tip is not None and top >= tip.number
-                continue
-            if tip is not None and top <= tip.number and not has_tip and not self._is_gone(tip):
-                self.has_left_branch = True
-                _log.event("branch_left", chain_id=lease.chain_id, endpoint=endpoint.name, block=top, head=tip.number)
-                return 0
-            return self._adopt_branch(lease, endpoint, fork, top)
-        return 0
-
-    def _find_fork(self, lease: FollowerLease, endpoint: Endpoint, top: int) -> Fork | None:
-        stored = StoredHashes(self._store, lease.chain_id)
-        segments = self.memory.segments
-        lowest = segments[0].first.number if segments else None
-
-        def read(span: BlockRange) -> Sequence[Header]:
-            self._renew()
-            return self._source.headers(endpoint, span)
-
-        return find_fork(top, read, lambda span: stored.known(span, lowest))
-
-    def _is_gone(self, tip: ChainBlock) -> bool:
-        """Return whether every endpoint has shown repeatedly that the stored head is not of its chain any more."""
-        for ask in range(LOWER_ASKS):
-            if ask:
-                time.sleep(LOWER_PAUSE_SECONDS)
-            for endpoint in self._source.endpoints():
-                try:
-                    if self._source.hash_at(endpoint, tip.number) == tip.hash:
-                        return False
-                except TraceError:
-                    return False  # it may have it
-        return True
+        branch = self._search.find(lease.chain_id, endpoint, tops)
+        if branch is None:
+            return 0
+        if not branch.may_replace:
+            self.has_left_branch = True
+            return 0
+        return self._adopt_branch(lease, endpoint, branch.fork, branch.top)
 
     def _adopt_branch(self, lease: FollowerLease, endpoint: Endpoint, fork: Fork, top: int) -> int:
         """Replace the stored blocks from the fork on by the endpoint's, in one transaction. Return how many those
