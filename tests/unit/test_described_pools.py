@@ -60,7 +60,7 @@ def test_a_pool_with_a_url_here_is_not_asked_for():
 @pytest.mark.parametrize(
     ("end", "more", "name", "reason"),
     [
-        ("", {}, "other", r"rpc pool 'other' has no URL, neither here nor at the rpc gateway: .* known=dev"),
+        ("", {}, "other", r"rpc pool 'other' has no URL: set .* or the rpc gateway if .* known=dev"),
         ("x", {}, "dev", "the rpc gateway refuses the URL: .* http=404"),
         ("", {"TRACE_RPC_GATEWAY": "never"}, "dev", "rpc pool 'dev' has no URL: set TRACE_RPC_POOL_DEV_URL"),
     ],

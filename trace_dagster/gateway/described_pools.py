@@ -76,8 +76,8 @@ class PoolReader:
         told = self._told(name)
         if not told.fingerprints:
             raise InvalidInput(
-                f"rpc pool {name!r} has no URL, neither here nor at the rpc gateway: set {variable_of(name)} for the"
-                " gateway and restart it",
+                f"rpc pool {name!r} has no URL: set {variable_of(name)} and restart `trace-lite up`, or the rpc"
+                " gateway if it is a service of its own",
                 known=",".join(told.known) or "none",
             )
         places = enumerate(told.fingerprints, 1)
