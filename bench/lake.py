@@ -20,7 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -42,7 +43,7 @@ from trace_dagster.digest import ContentDigest
 from trace_dagster.query.opening import Opening
 from trace_dagster.query.runner import QueryResult, QueryRunner
 from trace_dagster.registry.as_of import AsOf
-from trace_dagster.registry.catalog import EVERYTHING, Opened, VisibleDataset
+from trace_dagster.registry.catalog import EVERYTHING, LakeSnapshot, Opened, VisibleDataset
 from trace_dagster.registry.conditions import Conditions, Reads
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.streams import StreamRow
@@ -75,17 +76,24 @@ class Pinned:
 
     def __init__(self, runtime: Runtime) -> None:
         self._catalog = runtime.catalog
+        self._now: LakeSnapshot
         self._kept: dict[str, Opened] = {}
         self.is_before = True
 
-    def datasets(self) -> list[VisibleDataset]:
-        """Return every dataset."""
-        return self._catalog.datasets()
+    def offered(self) -> tuple[list[VisibleDataset], tuple[int, ...]]:
+        """Return every dataset, and the chains that are followed."""
+        return self._catalog.offered()
 
-    def open(self, reads: Mapping[UUID, Reads], as_of: AsOf) -> Opened:
+    @contextmanager
+    def snapshot(self, datasets: Collection[UUID], as_of: AsOf, chains: Collection[int]) -> Iterator[Pinned]:
+        """Hold a snapshot of the catalog inside the block."""
+        with self._catalog.snapshot(datasets, as_of, chains) as self._now:
+            yield self
+
+    def open(self, reads: Mapping[UUID, Reads]) -> Opened:
         """Return the files as they were at the first query that reads this."""
         if self.is_before:
-            self._kept[repr(reads)] = self._catalog.open(reads, as_of)
+            self._kept[repr(reads)] = self._now.open(reads)
         return self._kept[repr(reads)]
 
 

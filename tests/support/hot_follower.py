@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tests.support.hot_chain import CHAIN, MadeUpChain, hashes_of
+from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import ForkConflict
 from trace_dagster.registry.connection import Database
-from trace_dagster.registry.hot import FollowerLease, HotStore
+from trace_dagster.registry.hot import MOST_STORED_BLOCKS, FollowerLease, HotStore
 from trace_dagster.registry.streams import StreamRow
 
 
@@ -26,10 +27,15 @@ class ModelFollower:
     def put(self, lease: FollowerLease, node: MadeUpChain, first: int, end: int) -> None:
         """Store the node's blocks; a fork is resolved first."""
         try:
-            self.store.store(lease, hashes_of(self.streams), node.blocks(first, end, self.streams, self._logs))
+            self._store(lease, node, first, end)
         except ForkConflict:
             self.settle(lease, node, end)
-            self.store.store(lease, hashes_of(self.streams), node.blocks(first, end, self.streams, self._logs))
+            self._store(lease, node, first, end)
+
+    def _store(self, lease: FollowerLease, node: MadeUpChain, first: int, end: int) -> None:
+        for piece in BlockRange(first, end).split(MOST_STORED_BLOCKS) if first < end else ():
+            blocks = node.blocks(piece.start, piece.end, self.streams, self._logs)
+            self.store.store(lease, hashes_of(self.streams), blocks)
 
     def settle(self, lease: FollowerLease, node: MadeUpChain, end: int, hot_blocks: int = 8) -> None:
         """Compare everything that is stored with the node's chain, whose blocks end before ``end``, and replace what
