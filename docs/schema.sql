@@ -479,6 +479,49 @@ CREATE TABLE trace.outbox (
     available_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT outbox_kind_check CHECK ((kind = ANY (ARRAY['task_wakeup'::text, 'range_committed'::text])))
 );
+CREATE TABLE trace.query_log (
+    query_id uuid NOT NULL,
+    org_id uuid NOT NULL,
+    token_id uuid,
+    token_name text,
+    format text NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    deadline_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone,
+    outcome text,
+    snapshot text,
+    datasets jsonb DEFAULT '{}'::jsonb NOT NULL,
+    rows bigint,
+    bytes bigint,
+    CONSTRAINT query_log_bytes_check CHECK ((bytes >= 0)),
+    CONSTRAINT query_log_check CHECK (((ended_at IS NULL) = (outcome IS NULL))),
+    CONSTRAINT query_log_format_check CHECK ((format = ANY (ARRAY['json'::text, 'arrow'::text, 'csv'::text, 'parquet'::text]))),
+    CONSTRAINT query_log_outcome_check CHECK ((outcome = ANY (ARRAY['done'::text, 'truncated'::text, 'denied'::text, 'busy'::text, 'refused'::text, 'timeout'::text, 'failed'::text, 'cancelled'::text, 'broken'::text]))),
+    CONSTRAINT query_log_rows_check CHECK ((rows >= 0))
+);
+CREATE TABLE trace.query_tokens (
+    token_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    org_id uuid NOT NULL,
+    kind text NOT NULL,
+    name text NOT NULL,
+    token_hash bytea NOT NULL,
+    grants text[],
+    max_queries integer,
+    queries_per_minute integer,
+    made_by uuid,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone,
+    used_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    CONSTRAINT query_tokens_check CHECK (((made_by IS NOT NULL) = (kind = 'session'::text))),
+    CONSTRAINT query_tokens_check1 CHECK (((kind = 'token'::text) OR (expires_at IS NOT NULL))),
+    CONSTRAINT query_tokens_grants_check CHECK (((cardinality(grants) >= 1) AND (cardinality(grants) <= 1000))),
+    CONSTRAINT query_tokens_kind_check CHECK ((kind = ANY (ARRAY['token'::text, 'link'::text, 'session'::text]))),
+    CONSTRAINT query_tokens_max_queries_check CHECK ((max_queries > 0)),
+    CONSTRAINT query_tokens_name_check CHECK (((length(name) >= 1) AND (length(name) <= 100))),
+    CONSTRAINT query_tokens_queries_per_minute_check CHECK ((queries_per_minute > 0)),
+    CONSTRAINT query_tokens_token_hash_check CHECK ((octet_length(token_hash) = 32))
+);
 CREATE TABLE trace.queue_dead (
     message_id bigint NOT NULL,
     body text NOT NULL,
@@ -661,6 +704,12 @@ ALTER TABLE ONLY trace.layouts
     ADD CONSTRAINT layouts_pkey PRIMARY KEY (layout_id);
 ALTER TABLE ONLY trace.outbox
     ADD CONSTRAINT outbox_pkey PRIMARY KEY (outbox_id);
+ALTER TABLE ONLY trace.query_log
+    ADD CONSTRAINT query_log_pkey PRIMARY KEY (query_id);
+ALTER TABLE ONLY trace.query_tokens
+    ADD CONSTRAINT query_tokens_pkey PRIMARY KEY (token_id);
+ALTER TABLE ONLY trace.query_tokens
+    ADD CONSTRAINT query_tokens_token_hash_key UNIQUE (token_hash);
 ALTER TABLE ONLY trace.queue_dead
     ADD CONSTRAINT queue_dead_pkey PRIMARY KEY (message_id);
 ALTER TABLE ONLY trace.queue_messages
@@ -696,7 +745,10 @@ CREATE INDEX layout_attempts_by_window ON trace.layout_attempts USING btree (dat
 CREATE INDEX layouts_by_window ON trace.layouts USING btree (dataset_uuid, lower(block_window));
 CREATE INDEX outbox_sent ON trace.outbox USING btree (sent_at) WHERE (kind = 'task_wakeup'::text);
 CREATE INDEX outbox_unsent ON trace.outbox USING btree (kind, available_at) WHERE (sent_at IS NULL);
+CREATE INDEX query_log_by_time ON trace.query_log USING btree (started_at);
+CREATE UNIQUE INDEX query_tokens_by_name ON trace.query_tokens USING btree (org_id, name) WHERE ((kind = 'token'::text) AND (revoked_at IS NULL));
 CREATE INDEX queue_messages_visible ON trace.queue_messages USING btree (visible_at, message_id);
+CREATE INDEX running_queries ON trace.query_log USING btree (deadline_at) WHERE (ended_at IS NULL);
 CREATE INDEX streams_by_job ON trace.streams USING btree (job_id);
 CREATE INDEX tasks_by_batch ON trace.tasks USING btree (batch_id) WHERE (batch_id IS NOT NULL);
 CREATE INDEX tasks_by_dataset_state ON trace.tasks USING btree (dataset_uuid, state);
@@ -746,6 +798,8 @@ ALTER TABLE ONLY trace.layouts
     ADD CONSTRAINT layouts_dataset_uuid_fkey FOREIGN KEY (dataset_uuid) REFERENCES trace.datasets(dataset_uuid);
 ALTER TABLE ONLY trace.outbox
     ADD CONSTRAINT outbox_task_id_fkey FOREIGN KEY (task_id) REFERENCES trace.tasks(task_id);
+ALTER TABLE ONLY trace.query_tokens
+    ADD CONSTRAINT query_tokens_made_by_fkey FOREIGN KEY (made_by) REFERENCES trace.query_tokens(token_id) ON DELETE CASCADE;
 ALTER TABLE ONLY trace.streams
     ADD CONSTRAINT streams_dataset_uuid_fkey FOREIGN KEY (dataset_uuid) REFERENCES trace.datasets(dataset_uuid);
 ALTER TABLE ONLY trace.streams

@@ -58,6 +58,24 @@ class NotYet(Unavailable):
     """Another process has to act first, and has not yet. Try again later; it is no failure of what was tried."""
 
 
+class TooLate(Unavailable):
+    """A query ran until its deadline. Ask for fewer blocks, aggregate, or stream the result."""
+
+
+class Cancelled(TraceError):
+    """The caller ended its query, or left."""
+
+
+class TooMany(Unavailable):
+    """There is no place for one more query now. Wait, then ask again."""
+
+
+class NoAccess(TraceError):
+    """The caller showed no valid token. Get one by `trace-lite token new`."""
+
+    exit_code = 2
+
+
 class NoAnswer(Unavailable):
     """An endpoint does not answer at all. Use another endpoint; a smaller request would not help."""
 

@@ -182,6 +182,16 @@ def follow(chains: tuple[int, ...], heartbeat: Path | None) -> None:
 
 
 @main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8480, show_default=True, help="0 means a free one.")
+def serve(host: str, port: int) -> None:
+    """Serve SQL queries by HTTP, until Ctrl-C: `up` runs this as a service."""
+    from trace_dagster.cli.serve import run_service
+
+    run_service(_settings(level="info"), host, port)
+
+
+@main.command()
 @click.option("--job", help="Only this job: its name or id.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
 def status(job: str | None, as_json: bool) -> None:

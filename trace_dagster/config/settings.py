@@ -284,6 +284,53 @@ class GatewaySettings(_Group):
     )
 
 
+class QuerySettings(_Group):
+    """The query service, and how its clients reach it."""
+
+    url: Annotated[str, BeforeValidator(http_url("http://127.0.0.1:8480"))] | None = Field(
+        None,
+        alias="TRACE_QUERY_URL",
+        description="a [query service](service.md): clients ask it; else the running stack's",
+        repr=False,
+    )
+    token: SecretStr | None = Field(
+        None, alias="TRACE_QUERY_TOKEN", description="token of `TRACE_QUERY_URL`, from `trace-lite token new`"
+    )
+    running: Annotated[int, BeforeValidator(whole(1, 256, "must be a number of queries from 1 to 256"))] = Field(
+        4, alias="TRACE_QUERY_RUNNING", description="queries that the service runs at a time (4)"
+    )
+    waiting: Annotated[int, BeforeValidator(whole(0, 10_000, "must be a number of queries up to 10000"))] = Field(
+        32,
+        alias="TRACE_QUERY_WAITING",
+        description="queries that wait for their turn (32); beyond them the answer is 429",
+    )
+    seconds: Annotated[int, BeforeValidator(whole(1, 3600, "must be a number of seconds from 1 to 3600"))] = Field(
+        60, alias="TRACE_QUERY_SECONDS", description="longest query whose answer is JSON (60 s)"
+    )
+    stream_seconds: Annotated[int, BeforeValidator(whole(1, 21_600, "must be a number of seconds from 1 to 21600"))] = (
+        Field(3600, alias="TRACE_QUERY_STREAM_SECONDS", description="longest Arrow, CSV or Parquet transfer (3600 s)")
+    )
+    memory_mib: Annotated[int, BeforeValidator(whole(64, 1_000_000, "must be a number of MiB from 64 to 1000000"))] = (
+        Field(2048, alias="TRACE_QUERY_MEMORY_MIB", description="memory of one query (2048 MiB)")
+    )
+    temporary_mib: UpToAMillion = Field(
+        4096,
+        alias="TRACE_QUERY_TEMPORARY_MIB",
+        description="disk that one query may sort or join on (4096 MiB), 0 for none",
+    )
+    threads: Annotated[int, BeforeValidator(whole(1, 256, "must be a number of threads from 1 to 256"))] = Field(
+        2, alias="TRACE_QUERY_THREADS", description="threads of one query (2)"
+    )
+    log_days: Days = Field(
+        30, alias="TRACE_QUERY_LOG_DAYS", description="how long the service's log of queries is kept, in days (30)"
+    )
+    hosts: str = Field(
+        "",
+        alias="TRACE_QUERY_HOSTS",
+        description="names under which browsers reach the service, separated by commas, beside those of this machine",
+    )
+
+
 class LogSettings(_Group):
     """The process log."""
 
@@ -315,6 +362,9 @@ class StackSettings(_Group):
     )
     port_gateway: Port | None = Field(
         None, alias="TRACE_PORT_GATEWAY", description="fixed port of the rpc gateway; a free one otherwise"
+    )
+    port_query: Port | None = Field(
+        None, alias="TRACE_PORT_QUERY", description="fixed port of the query service; a free one otherwise"
     )
     devchain_blocks: UpToAMillion = Field(
         DEVCHAIN_BLOCKS, alias="TRACE_DEVCHAIN_BLOCKS", description="length of the devchain in blocks (4100)"
@@ -416,6 +466,7 @@ class Settings(BaseSettings):
 
     rpc: RpcSettings
     gateway: GatewaySettings
+    query: QuerySettings
     registry: RegistrySettings
     object_store: ObjectStoreSettings
     queue: QueueSettings
@@ -539,7 +590,7 @@ class Settings(BaseSettings):
         """Yield every secret: keys, passwords, tokens, and the URLs of RPC endpoints."""
         if self.registry.postgres_url is not None:
             yield from _passwords(self.registry.postgres_url.get_secret_value())
-        groups = (self.object_store, self.queue, self.gateway, self.stack, self.chaos)
+        groups = (self.object_store, self.queue, self.gateway, self.query, self.stack, self.chaos)
         for value in (value for group in groups for _, value in group if isinstance(value, SecretStr)):
             yield value.get_secret_value()
         for pool in self.rpc.pools.values():
