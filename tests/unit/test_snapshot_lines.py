@@ -26,7 +26,7 @@ def relation(key="logs", first=0, last=12_345, gaps=(), *, derived=None):
 
 
 def lines(*relations, heads=HEADS, cuts=None):
-    return snapshot_lines(SnapshotHeader(heads, cuts or {}, relations))
+    return snapshot_lines(SnapshotHeader(heads, cuts or {}, relations, "0-0-0"))
 
 
 def test_committed_rows_without_a_gap_print_nothing():
@@ -68,7 +68,7 @@ def test_a_relation_that_ends_below_the_head_says_where():
 
 
 def test_the_snapshot_is_on_stderr_beside_a_table_and_a_member_of_json(capsys):
-    header = SnapshotHeader(HEADS, {143: Cut(12_300)}, (relation(),))
+    header = SnapshotHeader(HEADS, {143: Cut(12_300)}, (relation(),), "7-1-c0ffee")
     result = QueryResult((("n", "BIGINT"),), [(7,)], truncated=False, snapshot=header)
     print_result(result, as_json=False)
     shown = capsys.readouterr()
@@ -80,6 +80,7 @@ def test_the_snapshot_is_on_stderr_beside_a_table_and_a_member_of_json(capsys):
     assert shown.err == ""
     found = json.loads(shown.out)
     assert found["snapshot"] == header.to_json()
+    assert found["snapshot"]["cursor"] == "7-1-c0ffee"
     assert found["snapshot"]["heads"][0]["hash"] == "0x" + "01" * 32
 
 

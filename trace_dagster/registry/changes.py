@@ -152,9 +152,7 @@ class ChangeLog:
         """
         with self._database.snapshot() as session:
             _require_own(session)
-            row = session.one("last_change") or session.one("changes_floor")
-        assert row is not None
-        return str(_Position.of(row))
+            return cursor_of(session)
 
     def restart_if_restored(self) -> bool:
         """Empty the log if it was restored from another server, whose numbers mean nothing here."""
@@ -164,6 +162,16 @@ class ChangeLog:
                 return False
             session.run("restart_changes")
         return True
+
+
+def cursor_of(session: Session) -> str:
+    """Return the cursor of a session's snapshot: the snapshot has every change up to it.
+
+    It also has changes of transactions that ended while an older one was open; they come again after the cursor.
+    """
+    row = session.one("last_change") or session.one("changes_floor")
+    assert row is not None
+    return str(_Position.of(row))
 
 
 def _is_foreign(session: Session) -> bool:

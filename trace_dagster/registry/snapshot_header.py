@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,10 +13,17 @@ from trace_dagster.blocks import BlockRange
 from trace_dagster.datasets.chain import HeadTag
 from trace_dagster.datasets.chains import chain_of
 from trace_dagster.identity import DEFAULT_ORG
+from trace_dagster.registry.changes import cursor_of
 from trace_dagster.registry.connection import Row, Session
 
 MOST_GAPS = 100
 """Most gaps of a relation in a header, the newest ones; a fragmented history may have 100,000."""
+
+COMPACT_BYTES = 4096
+"""Most bytes of a header as a line of HTTP; many servers and proxies refuse a longer one."""
+
+_GAPS_IN_COMPACT = (10, 3, 0)
+"""Gaps of each relation in a compact header: the first number with which it is short enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +114,14 @@ class RelationInSnapshot:
         """The relation's full name in SQL."""
         return f"chain_{self.chain_id}.{self.dataset_key}"
 
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON; gaps are ``[start, end]``, without the end."""
+    def to_json(self, most_gaps: int = MOST_GAPS) -> dict[str, Any]:
+        """Return JSON; gaps are ``[start, end]``, without the end, the newest ``most_gaps`` of them."""
         return {
             "name": self.name,
             "first_block": self.first_block,
             "last_block": self.last_block,
             "missing_blocks": self.missing_blocks,
-            "gaps": [[gap.start, gap.end] for gap in self.gaps],
+            "gaps": [[gap.start, gap.end] for gap in self.gaps[max(0, len(self.gaps) - most_gaps) :]],
         }
 
 
@@ -127,12 +135,42 @@ class SnapshotHeader:
     """By chain id; a chain that is not in it was not cut."""
     relations: tuple[RelationInSnapshot, ...]
 
+    cursor: str
+    """Of the change log, at this snapshot: the changes after it are those that the snapshot does not have. Of
+    transactions that were open at the same time as an older one, a change may come that the snapshot has.
+    """
+
     def to_json(self) -> dict[str, Any]:
-        """Return ``{"heads": [...], "cuts": [...], "relations": [...]}``."""
+        """Return ``{"cursor", "heads": [...], "cuts": [...], "relations": [...]}``."""
+        return self._json(MOST_GAPS)
+
+    def compact(self) -> str:
+        """Return JSON of at most COMPACT_BYTES, in ASCII, for a header of HTTP.
+
+        It leaves out what does not fit, the oldest gaps first, then relations, then cuts and heads, and says so by
+        ``"shortened": true``.
+        """
+        whole = self.to_json()
+        shorter = (form | {"shortened": True} for form in self._shorter())
+        for form in (whole, *shorter):
+            text = json.dumps(form, separators=(",", ":"))
+            if len(text) <= COMPACT_BYTES:
+                return text
+        raise AssertionError("the cursor alone is short enough")
+
+    def _shorter(self) -> Iterator[dict[str, Any]]:
+        for gaps in _GAPS_IN_COMPACT:
+            yield self._json(gaps)
+        rest = {name: value for name, value in self._json(0).items() if name != "relations"}
+        yield rest
+        yield {"cursor": self.cursor}
+
+    def _json(self, most_gaps: int) -> dict[str, Any]:
         return {
+            "cursor": self.cursor,
             "heads": [head.to_json() for found in self.heads.values() for head in found],
             "cuts": [{"chain_id": chain_id, **cut.to_json()} for chain_id, cut in self.cuts.items()],
-            "relations": [each.to_json() for each in self.relations],
+            "relations": [each.to_json(most_gaps) for each in self.relations],
         }
 
 
@@ -150,7 +188,7 @@ def snapshot_header(
     """
     relations = relations_in_snapshot(session, datasets, cuts)
     found = heads_of_chains(session, {each.chain_id for each in relations}.union(chains), org_id)
-    return SnapshotHeader(found, dict(cuts), relations)
+    return SnapshotHeader(found, dict(cuts), relations, cursor_of(session))
 
 
 def relations_in_snapshot(
