@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
@@ -11,6 +11,7 @@ from trace_dagster.query.opening import Opening
 from trace_dagster.query.runner import QueryRunner
 from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.connection import Database
+from trace_dagster.service.metrics import QueryMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Parts:
     catalog: Catalog
     opening: Opening
     runner: QueryRunner
+    metrics: QueryMetrics = field(default_factory=QueryMetrics)
 
 
 def parts_of(request: Request) -> Parts:
