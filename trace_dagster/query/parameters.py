@@ -17,6 +17,7 @@ import duckdb
 
 from trace_dagster.errors import InvalidInput
 from trace_dagster.query.syntax import Node, Statement, objects, parse, without_places
+from trace_dagster.query.typed_values import typed_value
 
 Parameters = Mapping[str, Any] | Sequence[Any]
 """Values by name, or in the order of ``?``."""
@@ -70,9 +71,11 @@ def literal(value: Any, name: str) -> str:  # noqa: C901  (one case per type)
             return f"cast('{value.isoformat()}' as date)"
         case list() | tuple() if len(value) <= MAX_ITEMS:
             return f"[{', '.join(literal(each, name) for each in value)}]"
+        case dict():
+            return literal(typed_value(value, name), name)
     raise InvalidInput(
-        f"the value of parameter ${name} is not a text, a number of at most 38 digits, true, false, null, or a list of"
-        " these: give a longer number as a text"
+        f"the value of parameter ${name} is not a text, a number of at most 38 digits, true, false, null, a list of"
+        " these, or an object with type and value: give a longer number as a text"
     )
 
 
