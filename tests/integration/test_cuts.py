@@ -260,7 +260,15 @@ def test_a_header_as_json(tip):
     found = tip.header("logs", cut=Cut(279, DAY)).to_json()
     assert found["cuts"] == [{"chain_id": 143, "block": 279, "time": "2024-01-01T00:00:00+00:00"}]
     assert found["relations"] == [
-        {"name": "chain_143.logs", "first_block": 0, "last_block": 299, "missing_blocks": 0, "gaps": []}
+        {
+            "name": "chain_143.logs",
+            "chain_id": 143,
+            "kind": "stream",
+            "first_block": 0,
+            "last_block": 299,
+            "missing_blocks": 0,
+            "gaps": [],
+        }
     ]
     head = found["heads"][0]
     assert (head["label"], head["number"], head["hash"]) == ("proposed", 299, f"0x{299:064x}")

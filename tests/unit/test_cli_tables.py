@@ -10,11 +10,13 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from trace_dagster.cli import render
+from trace_dagster.cli.answers import print_answer
 from trace_dagster.cli.main import main, say
-from trace_dagster.cli.render import counting, print_result
+from trace_dagster.cli.render import counting
 from trace_dagster.cli.tables import human_bytes, human_seconds, print_line, print_table
 from trace_dagster.errors import InvalidInput, Unavailable, VerificationFailed
 from trace_dagster.messages.printable import plain_markdown, printable, printable_lines
+from trace_dagster.query.render import to_json
 from trace_dagster.query.runner import QueryResult
 
 COLUMNS = [("name", "left"), ("blocks", "right")]
@@ -66,7 +68,8 @@ def test_a_terminal_gets_no_escapes_from_outside():
 
 
 def test_query_results_are_not_interpreted(capsys):
-    print_result(QueryResult(((HOSTILE, "VARCHAR"), ("n", "BIGINT")), [(HOSTILE, 7)], truncated=False), as_json=False)
+    result = QueryResult(((HOSTILE, "VARCHAR"), ("n", "BIGINT")), [(HOSTILE, 7)], truncated=False)
+    print_answer(to_json(result), as_json=False)
     heading, row = capsys.readouterr().out.splitlines()
     assert heading.startswith(printable(HOSTILE))
     assert row.startswith(printable(HOSTILE))

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.cli.render import print_result
+from trace_dagster.cli.answers import print_answer
 from trace_dagster.cli.snapshot_lines import snapshot_lines
+from trace_dagster.query.render import to_json
 from trace_dagster.query.runner import QueryResult
 from trace_dagster.registry.snapshot_header import Cut, LabelledHead, RelationInSnapshot, SnapshotHeader
 
@@ -26,7 +27,7 @@ def relation(key="logs", first=0, last=12_345, gaps=(), *, derived=None):
 
 
 def lines(*relations, heads=HEADS, cuts=None):
-    return snapshot_lines(SnapshotHeader(heads, cuts or {}, relations, "0-0-0"))
+    return snapshot_lines(SnapshotHeader(heads, cuts or {}, relations, "0-0-0").to_json())
 
 
 def test_committed_rows_without_a_gap_print_nothing():
@@ -70,12 +71,12 @@ def test_a_relation_that_ends_below_the_head_says_where():
 def test_the_snapshot_is_on_stderr_beside_a_table_and_a_member_of_json(capsys):
     header = SnapshotHeader(HEADS, {143: Cut(12_300)}, (relation(),), "7-1-c0ffee")
     result = QueryResult((("n", "BIGINT"),), [(7,)], truncated=False, snapshot=header)
-    print_result(result, as_json=False)
+    print_answer(to_json(result), as_json=False)
     shown = capsys.readouterr()
     assert "chain 143" not in shown.out
     assert shown.err.startswith("chain 143: proposed 12,345, ")
     assert shown.err.endswith("; rows up to block 12,300\n")
-    print_result(result, as_json=True)
+    print_answer(to_json(result), as_json=True)
     shown = capsys.readouterr()
     assert shown.err == ""
     found = json.loads(shown.out)
@@ -85,5 +86,5 @@ def test_the_snapshot_is_on_stderr_beside_a_table_and_a_member_of_json(capsys):
 
 
 def test_a_result_without_a_snapshot_has_no_such_member(capsys):
-    print_result(QueryResult((("n", "BIGINT"),), [(7,)], truncated=False), as_json=True)
+    print_answer(to_json(QueryResult((("n", "BIGINT"),), [(7,)], truncated=False)), as_json=True)
     assert set(json.loads(capsys.readouterr().out)) == {"columns", "rows", "truncated"}

@@ -562,13 +562,14 @@ def query(
     For a followed chain, stderr shows its newest, safe and final block, which the relation `heads` has as well, and the
     blocks that a relation lacks. With --json this is the member `snapshot`.
     """
+    from trace_dagster.cli.answers import print_answer
     from trace_dagster.cli.commands import run_query
     from trace_dagster.cli.parameters import given
-    from trace_dagster.cli.render import print_result
     from trace_dagster.query.as_of import parse_as_of
+    from trace_dagster.query.render import to_json
 
     wanted = parse_as_of(as_of, finalized_only=finalized_only)
-    print_result(run_query(sql, _settings(), limit, given(parameters), wanted), as_json=as_json)
+    print_answer(to_json(run_query(sql, _settings(), limit, given(parameters), wanted)), as_json=as_json)
 
 
 @main.command()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from trace_dagster.cli.snapshot_lines import snapshot_lines
 from trace_dagster.cli.tables import (
     Column,
     chain_title,
@@ -25,7 +22,6 @@ from trace_dagster.datasets.chains import chain_of
 from trace_dagster.datasets.levels import reasons_line
 from trace_dagster.messages.printable import printable
 from trace_dagster.planning.reachable import chain_lines, stream_line
-from trace_dagster.query.render import to_json, value
 from trace_dagster.registry.endpoint_scores import EndpointScore
 from trace_dagster.registry.status import JobStatus, StreamStatus
 from trace_dagster.registry.unreliable_methods import UnreliableMethod
@@ -35,11 +31,9 @@ if TYPE_CHECKING:
     from trace_dagster.compaction.status import StreamFiles
     from trace_dagster.estimate.costs import Plan, StreamPlan
     from trace_dagster.maintenance.audit import Report
-    from trace_dagster.query.runner import QueryResult
 
 _LOG_STEP_PERCENT = 10
 _NO_JOB = "no job is applied yet: `trace-lite apply --file examples/devchain.yaml`"
-_NUMBERS = {"BIGINT", "INTEGER", "UBIGINT", "UINTEGER", "HUGEINT", "UHUGEINT", "DOUBLE", "BIGNUM", "SMALLINT"}
 
 
 def _columns(left: str, right: str = "", *, then_left: str = "") -> list[Column]:
@@ -384,28 +378,3 @@ def _note(stream: StreamStatus) -> str:
     if stream.seconds_left:
         parts.append(_left(stream.seconds_left))
     return ", ".join(parts)
-
-
-def print_result(result: QueryResult, *, as_json: bool) -> None:
-    """Print a query's rows to stdout, as JSON or as a table, and to stderr what the table was made of."""
-    if as_json:
-        sys.stdout.write(json.dumps(to_json(result)) + "\n")
-        return
-    columns: list[Column] = [(name, "right" if _is_number(kind) else "left") for name, kind in result.columns]
-    kinds = [kind for _, kind in result.columns]
-    print_table(
-        columns, ([_text(value(item, kind)) for item, kind in zip(row, kinds, strict=True)] for row in result.rows)
-    )
-    lines = snapshot_lines(result.snapshot) if result.snapshot is not None else []
-    if result.truncated:
-        lines.append(f"only the first {len(result.rows):,} rows: see --limit")
-    for line in lines:
-        print_line(line, console=Console(stderr=True))
-
-
-def _is_number(kind: str) -> bool:
-    return kind in _NUMBERS or kind.startswith("DECIMAL(")
-
-
-def _text(item: object) -> str:
-    return "" if item is None else str(item)

@@ -118,6 +118,8 @@ class RelationInSnapshot:
         """Return JSON; gaps are ``[start, end]``, without the end, the newest ``most_gaps`` of them."""
         return {
             "name": self.name,
+            "chain_id": self.chain_id,
+            "kind": "derived" if self.is_derived else "stream",
             "first_block": self.first_block,
             "last_block": self.last_block,
             "missing_blocks": self.missing_blocks,

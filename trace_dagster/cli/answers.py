@@ -1,0 +1,43 @@
+"""Prints the answer of a query: rows on stdout, and on stderr what they were made of."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from trace_dagster.cli.snapshot_lines import snapshot_lines
+from trace_dagster.cli.tables import Column, print_line, print_table
+
+_NUMBERS = {"BIGINT", "INTEGER", "UBIGINT", "UINTEGER", "HUGEINT", "UHUGEINT", "DOUBLE", "BIGNUM", "SMALLINT"}
+
+
+def print_answer(answer: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print the rows as JSON or as a table; the snapshot is a member of the JSON, or some lines on stderr.
+
+    ``answer`` is what ``query/render.py`` returns, or what a service sent.
+    """
+    if as_json:
+        sys.stdout.write(json.dumps(answer) + "\n")
+        return
+    rows: Sequence[Sequence[object]] = answer["rows"]
+    columns: list[Column] = [
+        (each["name"], "right" if _is_number(each["type"]) else "left") for each in answer["columns"]
+    ]
+    print_table(columns, ([_text(item) for item in row] for row in rows))
+    lines = snapshot_lines(answer["snapshot"]) if "snapshot" in answer else []
+    if answer["truncated"]:
+        lines.append(f"only the first {len(rows):,} rows: see --limit")
+    for line in lines:
+        print_line(line, console=Console(stderr=True))
+
+
+def _is_number(kind: str) -> bool:
+    return kind in _NUMBERS or kind.startswith("DECIMAL(")
+
+
+def _text(item: object) -> str:
+    return "" if item is None else str(item)
