@@ -82,6 +82,20 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
     "TRACE_RPC_GATEWAY_URL": WEB,
     "TRACE_GATEWAY_TOKEN": (["a" * 16, "b-_9" * 32], ["a" * 15, "a" * 129, "a/" * 10]),
     "TRACE_GATEWAY_CACHE_BYTES": (["0", "999999999999"], ["-1", "1000000000000", "1e3", "much"]),
+    "TRACE_QUERY_URL": WEB,
+    "TRACE_QUERY_TOKEN": ([f"trace_{'aB3-_' * 8}xyz", SECRET], ["a" * 15, "a" * 513, f"two words {SECRET}", "ä" * 20]),
+    "TRACE_QUERY_RUNNING": (["1", "4", "256"], ["0", "257", "1.5", "x"]),
+    "TRACE_QUERY_WAITING": (["0", "32", "10000"], ["-1", "10001", "x"]),
+    "TRACE_QUERY_SECONDS": (["1", "60", "3600"], ["0", "3601", "1m"]),
+    "TRACE_QUERY_STREAM_SECONDS": (["1", "3600", "21600"], ["0", "21601", "1h"]),
+    "TRACE_QUERY_MEMORY_MIB": (["64", "2048", "1000000"], ["63", "1000001", "2GiB"]),
+    "TRACE_QUERY_TEMPORARY_MIB": UP_TO_A_MILLION,
+    "TRACE_QUERY_THREADS": (["1", "2", "256"], ["0", "257", "x"]),
+    "TRACE_QUERY_LOG_DAYS": (["1", "36500"], ["0", "36501", "1.5", "ever"]),
+    "TRACE_QUERY_HOSTS": (
+        ["lake.example", "lake, 10.0.0.7", "A.example,b-c.example"],
+        ["http://lake.example", "lake.example:8480", "a,,b", "-a", "a b", "*", f"{'a' * 64}.example", "a." * 130],
+    ),
     "TRACE_LOG_FORMAT": (["text", "json"], ["xml"]),
     "TRACE_LOG_LEVEL": (["debug", "info", "warning", "error"], ["loud", "INFO"]),
     "TRACE_HOME": TEXT,
@@ -90,6 +104,7 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
     "TRACE_PORT_WEB": PORT,
     "TRACE_PORT_DEVCHAIN": PORT,
     "TRACE_PORT_GATEWAY": PORT,
+    "TRACE_PORT_QUERY": PORT,
     "TRACE_DEVCHAIN_BLOCKS": UP_TO_A_MILLION,
     "TRACE_DEVCHAIN_BLOCK_INTERVAL_SECONDS": UP_TO_A_MILLION,
     "TRACE_WEB_URL": WEB,
@@ -244,11 +259,13 @@ def test_secrets_are_those_that_logs_must_hide():
             "TRACE_RPC_POOL_X_WS_URL": "wss://push.example/KEY987654",
             "TRACE_GATEWAY_TOKEN": "t" * 20,
             "TRACE_WEB_PASSWORD": "open sesame",
+            "TRACE_QUERY_TOKEN": "q" * 20,
         }
     )
     assert set(settings.secrets()) == {"p%40ssword", "p@ssword", SECRET, URL, "wss://push.example/KEY987654"} | {
         "t" * 20,
         "open sesame",
+        "q" * 20,
     }
 
 

@@ -13,6 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,128}")
+_QUERY_TOKEN = re.compile(r"[!-~]{16,512}")
+_HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(\.(?!-)[a-z0-9-]{1,63})*", re.ASCII | re.IGNORECASE)
+_LONGEST_HOST = 253
 _MOST_DIGITS = 19
 _LEAST_PASSWORD = 6
 
@@ -99,6 +102,21 @@ def gateway_token(value: Any) -> str:
     if not _TOKEN.fullmatch(str(value)):
         raise ValueError("must be 16 to 128 letters, digits, - or _ (value not shown)")
     return str(value)
+
+
+def query_token(value: Any) -> str:
+    """Accept a token of the query service: what can be sent in a header."""
+    if not _QUERY_TOKEN.fullmatch(str(value)):
+        raise ValueError("must be a token of `trace-lite token new` (value not shown)")
+    return str(value)
+
+
+def host_names(value: Any) -> str:
+    """Accept host names or IPv4 addresses separated by commas, without ports. Returns them in lower case."""
+    names = [name.strip().lower() for name in str(value).split(",")]
+    if not all(len(name) <= _LONGEST_HOST and _HOST_NAME.fullmatch(name) for name in names):
+        raise ValueError("must be host names separated by commas, such as lake.example (value not shown)")
+    return ",".join(names)
 
 
 def password(value: Any) -> str:

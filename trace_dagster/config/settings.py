@@ -19,7 +19,17 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from trace_dagster.config.rpc_pools import POOL_VARIABLE, PoolVariables, pool_of, split_urls, url_list, websocket_urls
-from trace_dagster.config.rules import choice, database_url, gateway_token, hours, http_url, password, whole
+from trace_dagster.config.rules import (
+    choice,
+    database_url,
+    gateway_token,
+    host_names,
+    hours,
+    http_url,
+    password,
+    query_token,
+    whole,
+)
 from trace_dagster.errors import InvalidInput
 from trace_dagster.messages.logs import FORMATS, LEVELS
 from trace_dagster.rpc.pools import RpcPool
@@ -293,7 +303,7 @@ class QuerySettings(_Group):
         description="a [query service](service.md): clients ask it; else the running stack's",
         repr=False,
     )
-    token: SecretStr | None = Field(
+    token: Annotated[SecretStr, BeforeValidator(query_token)] | None = Field(
         None, alias="TRACE_QUERY_TOKEN", description="token of `TRACE_QUERY_URL`, from `trace-lite token new`"
     )
     running: Annotated[int, BeforeValidator(whole(1, 256, "must be a number of queries from 1 to 256"))] = Field(
@@ -324,7 +334,7 @@ class QuerySettings(_Group):
     log_days: Days = Field(
         30, alias="TRACE_QUERY_LOG_DAYS", description="how long the service's log of queries is kept, in days (30)"
     )
-    hosts: str = Field(
+    hosts: Annotated[str, BeforeValidator(host_names)] = Field(
         "",
         alias="TRACE_QUERY_HOSTS",
         description="names under which browsers reach the service, separated by commas, beside those of this machine",
