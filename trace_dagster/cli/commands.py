@@ -222,6 +222,7 @@ def run_sweep(settings: Settings, grace_seconds: float, *, dry_run: bool) -> Swe
             grace_seconds=grace_seconds,
             dry_run=dry_run,
             changes_days=settings.registry.changes_days,
+            query_log_days=settings.query.log_days,
         )
 
 

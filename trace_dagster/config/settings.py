@@ -39,6 +39,7 @@ from trace_dagster.store.credentials import profile_region
 
 DEFAULT_BUCKET = "trace-lake"
 DEFAULT_CHANGES_DAYS = 30
+DEFAULT_QUERY_LOG_DAYS = 30
 DEFAULT_HOME = Path(".trace")
 DEVCHAIN_BLOCKS = 4100
 """A little more than examples/devchain.yaml syncs, so that all of its blocks are final."""
@@ -332,7 +333,9 @@ class QuerySettings(_Group):
         2, alias="TRACE_QUERY_THREADS", description="threads of one query (2)"
     )
     log_days: Days = Field(
-        30, alias="TRACE_QUERY_LOG_DAYS", description="how long the service's log of queries is kept, in days (30)"
+        DEFAULT_QUERY_LOG_DAYS,
+        alias="TRACE_QUERY_LOG_DAYS",
+        description="how long the service's log of queries is kept, in days (30)",
     )
     hosts: Annotated[str, BeforeValidator(host_names)] = Field(
         "",

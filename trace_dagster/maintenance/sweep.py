@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.config.settings import DEFAULT_CHANGES_DAYS
+from trace_dagster.config.settings import DEFAULT_CHANGES_DAYS, DEFAULT_QUERY_LOG_DAYS
 from trace_dagster.errors import TraceError
 from trace_dagster.manifest import FILE_NAME
 from trace_dagster.messages.logs import component_log
@@ -84,6 +84,7 @@ def sweep(
     grace_seconds: float,
     dry_run: bool,
     changes_days: int = DEFAULT_CHANGES_DAYS,
+    query_log_days: int = DEFAULT_QUERY_LOG_DAYS,
 ) -> Swept:
     """Fence, retire, remove and prune, in this order, so that a crash only leaves work for the next sweep."""
     registry = Retention(database)
@@ -113,6 +114,7 @@ def sweep(
     swept.changes_deleted = registry.prune_changes(changes_days, dry_run=dry_run)
     if not dry_run:
         registry.prune_reorgs(changes_days)
+        registry.prune_queries(query_log_days)
         registry.prune(grace_seconds)
     _log.event("swept", **asdict(swept))
     return swept

@@ -13,7 +13,7 @@ from trace_dagster.registry.tasks import attempt_tag
 from trace_dagster.registry.wake import wake
 
 _CHANGES_AT_ONCE = 5000
-"""Changes that one transaction deletes."""
+"""Changes, or entries of the log of queries, that one transaction deletes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +161,20 @@ class Retention:
         """Delete reorganisations that are older than ``days``, except the newest of each chain; return how many."""
         with self._database.transaction() as session:
             return session.run("delete_old_reorgs", days=days)
+
+    def prune_queries(self, days: int) -> int:
+        """Delete entries of the log of queries that are older than ``days``, and tokens, links and sessions that ended
+        long ago, in short transactions; return how many entries.
+        """
+        with self._database.transaction() as session:
+            session.run("delete_old_tokens", days=days)
+        total = 0
+        while True:
+            with self._database.transaction() as session:
+                deleted = session.run("delete_old_queries", days=days, limit=_CHANGES_AT_ONCE)
+            total += deleted
+            if deleted < _CHANGES_AT_ONCE:
+                return total
 
 
 def _count(session: Session, statement: str, grace_seconds: float) -> int:
