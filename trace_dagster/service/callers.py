@@ -1,0 +1,59 @@
+"""Finds out who sent a request: by its bearer token, else by the cookie of a session of the page."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+
+from trace_dagster.errors import NoAccess
+from trace_dagster.registry.query_log import QueryLog
+from trace_dagster.registry.tokens import Caller, Tokens
+from trace_dagster.service.parts import parts_of
+
+SESSION_COOKIE = "trace_session"
+QUERY_PATH = "/v1/query"
+
+_HOW = "show a token: send `Authorization: Bearer TOKEN`, with one from `trace-lite token new`"
+
+
+def caller_of(request: Request) -> Caller:
+    """Return who sent a request; a FastAPI dependency. A denied query is logged.
+
+    Raises NoAccess if it shows no valid token, or several.
+    """
+    database = parts_of(request).database
+    try:
+        return Tokens(database).caller(_token_of(request))
+    except NoAccess:
+        if request.method == "POST" and request.url.path == QUERY_PATH:
+            QueryLog(database).denied()
+        raise
+
+
+def session_token(request: Request) -> str | None:
+    """Return the token in the session's cookie; None if there is none. Raises NoAccess if there are several."""
+    found = [
+        value
+        for header in request.headers.getlist("cookie")
+        for name, _, value in (part.strip().partition("=") for part in header.split(";"))
+        if name == SESSION_COOKIE
+    ]
+    if len(found) > 1:
+        raise NoAccess(
+            f"the browser sent several cookies {SESSION_COOKIE}: delete the cookies of this host, then log in again"
+        )
+    return found[0] if found else None
+
+
+def _token_of(request: Request) -> str:
+    authorizations = request.headers.getlist("authorization")
+    if len(authorizations) > 1:
+        raise NoAccess("the request has several Authorization headers: send one")
+    if authorizations:
+        scheme, _, token = authorizations[0].partition(" ")
+        if scheme.lower() != "bearer":
+            raise NoAccess(f"the service takes no such Authorization: {_HOW}")
+        return token.strip(" ")
+    token_of_session = session_token(request)
+    if token_of_session is None:
+        raise NoAccess(_HOW)
+    return token_of_session
