@@ -236,7 +236,7 @@ def asking(url: str) -> Callable[..., dict]:
 
 def test_only_processes_that_ask_nodes_know_a_pool(tried):
     """The gateway knows every pool. The code server and its runs know only those that are asked directly, the follower
-    none.
+    and the query service none.
     """
     assert tried.watch.in_arguments == set()
     directly = {number for number in range(len(WAYS)) if not is_limited(number)}
@@ -245,7 +245,19 @@ def test_only_processes_that_ask_nodes_know_a_pool(tried):
         known.setdefault(_role(command), set()).update(keys)
     assert known.pop("gateway") == set(range(len(WAYS)))
     assert known.pop("code") == directly
-    for role in ("follower", "devchain", "web server", "daemon", "engine", "tail", "watch", "s3", "postgres"):
+    for role in (
+        "follower",
+        "queries",
+        "query process",
+        "devchain",
+        "web server",
+        "daemon",
+        "engine",
+        "tail",
+        "watch",
+        "s3",
+        "postgres",
+    ):
         assert known.pop(role) == set(), role
     assert all(keys <= directly for keys in known.values()), known
 
@@ -255,6 +267,8 @@ def _role(command: tuple[str, ...]) -> str:
     roles = {
         "trace_dagster.gateway": "gateway",
         "cli.main follow": "follower",
+        "cli.main serve": "queries",
+        "trace_dagster.query": "query process",
         "trace_dagster.devchain": "devchain",
         "trace_dagster.engine.worker": "engine",
         "trace_dagster.dagster_instance.web": "web server",

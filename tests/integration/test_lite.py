@@ -96,6 +96,7 @@ def test_a_newer_schema_is_refused_and_an_older_one_is_migrated(postgres_url):
         "0010_levels.sql",
         "0011_lake.sql",
         "0012_hot.sql",
+        "0013_queries.sql",
     ]
 
 
@@ -174,7 +175,7 @@ def test_a_detached_stack_uses_given_servers_and_a_killed_supervisor_leaves_noth
         with pytest.raises(InvalidInput, match="already runs"):
             Stack(Settings.read(environment)).start_detached(lambda _: None)
         log = (home / "logs" / "supervisor.log").read_text()
-        for service in ("devchain", "gateway", "follower", "code-server", "web-server", "daemon"):
+        for service in ("devchain", "gateway", "follower", "queries", "code-server", "web-server", "daemon"):
             assert f" info lite service_started service={service} pid=" in log
         members = [p for p in psutil.process_iter() if _stack_id(p) == state.stack_id]
         assert len(members) >= 4
@@ -186,6 +187,7 @@ def test_a_detached_stack_uses_given_servers_and_a_killed_supervisor_leaves_noth
         assert {_module(p) for p in members if _tcp_ports(p)} == {
             "trace_dagster.devchain",
             "trace_dagster.gateway",
+            "trace_dagster.cli.main",  # the query service
             "trace_dagster.dagster_instance.web",
         }, "Dagster's code server runs code without asking for a credential: it must not listen on a port"
         in_the_shell = Settings.read(environment_with_stack({**clean(), "TRACE_HOME": str(home)}))

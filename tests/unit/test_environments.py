@@ -17,6 +17,7 @@ from trace_dagster.lite.environments import (
     devchain_environment,
     follower_environment,
     gateway_variables,
+    query_environment,
 )
 from trace_dagster.rpc import latency
 from trace_dagster.rpc.pools import Endpoint, RpcPool
@@ -44,7 +45,13 @@ SECRETS = {
     "TRACE_RPC_POOL_HERE_URL": HERE,
     "GITHUB_TOKEN": "of-another-program",
     "TRACE_WEB_PASSWORD": "open-sesame-0123",
+    "TRACE_S3_QUERY_ACCESS_KEY_ID": "AKIAREADER0123",
+    "TRACE_S3_QUERY_SECRET_ACCESS_KEY": "reader-secret-0123",
+    "TRACE_QUERY_URL": "http://127.0.0.1:8480/of-the-service",
+    "TRACE_QUERY_TOKEN": "trace_t0ken-of-the-service",
 }
+READ_KEY = {"TRACE_S3_QUERY_ACCESS_KEY_ID", "TRACE_S3_QUERY_SECRET_ACCESS_KEY"}
+OF_THE_STORE = {"TRACE_S3_ENDPOINT": "http://127.0.0.1:9000", "TRACE_S3_BUCKET": "lake", "AWS_REGION": "eu-west-1"}
 PLAIN = {"DAGSTER_HOME": "/d", "TRACE_HOME": "/h", "TRACE_LOG_LEVEL": "debug", "TRACE_LEASE_TTL_SECONDS": "9"}
 GIVEN = {**SECRETS, **PLAIN}
 
@@ -85,8 +92,25 @@ def test_the_code_server_knows_only_the_pools_that_it_asks_directly():
     assert NEXT_DOOR in text
     for hidden in ("LimitedKey0123", "FarKey0123456", "SilentKey0123456", "ChaosKey0123", "PushKey", "limited.example"):
         assert hidden not in text
-    assert {"TRACE_GATEWAY_TOKEN", "TRACE_WEB_PASSWORD"}.isdisjoint(environment)
+    assert {"TRACE_GATEWAY_TOKEN", "TRACE_WEB_PASSWORD", "TRACE_QUERY_TOKEN"}.isdisjoint(environment)
     assert environment["TRACE_RPC_POOL_LIMITED_RPS"] == "5"
+
+
+def test_the_query_service_knows_the_database_and_the_key_that_may_only_read():
+    environment = query_environment({**GIVEN, **OF_THE_STORE, "TRACE_QUERY_SECONDS": "9", "AWS_PROFILE": "admin"})
+    assert known(environment) == {"TRACE_POSTGRES_URL", *READ_KEY}
+    assert "AWS_PROFILE" not in environment
+    assert OF_THE_STORE.items() <= environment.items()
+    settings = Settings.read(environment)
+    assert settings.query.seconds == 9
+    assert (settings.s3_for_queries.access_key, settings.s3_for_queries.bucket) == ("AKIAREADER0123", "lake")
+
+
+def test_without_a_key_that_may_only_read_the_query_service_has_the_object_stores():
+    given = {name: value for name, value in GIVEN.items() if name not in READ_KEY}
+    environment = query_environment({**given, "AWS_PROFILE": "lake"})
+    assert known(environment) == {"TRACE_POSTGRES_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    assert environment["AWS_PROFILE"] == "lake"
 
 
 @pytest.mark.parametrize("mode", ["", "auto", "always"])

@@ -22,6 +22,8 @@ STACK = {
     "TRACE_RPC_POOL_DEVCHAIN_URL": "http://127.0.0.1:8545",
     "TRACE_RPC_GATEWAY_URL": "http://127.0.0.1:8546/token",
     "TRACE_WEB_URL": "http://127.0.0.1:3000",
+    "TRACE_QUERY_URL": "http://127.0.0.1:8480",
+    "TRACE_QUERY_TOKEN": "trace_of-the-stack",
 }
 OWN_KEYS = {
     "AWS_ACCESS_KEY_ID": "prod-key",
@@ -101,6 +103,20 @@ def test_the_stacks_own_object_store_may_be_used_with_another_key(completed):
     assert completed({**same, "AWS_ACCESS_KEY_ID": "reader"})["AWS_ACCESS_KEY_ID"] == "reader"
 
 
+def test_another_query_service_does_not_get_the_stacks_token(completed):
+    found = completed({"TRACE_QUERY_URL": "https://lake.example"})
+    assert found["TRACE_QUERY_URL"] == "https://lake.example"
+    assert "TRACE_QUERY_TOKEN" not in found
+    own = completed({"TRACE_QUERY_URL": "https://lake.example", "TRACE_QUERY_TOKEN": "trace_of-the-lake"})
+    assert own["TRACE_QUERY_TOKEN"] == "trace_of-the-lake"
+
+
+def test_the_stacks_query_service_may_be_asked_with_another_token(completed):
+    assert completed({"TRACE_QUERY_URL": "http://127.0.0.1:8480/"})["TRACE_QUERY_TOKEN"] == "trace_of-the-stack"
+    found = completed({"TRACE_QUERY_TOKEN": "trace_narrower"})
+    assert (found["TRACE_QUERY_URL"], found["TRACE_QUERY_TOKEN"]) == (STACK["TRACE_QUERY_URL"], "trace_narrower")
+
+
 def test_a_variable_that_is_set_wins_and_an_empty_one_is_not_set(completed):
     found = completed({"TRACE_WEB_URL": "http://other:1", "TRACE_RPC_POOL_DEVCHAIN_URL": " "})
     assert found["TRACE_WEB_URL"] == "http://other:1"
@@ -110,6 +126,13 @@ def test_a_variable_that_is_set_wins_and_an_empty_one_is_not_set(completed):
 def test_a_process_of_the_stack_gets_its_variables_from_the_supervisor_alone(completed):
     given = {"TRACE_STACK_ID": "id", "TRACE_POSTGRES_URL": STACK["TRACE_POSTGRES_URL"]}
     assert "TRACE_RPC_POOL_DEVCHAIN_URL" not in completed(given)
+
+
+def test_the_addresses_are_shown_without_a_secret():
+    text = StackState(1, 1.0, "id", STACK["TRACE_WEB_URL"], "s3", "pg", "dev", STACK).summary()
+    assert "queries      http://127.0.0.1:8480" in text.splitlines()
+    for name in ("TRACE_QUERY_TOKEN", "AWS_SECRET_ACCESS_KEY", "TRACE_POSTGRES_URL"):
+        assert STACK[name] not in text
 
 
 def test_a_stack_that_ended_is_ignored(completed, tmp_path):

@@ -91,7 +91,10 @@ def main() -> None:
 @main.command()
 @click.option("--detach", is_flag=True, help="Return when everything is healthy. Stop it with `trace-lite down`.")
 def up(detach: bool) -> None:
-    """Start Postgres, S3, the devchain, the gateway, the tip follower and Dagster. Ctrl-C stops everything."""
+    """Start Postgres, S3, the devchain, the gateway, the tip follower, the query service and Dagster.
+
+    Ctrl-C stops everything.
+    """
     from trace_dagster.lite.stack import Stack
 
     stack = Stack(_settings(with_stack=False))
@@ -185,10 +188,15 @@ def follow(chains: tuple[int, ...], heartbeat: Path | None) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8480, show_default=True, help="0 means a free one.")
 def serve(host: str, port: int) -> None:
-    """Serve SQL queries by HTTP, until Ctrl-C: `up` runs this as a service."""
+    """Serve SQL queries by HTTP, until Ctrl-C: `up` runs this as a service.
+
+    Needs the registry and a key that may list and read the bucket: TRACE_POSTGRES_URL, TRACE_S3_ENDPOINT,
+    TRACE_S3_BUCKET, TRACE_S3_QUERY_ACCESS_KEY_ID and TRACE_S3_QUERY_SECRET_ACCESS_KEY. Callers need a token:
+    `trace-lite token new`.
+    """
     from trace_dagster.cli.serve import run_service
 
-    run_service(_settings(level="info"), host, port)
+    run_service(_settings(level="info"), say, host, port)
 
 
 @main.command()

@@ -2,19 +2,68 @@
 
 from __future__ import annotations
 
-from trace_dagster.cli.commands import opened
-from trace_dagster.config.settings import Settings
+import ipaddress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+from trace_dagster.config.settings import QuerySettings, Settings
+from trace_dagster.errors import InvalidInput
+from trace_dagster.evidence.committed_objects import CommittedObjects
 from trace_dagster.query.opening import Opening
 from trace_dagster.query.protocol import QueryLimits
 from trace_dagster.query.runner import QueryRunner
+from trace_dagster.registry.catalog import Catalog
+from trace_dagster.registry.connection import Database
+from trace_dagster.registry.migrations import is_current
 from trace_dagster.service.parts import Parts
 from trace_dagster.service.server import serve
+from trace_dagster.store.objects import ObjectStore
+
+_CONNECT_SECONDS = 2.0
+"""A registry that is away is an answer of 503 after so long, and is found again as soon as it is back."""
 
 
-def run_service(settings: Settings, host: str, port: int) -> None:
-    """Serve queries on an address until Ctrl-C."""
-    asked = settings.query
+def run_service(settings: Settings, say: Callable[[str], None], host: str, port: int) -> None:
+    """Serve queries on an address until Ctrl-C.
+
+    Raises InvalidInput if the registry's schema is not current, Unavailable if the registry does not answer.
+    """
+    if not is_current(settings.complete().postgres_url):
+        raise InvalidInput("the registry's schema is not current: run `trace-lite migrate`")
+    if not is_of_this_machine(host):
+        say(
+            f"note: the service listens on {host} without TLS, so tokens and rows can be read on the network: let a"
+            " proxy with TLS stand before it"
+        )
+    with service_parts(settings) as parts:
+        serve(parts, host, port)
+
+
+@contextmanager
+def service_parts(settings: Settings) -> Iterator[Parts]:
+    """Make the parts of the service. Objects are read with the key that may only read, if there is one."""
+    asked, access = settings.query, settings.s3_for_queries
+    database = Database(
+        settings.postgres_url,
+        max_connections=_connections(asked),
+        connect_timeout_seconds=_CONNECT_SECONDS,
+        reconnect_seconds=_CONNECT_SECONDS,
+    )
     limits = QueryLimits(asked.memory_mib, asked.threads, asked.seconds)
-    with opened(settings) as runtime, QueryRunner(limits, ahead=asked.running) as runner:
-        opening = Opening(runtime.catalog, runtime.settings.s3_for_queries, runtime.committed_objects)
-        serve(Parts(asked, runtime.database, runtime.catalog, opening, runner), host, port)
+    with closing(database), QueryRunner(limits, ahead=asked.running) as runner:
+        catalog = Catalog(database)
+        opening = Opening(catalog, access, CommittedObjects(database, ObjectStore(access)))
+        yield Parts(asked, database, catalog, opening, runner)
+
+
+def is_of_this_machine(host: str) -> bool:
+    """Return whether only processes of this machine can connect to an address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _connections(settings: QuerySettings) -> int:
+    """Return how many connections to the registry the service needs: two for each query that runs, and some more."""
+    return 2 * settings.running + 8

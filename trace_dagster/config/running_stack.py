@@ -19,6 +19,7 @@ CREDENTIALS = frozenset(
 AWS_VARIABLES = CREDENTIALS | {"AWS_REGION", "AWS_DEFAULT_REGION"}
 STORE_VARIABLES = AWS_VARIABLES | {"TRACE_S3_ENDPOINT", "TRACE_S3_BUCKET"}
 STACK_VARIABLE = "TRACE_STACK_ID"
+_QUERY_URL = "TRACE_QUERY_URL"
 _THIS_HOST = frozenset({"", "localhost", "127.0.0.1", "::1"})
 
 STATE_FILE = "stack.json"
@@ -47,6 +48,7 @@ class StackState:
         """Return the addresses, one a line, without secrets."""
         lines = [
             f"dagster ui   {self.web_url}",
+            f"queries      {self.variables['TRACE_QUERY_URL']}",
             f"s3           {self.s3_endpoint} (bucket {self.variables['TRACE_S3_BUCKET']})",
             f"postgres     {self.postgres_address}",
             f"devchain     {self.devchain_address} (rpc pool `devchain`, chain 20143)",
@@ -59,7 +61,8 @@ def environment_with_stack(environment: Mapping[str, str]) -> dict[str, str]:
 
     A stack of another database than TRACE_POSTGRES_URL names is ignored. Address and credentials of the object store
     are used together: keys that were exported for AWS are not those of the stack's server, and the stack's keys are not
-    sent to another one. A process of a stack gets its variables from the supervisor alone.
+    sent to another one. So are the query service's URL and token. A process of a stack gets its variables from the
+    supervisor alone.
     """
     given = {name: value for name, value in environment.items() if value.strip()}
     if STACK_VARIABLE in given:
@@ -72,7 +75,14 @@ def environment_with_stack(environment: Mapping[str, str]) -> dict[str, str]:
         stack = {name: value for name, value in stack.items() if name not in STORE_VARIABLES}
     else:
         given = {name: value for name, value in given.items() if name not in AWS_VARIABLES}
+    if not _is_same_url(given.get(_QUERY_URL), stack.get(_QUERY_URL)):
+        stack.pop("TRACE_QUERY_TOKEN", None)  # it opens the stack's service, and is not sent to another one
     return {**stack, **given}
+
+
+def _is_same_url(given: str | None, stacks: str | None) -> bool:
+    """Return whether no URL is given, or the stack's."""
+    return given is None or (stacks is not None and given.rstrip("/") == stacks.rstrip("/"))
 
 
 def _same_database(given: Mapping[str, str], stack: Mapping[str, str]) -> bool:
@@ -99,8 +109,7 @@ def _uses_own_store(given: Mapping[str, str], stack: Mapping[str, str]) -> bool:
     endpoint = given.get("TRACE_S3_ENDPOINT")
     if endpoint is None:
         return False
-    is_the_stacks = endpoint.rstrip("/") == stack.get("TRACE_S3_ENDPOINT", "").rstrip("/")
-    return not is_the_stacks or not CREDENTIALS.isdisjoint(given)
+    return not _is_same_url(endpoint, stack.get("TRACE_S3_ENDPOINT", "")) or not CREDENTIALS.isdisjoint(given)
 
 
 def load_state(home: Path) -> StackState | None:

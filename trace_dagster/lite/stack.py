@@ -1,4 +1,6 @@
-"""The laptop stack: Postgres, S3, devchain, gateway, follower and Dagster, started in order and ended together."""
+"""The laptop stack: Postgres, S3, devchain, gateway, follower, query service and Dagster, started in order and ended
+together.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +34,7 @@ from trace_dagster.lite.environments import (
     devchain_environment,
     follower_environment,
     gateway_variables,
+    query_environment,
 )
 from trace_dagster.lite.follower import follower_service
 from trace_dagster.lite.gateway import URL_VARIABLE, gateway_service
@@ -39,6 +42,8 @@ from trace_dagster.lite.home import Home, write_private
 from trace_dagster.lite.ports import HOST, Ports
 from trace_dagster.lite.postgres import dsn, ensure_database, folder_for, postgres_service
 from trace_dagster.lite.processes import Child, Service, reap
+from trace_dagster.lite.query_service import query_service
+from trace_dagster.lite.query_service import url_of as query_url
 from trace_dagster.lite.s3 import PORT_VARIABLE, s3_service
 from trace_dagster.lite.sockets import private_socket
 from trace_dagster.messages.redaction import protect
@@ -55,6 +60,7 @@ _SHARED = (
     "TRACE_RPC_",
     "TRACE_CRYO_",
     "TRACE_SQS_",
+    "TRACE_QUERY_",
     WEB_PASSWORD,
     "TRACE_LEASE_TTL_SECONDS",
     "TRACE_MAX_ATTEMPTS",
@@ -193,7 +199,8 @@ class Stack:
         variables |= {name: everything[name] for name in variables}
         of_code = code_environment(everything)
         follower = follower_service(of_follower, self._home.path)
-        self._launch([*gateway, follower, *dagster_services(folder, code_socket, web, of_code, of_dagster)])
+        queries = self._query_service(everything, variables)
+        self._launch([*gateway, follower, queries, *dagster_services(folder, code_socket, web, of_code, of_dagster)])
         return self._publish(variables, devchain_port)
 
     def _service_variables(self) -> dict[str, str]:
@@ -218,6 +225,7 @@ class Stack:
         if store.endpoint is not None:
             access = self._settings.s3
             prepare_bucket(access)
+            variables |= self._settings.child_variables(lambda name: name.startswith("TRACE_S3_QUERY_"))
         else:
             secrets = self._home.secrets()
             port = self._ports.take(PORT_VARIABLE, with_grpc=True)
@@ -252,6 +260,12 @@ class Stack:
         variables[URL_VARIABLE] = f"http://{HOST}:{port}/{token}"
         protect([variables[URL_VARIABLE]])
         return [gateway_service(port, token, gateway_variables(everything), self._home.path)]
+
+    def _query_service(self, everything: dict[str, str], variables: dict[str, str]) -> Service:
+        """Describe the query service. It starts even if TRACE_QUERY_URL names another one, which commands ask then."""
+        port = self._ports.take("TRACE_PORT_QUERY")
+        variables["TRACE_QUERY_URL"] = query_url(port)
+        return query_service(port, query_environment(everything), self._home.path)
 
     def _launch(self, services: list[Service]) -> None:
         """Start all services, then wait until each is healthy."""
