@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,128}")
 _QUERY_TOKEN = re.compile(r"[!-~]{16,512}")
-_HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(\.(?!-)[a-z0-9-]{1,63})*", re.ASCII | re.IGNORECASE)
+_HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(\.(?!-)[a-z0-9-]{1,63})*(:[1-9][0-9]{0,4})?", re.ASCII | re.IGNORECASE)
 _LONGEST_HOST = 253
 _MOST_DIGITS = 19
 _LEAST_PASSWORD = 6
@@ -112,7 +112,7 @@ def query_token(value: Any) -> str:
 
 
 def host_names(value: Any) -> str:
-    """Accept host names or IPv4 addresses separated by commas, without ports. Returns them in lower case."""
+    """Accept host names separated by commas, each with or without a port. Returns them in lower case."""
     names = [name.strip().lower() for name in str(value).split(",")]
     if not all(len(name) <= _LONGEST_HOST and _HOST_NAME.fullmatch(name) for name in names):
         raise ValueError("must be host names separated by commas, such as lake.example (value not shown)")
