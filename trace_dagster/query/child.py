@@ -63,7 +63,7 @@ def main() -> None:
 
 def _serve(wire: Connection, session: QuerySession, parsing: duckdb.DuckDBPyConnection, limits: QueryLimits) -> None:
     request = json.loads(wire.recv_bytes())
-    _limit(limits)
+    _limit(limits, request["timeout_seconds"])
     try:
         shapes = dict(request["shapes"])
         statement = UserStatement(request["sql"], shapes, parsing, request["literals"])
@@ -135,9 +135,9 @@ def _send(wire: Connection, **message: Any) -> None:
     wire.send_bytes(json.dumps(message).encode())
 
 
-def _limit(limits: QueryLimits) -> None:
+def _limit(limits: QueryLimits, timeout_seconds: float) -> None:
     """Limit memory and CPU time. Where the address space cannot be limited, a thread watches the resident memory."""
-    cpu_seconds = int(time.process_time() + limits.timeout_seconds * limits.threads) + 1
+    cpu_seconds = int(time.process_time() + timeout_seconds * limits.threads) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))  # SIGXCPU first: it says what happened
     if sys.platform == "linux":
         most = (limits.memory_mib + _BASE_MIB) << 20

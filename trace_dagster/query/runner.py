@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from multiprocessing import Pipe
 from typing import Any
 
-from trace_dagster.errors import InvalidInput, TraceError, Unavailable
+from trace_dagster.errors import Cancelled, InvalidInput, Unavailable
 from trace_dagster.query.arrow_wire import encoded, pieces
+from trace_dagster.query.cancellation import Cancellation
 from trace_dagster.query.parameters import Parameters, literals
 from trace_dagster.query.protocol import (
     DEFAULT_ROWS,
     MAX_ROWS,
     MAX_SQL_BYTES,
-    NO_MEMORY,
-    READY,
-    TOO_LARGE,
     QueryLimits,
     Relation,
     Tips,
     lines,
 )
+from trace_dagster.query.query_process import QueryProcess, valid
 from trace_dagster.registry.conditions import Reads
 from trace_dagster.registry.snapshot_header import SnapshotHeader
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.credentials import with_current_keys
-
-_CHILD = ("-P", "-m", "trace_dagster.query.child")
-"""Arguments of Python. ``-P`` keeps the current folder out of the module path: its files are not ours."""
-_START_SECONDS = 60.0
-_END_SECONDS = 2.0
-_MESSAGE_BYTES = 4 << 20
-"""Most bytes of a message beside the rows."""
-_KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "TRACE_STACK_ID")
-_TOO_LONG = "the query took too long: ask for fewer blocks, or aggregate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +58,7 @@ class _Asked:
     literals: dict[str, str]
     relations: Sequence[Relation]
     most_rows: int
+    timeout_seconds: float
 
 
 class QueryRunner:
@@ -85,7 +70,7 @@ class QueryRunner:
         self._refill = refill
         self._lock = threading.Lock()
         self._is_closed = False
-        self._ready = deque(_QueryProcess(self._limits) for _ in range(ahead))
+        self._ready = deque(QueryProcess(self._limits) for _ in range(ahead))
 
     def query(
         self,
@@ -97,6 +82,8 @@ class QueryRunner:
         parameters: Parameters | None = None,
         meanwhile: Callable[[], None] = lambda: None,
         tips: TipsOf = lambda _names, _wanted: Tips(),
+        timeout_seconds: float | None = None,
+        cancellation: Cancellation | None = None,
     ) -> QueryResult:
         """Run SQL from a user and return at most ``limit`` rows (from 1 to MAX_ROWS).
 
@@ -105,15 +92,21 @@ class QueryRunner:
         ``parameters`` are the values of ``$name`` by name, or of ``?`` in their order. ``meanwhile`` is called while
         the query runs; if it raises, the query ends with its error. ``tips`` is called before ``resolve`` if the SQL
         compares with heads or a last block; without it they are not known, and more files are needed.
+        ``timeout_seconds`` replaces that of the runner's limits. ``cancellation`` ends the query from another thread.
 
-        Raises InvalidInput if the gate refuses the SQL, DuckDB rejects it, or it exceeds its memory. Raises
-        Unavailable if it exceeds ``timeout_seconds`` or the object store does not serve a file.
+        Raises InvalidInput if the gate refuses the SQL, DuckDB rejects it, or it exceeds its memory. Raises TooLate if
+        it takes longer than ``timeout_seconds``, Cancelled if ``cancellation`` was asked for, and Unavailable if the
+        object store does not serve a file.
         """
         _require_size(sql)
-        asked = _Asked(sql, literals(parameters), relations, max(1, min(limit, MAX_ROWS)))
+        seconds = self._limits.timeout_seconds if timeout_seconds is None else timeout_seconds
+        asked = _Asked(sql, literals(parameters), relations, max(1, min(limit, MAX_ROWS)), seconds)
+        _require_wanted(cancellation)
         process = self._take()
         try:
-            return process.run(asked, tips, resolve or _given(relations), access, meanwhile)
+            with process.limited(seconds, cancellation):
+                conversation = _Conversation(process, self._limits)
+                return conversation.run(asked, tips, resolve or _given(relations), access, meanwhile)
         finally:
             process.close()
             self._replace()
@@ -127,7 +120,7 @@ class QueryRunner:
         for process in ended:
             process.close()
 
-    def _take(self) -> _QueryProcess:
+    def _take(self) -> QueryProcess:
         """Return a process that can take a query. One that died while it waited is replaced once."""
         with self._lock:
             process = self._ready.popleft() if self._ready else None
@@ -135,7 +128,7 @@ class QueryRunner:
             return process
         if process is not None:
             process.close()
-        process = _QueryProcess(self._limits)
+        process = QueryProcess(self._limits)
         if process.await_start():
             return process
         process.close()
@@ -145,7 +138,7 @@ class QueryRunner:
         """Start a process for the next query. If the system refuses, the next query starts its own."""
         with self._lock, suppress(OSError):
             if self._refill and not self._is_closed:
-                self._ready.append(_QueryProcess(self._limits))
+                self._ready.append(QueryProcess(self._limits))
 
     def __enter__(self) -> QueryRunner:
         return self
@@ -154,75 +147,50 @@ class QueryRunner:
         self.close()
 
 
-class _QueryProcess:
-    """One process, for one query."""
+class _Conversation:
+    """One query, from the SQL to its rows, with the process that runs it."""
 
-    def __init__(self, limits: QueryLimits) -> None:
-        self._limits = limits
-        self._wire, theirs = Pipe()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, *_CHILD, str(theirs.fileno()), json.dumps(asdict(limits))],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ},
-                start_new_session=True,
-            )
-        self._is_late = False
+    def __init__(self, process: QueryProcess, limits: QueryLimits) -> None:
+        self._process = process
         self._most_bytes = limits.result_mib << 20
-        self._received = 0
-
-    def await_start(self) -> bool:
-        """Wait until the process can take a query. Return False if it ended, or takes too long."""
-        try:
-            return self._wire.poll(_START_SECONDS) and self._wire.recv_bytes(_MESSAGE_BYTES) == READY
-        except (EOFError, OSError):
-            return False
 
     def run(
         self, asked: _Asked, tips: TipsOf, resolve: Resolve, access: S3Access, meanwhile: Callable[[], None]
     ) -> QueryResult:
-        deadline = threading.Timer(self._limits.timeout_seconds, self._end_late)
-        deadline.daemon = True
-        deadline.start()
-        try:
-            with _valid():
-                named, wanted = self._check(asked)
-            known = tips(named, wanted) if wanted else None
-            with _valid():
-                reads = self._reads(named, known)
-            found = list(resolve(reads))
-            with _valid():
-                self._open(found, access)
-                self._receive()["opened"]
-            meanwhile()
-            with _valid():
-                return self._result(asked.most_rows)
-        finally:
-            deadline.cancel()
-
-    def close(self) -> None:
-        self._wire.close()
-        self._process.kill()
-        self._process.wait()
+        with valid():
+            named, wanted = self._check(asked)
+        known = tips(named, wanted) if wanted else None
+        with valid():
+            reads = self._reads(named, known)
+        found = list(resolve(reads))
+        with valid():
+            self._open(found, access)
+            self._process.receive()["opened"]
+        meanwhile()
+        with valid():
+            return self._result(asked.most_rows)
 
     def _open(self, found: Sequence[Relation], access: S3Access) -> None:
         """Send the relations. Two names of one dataset share its hot rows, which are encoded once."""
         rows = {id(each.hot): [encoded(piece) for piece in pieces(each.hot)] for each in found}
         relations = [(each.to_json(), len(rows[id(each.hot)])) for each in found]
-        self._send(relations=relations, access=asdict(with_current_keys(access)))
+        self._process.send(relations=relations, access=asdict(with_current_keys(access)))
         for each in found:
-            self._send_bytes(lines(each.uris).encode())
+            self._process.send_bytes(lines(each.uris).encode())
             for piece in rows[id(each.hot)]:
-                self._send_bytes(piece)
+                self._process.send_bytes(piece)
 
     def _check(self, asked: _Asked) -> tuple[list[str], list[str]]:
         """Let the process check the SQL; return the relations that it reads, and those whose tips it asks for."""
         shapes = {each.name: each.columns for each in asked.relations}
-        self._send(sql=asked.sql, literals=asked.literals, shapes=list(shapes.items()), rows=asked.most_rows)
-        message = self._receive()
+        self._process.send(
+            sql=asked.sql,
+            literals=asked.literals,
+            shapes=list(shapes.items()),
+            rows=asked.most_rows,
+            timeout_seconds=asked.timeout_seconds,
+        )
+        message = self._process.receive()
         named, wanted = ([str(name) for name in message[key]] for key in ("relations", "tips"))
         if not (set(wanted) <= set(named) <= shapes.keys()):
             raise ValueError("a relation that the query was not offered")
@@ -231,72 +199,20 @@ class _QueryProcess:
     def _reads(self, named: Sequence[str], known: Tips | None) -> dict[str, Reads]:
         """Return what the query needs of each relation, after the process got the tips that it waits for."""
         if known is not None:
-            self._send(tips=asdict(known))
-        reads = {str(name): Reads.from_json(found) for name, found in self._receive()["reads"].items()}
+            self._process.send(tips=asdict(known))
+        reads = {str(name): Reads.from_json(found) for name, found in self._process.receive()["reads"].items()}
         if reads.keys() != set(named):
             raise ValueError("other relations than the query reads")
         return reads
 
     def _result(self, most_rows: int) -> QueryResult:
-        columns = tuple((str(name), str(kind)) for name, kind in self._receive()["columns"])
+        columns = tuple((str(name), str(kind)) for name, kind in self._process.receive()["columns"])
         rows: list[tuple[Any, ...]] = []
-        while "rows" in (message := self._receive()):
+        while "rows" in (message := self._process.receive()):
             rows += map(tuple, message["rows"])
-            if len(rows) > most_rows or self._received > 2 * self._most_bytes:
+            if len(rows) > most_rows or self._process.received > 2 * self._most_bytes:
                 raise ValueError("more than the limit")
         return QueryResult(columns, rows, bool(message["end"]["truncated"]))
-
-    def _send(self, **message: Any) -> None:
-        try:
-            data = json.dumps(message).encode()
-        except UnicodeError:
-            raise InvalidInput("a query must be valid Unicode text") from None
-        self._send_bytes(data)
-
-    def _send_bytes(self, data: bytes | memoryview) -> None:
-        with suppress(OSError):  # the process has ended; reading says why
-            self._wire.send_bytes(data)
-
-    def _receive(self) -> dict[str, Any]:
-        message: dict[str, Any] = json.loads(self._receive_bytes())
-        if "error" in message:
-            name, text = message["error"]
-            raise (Unavailable if name == Unavailable.__name__ else InvalidInput)(text)
-        return message
-
-    def _receive_bytes(self) -> bytes:
-        try:
-            data = self._wire.recv_bytes(self._most_bytes + _MESSAGE_BYTES)
-        except (EOFError, OSError):
-            raise self._ended() from None
-        self._received += len(data)
-        return data
-
-    def _end_late(self) -> None:
-        self._is_late = True
-        self._process.kill()
-
-    def _ended(self) -> TraceError:
-        """Return the error for a process that ended, or closed its socket, before it answered."""
-        try:
-            code = self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            return Unavailable("a query process gave no valid answer: try the query again")
-        if self._is_late or code == -signal.SIGXCPU:
-            return Unavailable(_TOO_LONG)
-        if code in (TOO_LARGE, -signal.SIGKILL, -signal.SIGABRT):
-            return InvalidInput(NO_MEMORY)
-        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return InvalidInput(f"the query crashed its process ({name}): write it in another way, over fewer rows")
-
-
-@contextmanager
-def _valid() -> Iterator[None]:
-    """Raise Unavailable if a process sends what it never sends: it was taken over, or damaged."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        raise Unavailable("a query process gave no valid answer: try the query again") from None
 
 
 def _given(relations: Sequence[Relation]) -> Resolve:
@@ -307,3 +223,8 @@ def _given(relations: Sequence[Relation]) -> Resolve:
 def _require_size(sql: str) -> None:
     if len(sql) > MAX_SQL_BYTES:
         raise InvalidInput(f"a query is at most {MAX_SQL_BYTES} bytes")
+
+
+def _require_wanted(cancellation: Cancellation | None) -> None:
+    if cancellation is not None and cancellation.is_asked:
+        raise Cancelled("the query was cancelled before it began")
