@@ -1,1 +1,1 @@
-"""The Python client of the query service."""
+"""The Python client of the query service; ``trace_dagster.connect()`` is its entry."""

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import psutil
 
-from trace_dagster.config.settings import DEFAULT_HOME
+from trace_dagster.config.home_folder import DEFAULT_HOME
 
 CREDENTIALS = frozenset(
     {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"}

@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from trace_dagster.config.home_folder import DEFAULT_HOME
 from trace_dagster.config.rpc_pools import POOL_VARIABLE, PoolVariables, pool_of, split_urls, url_list, websocket_urls
 from trace_dagster.config.rules import (
     choice,
@@ -40,7 +41,6 @@ from trace_dagster.store.credentials import profile_region
 DEFAULT_BUCKET = "trace-lake"
 DEFAULT_CHANGES_DAYS = 30
 DEFAULT_QUERY_LOG_DAYS = 30
-DEFAULT_HOME = Path(".trace")
 DEVCHAIN_BLOCKS = 4100
 """A little more than examples/devchain.yaml syncs, so that all of its blocks are final."""
 

@@ -1,0 +1,170 @@
+"""The lake behind a query service: SQL, datasets, files and changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+from trace_dagster.client.changes import ChangeFeed
+from trace_dagster.client.datasets import DatasetInfo, DatasetInfos
+from trace_dagster.client.result import Result
+from trace_dagster.client.saving import format_of, save
+from trace_dagster.client.service_http import ServiceHttp
+from trace_dagster.client.transfer import Transfer
+from trace_dagster.client.wire import AsOfPart, wire_as_of, wire_parameters
+
+Params = Mapping[str, Any] | Sequence[Any]
+AsOfGiven = AsOfPart | Sequence[AsOfPart]
+
+_OLDEST = "0"
+
+
+class ConnectedLake:
+    """A lake that a query service shows. Thread-safe."""
+
+    def __init__(self, http: ServiceHttp) -> None:
+        self._http = http
+
+    def sql(
+        self,
+        sql: str,
+        params: Params | None = None,
+        *,
+        as_of: AsOfGiven | None = None,
+        finalized_only: bool = False,
+        limit: int | None = None,
+    ) -> Result:
+        """Run one SELECT and return its rows, as many as there are. They arrive while the result is read.
+
+        :param params: values of ``$name`` by name, or of ``?`` in their order.
+        :param as_of: rows up to a block, up to a time, or ``common`` (docs/queries.md); or a list of these.
+        :param finalized_only: rows up to the last final block of each chain.
+        :param limit: the most rows; without it there is no limit.
+
+        Raises InvalidInput if the SQL or a value is refused, NoAccess, TooLate, TooMany, or Unavailable.
+        """
+        return Result(self.stream(sql, "arrow", params, as_of=as_of, finalized_only=finalized_only, limit=limit))
+
+    def save(
+        self,
+        sql: str,
+        path: str | Path,
+        params: Params | None = None,
+        *,
+        as_of: AsOfGiven | None = None,
+        finalized_only: bool = False,
+        limit: int | None = None,
+    ) -> Path:
+        """Run one SELECT and save its rows in a file, whose name ends in .parquet, .csv or .arrow. Return its path.
+
+        An older file is replaced when the answer has arrived whole. Raises what :meth:`sql` raises.
+        """
+        path = Path(path)
+        name = format_of(path)
+        save(self.stream(sql, name, params, as_of=as_of, finalized_only=finalized_only, limit=limit), path)
+        return path
+
+    def json(
+        self,
+        sql: str,
+        params: Params | None = None,
+        *,
+        as_of: AsOfGiven | None = None,
+        finalized_only: bool = False,
+        limit: int = 1000,
+    ) -> dict[str, Any]:
+        """Run one SELECT and return its answer as JSON values: columns, rows, truncated, snapshot, query_id.
+
+        It has at most ``limit`` rows, and up to 10,000. Raises what :meth:`sql` raises.
+        """
+        query_id = str(uuid4())
+        body = _body(sql, "json", params, as_of, finalized_only=finalized_only, limit=limit)
+        try:
+            answer = self._http.json("POST", "/v1/query", body, headers=_named(query_id))
+        except KeyboardInterrupt:
+            self._http.cancel(query_id)
+            raise
+        assert isinstance(answer, dict)
+        return answer
+
+    def stream(
+        self,
+        sql: str,
+        form: str,
+        params: Params | None = None,
+        *,
+        as_of: AsOfGiven | None = None,
+        finalized_only: bool = False,
+        limit: int | None = None,
+    ) -> Transfer:
+        """Run one SELECT and return the bytes of its answer: ``arrow``, ``csv`` or ``parquet``.
+
+        The caller closes it. Raises what :meth:`sql` raises.
+        """
+        query_id = str(uuid4())
+        body = _body(sql, form, params, as_of, finalized_only=finalized_only, limit=limit)
+        return Transfer(self._http, self._http.open("POST", "/v1/query", body, headers=_named(query_id)), query_id)
+
+    def datasets(self) -> DatasetInfos:
+        """Return the datasets that the token may see."""
+        return DatasetInfos(map(DatasetInfo.from_json, self._http.json("GET", "/v1/datasets")["datasets"]))
+
+    def dataset(self, name: str) -> DatasetInfo:
+        """Return one dataset by its name in SQL. Raises InvalidInput if there is none."""
+        return DatasetInfo.from_json(self._http.json("GET", f"/v1/datasets/{quote(name, safe='')}"))
+
+    def files(self, name: str, from_block: int | None = None, to_block: int | None = None) -> dict[str, Any]:
+        """Return the Parquet files of one dataset, of one moment, as JSON values (docs/service.md).
+
+        Hot rows are in no file.
+
+        :param from_block: only files with blocks from this one on.
+        :param to_block: only files with blocks before this one.
+        """
+        asked = {"from_block": from_block, "to_block": to_block}
+        query = "&".join(f"{key}={value}" for key, value in asked.items() if value is not None)
+        found: dict[str, Any] = self._http.json("GET", f"/v1/datasets/{quote(name, safe='')}/files?{query}")
+        return found
+
+    def changes(self, after: str | None = None, *, follow: bool = False) -> ChangeFeed:
+        """Return the changes after a cursor, in their order; without one, from the oldest that is kept.
+
+        :param after: the cursor of a change, of :meth:`cursor`, or of ``result.snapshot``.
+        :param follow: wait for more, without an end.
+        """
+        return ChangeFeed(self._http, _OLDEST if after is None else after, follow=follow)
+
+    def cursor(self) -> str:
+        """Return the cursor of this moment: what is read from now on has every change up to it."""
+        return str(self._http.json("GET", "/v1/changes?after=now")["cursor"])
+
+    def __repr__(self) -> str:
+        return f"<lake at {self._http.host}: .sql() .save() .datasets() .files() .changes()>"
+
+
+def _named(query_id: str) -> dict[str, str]:
+    return {"trace-query-id": query_id}
+
+
+def _body(
+    sql: str,
+    form: str,
+    params: Params | None,
+    as_of: AsOfGiven | None,
+    *,
+    finalized_only: bool,
+    limit: int | None,
+) -> dict[str, Any]:
+    body: dict[str, Any] = {"sql": sql, "format": form}
+    if params is not None:
+        body["parameters"] = wire_parameters(params)
+    if as_of is not None:
+        body["as_of"] = wire_as_of(as_of)
+    if finalized_only:
+        body["finalized_only"] = True
+    if limit is not None:
+        body["limit"] = limit
+    return body

@@ -1,0 +1,165 @@
+"""The result of a query, as Arrow, polars or pandas, whole or in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from trace_dagster.client.transfer import Transfer
+from trace_dagster.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
+_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+"""The last bytes of an Arrow stream that was written to its end."""
+
+_MOST_SHOWN_COLUMNS = 20
+
+
+class Result:
+    """Rows that arrive while they are read. Use it once: as a whole, or in batches.
+
+    ``with`` ends the query if the block is left before the last row.
+    """
+
+    def __init__(self, transfer: Transfer) -> None:
+        """Read the columns. Raises Unavailable if the answer breaks off."""
+        import pyarrow as pa
+
+        self._transfer = transfer
+        self._body = _ArrowBody(transfer)
+        try:
+            self._stream = pa.ipc.open_stream(pa.PythonFile(self._body, mode="r"))
+        except (pa.ArrowException, OSError):
+            raise self._transfer.broken() from None
+        self._table: pa.Table | None = None
+        self._is_begun = False
+
+    @property
+    def query_id(self) -> str:
+        """The name of the query in the service's log."""
+        return self._transfer.query_id
+
+    @property
+    def snapshot(self) -> dict[str, Any]:
+        """What the rows were made of: heads, cuts, the blocks of each relation, and the cursor of the change log."""
+        return self._transfer.snapshot
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and Arrow types of the columns."""
+        return self._stream.schema
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return list(self._stream.schema.names)
+
+    def arrow(self) -> pa.Table:
+        """Return all rows as an Arrow table. Raises Unavailable if the answer breaks off."""
+        import pyarrow as pa
+
+        if self._table is None:
+            self._table = pa.Table.from_batches(list(self._remaining()), self.schema)
+        return self._table
+
+    def pl(self) -> pl.DataFrame:
+        """Return all rows as a polars DataFrame."""
+        import polars as pl
+
+        found = pl.from_arrow(self.arrow())
+        assert isinstance(found, pl.DataFrame)
+        return found
+
+    def df(self) -> pd.DataFrame:
+        """Return all rows as a pandas DataFrame. Raises InvalidInput if pandas is not installed."""
+        try:
+            import pandas  # noqa: F401
+        except ImportError:
+            raise InvalidInput("pandas is not installed: install it, or take .pl() or .arrow()") from None
+        return self.arrow().to_pandas()
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in batches, as they arrive: only one is in memory. Raises as :meth:`arrow` does."""
+        if self._table is not None:
+            return iter(self._table.to_batches())
+        return self._remaining()
+
+    def reader(self) -> pa.RecordBatchReader:
+        """Return the batches as an Arrow reader, which DuckDB, polars and Parquet writers take."""
+        import pyarrow as pa
+
+        return pa.RecordBatchReader.from_batches(self.schema, self.batches())
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Let another library take the batches: ``polars.DataFrame(result)``."""
+        return self.reader().__arrow_c_stream__(requested_schema)
+
+    def close(self) -> None:
+        """End the query, if rows are left."""
+        self._transfer.close()
+
+    def __enter__(self) -> Result:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        rows = "" if self._table is None else f" of {self._table.num_rows:,} rows"
+        return f"<Result{rows}: {', '.join(self._shown_columns())}; .arrow() .pl() .df() .batches()>"
+
+    def _repr_html_(self) -> str:
+        """Show the columns in a notebook. Rows are not fetched by it."""
+        cells = "".join(f"<th>{escape(name)}</th>" for name in self._shown_columns())
+        return f"<table><tr>{cells}</tr></table><p>{escape(repr(self).partition(';')[2].rstrip('>').strip())}</p>"
+
+    def _shown_columns(self) -> list[str]:
+        names = self.columns
+        more = len(names) - _MOST_SHOWN_COLUMNS
+        return names if more <= 0 else [*names[:_MOST_SHOWN_COLUMNS], f"and {more} more"]
+
+    def _remaining(self) -> Iterator[pa.RecordBatch]:
+        if self._is_begun:
+            raise InvalidInput("the rows of this result were read already: keep them, or ask again")
+        self._is_begun = True
+        return self._read()
+
+    def _read(self) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        try:
+            while True:
+                try:
+                    batch = self._stream.read_next_batch()
+                except StopIteration:
+                    break
+                except (pa.ArrowException, OSError):
+                    raise self._transfer.broken() from None
+                yield batch
+            if self._body.read(1) or self._body.tail != _END:
+                raise self._transfer.broken()
+        finally:
+            self._transfer.close()
+
+
+class _ArrowBody:
+    """A transfer as a file for Arrow. It knows its last bytes."""
+
+    closed = False
+
+    def __init__(self, transfer: Transfer) -> None:
+        self._transfer = transfer
+        self.tail = b""
+
+    def read(self, size: int) -> bytes:
+        data = self._transfer.read(size)
+        self.tail = (self.tail + data[-len(_END) :])[-len(_END) :]
+        return data
+
+    def close(self) -> None:
+        """Arrow closes its files; the result ends the transfer itself."""

@@ -1,0 +1,75 @@
+"""Python values as the JSON of a request, without loss."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trace_dagster.errors import InvalidInput
+
+AsOfPart = int | str | datetime.date
+"""A block, ``common``, or a time; a date is its first moment in UTC."""
+
+
+def wire_parameters(given: Mapping[str, Any] | Sequence[Any]) -> Any:
+    """Return the values of ``$name`` by name, or of ``?`` in their order.
+
+    Raises InvalidInput for a value without a form in JSON.
+    """
+    if isinstance(given, Mapping):
+        return {str(name): _value(value, str(name)) for name, value in given.items()}
+    if isinstance(given, str | bytes | bytearray):
+        raise InvalidInput('params is a mapping such as {"name": value}, or a list of the values of ?')
+    return [_value(value, str(number)) for number, value in enumerate(given, 1)]
+
+
+def wire_as_of(given: AsOfPart | Sequence[AsOfPart]) -> Any:
+    """Return ``as_of`` of a request. Raises InvalidInput for another type."""
+    if isinstance(given, list | tuple):
+        return [_as_of_part(part) for part in given]
+    return _as_of_part(given)
+
+
+def _value(value: Any, name: str) -> Any:
+    match value:
+        case None | bool() | str():
+            return value
+        case numbers.Integral():
+            return int(value)
+        case float() if math.isfinite(value):
+            return _typed("double", repr(float(value)))
+        case decimal.Decimal() if value.is_finite():
+            return _typed("decimal", str(value))
+        case bytes() | bytearray() | memoryview():
+            return _typed("binary", "0x" + bytes(value).hex())
+        case datetime.datetime():
+            return _typed("timestamp", value.isoformat())
+        case datetime.date():
+            return _typed("date", value.isoformat())
+        case list() | tuple():
+            return [_value(each, name) for each in value]
+    raise InvalidInput(
+        f"the value of parameter ${name[:80]} has type {type(value).__name__}: give a text, a number, bytes, a date, a"
+        " time, True, False, None, or a list of these"
+    )
+
+
+def _typed(kind: str, text: str) -> dict[str, str]:
+    return {"type": kind, "value": text}
+
+
+def _as_of_part(part: Any) -> int | str:
+    match part:
+        case bool():
+            pass
+        case numbers.Integral():
+            return int(part)
+        case str():
+            return part
+        case datetime.date():
+            return part.isoformat()
+    raise InvalidInput("as_of is a block, a time, `common`, or a list of these")
