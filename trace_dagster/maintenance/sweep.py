@@ -6,6 +6,8 @@ before the grace period. Any other object is kept and counted.
 
 An object of a layout is removed if this registry knows the layout, no reader can still need it, and the compaction that
 wrote it ended, or fell silent, before the grace period. The window cannot be compacted during the removal.
+
+While a query of the service's log runs, what it may read counts as needed, whatever the grace period is.
 """
 
 from __future__ import annotations
@@ -53,6 +55,8 @@ class Swept:
     objects_removed: int = 0
     uploads_aborted: int = 0
     changes_deleted: int = 0
+    queries_that_keep_files: int = 0
+    """Running queries that began before the grace period. Objects that were replaced since then are kept."""
     objects_not_ours: int = 0
     """Objects of datasets or ranges that this registry does not have. They are kept."""
 
@@ -72,6 +76,8 @@ class Swept:
             f"{self.uploads_aborted} unfinished uploads {would}aborted",
             f"{self.changes_deleted} old changes {would}deleted",
         ]
+        if self.queries_that_keep_files:
+            lines.append(f"{self.queries_that_keep_files} running queries keep what was replaced since they began")
         if self.objects_not_ours:
             lines.append(f"{self.objects_not_ours} objects of unknown datasets or ranges left alone")
         return lines
@@ -89,6 +95,7 @@ def sweep(
     """Fence, retire, remove and prune, in this order, so that a crash only leaves work for the next sweep."""
     registry = Retention(database)
     swept = Swept(dry_run)
+    swept.queries_that_keep_files = registry.queries_that_keep_files(grace_seconds)
     swept.attempts_fenced = registry.abandon(grace_seconds, dry_run=dry_run)
     swept.compactions_fenced = registry.abandon_compactions(grace_seconds, dry_run=dry_run)
     swept.generations_retired = registry.retire(grace_seconds, dry_run=dry_run)

@@ -1,4 +1,9 @@
-"""The registry's side of a sweep: which attempts are fenced, which generations retired, which objects still needed."""
+"""The registry's side of a sweep: which attempts are fenced, which generations retired, which objects still needed.
+
+Files that were replaced are kept for the grace period, and as long as a logged query runs that began before they were.
+Each statement looks up the running queries itself: a query that it does not see yet begins after it, and does not see
+the replaced files either.
+"""
 
 from __future__ import annotations
 
@@ -106,6 +111,11 @@ class Retention:
             session.run("drop_unlinked_files", file_keys=dropped["file_keys"])
             session.run("drop_unlinked_layout_files")
         return int(dropped["n"])
+
+    def queries_that_keep_files(self, grace_seconds: float) -> int:
+        """Return how many queries run that began before the grace period. All of this class keeps their files."""
+        with self._database.transaction() as session:
+            return _count(session, "queries_that_keep_files", grace_seconds)
 
     def known_datasets(self) -> set[UUID]:
         """Return the datasets of this registry. Objects of other datasets are not removed."""

@@ -230,15 +230,21 @@ from silent s where c.dataset_uuid = s.dataset_uuid and c.block_window = s.block
 
 -- name: replaced_links
 -- Number of links that a sweep would drop, besides those of the versions that it retires.
+with kept as (
+    select least(now() - make_interval(secs => %(grace_seconds)s), min(started_at) - interval '10 minutes') as since
+    from trace.query_log where ended_at is null and deadline_at > now())
 select count(*) as n
 from trace.version_files l join trace.dataset_versions v on v.dataset_version = l.dataset_version
-where l.replaced_at < now() - make_interval(secs => %(grace_seconds)s)
-  and not (not v.visible and v.hidden_at < now() - make_interval(secs => %(grace_seconds)s));
+where l.replaced_at < (select since from kept)
+  and not (not v.visible and v.hidden_at < (select since from kept));
 
 -- name: drop_replaced_links
 -- Drop links that a compaction replaced longer ago than the grace period.
-with dropped as (
-    delete from trace.version_files where replaced_at < now() - make_interval(secs => %(grace_seconds)s)
+with kept as (
+    select least(now() - make_interval(secs => %(grace_seconds)s), min(started_at) - interval '10 minutes') as since
+    from trace.query_log where ended_at is null and deadline_at > now()),
+dropped as (
+    delete from trace.version_files where replaced_at < (select since from kept)
     returning file_key)
 select count(*) as n, coalesce(array_agg(distinct file_key), '{}') as file_keys from dropped;
 
@@ -268,7 +274,10 @@ where a.dataset_uuid = %(dataset_uuid)s and lower(a.block_window) = %(range_star
 
 -- name: referenced_layout_objects
 -- Objects of a window's layouts that a reader may still read.
-with live as (
+with kept as (
+    select least(now() - make_interval(secs => %(grace_seconds)s), min(started_at) - interval '10 minutes') as since
+    from trace.query_log where ended_at is null and deadline_at > now()),
+live as (
     select f.file_key, f.layout_id
     from trace.layouts y join trace.files f on f.layout_id = y.layout_id
     where y.dataset_uuid = %(dataset_uuid)s and lower(y.block_window) = %(range_start)s
@@ -276,9 +285,9 @@ with live as (
       and (  -- for each file alone: as a join it would read every link
         select true from trace.version_files l join trace.dataset_versions v on v.dataset_version = l.dataset_version
         where l.file_key = f.file_key
-          and (l.replaced_at is null or l.replaced_at >= now() - make_interval(secs => %(grace_seconds)s))
+          and (l.replaced_at is null or l.replaced_at >= (select since from kept))
           and v.swept_at is null
-          and (v.visible or v.hidden_at >= now() - make_interval(secs => %(grace_seconds)s))
+          and (v.visible or v.hidden_at >= (select since from kept))
         limit 1))
 select file_key as object_key from live
 union all

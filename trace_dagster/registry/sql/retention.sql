@@ -1,3 +1,10 @@
+-- name: queries_that_keep_files
+-- Number of running queries that began before the grace period: files that were replaced since then are kept for them.
+-- The ten minutes, here and below, are more than a transaction takes that replaces files: its time is that of its begin.
+select count(*) as n from trace.query_log
+where ended_at is null and deadline_at > now()
+  and started_at - interval '10 minutes' < now() - make_interval(secs => %(grace_seconds)s);
+
 -- name: abandon_attempts
 -- Fence attempts that were silent for the grace period: they lose their token, whatever they still write.
 with silent as (
@@ -21,14 +28,20 @@ where state = 'running' and lease_expires_at < now() - make_interval(secs => %(g
 
 -- name: replaced_versions
 -- Number of replaced versions that a sweep would retire.
+with kept as (
+    select least(now() - make_interval(secs => %(grace_seconds)s), min(started_at) - interval '10 minutes') as since
+    from trace.query_log where ended_at is null and deadline_at > now())
 select count(*) as n from trace.dataset_versions
-where not visible and swept_at is null and hidden_at < now() - make_interval(secs => %(grace_seconds)s);
+where not visible and swept_at is null and hidden_at < (select since from kept);
 
 -- name: retire_versions
 -- Retire versions that were replaced longer ago than the grace period, and unlink their files.
-with retired as (
+with kept as (
+    select least(now() - make_interval(secs => %(grace_seconds)s), min(started_at) - interval '10 minutes') as since
+    from trace.query_log where ended_at is null and deadline_at > now()),
+retired as (
     update trace.dataset_versions set swept_at = now()
-    where not visible and swept_at is null and hidden_at < now() - make_interval(secs => %(grace_seconds)s)
+    where not visible and swept_at is null and hidden_at < (select since from kept)
     returning dataset_version),
 unlinked as (
     delete from trace.version_files l using retired r where l.dataset_version = r.dataset_version
@@ -55,9 +68,12 @@ for update;
 
 -- name: retired_manifests
 -- Manifests of versions that were replaced: no attempt writes into their folders again.
+with kept as (
+    select least(now() - make_interval(secs => %(grace_seconds)s), min(started_at) - interval '10 minutes') as since
+    from trace.query_log where ended_at is null and deadline_at > now())
 select manifest_key from trace.dataset_versions
 where dataset_uuid = %(dataset_uuid)s and lower(block_range) = %(range_start)s and block_range = int8range(%(range_start)s, %(range_end)s)
-  and not visible and hidden_at < now() - make_interval(secs => %(grace_seconds)s);
+  and not visible and hidden_at < (select since from kept);
 
 -- name: ended_attempts
 -- Attempts of a range that ended before the grace period.
@@ -68,13 +84,16 @@ where t.dataset_uuid = %(dataset_uuid)s and lower(t.block_range) = %(range_start
 
 -- name: referenced_objects
 -- Objects of a range that a reader may still read: files and manifests of versions not replaced long ago.
-with live as (
+with kept as (
+    select least(now() - make_interval(secs => %(grace_seconds)s), min(started_at) - interval '10 minutes') as since
+    from trace.query_log where ended_at is null and deadline_at > now()),
+live as (
     select dataset_version, manifest_key from trace.dataset_versions
     where dataset_uuid = %(dataset_uuid)s and lower(block_range) = %(range_start)s and block_range = int8range(%(range_start)s, %(range_end)s)
       and swept_at is null
-      and (visible or hidden_at >= now() - make_interval(secs => %(grace_seconds)s)))
+      and (visible or hidden_at >= (select since from kept)))
 select l.file_key as object_key from live v join trace.version_files l on l.dataset_version = v.dataset_version
-where l.replaced_at is null or l.replaced_at >= now() - make_interval(secs => %(grace_seconds)s)
+where l.replaced_at is null or l.replaced_at >= (select since from kept)
 union all
 select manifest_key from live;
 
