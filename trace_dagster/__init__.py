@@ -4,8 +4,8 @@
 """
 
 import os
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing.TYPE_CHECKING, without the import: this module is in every process
 if TYPE_CHECKING:
     from trace_dagster.client.connect import connect
 
@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import the client when it is used: processes of a stack do without."""
     if name == "connect":
         from trace_dagster.client.connect import connect

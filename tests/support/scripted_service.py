@@ -1,0 +1,92 @@
+"""A server that answers requests as a test says, byte for byte: what a proxy, a failure or another server may send."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.client import parse_headers
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request."""
+
+    method: str
+    path: str
+    headers: Any
+    body: bytes
+
+
+Script = Callable[[Asked], bytes]
+"""Returns the bytes to send; the connection ends after them."""
+
+
+@dataclass
+class Scripted:
+    """The server while it runs."""
+
+    port: int
+    asked: list[Asked] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def scripted_service(script: Script) -> Iterator[Scripted]:
+    """Answer each request by ``script``; yield the server, which remembers what it was asked."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        found = Scripted(listener.getsockname()[1])
+
+        def serve() -> None:
+            with suppress(OSError):  # the end of the block closes the listener
+                while True:
+                    connection, _ = listener.accept()
+                    threading.Thread(target=_answer, args=(connection, found, script), daemon=True).start()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield found
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(5)
+
+
+def _answer(connection: socket.socket, found: Scripted, script: Script) -> None:
+    with connection, connection.makefile("rb") as received, suppress(OSError):
+        first = received.readline().decode().split()
+        if not first:
+            return
+        headers = parse_headers(received)
+        body = received.read(int(headers.get("content-length") or 0))
+        request = Asked(first[0], first[1], headers, body)
+        found.asked.append(request)
+        connection.sendall(script(request))
+
+
+def reply(status: int, body: Any = b"", **headers: str) -> bytes:
+    """Return a whole HTTP answer; a body that is no bytes is sent as JSON."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items()]
+    head = f"HTTP/1.1 {status} X\r\n{''.join(lines)}content-length: {len(data)}\r\nconnection: close\r\n\r\n"
+    return head.encode() + data
+
+
+def refusal(status: int, code: str, message: str, **headers: str) -> bytes:
+    """Return an error of the service."""
+    return reply(status, {"error": {"status": status, "code": code, "message": message}}, **headers)
+
+
+def chunked(pieces: list[bytes], *, ended: bool = True, **headers: str) -> bytes:
+    """Return a chunked answer; without ``ended`` it breaks off after its last chunk."""
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    head = f"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n{lines}connection: close\r\n\r\n".encode()
+    body = b"".join(f"{len(each):x}\r\n".encode() + each + b"\r\n" for each in pieces if each)
+    return head + body + (b"0\r\n\r\n" if ended else b"")

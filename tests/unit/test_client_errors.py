@@ -1,0 +1,195 @@
+"""What the Python client raises: one class for each action of its caller, and never the token to another server."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from tests.support.scripted_service import refusal, reply, scripted_service
+from tests.support.wrong_servers import banner_server, web_server
+from trace_dagster.client.service_http import ServiceHttp
+from trace_dagster.errors import (
+    Cancelled,
+    Corrupt,
+    CursorGone,
+    InvalidInput,
+    NoAccess,
+    TooLate,
+    TooMany,
+    TraceError,
+    Unavailable,
+)
+
+TOKEN = "trace_" + "s" * 43
+
+
+def asked(url, *, retries=0, pauses=None):
+    return ServiceHttp(url, TOKEN, retries, 5, (pauses if pauses is not None else []).append).json(
+        "GET", "/v1/datasets"
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (400, "refused", InvalidInput),
+        (401, "no_token", NoAccess),
+        (403, "forbidden", NoAccess),
+        (404, "not_found", InvalidInput),
+        (408, "too_late", TooLate),
+        (409, "duplicate", InvalidInput),
+        (410, "cursor_gone", CursorGone),
+        (413, "too_large", InvalidInput),
+        (422, "wrong_shape", InvalidInput),
+        (429, "too_many_queries", TooMany),
+        (499, "cancelled", Cancelled),
+        (500, "internal", TraceError),
+        (500, "corrupt", Corrupt),
+        (503, "unavailable", Unavailable),
+    ],
+)
+def test_each_answer_is_the_error_of_its_meaning(status, code, kind):
+    with scripted_service(lambda _: refusal(status, code, "what happened: what to do")) as server:
+        with pytest.raises(TraceError, match="what happened: what to do") as raised:
+            asked(server.url)
+        assert type(raised.value) is kind
+        assert server.asked[0].headers["authorization"] == f"Bearer {TOKEN}"
+
+
+def test_too_many_queries_say_when_to_come_back():
+    with scripted_service(lambda _: refusal(429, "too_many", "no place", retry_after="77")) as server:
+        with pytest.raises(TooMany) as raised:
+            asked(server.url, retries=3)
+        assert raised.value.facts == {"retry_after_seconds": 77.0}
+        assert len(server.asked) == 1, "a pause of 77 s is the caller's to decide"
+
+
+def test_a_service_without_a_place_is_asked_again_after_the_pause_that_it_names():
+    answers = [
+        refusal(429, "too_many", "no place", retry_after="3"),
+        refusal(503, "away", "away"),
+        reply(200, {"a": 1}),
+    ]
+    pauses: list[float] = []
+    with scripted_service(lambda _: answers.pop(0)) as server:
+        assert asked(server.url, retries=2, pauses=pauses) == {"a": 1}
+    assert pauses == [3.0, 2.0]
+
+
+def test_the_last_try_raises():
+    with scripted_service(lambda _: refusal(503, "away", "the registry is away")) as server:
+        with pytest.raises(Unavailable, match="the registry is away"):
+            asked(server.url, retries=2)
+        assert len(server.asked) == 3
+
+
+def test_a_wrong_statement_is_asked_once():
+    with scripted_service(lambda _: refusal(400, "refused", "no such table")) as server:
+        with pytest.raises(InvalidInput):
+            asked(server.url, retries=5)
+        assert len(server.asked) == 1
+
+
+def test_a_redirect_is_not_followed():
+    with (
+        scripted_service(lambda _: reply(200, {})) as other,
+        scripted_service(lambda _: reply(307, location=f"{other.url}/v1/datasets")) as server,
+    ):
+        with pytest.raises(InvalidInput, match="redirects to another address, to which the token is not sent"):
+            asked(server.url)
+        assert other.asked == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply(404, b"<html>not found</html>"),
+        reply(200, b"<html>welcome</html>"),
+        reply(400, {"error": "text"}),
+        reply(400, {"error": {"message": 5, "code": "x"}}),
+        reply(400, b"[" * 100_000),
+        reply(200, b"[" * 100_000),
+    ],
+    ids=["404", "200", "text", "number", "deep error", "deep"],
+)
+def test_another_server_behind_the_url_is_recognised(answer):
+    with (
+        scripted_service(lambda _: answer) as server,
+        pytest.raises(InvalidInput, match="does not answer as a query service of trace_dagster: check the URL"),
+    ):
+        asked(server.url)
+
+
+def test_a_proxy_whose_service_is_away():
+    with (
+        scripted_service(lambda _: reply(502, b"<html>Bad Gateway</html>")) as server,
+        pytest.raises(Unavailable, match=r"a proxy before the query service at 127.0.0.1"),
+    ):
+        asked(server.url)
+
+
+def test_nothing_listens():
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(Unavailable, match=f"no query service answers at 127.0.0.1:{port}: start it, or check its URL"):
+        asked(f"http://127.0.0.1:{port}", retries=3)
+
+
+def test_an_unknown_name():
+    with pytest.raises(Unavailable, match=r"no machine is called no-such-host.invalid"):
+        asked("http://no-such-host.invalid:8480")
+
+
+def test_a_certificate_of_an_unknown_authority():
+    with web_server(tls=True) as port, pytest.raises(Unavailable, match=r"TLS with 127.0.0.1.* failed"):
+        asked(f"https://127.0.0.1:{port}")
+
+
+def test_tls_with_a_server_that_has_none():
+    with web_server() as port, pytest.raises(Unavailable, match=r"TLS with 127.0.0.1.* failed"):
+        asked(f"https://127.0.0.1:{port}")
+
+
+def test_a_server_that_speaks_no_http():
+    with banner_server() as port, pytest.raises(Unavailable, match="ended the connection without an answer"):
+        asked(f"http://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("token", ["", "a b", "a\r\nx-evil: 1", "ä" * 20, "x" * 600])
+def test_a_token_that_no_header_can_hold_is_refused(token):
+    with pytest.raises(InvalidInput, match="the token is none of `trace-lite token new`"):
+        ServiceHttp("http://127.0.0.1:1", token)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "127.0.0.1:8480",
+        "ftp://host",
+        "http://",
+        "http://user:pw@host",
+        "http://host?x=1",
+        "http://h#f",
+        "http://h:0",
+    ],
+)
+def test_a_url_of_another_form_is_refused(url):
+    with pytest.raises(InvalidInput, match="the URL of a query service looks like"):
+        ServiceHttp(url, None)
+
+
+def test_a_url_may_have_a_path_before_those_of_the_service():
+    with scripted_service(lambda _: reply(200, {})) as server:
+        asked(f"{server.url}/lake/")
+        assert server.asked[0].path == "/lake/v1/datasets"
+
+
+def test_a_message_of_the_service_prints_no_control_characters():
+    with (
+        scripted_service(lambda _: refusal(400, "x", "bad \x1b[2J")) as server,
+        pytest.raises(InvalidInput) as raised,
+    ):
+        asked(server.url)
+    assert "\x1b" not in str(raised.value)

@@ -1,0 +1,210 @@
+"""Answers that arrive in pieces: whole ones are read as they are, and one that breaks off never looks shorter."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import sys
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from tests.support.scripted_service import chunked, refusal, reply, scripted_service
+from trace_dagster.client.lake import ConnectedLake
+from trace_dagster.client.service_http import ServiceHttp
+from trace_dagster.errors import InvalidInput, TooLate, Unavailable
+
+TABLE = pa.table({"n": range(3000), "text": ["é" * 20] * 3000})
+END = 8
+"""Bytes of the mark at the end of an Arrow stream."""
+
+
+def streamed(table=TABLE, rows=1000):
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=rows)
+    return sink.getvalue().to_pybytes()
+
+
+WHOLE = streamed()
+
+
+def pieces(data, size=4096):
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+def lake(server):
+    return ConnectedLake(ServiceHttp(server.url, None, timeout_seconds=5))
+
+
+def of_queries(answer):
+    return lambda asked: answer if asked.method == "POST" else reply(204)
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096, 1 << 20])
+def test_a_whole_answer_is_a_table(size):
+    with scripted_service(of_queries(chunked(pieces(WHOLE, size)))) as server:
+        result = lake(server).sql("select 1")
+        assert result.columns == ["n", "text"]
+        assert result.arrow() == TABLE
+        assert result.arrow() is result.arrow()
+        assert [each.method for each in server.asked] == ["POST"], "a query that ended is not cancelled"
+
+
+def test_the_same_rows_for_each_library():
+    with scripted_service(of_queries(chunked([WHOLE]))) as server:
+        asked = lake(server).sql
+        assert asked("x").pl().equals(pl.from_arrow(TABLE))
+        assert asked("x").df().equals(TABLE.to_pandas())
+        assert pa.Table.from_batches(asked("x").batches()) == TABLE
+        assert asked("x").reader().read_all() == TABLE
+        assert pl.DataFrame(asked("x")).equals(pl.from_arrow(TABLE))
+
+
+def test_an_answer_without_rows_has_its_columns():
+    empty = TABLE.slice(0, 0)
+    with scripted_service(of_queries(chunked([streamed(empty)]))) as server:
+        assert lake(server).sql("x").arrow() == empty
+
+
+def test_rows_can_be_read_once():
+    with scripted_service(of_queries(chunked([WHOLE]))) as server:
+        result = lake(server).sql("x")
+        next(result.batches())
+        with pytest.raises(InvalidInput, match="the rows of this result were read already"):
+            result.arrow()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        chunked([WHOLE], ended=False),
+        chunked(pieces(WHOLE)[:-1], ended=False),
+        chunked(pieces(WHOLE[:-END]), ended=False),
+        chunked(pieces(WHOLE[:-END])),
+        chunked(pieces(WHOLE[: len(WHOLE) // 2])),
+        chunked([WHOLE, b"more"]),
+        reply(200, WHOLE)[:-1],
+        reply(200, WHOLE[: -END - 1]),
+        b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + WHOLE,
+        b"HTTP/1.0 200 OK\r\n\r\n" + WHOLE,
+    ],
+    ids=["no last chunk", "no last piece", "no mark, broken", "no mark", "half", "more", "length", "body",
+         "no length", "http 1.0"],
+)  # fmt: skip
+def test_an_answer_that_breaks_off_raises(answer):
+    def all_of(result):
+        return result.arrow()
+
+    def in_batches(result):
+        return list(result.batches())
+
+    for read in (all_of, in_batches):
+        with scripted_service(of_queries(answer)) as server, pytest.raises(Unavailable, match=r"broke off|mark of an"):
+            read(lake(server).sql("x"))
+
+
+@pytest.mark.parametrize("cut", [0, 1, 8, 100])
+def test_an_answer_that_breaks_off_before_its_columns_raises(cut):
+    with scripted_service(of_queries(chunked([WHOLE[:cut]]))) as server, pytest.raises(Unavailable, match="broke off"):
+        lake(server).sql("x")
+
+
+def test_bytes_that_are_no_arrow_raise():
+    with (
+        scripted_service(of_queries(chunked([b"n,text\n1,2\n" * 100]))) as server,
+        pytest.raises(Unavailable, match="broke off"),
+    ):
+        lake(server).sql("x")
+
+
+def test_an_error_is_raised_at_once():
+    with (
+        scripted_service(lambda _: refusal(408, "too_late", "took too long")) as server,
+        pytest.raises(TooLate, match="took too long"),
+    ):
+        lake(server).sql("x")
+
+
+def test_a_result_that_is_closed_early_ends_its_query():
+    with scripted_service(of_queries(chunked([WHOLE]))) as server:
+        with lake(server).sql("x") as result:
+            next(result.batches())
+        post, delete = server.asked
+        assert delete.method == "DELETE"
+        assert delete.path == f"/v1/queries/{result.query_id}"
+        assert post.headers["trace-query-id"] == result.query_id
+        result.close()
+        assert len(server.asked) == 2
+
+
+def test_the_snapshot_is_that_of_the_header():
+    with scripted_service(of_queries(chunked([WHOLE], trace_snapshot='{"cursor": "1-2-ab"}'))) as server:
+        assert lake(server).sql("x").snapshot == {"cursor": "1-2-ab"}
+    with scripted_service(of_queries(chunked([WHOLE], trace_snapshot="[oops"))) as server:
+        assert lake(server).sql("x").snapshot == {}
+
+
+def test_a_notebook_shows_columns_without_reading_rows():
+    table = pa.table({"<b>&": [1], **{f"c{n}": [n] for n in range(50)}})
+    with scripted_service(of_queries(chunked([streamed(table)]))) as server:
+        result = lake(server).sql("x")
+        shown = result._repr_html_()
+        assert "&lt;b&gt;&amp;" in shown
+        assert "<b>" not in shown
+        assert "and 31 more" in repr(result)
+        assert result.arrow() == table
+        assert " of 1 rows" in repr(result)
+
+
+def test_without_pandas_the_way_out_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with (
+        scripted_service(of_queries(chunked([WHOLE]))) as server,
+        pytest.raises(InvalidInput, match=r"pandas is not installed: install it, or take \.pl\(\) or \.arrow\(\)"),
+    ):
+        lake(server).sql("x").df()
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.csv", "ROWS.ARROW"])
+def test_a_file_holds_exactly_the_bytes(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"old")
+    with scripted_service(of_queries(chunked(pieces(WHOLE)))) as server:
+        assert lake(server).save("x", path) == path
+        assert f'"format": "{path.suffix[1:].lower()}"'.encode() in server.asked[0].body
+    assert path.read_bytes() == WHOLE
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_transfer_that_breaks_off_leaves_the_old_file(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"old")
+    with (
+        scripted_service(of_queries(chunked([WHOLE], ended=False))) as server,
+        pytest.raises(Unavailable, match="broke off"),
+    ):
+        lake(server).save("x", path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_written_is_named_and_its_query_ends(tmp_path):
+    with scripted_service(of_queries(chunked([WHOLE]))) as server:
+        with pytest.raises(InvalidInput, match=r"missing/rows\.csv cannot be written: No such file or directory"):
+            lake(server).save("x", tmp_path / "missing" / "rows.csv")
+        assert [each.method for each in server.asked] == ["POST", "DELETE"]
+        with pytest.raises(InvalidInput, match=r"must end in one of \.arrow, \.csv, \.parquet: 'rows\.xlsx'"):
+            lake(server).save("x", tmp_path / "rows.xlsx")
+        assert len(server.asked) == 2, "a wrong name is refused before the query"
+
+
+def test_parameters_and_cuts_are_in_the_request():
+    when = datetime.datetime(2024, 5, 1, 12, tzinfo=datetime.UTC)
+    with scripted_service(of_queries(chunked([WHOLE]))) as server:
+        lake(server).sql("x", {"a": decimal.Decimal("1.50")}, as_of=[7, when], finalized_only=True, limit=5).close()
+        body = server.asked[0].body.decode()
+    assert '"parameters": {"a": {"type": "decimal", "value": "1.50"}}' in body
+    assert '"as_of": [7, "2024-05-01T12:00:00+00:00"]' in body
+    assert '"finalized_only": true, "limit": 5' in body

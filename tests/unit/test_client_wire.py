@@ -1,0 +1,117 @@
+"""Python values as parameters: the SQL sees the same value and type, through JSON."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from decimal import Decimal
+from fractions import Fraction
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trace_dagster.client.wire import wire_as_of, wire_parameters
+from trace_dagster.errors import InvalidInput
+from trace_dagster.query.parameters import literal
+
+ZONED = datetime.datetime(2024, 5, 1, 12, 0, 0, 1, tzinfo=datetime.timezone(datetime.timedelta(hours=2)))
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**127) + 1, 2**127 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**18), max_value=10**18, places=9),
+    st.binary(max_size=40),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+    st.dates(),
+    st.datetimes(),
+    st.datetimes(timezones=st.just(datetime.UTC)),
+)
+
+
+def over_the_wire(value):
+    """Return a value as the service reads it."""
+    sent = json.dumps(wire_parameters({"x": value}), allow_nan=False)
+    return json.loads(sent, parse_float=Decimal)["x"]
+
+
+@given(VALUES)
+def test_a_value_is_the_same_literal_after_its_way_through_json(value):
+    assert literal(over_the_wire(value), "x") == literal(value, "x")
+
+
+@given(st.lists(VALUES, max_size=5))
+def test_a_list_too(values):
+    assert literal(over_the_wire(values), "x") == literal(values, "x")
+    assert wire_parameters(values) == over_the_wire(values)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (7, "BIGINT"),
+        (True, "BOOLEAN"),
+        (0.5, "DOUBLE"),
+        (Decimal("0.5"), "DECIMAL(1,1)"),
+        ("0xab", "VARCHAR"),
+        (memoryview(b"\xab"), "BLOB"),
+        (bytearray(b"\xab"), "BLOB"),
+        (datetime.date(2024, 5, 1), "DATE"),
+        (ZONED, "TIMESTAMP WITH TIME ZONE"),
+        (ZONED.replace(tzinfo=None), "TIMESTAMP"),
+        ((1, 2), "BIGINT[]"),
+        (np.int64(7), "BIGINT"),
+        (np.uint8(7), "BIGINT"),
+        (np.float64(0.5), "DOUBLE"),
+        (np.str_("a"), "VARCHAR"),
+        (pd.Timestamp("2024-05-01", tz="UTC"), "TIMESTAMP WITH TIME ZONE"),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_the_type_in_sql_is_that_of_python(value, kind):
+    with duckdb.connect() as connection:
+        written = literal(over_the_wire(value), "x")
+        assert connection.execute(f"select typeof({written})").fetchone() == (kind,)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), {1}, {"a": 1}, float("nan"), float("inf"), Decimal("NaN"), Fraction(1, 3), 1j, np.array([1]), [[{}]]],
+    ids=lambda each: type(each).__name__,
+)
+def test_another_value_is_refused_with_its_type(value):
+    with pytest.raises(InvalidInput, match=r"the value of parameter \$x has type \w+: give a text"):
+        wire_parameters({"x": value})
+
+
+def test_one_text_is_no_list_of_parameters():
+    for given_ in ("abc", b"abc"):
+        with pytest.raises(InvalidInput, match="params is a mapping"):
+            wire_parameters(given_)
+
+
+@pytest.mark.parametrize(
+    ("given_", "sent"),
+    [
+        (5, 5),
+        (np.int64(5), 5),
+        ("common", "common"),
+        (datetime.date(2024, 5, 1), "2024-05-01"),
+        (ZONED, "2024-05-01T12:00:00.000001+02:00"),
+        ([5, "common"], [5, "common"]),
+        ((5,), [5]),
+    ],
+)
+def test_a_cut(given_, sent):
+    assert wire_as_of(given_) == sent
+
+
+@pytest.mark.parametrize("given_", [True, 1.5, None, [None], {"a": 1}])
+def test_another_cut_is_refused(given_):
+    with pytest.raises(InvalidInput, match="as_of is a block, a time, `common`, or a list of these"):
+        wire_as_of(given_)
