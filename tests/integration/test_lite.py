@@ -1,11 +1,13 @@
 """The parts of the laptop stack: they start, stop, survive a kill, and leave no process behind."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -22,7 +24,9 @@ from trace_dagster.lite.postgres import dsn, postgres_service
 from trace_dagster.lite.processes import STACK_VARIABLE, Child, Service, reap
 from trace_dagster.lite.sockets import private_socket
 from trace_dagster.lite.stack import Stack, down
+from trace_dagster.registry.connection import Database
 from trace_dagster.registry.migrations import is_current, migrate
+from trace_dagster.registry.tokens import Tokens
 from trace_dagster.store.objects import ObjectStore
 
 pytestmark = pytest.mark.integration
@@ -192,6 +196,12 @@ def test_a_detached_stack_uses_given_servers_and_a_killed_supervisor_leaves_noth
         }, "Dagster's code server runs code without asking for a credential: it must not listen on a port"
         in_the_shell = Settings.read(environment_with_stack({**clean(), "TRACE_HOME": str(home)}))
         assert in_the_shell.web_password == "correct horse"
+        token = in_the_shell.query.token.get_secret_value()
+        with closing(Database(postgres_url)) as database:
+            assert Tokens(database).caller(token).name.startswith("local-")
+        assert token not in "".join(path.read_text() for path in (home / "logs").glob("*.log"))
+        assert "/login#" not in (home / "logs" / "supervisor.log").read_text()
+        assert [p for p in members if token in json.dumps(p.environ())] == []
         with pytest.raises(InvalidInput, match="asks for a password"):
             DagsterWeb(state.web_url).reload([])
         DagsterWeb(state.web_url, in_the_shell.web_password).reload([])

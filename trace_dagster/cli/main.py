@@ -22,6 +22,7 @@ from trace_dagster.messages.printable import printable_lines
 from trace_dagster.messages.redaction import redact
 
 if TYPE_CHECKING:
+    from trace_dagster.config.running_stack import StackState
     from trace_dagster.config.settings import Settings
 
 _INTERRUPTED = 130
@@ -95,14 +96,16 @@ def up(detach: bool) -> None:
 
     Ctrl-C stops everything.
     """
-    from trace_dagster.lite.stack import Stack
+    from trace_dagster.lite.stack import Stack, login_line
+
+    def announce(state: StackState) -> None:
+        say(f"{state.summary()}\n{login_line(state)}")
 
     stack = Stack(_settings(with_stack=False))
     if detach:
-        state = stack.start_detached(say)
-        say(state.summary())
+        announce(stack.start_detached(say))
     else:
-        stack.run_foreground(say)
+        stack.run_foreground(say, announce)
 
 
 @main.command()

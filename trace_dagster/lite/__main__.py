@@ -12,11 +12,16 @@ def main() -> int:
     """Run until a signal stops it; the last line of the log gives the reason. Returns the exit code."""
     try:
         settings = start_process(os.environ, with_stack=False)
-        Stack(settings).run_foreground(lambda text: print(text, flush=True))
+        # no login link: this output is a log
+        Stack(settings).run_foreground(_say, lambda state: _say(state.summary()))
     except TraceError as error:
-        print(f"error: {error}", flush=True)
+        _say(f"error: {error}")
         return error.exit_code
     return 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from secrets import token_urlsafe
@@ -25,7 +25,7 @@ import psycopg
 from trace_dagster.config.local_urls import behind_gateway
 from trace_dagster.config.running_stack import CREDENTIALS, STACK_VARIABLE, StackState, load_state
 from trace_dagster.config.settings import Settings
-from trace_dagster.errors import InvalidInput, Unavailable
+from trace_dagster.errors import InvalidInput, TraceError, Unavailable
 from trace_dagster.lite.dagster_services import WEB_PASSWORD, WebServer, dagster_services, prepare_dagster
 from trace_dagster.lite.devchain import devchain_service
 from trace_dagster.lite.environments import (
@@ -42,7 +42,7 @@ from trace_dagster.lite.home import Home, write_private
 from trace_dagster.lite.ports import HOST, Ports
 from trace_dagster.lite.postgres import dsn, ensure_database, folder_for, postgres_service
 from trace_dagster.lite.processes import Child, Service, reap
-from trace_dagster.lite.query_service import query_service
+from trace_dagster.lite.query_service import end_token, login_link, make_token, query_service
 from trace_dagster.lite.query_service import url_of as query_url
 from trace_dagster.lite.s3 import PORT_VARIABLE, s3_service
 from trace_dagster.lite.sockets import private_socket
@@ -89,6 +89,8 @@ class Stack:
         self._stack_id = uuid4().hex
         self._children: list[Child] = []
         self._stopping = threading.Event()
+        self._has_token_in: str | None = None
+        """The registry that holds the stack's token."""
 
     @contextmanager
     def running(self, say: Say) -> Iterator[StackState]:
@@ -102,11 +104,11 @@ class Stack:
             finally:
                 self._stop()
 
-    def run_foreground(self, say: Say) -> None:
-        """Start, print the addresses, and restart services that die, until SIGINT or SIGTERM."""
+    def run_foreground(self, say: Say, announce: Callable[[StackState], None]) -> None:
+        """Start, announce the stack when it is healthy, and restart services that die, until SIGINT or SIGTERM."""
         self._stop_on_signals()
         with self.running(say) as state:
-            say(state.summary())
+            announce(state)
             say("ctrl-c ends everything")
             self.supervise(say)
         say("stopped")
@@ -181,6 +183,9 @@ class Stack:
         with closing(Database(variables["TRACE_POSTGRES_URL"])) as database:
             for line in old_form_notes(database):
                 say(f"note: {line}")
+            variables["TRACE_QUERY_TOKEN"] = make_token(database, self._home.path)
+        self._has_token_in = variables["TRACE_POSTGRES_URL"]
+        protect([variables["TRACE_QUERY_TOKEN"]])
         web = WebServer(self._ports.take("TRACE_PORT_WEB"), self._settings.web_password, self._settings.stack.web_url)
         variables["TRACE_WEB_URL"] = web.url
         folder = self._home.path / "dagster"
@@ -303,6 +308,7 @@ class Stack:
 
     def _stop(self) -> None:
         self._home.state_file.unlink(missing_ok=True)
+        self._end_token()
         for group in _stop_order(self._children):
             for child in group:
                 child.signal_stop()
@@ -311,6 +317,13 @@ class Stack:
                 child.wait_stopped(max(0.1, deadline - time.monotonic()))
             reap(self._stack_id)
         self._children.clear()
+
+    def _end_token(self) -> None:
+        """Revoke the stack's token. If the registry is away, the next start does it."""
+        if self._has_token_in is not None:
+            with suppress(TraceError), closing(Database(self._has_token_in, connect_timeout_seconds=2.0)) as database:
+                end_token(database, self._home.path)
+            self._has_token_in = None
 
     def _reap_predecessor(self) -> None:
         """Kill the processes that a killed supervisor left in this home."""
@@ -322,6 +335,13 @@ class Stack:
         if old:
             reap(old)
         self._home.state_file.unlink(missing_ok=True)
+
+
+def login_line(state: StackState) -> str:
+    """Return the line that tells how to open the service's page in a browser. It holds a secret that works once."""
+    variables = state.environment()
+    link = login_link(variables["TRACE_POSTGRES_URL"], variables["TRACE_QUERY_URL"], Path(variables["TRACE_HOME"]))
+    return f"log in       {link}   (once, within 10 minutes)"
 
 
 def down(path: Path) -> bool:
