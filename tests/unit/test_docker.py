@@ -28,7 +28,8 @@ def example_names():
 
 
 def test_the_services_of_the_product_are_all_there():
-    assert set(SERVICES) == {"postgres", "minio", "bucket", "migrate", "gateway", "code", "follower", "web", "daemon"}
+    dagster, others = {"code", "web", "daemon"}, {"gateway", "follower", "queries"}
+    assert set(SERVICES) == {"postgres", "minio", "bucket", "migrate", *dagster, *others}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -72,20 +73,23 @@ def test_every_variable_is_required_and_explained_in_the_example():
 
 def test_the_example_holds_no_secret():
     text = (DOCKER / "env.example").read_text()
-    for name in ("POSTGRES_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "TRACE_GATEWAY_TOKEN"):
+    for name in ("POSTGRES_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "TRACE_GATEWAY_TOKEN", READ_KEY):
         assert re.search(rf"^{name}=$", text, re.MULTILINE)
     assert ":CHANGE_ME@" in text
     assert re.search(r"^TRACE_RPC_POOL_STANDARD_URL=$", (DOCKER / "pools.env.example").read_text(), re.MULTILINE)
 
 
 POOLS, DATABASE, STORE = "pools.env", "TRACE_POSTGRES_URL", "AWS_SECRET_ACCESS_KEY"
+READ_KEY = "TRACE_S3_QUERY_SECRET_ACCESS_KEY"
 TOKEN, DOOR = "TRACE_GATEWAY_TOKEN", "TRACE_RPC_GATEWAY_URL"
+SECRETS = {POOLS, DATABASE, STORE, READ_KEY, TOKEN, DOOR, ".env"}
 NEEDS = {
     "bucket": {STORE},
     "migrate": {DATABASE},
     "gateway": {POOLS, DATABASE, TOKEN},
     "code": {DOOR, DATABASE, STORE},
     "follower": {DOOR, DATABASE},
+    "queries": {DATABASE, READ_KEY},
     "web": {DATABASE},
     "daemon": {DATABASE},
 }
@@ -94,7 +98,7 @@ NEEDS = {
 @pytest.mark.parametrize("name", NEEDS)
 def test_a_service_has_only_the_secrets_that_it_needs(name):
     files = SERVICES[name].get("env_file", [])
-    assert {*files, *SERVICES[name]["environment"]} & {POOLS, DATABASE, STORE, TOKEN, DOOR, ".env"} == NEEDS[name]
+    assert {*files, *SERVICES[name]["environment"]} & SECRETS == NEEDS[name]
     shared = yaml.safe_load((DOCKER / "compose.yaml").read_text())["x-trace"]
     assert "env_file" not in shared
     assert "environment" not in shared
@@ -109,6 +113,14 @@ def test_the_gateway_is_reached_by_the_other_containers_only():
     for name in ("code", "follower"):
         assert SERVICES[name]["environment"][DOOR].startswith(f"http://gateway:{port}/${{{TOKEN}:?")
         assert "gateway" in SERVICES[name]["depends_on"]
+
+
+def test_the_query_service_writes_to_its_temporary_folder_only():
+    service = SERVICES["queries"]
+    assert service["read_only"] is True
+    assert service["volumes"] == ["queries:/tmp"]
+    command = service["command"]
+    assert service["ports"] == [f"127.0.0.1:8480:{command[command.index('--port') + 1]}"]
 
 
 def test_the_gateway_is_healthy_while_it_answers():
