@@ -41,7 +41,8 @@ from trace_dagster.compaction.window import Window
 from trace_dagster.config.settings import settings_from
 from trace_dagster.digest import ContentDigest
 from trace_dagster.query.opening import Opening
-from trace_dagster.query.runner import QueryResult, QueryRunner
+from trace_dagster.query.query_result import QueryResult
+from trace_dagster.query.runner import QueryRunner
 from trace_dagster.registry.as_of import AsOf
 from trace_dagster.registry.catalog import EVERYTHING, LakeSnapshot, Opened, VisibleDataset
 from trace_dagster.registry.conditions import Conditions, Reads

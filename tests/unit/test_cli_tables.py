@@ -16,8 +16,8 @@ from trace_dagster.cli.render import counting
 from trace_dagster.cli.tables import human_bytes, human_seconds, print_line, print_table
 from trace_dagster.errors import InvalidInput, Unavailable, VerificationFailed
 from trace_dagster.messages.printable import plain_markdown, printable, printable_lines
+from trace_dagster.query.query_result import QueryResult
 from trace_dagster.query.render import to_json
-from trace_dagster.query.runner import QueryResult
 
 COLUMNS = [("name", "left"), ("blocks", "right")]
 HOSTILE = "[red]x[/nope] \x1b[31m\x9b2J\x07 \u202eabc \n\t\r:warning: https://a.b"

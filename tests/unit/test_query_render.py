@@ -7,8 +7,8 @@ from decimal import Decimal
 import duckdb
 import pytest
 
+from trace_dagster.query.query_result import QueryResult
 from trace_dagster.query.render import to_json, value
-from trace_dagster.query.runner import QueryResult
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trace_dagster.query.query_result import QueryResult
 from trace_dagster.query.render import to_json, value
-from trace_dagster.query.runner import QueryResult
 
 EXACT = 2**53
 

@@ -7,8 +7,8 @@ from uuid import UUID
 from trace_dagster.blocks import BlockRange
 from trace_dagster.cli.answers import print_answer
 from trace_dagster.cli.snapshot_lines import snapshot_lines
+from trace_dagster.query.query_result import QueryResult
 from trace_dagster.query.render import to_json
-from trace_dagster.query.runner import QueryResult
 from trace_dagster.registry.snapshot_header import Cut, LabelledHead, RelationInSnapshot, SnapshotHeader
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)

@@ -32,7 +32,7 @@ from trace_dagster.registry.unreliable_methods import UnreliableMethod
 from trace_dagster.runtime import Runtime, prepare_bucket
 
 if TYPE_CHECKING:
-    from trace_dagster.query.runner import QueryResult
+    from trace_dagster.query.query_result import QueryResult
 
 Say = Callable[[str], None]
 

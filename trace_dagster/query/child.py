@@ -3,8 +3,8 @@
 A process is the only limit that holds: DuckDB's strings and lists are outside its memory limit, some functions cannot
 be interrupted, and some crash. The process starts before there is a query. It gets the SQL and the tables' columns,
 answers with the tables that the query reads and the conditions on their rows, then gets the files that can hold such
-rows, such rows that are in no file yet, and access to the bucket, and sends the rows as JSON. All of this goes over one
-inherited socket; neither argv nor the environment holds a secret.
+rows, such rows that are in no file yet, and access to the bucket, and sends the rows as JSON or in a format of streams.
+All of this goes over one inherited socket; neither argv nor the environment holds a secret.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ import pyarrow as pa
 
 from trace_dagster.errors import InvalidInput, TraceError
 from trace_dagster.query.arrow_wire import received
+from trace_dagster.query.formats import encode
 from trace_dagster.query.planner import planner
 from trace_dagster.query.protocol import (
+    COUNT_BYTES,
     MAX_NAME_BYTES,
     NO_MEMORY,
     READY,
@@ -34,6 +36,7 @@ from trace_dagster.query.protocol import (
     Columns,
     QueryLimits,
     Relation,
+    StreamFormat,
     Tips,
 )
 from trace_dagster.query.render import value
@@ -77,7 +80,10 @@ def _serve(wire: Connection, session: QuerySession, parsing: duckdb.DuckDBPyConn
         others = [Relation(name, shapes[name], ()) for name in shapes.keys() - statement.relations]  # SHOW lists them
         session.open([*named, *others], S3Access(**opening["access"]))
         _send(wire, opened=True)
-        _send_rows(wire, session, statement, request["rows"], limits.result_mib << 20)
+        if request["format"] == "json":
+            _send_rows(wire, session, statement, request["rows"], limits.result_mib << 20)
+        else:
+            _send_stream(wire, session, statement, request["format"], opening["snapshot"])
     except TraceError as error:
         _send(wire, error=[type(error).__name__, str(error)])
     except MemoryError:
@@ -96,9 +102,7 @@ def _send_rows(
     wire: Connection, session: QuerySession, statement: UserStatement, most_rows: int, most_bytes: int
 ) -> None:
     columns, batches = statement.run(session)
-    if sum(len(name) + len(kind) for name, kind in columns) > MAX_NAME_BYTES:
-        raise InvalidInput(f"the names of the {len(columns)} columns are too long: select fewer columns")
-    _send(wire, columns=columns)
+    _send_columns(wire, columns)
     waiting: list[str] = []
     sent = size = rows = 0
     truncated = False
@@ -117,6 +121,32 @@ def _send_rows(
         raise InvalidInput(f"one row of the result is larger than {most_bytes >> 20} MiB: select fewer columns")
     _send_text(wire, waiting)
     _send(wire, end={"truncated": truncated})
+
+
+def _send_columns(wire: Connection, columns: Columns) -> None:
+    if sum(len(name) + len(kind) for name, kind in columns) > MAX_NAME_BYTES:
+        raise InvalidInput(f"the names of the {len(columns)} columns are too long: select fewer columns")
+    _send(wire, columns=columns)
+
+
+def _send_stream(
+    wire: Connection, session: QuerySession, statement: UserStatement, form: StreamFormat, snapshot: Any
+) -> None:
+    """Send encoded bytes, an empty message, and the number of rows. The parent passes the bytes on as they are.
+
+    Each message of bytes begins with the number of rows so far. After an error, too, an empty message ends the bytes.
+    """
+    columns, rows = statement.rows(session)
+    _send_columns(wire, columns)
+
+    def send(data: memoryview, count: int) -> None:
+        wire.send_bytes(b"".join((count.to_bytes(COUNT_BYTES, "big"), data)))
+
+    try:
+        count = encode(form, rows, [name for name, _ in columns], snapshot, send)
+    finally:
+        wire.send_bytes(b"")
+    _send(wire, end={"rows": count})
 
 
 def _encoded(row: tuple[Any, ...], columns: Columns) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 Columns = Sequence[tuple[str, str]]
 """``(name, DuckDB type)`` of each column of a table."""
 
+StreamFormat = Literal["arrow", "csv", "parquet"]
+"""Formats of an answer without a limit of rows."""
+Format = Literal["json"] | StreamFormat
+
+SNAPSHOT_KEY = "trace.snapshot"
+"""The key of an answer's header in the metadata of Arrow and Parquet."""
 MAX_ROWS = 10_000
 """Most rows that one query returns, even if the caller requests more."""
 DEFAULT_ROWS = 1_000
@@ -20,6 +26,10 @@ MAX_SQL_BYTES = 100_000
 """Longest query, in bytes of UTF-8."""
 MAX_NAME_BYTES = 1 << 20
 """Most bytes that the names and types of a result's columns have together."""
+COUNT_BYTES = 8
+"""Each message with bytes of a stream begins with the number of rows so far, which has this size."""
+STREAM_MESSAGE_BYTES = 1 << 20
+"""Most bytes of a stream in one message, without that number."""
 READY = b"ready"
 """The first message of the process. It sends it when it can take a query."""
 TOO_LARGE = 77
@@ -171,3 +181,5 @@ class QueryLimits:
     threads: int = 2
     timeout_seconds: float = 60.0
     result_mib: int = 16
+    stream_seconds: float = 3600.0
+    """Longest duration of a query whose rows are streamed; its caller may take them slowly."""

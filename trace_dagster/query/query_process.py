@@ -106,6 +106,13 @@ class QueryProcess:
         self.received += len(data)
         return data
 
+    def require_wanted(self) -> None:
+        """Raise TooLate after the deadline, Cancelled if the caller cancelled."""
+        if self._is_cancelled:
+            raise Cancelled(_CANCELLED)
+        if self._is_late:
+            raise TooLate(_TOO_LONG)
+
     def close(self) -> None:
         """End the process, and wait until it has ended."""
         self._wire.close()

@@ -8,7 +8,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trace_dagster.query.runner import QueryResult
+    from trace_dagster.query.query_result import QueryResult
 
 _EXACT_IN_JSON = 2**53
 """Up to this integer a JSON reader that uses doubles is exact."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from trace_dagster.errors import Cancelled, InvalidInput, Unavailable
-from trace_dagster.query.arrow_wire import encoded, pieces
 from trace_dagster.query.cancellation import Cancellation
+from trace_dagster.query.conversation import Asked, Conversation, Header, Resolve, TipsOf
 from trace_dagster.query.parameters import Parameters, literals
 from trace_dagster.query.protocol import (
     DEFAULT_ROWS,
@@ -19,46 +17,13 @@ from trace_dagster.query.protocol import (
     MAX_SQL_BYTES,
     QueryLimits,
     Relation,
+    StreamFormat,
     Tips,
-    lines,
 )
-from trace_dagster.query.query_process import QueryProcess, valid
-from trace_dagster.registry.conditions import Reads
-from trace_dagster.registry.snapshot_header import SnapshotHeader
+from trace_dagster.query.query_process import QueryProcess
+from trace_dagster.query.query_result import QueryResult
+from trace_dagster.query.query_stream import QueryStream
 from trace_dagster.store.access import S3Access
-from trace_dagster.store.credentials import with_current_keys
-
-
-@dataclass(frozen=True, slots=True)
-class QueryResult:
-    """Columns as (name, DuckDB type) and rows of JSON values in column order (see ``render.py``)."""
-
-    columns: tuple[tuple[str, str], ...]
-    rows: list[tuple[Any, ...]]
-    truncated: bool
-    """True if the query had more rows, or more bytes, than it may return."""
-    snapshot: SnapshotHeader | None = None
-    """What the answer was made of; None if the relations are not those of a registry."""
-
-
-Resolve = Callable[[Mapping[str, Reads]], Iterable[Relation]]
-"""Returns the relations of these names with the files, and the other rows, that can be needed."""
-
-TipsOf = Callable[[Collection[str], Collection[str]], Tips]
-"""Takes the names of all relations that a query reads, and some of them. Returns what is known of the latter before
-:data:`Resolve` is called. Both see the relations at one moment.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """One query, with the tables that it may read."""
-
-    sql: str
-    literals: dict[str, str]
-    relations: Sequence[Relation]
-    most_rows: int
-    timeout_seconds: float
 
 
 class QueryRunner:
@@ -100,13 +65,49 @@ class QueryRunner:
         """
         _require_size(sql)
         seconds = self._limits.timeout_seconds if timeout_seconds is None else timeout_seconds
-        asked = _Asked(sql, literals(parameters), relations, max(1, min(limit, MAX_ROWS)), seconds)
+        asked = Asked(sql, literals(parameters), relations, "json", max(1, min(limit, MAX_ROWS)), seconds)
+        with self._conversation(seconds, cancellation) as conversation:
+            conversation.open(asked, tips, resolve or _given(relations), access, lambda: None)
+            meanwhile()
+            return conversation.result(asked.most_rows)
+
+    @contextmanager
+    def stream(
+        self,
+        sql: str,
+        relations: Sequence[Relation],
+        access: S3Access,
+        form: StreamFormat,
+        resolve: Resolve | None = None,
+        parameters: Parameters | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
+        tips: TipsOf = lambda _names, _wanted: Tips(),
+        cancellation: Cancellation | None = None,
+        header: Header = lambda: None,
+    ) -> Iterator[QueryStream]:
+        """Run SQL from a user, and yield all of its rows in a format, when the first of them are there.
+
+        The parameters are those of :meth:`query`. ``meanwhile`` runs in another thread. ``header`` is called after
+        ``resolve``; it returns JSON that Arrow and Parquet have in their metadata. The query may take
+        ``stream_seconds``; leaving the block ends it.
+
+        Raises as :meth:`query` does, before the block or while the stream is read.
+        """
+        _require_size(sql)
+        seconds = self._limits.stream_seconds
+        asked = Asked(sql, literals(parameters), relations, form, 0, seconds)
+        with self._conversation(seconds, cancellation) as conversation:
+            conversation.open(asked, tips, resolve or _given(relations), access, header)
+            yield conversation.stream(meanwhile)
+
+    @contextmanager
+    def _conversation(self, seconds: float, cancellation: Cancellation | None) -> Iterator[Conversation]:
+        """Give the block a process of its own for at most so long."""
         _require_wanted(cancellation)
         process = self._take()
         try:
             with process.limited(seconds, cancellation):
-                conversation = _Conversation(process, self._limits)
-                return conversation.run(asked, tips, resolve or _given(relations), access, meanwhile)
+                yield Conversation(process, self._limits)
         finally:
             process.close()
             self._replace()
@@ -145,74 +146,6 @@ class QueryRunner:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class _Conversation:
-    """One query, from the SQL to its rows, with the process that runs it."""
-
-    def __init__(self, process: QueryProcess, limits: QueryLimits) -> None:
-        self._process = process
-        self._most_bytes = limits.result_mib << 20
-
-    def run(
-        self, asked: _Asked, tips: TipsOf, resolve: Resolve, access: S3Access, meanwhile: Callable[[], None]
-    ) -> QueryResult:
-        with valid():
-            named, wanted = self._check(asked)
-        known = tips(named, wanted) if wanted else None
-        with valid():
-            reads = self._reads(named, known)
-        found = list(resolve(reads))
-        with valid():
-            self._open(found, access)
-            self._process.receive()["opened"]
-        meanwhile()
-        with valid():
-            return self._result(asked.most_rows)
-
-    def _open(self, found: Sequence[Relation], access: S3Access) -> None:
-        """Send the relations. Two names of one dataset share its hot rows, which are encoded once."""
-        rows = {id(each.hot): [encoded(piece) for piece in pieces(each.hot)] for each in found}
-        relations = [(each.to_json(), len(rows[id(each.hot)])) for each in found]
-        self._process.send(relations=relations, access=asdict(with_current_keys(access)))
-        for each in found:
-            self._process.send_bytes(lines(each.uris).encode())
-            for piece in rows[id(each.hot)]:
-                self._process.send_bytes(piece)
-
-    def _check(self, asked: _Asked) -> tuple[list[str], list[str]]:
-        """Let the process check the SQL; return the relations that it reads, and those whose tips it asks for."""
-        shapes = {each.name: each.columns for each in asked.relations}
-        self._process.send(
-            sql=asked.sql,
-            literals=asked.literals,
-            shapes=list(shapes.items()),
-            rows=asked.most_rows,
-            timeout_seconds=asked.timeout_seconds,
-        )
-        message = self._process.receive()
-        named, wanted = ([str(name) for name in message[key]] for key in ("relations", "tips"))
-        if not (set(wanted) <= set(named) <= shapes.keys()):
-            raise ValueError("a relation that the query was not offered")
-        return named, wanted
-
-    def _reads(self, named: Sequence[str], known: Tips | None) -> dict[str, Reads]:
-        """Return what the query needs of each relation, after the process got the tips that it waits for."""
-        if known is not None:
-            self._process.send(tips=asdict(known))
-        reads = {str(name): Reads.from_json(found) for name, found in self._process.receive()["reads"].items()}
-        if reads.keys() != set(named):
-            raise ValueError("other relations than the query reads")
-        return reads
-
-    def _result(self, most_rows: int) -> QueryResult:
-        columns = tuple((str(name), str(kind)) for name, kind in self._process.receive()["columns"])
-        rows: list[tuple[Any, ...]] = []
-        while "rows" in (message := self._process.receive()):
-            rows += map(tuple, message["rows"])
-            if len(rows) > most_rows or self._process.received > 2 * self._most_bytes:
-                raise ValueError("more than the limit")
-        return QueryResult(columns, rows, bool(message["end"]["truncated"]))
 
 
 def _given(relations: Sequence[Relation]) -> Resolve:

@@ -126,6 +126,20 @@ class QuerySession:
         except (OverflowError, ValueError) as error:
             raise InvalidInput(f"a value cannot be shown, cast it to VARCHAR: {first_line(error)}") from None
 
+    def relation(self, text: str) -> duckdb.DuckDBPyRelation:
+        """Return the rows of one SELECT, which runs when they are read. Raises as :meth:`select` does."""
+        statement = parse(text, self._connection)
+        if statement.explain:
+            raise InvalidInput("a plan is no relation")
+        try:
+            return self._connection.sql(text)
+        except duckdb.Error as error:
+            raise mapped_error(error) from None
+
+    def relation_of(self, rows: pa.Table) -> duckdb.DuckDBPyRelation:
+        """Return rows as a relation."""
+        return self._connection.from_arrow(rows)
+
     def table(self, sql: str, parameters: Mapping[str, object]) -> pa.Table:
         """Run an analytics template with bound parameters; the gate does not check it, and it has no timeout."""
         try:

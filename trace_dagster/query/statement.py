@@ -8,6 +8,7 @@ from secrets import token_hex
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from trace_dagster.errors import InvalidInput
 from trace_dagster.query import pivot
@@ -18,10 +19,13 @@ from trace_dagster.query.plan import readable
 from trace_dagster.query.planner import add_tables
 from trace_dagster.query.protocol import Columns, Tips
 from trace_dagster.query.pruning import reads_of
+from trace_dagster.query.result_rows import ResultRows
 from trace_dagster.query.session import QuerySession
 from trace_dagster.query.syntax import Node, Statement, parse, text_of
 from trace_dagster.query.tip_values import planned_statement, tip_subqueries
 from trace_dagster.registry.conditions import Conditions, Reads, between
+
+_PLAN_COLUMNS = (("plan", "VARCHAR"),)
 
 
 class UserStatement:
@@ -91,11 +95,24 @@ class UserStatement:
         statement = self._with_pivot_values(session)
         columns = session.select(f"{statement.explain} {statement.text}")
         if statement.explain:
-            ((_, plan),) = session.fetch(2)
-            return (("plan", "VARCHAR"),), iter([[(line,) for line in readable(json.loads(plan))]])
-        if self._names is not None and len(self._names) == len(columns):
-            columns = [(name, kind) for name, (_, kind) in zip(self._names, columns, strict=True)]
-        return columns, _batches(session)
+            return _PLAN_COLUMNS, iter([[(line,) for line in _plan_lines(session)]])
+        return self._named(columns), _batches(session)
+
+    def rows(self, session: QuerySession) -> tuple[Columns, ResultRows]:
+        """Return the columns of the query, and its rows, which are computed when they are read."""
+        statement = self._with_pivot_values(session)
+        if statement.explain:
+            session.select(f"{statement.explain} {statement.text}")
+            return _PLAN_COLUMNS, ResultRows(session.relation_of(pa.table({"plan": _plan_lines(session)})))
+        relation = session.relation(statement.text)
+        columns = [(name, str(kind)) for name, kind in zip(relation.columns, relation.types, strict=True)]
+        return self._named(columns), ResultRows(relation)
+
+    def _named(self, columns: Columns) -> Columns:
+        """Return columns with the names that they have in the text as the user wrote it."""
+        if self._names is None or len(self._names) != len(columns):
+            return columns
+        return [(name, kind) for name, (_, kind) in zip(self._names, columns, strict=True)]
 
     def _with_pivot_values(self, session: QuerySession) -> Statement:
         statement = self._checked
@@ -120,6 +137,11 @@ class UserStatement:
         """Raise InvalidInput if a tree reads more than the user's own text does."""
         if not check(tree, self._shapes) <= self.relations:
             raise InvalidInput("the query cannot be rewritten: write its PIVOT with IN (...)")
+
+
+def _plan_lines(session: QuerySession) -> list[str]:
+    ((_, plan),) = session.fetch(2)
+    return list(readable(json.loads(plan)))
 
 
 def parsed(sql: str, mark: str, parser: duckdb.DuckDBPyConnection) -> Statement:

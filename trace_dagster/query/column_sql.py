@@ -1,0 +1,155 @@
+"""SQL expressions that convert a column of a result: to a type that every Arrow reader has, or to a field of CSV.
+
+Each function takes an expression and its DuckDB type. The expression is evaluated more than once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from duckdb.sqltypes import DuckDBPyType
+
+from trace_dagster.query.syntax import quoted
+
+_AS_TEXT = frozenset(
+    {"bignum", "uhugeint", "interval", "time with time zone", "bit", "variant", "union", "geometry", "enum"}
+)
+"""Types that Arrow has not, or that one of pyarrow, pandas, polars and Parquet cannot read."""
+_SMALL = frozenset({"tinyint", "smallint", "integer", "utinyint", "usmallint", "uinteger", "boolean"})
+_LARGE = frozenset({"bigint", "ubigint", "hugeint", "uhugeint"})
+"""Integers that may be larger than a JSON reader holds."""
+_EXACT = frozenset({"decimal", "bignum"})
+_FLOATING = frozenset({"float", "double"})
+_LOCAL_TIMES = frozenset({"timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns"})
+_NESTED = frozenset({"list", "array", "struct", "map"})
+_BARE = (
+    _SMALL | _LARGE | _EXACT | _FLOATING | _LOCAL_TIMES | {"timestamp with time zone", "date", "time", "blob", "uuid"}
+)
+"""Types whose text never has a comma, a quote or a line break."""
+
+
+def arrow_sql(value: str, kind: DuckDBPyType) -> str:
+    """Return the expression for Arrow and Parquet: itself if its type can stay.
+
+    A HUGEINT becomes a DECIMAL(38, 0), as DuckDB names it to Arrow; the cast fails where a value has 39 digits, which
+    readers would show as another number.
+    """
+    target = _arrow_type(kind)
+    return value if target == str(kind) else f"cast({value} as {target})"
+
+
+def csv_sql(value: str, kind: DuckDBPyType) -> str:
+    """Return the expression for a field of RFC 4180: NULL is empty, and an empty text is ``""``."""
+    text = _json(value, kind, 0) if kind.id in _NESTED else _text(value, kind)
+    if kind.id in _BARE:
+        return f"coalesce({text}, '')"
+    text = f"cast({text} as varchar)"
+    is_quoted = f"{text} = '' or regexp_matches({text}, '[\",\\r\\n]')"
+    quotes = f"""'"' || replace({text}, '"', '""') || '"'"""
+    return f"case when {value} is null then '' when {is_quoted} then {quotes} else {text} end"
+
+
+def csv_header(names: Sequence[str]) -> bytes:
+    """Return the first line of a CSV file."""
+    return (",".join(_csv_name(name) for name in names) + "\r\n").encode()
+
+
+def _csv_name(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"' if not name or any(char in name for char in ',"\r\n') else name
+
+
+def _arrow_type(kind: DuckDBPyType) -> str:
+    if kind.id in _AS_TEXT:
+        return "VARCHAR"
+    if kind.id == "hugeint":
+        return "DECIMAL(38,0)"
+    if kind.id == "list":
+        return f"{_arrow_type(_child(kind))}[]"
+    if kind.id == "array":
+        return f"{_arrow_type(_child(kind))}[{kind.children[1][1]}]"
+    if kind.id == "map":
+        (_, key), (_, value) = _members(kind)
+        return f"MAP({_arrow_type(key)}, {_arrow_type(value)})"
+    if kind.id == "struct":
+        return _arrow_struct(kind)
+    return str(kind)
+
+
+def _arrow_struct(kind: DuckDBPyType) -> str:
+    """Members of a struct without names, as ``row()`` makes it, become v1, v2, ..."""
+    if all(name and _arrow_type(member) == str(member) for name, member in _members(kind)):
+        return str(kind)
+    members = (
+        f"{quoted(name or f'v{number}')} {_arrow_type(member)}"
+        for number, (name, member) in enumerate(_members(kind), 1)
+    )
+    return f"STRUCT({', '.join(members)})"
+
+
+def _members(kind: DuckDBPyType) -> list[tuple[str, DuckDBPyType]]:
+    """Return the names and types within a nested type."""
+    return [(name, member) for name, member in kind.children if isinstance(member, DuckDBPyType)]
+
+
+def _child(kind: DuckDBPyType) -> DuckDBPyType:
+    return _members(kind)[0][1]
+
+
+def _text(value: str, kind: DuckDBPyType) -> str:
+    """Return an expression for the text of a value: times are ISO 8601, binary values 0x hex."""
+    text = f"cast({value} as varchar)"
+    if kind.id == "blob":
+        return f"'0x' || lower(hex({value}))"
+    if kind.id in _LOCAL_TIMES:
+        return f"replace({text}, ' ', 'T')"
+    if kind.id == "timestamp with time zone":  # sessions are in UTC, which DuckDB writes as +00
+        return f"case when isfinite({value}) then replace({text}, ' ', 'T') || ':00' else {text} end"
+    return text
+
+
+def _json(value: str, kind: DuckDBPyType, depth: int) -> str:
+    """Return an expression for the JSON of a value, by the rules of ``render.py``."""
+    if kind.id in _SMALL:
+        return f"to_json({value})"
+    if kind.id in _LARGE:
+        is_exact = f"{value} between -9007199254740992 and 9007199254740992"
+        if kind.id.startswith("u"):
+            is_exact = f"{value} <= 9007199254740992"
+        return f"case when {is_exact} then to_json({value}) else to_json({_text(value, kind)}) end"
+    if kind.id in _FLOATING:
+        return f"case when isfinite({value}) then to_json({value}) else to_json({_text(value, kind)}) end"
+    if kind.id in ("list", "array"):
+        return _json_list(value, kind, depth)
+    if kind.id == "struct":
+        return _json_struct(value, kind, depth)
+    if kind.id == "map":
+        return _json_map(value, kind, depth)
+    return f"to_json({_text(value, kind)})"
+
+
+def _json_list(value: str, kind: DuckDBPyType, depth: int) -> str:
+    given = f"cast({value} as {_child(kind)}[])" if kind.id == "array" else value
+    return f"to_json(list_transform({given}, lambda v{depth}: {_json(f'v{depth}', _child(kind), depth + 1)}))"
+
+
+def _json_struct(value: str, kind: DuckDBPyType, depth: int) -> str:
+    """A struct without names, as ``row()`` makes it, is a list."""
+    members = [
+        (name, _json(f"struct_extract_at({value}, {number})", member, depth))
+        for number, (name, member) in enumerate(_members(kind), 1)
+    ]
+    is_named = all(name for name, _ in members)
+    parts = (f"{_literal(name)}, {member}" if is_named else member for name, member in members)
+    made = f"{'json_object' if is_named else 'json_array'}({', '.join(parts)})"
+    return f"case when {value} is null then to_json(null) else {made} end"
+
+
+def _json_map(value: str, kind: DuckDBPyType, depth: int) -> str:
+    (_, key), (_, entry) = _members(kind)
+    name, found = f"v{depth}.key", f"v{depth}.value"
+    pair = f"struct_pack(k := {_text(name, key)}, v := {_json(found, entry, depth + 1)})"
+    return f"to_json(map_from_entries(list_transform(map_entries({value}), lambda v{depth}: {pair})))"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
