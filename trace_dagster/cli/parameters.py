@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from decimal import Decimal
 from typing import Any
 
 from trace_dagster.errors import InvalidInput
+from trace_dagster.query.exact_json import exact_json
 
 
 def given(parameters: Iterable[str]) -> dict[str, Any]:
@@ -29,6 +28,6 @@ def given(parameters: Iterable[str]) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text, parse_float=Decimal, parse_constant=str)
-    except (ValueError, RecursionError):
+        return exact_json(text, constant=str)
+    except ValueError:
         return text

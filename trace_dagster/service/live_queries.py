@@ -1,0 +1,71 @@
+"""The queries that wait or run now, by their ids. Used by the event loop's thread only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+from uuid import UUID
+
+from trace_dagster.errors import Refused
+from trace_dagster.query.cancellation import Cancellation
+from trace_dagster.registry.tokens import Caller
+from trace_dagster.service.errors import HttpRefusal
+from trace_dagster.service.places import Waiter, left
+from trace_dagster.service.query_body import Format
+
+QueryState = Literal["queued", "running", "sending", "cancelling"]
+
+
+@dataclass(eq=False, slots=True)
+class LiveQuery:
+    """One query on its way from the request to the end of its answer."""
+
+    query_id: UUID
+    caller: Caller
+    form: Format
+    waiter: Waiter
+    cancellation: Cancellation = field(default_factory=Cancellation)
+    state: QueryState = "queued"
+    arrived: float = field(default_factory=time.monotonic)
+    rows: int = 0
+    is_logged: bool = False
+    """Whether the log has a row of it, which is to be completed."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the request."""
+        return time.monotonic() - self.arrived
+
+    def cancel(self) -> None:
+        """End it, whether it waits or runs. Its process is killed at once."""
+        self.state = "cancelling"
+        self.waiter.end(left())
+        self.cancellation.ask()
+
+
+class LiveQueries:
+    """Knows each query until its answer has ended."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[UUID, LiveQuery] = {}
+
+    @contextmanager
+    def added(self, query: LiveQuery) -> Iterator[None]:
+        """Know a query during the block. Raises Refused if another one with its id is known."""
+        if query.query_id in self._by_id:
+            raise Refused("a query with this id runs: choose another id, or let the service choose one")
+        self._by_id[query.query_id] = query
+        try:
+            yield
+        finally:
+            del self._by_id[query.query_id]
+
+    def of(self, caller: Caller, query_id: UUID) -> LiveQuery:
+        """Return a query of this caller. Raises HttpRefusal 404 if it has none with this id."""
+        found = self._by_id.get(query_id)
+        if found is None or found.caller.token_id != caller.token_id:
+            raise HttpRefusal(404, "not_found", "no query with this id waits or runs: it ended, or is not the token's")
+        return found

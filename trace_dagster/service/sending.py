@@ -1,0 +1,65 @@
+"""Sends answers to clients: in pieces, each of which the client must take in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+
+from starlette.types import Send
+
+from trace_dagster.errors import Cancelled
+
+TAKE_SECONDS = 30.0
+"""A client that takes nothing for so long loses its answer."""
+_PIECE_BYTES = 256 << 10
+"""The server holds at most this and one buffer of the transport for each client."""
+
+
+class AnswerSender:
+    """Sends one answer. It ends a client that is too slow, but leaves the connection to its caller."""
+
+    def __init__(self, send: Send, take_seconds: float = TAKE_SECONDS) -> None:
+        self._send = send
+        self._take_seconds = take_seconds
+        self.is_started = False
+        """Whether the status was sent: a later error can only break the transfer."""
+        self.sent_bytes = 0
+        """Bytes of the body that were handed to the connection."""
+
+    async def whole(self, body: bytes, headers: Mapping[str, str]) -> None:
+        """Send an answer whose size is known. Raises Cancelled if the client takes nothing for too long."""
+        await self.start({**headers, "Content-Length": str(len(body))})
+        await self.pieces(body)
+        await self.end()
+
+    async def start(self, headers: Mapping[str, str]) -> None:
+        """Send status 200 and the headers."""
+        self.is_started = True
+        raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        await self._taken({"type": "http.response.start", "status": 200, "headers": raw})
+
+    async def pieces(self, body: bytes) -> None:
+        """Send a part of the body. Raises Cancelled if the client takes nothing for too long."""
+        for piece in _cut(body):
+            await self._taken({"type": "http.response.body", "body": piece, "more_body": True})
+            self.sent_bytes += len(piece)
+
+    async def end(self) -> None:
+        """Say that the answer is whole."""
+        await self._taken({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _taken(self, message: dict[str, object]) -> None:
+        try:
+            async with asyncio.timeout(self._take_seconds):
+                await self._send(message)
+        except TimeoutError:
+            raise Cancelled(f"the client took nothing for {self._take_seconds:.0f} s") from None
+
+
+def _cut(body: bytes) -> Iterator[memoryview | bytes]:
+    if len(body) <= _PIECE_BYTES:
+        yield body
+        return
+    whole = memoryview(body)
+    for start in range(0, len(body), _PIECE_BYTES):
+        yield whole[start : start + _PIECE_BYTES]
