@@ -159,7 +159,7 @@ def test_a_file_without_rebuild_is_refused(database, old):
 
 READING = [["status"], ["jobs"], ["query", "select count(*) from blocks"], ["changes"], ["sweep", "--dry-run"],
            ["verify", "--job", "job"], ["pause", "--job", "job"], ["compact"], ["compact", "--dry-run"],
-           ["changes", "--now"], ["migrate"], ["cold", "--all"]]  # fmt: skip
+           ["changes", "--now"], ["migrate"], ["cold", "--all"], ["token", "list"]]  # fmt: skip
 ACTING = [["retry", "--job", "job"], ["refresh", "--job", "job", "--stream", "blocks", "--range", "0:10"],
           ["resume", "--job", "job"], ["verify", "--job", "job", "--repair"], ["certify", "--job", "job"],
           ["compact", "--job", "job"],

@@ -202,6 +202,68 @@ def serve(host: str, port: int) -> None:
     run_service(_settings(level="info"), say, host, port)
 
 
+@main.group()
+def token() -> None:
+    """Make, list and revoke tokens of the query service, and login links of its page.
+
+    A token is valid until it expires or is revoked; both act on the next request. The registry keeps no secret: make a
+    lost token again. Needs TRACE_POSTGRES_URL, or the running stack.
+    """
+
+
+_dataset_option = click.option(
+    "--dataset",
+    "patterns",
+    multiple=True,
+    metavar="PATTERN",
+    help="May read chain_143.*, chain_1.logs or chain_1.erc20_*; repeatable. Default: everything.",
+)
+
+
+@token.command("new")
+@click.argument("name")
+@_dataset_option
+@click.option("--expires", default="90d", show_default=True, help="30d, 12h, 15m, or never.")
+@click.option("--queries", "max_queries", type=click.IntRange(min=1), help="Queries that run or wait at a time.")
+@click.option("--per-minute", type=click.IntRange(min=1), help="Queries that begin in a minute.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
+def token_new(
+    name: str, patterns: tuple[str, ...], expires: str, max_queries: int | None, per_minute: int | None, as_json: bool
+) -> None:
+    """Make a token and print it. A dataset that it may not read does not exist for it."""
+    from trace_dagster.cli.token import make_token
+
+    make_token(_settings(), say, name, patterns, expires, max_queries, per_minute, as_json=as_json)
+
+
+@token.command("link")
+@click.argument("name", default="page")
+@_dataset_option
+def token_link(name: str, patterns: tuple[str, ...]) -> None:
+    """Make a link that logs a browser in to the page, once. NAME is that of its session (page)."""
+    from trace_dagster.cli.token import make_link
+
+    make_link(_settings(), say, name, patterns)
+
+
+@token.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
+def token_list(as_json: bool) -> None:
+    """List tokens, links and sessions, without secrets."""
+    from trace_dagster.cli.token import list_tokens
+
+    list_tokens(_settings(), say, as_json=as_json)
+
+
+@token.command("revoke")
+@click.argument("name")
+def token_revoke(name: str) -> None:
+    """Revoke the token of a name, its links and the sessions that these began."""
+    from trace_dagster.cli.token import revoke_token
+
+    revoke_token(_settings(), say, name)
+
+
 @main.command()
 @click.option("--job", help="Only this job: its name or id.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
