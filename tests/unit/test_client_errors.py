@@ -84,9 +84,12 @@ def test_the_last_try_raises():
         assert len(server.asked) == 3
 
 
-def test_a_wrong_statement_is_asked_once():
-    with scripted_service(lambda _: refusal(400, "refused", "no such table")) as server:
-        with pytest.raises(InvalidInput):
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, "invalid"), (401, "no_access"), (408, "too_late"), (503, "corrupt")]
+)
+def test_what_fails_again_is_asked_once(status, code):
+    with scripted_service(lambda _: refusal(status, code, "no", retry_after="1")) as server:
+        with pytest.raises(TraceError):
             asked(server.url, retries=5)
         assert len(server.asked) == 1
 

@@ -89,6 +89,11 @@ def test_another_value_is_refused_with_its_type(value):
         wire_parameters({"x": value})
 
 
+def test_a_value_may_say_its_type_itself():
+    long = {"type": "integer", "value": "7"}
+    assert wire_parameters([long]) == [long]
+
+
 def test_one_text_is_no_list_of_parameters():
     for given_ in ("abc", b"abc"):
         with pytest.raises(InvalidInput, match="params is a mapping"):

@@ -28,10 +28,14 @@ def print_answer(answer: Mapping[str, Any], *, as_json: bool) -> None:
         (each["name"], "right" if _is_number(each["type"]) else "left") for each in answer["columns"]
     ]
     print_table(columns, ([_text(item) for item in row] for row in rows))
-    lines = snapshot_lines(answer["snapshot"]) if "snapshot" in answer else []
+    print_snapshot(answer.get("snapshot", {}))
     if answer["truncated"]:
-        lines.append(f"only the first {len(rows):,} rows: see --limit")
-    for line in lines:
+        print_line(f"only the first {len(rows):,} rows: see --limit", console=Console(stderr=True))
+
+
+def print_snapshot(snapshot: Mapping[str, Any]) -> None:
+    """Print to stderr what an answer was made of, if there is something to say."""
+    for line in snapshot_lines(snapshot):
         print_line(line, console=Console(stderr=True))
 
 

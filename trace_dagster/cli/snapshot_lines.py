@@ -18,16 +18,17 @@ _OLD_SECONDS = 5.0
 def snapshot_lines(snapshot: Part) -> list[str]:
     """Return one line for each chain with heads or a cut, and one for the blocks that relations lack.
 
-    There is none if all relations are committed without a gap, and no cut was asked for.
+    There is none if all relations are committed without a gap, and no cut was asked for. A shortened snapshot may
+    lack members.
     """
     heads: dict[int, list[Part]] = {}
-    for head in snapshot["heads"]:
+    for head in snapshot.get("heads", ()):
         heads.setdefault(head["chain_id"], []).append(head)
-    cuts: dict[int, Part] = {cut["chain_id"]: cut for cut in snapshot["cuts"]}
+    cuts: dict[int, Part] = {cut["chain_id"]: cut for cut in snapshot.get("cuts", ())}
     lines = [_chain_line(chain, heads.get(chain, ()), cuts.get(chain)) for chain in sorted({*heads, *cuts})]
-    latest = {head["chain_id"]: head["number"] for head in snapshot["heads"] if head["tag"] == "latest"}
+    latest = {head["chain_id"]: head["number"] for head in snapshot.get("heads", ()) if head["tag"] == "latest"}
     open_ends = {chain: number for chain, number in latest.items() if chain not in cuts}
-    lacking = [text for relation in snapshot["relations"] for text in _lacking(relation, open_ends)]
+    lacking = [text for relation in snapshot.get("relations", ()) for text in _lacking(relation, open_ends)]
     return [*lines, f"not there yet: {'; '.join(lacking)}"] if lacking else lines
 
 

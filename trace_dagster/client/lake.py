@@ -64,7 +64,8 @@ class ConnectedLake:
         """
         path = Path(path)
         name = format_of(path)
-        save(self.stream(sql, name, params, as_of=as_of, finalized_only=finalized_only, limit=limit), path)
+        with self.stream(sql, name, params, as_of=as_of, finalized_only=finalized_only, limit=limit) as transfer:
+            save(transfer, path)
         return path
 
     def json(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from uuid import uuid4
 
-from trace_dagster.client.transfer import Transfer
 from trace_dagster.errors import InvalidInput
 
 FORMATS = {".arrow": "arrow", ".csv": "csv", ".parquet": "parquet"}
@@ -20,20 +20,21 @@ def format_of(path: Path) -> str:
         raise InvalidInput(f"the name of the file must end in one of {', '.join(FORMATS)}: {path.name!r}") from None
 
 
-def save(transfer: Transfer, path: Path) -> None:
-    """Write an answer to a file, which replaces an older one when the answer has arrived whole.
+def save(pieces: Iterable[bytes], path: Path) -> None:
+    """Write the pieces of an answer to a file, which replaces an older one when all of them have arrived.
 
-    Raises Unavailable if the answer breaks off, InvalidInput if the file cannot be written; then nothing changed.
+    Raises InvalidInput if the file cannot be written, and what ``pieces`` raise; then nothing changed.
     """
     target = path.resolve()
+    if target.exists() and not target.is_file():
+        raise InvalidInput(f"{path} cannot be written: it is no regular file")
     part = target.with_name(f".{target.name}.{uuid4().hex[:8]}.part")
     try:
         with part.open("xb") as file:
-            for piece in transfer.pieces():
+            for piece in pieces:
                 file.write(piece)
         part.replace(target)
     except OSError as error:
         raise InvalidInput(f"{path} cannot be written: {error.strerror}") from None
     finally:
-        transfer.close()
         part.unlink(missing_ok=True)

@@ -56,7 +56,11 @@ def no_service(host: str, status: int) -> InvalidInput:
     return InvalidInput(f"{host} does not answer as a query service of trace_dagster: check the URL", http=status)
 
 
-def unreachable(host: str, error: Exception) -> Unavailable:
+class ServiceAway(Unavailable):
+    """No service answered. Start it, or check the URL."""
+
+
+def unreachable(host: str, error: Exception) -> ServiceAway:
     """Return the error for a request that got no answer."""
     match error:
         case of_urllib3.SSLError():
@@ -69,7 +73,7 @@ def unreachable(host: str, error: Exception) -> Unavailable:
             text = f"no query service answers at {host}: start it, or check its URL"
         case _:
             text = f"{host} ended the connection without an answer: check the URL, or try again later"
-    return Unavailable(text, reason=type(error).__name__)
+    return ServiceAway(text, reason=type(error).__name__)
 
 
 def broken(host: str, received: int, error: Exception | None = None) -> Unavailable:

@@ -16,7 +16,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError, ProtocolError
 
 from trace_dagster.client.service_errors import REDIRECTS, broken, error_of, no_service, unreachable
-from trace_dagster.errors import InvalidInput
+from trace_dagster.errors import InvalidInput, Unavailable
 
 _CONNECT_SECONDS = 10.0
 _CANCEL_SECONDS = 2.0
@@ -101,7 +101,7 @@ class ServiceHttp:
                 return answer
             pause = _pause(answer, tried)
             error = error_of(self.host, answer.status, self._error_body(answer), _retry_after(answer))
-            if tried == self._retries or pause is None:
+            if tried == self._retries or pause is None or not isinstance(error, Unavailable):
                 raise error
             self._sleep(pause)
         raise AssertionError("the last try returns or raises")

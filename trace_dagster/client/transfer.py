@@ -54,7 +54,7 @@ class Transfer:
             self._answer.release_conn()
         return b"".join(pieces)
 
-    def pieces(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[bytes]:
         """Yield the bytes up to the end."""
         while piece := self.read(_PIECE_BYTES):
             yield piece
@@ -69,6 +69,12 @@ class Transfer:
         if self._is_open:
             self._leave()
             self._http.cancel(self.query_id)
+
+    def __enter__(self) -> Transfer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _leave(self) -> None:
         self._is_open = False

@@ -52,6 +52,8 @@ def _value(value: Any, name: str) -> Any:
             return _typed("date", value.isoformat())
         case list() | tuple():
             return [_value(each, name) for each in value]
+        case {"type": str(), "value": str()} if len(value) == 2:
+            return value
     raise InvalidInput(
         f"the value of parameter ${name[:80]} has type {type(value).__name__}: give a text, a number, bytes, a date, a"
         " time, True, False, None, or a list of these"
