@@ -15,8 +15,8 @@ from starlette.types import Receive
 from trace_dagster.errors import Cancelled, Corrupt, InvalidInput, Refused, TooLate, TooMany, TraceError, Unavailable
 from trace_dagster.messages.logs import component_log
 from trace_dagster.query.protocol import DEFAULT_ROWS
+from trace_dagster.query.query_result import QueryResult
 from trace_dagster.query.render import to_json
-from trace_dagster.query.runner import QueryResult
 from trace_dagster.registry.query_log import Outcome, QueryLog
 from trace_dagster.service.live_queries import LiveQueries, LiveQuery
 from trace_dagster.service.parts import Parts
