@@ -336,10 +336,10 @@ def test_names_of_columns_are_limited(ask):
         ask(f"select '{'x' * 10_000_000}'")
 
 
-@pytest.mark.parametrize("sql", ["select interval '100000000 years'", "select repeat('9', 5000)::bignum"])
-def test_a_value_that_python_cannot_hold_says_so(ask, sql):
+def test_a_value_that_python_cannot_hold_says_so(ask):
+    assert ask("select repeat('9', 5000)::bignum").rows == [("9" * 5000,)]
     with pytest.raises(InvalidInput, match="cast it to VARCHAR"):
-        ask(sql)
+        ask("select interval '100000000 years'")
 
 
 def test_a_damaged_file_is_not_named(store, relations):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trace_dagster.query.query_result import QueryResult
-from trace_dagster.query.render import to_json, value
+from trace_dagster.query.render import converter, to_json, value
 
 EXACT = 2**53
 
@@ -16,9 +16,8 @@ EXACT = 2**53
 def rendered(expression):
     """Return DuckDB's value of an expression after a round trip through JSON text."""
     cursor = duckdb.connect().execute(f"select {expression}")
-    columns = tuple((str(entry[0]), str(entry[1])) for entry in cursor.description)
-    answer = to_json(QueryResult(columns, cursor.fetchall(), truncated=False))
-    return json.loads(json.dumps(answer, allow_nan=False))["rows"][0][0]
+    convert = converter(cursor.description[0][1])
+    return json.loads(json.dumps(convert(cursor.fetchone()[0]), allow_nan=False))
 
 
 @pytest.mark.parametrize(
@@ -34,7 +33,7 @@ def rendered(expression):
         ("18446744073709551615::ubigint", "18446744073709551615"),
         ("170141183460469231731687303715884105727::hugeint", str(2**127 - 1)),
         ("(-170141183460469231731687303715884105727)::hugeint", str(1 - 2**127)),
-        ("'5'::bignum", 5),
+        ("'5'::bignum", "5"),
         (f"'{2**255 + 1}'::bignum", str(2**255 + 1)),
         (f"'-{2**255 + 1}'::bignum", str(-(2**255) - 1)),
         ("0.1::double", 0.1),
@@ -42,10 +41,12 @@ def rendered(expression):
         ("'inf'::double", "inf"),
         ("'-inf'::float", "-inf"),
         ("12345678901234567890123456789.5::decimal(38, 3)", "12345678901234567890123456789.500"),
-        ("(-5)::decimal(38, 0)", -5),
+        ("(-5)::decimal(38, 0)", "-5"),
+        ("0.00000001::decimal(18, 8)", "0.00000001"),
         (f"{EXACT + 1}::decimal(38, 0)", str(EXACT + 1)),
         ("99999999999999999999999999999999999999::decimal(38, 0)", "9" * 38),
-        ("100::decimal(38, 0)", 100),
+        ("100::decimal(38, 0)", "100"),
+        ("1.50::decimal(38, 2)", "1.50"),
         ("'\\x00\\xAB'::blob", "0x00ab"),
         ("''::blob", "0x"),
         ("'héllo'", "héllo"),
@@ -63,6 +64,13 @@ def rendered(expression):
         ("[{'a': 'nan'::double}]", [{"a": "nan"}]),
         (f"['{2**255}'::bignum]", [str(2**255)]),
         ("map {'k': '\\xAB'::blob}", {"k": "0xab"}),
+        ("['5'::bignum]", ["5"]),
+        ("{'a': '5'::bignum, 'b': [1.5]}", {"a": "5", "b": ["1.5"]}),
+        ("row(1, '5'::bignum)", [1, "5"]),
+        ("null::struct(a bignum)", None),
+        ("map {1.50: '5'::bignum}", {"1.50": "5"}),
+        ("map {[1]: '5'::bignum}", {"[1]": "5"}),
+        ("map {'key': [1], 'value': [2]}", {"key": [1], "value": [2]}),
     ],
 )
 def test_a_value_of_each_type(expression, expected):

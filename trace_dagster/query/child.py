@@ -15,6 +15,7 @@ import resource
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain
 from multiprocessing.connection import Connection
@@ -39,7 +40,7 @@ from trace_dagster.query.protocol import (
     StreamFormat,
     Tips,
 )
-from trace_dagster.query.render import value
+from trace_dagster.query.render import Convert, converter
 from trace_dagster.query.session import QuerySession, keep_filters_from_arrow
 from trace_dagster.query.statement import UserStatement
 from trace_dagster.query.syntax import first_line
@@ -103,11 +104,12 @@ def _send_rows(
 ) -> None:
     columns, batches = statement.run(session)
     _send_columns(wire, columns)
+    converters = [converter(kind) for kind in session.kinds()[: len(columns)]]  # a plan is the first of two texts
     waiting: list[str] = []
     sent = size = rows = 0
     truncated = False
     for row in chain.from_iterable(batches):
-        encoded = _encoded(row, columns)
+        encoded = _encoded(row, converters)
         truncated = rows == most_rows or sent + size + len(encoded) > most_bytes
         if truncated:
             break
@@ -149,9 +151,9 @@ def _send_stream(
     _send(wire, end={"rows": count})
 
 
-def _encoded(row: tuple[Any, ...], columns: Columns) -> str:
+def _encoded(row: tuple[Any, ...], converters: Sequence[Convert]) -> str:
     try:
-        return json.dumps([value(item, kind) for item, (_, kind) in zip(row, columns, strict=True)])
+        return json.dumps([convert(item) for item, convert in zip(row, converters, strict=True)])
     except (OverflowError, ValueError) as error:
         raise InvalidInput(f"a value cannot be shown, cast it to VARCHAR: {first_line(error)}") from None
 

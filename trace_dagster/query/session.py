@@ -24,6 +24,7 @@ from trace_dagster.store.credentials import current_keys
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from duckdb.sqltypes import DuckDBPyType
 
 
 MAX_PATHS = 10_000
@@ -116,6 +117,10 @@ class QuerySession:
         except duckdb.Error as error:
             raise mapped_error(error) from None
         return tuple((str(entry[0]), str(entry[1])) for entry in self._connection.description or ())
+
+    def kinds(self) -> list[DuckDBPyType]:
+        """Return the types of the columns that :meth:`select` started."""
+        return [entry[1] for entry in self._connection.description or ()]
 
     def fetch(self, most: int) -> list[tuple[Any, ...]]:
         """Return the next rows, at most ``most``; an empty list at the end. Raises as :meth:`select` does."""
