@@ -390,14 +390,15 @@ def refresh(job: str, stream: str, blocks: BlockRange) -> None:
     type=click.FloatRange(min=0, max=100_000),
     default=24.0,
     show_default=True,
-    help="Keep younger objects. Must be longer than the longest query and the longest range.",
+    help="Keep younger objects. Must be longer than the longest range. Running queries of the service keep theirs.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on stdout.")
 def sweep(dry_run: bool, grace_hours: float, as_json: bool) -> None:
     """Remove objects that no commit needs.
 
     These are objects of dead attempts and compactions, of replaced generations, and files that a compaction replaced.
-    Also deletes entries of the change log that are older than TRACE_CHANGES_DAYS.
+    Also deletes entries of the change log that are older than TRACE_CHANGES_DAYS, and of the log of queries that are
+    older than TRACE_QUERY_LOG_DAYS.
     """
     from trace_dagster.cli.commands import run_sweep
 
