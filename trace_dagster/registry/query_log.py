@@ -26,8 +26,6 @@ Outcome = Literal["done", "truncated", "busy", "refused", "timeout", "failed", "
 DENIALS_PER_MINUTE = 60
 """Denied queries that are logged in a minute: callers without a token must not fill the registry's disk."""
 
-_DELETED_AT_ONCE = 5000
-
 
 @dataclass(frozen=True, slots=True)
 class RunningQuery:
@@ -73,7 +71,7 @@ class QueryLog:
             session.run(
                 "log_snapshot",
                 query_id=query_id,
-                snapshot=getattr(opened.header, "cursor", None),
+                snapshot=opened.header.cursor,
                 datasets=Jsonb(_datasets(opened)),
             )
 

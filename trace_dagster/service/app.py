@@ -41,7 +41,11 @@ def application(parts: Parts) -> FastAPI:
     app.add_exception_handler(HttpRefusal, _refusal)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _wrong_form)
-    app.add_middleware(SameOrigin, hosts=[name for name in parts.settings.hosts.split(",") if name.strip()])
+    app.add_middleware(
+        SameOrigin,
+        hosts=[name for name in parts.settings.hosts.split(",") if name.strip()],
+        denied=lambda: parts.metrics.denied("browser"),
+    )
     app.add_middleware(Guard)
     return app
 

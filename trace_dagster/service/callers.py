@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from starlette.requests import Request
 
-from trace_dagster.errors import NoAccess
+from trace_dagster.errors import NoAccess, Unavailable
 from trace_dagster.registry.query_log import QueryLog
 from trace_dagster.registry.tokens import Caller, Tokens
 from trace_dagster.service.parts import parts_of
@@ -20,12 +22,14 @@ def caller_of(request: Request) -> Caller:
 
     Raises NoAccess if it shows no valid token, or several.
     """
-    database = parts_of(request).database
+    parts = parts_of(request)
     try:
-        return Tokens(database).caller(_token_of(request))
+        return Tokens(parts.database).caller(_token_of(request))
     except NoAccess:
+        parts.metrics.denied("token")
         if request.method == "POST" and request.url.path == QUERY_PATH:
-            QueryLog(database).denied()
+            with suppress(Unavailable):  # the answer is 401 all the same
+                QueryLog(parts.database).denied()
         raise
 
 
@@ -34,7 +38,7 @@ def session_token(request: Request) -> str | None:
     found = [
         value
         for header in request.headers.getlist("cookie")
-        for name, _, value in (part.strip().partition("=") for part in header.split(";"))
+        for name, _, value in (part.strip(" \t").partition("=") for part in header.split(";"))
         if name == SESSION_COOKIE
     ]
     if len(found) > 1:

@@ -10,9 +10,8 @@ only the token counts there, and a page cannot know it.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -21,6 +20,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trace_dagster.service.callers import SESSION_COOKIE
+from trace_dagster.service.errors import HttpRefusal, error_response
 
 _PLACE = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?", re.IGNORECASE | re.ASCII)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -44,7 +44,7 @@ class Place:
     @classmethod
     def of(cls, text: str) -> Place | None:
         """Return the place that a Host header, or an entry of TRACE_QUERY_HOSTS, names; None if it names none."""
-        found = _PLACE.fullmatch(text.strip())
+        found = _PLACE.fullmatch(text)
         return None if found is None else cls(found["name"].lower(), int(found["port"]) if found["port"] else None)
 
     def is_address(self) -> bool:
@@ -61,12 +61,13 @@ class Place:
 class SameOrigin:
     """Passes on the requests that may reach ``app``, and answers the others with 403. WebSockets are refused."""
 
-    def __init__(self, app: ASGIApp, *, hosts: Iterable[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, *, hosts: Iterable[str] = (), denied: Callable[[], None] = lambda: None) -> None:
         """``hosts`` are names by which browsers may reach the service, besides addresses and localhost. With a port, a
-        name stands for this port only.
+        name stands for this port only. ``denied`` is called for each request that is refused.
         """
         self._app = app
-        self._hosts = frozenset(place for host in hosts if (place := Place.of(host)))
+        self._denied = denied
+        self._hosts = frozenset(place for host in hosts if (place := Place.of(host.strip())))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
@@ -76,7 +77,9 @@ class SameOrigin:
         reason = self._refusal(HTTPConnection(scope)) if scope["type"] == "http" else _WRONG_ORIGIN
         if reason is None:
             await self._app(scope, receive, send)
-        elif scope["type"] == "http":
+            return
+        self._denied()
+        if scope["type"] == "http":
             await _forbidden(reason)(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008, "reason": "there is no WebSocket here"})
@@ -136,11 +139,4 @@ def _is_by_own_page(asked: HTTPConnection, *, has_origin: bool) -> bool:
 
 
 def _forbidden(reason: str) -> Response:
-    """Return the answer in the shape of every error of the service."""
-    body = {"error": {"status": 403, "code": "forbidden", "message": reason}}
-    return Response(
-        json.dumps(body),
-        403,
-        {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
-        media_type="application/json",
-    )
+    return error_response(HttpRefusal(403, "forbidden", reason))
