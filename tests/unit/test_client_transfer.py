@@ -10,12 +10,14 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from tests.support.scripted_service import chunked, refusal, reply, scripted_service
+from tests.support import scripted_service as scripts
+from tests.support.scripted_service import refusal, reply, scripted_service
 from trace_dagster.client.lake import ConnectedLake
 from trace_dagster.client.service_http import ServiceHttp
 from trace_dagster.errors import InvalidInput, TooLate, Unavailable
 
 TABLE = pa.table({"n": range(3000), "text": ["é" * 20] * 3000})
+ARROW = "application/vnd.apache.arrow.stream"
 END = 8
 """Bytes of the mark at the end of an Arrow stream."""
 
@@ -32,6 +34,12 @@ WHOLE = streamed()
 
 def pieces(data, size=4096):
     return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+def chunked(sent, *, form="vnd.apache.arrow.stream", **more):
+    return scripts.chunked(
+        sent, content_type=f"application/{form}" if form != "csv" else "text/csv; charset=utf-8", **more
+    )
 
 
 def lake(server):
@@ -85,10 +93,10 @@ def test_rows_can_be_read_once():
         chunked(pieces(WHOLE[:-END])),
         chunked(pieces(WHOLE[: len(WHOLE) // 2])),
         chunked([WHOLE, b"more"]),
-        reply(200, WHOLE)[:-1],
-        reply(200, WHOLE[: -END - 1]),
-        b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + WHOLE,
-        b"HTTP/1.0 200 OK\r\n\r\n" + WHOLE,
+        reply(200, WHOLE, content_type=ARROW)[:-1],
+        reply(200, WHOLE[: -END - 1], content_type=ARROW),
+        f"HTTP/1.1 200 OK\r\ncontent-type: {ARROW}\r\nconnection: close\r\n\r\n".encode() + WHOLE,
+        f"HTTP/1.0 200 OK\r\ncontent-type: {ARROW}\r\n\r\n".encode() + WHOLE,
     ],
     ids=["no last chunk", "no last piece", "no mark, broken", "no mark", "half", "more", "length", "body",
          "no length", "http 1.0"],
@@ -167,11 +175,21 @@ def test_without_pandas_the_way_out_is_named(monkeypatch):
         lake(server).sql("x").df()
 
 
-@pytest.mark.parametrize("name", ["rows.parquet", "rows.csv", "ROWS.ARROW"])
-def test_a_file_holds_exactly_the_bytes(tmp_path, name):
+def test_a_page_of_another_server_is_no_answer():
+    with (
+        scripted_service(of_queries(reply(200, b"<html>", content_type="text/html"))) as server,
+        pytest.raises(InvalidInput, match="does not answer as a query service"),
+    ):
+        lake(server).sql("x")
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [("rows.parquet", "vnd.apache.parquet"), ("rows.csv", "csv"), ("ROWS.ARROW", ARROW[12:])]
+)
+def test_a_file_holds_exactly_the_bytes(tmp_path, name, form):
     path = tmp_path / name
     path.write_bytes(b"old")
-    with scripted_service(of_queries(chunked(pieces(WHOLE)))) as server:
+    with scripted_service(of_queries(chunked(pieces(WHOLE), form=form))) as server:
         assert lake(server).save("x", path) == path
         assert f'"format": "{path.suffix[1:].lower()}"'.encode() in server.asked[0].body
     assert path.read_bytes() == WHOLE
@@ -182,7 +200,7 @@ def test_a_transfer_that_breaks_off_leaves_the_old_file(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_bytes(b"old")
     with (
-        scripted_service(of_queries(chunked([WHOLE], ended=False))) as server,
+        scripted_service(of_queries(chunked([WHOLE], ended=False, form="csv"))) as server,
         pytest.raises(Unavailable, match="broke off"),
     ):
         lake(server).save("x", path)
@@ -191,7 +209,7 @@ def test_a_transfer_that_breaks_off_leaves_the_old_file(tmp_path):
 
 
 def test_a_file_that_cannot_be_written_is_named_and_its_query_ends(tmp_path):
-    with scripted_service(of_queries(chunked([WHOLE]))) as server:
+    with scripted_service(of_queries(chunked([WHOLE], form="csv"))) as server:
         with pytest.raises(InvalidInput, match=r"missing/rows\.csv cannot be written: No such file or directory"):
             lake(server).save("x", tmp_path / "missing" / "rows.csv")
         assert [each.method for each in server.asked] == ["POST", "DELETE"]

@@ -107,7 +107,8 @@ class ConnectedLake:
         """
         query_id = str(uuid4())
         body = _body(sql, form, params, as_of, finalized_only=finalized_only, limit=limit)
-        return Transfer(self._http, self._http.open("POST", "/v1/query", body, headers=_named(query_id)), query_id)
+        answer = self._http.open("POST", "/v1/query", body, headers=_named(query_id))
+        return Transfer(self._http, answer, form, query_id)
 
     def datasets(self) -> DatasetInfos:
         """Return the datasets that the token may see."""

@@ -31,13 +31,13 @@ class Result:
         import pyarrow as pa
 
         self._transfer = transfer
+        self._table: pa.Table | None = None
+        self._is_begun = False
         self._body = _ArrowBody(transfer)
         try:
             self._stream = pa.ipc.open_stream(pa.PythonFile(self._body, mode="r"))
         except (pa.ArrowException, OSError):
             raise self._transfer.broken() from None
-        self._table: pa.Table | None = None
-        self._is_begun = False
 
     @property
     def query_id(self) -> str:

@@ -9,18 +9,23 @@ from typing import Any
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from trace_dagster.client.service_errors import broken
+from trace_dagster.client.service_errors import broken, no_service
 from trace_dagster.client.service_http import ServiceHttp
 from trace_dagster.errors import Unavailable
 
 _PIECE_BYTES = 1 << 20
+_MEDIA_TYPES = {
+    "arrow": "application/vnd.apache.arrow.stream",
+    "csv": "text/csv",
+    "parquet": "application/vnd.apache.parquet",
+}
 
 
 class Transfer:
     """One answer that arrives."""
 
-    def __init__(self, http: ServiceHttp, answer: urllib3.BaseHTTPResponse, query_id: str) -> None:
-        """Take over an answer. Raises Unavailable if nothing would mark its end."""
+    def __init__(self, http: ServiceHttp, answer: urllib3.BaseHTTPResponse, form: str, query_id: str) -> None:
+        """Take over an answer. Raises InvalidInput if it has another form, Unavailable if nothing marks its end."""
         self.query_id = query_id
         self.snapshot: dict[str, Any] = _snapshot(answer)
         """What the answer was made of; shortened if it is long."""
@@ -29,8 +34,11 @@ class Transfer:
         self._http = http
         self._answer = answer
         self._is_open = True
+        if not answer.headers.get("content-type", "").startswith(_MEDIA_TYPES[form]):
+            self._leave()
+            raise no_service(http.host, answer.status)
         if not {"transfer-encoding", "content-length"} & {name.lower() for name in answer.headers}:
-            self.close()
+            self._leave()
             raise Unavailable(f"a proxy before {http.host} removed the mark of an answer's end: ask without it")
 
     def read(self, size: int) -> bytes:
