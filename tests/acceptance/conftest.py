@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.jobs import job_file
 from tests.support.imitated.chains import IMITATED
 from tests.support.imitated.node import imitating
 from tests.support.replay import ReplayServer, replaying
@@ -20,6 +21,7 @@ from trace_dagster.chaos_rpc.proxy import chaos_rpc
 from trace_dagster.chaos_rpc.state import ChaosRpc
 from trace_dagster.config.running_stack import StackState
 from trace_dagster.config.settings import Settings
+from trace_dagster.devchain import constants
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.lite.stack import Stack
 
@@ -149,3 +151,12 @@ def stack(open_folder, real_blocks, node, growing, lines, imitated) -> Iterator[
         for line in lines:
             line.upstream_url = state.environment()["TRACE_RPC_POOL_DEVCHAIN_URL"]
         yield Running(home, state, environment)
+
+
+@pytest.fixture(scope="session")
+def synced(stack, tmp_path_factory):
+    """Sync the devchain's first 1000 blocks, all four datasets."""
+    path = job_file(tmp_path_factory.mktemp("jobs"), "golden", chain=constants.CHAIN_ID, end=1000)
+    done = stack.cli("apply", "--file", str(path), "--wait")
+    assert done.returncode == 0, done.stderr
+    return path

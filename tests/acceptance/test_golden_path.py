@@ -22,15 +22,6 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="session")
-def synced(stack, tmp_path_factory):
-    """Sync the devchain's first 1000 blocks, all four datasets."""
-    path = job_file(tmp_path_factory.mktemp("jobs"), "golden", chain=constants.CHAIN_ID, end=1000)
-    done = stack.cli("apply", "--file", str(path), "--wait")
-    assert done.returncode == 0, done.stderr
-    return path
-
-
-@pytest.fixture(scope="session")
 def analysed(stack, synced):
     """Materialize the chain's analytics."""
     web = DagsterWeb(stack.state.web_url)
