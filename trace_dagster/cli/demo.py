@@ -11,6 +11,7 @@ from typing import Any
 
 from trace_dagster.cli.commands import apply_file, read_files, read_status, run_query, watch
 from trace_dagster.cli.dagster_client import DagsterWeb
+from trace_dagster.cli.demo_service import service_lines
 from trace_dagster.cli.demo_tip import ask_at_the_tip, follow_devchain, reorganise
 from trace_dagster.cli.render import files_table
 from trace_dagster.cli.tables import Column, human_bytes, print_line, print_table
@@ -71,7 +72,10 @@ def run_demo(settings: Settings, say: Say, *, report: Path | None, keep: bool) -
         print_line("compaction merges the files of a window when all of its ranges are committed")
         seconds["total"] = time.monotonic() - started
         print_line(", ".join(f"{name} {value:.1f} s" for name, value in seconds.items()))
-        print_line(f"partitions in the UI (make demo KEEP=1): {state.web_url}/assets/{CHAIN_ID}/blocks?view=partitions")
+        print_line("open while the stack runs, which `make demo KEEP=1` keeps up:")
+        print_line(f"partitions in the UI: {state.web_url}/assets/{CHAIN_ID}/blocks?view=partitions")
+        for line in service_lines(state):
+            print_line(line)
         if report is not None:
             _write(report, {"job": job.to_json(), "analytics": found, "tip": tip, "seconds": seconds})
         if keep:

@@ -96,10 +96,10 @@ def up(detach: bool) -> None:
 
     Ctrl-C stops everything.
     """
-    from trace_dagster.lite.stack import Stack, login_line
+    from trace_dagster.lite.stack import Stack, login_link_of
 
     def announce(state: StackState) -> None:
-        say(f"{state.summary()}\n{login_line(state)}")
+        say(f"{state.summary()}\nlog in       {login_link_of(state)}   (once, within 10 minutes)")
 
     stack = Stack(_settings(with_stack=False))
     if detach:

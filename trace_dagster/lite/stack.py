@@ -337,11 +337,10 @@ class Stack:
         self._home.state_file.unlink(missing_ok=True)
 
 
-def login_line(state: StackState) -> str:
-    """Return the line that tells how to open the service's page in a browser. It holds a secret that works once."""
+def login_link_of(state: StackState) -> str:
+    """Return a link that logs a browser in to the page of a running stack's query service, once, within 10 minutes."""
     variables = state.environment()
-    link = login_link(variables["TRACE_POSTGRES_URL"], variables["TRACE_QUERY_URL"], Path(variables["TRACE_HOME"]))
-    return f"log in       {link}   (once, within 10 minutes)"
+    return login_link(variables["TRACE_POSTGRES_URL"], variables["TRACE_QUERY_URL"], Path(variables["TRACE_HOME"]))
 
 
 def down(path: Path) -> bool:
