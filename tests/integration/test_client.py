@@ -18,7 +18,7 @@ from tests.conftest import cloned_database, fresh_bucket
 from tests.support.corpus_lake import commit_lake
 from tests.support.service import running_service, service_process
 from tests.support.sql_corpora import CHAIN_ID, lake_tables
-from trace_dagster.errors import InvalidInput, NoAccess, TooMany, TraceError, Unavailable
+from trace_dagster.errors import InvalidInput, NoAccess, TooMany, Unavailable
 from trace_dagster.registry.connection import Database
 from trace_dagster.store.objects import ObjectStore
 
