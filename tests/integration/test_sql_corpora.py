@@ -117,9 +117,20 @@ def test_the_gate_alone_refuses_every_attack(lake):
     assert lake.heard == []
 
 
-def test_the_session_alone_reaches_nothing_but_its_files(lake):
+@pytest.fixture(params=[None, "its own"], ids=["no temporary folder", "a temporary folder"])
+def own_folder(request, tmp_path):
+    """The temporary folder of a session, beside one of another query."""
+    if request.param is None:
+        return None
+    for name in ("mine", "mine2"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "mine2" / "canary.csv").write_text(f"a\n{CANARY}\n")
+    return str(tmp_path / "mine")
+
+
+def test_the_session_alone_reaches_nothing_but_its_files(lake, own_folder):
     before, ran = lake.objects(), 0
-    with ungated(lake.relations, lake.access) as process:
+    with ungated(lake.relations, lake.access, own_folder) as process:
         for each in lake.attacks():
             if each.kind not in COSTLY:
                 answer = process.answer(each.sql)
@@ -131,6 +142,30 @@ def test_the_session_alone_reaches_nothing_but_its_files(lake):
     assert ran > 2 * len(HARMLESS.split()), "the gate is off"
     assert (lake.heard, lake.objects()) == ([], before)
     assert os.listdir(f"{lake.folder}/cwd") == []
+
+
+WAYS_OUT = ["{0}/../mine2/canary.csv", "{0}2/canary.csv", "{0}/./../mine2/*", "{0}*/canary.csv", "{0}//..//mine2/*.csv"]
+
+
+def test_a_temporary_folder_leads_nowhere_without_the_gate(lake, tmp_path):
+    """DuckDB allows the paths below it, and it can hold nothing but what the query put there itself: a session runs
+    no statement that writes a file.
+    """
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine2").mkdir()
+    (tmp_path / "mine2" / "canary.csv").write_text(f"a\n{CANARY}\n")
+    mine = str(tmp_path / "mine")
+    ways = [way.format(mine) for way in WAYS_OUT]
+    with ungated(lake.relations, lake.access, mine) as process:
+        answers = [
+            process.answer(f"from {read}('{way}')") for way in ways for read in ("read_text", "read_csv", "glob")
+        ]
+        assert [each for each in answers if not each.startswith("refused")] == []
+        assert process.answer(f"copy (select 1) to '{mine}/out.csv'").startswith("refused")
+        assert process.answer(f"from glob('{mine}/*')") == "[]"
+        spilled = "select count(*) from (select hash(range) h, repeat('x', 200) x from range(2000000) order by h, x)"
+        assert process.answer(spilled) in ("[(2000000,)]", "ended")
+    assert os.listdir(tmp_path / "mine2") == ["canary.csv"]
 
 
 def costly(lake):

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from trace_dagster.errors import TraceError
 from trace_dagster.query import statement
 from trace_dagster.query.planner import planner
-from trace_dagster.query.protocol import Relation
+from trace_dagster.query.protocol import QueryLimits, Relation
 from trace_dagster.query.session import QuerySession, keep_filters_from_arrow
 from trace_dagster.query.statement import UserStatement
 from trace_dagster.store.access import S3Access
@@ -23,8 +23,10 @@ _SPAWN = multiprocessing.get_context("spawn")
 class UngatedProcess:
     """Runs statements; a process that does not answer in time or dies is replaced."""
 
-    def __init__(self, relations: list[Relation], access: S3Access, seconds: float = 1.0) -> None:
-        self._arguments = relations, access
+    def __init__(
+        self, relations: list[Relation], access: S3Access, folder: str | None = None, seconds: float = 1.0
+    ) -> None:
+        self._arguments = relations, access, folder
         self._seconds = seconds
         self._start()
 
@@ -55,21 +57,22 @@ class UngatedProcess:
 
 
 @contextmanager
-def ungated(relations: list[Relation], access: S3Access) -> Iterator[UngatedProcess]:
-    """Run the process for the block's time."""
-    process = UngatedProcess(relations, access)
+def ungated(relations: list[Relation], access: S3Access, folder: str | None = None) -> Iterator[UngatedProcess]:
+    """Run the process for the block's time. ``folder`` is where its session may put what exceeds its memory."""
+    process = UngatedProcess(relations, access, folder)
     try:
         yield process
     finally:
         process.close()
 
 
-def _serve(wire: Connection, relations: list[Relation], access: S3Access) -> None:
+def _serve(wire: Connection, relations: list[Relation], access: S3Access, folder: str | None) -> None:
     keep_filters_from_arrow()
     statement.check = lambda _tree, names: frozenset(names)
     shapes = {each.name: each.columns for each in relations}
-    with QuerySession() as session, planner() as parsing:
-        session.open(relations, access)
+    limits = QueryLimits(memory_mib=256, temporary_mib=512 if folder else 0)
+    with QuerySession(limits) as session, planner() as parsing:
+        session.open(relations, access, folder=folder)
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
         wire.send("ready")
         while True:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
+import signal
 import sys
 import threading
 import time
@@ -77,9 +79,9 @@ def _serve(wire: Connection, session: QuerySession, parsing: duckdb.DuckDBPyConn
         _send(wire, reads={name: found.to_json() for name, found in statement.reads(tips).items()})
         opening = json.loads(wire.recv_bytes())
         named = [_relation(wire, given, count) for given, count in opening["relations"]]
-        threading.Thread(target=_end_with_parent, args=(wire,), daemon=True).start()
+        threading.Thread(target=_end_with_parent, args=(wire, opening["folder"]), daemon=True).start()
         others = [Relation(name, shapes[name], ()) for name in shapes.keys() - statement.relations]  # SHOW lists them
-        session.open([*named, *others], S3Access(**opening["access"]))
+        session.open([*named, *others], S3Access(**opening["access"]), folder=opening["folder"])
         _send(wire, opened=True)
         if request["format"] == "json":
             _send_rows(wire, session, statement, request["rows"], limits.result_mib << 20)
@@ -171,6 +173,9 @@ def _limit(limits: QueryLimits, timeout_seconds: float) -> None:
     """Limit memory and CPU time. Where the address space cannot be limited, a thread watches the resident memory."""
     cpu_seconds = int(time.process_time() + timeout_seconds * limits.threads) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))  # SIGXCPU first: it says what happened
+    if limits.temporary_mib:  # of each file; DuckDB limits their sum
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limits.temporary_mib << 20,) * 2)
     if sys.platform == "linux":
         most = (limits.memory_mib + _BASE_MIB) << 20
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -185,10 +190,14 @@ def _watch_memory(most_bytes: int) -> None:
     os._exit(TOO_LARGE)
 
 
-def _end_with_parent(wire: Connection) -> None:
-    """End the process when the parent closes the socket, also in the middle of a query."""
+def _end_with_parent(wire: Connection, folder: str | None) -> None:
+    """End the process when the parent closes the socket, also in the middle of a query. If the parent was killed, it
+    cannot remove the temporary folder.
+    """
     try:
         wire.poll(None)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
     finally:
         os._exit(0)
 

@@ -43,8 +43,10 @@ class Asked:
 class Conversation:
     """One query, from the SQL to its rows, with the process that runs it."""
 
-    def __init__(self, process: QueryProcess, limits: QueryLimits) -> None:
+    def __init__(self, process: QueryProcess, limits: QueryLimits, folder: str | None) -> None:
+        """``folder`` is where the query may put what exceeds its memory."""
         self._process = process
+        self._folder = folder
         self._most_bytes = limits.result_mib << 20
 
     def open(self, asked: Asked, tips: TipsOf, resolve: Resolve, access: S3Access, header: Header) -> None:
@@ -89,7 +91,8 @@ class Conversation:
         """Send the relations. Two names of one dataset share its hot rows, which are encoded once."""
         rows = {id(each.hot): [encoded(piece) for piece in pieces(each.hot)] for each in found}
         relations = [(each.to_json(), len(rows[id(each.hot)])) for each in found]
-        self._process.send(relations=relations, access=asdict(with_current_keys(access)), snapshot=snapshot)
+        keys = asdict(with_current_keys(access))
+        self._process.send(relations=relations, access=keys, snapshot=snapshot, folder=self._folder)
         for each in found:
             self._process.send_bytes(lines(each.uris).encode())
             for piece in rows[id(each.hot)]:

@@ -34,6 +34,7 @@ READY = b"ready"
 """The first message of the process. It sends it when it can take a query."""
 TOO_LARGE = 77
 """Exit code of a process that used more memory than it may, where the system does not limit it."""
+NO_SPACE = "the query needs more disk to sort or join than it may use: ask for fewer blocks, or aggregate"
 NO_MEMORY = "the query needs more memory than it may use: ask for fewer blocks, or aggregate"
 
 
@@ -183,3 +184,5 @@ class QueryLimits:
     result_mib: int = 16
     stream_seconds: float = 3600.0
     """Longest duration of a query whose rows are streamed; its caller may take them slowly."""
+    temporary_mib: int = 0
+    """Disk that the query may sort and join on."""

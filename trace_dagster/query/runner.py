@@ -23,6 +23,7 @@ from trace_dagster.query.protocol import (
 from trace_dagster.query.query_process import QueryProcess
 from trace_dagster.query.query_result import QueryResult
 from trace_dagster.query.query_stream import QueryStream
+from trace_dagster.query.temporary_space import TemporarySpace
 from trace_dagster.store.access import S3Access
 
 
@@ -35,6 +36,7 @@ class QueryRunner:
         self._refill = refill
         self._lock = threading.Lock()
         self._is_closed = False
+        self._space = TemporarySpace(self._limits.temporary_mib)
         self._ready = deque(QueryProcess(self._limits) for _ in range(ahead))
 
     def query(
@@ -104,13 +106,14 @@ class QueryRunner:
     def _conversation(self, seconds: float, cancellation: Cancellation | None) -> Iterator[Conversation]:
         """Give the block a process of its own for at most so long."""
         _require_wanted(cancellation)
-        process = self._take()
-        try:
-            with process.limited(seconds, cancellation):
-                yield Conversation(process, self._limits)
-        finally:
-            process.close()
-            self._replace()
+        with self._space.folder() as folder:
+            process = self._take()
+            try:
+                with process.limited(seconds, cancellation):
+                    yield Conversation(process, self._limits, folder)
+            finally:
+                process.close()
+                self._replace()
 
     def close(self) -> None:
         """End the processes that wait, and start no other."""
@@ -120,6 +123,7 @@ class QueryRunner:
             self._ready.clear()
         for process in ended:
             process.close()
+        self._space.close()
 
     def _take(self) -> QueryProcess:
         """Return a process that can take a query. One that died while it waited is replaced once."""

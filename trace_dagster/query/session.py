@@ -17,7 +17,7 @@ import duckdb
 
 from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.query.hash_lookup import looked_up
-from trace_dagster.query.protocol import NO_MEMORY, Columns, MaskedFiles, QueryLimits, Relation, RowCut, lines
+from trace_dagster.query.protocol import NO_MEMORY, NO_SPACE, Columns, MaskedFiles, QueryLimits, Relation, RowCut, lines
 from trace_dagster.query.syntax import HARDENED, first_line, parse, quoted
 from trace_dagster.store.access import S3Access
 from trace_dagster.store.credentials import current_keys
@@ -57,6 +57,7 @@ class QuerySession:
         process whose memory is limited (``child.py``).
         """
         limits = limits or QueryLimits()
+        self._temporary_mib = limits.temporary_mib
         self._files = 0
         self._lists: list[str] = []
         self._folders: list[str] = []
@@ -85,10 +86,13 @@ class QuerySession:
             raise
         return session
 
-    def open(self, relations: Sequence[Relation], access: S3Access, *, macros: str = "") -> None:
+    def open(
+        self, relations: Sequence[Relation], access: S3Access, *, macros: str = "", folder: str | None = None
+    ) -> None:
         """Create the views and lock the connection down: it reads the files of ``relations`` and nothing else.
 
         ``macros`` is trusted SQL that creates the macros of the analytics templates; it runs before the lock.
+        ``folder`` is a private folder for what exceeds the memory; without it, such a query fails.
         Raises Unavailable if the object store cannot be read, InvalidInput if DuckDB reports another error.
         """
         try:
@@ -101,7 +105,7 @@ class QuerySession:
             self._connection.execute("set schema = 'main'")
             if macros:
                 self._connection.execute(macros)
-            self._lock_down()
+            self._lock_down(folder)
         except duckdb.Error as error:
             raise mapped_error(error) from None
 
@@ -228,22 +232,27 @@ class QuerySession:
         self._connection.execute(f"set variable {variable} = string_split($1, chr(10))", [uris])
         self._connection.execute("reset disabled_optimizers")
 
-    def _lock_down(self) -> None:
-        """Allow exactly the files of the views, or the folder of a very long list of them. Forbid temporary files,
-        other objects, local files and HTTP.
+    def _lock_down(self, folder: str | None) -> None:
+        """Allow exactly the files of the views, or the folder of a very long list of them. Forbid other objects, local
+        files and HTTP.
 
         A name with a glob or a query string (``?s3_endpoint=``) is no allowed path, and within a folder it is taken
         literally. The lock comes last, because DuckDB refuses every setting after it.
+
+        With a folder for temporary files, the local file system cannot be disabled, because DuckDB uses it for them.
+        ``enable_external_access`` still forbids every local path but those in this folder, where the query has nothing
+        but its own rows.
         """
         lists = ", ".join(f"getvariable('{variable}')" for variable in self._lists)
-        folders = ", ".join(_literal(folder) for folder in self._folders)
+        folders = ", ".join(_literal(each) for each in self._folders)
+        disabled = "LocalFileSystem,HTTPFileSystem" if folder is None else "HTTPFileSystem"
         for statement in (
-            "set temp_directory = ''",
-            "set max_temp_directory_size = '0B'",
+            f"set temp_directory = {_literal(folder or '')}",
+            f"set max_temp_directory_size = '{self._temporary_mib if folder else 0}MiB'",
             f"set allowed_paths = {f'flatten([{lists}])' if lists else '[]'}",
             f"set allowed_directories = [{folders}]",
             "set enable_external_access = false",
-            "set disabled_filesystems = 'LocalFileSystem,HTTPFileSystem'",
+            f"set disabled_filesystems = '{disabled}'",
             "set lock_configuration = true",
         ):
             self._connection.execute(statement)
@@ -301,15 +310,22 @@ def _literal(text: str) -> str:
 def mapped_error(error: duckdb.Error) -> InvalidInput | Unavailable:
     """Return the error to raise for an error of DuckDB: one line, without the object store's address."""
     if isinstance(error, duckdb.OutOfMemoryException):
-        return InvalidInput(NO_MEMORY)
+        return InvalidInput(NO_SPACE if "max_temp_directory_size" in str(error) else NO_MEMORY)
     if isinstance(error, duckdb.IOException | duckdb.HTTPException):
-        status = re.search(r"HTTP (\d{3})", str(error))
-        reason = {"status": status[1]} if status else {}
-        return Unavailable("the object store did not serve a file that was committed", **reason)
+        return _failed_read(str(error))
     text = first_line(error)
     if "://" in str(error):  # the name of a file
         return Unavailable("a file of a table cannot be read as it was committed: run `trace-lite verify`")
     return InvalidInput(f"the query failed: {text}{_advice(text)}")
+
+
+def _failed_read(text: str) -> InvalidInput | Unavailable:
+    if "duckdb_temp_" in text:  # a file of what exceeds the memory; RLIMIT_FSIZE makes it too large
+        is_large = "File too large" in text
+        return InvalidInput(NO_SPACE) if is_large else Unavailable("the disk for sorts and joins cannot be written")
+    status = re.search(r"HTTP (\d{3})", text)
+    reason = {"status": status[1]} if status else {}
+    return Unavailable("the object store did not serve a file that was committed", **reason)
 
 
 def _advice(text: str) -> str:
@@ -318,6 +334,8 @@ def _advice(text: str) -> str:
         return ": write the bytes as unhex('ab12'), without 0x"
     if re.search(r"'(sum|avg|[-+*/]+)\([^']*BLOB", text):
         return f": {_AS_NUMBER}"
+    if "to DECIMAL(38,0) when casting" in text:
+        return ": Arrow and Parquet have no number of 39 digits, cast it to VARCHAR"
     if column := re.search(r'"(\w+)_(?:string|f64)" not found|column named "(\w+)_(?:string|f64)"', text):
         name = column[1] or column[2]
         return f": it is stored only if `columns` of the stream names it. From {name}_binary, {_AS_NUMBER}"
