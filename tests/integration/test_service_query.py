@@ -1,31 +1,50 @@
 """Queries by HTTP: answers as JSON, and the shape and status of every error."""
 
+import csv
+import io
+import json
+import time
+from contextlib import closing
 from uuid import uuid4
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from tests.conftest import cloned_database, fresh_bucket
 from tests.support.committed import FULL, commit_rows
 from tests.support.registry import apply, job_text
 from tests.support.service import running_service
 from trace_dagster.blocks import BlockRange
+from trace_dagster.registry.connection import Database
+from trace_dagster.store.objects import ObjectStore
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 BLOCKS = 60
 
 
-@pytest.fixture
-def lake(database, store):
-    streams = apply(database, job_text(to_block=BLOCKS, chunk=20))
-    for stream in streams.values():
-        for start in range(0, BLOCKS, 20):
-            commit_rows(database, store, stream, BlockRange(start, start + 20), FULL)
-    return streams
+@pytest.fixture(scope="module")
+def module_lake(postgres, template_database, s3_server):
+    """Commit a lake for all tests of this module, which only read it."""
+    with cloned_database(*postgres, template_database) as url, fresh_bucket(s3_server) as access:
+        with closing(Database(url)) as database:
+            streams = apply(database, job_text(to_block=BLOCKS, chunk=20))
+            for stream in streams.values():
+                for start in range(0, BLOCKS, 20):
+                    commit_rows(database, ObjectStore(access), stream, BlockRange(start, start + 20), FULL)
+        yield url, access
 
 
-@pytest.fixture
-def service(lake, postgres_url, s3):
-    with running_service(postgres_url, s3) as running:
+@pytest.fixture(scope="module")
+def service(module_lake):
+    with running_service(*module_lake) as running:
         yield running
+
+
+@pytest.fixture
+def database(module_lake):
+    with closing(Database(module_lake[0])) as opened:
+        yield opened
 
 
 def test_an_answer_has_rows_snapshot_and_the_id_of_the_query(service):
@@ -42,3 +61,232 @@ def test_an_answer_has_rows_snapshot_and_the_id_of_the_query(service):
     assert [each["name"] for each in found["snapshot"]["relations"]] == ["chain_99.blocks"]
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_formats_have_their_rows_type_and_name(service):
+    sql = "select block_number, block_hash from blocks order by 1"
+    expected = list(range(BLOCKS))
+    answer = service.query(sql, format="arrow")
+    assert answer.headers["Content-Type"] == "application/vnd.apache.arrow.stream"
+    assert pa.ipc.open_stream(answer.body).read_all()["block_number"].to_pylist() == expected
+    answer = service.query(sql, format="parquet")
+    assert answer.headers["Content-Type"] == "application/vnd.apache.parquet"
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="query.parquet"'
+    assert pq.read_table(io.BytesIO(answer.body))["block_number"].to_pylist() == expected
+    answer = service.query(sql, format="csv")
+    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8; header=present"
+    lines = list(csv.reader(io.StringIO(answer.body.decode())))
+    assert [line[0] for line in lines] == ["block_number", *map(str, expected)]
+    assert json.loads(answer.headers["Trace-Snapshot"])["relations"][0]["name"] == "chain_99.blocks"
+
+
+def test_a_limit_holds_for_every_format(service):
+    sql = "select block_number from blocks order by block_number desc"
+    assert service.query(sql, limit=3).json()["truncated"] is True
+    assert service.query(sql, limit=3, format="csv").body.split() == [b"block_number", b"59", b"58", b"57"]
+    assert pa.ipc.open_stream(service.query(sql, limit=2, format="arrow").body).read_all().num_rows == 2
+    assert pq.read_table(io.BytesIO(service.query(sql, limit=5, format="parquet").body)).num_rows == 5
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("text/csv", "text/csv"),
+        ("application/vnd.apache.arrow.stream;q=0.5, text/csv;q=0.1", "application/vnd.apache.arrow.stream"),
+        ("*/*", "application/json"),
+        ("text/html, application/vnd.apache.parquet", "application/vnd.apache.parquet"),
+        ("text/csv;q=0, ;;,q=;q=x", "application/json"),
+    ],
+)
+def test_the_accept_header_chooses_the_format_if_the_body_does_not(service, accept, kind):
+    answer = service.query("select 1 as a", headers={"Accept": accept})
+    assert answer.headers["Content-Type"].partition(";")[0] == kind
+    answer = service.query("select 1 as a", format="json", headers={"Accept": accept})
+    assert answer.headers["Content-Type"] == "application/json"
+
+
+def test_parameters_keep_their_exact_values(service):
+    values = {"a": 12345678901234567890123456789012345678, "b": 7, "c": [1, 2], "d": None, "e": "it's"}
+    (row,) = service.rows("select $a::varchar, $b + 1, len($c), $d, $e", parameters=values)
+    assert row == ["12345678901234567890123456789012345678", 8, 2, None, "it's"]
+    body = b'{"sql": "select ?::varchar, typeof(?)", "parameters": [0.1000000000000000055511151231257827, 1.50]}'
+    answer = service.ask("/v1/query", body)
+    assert answer.json()["rows"] == [["0.1000000000000000055511151231257827", "DECIMAL(3,2)"]]
+
+
+def test_as_of_cuts_the_rows(service):
+    for as_of in (9, "9", [9], ["9"], [9, "common"]):
+        assert service.rows("select count(*) from blocks", as_of=as_of) == [[10]]
+    assert service.query("select 1", as_of="yesterday").error["status"] == 400
+    assert service.query("select count(*) from blocks", as_of=[1, 2]).error["status"] == 400
+    assert service.rows("select count(*) from blocks", finalized_only=True) == [[BLOCKS]]
+
+
+WRONG_BODIES = [
+    b"",
+    b"select 1",
+    b"[]",
+    b"null",
+    b'"select 1"',
+    b"{}",
+    b'{"sql": ""}',
+    b'{"sql": 1}',
+    b'{"sql": null}',
+    b'{"sql": "select 1", "sql": "select 2"}',
+    b'{"sql": "select 1", "unknown": 1}',
+    b'{"sql": "select 1", "limit": true}',
+    b'{"sql": "select 1", "limit": 0}',
+    b'{"sql": "select 1", "limit": -1}',
+    b'{"sql": "select 1", "limit": 10001}',
+    b'{"sql": "select 1", "limit": 1.0}',
+    b'{"sql": "select 1", "limit": "5"}',
+    b'{"sql": "select 1", "limit": 1e2}',
+    b'{"sql": "select 1", "limit": 9223372036854775808, "format": "csv"}',
+    b'{"sql": "select 1", "limit": ' + b"9" * 5000 + b"}",
+    b'{"sql": "select 1", "format": "xml"}',
+    b'{"sql": "select 1", "format": ["json"]}',
+    b'{"sql": "select 1", "as_of": true}',
+    b'{"sql": "select 1", "as_of": 1.5}',
+    b'{"sql": "select 1", "as_of": {}}',
+    b'{"sql": "select 1", "as_of": [[1]]}',
+    b'{"sql": "select 1", "as_of": -1}',
+    b'{"sql": "select 1", "finalized_only": 1}',
+    b'{"sql": "select 1", "finalized_only": "yes"}',
+    b'{"sql": "select 1", "parameters": "a"}',
+    b'{"sql": "select 1", "parameters": [NaN]}',
+    b'{"sql": "select 1", "parameters": [-Infinity]}',
+    b'{"sql": "select 1", "parameters": [1e99999999999999999999]}',
+    b'{"sql": "select \\ud800"}',
+    b'{"sql": "select 1", "parameters": ["\\udfff"]}',
+    b'{"sql": "select 1", "parameters": {"\\ud800": 1}}',
+    b'{"sql": "\xff\xfe"}',
+    '{"sql": "select 1"}'.encode("utf-16"),
+    b'\xef\xbb\xbf{"sql": "select 1"}',
+    b"[" * 200_000,
+    b'{"sql": "select 1", "parameters": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    b'{"sql": "select 1"} x',
+    b"\x1f\x8b\x08\x00",
+]
+
+
+@pytest.mark.parametrize("number", range(len(WRONG_BODIES)))
+def test_a_body_of_another_form_is_refused(service, number):
+    answer = service.ask("/v1/query", WRONG_BODIES[number], method="POST")
+    assert answer.status == 422, answer.body
+    assert answer.error["code"] in {"no_json", "wrong_form"}
+
+
+WRONG_QUERIES = [
+    ({"sql": "select"}, "syntax"),
+    ({"sql": "drop table blocks"}, ""),
+    ({"sql": "select * from nothing"}, "nothing"),
+    ({"sql": "select $a"}, "$a"),
+    ({"sql": "select 1", "parameters": {"b": 1}}, "$b"),
+    ({"sql": "select $a", "parameters": {"a": 10**38 * 10}}, "38 digits"),
+    ({"sql": "select $a", "parameters": {"a": {"x": 1}}}, "$a"),
+    ({"sql": "select $a", "parameters": {"a": "\0"}}, "NUL"),
+    ({"sql": "select \0"}, ""),
+    ({"sql": "select 'a'::int"}, "Could not convert"),
+    ({"sql": "select 1; select 2"}, ""),
+]
+
+
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_a_query_that_is_wrong_is_a_400_that_says_why(service, form):
+    for members, text in WRONG_QUERIES:
+        answer = service.ask("/v1/query", {**members, "format": form})
+        assert answer.status == 400, answer.body
+        assert answer.error["code"] == "invalid"
+        assert text in answer.error["message"]
+        assert answer.error["query_id"] == answer.headers["Trace-Query-Id"]
+
+
+@pytest.mark.parametrize("depth", [50, 500, 900, 2000, 5000])
+def test_deeply_nested_parameters_are_an_error_of_the_caller(service, depth):
+    body = b'{"sql": "select $a", "parameters": {"a": ' + b"[" * depth + b"]" * depth + b"}}"
+    answer = service.ask("/v1/query", body)
+    assert answer.status in {200, 400, 422}, answer.body
+
+
+def test_a_body_or_sql_that_is_too_large_is_a_413(service):
+    assert service.query("select " + "1" * 100_000).error["code"] == "sql_too_large"
+    assert service.query("select '" + "\N{SNOWMAN}" * 40_000 + "'").error["code"] == "sql_too_large"
+    assert service.query("select 1", parameters=["x" * (1 << 20)]).error["code"] == "body_too_large"
+    assert service.query("select len(?)", parameters=["x" * 900_000]).status == 200
+
+
+def test_paths_methods_and_ids_have_errors_of_the_same_shape(service):
+    assert service.ask("/nothing").error["status"] == 404
+    assert service.ask("/v1/query/").error["status"] == 404
+    answer = service.ask("/v1/query")
+    assert (answer.error["status"], answer.headers["Allow"]) == (405, "POST")
+    answer = service.ask(f"/v1/queries/{uuid4()}", method="PUT")
+    assert (answer.error["status"], answer.headers["Allow"]) == (405, "DELETE, GET")
+    assert service.ask(f"/v1/queries/{uuid4()}").error["status"] == 404
+    assert service.ask(f"/v1/queries/{uuid4()}", method="DELETE").error["status"] == 404
+    assert service.ask("/v1/queries/x").error["status"] == 422
+    assert service.query("select 1", headers={"Trace-Query-Id": "x"}).error["status"] == 422
+    assert service.query("select 1", headers={"Trace-Query-Id": "x"}, token=None).error["status"] == 401
+
+
+def test_an_id_is_used_once(service):
+    headers = {"Trace-Query-Id": str(uuid4())}
+    assert service.query("select 1", headers=headers).status == 200
+    assert service.query("select 1", headers=headers).error["status"] == 409
+
+
+def test_what_a_token_may_not_see_does_not_exist_for_it(service):
+    token = service.new_token("blocks-only", "chain_99.blocks")
+    assert service.query("select count(*) from blocks", token=token).json()["rows"] == [[BLOCKS]]
+    hidden = service.query("select count(*) from logs", token=token)
+    absent = service.query("select count(*) from lags", token=token)
+    assert hidden.status == absent.status == 400
+    assert hidden.error["message"].replace("logs", "lags") == absent.error["message"]
+    shown = service.query("select table_name from information_schema.tables", token=token, format="csv").body
+    assert b"logs" not in shown
+
+
+def test_every_query_is_logged_with_its_outcome(service, database):
+    token = service.new_token("somebody")
+    asked = {
+        "done": {"sql": "select block_number from blocks", "format": "arrow"},
+        "truncated": {"sql": "select block_number from logs", "limit": 2},
+        "refused": {"sql": "select nothing"},
+    }
+    for outcome, members in asked.items():
+        query_id = str(uuid4())
+        service.ask("/v1/query", members, token=token, headers={"Trace-Query-Id": query_id})
+        row = logged(database, query_id)
+        assert (row["outcome"], row["token_name"], row["format"]) == (
+            outcome,
+            "somebody",
+            members.get("format", "json"),
+        )
+        assert row["snapshot"] is not None or outcome == "refused"
+    assert row["datasets"] == {}
+    with database.connection() as connection:
+        rows = connection.execute("select outcome, rows, datasets from trace.query_log order by started_at").fetchall()
+    assert [(row["outcome"], row["rows"]) for row in rows] == [("done", BLOCKS), ("truncated", 2), ("refused", 0)]
+    assert rows[0]["datasets"]["chain_99.blocks"]["files"] == 3
+
+
+def logged(database, query_id):
+    """Return the row of a query, once it has ended."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        with database.connection() as connection:
+            row = connection.execute("select * from trace.query_log where query_id = %s", [query_id]).fetchone()
+        if row and row["outcome"]:
+            return row
+        time.sleep(0.05)
+    raise AssertionError("the query has no end in the log")
+
+
+def test_the_openapi_document_describes_the_errors(service):
+    document = service.ask("/openapi.json", token=None).json()
+    query = document["paths"]["/v1/query"]["post"]
+    assert {"200", "400", "401", "403", "408", "409", "413", "422", "429", "503"} <= query["responses"].keys()
+    for status, found in query["responses"].items():
+        if status != "200":
+            assert found["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody")
+    assert query["requestBody"]["content"]["application/json"]["schema"]["additionalProperties"] is False

@@ -66,7 +66,7 @@ class RunningService:
         """None if it runs in this process."""
         self.parts = parts
         """None if it runs in a process of its own."""
-        self.token = self.new_token("everything")
+        self.token = self.new_token(f"everything-{port}")
         self._http = urllib3.PoolManager(maxsize=64, retries=False, timeout=120)
 
     def new_token(self, name: str, *patterns: str, **limits: int | None) -> str:

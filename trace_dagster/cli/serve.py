@@ -49,7 +49,7 @@ def service_parts(settings: Settings) -> Iterator[Parts]:
         connect_timeout_seconds=_CONNECT_SECONDS,
         reconnect_seconds=_CONNECT_SECONDS,
     )
-    limits = QueryLimits(asked.memory_mib, asked.threads, asked.seconds)
+    limits = QueryLimits(asked.memory_mib, asked.threads, asked.seconds, stream_seconds=asked.stream_seconds)
     with closing(database), QueryRunner(limits, ahead=asked.running) as runner:
         catalog = Catalog(database)
         opening = Opening(catalog, access, CommittedObjects(database, ObjectStore(access)))

@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from multiprocessing.connection import Connection
@@ -39,7 +39,6 @@ from trace_dagster.query.protocol import (
     Columns,
     QueryLimits,
     Relation,
-    StreamFormat,
     Tips,
 )
 from trace_dagster.query.render import Convert, converter
@@ -86,7 +85,7 @@ def _serve(wire: Connection, session: QuerySession, parsing: duckdb.DuckDBPyConn
         if request["format"] == "json":
             _send_rows(wire, session, statement, request["rows"], limits.result_mib << 20)
         else:
-            _send_stream(wire, session, statement, request["format"], opening["snapshot"])
+            _send_stream(wire, session, statement, request, opening["snapshot"])
     except TraceError as error:
         _send(wire, error=[type(error).__name__, str(error)])
     except MemoryError:
@@ -134,20 +133,20 @@ def _send_columns(wire: Connection, columns: Columns) -> None:
 
 
 def _send_stream(
-    wire: Connection, session: QuerySession, statement: UserStatement, form: StreamFormat, snapshot: Any
+    wire: Connection, session: QuerySession, statement: UserStatement, request: Mapping[str, Any], snapshot: Any
 ) -> None:
     """Send encoded bytes, an empty message, and the number of rows. The parent passes the bytes on as they are.
 
     Each message of bytes begins with the number of rows so far. After an error, too, an empty message ends the bytes.
     """
-    columns, rows = statement.rows(session)
+    columns, rows = statement.rows(session, request["rows"])
     _send_columns(wire, columns)
 
     def send(data: memoryview, count: int) -> None:
         wire.send_bytes(b"".join((count.to_bytes(COUNT_BYTES, "big"), data)))
 
     try:
-        count = encode(form, rows, [name for name, _ in columns], snapshot, send)
+        count = encode(request["format"], rows, [name for name, _ in columns], snapshot, send)
     finally:
         wire.send_bytes(b"")
     _send(wire, end={"rows": count})

@@ -36,7 +36,7 @@ class Asked:
     relations: Sequence[Relation]
     form: Format
     most_rows: int
-    """Ignored by streams, which have no limit."""
+    """0 for all rows of a stream."""
     timeout_seconds: float
 
 

@@ -109,8 +109,10 @@ class Opening:
         grants: Grants = ALL,
         cancellation: Cancellation | None = None,
         seen: Seen | None = None,
+        limit: int | None = None,
     ) -> Iterator[LakeStream]:
-        """Run one SELECT, and yield all of its rows in a format. The parameters are those of :meth:`query`.
+        """Run one SELECT, and yield its rows in a format: all of them unless there is a ``limit``. The other parameters
+        are those of :meth:`query`.
 
         The files are compared with the bucket's objects while the rows are computed; the first bytes wait 0.3 s for
         that, the end waits until it is done. Raises as :meth:`query` does, before the block or while rows are read.
@@ -128,6 +130,7 @@ class Opening:
                     reading.tips,
                     cancellation,
                     reading.header,
+                    limit,
                 )
                 stream = held.enter_context(found)
             yield LakeStream(stream, reading.opened, self._committed)

@@ -86,8 +86,10 @@ class QueryRunner:
         tips: TipsOf = lambda _names, _wanted: Tips(),
         cancellation: Cancellation | None = None,
         header: Header = lambda: None,
+        limit: int | None = None,
     ) -> Iterator[QueryStream]:
-        """Run SQL from a user, and yield all of its rows in a format, when the first of them are there.
+        """Run SQL from a user, and yield its rows in a format, when the first of them are there: all, or the first ones
+        up to ``limit``.
 
         The parameters are those of :meth:`query`. ``meanwhile`` runs in another thread. ``header`` is called after
         ``resolve``; it returns JSON that Arrow and Parquet have in their metadata. The query may take
@@ -97,7 +99,7 @@ class QueryRunner:
         """
         _require_size(sql)
         seconds = self._limits.stream_seconds
-        asked = Asked(sql, literals(parameters), relations, form, 0, seconds)
+        asked = Asked(sql, literals(parameters), relations, form, limit or 0, seconds)
         with self._conversation(seconds, cancellation) as conversation:
             conversation.open(asked, tips, resolve or _given(relations), access, header)
             yield conversation.stream(meanwhile)

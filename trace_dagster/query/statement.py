@@ -98,15 +98,17 @@ class UserStatement:
             return _PLAN_COLUMNS, iter([[(line,) for line in _plan_lines(session)]])
         return self._named(columns), _batches(session)
 
-    def rows(self, session: QuerySession) -> tuple[Columns, ResultRows]:
-        """Return the columns of the query, and its rows, which are computed when they are read."""
+    def rows(self, session: QuerySession, most: int) -> tuple[Columns, ResultRows]:
+        """Return the columns of the query, and its rows, which are computed when they are read: the first ``most``, or
+        all for 0.
+        """
         statement = self._with_pivot_values(session)
         if statement.explain:
             session.select(f"{statement.explain} {statement.text}")
             return _PLAN_COLUMNS, ResultRows(session.relation_of(pa.table({"plan": _plan_lines(session)})))
         relation = session.relation(statement.text)
         columns = [(name, str(kind)) for name, kind in zip(relation.columns, relation.types, strict=True)]
-        return self._named(columns), ResultRows(relation)
+        return self._named(columns), ResultRows(relation.limit(most) if most else relation)
 
     def _named(self, columns: Columns) -> Columns:
         """Return columns with the names that they have in the text as the user wrote it."""

@@ -6,21 +6,23 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.types import Receive
 
 from trace_dagster.errors import Cancelled, Corrupt, InvalidInput, Refused, TooLate, TooMany, TraceError, Unavailable
 from trace_dagster.messages.logs import component_log
+from trace_dagster.query.opening import LakeStream
 from trace_dagster.query.protocol import DEFAULT_ROWS
 from trace_dagster.query.query_result import QueryResult
 from trace_dagster.query.render import to_json
 from trace_dagster.registry.query_log import Outcome, QueryLog
 from trace_dagster.service.live_queries import LiveQueries, LiveQuery
 from trace_dagster.service.parts import Parts
-from trace_dagster.service.places import Places, left
+from trace_dagster.service.pieces import PiecesAhead
+from trace_dagster.service.places import Places
 from trace_dagster.service.query_body import MEDIA_TYPES, QueryBody
 from trace_dagster.service.sending import AnswerSender
 
@@ -63,11 +65,9 @@ class Answering:
         """Run a query and send its answer. Raises the error of the query, before or after the answer has begun."""
         outcome: Outcome = "failed"
         try:
-            async with _watched(live, receive), self.places.place(live.caller, live.waiter):
+            async with _watched(live, receive, sender), self.places.place(live.caller, live.waiter):
                 await self._begin(live)
-                outcome = await self._json(live, asked, sender)
-                if live.cancellation.is_asked:
-                    raise left()
+                outcome = await (self._json if live.form == "json" else self._stream)(live, asked, sender)
         except BaseException as error:
             outcome = _outcome(error, sender.is_started)
             raise
@@ -75,17 +75,54 @@ class Answering:
             await self._end(live, outcome, sender.sent_bytes)
 
     async def _json(self, live: LiveQuery, asked: QueryBody, sender: AnswerSender) -> Outcome:
-        result = await self._in_thread(live, self._result, live, asked)
+        query = partial(self._parts.opening.query, self._parts.runner, asked.sql, asked.limit or DEFAULT_ROWS)
+        result = await self._in_thread(live, query, asked.parameters, asked.cut(), **self._known(live))
         body = await self._in_thread(live, _encoded, result, str(live.query_id))
         self._parts.metrics.first_byte(live.form, live.seconds)
-        live.state, live.rows = "sending", len(result.rows)
-        await sender.whole(body, {"Content-Type": MEDIA_TYPES["json"], "Trace-Query-Id": str(live.query_id)})
+        live.sends(len(result.rows))
+        await sender.whole(body, _headers(live))
         return "truncated" if result.truncated else "done"
 
-    def _result(self, live: LiveQuery, asked: QueryBody) -> QueryResult:
-        return self._parts.opening.query(
-            self._parts.runner, asked.sql, asked.limit or DEFAULT_ROWS, asked.parameters, asked.cut()
+    async def _stream(self, live: LiveQuery, asked: QueryBody, sender: AnswerSender) -> Outcome:
+        assert live.form != "json"
+        opening, runner = self._parts.opening, self._parts.runner
+        opened = opening.stream(
+            runner, asked.sql, live.form, asked.parameters, asked.cut(), limit=asked.limit, **self._known(live)
         )
+        held = ExitStack()
+        try:
+            stream = await self._in_thread(live, held.enter_context, opened)
+            await self._send_pieces(live, stream, sender)
+        finally:
+            await self._in_thread(live, held.close)
+        return "done"
+
+    async def _send_pieces(self, live: LiveQuery, stream: LakeStream, sender: AnswerSender) -> None:
+        pieces = iter(stream)
+        ahead = PiecesAhead(lambda: self._in_thread(live, next, pieces, None))
+        try:
+            head, is_whole = await ahead.head()
+            self._parts.metrics.first_byte(live.form, live.seconds)
+            live.sends(stream.rows)
+            headers = _headers(live) | {"Trace-Snapshot": stream.snapshot.compact()}
+            if is_whole:
+                await sender.whole(head, headers)
+                return
+            await sender.start(headers)
+            await sender.pieces(head)
+            while (piece := await ahead.next()) is not None:
+                live.rows = stream.rows
+                await sender.pieces(piece)
+            await sender.end()
+        except BaseException:
+            live.cancel()
+            raise
+        finally:
+            await ahead.close()
+
+    def _known(self, live: LiveQuery) -> dict[str, Any]:
+        seen = partial(self._query_log.read, live.query_id)
+        return {"grants": live.caller.grants, "cancellation": live.cancellation, "seen": seen}
 
     async def _begin(self, live: LiveQuery) -> None:
         seconds = self._parts.settings.seconds if live.form == "json" else self._parts.settings.stream_seconds
@@ -104,9 +141,11 @@ class Answering:
         except TraceError as error:
             _log.warning("end_not_logged", query_id=live.query_id, reason=type(error).__name__)
 
-    async def _in_thread(self, live: LiveQuery, call: Callable[..., _Result], *arguments: object) -> _Result:
+    async def _in_thread(
+        self, live: LiveQuery, call: Callable[..., _Result], *arguments: object, **named: object
+    ) -> _Result:
         """Return what a call in another thread returns. If this task is cancelled, the query is, and the call ends."""
-        future = asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *arguments))
+        future = asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *arguments, **named))
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -117,13 +156,14 @@ class Answering:
 
 
 @asynccontextmanager
-async def _watched(live: LiveQuery, receive: Receive) -> AsyncIterator[None]:
+async def _watched(live: LiveQuery, receive: Receive, sender: AnswerSender) -> AsyncIterator[None]:
     """Cancel the query if its client leaves during the block. The body of the request was read."""
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        live.cancel()
+        if not sender.is_whole:  # receive also ends when the answer has
+            live.cancel()
 
     watching = asyncio.create_task(watch())
     try:
@@ -141,3 +181,11 @@ def _outcome(error: BaseException, is_started: bool) -> Outcome:
 
 def _encoded(result: QueryResult, query_id: str) -> bytes:
     return json.dumps({"query_id": query_id, **to_json(result)}, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _headers(live: LiveQuery) -> dict[str, str]:
+    """Return the headers of the rows of a query."""
+    found = {"Content-Type": MEDIA_TYPES[live.form], "Trace-Query-Id": str(live.query_id)}
+    if live.form in {"csv", "parquet"}:
+        found["Content-Disposition"] = f'attachment; filename="query.{live.form}"'
+    return found

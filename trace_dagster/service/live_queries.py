@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
-from trace_dagster.errors import Refused
+from trace_dagster.errors import Cancelled, Refused
 from trace_dagster.query.cancellation import Cancellation
 from trace_dagster.registry.tokens import Caller
 from trace_dagster.service.errors import HttpRefusal
-from trace_dagster.service.places import Waiter, left
+from trace_dagster.service.places import Waiter
 from trace_dagster.service.query_body import Format
 
 QueryState = Literal["queued", "running", "sending", "cancelling"]
@@ -39,11 +39,23 @@ class LiveQuery:
         """Seconds since the request."""
         return time.monotonic() - self.arrived
 
+    def sends(self, rows: int) -> None:
+        """Note that rows are sent from now on."""
+        if self.state == "running":
+            self.state = "sending"
+        self.rows = rows
+
     def cancel(self) -> None:
         """End it, whether it waits or runs. Its process is killed at once."""
+        if self.state == "queued":
+            self.waiter.end(_cancelled())
         self.state = "cancelling"
-        self.waiter.end(left())
         self.cancellation.ask()
+
+    def require_wanted(self) -> None:
+        """Raise Cancelled if it was cancelled."""
+        if self.cancellation.is_asked:
+            raise _cancelled()
 
 
 class LiveQueries:
@@ -69,3 +81,7 @@ class LiveQueries:
         if found is None or found.caller.token_id != caller.token_id:
             raise HttpRefusal(404, "not_found", "no query with this id waits or runs: it ended, or is not the token's")
         return found
+
+
+def _cancelled() -> Cancelled:
+    return Cancelled("the query was cancelled")

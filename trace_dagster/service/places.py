@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from trace_dagster.errors import Cancelled, TooMany
+from trace_dagster.errors import TooMany
 from trace_dagster.registry.tokens import Caller
 
 WAIT_SECONDS = 30.0
@@ -36,6 +36,7 @@ class Waiter:
         """Let the query fail instead of getting a place."""
         if not self.turn.done():
             self.turn.set_exception(error)
+            self.turn.exception()  # nobody may wait for it any more: then it is no error
 
 
 class Places:
@@ -175,8 +176,3 @@ class Places:
     def _too_many(self, message: str) -> TooMany:
         seconds = self._mean_seconds * (self.waiting + 1) / self._places
         return TooMany(message, retry_after_seconds=max(1, min(math.ceil(seconds), _MOST_RETRY_SECONDS)))
-
-
-def left() -> Cancelled:
-    """Return the error of a query that nobody waits for any more."""
-    return Cancelled("the query was cancelled")

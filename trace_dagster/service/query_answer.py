@@ -25,7 +25,7 @@ class QueryAnswer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the query. What it holds is free again when this returns."""
-        sender = AnswerSender(send)
+        sender = AnswerSender(send, self._live.require_wanted)
         try:
             with self._answering.live.added(self._live):
                 await self._answering.answer(self._live, self._asked, receive, sender)

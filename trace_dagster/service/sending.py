@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from starlette.types import Send
 
@@ -16,36 +16,43 @@ _PIECE_BYTES = 256 << 10
 
 
 class AnswerSender:
-    """Sends one answer. It ends a client that is too slow, but leaves the connection to its caller."""
+    """Sends one answer. Each method raises Cancelled if the query was, or if the client takes nothing for too long."""
 
-    def __init__(self, send: Send, take_seconds: float = TAKE_SECONDS) -> None:
+    def __init__(self, send: Send, require_wanted: Callable[[], None], take_seconds: float = TAKE_SECONDS) -> None:
         self._send = send
+        self._require_wanted = require_wanted
         self._take_seconds = take_seconds
         self.is_started = False
         """Whether the status was sent: a later error can only break the transfer."""
+        self.is_whole = False
+        """Whether all was sent: no error can change the answer any more."""
         self.sent_bytes = 0
         """Bytes of the body that were handed to the connection."""
 
     async def whole(self, body: bytes, headers: Mapping[str, str]) -> None:
-        """Send an answer whose size is known. Raises Cancelled if the client takes nothing for too long."""
+        """Send an answer whose size is known."""
         await self.start({**headers, "Content-Length": str(len(body))})
         await self.pieces(body)
         await self.end()
 
     async def start(self, headers: Mapping[str, str]) -> None:
         """Send status 200 and the headers."""
+        self._require_wanted()
         self.is_started = True
         raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await self._taken({"type": "http.response.start", "status": 200, "headers": raw})
 
     async def pieces(self, body: bytes) -> None:
-        """Send a part of the body. Raises Cancelled if the client takes nothing for too long."""
+        """Send a part of the body."""
         for piece in _cut(body):
+            self._require_wanted()
             await self._taken({"type": "http.response.body", "body": piece, "more_body": True})
             self.sent_bytes += len(piece)
 
     async def end(self) -> None:
         """Say that the answer is whole."""
+        self._require_wanted()
+        self.is_whole = True
         await self._taken({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _taken(self, message: dict[str, object]) -> None:
