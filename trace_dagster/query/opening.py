@@ -65,6 +65,11 @@ class Opening:
         self._access = access
         self._committed = committed
 
+    @property
+    def access(self) -> S3Access:
+        """The bucket and the credentials that queries use."""
+        return self._access
+
     def query(
         self,
         runner: QueryRunner,

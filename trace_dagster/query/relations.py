@@ -76,6 +76,18 @@ class Lake:
         datasets = [Relation(name, self._columns[entry.dataset_uuid], ()) for name, entry in self._datasets.items()]
         return [*datasets, *heads]
 
+    def datasets(self) -> list[tuple[VisibleDataset, Columns, str | None]]:
+        """Return every dataset with its columns, and its short name if that is of one chain only."""
+        full = {entry.dataset_uuid: entry for name, entry in self._datasets.items() if "." in name}
+        return [
+            (entry, self._columns[each], entry.dataset_key if entry.dataset_key in self._datasets else None)
+            for each, entry in full.items()
+        ]
+
+    def dataset(self, name: str) -> VisibleDataset | None:
+        """Return the dataset of a full or short name; None if there is none, or several chains have it."""
+        return self._datasets.get(name)
+
     def chains_of_heads(self, names: Iterable[str]) -> set[int]:
         """Return the chains whose heads are among the relations of these names."""
         return {self._heads[name] for name in names if name in self._heads}

@@ -27,6 +27,8 @@ from trace_dagster.registry.conditions import (
     united,
 )
 from trace_dagster.registry.connection import Database, Row, Session
+from trace_dagster.registry.grants import ALL, Grants
+from trace_dagster.registry.listing import DatasetDetails, ListedFile, details_of, listed_files
 from trace_dagster.registry.snapshot_header import Cut, SnapshotHeader, chains_with_heads, snapshot_header
 from trace_dagster.registry.summaries import files_that_may_contain
 
@@ -110,6 +112,16 @@ class StoredRows:
     blocks: list[BlockRange]
     """The committed blocks, as few ranges as possible."""
     files: list[LakeFile]
+
+
+@dataclass(frozen=True, slots=True)
+class LakeDescription:
+    """What a caller may know of the lake, as of one moment."""
+
+    datasets: Sequence[VisibleDataset]
+    header: SnapshotHeader
+    details: Mapping[UUID, DatasetDetails]
+    """By dataset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +237,26 @@ class Catalog:
         """Return the committed blocks of a dataset as few ranges as possible."""
         with self._database.snapshot() as session:
             return committed_ranges(session, dataset_uuid)
+
+    def described(self, grants: Grants = ALL) -> LakeDescription:
+        """Return what a caller may know of its datasets, as of one moment. The cost does not depend on how many files
+        there are.
+        """
+        with self._database.snapshot() as session:
+            found = [each for each in self._datasets(session) if grants.allows(each.chain_id, each.dataset_key)]
+            header = snapshot_header(session, [each.dataset_uuid for each in found], {}, org_id=self._org_id)
+            return LakeDescription(found, header, details_of(session, header.relations))
+
+    @contextmanager
+    def listing(
+        self, dataset_uuid: UUID, block_range: BlockRange = EVERYTHING
+    ) -> Iterator[tuple[SnapshotHeader, Iterator[ListedFile]]]:
+        """Yield the header of a dataset, and its files with visible rows of ``block_range``, in block order, as of one
+        moment. It holds a connection.
+        """
+        with self._database.snapshot() as session:
+            header = snapshot_header(session, [dataset_uuid], {}, org_id=self._org_id)
+            yield header, listed_files(session, dataset_uuid, block_range)
 
     def _datasets(self, session: Session) -> list[VisibleDataset]:
         return [

@@ -24,7 +24,7 @@ OLDEST = "0"
 _CURSOR = re.compile(r"(\d{1,19})-(\d{1,19})-([0-9a-f]{1,6})", re.ASCII)
 _MOST = 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_START_AGAIN = "take `trace-lite changes --now`, read the lake as it is, and go on from that cursor"
+_START_AGAIN = "take the cursor of now (`trace-lite changes --now`, or after=now by HTTP), read the lake, go on from it"
 
 
 def record_change(

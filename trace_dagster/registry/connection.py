@@ -23,6 +23,9 @@ RESTED_SECONDS = 1.0
 
 _TEST_SECONDS = 3
 
+_ROWS_AT_ONCE = 2000
+"""Rows that a cursor at the server sends at a time."""
+
 
 class Connection(psycopg.Connection[Row]):
     """A connection that knows when it was last used, by this process's monotonic clock."""
@@ -76,6 +79,11 @@ class Database:
             psycopg.connect(self._dsn, connect_timeout=_TEST_SECONDS).close()
             raise
 
+    def require_answer(self) -> None:
+        """Raise Unavailable if the server does not answer."""
+        with self.transaction() as session:
+            session.one("is_there")
+
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         """Yield a session in a transaction, which commits when the block ends and rolls back if it raises."""
@@ -112,6 +120,14 @@ class Session:
     def all(self, name: str, /, **values: object) -> list[Row]:
         """Return every row."""
         return self.connection.execute(query(name), values).fetchall()
+
+    def each(self, name: str, /, **values: object) -> Iterator[Row]:
+        """Yield all rows of a cursor at the server, a few thousand at a time."""
+        self.one("read_whole_cursor")
+        with self.connection.cursor(name) as cursor:
+            cursor.itersize = _ROWS_AT_ONCE
+            cursor.execute(query(name), values)
+            yield from cursor
 
     def many(self, name: str, rows: list[Row]) -> None:
         """Execute a statement once per row, pipelined if there are several."""

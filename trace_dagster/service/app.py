@@ -20,6 +20,7 @@ from trace_dagster.service.bodies import wrong_member
 from trace_dagster.service.doors import SameOrigin
 from trace_dagster.service.errors import HttpRefusal, error_response, refusal_of
 from trace_dagster.service.guard import Guard
+from trace_dagster.service.lake_answers import LakeAnswers
 from trace_dagster.service.parts import Parts
 
 
@@ -35,6 +36,7 @@ def application(parts: Parts) -> FastAPI:
     )
     app.state.parts = parts
     app.state.answering = Answering(parts)
+    app.state.lake = LakeAnswers(parts)
     for module in (query_routes, lake_routes, login_routes, page_routes):
         app.include_router(module.router)
     app.add_exception_handler(TraceError, _trace_error)
@@ -53,6 +55,7 @@ def application(parts: Parts) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
+    app.state.lake.close()
     app.state.answering.close()
 
 

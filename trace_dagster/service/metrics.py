@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -30,7 +29,6 @@ class QueryMetrics:
         self._rows = self._counter("rows", "Rows that were sent.", "format")
         self._bytes = self._counter("bytes", "Bytes of rows that were sent.", "format")
         self._denials = self._counter("denials", "Requests that were denied.", "reason")
-        self._listeners = self._gauge("listeners", "Clients that wait for changes.")
 
     def ended(self, outcome: str, form: str, seconds: float, rows: int = 0, sent_bytes: int = 0) -> None:
         """Count a query that ended. ``outcome`` and ``form`` are those of the query log."""
@@ -46,12 +44,6 @@ class QueryMetrics:
     def denied(self, reason: Denial) -> None:
         """Count a request that was denied."""
         self._denials.labels(reason).inc()
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Count a client that waits for changes, until the block ends."""
-        with self._listeners.track_inprogress():
-            yield
 
     def watch(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         """Show ``trace_query_<name>``, which is read when Prometheus asks."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+
 import uvicorn
+from fastapi import FastAPI
 
 from trace_dagster.service.app import application
 from trace_dagster.service.connections import BoundedConnection
@@ -12,10 +15,24 @@ GRACE_SECONDS = 10
 """Requests under way may run on for so long when the service ends."""
 
 
-def server(parts: Parts, host: str, port: int) -> uvicorn.Server:
+class QueryServer(uvicorn.Server):
+    """Ends the streams that have no end of their own before it waits for the other requests."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the service."""
+        self._app.state.lake.close()
+        await super().shutdown(sockets)
+
+
+def server(parts: Parts, host: str, port: int) -> QueryServer:
     """Return a server that listens on an address once it runs."""
+    app = application(parts)
     config = uvicorn.Config(
-        application(parts),
+        app,
         host=host,
         port=port,
         http=BoundedConnection,
@@ -27,7 +44,7 @@ def server(parts: Parts, host: str, port: int) -> uvicorn.Server:
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    return uvicorn.Server(config)
+    return QueryServer(config, app)
 
 
 def serve(parts: Parts, host: str, port: int) -> None:
