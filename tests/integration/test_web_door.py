@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -22,7 +21,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.support.left_out import BROWSER, leave_out
+from tests.support.browser import running_browser
 from trace_dagster.cli.dagster_client import DagsterWeb
 from trace_dagster.config.web_password import authorization
 from trace_dagster.errors import InvalidInput, Unavailable
@@ -32,7 +31,6 @@ pytestmark = pytest.mark.integration
 
 PASSWORD = "pässword: with colons:"
 PUBLIC = "box.example"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DEFINITIONS = """
 import dagster as dg
 
@@ -346,16 +344,8 @@ def test_a_websocket_goes_through_the_same_door(name, request):
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
     """Run a real browser."""
-    from playwright.sync_api import sync_playwright
-
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        leave_out(BROWSER)
-    root = ["--no-sandbox"] if os.geteuid() == 0 else []  # chromium's sandbox refuses to run as root
-    with sync_playwright() as play:
-        running = play.chromium.launch(executable_path=found, args=root)
-        yield running
-        running.close()
+    with running_browser() as browser:
+        yield browser
 
 
 @contextmanager

@@ -1,0 +1,108 @@
+"""The query page in a real browser, logged in to a real service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tests.support.service import RunningService
+from trace_dagster.registry.connection import Database
+from trace_dagster.registry.tokens import Tokens
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page, Route
+
+_WAIT_MILLISECONDS = 60_000
+_REPORT_VIOLATIONS = """document.addEventListener("securitypolicyviolation", (event) =>
+  console.error("policy violation", event.violatedDirective, event.blockedURI))"""
+_REFUSED = "Failed to load resource"
+"""Chromium writes it to the console for each answer that is an error."""
+
+
+@dataclass
+class QueryPage:
+    """The page, and what went wrong in the browser."""
+
+    page: Page
+    service: RunningService
+    problems: list[str] = field(default_factory=list)
+    """Requests to other hosts, uncaught errors, and violations of the page's policy."""
+
+    def link(self, name: str = "person") -> str:
+        """Make a login link."""
+        with closing(Database(self.service.postgres_url, max_connections=1)) as database:
+            return f"{self.service.url}/login#{Tokens(database).link(name)}"
+
+    def log_in(self) -> None:
+        """Log in by a link, and wait for the datasets."""
+        self.page.goto(self.link())
+        self.page.locator(".dataset").first.wait_for(state="attached")
+
+    def editor(self) -> Locator:
+        """Return where SQL is written."""
+        return self.page.get_by_label("SQL", exact=True)
+
+    def text(self) -> str:
+        """Return the SQL."""
+        return "\n".join(self.page.locator("#editor .cm-line").all_inner_texts()).replace("\n\n", "\n").strip()
+
+    def write(self, sql: str) -> None:
+        """Replace the SQL."""
+        self.editor().click()
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.insert_text(sql)
+        self.page.keyboard.press("Escape")  # closes proposals
+
+    def start(self, sql: str) -> None:
+        """Run SQL by the keyboard, without waiting for its end."""
+        self.write(sql)
+        self.page.keyboard.press("Control+Enter")
+
+    def run(self, sql: str) -> None:
+        """Run SQL and wait for its answer or error."""
+        self.page.locator("#status").evaluate("status => status.textContent = ''")
+        self.start(sql)
+        self.wait_for_end()
+
+    def wait_for_end(self) -> None:
+        """Wait until the query ended, whether well or not."""
+        self.page.wait_for_function("/^(done|failed|cancelled)/.test(document.querySelector('#status').textContent)")
+
+    def shown_rows(self) -> list[list[str]]:
+        """Return the cells of the rows that are in the document."""
+        rows: list[list[str]] = self.page.locator("#grid tbody").evaluate(
+            "body => [...body.querySelectorAll('tr[data-row]')].map("
+            "row => [...row.querySelectorAll('td[data-column]')].map(cell => cell.textContent))"
+        )
+        return rows
+
+
+@contextmanager
+def query_page(browser: Browser, service: RunningService, **options: Any) -> Iterator[QueryPage]:
+    """Open a new profile whose requests to other hosts are refused. At the end nothing must have gone wrong."""
+    context = browser.new_context(accept_downloads=True, **options)
+    context.add_init_script(_REPORT_VIOLATIONS)
+    page = context.new_page()
+    page.set_default_timeout(_WAIT_MILLISECONDS)
+    found = QueryPage(page, service)
+
+    def own_only(route: Route) -> None:
+        if route.request.url.startswith(service.url + "/"):
+            route.continue_()
+        else:
+            found.problems.append(f"request to {route.request.url}")
+            route.abort()
+
+    context.route("**/*", own_only)
+    page.on("pageerror", lambda error: found.problems.append(f"uncaught: {error}"))
+    page.on(
+        "console",
+        lambda said: found.problems.append(said.text) if said.type == "error" and _REFUSED not in said.text else None,
+    )
+    try:
+        yield found
+    finally:
+        context.close()
+    assert found.problems == []
