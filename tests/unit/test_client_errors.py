@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.scripted_service import refusal, reply, scripted_service
 from tests.support.wrong_servers import banner_server, web_server
+from trace_dagster.client.lake import ConnectedLake
 from trace_dagster.client.service_http import ServiceHttp
 from trace_dagster.errors import (
     Cancelled,
@@ -75,6 +76,13 @@ def test_a_service_without_a_place_is_asked_again_after_the_pause_that_it_names(
     with scripted_service(lambda _: answers.pop(0)) as server:
         assert asked(server.url, retries=2, pauses=pauses) == {"a": 1}
     assert pauses == [3.0, 2.0]
+
+
+def test_each_try_of_a_query_has_a_name_of_its_own():
+    answers = [b"", refusal(503, "away", "away"), reply(200, {"rows": []})]
+    with scripted_service(lambda _: answers.pop(0)) as server:
+        ConnectedLake(ServiceHttp(server.url, TOKEN, 1, 5, lambda _: None)).json("select 1")
+        assert len({each.headers["trace-query-id"] for each in server.asked}) == 3
 
 
 def test_the_last_try_raises():

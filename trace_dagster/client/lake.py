@@ -81,12 +81,12 @@ class ConnectedLake:
 
         It has at most ``limit`` rows, and up to 10,000. Raises what :meth:`sql` raises.
         """
-        query_id = str(uuid4())
         body = _body(sql, "json", params, as_of, finalized_only=finalized_only, limit=limit)
+        names = _QueryNames()
         try:
-            answer = self._http.json("POST", "/v1/query", body, headers=_named(query_id))
+            answer = self._http.json("POST", "/v1/query", body, headers=names)
         except KeyboardInterrupt:
-            self._http.cancel(query_id)
+            self._http.cancel(names.last)
             raise
         assert isinstance(answer, dict)
         return answer
@@ -105,10 +105,14 @@ class ConnectedLake:
 
         The caller closes it. Raises what :meth:`sql` raises.
         """
-        query_id = str(uuid4())
         body = _body(sql, form, params, as_of, finalized_only=finalized_only, limit=limit)
-        answer = self._http.open("POST", "/v1/query", body, headers=_named(query_id))
-        return Transfer(self._http, answer, form, query_id)
+        names = _QueryNames()
+        try:
+            answer = self._http.open("POST", "/v1/query", body, headers=names)
+        except KeyboardInterrupt:
+            self._http.cancel(names.last)
+            raise
+        return Transfer(self._http, answer, form, names.last)
 
     def datasets(self) -> DatasetInfos:
         """Return the datasets that the token may see."""
@@ -147,8 +151,14 @@ class ConnectedLake:
         return f"<lake at {self._http.host}: .sql() .save() .datasets() .files() .changes()>"
 
 
-def _named(query_id: str) -> dict[str, str]:
-    return {"trace-query-id": query_id}
+class _QueryNames:
+    """Names each try of a query: the service may still know the one before."""
+
+    last = ""
+
+    def __call__(self) -> dict[str, str]:
+        self.last = str(uuid4())
+        return {"trace-query-id": self.last}
 
 
 def _body(

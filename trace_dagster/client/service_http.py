@@ -30,6 +30,9 @@ _TOKEN = re.compile(r"[!-~]{1,512}")
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 """A machine that is gone is noticed after a minute. Not every system has each of these options."""
 
+Headers = Callable[[], Mapping[str, str]]
+"""Returns the headers of one try, beside those of every request."""
+
 
 class ServiceHttp:
     """Sends requests to one service. Thread-safe."""
@@ -62,7 +65,7 @@ class ServiceHttp:
         path: str,
         body: Any = None,
         *,
-        headers: Mapping[str, str] | None = None,
+        headers: Headers = dict,
         seconds: float | None = None,
     ) -> Any:
         """Return the JSON of an answer. Raises what :meth:`open` raises, and Unavailable if the answer breaks off."""
@@ -84,7 +87,7 @@ class ServiceHttp:
         path: str,
         body: Any = None,
         *,
-        headers: Mapping[str, str] | None = None,
+        headers: Headers = dict,
         seconds: float | None = None,
     ) -> urllib3.BaseHTTPResponse:
         """Return an answer of status 200 to 299 whose body is not read yet. ``body`` is sent as JSON.
@@ -94,9 +97,8 @@ class ServiceHttp:
         for, and Unavailable if none arrives.
         """
         data = None if body is None else json.dumps(body, allow_nan=False).encode()
-        sent = {**self._headers, **(headers or {}), **({} if body is None else {"content-type": "application/json"})}
         for tried in range(self._retries + 1):
-            answer = self._sent(method, path, data, sent, seconds)
+            answer = self._sent(method, path, data, headers, seconds)
             if 200 <= answer.status < 300:
                 return answer
             pause = _pause(answer, tried)
@@ -113,16 +115,18 @@ class ServiceHttp:
             self._pool.request("DELETE", path, headers=self._headers, timeout=_CANCEL_SECONDS, redirect=False)
 
     def _sent(
-        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str], seconds: float | None
+        self, method: str, path: str, data: bytes | None, headers: Headers, seconds: float | None
     ) -> urllib3.BaseHTTPResponse:
         """Send a request, and once more if the connection was lost before an answer: the service may have closed it
         while it was idle.
         """
         timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=seconds or self._timeout_seconds)
+        kind = {} if data is None else {"content-type": "application/json"}
         for may_repeat in (True, False):
+            sent = {**self._headers, **kind, **headers()}
             try:
                 return self._pool.request(
-                    method, self._url + path, body=data, headers=headers, timeout=timeout, preload_content=False,
+                    method, self._url + path, body=data, headers=sent, timeout=timeout, preload_content=False,
                     redirect=False, decode_content=False,
                 )  # fmt: skip
             except ProtocolError as error:
