@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 from trace_dagster.config.settings import QuerySettings, Settings
-from trace_dagster.errors import InvalidInput
+from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.evidence.committed_objects import CommittedObjects
 from trace_dagster.query.opening import Opening
 from trace_dagster.query.protocol import QueryLimits
@@ -16,9 +18,10 @@ from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.migrations import is_current
 from trace_dagster.service.parts import Parts
-from trace_dagster.service.server import serve
+from trace_dagster.service.server import server
 from trace_dagster.store.objects import ObjectStore
 
+_BACKLOG = 2048
 _CONNECT_SECONDS = 2.0
 """A registry that is away is an answer of 503 after so long, and is found again as soon as it is back."""
 
@@ -26,7 +29,8 @@ _CONNECT_SECONDS = 2.0
 def run_service(settings: Settings, say: Callable[[str], None], host: str, port: int) -> None:
     """Serve queries on an address until Ctrl-C.
 
-    Raises InvalidInput if the registry's schema is not current, Unavailable if the registry does not answer.
+    Raises InvalidInput if the registry's schema is not current or the address cannot be used, Unavailable if the
+    registry does not answer.
     """
     if not is_current(settings.complete().postgres_url):
         raise InvalidInput("the registry's schema is not current: run `trace-lite migrate`")
@@ -35,8 +39,24 @@ def run_service(settings: Settings, say: Callable[[str], None], host: str, port:
             f"note: the service listens on {host} without TLS, so tokens and rows can be read on the network: let a"
             " proxy with TLS stand before it"
         )
-    with service_parts(settings) as parts:
-        serve(parts, host, port)
+    with closing(listening(host, port)) as listener, service_parts(settings) as parts:
+        say(f"queries are answered at {_url(host, listener)}   (ctrl-c ends it)")
+        server(parts, host, port).run([listener])
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on an address. Raises InvalidInput if the port is taken or the host is not ours."""
+    try:
+        family, *_ = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server((host.strip("[]"), port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise InvalidInput(f"port {port} is taken: end what uses it, or pass another --port") from None
+        if error.errno == errno.EACCES:
+            raise InvalidInput(f"port {port} is for root only: pass a --port of 1024 or more") from None
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise InvalidInput(f"{host[:100]!r} is no address of this machine: pass another --host") from None
+        raise Unavailable("the service cannot listen", reason=error.strerror) from None
 
 
 @contextmanager
@@ -62,6 +82,11 @@ def is_of_this_machine(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _url(host: str, listener: socket.socket) -> str:
+    name = host.strip("[]")
+    return f"http://{f'[{name}]' if ':' in name else name}:{listener.getsockname()[1]}"
 
 
 def _connections(settings: QuerySettings) -> int:

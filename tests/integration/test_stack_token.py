@@ -1,4 +1,4 @@
-"""The query service of the laptop stack: its token, its login links, and `trace-lite serve` by itself."""
+"""The token and the login links that the laptop stack makes for its query service."""
 
 from __future__ import annotations
 
