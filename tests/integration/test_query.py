@@ -1,11 +1,8 @@
 """SQL from users over Parquet on a real S3 server: correct results, and no access to anything else."""
 
 import io
-import subprocess
-import sys
 import time
 
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +10,6 @@ import pytest
 from tests.support.outsider import outsider
 from trace_dagster.datasets.catalogue import dataset
 from trace_dagster.errors import InvalidInput, TooLate, TraceError, Unavailable
-from trace_dagster.query import query_process
 from trace_dagster.query.protocol import MAX_ROWS, QueryLimits, Relation
 from trace_dagster.query.render import to_json
 from trace_dagster.query.runner import QueryRunner
@@ -160,54 +156,6 @@ def test_a_result_of_many_lists_does_not_grow_beyond_the_limit(store, relations)
         assert (30 < len(result.rows) < 60, result.truncated) == (True, True)
 
 
-def test_a_process_serves_one_query_and_another_one_is_ready(store, relations):
-    with QueryRunner(ahead=2) as runner:
-        before = waiting_children(2)
-        runner.query("select 1", relations, store.access)
-        assert len(before & waiting_children(2)) == 1
-    assert children() == set()
-
-
-def children():
-    return {
-        child.pid for child in psutil.Process().children() if "trace_dagster.query.child" in " ".join(child.cmdline())
-    }
-
-
-def waiting_children(count: int) -> set[int]:
-    """Return the processes that wait for a query, once the system shows their command lines."""
-    deadline = time.monotonic() + 10
-    while len(found := children()) != count:
-        assert time.monotonic() < deadline, found
-        time.sleep(0.01)
-    return found
-
-
-def waiting_child() -> int:
-    """Return the one process that waits for a query."""
-    (pid,) = waiting_children(1)
-    return pid
-
-
-def test_a_process_holds_no_secret_in_its_arguments_or_environment(store, relations, monkeypatch):
-    monkeypatch.setenv("TRACE_S3_SECRET_KEY", store.access.secret_key)
-    with QueryRunner() as runner:
-        process = psutil.Process(waiting_child())
-        assert store.access.secret_key not in " ".join([*process.cmdline(), *process.environ().values()])
-        runner.query("select count(*) from blocks", relations, store.access)
-
-
-def test_a_process_ends_with_its_parent(store, relations, tmp_path):
-    script = (
-        "import sys, time; from trace_dagster.query.runner import QueryRunner; r = QueryRunner();"
-        " print(r._ready[0].pid, flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
-        child = psutil.Process(int(parent.stdout.readline()))
-        parent.kill()
-    child.wait(10)
-
-
 def test_the_catalog_of_a_session_lists_its_relations(ask):
     tables = ask("select table_schema, table_name from information_schema.tables order by 1, 2").rows
     assert tables == [("chain_1", "blocks"), ("chain_2", "logs"), ("main", "blocks"), ("main", "logs")]
@@ -279,54 +227,6 @@ def test_the_columns_of_a_rewritten_query_have_the_names_of_the_query(ask):
 def test_many_comments_before_a_query_take_no_time(ask):
     assert ask("/* header */" * 200 + "select 1").rows == [(1,)]
     assert ask("/* a */ select '*/ explain select 1' as x").rows == [("*/ explain select 1",)]
-
-
-def test_a_process_loads_no_code_from_the_current_folder(store, relations, tmp_path, monkeypatch):
-    (tmp_path / "duckdb.py").write_text("open('loaded', 'w')")
-    monkeypatch.chdir(tmp_path)
-    with QueryRunner() as runner:
-        assert runner.query("select 1", relations, store.access).rows == [(1,)]
-    assert not (tmp_path / "loaded").exists()
-
-
-CHILD = """
-import json, sys, time
-from multiprocessing.connection import Connection
-wire = Connection(int(sys.argv[1]))
-wire.send_bytes(b"ready")
-wire.recv_bytes()
-"""
-ANSWERS = [
-    'wire.send_bytes(b"[" * 100000)',
-    'wire.send_bytes(b"no json")',
-    'wire.send_bytes(b"7")',
-    'wire.send_bytes(json.dumps({"relations": ["../etc"]}).encode())',
-    "wire.send_bytes(bytes(100 << 20))",
-    'wire.send_bytes(json.dumps({"relations": []}).encode()); wire.recv_bytes();'
-    ' wire.send_bytes(b\'{"columns": []}\');\nwhile True: wire.send_bytes(b\'{"rows": [["%s"]]}\' % (b"x" * 1000000))',
-    "wire.close(); time.sleep(60)",
-]
-
-
-@pytest.mark.parametrize("answer", ANSWERS)
-def test_a_process_that_was_taken_over_cannot_harm_its_parent(store, relations, monkeypatch, answer):
-    monkeypatch.setattr(query_process, "_CHILD", ("-c", CHILD + answer))
-    before = psutil.Process().memory_info().rss
-    with QueryRunner(refill=False) as runner, pytest.raises(Unavailable, match="no valid answer"):
-        runner.query("select 1", relations, store.access)
-    assert psutil.Process().memory_info().rss - before < 300 << 20
-
-
-def test_a_process_that_died_while_it_waited_is_replaced(store, relations):
-    with QueryRunner() as runner:
-        psutil.Process(waiting_child()).kill()
-        assert runner.query("select 1", relations, store.access).rows == [(1,)]
-
-
-def test_a_closed_runner_keeps_no_process(store, relations):
-    runner = QueryRunner()
-    runner.query("select 1", relations, store.access, meanwhile=runner.close)
-    assert children() == set()
 
 
 def test_names_of_columns_are_limited(ask):

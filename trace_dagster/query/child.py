@@ -19,9 +19,10 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NoReturn
 
 import duckdb
 import pyarrow as pa
@@ -29,7 +30,7 @@ import pyarrow as pa
 from trace_dagster.errors import InvalidInput, TraceError
 from trace_dagster.query.arrow_wire import received
 from trace_dagster.query.formats import encode
-from trace_dagster.query.planner import planner
+from trace_dagster.query.planner import prepared_planner, ready_planner
 from trace_dagster.query.protocol import (
     COUNT_BYTES,
     MAX_NAME_BYTES,
@@ -54,16 +55,33 @@ _BASE_MIB = 1536
 _WATCH_SECONDS = 0.05
 
 
+class PreparedChild:
+    """What takes time to load and is the same for all queries. It is made before there is a query, in the process of
+    the query or in the fork server. No thread is started.
+    """
+
+    def __init__(self, limits: QueryLimits) -> None:
+        keep_filters_from_arrow()
+        self._limits = limits
+        self._session = QuerySession(replace(limits, threads=1))
+        self._planner = prepared_planner()
+
+    def serve(self, wire: Connection) -> NoReturn:
+        """Serve one query over its socket, and end the process."""
+        pa.set_cpu_count(self._limits.threads)
+        self._session.go_on(self._limits.threads)
+        parsing = ready_planner(self._planner)
+        with suppress(EOFError, OSError):  # the parent is gone
+            wire.send_bytes(READY)
+            _serve(wire, self._session, parsing, self._limits)
+        os._exit(0)  # without waiting for DuckDB's threads
+
+
 def main() -> None:
     """Serve one query. Arguments: the socket's descriptor, the limits as JSON."""
     wire, limits = Connection(int(sys.argv[1])), QueryLimits(**json.loads(sys.argv[2]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    pa.set_cpu_count(limits.threads)
-    keep_filters_from_arrow()
-    with QuerySession(limits) as session, planner() as parsing, suppress(EOFError, OSError):  # the parent is gone
-        wire.send_bytes(READY)
-        _serve(wire, session, parsing, limits)
-    os._exit(0)  # without waiting for DuckDB's threads
+    PreparedChild(limits).serve(wire)
 
 
 def _serve(wire: Connection, session: QuerySession, parsing: duckdb.DuckDBPyConnection, limits: QueryLimits) -> None:

@@ -15,9 +15,25 @@ from trace_dagster.query.syntax import HARDENED, quoted
 
 def planner() -> duckdb.DuckDBPyConnection:
     """Return a connection without tables: no files, no network, no extensions, little memory."""
+    return ready_planner(prepared_planner())
+
+
+def prepared_planner() -> duckdb.DuckDBPyConnection:
+    """Return what :func:`ready_planner` needs. It starts no thread."""
     connection = duckdb.connect(config={**HARDENED, "memory_limit": "256MiB", "threads": "1"})
     move_filters_only(connection)
-    for setting in ("temp_directory = ''", "enable_external_access = false", "lock_configuration = true"):
+    return connection
+
+
+def ready_planner(prepared: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """Return a planner. Of two processes forked with one ``prepared``, each has random numbers of its own."""
+    connection = prepared.cursor()
+    for setting in (
+        "TimeZone = 'UTC'",
+        "temp_directory = ''",
+        "enable_external_access = false",
+        "lock_configuration = true",
+    ):
         connection.execute(f"set {setting}")
     return connection
 

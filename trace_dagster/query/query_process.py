@@ -4,47 +4,44 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
-import subprocess
-import sys
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
-from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from typing import Any
 
 from trace_dagster.errors import Cancelled, InvalidInput, TooLate, TraceError, Unavailable
-from trace_dagster.query.cancellation import Cancellation
+from trace_dagster.query.process_start import StartedProcess, crashed
 from trace_dagster.query.protocol import NO_MEMORY, READY, TOO_LARGE, QueryLimits
 
-_CHILD = ("-P", "-m", "trace_dagster.query.child")
-"""Arguments of Python. ``-P`` keeps the current folder out of the module path: its files are not ours."""
 _START_SECONDS = 60.0
 _END_SECONDS = 2.0
 _MESSAGE_BYTES = 4 << 20
 """Most bytes of a message beside the rows."""
-_KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "TRACE_STACK_ID")
 _TOO_LONG = "the query took too long: ask for fewer blocks, or aggregate"
 _CANCELLED = "the query was cancelled"
+_NO_ANSWER = "a query process gave no valid answer: try the query again"
+
+Start = Callable[[socket.socket, QueryLimits], StartedProcess]
+"""Starts a process that serves one query over a socket."""
 
 
 class QueryProcess:
-    """One process, for one query. Used by one thread; :meth:`limited` ends it from others."""
+    """One process, for one query. One thread uses it; :meth:`limited` and :meth:`cancel` end it from others."""
 
-    def __init__(self, limits: QueryLimits) -> None:
-        self._wire, theirs = Pipe()
+    def __init__(self, start: Start, limits: QueryLimits) -> None:
+        """Start the process. Raises OSError or Unavailable if there can be none."""
+        self._socket, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, *_CHILD, str(theirs.fileno()), json.dumps(asdict(limits))],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ},
-                start_new_session=True,
-            )
-        self.pid = self._process.pid
+            try:
+                self._wire = Connection(os.dup(self._socket.fileno()))
+                self._process = start(theirs, limits)
+            except (OSError, Unavailable):
+                self._socket.close()
+                raise
         self._is_late = False
         self._is_cancelled = False
         self._most_bytes = (limits.result_mib << 20) + _MESSAGE_BYTES
@@ -54,24 +51,32 @@ class QueryProcess:
     def await_start(self) -> bool:
         """Wait until the process can take a query. Return False if it ended, or takes too long."""
         try:
-            return self._wire.poll(_START_SECONDS) and self._wire.recv_bytes(_MESSAGE_BYTES) == READY
+            is_ready = self._wire.poll(_START_SECONDS) and self._wire.recv_bytes(_MESSAGE_BYTES) == READY
         except (EOFError, OSError):
             return False
+        return is_ready and not self.has_ended()
+
+    def has_ended(self) -> bool:
+        """Return whether the process cannot take a query any more."""
+        found = select.poll()
+        found.register(self._socket, 0)  # reports that the other end is closed, and nothing else
+        return bool(found.poll(0)) or self._process.has_ended()
 
     @contextmanager
-    def limited(self, timeout_seconds: float, cancellation: Cancellation | None = None) -> Iterator[None]:
-        """End the process when this many seconds have passed, or when the caller cancels. Reading from it then raises
-        TooLate or Cancelled.
-        """
+    def limited(self, timeout_seconds: float) -> Iterator[None]:
+        """End the process when this many seconds have passed. Reading from it then raises TooLate."""
         deadline = threading.Timer(timeout_seconds, self._end_late)
         deadline.daemon = True
         deadline.start()
         try:
-            if cancellation is not None:
-                cancellation.on_ask(self._end_cancelled)
             yield
         finally:
             deadline.cancel()
+
+    def cancel(self) -> None:
+        """End the process, from any thread. Reading from it then raises Cancelled."""
+        self._is_cancelled = True
+        self._end()
 
     def send(self, **message: Any) -> None:
         """Send one message. Raises InvalidInput if a text in it is not Unicode."""
@@ -114,29 +119,34 @@ class QueryProcess:
             raise TooLate(_TOO_LONG)
 
     def close(self) -> None:
-        """End the process, and wait until it has ended."""
+        """End the process."""
         self._wire.close()
-        self._process.kill()
-        self._process.wait()
+        self._socket.close()
+        self._process.close()
 
     def _end_late(self) -> None:
         self._is_late = True
-        self._process.kill()
+        self._end()
 
-    def _end_cancelled(self) -> None:
-        self._is_cancelled = True
+    def _end(self) -> None:
+        """Kill the process, and let a thread that reads from it see its end even if it lives on."""
         self._process.kill()
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def _ended(self) -> TraceError:
         """Return the error for a process that ended, or closed its socket, before it answered."""
-        try:
-            code = self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            return Unavailable("a query process gave no valid answer: try the query again")
+        code = self._process.wait(_END_SECONDS)
+        if code is None and (self._is_late or self._is_cancelled):
+            self._process.abandon()
+        if code is not None and crashed(code):
+            self._process.distrust()
         if self._is_cancelled:
             return Cancelled(_CANCELLED)
         if self._is_late or code == -signal.SIGXCPU:
             return TooLate(_TOO_LONG)
+        if code is None:
+            return Unavailable(_NO_ANSWER)
         if code in (TOO_LARGE, -signal.SIGKILL, -signal.SIGABRT):
             return InvalidInput(NO_MEMORY)
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -149,4 +159,4 @@ def valid() -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        raise Unavailable("a query process gave no valid answer: try the query again") from None
+        raise Unavailable(_NO_ANSWER) from None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-from trace_dagster.errors import Cancelled, InvalidInput, Unavailable
+from trace_dagster.errors import InvalidInput
 from trace_dagster.query.cancellation import Cancellation
 from trace_dagster.query.conversation import Asked, Conversation, Header, Resolve, TipsOf
 from trace_dagster.query.parameters import Parameters, literals
+from trace_dagster.query.process_pool import ProcessPool
 from trace_dagster.query.protocol import (
     DEFAULT_ROWS,
     MAX_ROWS,
@@ -20,7 +19,6 @@ from trace_dagster.query.protocol import (
     StreamFormat,
     Tips,
 )
-from trace_dagster.query.query_process import QueryProcess
 from trace_dagster.query.query_result import QueryResult
 from trace_dagster.query.query_stream import QueryStream
 from trace_dagster.query.temporary_space import TemporarySpace
@@ -31,13 +29,10 @@ class QueryRunner:
     """Keeps processes ready for queries. Thread-safe; the caller closes it."""
 
     def __init__(self, limits: QueryLimits | None = None, *, ahead: int = 1, refill: bool = True) -> None:
-        """Start ``ahead`` processes. With ``refill`` each query is followed by the start of a new one."""
+        """Start ``ahead`` processes. With ``refill``, others are started in their place when they were used."""
         self._limits = limits or QueryLimits()
-        self._refill = refill
-        self._lock = threading.Lock()
-        self._is_closed = False
         self._space = TemporarySpace(self._limits.temporary_mib)
-        self._ready = deque(QueryProcess(self._limits) for _ in range(ahead))
+        self._pool = ProcessPool(self._limits, ahead, refill=refill)
 
     def query(
         self,
@@ -107,45 +102,19 @@ class QueryRunner:
     @contextmanager
     def _conversation(self, seconds: float, cancellation: Cancellation | None) -> Iterator[Conversation]:
         """Give the block a process of its own for at most so long."""
-        _require_wanted(cancellation)
         with self._space.folder() as folder:
-            process = self._take()
+            process = self._pool.take(cancellation)
             try:
-                with process.limited(seconds, cancellation):
+                with process.limited(seconds):
                     yield Conversation(process, self._limits, folder)
             finally:
                 process.close()
-                self._replace()
+                self._pool.refill()
 
     def close(self) -> None:
         """End the processes that wait, and start no other."""
-        with self._lock:
-            self._is_closed = True
-            ended = list(self._ready)
-            self._ready.clear()
-        for process in ended:
-            process.close()
+        self._pool.close()
         self._space.close()
-
-    def _take(self) -> QueryProcess:
-        """Return a process that can take a query. One that died while it waited is replaced once."""
-        with self._lock:
-            process = self._ready.popleft() if self._ready else None
-        if process is not None and process.await_start():
-            return process
-        if process is not None:
-            process.close()
-        process = QueryProcess(self._limits)
-        if process.await_start():
-            return process
-        process.close()
-        raise Unavailable("a query process did not start")
-
-    def _replace(self) -> None:
-        """Start a process for the next query. If the system refuses, the next query starts its own."""
-        with self._lock, suppress(OSError):
-            if self._refill and not self._is_closed:
-                self._ready.append(QueryProcess(self._limits))
 
     def __enter__(self) -> QueryRunner:
         return self
@@ -162,8 +131,3 @@ def _given(relations: Sequence[Relation]) -> Resolve:
 def _require_size(sql: str) -> None:
     if len(sql) > MAX_SQL_BYTES:
         raise InvalidInput(f"a query is at most {MAX_SQL_BYTES} bytes")
-
-
-def _require_wanted(cancellation: Cancellation | None) -> None:
-    if cancellation is not None and cancellation.is_asked:
-        raise Cancelled("the query was cancelled before it began")

@@ -75,6 +75,15 @@ class QuerySession:
             self._connection.close()
             raise mapped_error(error) from None
 
+    def go_on(self, threads: int) -> None:
+        """Take a new connection and start the threads, in a process that was forked with this session.
+
+        Random numbers are a connection's: without a new one, ``uuid()`` is the same in all such processes.
+        """
+        self._connection = self._connection.cursor()
+        self._connection.execute("set TimeZone = 'UTC'")
+        self._connection.execute(f"set threads = {int(threads)}")
+
     @classmethod
     def over(cls, relations: Sequence[Relation], access: S3Access, *, macros: str = "") -> QuerySession:
         """Return a session whose relations are open. See :meth:`open`."""
