@@ -18,7 +18,9 @@ _PIECE_BYTES = 256 << 10
 class AnswerSender:
     """Sends one answer. Each method raises Cancelled if the query was, or if the client takes nothing for too long."""
 
-    def __init__(self, send: Send, require_wanted: Callable[[], None], take_seconds: float = TAKE_SECONDS) -> None:
+    def __init__(
+        self, send: Send, require_wanted: Callable[[], None] = lambda: None, take_seconds: float = TAKE_SECONDS
+    ) -> None:
         self._send = send
         self._require_wanted = require_wanted
         self._take_seconds = take_seconds
