@@ -50,6 +50,10 @@ class InvalidInput(TraceError):
         return printable_lines(hide_secrets(text))
 
 
+class WrongSetup(InvalidInput):
+    """A server refuses the address, the credentials or the rights that this process was given. Fix its variables."""
+
+
 class Unavailable(TraceError):
     """A server, node or store failed a request. Try again later, or at another endpoint."""
 

@@ -6,35 +6,35 @@ import re
 
 import psycopg
 
-from trace_dagster.errors import InvalidInput, TraceError, Unavailable
+from trace_dagster.errors import TraceError, Unavailable, WrongSetup
 from trace_dagster.messages.redaction import redact
 
 _URL = "check TRACE_POSTGRES_URL"
 _CAUSES: tuple[tuple[str, type[TraceError], str], ...] = (
     (
         r"server does not support SSL",
-        InvalidInput,
+        WrongSetup,
         "postgres speaks no TLS, but sslmode requires it: turn TLS on at the server, or change sslmode in"
         " TRACE_POSTGRES_URL",
     ),
     (
         r"SSL required|, no encryption|SSL off",
-        InvalidInput,
+        WrongSetup,
         "postgres takes connections with TLS only: add ?sslmode=require to TRACE_POSTGRES_URL",
     ),
     (
         r"root certificate file|certificate verify failed|could not read root certificate",
-        InvalidInput,
+        WrongSetup,
         "the TLS certificate of postgres is not trusted: name its authority with sslrootcert in TRACE_POSTGRES_URL",
     ),
     (
         r"does not match host name",
-        InvalidInput,
+        WrongSetup,
         "the TLS certificate of postgres is for another host: use the certificate's name in TRACE_POSTGRES_URL",
     ),
     (
         r"client certificate|certificate authentication failed|private key file|could not load .*certificate",
-        InvalidInput,
+        WrongSetup,
         "postgres wants a TLS client certificate: set sslcert and sslkey in TRACE_POSTGRES_URL",
     ),
     (
@@ -44,23 +44,23 @@ _CAUSES: tuple[tuple[str, type[TraceError], str], ...] = (
     ),
     (
         r"unsupported startup parameter",
-        InvalidInput,
+        WrongSetup,
         "the pooler before postgres refuses an option of TRACE_POSTGRES_URL: remove it from the URL",
     ),
     (
         r"password authentication failed|authentication failed|no password supplied|no such user|pg_hba\.conf"
         r"|role .* does not exist",
-        InvalidInput,
+        WrongSetup,
         f"postgres refuses this user: {_URL}'s user and password",
     ),
     (
         r"database .* does not exist|no such database",
-        InvalidInput,
+        WrongSetup,
         f"postgres has no such database: create it, or {_URL}",
     ),
     (
         r"invalid URI query parameter|invalid sslmode|connection is bad: invalid",
-        InvalidInput,
+        WrongSetup,
         f"a part of the URL is not valid: {_URL}",
     ),
     (

@@ -12,7 +12,17 @@ from typing import Any, TypeVar
 
 from starlette.types import Receive
 
-from trace_dagster.errors import Cancelled, Corrupt, InvalidInput, Refused, TooLate, TooMany, TraceError, Unavailable
+from trace_dagster.errors import (
+    Cancelled,
+    Corrupt,
+    InvalidInput,
+    Refused,
+    TooLate,
+    TooMany,
+    TraceError,
+    Unavailable,
+    WrongSetup,
+)
 from trace_dagster.messages.logs import component_log
 from trace_dagster.query.opening import LakeStream
 from trace_dagster.query.protocol import DEFAULT_ROWS
@@ -40,6 +50,7 @@ _OUTCOMES: dict[type[BaseException], Outcome] = {
     Cancelled: "cancelled",
     asyncio.CancelledError: "cancelled",
     Unavailable: "failed",
+    WrongSetup: "failed",
     Corrupt: "failed",
 }
 _Result = TypeVar("_Result")

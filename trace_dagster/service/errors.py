@@ -19,7 +19,11 @@ from trace_dagster.errors import (
     TooMany,
     TraceError,
     Unavailable,
+    WrongSetup,
 )
+from trace_dagster.messages.logs import component_log
+
+_log = component_log("service")
 
 _KINDS: dict[type[TraceError], tuple[int, str]] = {
     InvalidInput: (400, "invalid"),
@@ -85,6 +89,11 @@ class HttpRefusal(Exception):
 
 def refusal_of(error: TraceError) -> HttpRefusal:
     """Return how the service answers an error. One that no caller can cause is a 500 without its text."""
+    if isinstance(error, WrongSetup):
+        _log.warning("wrong_setup", reason=error.message)
+        return HttpRefusal(
+            503, "unavailable", "a server refuses this service: its operator finds the reason in its log"
+        )
     for kind in type(error).__mro__:
         if found := _KINDS.get(kind):
             facts = {name: value for name, value in error.facts.items() if name != _RETRY_FACT}

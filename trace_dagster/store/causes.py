@@ -16,7 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
-from trace_dagster.errors import InvalidInput, TraceError, Unavailable
+from trace_dagster.errors import TraceError, Unavailable, WrongSetup
 from trace_dagster.loopback import on_loopback
 from trace_dagster.messages.redaction import redact
 from trace_dagster.store.access import S3Access
@@ -114,20 +114,20 @@ def _answered(code: str, status: int | None, access: S3Access, action: str, key:
     if status == 412 or code in _CONFLICT:
         return PreconditionFailed(key)
     if code in _OUTDATED_KEY:
-        return InvalidInput("the credentials of the object store have expired: renew them", code=code)
+        return WrongSetup("the credentials of the object store have expired: renew them", code=code)
     if code == "RequestTimeTooSkewed":
-        return InvalidInput("the clock of this machine is not the object store's: set it", code=code)
+        return WrongSetup("the clock of this machine is not the object store's: set it", code=code)
     if code in _OTHER_REGION or status == 301:
-        return InvalidInput("the bucket is in another region: check AWS_REGION", code=code or status)
+        return WrongSetup("the bucket is in another region: check AWS_REGION", code=code or status)
     if code in _WRONG_KEY or status == 401:
-        return InvalidInput(
+        return WrongSetup(
             "the object store refuses these credentials: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             code=code or status,
         )
     if code == "NoSuchBucket":
-        return InvalidInput("the bucket does not exist: create it with `trace-lite migrate`, or check TRACE_S3_BUCKET")
+        return WrongSetup("the bucket does not exist: create it with `trace-lite migrate`, or check TRACE_S3_BUCKET")
     if status == 403 or code == "AccessDenied":
-        return InvalidInput(
+        return WrongSetup(
             f"these credentials may not {action} the bucket: docs/operations.md has the policy that they need",
             code=code or status,
         )
@@ -152,8 +152,8 @@ def _speaks(access: S3Access, connection: socket.socket) -> TraceError | None:
 
 def _no_store(access: S3Access, **facts: object) -> TraceError:
     if not access.use_ssl and access.endpoint is not None and _takes_tls(access):
-        return InvalidInput("the server at TRACE_S3_ENDPOINT speaks TLS: write https:// in it", **facts)
-    return InvalidInput("the server at TRACE_S3_ENDPOINT is not an object store: check its host and port", **facts)
+        return WrongSetup("the server at TRACE_S3_ENDPOINT speaks TLS: write https:// in it", **facts)
+    return WrongSetup("the server at TRACE_S3_ENDPOINT is not an object store: check its host and port", **facts)
 
 
 def _tls_error(access: S3Access, connection: socket.socket) -> TraceError | None:
@@ -161,12 +161,12 @@ def _tls_error(access: S3Access, connection: socket.socket) -> TraceError | None
         with ssl.create_default_context().wrap_socket(connection, server_hostname=access.hostname):
             return None
     except ssl.SSLCertVerificationError as error:
-        return InvalidInput(
+        return WrongSetup(
             "the TLS certificate of the object store is not trusted: add its authority to SSL_CERT_FILE,"
             f" or check the host: {redact(error.verify_message)}"
         )
     except ssl.SSLError as error:
-        return InvalidInput(
+        return WrongSetup(
             "the TLS handshake with the object store failed: check the port, or write http:// in TRACE_S3_ENDPOINT"
             " if it speaks no TLS",
             reason=error.reason,

@@ -15,7 +15,7 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from trace_dagster.errors import InvalidInput, TraceError, Unavailable
+from trace_dagster.errors import TraceError, Unavailable, WrongSetup
 from trace_dagster.messages.redaction import protect
 from trace_dagster.store.access import S3Access
 
@@ -169,11 +169,11 @@ def credential_error(error: Exception) -> TraceError | None:
 
     reason = type(error).__name__
     if isinstance(error, exceptions.ProfileNotFound):
-        return InvalidInput("~/.aws has no such profile: check AWS_PROFILE, or set AWS_ACCESS_KEY_ID")
+        return WrongSetup("~/.aws has no such profile: check AWS_PROFILE, or set AWS_ACCESS_KEY_ID")
     if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
         return _none_found()
     if isinstance(error, exceptions.SSOError | exceptions.TokenRetrievalError):
-        return InvalidInput("the SSO session is over: run `aws sso login`", reason=reason)
+        return WrongSetup("the SSO session is over: run `aws sso login`", reason=reason)
     if isinstance(error, exceptions.CredentialRetrievalError | exceptions.MetadataRetrievalError):
         return Unavailable(
             "the credentials of the object store cannot be fetched: the role's service does not answer as it should",
@@ -181,12 +181,12 @@ def credential_error(error: Exception) -> TraceError | None:
         )
     if isinstance(error, exceptions.ClientError) and error.operation_name.startswith(("AssumeRole", "GetRole")):
         code = error.response.get("Error", {}).get("Code")
-        return InvalidInput("AWS gives no credentials for this role: check its trust policy", code=code)
+        return WrongSetup("AWS gives no credentials for this role: check its trust policy", code=code)
     return None
 
 
-def _none_found() -> InvalidInput:
-    return InvalidInput(
+def _none_found() -> WrongSetup:
+    return WrongSetup(
         "there are no credentials for the object store: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or"
         " AWS_PROFILE, give this machine a role, or start a stack here with `trace-lite up --detach`"
     )
