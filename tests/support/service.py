@@ -11,20 +11,26 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import urllib3
 
+from tests.conftest import cloned_database, fresh_bucket
+from tests.support.committed import FULL, commit_rows
+from tests.support.registry import apply, job_text
+from trace_dagster.blocks import BlockRange
 from trace_dagster.cli.serve import service_parts
 from trace_dagster.config.settings import Settings
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.grants import ALL, Grants
 from trace_dagster.registry.tokens import Tokens
+from trace_dagster.service.answering import Answering
 from trace_dagster.service.parts import Parts
 from trace_dagster.service.server import server
 from trace_dagster.store.access import S3Access
+from trace_dagster.store.objects import ObjectStore
 
 HOST = "127.0.0.1"
 _START_SECONDS = 60.0
@@ -65,6 +71,8 @@ class RunningService:
         self.process = process
         """None if it runs in this process."""
         self.parts = parts
+        """None if it runs in a process of its own."""
+        self.answering: Answering | None = None
         """None if it runs in a process of its own."""
         self.token = self.new_token(f"everything-{port}")
         self._http = urllib3.PoolManager(maxsize=64, retries=False, timeout=120)
@@ -127,7 +135,9 @@ def running_service(postgres_url: str, access: S3Access, **variables: object) ->
         try:
             _until(lambda: served.started or not thread.is_alive())
             port = served.servers[0].sockets[0].getsockname()[1]
-            yield RunningService(port, postgres_url, None, parts)
+            running = RunningService(port, postgres_url, None, parts)
+            running.answering = served.config.app.state.answering
+            yield running
         finally:
             served.should_exit = True
             thread.join(30)
@@ -154,6 +164,22 @@ def service_process(postgres_url: str, access: S3Access, **variables: object) ->
             process.wait(20)
         process.kill()
         process.wait()
+
+
+@contextmanager
+def small_lake(
+    postgres: tuple[int, str], template: str, s3_server: S3Access, blocks: int
+) -> Iterator[tuple[str, S3Access]]:
+    """Commit blocks and logs of chain 99 in ranges of 20 blocks; yield the registry's URL and the bucket.
+
+    It is for fixtures of a whole module, whose tests only read it.
+    """
+    with cloned_database(*postgres, template) as url, fresh_bucket(s3_server) as access:
+        with closing(Database(url)) as database:
+            for stream in apply(database, job_text(to_block=blocks, chunk=20)).values():
+                for block_range in BlockRange(0, blocks).split(20):
+                    commit_rows(database, ObjectStore(access), stream, block_range, FULL)
+        yield url, access
 
 
 def _environment(postgres_url: str, access: S3Access, variables: Mapping[str, object]) -> dict[str, str]:

@@ -23,6 +23,8 @@ from trace_dagster.service.guard import Guard
 from trace_dagster.service.lake_answers import LakeAnswers
 from trace_dagster.service.parts import Parts
 
+_ROUTERS = tuple(module.router for module in (query_routes, lake_routes, login_routes, page_routes))
+
 
 def application(parts: Parts) -> FastAPI:
     """Return the application over these parts."""
@@ -37,8 +39,8 @@ def application(parts: Parts) -> FastAPI:
     app.state.parts = parts
     app.state.answering = Answering(parts)
     app.state.lake = LakeAnswers(parts)
-    for module in (query_routes, lake_routes, login_routes, page_routes):
-        app.include_router(module.router)
+    for router in _ROUTERS:
+        app.include_router(router)
     app.add_exception_handler(TraceError, _trace_error)
     app.add_exception_handler(HttpRefusal, _refusal)
     app.add_exception_handler(HTTPException, _http_exception)
@@ -90,7 +92,7 @@ def _http_exception(request: Request, error: Exception) -> Response:
 def _methods(request: Request) -> list[str]:
     """Return the methods that a path takes."""
     found: set[str] = set()
-    for route in request.app.routes:
+    for route in (*request.app.routes, *(route for router in _ROUTERS for route in router.routes)):
         if route.matches(request.scope)[0] is not Match.NONE:
             found |= getattr(route, "methods", None) or set()
     return sorted(found)

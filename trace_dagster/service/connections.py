@@ -22,6 +22,7 @@ STUCK_SECONDS = 30.0
 MAX_AHEAD = 16
 """Requests that a client may send before the first of them is answered."""
 _LOOK_SECONDS = 1.0
+_READ_ON_SECONDS = 2.0
 _SCOPE_KEY = "trace.abort"
 
 
@@ -45,6 +46,7 @@ class BoundedConnection(HttpToolsProtocol):
     """Bytes of the request that arrives which are not of its body."""
     _unsent = 0
     _stuck_since = 0.0
+    _is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or refuse it."""
@@ -59,13 +61,13 @@ class BoundedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass bytes on, and count those that are not of a body."""
-        if self.transport.is_closing():
+        if self._is_refused or self.transport.is_closing():
             return
         if self._asking_since is None:
             self._asking_since = self.loop.time()
         self._overhead += len(data)
         super().data_received(data)
-        if self._overhead > MAX_HEADER_BYTES and not self.transport.is_closing():
+        if self._overhead > MAX_HEADER_BYTES and not self._is_refused and not self.transport.is_closing():
             message = (
                 f"a request has at most {MAX_HEADER_BYTES} bytes beside its body: send fewer headers, or larger chunks"
             )
@@ -121,7 +123,10 @@ class BoundedConnection(HttpToolsProtocol):
         self.loop.call_later(_LOOK_SECONDS, self._look)
 
     def _refuse(self, refusal: HttpRefusal) -> None:
+        """Answer, and read on for a moment: a client that still sends would lose the answer of a closed connection."""
+        self._is_refused = True
         response = error_response(refusal)
         lines = [STATUS_LINE[refusal.status], *(b"%s: %s\r\n" % each for each in response.raw_headers)]
         self.transport.write(b"".join([*lines, b"connection: close\r\n\r\n", bytes(response.body)]))
-        self.transport.close()
+        self.transport.write_eof()
+        self.loop.call_later(_READ_ON_SECONDS, self.transport.abort)

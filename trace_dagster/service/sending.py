@@ -18,12 +18,9 @@ _PIECE_BYTES = 256 << 10
 class AnswerSender:
     """Sends one answer. Each method raises Cancelled if the query was, or if the client takes nothing for too long."""
 
-    def __init__(
-        self, send: Send, require_wanted: Callable[[], None] = lambda: None, take_seconds: float = TAKE_SECONDS
-    ) -> None:
+    def __init__(self, send: Send, require_wanted: Callable[[], None] = lambda: None) -> None:
         self._send = send
         self._require_wanted = require_wanted
-        self._take_seconds = take_seconds
         self.is_started = False
         """Whether the status was sent: a later error can only break the transfer."""
         self.is_whole = False
@@ -59,10 +56,10 @@ class AnswerSender:
 
     async def _taken(self, message: dict[str, object]) -> None:
         try:
-            async with asyncio.timeout(self._take_seconds):
+            async with asyncio.timeout(TAKE_SECONDS):
                 await self._send(message)
         except TimeoutError:
-            raise Cancelled(f"the client took nothing for {self._take_seconds:.0f} s") from None
+            raise Cancelled(f"the client took nothing for {TAKE_SECONDS:.0f} s") from None
 
 
 def _cut(body: bytes) -> Iterator[memoryview | bytes]:
