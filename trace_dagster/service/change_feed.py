@@ -33,7 +33,7 @@ _READERS = 4
 T = TypeVar("T")
 
 
-class ChangeFeed:
+class SharedFeed:
     """Reads the log while someone listens. It belongs to one event loop."""
 
     def __init__(self, log: ChangeLog) -> None:
@@ -179,7 +179,7 @@ class _Recent:
 class Listener:
     """One who reads changes in order, from a cursor on."""
 
-    def __init__(self, feed: ChangeFeed, cursor: str) -> None:
+    def __init__(self, feed: SharedFeed, cursor: str) -> None:
         self._feed = feed
         self.cursor = cursor
         self._seen: asyncio.Event | None = None

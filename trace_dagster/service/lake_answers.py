@@ -13,7 +13,7 @@ from trace_dagster.query.relations import Lake
 from trace_dagster.registry.catalog import VisibleDataset
 from trace_dagster.registry.changes import ChangeLog
 from trace_dagster.registry.grants import Grants
-from trace_dagster.service.change_feed import ChangeFeed
+from trace_dagster.service.change_feed import SharedFeed
 from trace_dagster.service.describing import described_lake, listed_lines, only
 from trace_dagster.service.errors import HttpRefusal
 from trace_dagster.service.health import Health
@@ -35,7 +35,7 @@ class LakeAnswers:
         self._parts = parts
         self._access = parts.opening.access
         self._listings = threading.BoundedSemaphore(_LISTINGS)
-        self.feed = ChangeFeed(ChangeLog(parts.database))
+        self.feed = SharedFeed(ChangeLog(parts.database))
         store = ObjectStore(self._access, max_connections=2)
         self.health = Health(
             {
