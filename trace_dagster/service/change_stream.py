@@ -117,7 +117,7 @@ class ChangeEvents(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events. What ends them on our side ends the transfer whole: the client asks again, and is told why."""
-        sender = AnswerSender(send)
+        sender = AnswerSender(send, lambda: None)
         try:
             await _unless_left(self._send_events(sender), receive)
         except Cancelled:

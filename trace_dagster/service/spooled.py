@@ -37,7 +37,7 @@ class SpooledAnswer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the document. A client that takes nothing for too long is broken off."""
-        sender = AnswerSender(send)
+        sender = AnswerSender(send, lambda: None)
         self._file.seek(0)
         try:
             await sender.start({"Content-Type": "application/json", "Content-Length": str(self._size)})
