@@ -94,6 +94,7 @@ silent-loss: install-dev ## Measure how many wrong rows bare Cryo keeps from a l
 
 screenshots: install-dev ## Take the screenshots in docs/images with a real browser (needs chromium)
 	$(BIN)/python docs/screenshot.py
+	$(BIN)/python docs/page_screenshot.py
 
 docs-tables: install-dev ## Write the tables of docs/ that are generated from the code
 	$(BIN)/python docs/variables.py

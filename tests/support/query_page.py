@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _WAIT_MILLISECONDS = 60_000
 _REPORT_VIOLATIONS = """document.addEventListener("securitypolicyviolation", (event) =>
   console.error("policy violation", event.violatedDirective, event.blockedURI))"""
+_ENDED = re.compile("^(done|failed|cancelled)")
 _REFUSED = "Failed to load resource"
 """Chromium writes it to the console for each answer that is an error."""
 
@@ -68,7 +70,7 @@ class QueryPage:
 
     def wait_for_end(self) -> None:
         """Wait until the query ended, whether well or not."""
-        self.page.wait_for_function("/^(done|failed|cancelled)/.test(document.querySelector('#status').textContent)")
+        self.page.locator("#status").filter(has_text=_ENDED).wait_for()
 
     def shown_rows(self) -> list[list[str]]:
         """Return the cells of the rows that are in the document."""

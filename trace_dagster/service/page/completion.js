@@ -18,6 +18,9 @@ const BEFORE = new RegExp(String.raw`((?:${NAME}\s*\.\s*){0,2})([A-Za-z_]\w*)?$`
 /** Return an identifier as SQL writes it: in quotes, unless it is a plain word. */
 export const quoted = (name) => (PLAIN.test(name) ? name : `"${name.replaceAll('"', '""')}"`);
 
+/** Return the shortest name of a dataset in SQL. */
+export const sqlName = ({ short, schema, key }) => (short ? quoted(short) : `${schema}.${quoted(key)}`);
+
 const bare = (name) => (name.startsWith('"') ? name.slice(1, -1).replaceAll('""', '"') : name.toLowerCase());
 const parts = (path) => (path.match(new RegExp(NAME, "g")) ?? []).map(bare);
 

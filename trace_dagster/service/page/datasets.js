@@ -1,6 +1,6 @@
 // The list of datasets: per chain, with coverage, freshness and columns.
 import { byId, make } from "./elements.js";
-import { quoted } from "./completion.js";
+import { quoted, sqlName } from "./completion.js";
 import { age, bytes, count, plural } from "./values.js";
 
 const AT_TIP_BLOCKS = 3;
@@ -60,7 +60,7 @@ export class DatasetList {
 
   #item(dataset, scale, wanted) {
     const isOpen = this.open.has(dataset.name);
-    const name = dataset.short ? quoted(dataset.short) : `${dataset.schema}.${quoted(dataset.key)}`;
+    const name = sqlName(dataset);
     const columns = make("ul", { class: "columns-list", hidden: !isOpen });
     if (isOpen) columns.append(...this.#columns(dataset, wanted));
     const toggle = make(
