@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from trace_dagster.errors import Cancelled, TraceError
 from trace_dagster.registry.changes import Change
 from trace_dagster.registry.tokens import Caller
-from trace_dagster.service.change_feed import PAGE, SharedFeed, Listener
+from trace_dagster.service.change_feed import PAGE, Listener, SharedFeed
 from trace_dagster.service.connections import break_off
 from trace_dagster.service.errors import error_response, refusal_of
 from trace_dagster.service.sending import AnswerSender
