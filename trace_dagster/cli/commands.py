@@ -32,7 +32,9 @@ from trace_dagster.registry.unreliable_methods import UnreliableMethod
 from trace_dagster.runtime import Runtime, prepare_bucket
 
 if TYPE_CHECKING:
+    from trace_dagster.query.opening import Opening
     from trace_dagster.query.query_result import QueryResult
+    from trace_dagster.query.runner import QueryRunner
 
 Say = Callable[[str], None]
 
@@ -323,10 +325,16 @@ def run_query(
     ``parameters`` are the values of ``$name``. Raises Corrupt if an object that the SQL reads is missing or altered,
     and what :func:`trace_dagster.registry.as_of.cuts` raises.
     """
+    with opened_core(settings) as (opening, runner):
+        return opening.query(runner, sql, limit, parameters, as_of)
+
+
+@contextmanager
+def opened_core(settings: Settings) -> Iterator[tuple[Opening, QueryRunner]]:
+    """Open what runs one query in this process."""
     from trace_dagster.query.opening import Opening
     from trace_dagster.query.runner import QueryRunner
 
     # the runner's process starts while the registry is read
     with QueryRunner(refill=False) as runner, opened(settings) as runtime:
-        opening = Opening(runtime.catalog, runtime.settings.s3_for_queries, runtime.committed_objects)
-        return opening.query(runner, sql, limit, parameters, as_of)
+        yield Opening(runtime.catalog, runtime.settings.s3_for_queries, runtime.committed_objects), runner

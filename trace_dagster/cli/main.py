@@ -605,7 +605,18 @@ def changes(after: str, follow: bool, limit: int | None, as_json: bool, now: boo
 @click.option(
     "--json", "as_json", is_flag=True, help='{"columns": [...], "rows": [[...]], "truncated": false, "snapshot": {...}}'
 )
-@click.option("--limit", default=1000, show_default=True, help="Maximum number of rows, 1 to 10000.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("table", "json", "csv", "arrow", "parquet")),
+    help="csv, arrow and parquet have all rows, of any number. Default: table, or by the end of --output's name.",
+)
+@click.option("--output", type=click.Path(path_type=Path), help="Write to this file: .csv, .arrow or .parquet.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    help="Maximum number of rows: 1000 without it, at most 10000; for csv, arrow and parquet all.",
+)
 @click.option(
     "--parameter",
     "parameters",
@@ -623,7 +634,14 @@ def changes(after: str, follow: bool, limit: int | None, as_json: bool, now: boo
 )
 @click.option("--finalized-only", is_flag=True, help="Rows up to the last final block of each chain.")
 def query(
-    sql: str, as_json: bool, limit: int, parameters: tuple[str, ...], as_of: tuple[str, ...], finalized_only: bool
+    sql: str,
+    as_json: bool,
+    form: str | None,
+    output: Path | None,
+    limit: int | None,
+    parameters: tuple[str, ...],
+    as_of: tuple[str, ...],
+    finalized_only: bool,
 ) -> None:
     """Run one SELECT over everything that is committed, and over the newest blocks of followed chains.
 
@@ -633,17 +651,17 @@ def query(
     result. Only files that can hold rows that the SQL needs are opened: conditions on block_number or block_timestamp
     make a query faster.
 
+    The query service of TRACE_QUERY_URL runs the query, else that of the stack which runs here, else this command.
+
     For a followed chain, stderr shows its newest, safe and final block, which the relation `heads` has as well, and the
     blocks that a relation lacks. With --json this is the member `snapshot`.
     """
-    from trace_dagster.cli.answers import print_answer
-    from trace_dagster.cli.commands import run_query
     from trace_dagster.cli.parameters import given
-    from trace_dagster.query.as_of import parse_as_of
-    from trace_dagster.query.render import to_json
+    from trace_dagster.cli.query import Question, form_of, run
 
-    wanted = parse_as_of(as_of, finalized_only=finalized_only)
-    print_answer(to_json(run_query(sql, _settings(), limit, given(parameters), wanted)), as_json=as_json)
+    form = form_of("json" if as_json else form, output)
+    question = Question(sql, form, limit, given(parameters), as_of, finalized_only, output)
+    run(question, _settings(), say, is_own_url=bool(os.environ.get("TRACE_QUERY_URL", "").strip()))
 
 
 @main.command()
