@@ -25,7 +25,7 @@ def test_connect_imports_only_an_http_client():
     assert not HEAVY & set(modules)
     assert "urllib3" in modules
     assert {name.split(".")[1] for name in ours.split()} == {"client", "errors", "messages"}
-    assert float(seconds) < 2, "0.15 s of CPU on an idle machine"
+    assert float(seconds) < 2, "0.3 s of CPU on a busy machine"
 
 
 def test_the_package_alone_imports_nothing():
