@@ -246,8 +246,9 @@ def test_what_has_no_place_is_refused_with_a_time_to_wait(lake):
                 asked.append(threads.submit(service.query, SLOW, token=token, headers={"Trace-Query-Id": query_id}))
                 until(lambda known=query_id, by=token: service.ask(f"/v1/queries/{known}", token=by).status == 200)
             assert service.ask(f"/v1/queries/{ids[1]}", token=others[1]).json()["position"] == 1
-            answer = service.query("select 1 as a", token=others[2])
+            answer = service.query("select 1 as a", token=others[2], headers={"Trace-Query-Id": ids[2]})
             assert (answer.error["status"], answer.error["code"]) == (429, "too_many")
+            assert outcome(service, ids[2]) == "busy"
             assert 1 <= int(answer.headers["Retry-After"]) <= 30
             for token, query_id in zip(others[:2], ids[:2], strict=True):
                 service.ask(f"/v1/queries/{query_id}", method="DELETE", token=token)

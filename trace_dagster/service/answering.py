@@ -31,6 +31,7 @@ from trace_dagster.query.render import to_json
 from trace_dagster.registry.query_log import Outcome, QueryLog
 from trace_dagster.service.live_queries import LiveQueries, LiveQuery
 from trace_dagster.service.parts import Parts
+from trace_dagster.service.per_minute import PerMinute
 from trace_dagster.service.pieces import PiecesAhead
 from trace_dagster.service.places import Places
 from trace_dagster.service.query_body import MEDIA_TYPES, QueryBody
@@ -40,6 +41,8 @@ _log = component_log("service")
 
 _SPARE_THREADS = 8
 """Threads for what is done around queries: a query that runs needs one at a time."""
+UNPLACED_PER_MINUTE = 60
+"""Queries without a place that are logged in a minute: callers who do not wait must not fill the registry's disk."""
 _MARGIN_SECONDS = 5.0
 """A query's process is ended at its deadline; the log says that it can run for this much longer."""
 _OUTCOMES: dict[type[BaseException], Outcome] = {
@@ -64,6 +67,7 @@ class Answering:
         self.places = Places(parts.settings.running, parts.settings.waiting)
         self.live = LiveQueries()
         self._query_log = QueryLog(parts.database)
+        self._unplaced = PerMinute(UNPLACED_PER_MINUTE)
         self._threads = ThreadPoolExecutor(parts.settings.running + _SPARE_THREADS, "query")
         parts.metrics.watch("running", "Queries that run.", lambda: self.places.running)
         parts.metrics.watch("waiting", "Queries that wait for a place.", lambda: self.places.waiting)
@@ -144,13 +148,21 @@ class Answering:
     async def _end(self, live: LiveQuery, outcome: Outcome, sent_bytes: int) -> None:
         """Complete the log and the numbers. Raises nothing: the answer was sent."""
         self._parts.metrics.ended(outcome, live.form, live.seconds, live.rows, sent_bytes)
-        if not live.is_logged:
+        if live.is_logged:
+            end = partial(self._query_log.end, live.query_id, outcome, live.rows, sent_bytes)
+        elif outcome in {"busy", "cancelled"} and self._unplaced.count():
+            end = partial(self._log_unplaced, live, outcome)
+        else:
             return
-        end = partial(self._query_log.end, live.query_id, outcome, live.rows, sent_bytes)
         try:
             await asyncio.get_running_loop().run_in_executor(self._threads, end)
         except TraceError as error:
             _log.warning("end_not_logged", query_id=live.query_id, reason=type(error).__name__)
+
+    def _log_unplaced(self, live: LiveQuery, outcome: Outcome) -> None:
+        """Log a query that got no place."""
+        self._query_log.begin(live.query_id, live.caller, live.form, 0)
+        self._query_log.end(live.query_id, outcome)
 
     async def _in_thread(
         self, live: LiveQuery, call: Callable[..., _Result], *arguments: object, **named: object

@@ -16,10 +16,10 @@ from uuid import UUID
 
 from trace_dagster.errors import TooMany
 from trace_dagster.registry.tokens import Caller
+from trace_dagster.service.per_minute import PerMinute
 
 WAIT_SECONDS = 30.0
 """A query that got no place after so long is refused."""
-_MINUTE = 60.0
 _MOST_RETRY_SECONDS = 30
 _WEIGHT = 0.2
 """How much one more query counts in the mean of their durations."""
@@ -51,7 +51,7 @@ class Places:
         self._most_waiting = waiting
         self._wait_seconds = wait_seconds
         self._queues: OrderedDict[UUID, deque[Waiter]] = OrderedDict()
-        self._begun: dict[UUID, deque[float]] = {}
+        self._begun: dict[UUID, PerMinute] = {}
         self._held: Counter[UUID] = Counter()
         self.running = 0
         """Queries that have a place."""
@@ -106,19 +106,14 @@ class Places:
             self._count_minute(token, caller.queries_per_minute)
 
     def _count_minute(self, token: UUID, most: int) -> None:
-        now = time.monotonic()
-        for known, begun in list(self._begun.items()):
-            while begun and begun[0] <= now - _MINUTE:
-                begun.popleft()
-            if not begun:
-                del self._begun[known]
-        times = self._begun.setdefault(token, deque())
-        if len(times) >= most:
+        for known in [known for known, begun in self._begun.items() if not begun.number()]:
+            del self._begun[known]
+        begun = self._begun.setdefault(token, PerMinute(most))
+        if not begun.count():
             raise TooMany(
                 f"the token begins {most} queries a minute, which is its limit: wait",
-                retry_after_seconds=math.ceil(times[0] + _MINUTE - now),
+                retry_after_seconds=max(1, begun.seconds_until_free()),
             )
-        times.append(now)
 
     async def _wait(self, waiter: Waiter) -> None:
         if self.running < self._places and not self._queues:
