@@ -28,7 +28,7 @@ from trace_dagster.registry.conditions import (
 )
 from trace_dagster.registry.connection import Database, Row, Session
 from trace_dagster.registry.grants import ALL, Grants
-from trace_dagster.registry.listing import DatasetDetails, ListedFile, details_of, listed_files
+from trace_dagster.registry.listing import DatasetDetails, details_of, listed_files
 from trace_dagster.registry.snapshot_header import Cut, SnapshotHeader, chains_with_heads, snapshot_header
 from trace_dagster.registry.summaries import files_that_may_contain
 
@@ -249,14 +249,14 @@ class Catalog:
 
     @contextmanager
     def listing(
-        self, dataset_uuid: UUID, block_range: BlockRange = EVERYTHING
-    ) -> Iterator[tuple[SnapshotHeader, Iterator[ListedFile]]]:
-        """Yield the header of a dataset, and its files with visible rows of ``block_range``, in block order, as of one
-        moment. It holds a connection.
+        self, dataset_uuid: UUID, block_range: BlockRange, bucket_uri: str
+    ) -> Iterator[tuple[SnapshotHeader, Iterator[str]]]:
+        """Yield the header of a dataset, and its files with visible rows of ``block_range``, in block order and each as
+        a JSON object, as of one moment. It holds a connection.
         """
         with self._database.snapshot() as session:
             header = snapshot_header(session, [dataset_uuid], {}, org_id=self._org_id)
-            yield header, listed_files(session, dataset_uuid, block_range)
+            yield header, listed_files(session, dataset_uuid, block_range, bucket_uri)
 
     def _datasets(self, session: Session) -> list[VisibleDataset]:
         return [

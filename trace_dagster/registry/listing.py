@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from trace_dagster.blocks import BlockRange
-from trace_dagster.registry.connection import Row, Session
+from trace_dagster.registry.connection import Session
 from trace_dagster.registry.snapshot_header import RelationInSnapshot
 
 
@@ -28,22 +28,6 @@ class DatasetDetails:
     """Time of the last block, or of the last committed row if the block's header is not stored."""
     age_seconds: float | None
     """Seconds since ``last_time``, by the database's clock."""
-
-
-@dataclass(frozen=True, slots=True)
-class ListedFile:
-    """One Parquet object with visible rows, as a reader outside checks it."""
-
-    key: str
-    blocks: BlockRange | None
-    """The file has no row of another block; None if that is not known."""
-    masked: tuple[BlockRange, ...]
-    """Blocks whose rows in this file are not visible any more."""
-    rows: int
-    """All rows of the file, those of masked blocks included."""
-    bytes: int
-    etag: str | None
-    sha256: str
 
 
 def details_of(session: Session, relations: Sequence[RelationInSnapshot]) -> dict[UUID, DatasetDetails]:
@@ -68,21 +52,16 @@ def details_of(session: Session, relations: Sequence[RelationInSnapshot]) -> dic
     }
 
 
-def listed_files(session: Session, dataset_uuid: UUID, block_range: BlockRange) -> Iterator[ListedFile]:
-    """Yield the files with visible rows of some blocks, in block order, without holding all of them in memory."""
+def listed_files(session: Session, dataset_uuid: UUID, block_range: BlockRange, bucket_uri: str) -> Iterator[str]:
+    """Yield the files with visible rows of some blocks, in block order, each as a JSON object.
+
+    ``bucket_uri`` stands before each key. Not all of them are in memory at a time.
+    """
     found = session.each(
-        "listed_files", dataset_uuid=dataset_uuid, range_start=block_range.start, range_end=block_range.end
+        "listed_files",
+        dataset_uuid=dataset_uuid,
+        range_start=block_range.start,
+        range_end=block_range.end,
+        bucket=bucket_uri,
     )
-    return map(_listed_file, found)
-
-
-def _listed_file(row: Row) -> ListedFile:
-    return ListedFile(
-        key=row["file_key"],
-        blocks=None if row["min_block"] is None else BlockRange(row["min_block"], row["max_block"] + 1),
-        masked=tuple(BlockRange(each.lower, each.upper) for each in row["masked_blocks"]),
-        rows=row["row_count"],
-        bytes=row["bytes"],
-        etag=row["etag"],
-        sha256=row["sha256"],
-    )
+    return (row["entry"] for row in found)

@@ -13,7 +13,7 @@ from trace_dagster.datasets.column_meanings import meaning
 from trace_dagster.query.protocol import Columns
 from trace_dagster.query.relations import Lake
 from trace_dagster.registry.catalog import LakeDescription, VisibleDataset
-from trace_dagster.registry.listing import DatasetDetails, ListedFile
+from trace_dagster.registry.listing import DatasetDetails
 from trace_dagster.registry.snapshot_header import RelationInSnapshot, SnapshotHeader
 from trace_dagster.store.access import S3Access
 
@@ -42,9 +42,7 @@ def only(described: dict[str, Any], name: str) -> dict[str, Any] | None:
     return {"cursor": described["cursor"], "chain": chain, **found[0]}
 
 
-def listed_lines(
-    header: SnapshotHeader, files: Iterator[ListedFile], access: S3Access, requested: BlockRange
-) -> Iterator[bytes]:
+def listed_lines(header: SnapshotHeader, files: Iterator[str], requested: BlockRange) -> Iterator[bytes]:
     """Yield one JSON object in pieces: the snapshot of a dataset with a file on each line."""
     (relation,) = header.relations
     first = {
@@ -59,23 +57,9 @@ def listed_lines(
     yield json.dumps(first).removesuffix("]}").encode()
     separator = b"\n"
     for file in files:
-        yield separator + json.dumps(_file(file, access)).encode()
+        yield separator + file.encode()
         separator = b",\n"
     yield b"\n]}\n"
-
-
-def _file(file: ListedFile, access: S3Access) -> dict[str, Any]:
-    return {
-        "key": file.key,
-        "uri": access.uri(file.key),
-        "first_block": None if file.blocks is None else file.blocks.start,
-        "last_block": None if file.blocks is None else file.blocks.end - 1,
-        "masked": [[each.start, each.end] for each in file.masked],
-        "rows": file.rows,
-        "bytes": file.bytes,
-        "etag": file.etag,
-        "sha256": file.sha256,
-    }
 
 
 def _chain(chain_id: int, header: SnapshotHeader) -> dict[str, Any]:

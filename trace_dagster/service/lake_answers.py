@@ -62,8 +62,11 @@ class LakeAnswers:
         Raises HttpRefusal 404, TooMany if too many others are asking for files.
         """
         found = self._named(grants, name)
-        with self._turn(), self._parts.catalog.listing(found.dataset_uuid, requested) as (header, files):
-            return SpooledAnswer(listed_lines(header, files, self._access, requested))
+        with (
+            self._turn(),
+            self._parts.catalog.listing(found.dataset_uuid, requested, self._access.uri("")) as (header, files),
+        ):
+            return SpooledAnswer(listed_lines(header, files, requested))
 
     def close(self) -> None:
         """Let listeners end."""
