@@ -1,4 +1,5 @@
 // Proposes tables, columns and functions while SQL is written.
+import { typeName } from "./values.js";
 
 // The keywords of a SELECT that are worth proposing; the dialect knows several hundred more.
 const KEYWORDS =
@@ -86,7 +87,7 @@ function everything(datasets, functions, tables) {
 }
 
 const columns = (dataset, boost) =>
-  dataset.columns.map(({ name, type }) => ({ label: name, apply: quoted(name), type: "property", detail: type, boost }));
+  dataset.columns.map(({ name, type }) => ({ label: name, apply: quoted(name), type: "property", detail: typeName(type), boost }));
 
 const table = (dataset, apply) => ({ label: apply, apply, type: "class", detail: dataset.name, boost: 1 });
 

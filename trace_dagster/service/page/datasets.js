@@ -1,7 +1,7 @@
 // The list of datasets: per chain, with coverage, freshness and columns.
 import { byId, make } from "./elements.js";
 import { quoted, sqlName } from "./completion.js";
-import { age, bytes, count, plural } from "./values.js";
+import { age, bytes, count, plural, typeName } from "./values.js";
 
 const AT_TIP_BLOCKS = 3;
 const STALE_SECONDS = 600;
@@ -87,7 +87,7 @@ export class DatasetList {
         "li",
         { class: wanted && name.toLowerCase().includes(wanted) ? "match" : null },
         make("button", { type: "button", title: [description, unit].filter(Boolean).join(", ") || null, "data-focus": `${dataset.name} ${name}`, onclick: () => this.inserted(quoted(name)) },
-          make("span", {}, name), make("small", {}, type)),
+          make("span", {}, name), make("small", {}, typeName(type))),
       ),
     );
   }

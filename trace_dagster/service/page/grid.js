@@ -1,6 +1,6 @@
 // The rows of an answer as a table. Only the rows in view are in the document, so 10,000 rows scroll smoothly.
 import { make } from "./elements.js";
-import { kindOf, shown } from "./values.js";
+import { kindOf, shown, typeName } from "./values.js";
 
 const ROW_HEIGHT = 28;
 const SPARE_ROWS = 12; // above and below the visible ones, so that fast scrolling shows no empty area
@@ -60,7 +60,7 @@ export class Grid {
   }
 
   #width({ name, type }, at) {
-    let most = Math.max(name.length, type.length * 0.86);
+    let most = Math.max(name.length, typeName(type).length * 0.86);
     for (const row of this.rows.slice(0, LOOKED_AT)) most = Math.max(most, shown(row[at], type).length);
     return Math.min(most, WIDEST) + 3.5;
   }
@@ -154,5 +154,5 @@ export class Grid {
 }
 
 function header({ name, type, kind }) {
-  return make("th", { role: "columnheader", scope: "col", class: kind, title: `${name}  ${type}` }, make("span", {}, name), make("small", {}, type));
+  return make("th", { role: "columnheader", scope: "col", class: kind, title: `${name}  ${type}` }, make("span", {}, name), make("small", {}, typeName(type)));
 }

@@ -46,6 +46,9 @@ function shownTime(text) {
   return text.replace("T", " ").replace(/(\+00:00|Z)$/, "Z");
 }
 
+/** Return the shortest name that DuckDB has for a type. */
+export const typeName = (type) => type.replaceAll("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ");
+
 /** Return a count with its groups of thousands. */
 export const count = (number) => grouped.format(number);
 
