@@ -102,4 +102,5 @@ def test_a_service_for_others_is_started_with_a_note(postgres_url, s3):
         assert process.stderr.readline().startswith("queries are answered at http://0.0.0.0:")
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        _, rest = process.communicate(timeout=30)
+    assert (process.returncode, rest) == (0, "")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
@@ -39,6 +41,8 @@ def run_service(settings: Settings, say: Callable[[str], None], host: str, port:
             f"note: the service listens on {host} without TLS, so tokens and rows can be read on the network: let a"
             " proxy with TLS stand before it"
         )
+    # the server ends by the handler that it found: the default one would end the process before anything is closed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with closing(listening(host, port)) as listener, service_parts(settings) as parts:
         say(f"queries are answered at {_url(host, listener)}   (ctrl-c ends it)")
         server(parts, host, port).run([listener])
@@ -69,7 +73,13 @@ def service_parts(settings: Settings) -> Iterator[Parts]:
         connect_timeout_seconds=_CONNECT_SECONDS,
         reconnect_seconds=_CONNECT_SECONDS,
     )
-    limits = QueryLimits(asked.memory_mib, asked.threads, asked.seconds, stream_seconds=asked.stream_seconds)
+    limits = QueryLimits(
+        asked.memory_mib,
+        asked.threads,
+        asked.seconds,
+        stream_seconds=asked.stream_seconds,
+        temporary_mib=asked.temporary_mib,
+    )
     with closing(database), QueryRunner(limits, ahead=asked.running) as runner:
         catalog = Catalog(database)
         opening = Opening(catalog, access, CommittedObjects(database, ObjectStore(access)))
