@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import sys
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ from trace_dagster.lite.ports import HOST
 from trace_dagster.lite.processes import Service
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.tokens import Tokens
-from trace_dagster.store.objects import reachable
+
+_HEALTH_SECONDS = 5.0
 
 
 def query_service(port: int, environment: Mapping[str, str], folder: Path) -> Service:
@@ -23,7 +25,7 @@ def query_service(port: int, environment: Mapping[str, str], folder: Path) -> Se
         name="queries",
         command=[sys.executable, "-m", "trace_dagster.cli.main", "serve", "--host", HOST, "--port", str(port)],
         environment=environment,
-        healthy=lambda: reachable(url_of(port)),
+        healthy=lambda: _is_healthy(port),
         folder=folder,
     )
 
@@ -31,6 +33,18 @@ def query_service(port: int, environment: Mapping[str, str], folder: Path) -> Se
 def url_of(port: int) -> str:
     """Return the service's URL on this machine."""
     return f"http://{HOST}:{port}"
+
+
+def _is_healthy(port: int) -> bool:
+    """Return whether the service, its registry, object store and processes answer."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=_HEALTH_SECONDS)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def make_token(database: Database, home: Path) -> str:
