@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -169,15 +170,16 @@ def test_the_tip(stack, ask, devchain, tmp_path):
     path.write_text(job)
     assert stack.cli("apply", "--file", str(path)).returncode == 0
     head, final = BLOCKS - 1, BLOCKS - 1 - FINAL_BEHIND
-    rows = eventually(lambda: [row for row in ask_if_known(ask) if row[0] == "latest" and row[3]] and ask(10), 60)
+    rows = eventually(lambda: whole_tip(ask), 60)
     newest, last_final = devchain.blocks[head], devchain.blocks[final]
     assert rows[0] == ["latest", "proposed", head, hex_of(newest.hash), newest.gas_used, 0]
     assert rows[-1] == ["finalized", "finalized", final, hex_of(last_final.hash), last_final.gas_used, FINAL_BEHIND]
 
 
-def ask_if_known(ask) -> list[list]:
-    """Return the rows of the tip, or none while the relations of the tip do not exist yet."""
+def whole_tip(ask) -> list[list]:
+    """Return the rows of the tip; none before its relations, and the blocks down to the final one, are there."""
     try:
-        return ask(10)
-    except OSError:
+        rows = ask(10)
+    except HTTPError:
         return []
+    return rows if len(rows) == 3 and all(row[3] for row in rows) else []
