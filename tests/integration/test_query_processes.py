@@ -87,6 +87,12 @@ def test_a_process_serves_one_query_and_another_one_takes_its_place(forking):
     assert len(fork_servers()) == 1
 
 
+def test_a_process_has_ended_when_its_query_has(runner):
+    (pid,) = awaited_children(1)
+    assert rows(runner, "select count(distinct hash(range)) from range(1000000)")
+    assert pid not in children()
+
+
 def test_for_one_query_no_fork_server_is_started():
     with QueryRunner(refill=False) as runner:
         assert rows(runner) == [(1,)]

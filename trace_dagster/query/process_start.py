@@ -42,7 +42,7 @@ class StartedProcess(Protocol):
         """End it now, from any thread."""
 
     def close(self) -> None:
-        """End it, and forget it."""
+        """End it, wait for that a short time, and forget it."""
 
     def distrust(self) -> None:
         """Use nothing again that an attacker learned by a crash of the process."""
@@ -197,7 +197,9 @@ class ForkedProcess:
             self._end.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Let the server end it, and do not wait for that."""
+        """End it, and wait until it has ended: until then it can write to its temporary folder."""
+        self.kill()
+        self.wait(_END_SECONDS)
         self._end.close()
 
     def distrust(self) -> None:

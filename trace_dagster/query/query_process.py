@@ -19,6 +19,8 @@ from trace_dagster.query.protocol import NO_MEMORY, READY, TOO_LARGE, QueryLimit
 
 _START_SECONDS = 60.0
 _END_SECONDS = 2.0
+_HUNG_SECONDS = 8.0
+"""How long a killed process may stay before the fork server is taken to hang. A busy machine is no reason."""
 _MESSAGE_BYTES = 4 << 20
 """Most bytes of a message beside the rows."""
 _TOO_LONG = "the query took too long: ask for fewer blocks, or aggregate"
@@ -137,7 +139,7 @@ class QueryProcess:
     def _ended(self) -> TraceError:
         """Return the error for a process that ended, or closed its socket, before it answered."""
         code = self._process.wait(_END_SECONDS)
-        if code is None and (self._is_late or self._is_cancelled):
+        if code is None and (self._is_late or self._is_cancelled) and self._process.wait(_HUNG_SECONDS) is None:
             self._process.abandon()
         if code is not None and crashed(code):
             self._process.distrust()
