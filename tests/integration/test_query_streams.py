@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import signal
 import threading
 import time
 
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.query_processes import await_end, child_of
 from trace_dagster.errors import Cancelled, Corrupt, InvalidInput, TooLate, TraceError, Unavailable
 from trace_dagster.query.cancellation import Cancellation
 from trace_dagster.query.protocol import SNAPSHOT_KEY, QueryLimits, Relation
@@ -79,9 +79,9 @@ TYPES = [
 """Expressions, their fields of CSV, and the types that Arrow and Parquet have instead of their own."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def runner():
-    with QueryRunner(QueryLimits(timeout_seconds=120.0), ahead=2) as found:
+    with QueryRunner(QueryLimits(timeout_seconds=120.0), refill=False) as found:
         yield found
 
 
@@ -188,7 +188,7 @@ def test_many_rows_take_little_memory(runner, form):
     begun = time.monotonic()
     with runner.stream(MANY.format(ROWS), [], NOWHERE, form) as stream:
         seconds = time.monotonic() - begun
-        child = psutil.Process(stream._process.pid)
+        child = child_of(stream)
         before = parent.memory_info().rss
         rows = size = most = 0
         for data in stream:
@@ -209,7 +209,7 @@ def test_many_rows_take_little_memory(runner, form):
 
 def test_a_slow_reader_stops_the_query(runner):
     with runner.stream(ENDLESS, [], NOWHERE, "arrow") as stream:
-        child = psutil.Process(stream._process.pid)
+        child = child_of(stream)
         time.sleep(2)
         used = sum(child.cpu_times()[:2])
         time.sleep(2)
@@ -218,7 +218,7 @@ def test_a_slow_reader_stops_the_query(runner):
         found = iter(stream)
         for _ in range(50):
             next(found)
-    assert not child.is_running()
+    await_end([child.pid])
 
 
 def broken(stream, error, match=None):
@@ -244,7 +244,7 @@ def test_an_error_midway_is_raised_and_nothing_ends_the_bytes(runner, form):
 
 def test_a_killed_process_breaks_the_stream(runner):
     with runner.stream(ENDLESS, [], NOWHERE, "csv") as stream:
-        os.kill(stream._process.pid, signal.SIGKILL)
+        child_of(stream).kill()
         broken(stream, InvalidInput, "memory")
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import psutil
 
+from trace_dagster.query.query_stream import QueryStream
+
 SECONDS = 60.0
 """A machine that runs other tests as well is slow."""
 
@@ -31,6 +33,13 @@ def awaited_children(count: int, parent: int | None = None) -> set[int]:
         assert time.monotonic() < deadline, found
         time.sleep(0.02)
     return found
+
+
+def child_of(stream: QueryStream) -> psutil.Process:
+    """Return the process of a stream. Its parent does not know its id, so the runner must have no other one."""
+    assert not stream._process.has_ended()
+    (pid,) = awaited_children(1)
+    return psutil.Process(pid)
 
 
 def await_end(pids: Iterable[int], seconds: float = SECONDS) -> None:

@@ -35,6 +35,17 @@ def test_without_space_there_is_no_folder(root):
     assert not root.exists()
 
 
+def test_what_a_query_makes_after_its_end_goes_with_the_next_one(root):
+    space = TemporarySpace(1)
+    with space.folder() as one:
+        pass
+    os.mkdir(one)
+    with space.folder():
+        assert os.path.exists(one)
+    assert not os.path.exists(one)
+    space.close()
+
+
 def test_what_a_killed_process_left_is_removed_and_what_is_in_use_stays(root):
     used = TemporarySpace(1)
     left = root / "left" / "query"

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import shutil
 import signal
 import sys
 import threading
@@ -96,7 +95,7 @@ def _serve(wire: Connection, session: QuerySession, parsing: duckdb.DuckDBPyConn
         _send(wire, reads={name: found.to_json() for name, found in statement.reads(tips).items()})
         opening = json.loads(wire.recv_bytes())
         named = [_relation(wire, given, count) for given, count in opening["relations"]]
-        threading.Thread(target=_end_with_parent, args=(wire, opening["folder"]), daemon=True).start()
+        threading.Thread(target=_end_with_parent, args=(wire,), daemon=True).start()
         others = [Relation(name, shapes[name], ()) for name in shapes.keys() - statement.relations]  # SHOW lists them
         session.open([*named, *others], S3Access(**opening["access"]), folder=opening["folder"])
         _send(wire, opened=True)
@@ -207,14 +206,10 @@ def _watch_memory(most_bytes: int) -> None:
     os._exit(TOO_LARGE)
 
 
-def _end_with_parent(wire: Connection, folder: str | None) -> None:
-    """End the process when the parent closes the socket, also in the middle of a query. If the parent was killed, it
-    cannot remove the temporary folder.
-    """
+def _end_with_parent(wire: Connection) -> None:
+    """End the process when the parent closes the socket, also in the middle of a query."""
     try:
         wire.poll(None)
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
     finally:
         os._exit(0)
 

@@ -6,6 +6,8 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +16,10 @@ from uuid import uuid4
 from trace_dagster.errors import Unavailable
 
 _MODE = 0o700
+_TRIES = 20
+_PAUSE_SECONDS = 0.05
+_KEPT = 8
+"""Folders of ended queries that are removed once more."""
 
 
 class TemporarySpace:
@@ -26,6 +32,7 @@ class TemporarySpace:
         """Make the folder, unless queries get no space at all. Raises Unavailable if it cannot be made."""
         self._home: Path | None = None
         self._lock = -1
+        self._ended: deque[Path] = deque(maxlen=_KEPT)
         if mib:
             try:
                 self._home, self._lock = _made(_root())
@@ -47,7 +54,20 @@ class TemporarySpace:
         try:
             yield str(found)
         finally:
-            shutil.rmtree(found, ignore_errors=True)
+            self._remove(found)
+
+    def _remove(self, folder: Path) -> None:
+        """Remove a folder. Its process may live on for a moment and put files there until it has ended, or make the
+        folder again: then the end of a later query removes it.
+        """
+        tries = 0
+        while folder.exists() and tries < _TRIES:
+            shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(_PAUSE_SECONDS if folder.exists() else 0)
+            tries += 1
+        for earlier in self._ended.copy():
+            shutil.rmtree(earlier, ignore_errors=True)
+        self._ended.append(folder)
 
     def close(self) -> None:
         """Remove all folders."""
