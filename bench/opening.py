@@ -110,7 +110,7 @@ def put_first(store: ObjectStore, key: str) -> None:
 
 def wait_ready(runner: QueryRunner) -> None:
     """Wait until a child can take a query: the goal is measured with a warm one."""
-    waiting = runner._pool._waiting[0]._wire
+    waiting = runner.pool._waiting[0]._wire
     if not waiting.poll(60):
         raise AssertionError("no child is ready")
 

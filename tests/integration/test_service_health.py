@@ -69,3 +69,21 @@ def test_without_a_registry_routes_say_so_and_streams_end(served):
     served.registry.bring_back()
     eventually_ok(served)
     assert served.ask("/v1/changes?after=now").status == 200
+
+
+def test_processes_that_do_not_start_are_named_until_they_do(served, monkeypatch):
+    eventually_ok(served)
+    pool = served.parts.runner.pool
+
+    def refused(*_):
+        raise OSError("no process can be made")
+
+    monkeypatch.setattr(pool, "_start", refused)
+    served.rows("select 1")  # by a process that waited; it is not replaced
+    time.sleep(1.1)
+    assert health(served) == (503, ["processes"])
+    monkeypatch.undo()
+    eventually_ok(served)
+    numbers = served.ask("/metrics").body.decode()
+    assert f"trace_query_processes_started {float(pool.started)}" in numbers
+    assert f"trace_query_processes_ready {float(pool.ready)}" in numbers

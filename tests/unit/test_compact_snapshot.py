@@ -54,7 +54,7 @@ def test_the_newest_gaps_stay():
 @pytest.mark.parametrize(
     ("chains", "relations", "left"),
     [
-        (1, 25, {"cursor", "heads", "cuts", "relations"}),
+        (1, 17, {"cursor", "heads", "cuts", "relations"}),
         (1, 100, {"cursor", "heads", "cuts"}),
         (100, 1, {"cursor"}),
     ],

@@ -27,7 +27,23 @@ class ProcessPool:
         self._lock = threading.Lock()
         self._is_closed = False
         self._waiting: deque[QueryProcess] = deque()
+        self._has_failed = False
+        """Whether the last process that was to start did not."""
+        self.started = 0
+        """How many processes were started so far."""
         self._fill(ahead)
+
+    @property
+    def ready(self) -> int:
+        """How many processes wait for a query."""
+        return len(self._waiting)
+
+    def require_working(self) -> None:
+        """Raise Unavailable if processes do not start now."""
+        if self._has_failed:
+            self.refill()
+        if self._has_failed:
+            raise Unavailable("no process for a query starts now")
 
     def take(self, cancellation: Cancellation | None = None) -> QueryProcess:
         """Return a process that can take a query. Those that ended while they waited are left out.
@@ -40,7 +56,7 @@ class ProcessPool:
         if self._is_closed:
             raise Unavailable("queries have ended here: ask another process")
         try:
-            process = QueryProcess(self._start, self._limits)
+            process = self._new()
         except OSError as error:
             raise Unavailable(f"a query process did not start: {error.strerror}") from None
         if self._can_serve(process, cancellation):
@@ -76,7 +92,14 @@ class ProcessPool:
     def _fill(self, count: int) -> None:
         with self._lock:
             while len(self._waiting) < count and not self._is_closed:
-                self._waiting.append(QueryProcess(self._start, self._limits))
+                self._waiting.append(self._new())
+
+    def _new(self) -> QueryProcess:
+        self._has_failed = True
+        process = QueryProcess(self._start, self._limits)
+        self._has_failed = False
+        self.started += 1
+        return process
 
     @staticmethod
     def _can_serve(process: QueryProcess, cancellation: Cancellation | None) -> bool:

@@ -32,7 +32,8 @@ class QueryRunner:
         """Start ``ahead`` processes. With ``refill``, others are started in their place when they were used."""
         self._limits = limits or QueryLimits()
         self._space = TemporarySpace(self._limits.temporary_mib)
-        self._pool = ProcessPool(self._limits, ahead, refill=refill)
+        self.pool = ProcessPool(self._limits, ahead, refill=refill)
+        """Processes that wait for queries."""
 
     def query(
         self,
@@ -103,17 +104,17 @@ class QueryRunner:
     def _conversation(self, seconds: float, cancellation: Cancellation | None) -> Iterator[Conversation]:
         """Give the block a process of its own for at most so long."""
         with self._space.folder() as folder:
-            process = self._pool.take(cancellation)
+            process = self.pool.take(cancellation)
             try:
                 with process.limited(seconds):
                     yield Conversation(process, self._limits, folder)
             finally:
                 process.close()
-                self._pool.refill()
+                self.pool.refill()
 
     def close(self) -> None:
         """End the processes that wait, and start no other."""
-        self._pool.close()
+        self.pool.close()
         self._space.close()
 
     def __enter__(self) -> QueryRunner:

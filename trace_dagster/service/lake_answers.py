@@ -40,9 +40,13 @@ class LakeAnswers:
         self.health = Health(
             {
                 "registry": parts.database.require_answer,
+                "processes": parts.runner.pool.require_working,
                 "object_store": lambda: store.stored_now(_NO_SUCH_KEY),
             }
         )
+        pool = parts.runner.pool
+        parts.metrics.watch("processes_started", "Processes for queries that were started.", lambda: pool.started)
+        parts.metrics.watch("processes_ready", "Processes that wait for a query.", lambda: pool.ready)
         parts.metrics.watch("listeners", "Clients that wait for changes.", lambda: self.feed.listeners)
 
     def lake(self, grants: Grants) -> dict[str, Any]:
