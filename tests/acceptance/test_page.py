@@ -428,6 +428,9 @@ def test_the_page_is_used_by_the_keyboard_alone(shown):
         for name in ("logout", "datasets-filter", "chain_20143.blocks", "editor", "run", "limit", "as-of", "finalized")
     ]
     assert places == sorted(places)
+    shown.page.locator(".skip").focus()
+    shown.page.keyboard.press("Enter")
+    assert shown.editor().evaluate("editor => editor.getRootNode().activeElement === editor")
     shown.page.locator("#examples > button").focus()
     for key in ("Enter", "ArrowDown", "Enter"):
         shown.page.keyboard.press(key)

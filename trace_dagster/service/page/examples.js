@@ -62,9 +62,9 @@ order by block_number desc, log_index desc`,
     chart: { x: "first_block", y: "failed_percent", kind: "bar" },
     sql: `select
   block_number // 100 * 100 as first_block,
-  count(*) as transactions,
+  count(*) as sent,
   count(*) filter (not success) as failed,
-  round(100.0 * failed / transactions, 2) as failed_percent
+  round(100.0 * failed / sent, 2) as failed_percent
 from {transactions}
 where ${NEWEST(10_000)}
 group by first_block
@@ -120,9 +120,10 @@ where ${NEWEST(1000)}`,
   },
 ];
 
-/** Return the examples that this lake can answer, with the names of its datasets. One chain answers all of it. */
+/** Return the examples of which one chain has rows of each dataset, with the names of these. */
 export function examplesFor(datasets) {
-  const found = EXAMPLES.map((example) => filled(example, datasets));
+  const withRows = datasets.filter(({ last }) => last !== null);
+  const found = EXAMPLES.map((example) => filled(example, withRows));
   return found.filter((example) => example !== null);
 }
 

@@ -143,10 +143,10 @@ async function loadDatasets() {
     return;
   }
   closeLogin();
-  const names = (datasets) => datasets.map(({ name }) => name).join();
-  const before = names(known.datasets);
+  const state = (datasets) => datasets.map(({ name, last }) => [name, last !== null]).join();
+  const before = state(known.datasets);
   known.datasets = datasetsOf(answer);
-  const isNew = names(known.datasets) !== before;
+  const isNew = state(known.datasets) !== before;
   list.show(known.datasets);
   showHeads();
   if (isNew) fillExamples();
@@ -230,6 +230,7 @@ function findDataset() {
 }
 
 function listen() {
+  byId("skip").addEventListener("click", (event) => (event.preventDefault(), editor.focus()));
   byId("run").addEventListener("click", run);
   byId("cancel").addEventListener("click", () => running.cancel());
   byId("cell-copy").addEventListener("click", copyCell);
