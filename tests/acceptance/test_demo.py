@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,5 +67,5 @@ def test_the_demo_follows_and_syncs_asks_at_the_tip_and_ends_everything(open_fol
     assert (each_once, last - first + 1) == (True, blocks)
     assert first < 4000 < newest[0] <= last
     assert [row[0] for row in found["tip"]["heads"]["rows"]] == ["proposed", "voted", "finalized"]
-    assert "blocks from 4,1" in "".join(shown)  # the reorganisation, in the table of the tip
+    assert re.search(r"blocks from 4,\d{3}", "".join(shown))  # the reorganisation, in the table of the tip
     assert not [each for each in psutil.process_iter(["cmdline"]) if str(home) in " ".join(each.info["cmdline"] or ())]
