@@ -166,7 +166,7 @@ ACTING = [["retry", "--job", "job"], ["refresh", "--job", "job", "--stream", "bl
           ["apply", "--file", "FILE"], ["plan", "--file", "FILE"]]  # fmt: skip
 
 
-ELSEWHERE = {"up", "down", "demo", "follow", "chaos-rpc"}
+ELSEWHERE = {"up", "down", "demo", "follow", "serve", "chaos-rpc"}
 """Commands without a registry, services, and those that start one: the stack prints the notes (lite/stack.py)."""
 
 
