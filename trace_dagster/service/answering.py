@@ -43,8 +43,10 @@ _SPARE_THREADS = 8
 """Threads for what is done around queries: a query that runs needs one at a time."""
 UNPLACED_PER_MINUTE = 60
 """Queries without a place that are logged in a minute: callers who do not wait must not fill the registry's disk."""
-_MARGIN_SECONDS = 5.0
-"""A query's process is ended at its deadline; the log says that it can run for this much longer."""
+_MARGIN_SECONDS = 65.0
+"""The log says that a query can run for this much longer than its deadline, which counts from the moment at which its
+process has started: that may take a minute, and sweep keeps the files of a query until the log's deadline.
+"""
 _OUTCOMES: dict[type[BaseException], Outcome] = {
     InvalidInput: "refused",
     Refused: "refused",
