@@ -212,4 +212,5 @@ def test_metrics_need_a_token_that_may_see_everything(lake):
     assert b"trace_query_listeners 0.0" in answer.body
     limited = lake.ask("/metrics", token=lake.of_143)
     assert (limited.status, limited.error["code"]) == (403, "limited_token")
+    assert b'trace_query_denials_total{reason="rights"} 1.0' in lake.ask("/metrics").body
     assert lake.ask("/metrics", token=None).status == 401

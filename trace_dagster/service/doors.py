@@ -4,8 +4,8 @@ Three attacks are meant. A page elsewhere may send requests to this server: brow
 attacker's may resolve to 127.0.0.1 (DNS rebinding): the Host header has that name. Another server on this machine, at
 another port, is the same site for cookies: SameSite does not keep the session's cookie from its requests.
 
-Requests below /v1/ with an Authorization header are not checked for their host, so that programs may use any name:
-only the token counts there, and a page cannot know it.
+Requests below /v1/, and of /metrics, with an Authorization header are not checked for their host, so that programs may
+use any name: only the token counts there, and a page cannot know it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _PLACE = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(?P<port>[0-9]{1
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _API = "/v1/"
+_METRICS = "/metrics"
 
 _WRONG_HOST = (
     "the Host header names another server: use 127.0.0.1 or localhost, send a token, or start the service with the name"
@@ -87,7 +88,8 @@ class SameOrigin:
     def _refusal(self, asked: HTTPConnection) -> str | None:
         host = Place.of(_only(asked.headers.getlist("host")))
         has_token = bool(asked.headers.getlist("authorization"))
-        is_of_program = has_token and asked.scope["path"].startswith(_API)
+        path = asked.scope["path"]
+        is_of_program = has_token and (path.startswith(_API) or path == _METRICS)
         if not is_of_program and not (host and self._is_known(host)):
             return _WRONG_HOST
         origins = asked.headers.getlist("origin")

@@ -98,7 +98,7 @@ async def changes(
     return ChangeEvents(asked) if is_stream else ChangePage(asked, limit, wait)
 
 
-@router.get("/healthz", response_model=HealthEntry, responses={503: {"model": HealthEntry}})
+@router.get("/healthz", response_model=HealthEntry, responses={503: {"model": HealthEntry}, **documented(403)})
 async def health(request: Request) -> Response:
     """Return whether the service can answer, and else which part of it is away."""
     away = await _answers(request).health.away()
@@ -113,6 +113,8 @@ async def health(request: Request) -> Response:
 )
 def metrics(request: Request, caller: _Caller) -> Response:
     """Return the service's numbers for Prometheus. They tell of all datasets, so the token must have no limit."""
+    found = parts_of(request).metrics
     if caller.grants.patterns is not None:
+        found.denied("rights")
         raise HttpRefusal(403, "limited_token", "the metrics tell of every dataset: use a token without --dataset")
-    return Response(parts_of(request).metrics.exposition(), media_type=CONTENT_TYPE)
+    return Response(found.exposition(), media_type=CONTENT_TYPE)
