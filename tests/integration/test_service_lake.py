@@ -1,7 +1,9 @@
 """What the service tells of the lake: datasets, files and its own health, to each token what it may see."""
 
 import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from uuid import uuid4, uuid5
 
@@ -15,6 +17,7 @@ from tests.support.registry import ingesting
 from tests.support.service import running_service
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.ingest.commit import CommitTarget, RangeRows
+from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.changes import ChangeLog
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.jobs import Jobs
@@ -198,6 +201,24 @@ def test_a_client_that_does_not_read_its_files_holds_no_connection_of_the_regist
                 " where state like 'idle in transaction%' and datname = current_database()"
             )
         assert row["n"] == 0
+
+
+def test_requests_that_wait_to_list_files_keep_no_other_request_waiting(lake, monkeypatch):
+    listing, may_go_on = Catalog.listing, threading.Event()
+
+    def slow(*arguments):
+        may_go_on.wait(60)
+        return listing(*arguments)
+
+    monkeypatch.setattr(Catalog, "listing", slow)
+    with ThreadPoolExecutor(50) as threads:  # more than the service has threads for requests
+        waiting = [threads.submit(lake.ask, "/v1/datasets/chain_143.logs/files") for _ in range(50)]
+        time.sleep(2)
+        began = time.monotonic()
+        assert lake.ask("/v1/datasets").status == 200
+        assert time.monotonic() - began < 6  # a turn is waited for 10 s
+        may_go_on.set()
+    assert {each.result().status for each in waiting} <= {200, 429}
 
 
 def test_health_needs_no_token_and_tells_nothing_else(lake):

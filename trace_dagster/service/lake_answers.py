@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
+
+from starlette.concurrency import run_in_threadpool
 
 from trace_dagster.blocks import BlockRange
 from trace_dagster.errors import TooMany
@@ -34,7 +36,7 @@ class LakeAnswers:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._access = parts.opening.access
-        self._listings = threading.BoundedSemaphore(_LISTINGS)
+        self._listings = asyncio.BoundedSemaphore(_LISTINGS)
         self.feed = SharedFeed(ChangeLog(parts.database))
         store = ObjectStore(self._access, max_connections=2)
         self.health = Health(
@@ -60,17 +62,15 @@ class LakeAnswers:
             raise _unknown()
         return found
 
-    def files(self, grants: Grants, name: str, requested: BlockRange) -> SpooledAnswer:
+    async def files(self, grants: Grants, name: str, requested: BlockRange) -> SpooledAnswer:
         """Return the files of a dataset that hold visible rows of some blocks, as of one moment.
 
-        Raises HttpRefusal 404, TooMany if too many others are asking for files.
+        A request that waits for its turn holds no thread: other routes need the threads to check tokens. Raises
+        HttpRefusal 404, TooMany if too many others are asking for files.
         """
-        found = self._named(grants, name)
-        with (
-            self._turn(),
-            self._parts.catalog.listing(found.dataset_uuid, requested, self._access.uri("")) as (header, files),
-        ):
-            return SpooledAnswer(listed_lines(header, files, requested))
+        found = await run_in_threadpool(self._named, grants, name)
+        async with self._turn():
+            return await run_in_threadpool(self._listed, found, requested)
 
     def close(self) -> None:
         """Let listeners end."""
@@ -83,10 +83,17 @@ class LakeAnswers:
             raise _unknown()
         return found
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self._listings.acquire(timeout=_LISTING_SECONDS):
-            raise TooMany("too many clients list files now: try again")
+    def _listed(self, found: VisibleDataset, requested: BlockRange) -> SpooledAnswer:
+        with self._parts.catalog.listing(found.dataset_uuid, requested, self._access.uri("")) as (header, files):
+            return SpooledAnswer(listed_lines(header, files, requested))
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(_LISTING_SECONDS):
+                await self._listings.acquire()
+        except TimeoutError:
+            raise TooMany("too many clients list files now: try again") from None
         try:
             yield
         finally:

@@ -56,7 +56,7 @@ def dataset(request: Request, caller: _Caller, key: _Name) -> dict[str, Any]:
         **documented(400, 401, 403, 404, 422, 429, 503),
     },
 )
-def dataset_files(
+async def dataset_files(
     request: Request,
     caller: _Caller,
     key: _Name,
@@ -66,7 +66,7 @@ def dataset_files(
     """Return the files with visible rows of some blocks, as of one moment. Rows of hot blocks are in no file."""
     if from_block >= to_block:
         raise InvalidInput("from_block must be less than to_block, which is exclusive")
-    return _answers(request).files(caller.grants, key, BlockRange(from_block, to_block))
+    return await _answers(request).files(caller.grants, key, BlockRange(from_block, to_block))
 
 
 @router.get(
