@@ -107,6 +107,12 @@ def test_formats_that_do_not_fit_are_refused(there, tmp_path):
     assert asked(there, SQL, "--output", path, "--format", "csv")[0] == 0
 
 
+def test_the_limits_of_the_environment_hold_without_a_service_too(here):
+    code, _, said = asked(here | {"TRACE_QUERY_SECONDS": "1"}, ENDLESS)
+    assert code == 1
+    assert "the query took too long" in said
+
+
 def test_a_service_that_the_user_names_must_answer(here):
     code, out, err = asked(here | {"TRACE_QUERY_URL": DEAD, "TRACE_QUERY_TOKEN": "t" * 20}, "select 1")
     assert (code, out) == (1, b"")

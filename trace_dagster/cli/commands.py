@@ -332,9 +332,10 @@ def run_query(
 @contextmanager
 def opened_core(settings: Settings) -> Iterator[tuple[Opening, QueryRunner]]:
     """Open what runs one query in this process."""
+    from trace_dagster.cli.query_limits import limits_of
     from trace_dagster.query.opening import Opening
     from trace_dagster.query.runner import QueryRunner
 
     # the runner's process starts while the registry is read
-    with QueryRunner(refill=False) as runner, opened(settings) as runtime:
+    with QueryRunner(limits_of(settings.query), refill=False) as runner, opened(settings) as runtime:
         yield Opening(runtime.catalog, runtime.settings.s3_for_queries, runtime.committed_objects), runner

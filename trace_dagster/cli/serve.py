@@ -10,11 +10,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
+from trace_dagster.cli.query_limits import limits_of
 from trace_dagster.config.settings import QuerySettings, Settings
 from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.evidence.committed_objects import CommittedObjects
 from trace_dagster.query.opening import Opening
-from trace_dagster.query.protocol import QueryLimits
 from trace_dagster.query.runner import QueryRunner
 from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.connection import Database
@@ -73,14 +73,7 @@ def service_parts(settings: Settings) -> Iterator[Parts]:
         connect_timeout_seconds=_CONNECT_SECONDS,
         reconnect_seconds=_CONNECT_SECONDS,
     )
-    limits = QueryLimits(
-        asked.memory_mib,
-        asked.threads,
-        asked.seconds,
-        stream_seconds=asked.stream_seconds,
-        temporary_mib=asked.temporary_mib,
-    )
-    with closing(database), QueryRunner(limits, ahead=asked.running) as runner:
+    with closing(database), QueryRunner(limits_of(asked), ahead=asked.running) as runner:
         catalog = Catalog(database)
         opening = Opening(catalog, access, CommittedObjects(database, ObjectStore(access)))
         yield Parts(asked, database, catalog, opening, runner)
