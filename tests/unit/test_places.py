@@ -1,6 +1,7 @@
 """Places of queries: how many run, who is next, and who is refused."""
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
@@ -174,3 +175,14 @@ async def test_a_token_has_its_own_limits():
         assert 1 <= error.facts["retry_after_seconds"] <= 60
         assert sorted(found.order) == ["a", "b", "d", "x", "y"]
         assert list(found.places._begun) == [often.token_id]
+
+
+@run
+async def test_a_place_that_comes_at_the_end_of_the_wait_is_not_lost():
+    async with crowd(1, 1, wait_seconds=0.02) as found:
+        await found.add("a", caller())
+        await found.add("b", caller())
+        found.ends["a"].set()
+        time.sleep(0.05)  # a gives its place to b in the same turn of the loop in which b's time is over
+        await settled()
+        assert found.order == ["a", "b"]

@@ -32,6 +32,10 @@ class Waiter:
     token: UUID
     turn: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
+    def has_place(self) -> bool:
+        """Return whether it got a place. One may come at the moment at which the wait ends otherwise."""
+        return self.turn.done() and not self.turn.cancelled() and self.turn.exception() is None
+
     def end(self, error: Exception) -> None:
         """Let the query fail instead of getting a place."""
         if not self.turn.done():
@@ -124,12 +128,14 @@ class Places:
             async with asyncio.timeout(self._wait_seconds):
                 await waiter.turn
         except TimeoutError:
+            if waiter.has_place():
+                return
             raise self._too_many(
                 f"no place came free within {self._wait_seconds:.0f} s: wait, then ask again"
             ) from None
         except asyncio.CancelledError:
-            if waiter.turn.done() and not waiter.turn.cancelled() and waiter.turn.exception() is None:
-                self._free()  # the place came at the moment at which the wait was cancelled
+            if waiter.has_place():
+                self._free()
             raise
         finally:
             self._forget(waiter)
