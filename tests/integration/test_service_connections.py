@@ -117,6 +117,23 @@ def test_requests_that_are_sent_ahead_are_answered_in_order_and_bounded(service)
     until(lambda: not service.answering.live._by_id)
 
 
+@pytest.mark.parametrize("after", [b"\0\0\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"a" * 100_000])
+def test_a_wrong_request_does_not_become_a_part_of_the_answer_before_it(service, after):
+    body = json.dumps({"sql": "select repeat('a', 1000) as a from range(40000)", "limit": 10_000}).encode()
+    with service.connect() as connection:
+        connection.settimeout(20)
+        connection.sendall(head(service, f"Content-Length: {len(body)}") + body)
+        found = connection.recv(1000)
+        assert found.startswith(b"HTTP/1.1 200 ")
+        connection.sendall(after)
+        try:
+            while piece := connection.recv(1 << 16):
+                found += piece
+        except ConnectionResetError:
+            pass
+    assert found.count(b"HTTP/1.1") == 1
+
+
 def test_too_many_connections_are_refused(service, monkeypatch):
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 20)
     held = [service.connect() for _ in range(20)]

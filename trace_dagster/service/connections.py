@@ -81,7 +81,7 @@ class BoundedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Begin to answer, or let the request wait for the one before it: a client may send some ahead."""
         super().on_headers_complete()
-        self._cycles = [each for each in self._cycles if not each.response_complete]
+        self._cycles = self._open_cycles()
         self._cycles.append(self.cycle)
         if len(self._cycles) > MAX_AHEAD:
             self.transport.abort()
@@ -99,15 +99,22 @@ class BoundedConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell every request that its client left; uvicorn tells only the last one that arrived."""
-        for cycle in self._cycles:
-            if not cycle.response_complete:
-                cycle.disconnected = True
-                cycle.message_event.set()
+        self._leave(self._open_cycles())
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP in the shape of our errors."""
         self._refuse(HttpRefusal(400, "no_http", "this is no valid HTTP/1.1 request"))
+
+    def _open_cycles(self) -> list[RequestResponseCycle]:
+        return [each for each in self._cycles if not each.response_complete]
+
+    @staticmethod
+    def _leave(cycles: list[RequestResponseCycle]) -> None:
+        """Let nothing more be sent for these requests."""
+        for cycle in cycles:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def _look(self) -> None:
         """End the connection if its client is too slow; else look again later."""
@@ -123,8 +130,16 @@ class BoundedConnection(HttpToolsProtocol):
         self.loop.call_later(_LOOK_SECONDS, self._look)
 
     def _refuse(self, refusal: HttpRefusal) -> None:
-        """Answer, and read on for a moment: a client that still sends would lose the answer of a closed connection."""
+        """Answer, and read on for a moment: a client that still sends would lose the answer of a closed connection.
+
+        If another answer is under way, this one would become a part of it: then the connection is ended.
+        """
         self._is_refused = True
+        cycles = self._open_cycles()
+        if len(cycles) > 1 or any(each.response_started for each in cycles):
+            self.transport.abort()
+            return
+        self._leave(cycles)
         response = error_response(refusal)
         lines = [STATUS_LINE[refusal.status], *(b"%s: %s\r\n" % each for each in response.raw_headers)]
         self.transport.write(b"".join([*lines, b"connection: close\r\n\r\n", bytes(response.body)]))
