@@ -85,6 +85,16 @@ def test_a_registry_of_another_version_is_refused(postgres_url, s3):
     assert process.returncode == 2
 
 
+@pytest.mark.parametrize(("most", "expected"), [(5000, 5000), (20_000, 8192)])
+def test_the_service_may_open_more_files_than_a_process_at_first(most, expected):
+    program = (
+        "import resource as r; from trace_dagster.cli.serve import allow_descriptors\n"
+        f"r.setrlimit(r.RLIMIT_NOFILE, (1024, {most})); allow_descriptors(); print(r.getrlimit(r.RLIMIT_NOFILE))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"({expected}, {most})\n"
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"])
 def test_an_address_of_this_machine_needs_no_note(host):
     assert is_of_this_machine(host)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import resource
 import signal
 import socket
 import sys
@@ -24,6 +25,8 @@ from trace_dagster.service.server import server
 from trace_dagster.store.objects import ObjectStore
 
 _BACKLOG = 2048
+_DESCRIPTORS = 8192
+"""Four for each query and each connection to the registry, of at most 256 queries, and one for each client."""
 _CONNECT_SECONDS = 2.0
 """A registry that is away is an answer of 503 after so long, and is found again as soon as it is back."""
 
@@ -41,11 +44,22 @@ def run_service(settings: Settings, say: Callable[[str], None], host: str, port:
             f"note: the service listens on {host} without TLS, so tokens and rows can be read on the network: let a"
             " proxy with TLS stand before it"
         )
+    allow_descriptors()
     # the server ends by the handler that it found: the default one would end the process before anything is closed
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with closing(listening(host, port)) as listener, service_parts(settings) as parts:
         say(f"queries are answered at {_url(host, listener)}   (ctrl-c ends it)")
         server(parts, host, port).run([listener])
+
+
+def allow_descriptors() -> None:
+    """Let this process open as many files as connections and queries need. Most systems allow 1024 at first, and more
+    to a process that asks: without them, clients that only hold connections would keep queries from their files.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def listening(host: str, port: int) -> socket.socket:
