@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from uuid import uuid4
 
 import psutil
@@ -15,7 +16,7 @@ import urllib3
 
 from tests.support.service import running_service, small_lake
 from trace_dagster.registry.connection import Database
-from trace_dagster.service import connections, sending
+from trace_dagster.service import answering, connections, sending
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -233,6 +234,24 @@ def test_a_deadline_ends_a_query(lake):
         query_id = str(uuid4())
         with sent(service, LONG.replace(str(MANY), str(10**12)), query_id=query_id) as connection:
             assert not read_all(connection).endswith(b"0\r\n\r\n")
+        assert outcome(service, query_id) == "timeout"
+
+
+def test_a_client_that_takes_little_loses_its_place_at_the_deadline(lake, monkeypatch):
+    monkeypatch.setattr(answering, "_MARGIN_SECONDS", 0)
+    with running_service(*lake, seconds=5) as service:
+        query_id = str(uuid4())
+        sql = "select repeat('a', 3000) as a from range(20000)"
+        with sent(service, sql, "json", query_id, limit=10_000) as connection:
+            taken = connection.recv(1 << 16)
+            assert taken.startswith(b"HTTP/1.1 200 OK")
+            began = time.monotonic()
+            with suppress(ConnectionResetError):
+                while piece := connection.recv(1 << 16):
+                    taken += piece
+                    time.sleep(0.1)
+            assert time.monotonic() - began < 15
+            assert not taken.endswith(b"}")
         assert outcome(service, query_id) == "timeout"
 
 

@@ -45,7 +45,8 @@ UNPLACED_PER_MINUTE = 60
 """Queries without a place that are logged in a minute: callers who do not wait must not fill the registry's disk."""
 _MARGIN_SECONDS = 65.0
 """The log says that a query can run for this much longer than its deadline, which counts from the moment at which its
-process has started: that may take a minute, and sweep keeps the files of a query until the log's deadline.
+process has started: that may take a minute, and sweep keeps the files of a query until the log's deadline. Its client
+has as long to take the last bytes.
 """
 _OUTCOMES: dict[type[BaseException], Outcome] = {
     InvalidInput: "refused",
@@ -83,7 +84,7 @@ class Answering:
         outcome: Outcome = "failed"
         try:
             async with _watched(live, receive, sender), self.places.place(live.caller, live.waiter):
-                await self._begin(live)
+                await self._begin(live, sender)
                 outcome = await (self._json if live.form == "json" else self._stream)(live, asked, sender)
         except BaseException as error:
             outcome = _outcome(error, sender.is_started)
@@ -141,11 +142,13 @@ class Answering:
         seen = partial(self._query_log.read, live.query_id)
         return {"grants": live.caller.grants, "cancellation": live.cancellation, "seen": seen}
 
-    async def _begin(self, live: LiveQuery) -> None:
+    async def _begin(self, live: LiveQuery, sender: AnswerSender) -> None:
         seconds = self._parts.settings.seconds if live.form == "json" else self._parts.settings.stream_seconds
-        begin = partial(self._query_log.begin, live.query_id, live.caller, live.form, seconds + _MARGIN_SECONDS)
+        seconds += _MARGIN_SECONDS
+        begin = partial(self._query_log.begin, live.query_id, live.caller, live.form, seconds)
         await self._in_thread(live, begin)
         live.state, live.is_logged = "running", True
+        sender.until = asyncio.get_running_loop().time() + seconds
 
     async def _end(self, live: LiveQuery, outcome: Outcome, sent_bytes: int) -> None:
         """Complete the log and the numbers. Raises nothing: the answer was sent."""

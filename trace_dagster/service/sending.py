@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 from starlette.types import Send
 
-from trace_dagster.errors import Cancelled
+from trace_dagster.errors import Cancelled, TooLate
 
 TAKE_SECONDS = 30.0
 """A client that takes nothing for so long loses its answer."""
@@ -16,7 +17,9 @@ _PIECE_BYTES = 256 << 10
 
 
 class AnswerSender:
-    """Sends one answer. Each method raises Cancelled if the query was, or if the client takes nothing for too long."""
+    """Sends one answer. Each method raises Cancelled if the query was, or if the client takes nothing for too long, and
+    TooLate after ``until``.
+    """
 
     def __init__(self, send: Send, require_wanted: Callable[[], None] = lambda: None) -> None:
         self._send = send
@@ -27,6 +30,10 @@ class AnswerSender:
         """Whether all was sent: no error can change the answer any more."""
         self.sent_bytes = 0
         """Bytes of the body that were handed to the connection."""
+        self.until = math.inf
+        """Time of the event loop at which the answer must have been taken: a client that takes a little now and then
+        must not hold a place for hours.
+        """
 
     async def whole(self, body: bytes, headers: Mapping[str, str]) -> None:
         """Send an answer whose size is known."""
@@ -55,10 +62,13 @@ class AnswerSender:
         await self._taken({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _taken(self, message: dict[str, object]) -> None:
+        clock = asyncio.get_running_loop().time
         try:
-            async with asyncio.timeout(TAKE_SECONDS):
+            async with asyncio.timeout_at(min(clock() + TAKE_SECONDS, self.until)):
                 await self._send(message)
         except TimeoutError:
+            if clock() >= self.until:
+                raise TooLate("the client did not take the answer before the query's deadline") from None
             raise Cancelled(f"the client took nothing for {TAKE_SECONDS:.0f} s") from None
 
 
