@@ -117,6 +117,24 @@ def test_requests_that_are_sent_ahead_are_answered_in_order_and_bounded(service)
     until(lambda: not service.answering.live._by_id)
 
 
+def test_what_follows_a_body_is_no_header(service):
+    body = json.dumps({"sql": "select 1 as a"}).encode()
+    chunks = b"%x\r\n%s\r\n0\r\n" % (len(body), body)
+    token = f"Authorization: Bearer {service.token}\r\n".encode()
+    given = head(service, "Transfer-Encoding: chunked", "Connection: close")
+    assert talk(service, given + chunks + token + b"Host: evil\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+    assert error_in(talk(service, given.replace(token, b"") + chunks + token + b"\r\n"))["status"] == 401
+
+
+def test_a_body_behind_an_upgrade_is_refused_with_a_reason(service):
+    body = json.dumps({"sql": "select 1 as a"}).encode()
+    lines = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA"]
+    found = error_in(talk(service, head(service, *lines, f"Content-Length: {len(body)}") + body))
+    assert (found["status"], found["code"]) == (400, "no_upgrade")
+    answer = talk(service, head(service, lines[0] + ", close", *lines[1:], path="/healthz", method="GET"))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
 @pytest.mark.parametrize("after", [b"\0\0\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"a" * 100_000])
 def test_a_wrong_request_does_not_become_a_part_of_the_answer_before_it(service, after):
     body = json.dumps({"sql": "select repeat('a', 1000) as a from range(40000)", "limit": 10_000}).encode()

@@ -23,6 +23,7 @@ MAX_AHEAD = 16
 """Requests that a client may send before the first of them is answered."""
 _LOOK_SECONDS = 1.0
 _READ_ON_SECONDS = 2.0
+_BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 _SCOPE_KEY = "trace.abort"
 
 
@@ -47,6 +48,9 @@ class BoundedConnection(HttpToolsProtocol):
     _unsent = 0
     _stuck_since = 0.0
     _is_refused = False
+    _has_headers = False
+    """Whether the headers of the request that arrives are complete."""
+    _reason = HttpRefusal(400, "no_http", "this is no valid HTTP/1.1 request")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or refuse it."""
@@ -76,10 +80,24 @@ class BoundedConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Let the request know how to end its connection."""
         super().on_message_begin()
+        self._has_headers = False
         self.scope[_SCOPE_KEY] = self.transport.abort  # type: ignore[literal-required]
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header. What follows a body is none: a proxy may check or replace headers, and pass this on."""
+        if not self._has_headers:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        """Begin to answer, or let the request wait for the one before it: a client may send some ahead."""
+        """Begin to answer, or let the request wait for the one before it: a client may send some ahead.
+
+        The parser takes the body of a request with an upgrade for another protocol: then it is refused.
+        """
+        self._has_headers = True
+        if self.parser.should_upgrade() and _BODY_HEADERS & {name for name, _ in self.headers}:
+            message = "the service speaks HTTP/1.1 only: send the request without Upgrade, as by curl --http1.1"
+            self._reason = HttpRefusal(400, "no_upgrade", message)
+            raise ValueError(message)
         super().on_headers_complete()
         self._cycles = self._open_cycles()
         self._cycles.append(self.cycle)
@@ -104,7 +122,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP in the shape of our errors."""
-        self._refuse(HttpRefusal(400, "no_http", "this is no valid HTTP/1.1 request"))
+        self._refuse(self._reason)
 
     def _open_cycles(self) -> list[RequestResponseCycle]:
         return [each for each in self._cycles if not each.response_complete]
