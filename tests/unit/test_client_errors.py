@@ -132,6 +132,16 @@ def test_another_server_behind_the_url_is_recognised(answer):
         asked(server.url)
 
 
+@pytest.mark.parametrize("document", [b"[]", b"7", b"{}", b"null", b'{"datasets": [{}], "cursor": 1, "changes": [1]}'])
+def test_an_answer_of_json_that_is_not_ours_is_recognised(document):
+    with scripted_service(lambda _: reply(200, document)) as server:
+        lake = ConnectedLake(ServiceHttp(server.url, TOKEN, 0, 5))
+        asking = [lake.datasets, lambda: lake.dataset("logs"), lambda: list(lake.changes())]
+        for ask in asking if b"cursor" in document else [*asking, lake.cursor]:
+            with pytest.raises(InvalidInput, match="does not answer as a query service"):
+                ask()
+
+
 def test_a_proxy_whose_service_is_away():
     with (
         scripted_service(lambda _: reply(502, b"<html>Bad Gateway</html>")) as server,

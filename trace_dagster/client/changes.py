@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import urlencode
 
+from trace_dagster.client.service_errors import expected_form
 from trace_dagster.client.service_http import ServiceHttp
 from trace_dagster.errors import Unavailable
 
@@ -77,11 +78,9 @@ class ChangeFeed:
     def _page(self) -> tuple[list[LakeChange], str, bool]:
         """Return changes, the cursor after them, and whether there may be more at once."""
         answer = self._patiently() if self._follow else self._asked(wait=0)
-        return (
-            [LakeChange.from_json(each) for each in answer["changes"]],
-            answer["cursor"],
-            answer["cursor"] != self.cursor,
-        )
+        with expected_form(self._http.host):
+            changes, cursor = [LakeChange.from_json(each) for each in answer["changes"]], str(answer["cursor"])
+        return changes, cursor, cursor != self.cursor
 
     def _patiently(self) -> Any:
         """Ask until the service answers."""

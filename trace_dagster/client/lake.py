@@ -12,6 +12,7 @@ from trace_dagster.client.changes import ChangeFeed
 from trace_dagster.client.datasets import DatasetInfo, DatasetInfos
 from trace_dagster.client.result import Result
 from trace_dagster.client.saving import format_of, save
+from trace_dagster.client.service_errors import expected_form, no_service
 from trace_dagster.client.service_http import ServiceHttp
 from trace_dagster.client.transfer import Transfer
 from trace_dagster.client.wire import AsOfPart, wire_as_of, wire_parameters
@@ -88,7 +89,8 @@ class ConnectedLake:
         except KeyboardInterrupt:
             self._http.cancel(names.last)
             raise
-        assert isinstance(answer, dict)
+        if not isinstance(answer, dict):
+            raise no_service(self._http.host, 200)
         return answer
 
     def stream(
@@ -116,11 +118,15 @@ class ConnectedLake:
 
     def datasets(self) -> DatasetInfos:
         """Return the datasets that the token may see."""
-        return DatasetInfos(map(DatasetInfo.from_json, self._http.json("GET", "/v1/datasets")["datasets"]))
+        found = self._http.json("GET", "/v1/datasets")
+        with expected_form(self._http.host):
+            return DatasetInfos(map(DatasetInfo.from_json, found["datasets"]))
 
     def dataset(self, name: str) -> DatasetInfo:
         """Return one dataset by its name in SQL. Raises InvalidInput if there is none."""
-        return DatasetInfo.from_json(self._http.json("GET", f"/v1/datasets/{quote(name, safe='')}"))
+        found = self._http.json("GET", f"/v1/datasets/{quote(name, safe='')}")
+        with expected_form(self._http.host):
+            return DatasetInfo.from_json(found)
 
     def files(self, name: str, from_block: int | None = None, to_block: int | None = None) -> dict[str, Any]:
         """Return the Parquet files of one dataset, of one moment, as JSON values (docs/service.md).
@@ -145,7 +151,9 @@ class ConnectedLake:
 
     def cursor(self) -> str:
         """Return the cursor of this moment: what is read from now on has every change up to it."""
-        return str(self._http.json("GET", "/v1/changes?after=now")["cursor"])
+        found = self._http.json("GET", "/v1/changes?after=now")
+        with expected_form(self._http.host):
+            return str(found["cursor"])
 
     def __repr__(self) -> str:
         return f"<lake at {self._http.host}: .sql() .save() .datasets() .files() .changes()>"

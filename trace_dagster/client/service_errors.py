@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import urllib3.exceptions as of_urllib3
@@ -54,6 +56,15 @@ def error_of(host: str, status: int, body: bytes, retry_after: float | None) -> 
 def no_service(host: str, status: int) -> InvalidInput:
     """Return the error for an answer that none of our services gives."""
     return InvalidInput(f"{host} does not answer as a query service of trace_dagster: check the URL", http=status)
+
+
+@contextmanager
+def expected_form(host: str) -> Iterator[None]:
+    """Raise the error of :func:`no_service` if an answer of JSON lacks what ours have."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise no_service(host, 200) from None
 
 
 class ServiceAway(Unavailable):
