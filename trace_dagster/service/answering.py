@@ -43,7 +43,7 @@ _SPARE_THREADS = 8
 """Threads for what is done around queries: a query that runs needs one at a time."""
 UNPLACED_PER_MINUTE = 60
 """Queries without a place that are logged in a minute: callers who do not wait must not fill the registry's disk."""
-_MARGIN_SECONDS = 65.0
+_MARGIN_SECONDS = 65
 """The log says that a query can run for this much longer than its deadline, which counts from the moment at which its
 process has started: that may take a minute, and sweep keeps the files of a query until the log's deadline. Its client
 has as long to take the last bytes.
