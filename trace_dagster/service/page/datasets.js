@@ -53,7 +53,7 @@ export class DatasetList {
     return make(
       "section",
       { class: "chain-group" },
-      make("h3", {}, name ? `${name} ` : "chain ", make("span", {}, String(chain))),
+      make("h3", {}, name && name !== `chain ${chain}` ? `${name} ` : "chain ", make("span", {}, String(chain))),
       make("ul", {}, ...own.map((each) => this.#item(each, scale, wanted))),
     );
   }

@@ -139,7 +139,7 @@ async function loadDatasets() {
     answer = await askJson("v1/datasets");
   } catch (error) {
     if (error.status === 401) askForLogin();
-    if (!known.datasets.length) list.say(error.message);
+    if (!known.datasets.length) list.say(error.status === 401 ? "Log in to see the datasets." : error.message);
     return;
   }
   closeLogin();

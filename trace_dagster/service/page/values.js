@@ -69,7 +69,7 @@ export function bytes(number) {
 
 /** Return a number of seconds in words, such as "4 min". */
 export function age(secs) {
-  const steps = [[60, 1, "s"], [3600, 60, "min"], [86_400, 3600, "h"], [Infinity, 86_400, "d"]];
+  const steps = [[60, 1, "s"], [3600, 60, "min"], [86_400, 3600, "h"], [2 * 31_536_000, 86_400, "d"], [Infinity, 31_536_000, "y"]];
   const [, unit, name] = steps.find(([below]) => Math.abs(secs) < below);
   return `${Math.max(0, Math.round(secs / unit))} ${name}`;
 }
