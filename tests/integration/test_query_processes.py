@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.query_processes import SECONDS, await_end, awaited_children, children, fork_servers
 from trace_dagster.errors import Cancelled, InvalidInput, TooLate, TraceError, Unavailable
-from trace_dagster.query import process_start
+from trace_dagster.query import process_start, query_process
 from trace_dagster.query.cancellation import Cancellation
 from trace_dagster.query.runner import QueryRunner
 from trace_dagster.store.access import S3Access
@@ -203,6 +203,20 @@ def test_a_deadline_holds_when_the_fork_server_is_stopped(forking):
     assert isinstance(asked.result(), TooLate)
     await_end(before)
     assert rows(forking) == [(1,)]
+
+
+def test_a_fork_server_that_is_stuck_is_replaced(forking, monkeypatch):
+    monkeypatch.setattr(query_process, "_START_SECONDS", 10.0)
+    assert rows(forking) == [(1,)]
+    (server,) = fork_servers()
+    os.kill(server, signal.SIGSTOP)
+    try:
+        for _ in range(3):  # those of the processes that were ready, and those that can only come from another server
+            assert rows(forking) == [(1,)]
+        assert server not in fork_servers()
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(server, signal.SIGCONT)
 
 
 def test_processes_that_died_while_they_waited_are_replaced(runner):

@@ -51,9 +51,14 @@ class QueryProcess:
         """Bytes of all messages so far."""
 
     def await_start(self) -> bool:
-        """Wait until the process can take a query. Return False if it ended, or takes too long."""
+        """Wait until the process can take a query. Return False if it ended, or takes too long: then what starts such
+        processes is stuck, and is replaced.
+        """
         try:
-            is_ready = self._wire.poll(_START_SECONDS) and self._wire.recv_bytes(_MESSAGE_BYTES) == READY
+            if not self._wire.poll(_START_SECONDS):
+                self._process.abandon()
+                return False
+            is_ready = self._wire.recv_bytes(_MESSAGE_BYTES) == READY
         except (EOFError, OSError):
             return False
         return is_ready and not self.has_ended()
