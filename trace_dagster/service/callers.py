@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Annotated
 
+from fastapi import Depends, Security
+from fastapi.security import APIKeyCookie, HTTPBearer
 from starlette.requests import Request
 
 from trace_dagster.errors import NoAccess, Unavailable
@@ -14,6 +17,8 @@ from trace_dagster.service.parts import parts_of
 SESSION_COOKIE = "trace_session"
 QUERY_PATH = "/v1/query"
 
+_TOKEN = HTTPBearer(scheme_name="token", auto_error=False)
+_SESSION = APIKeyCookie(name=SESSION_COOKIE, scheme_name="session", auto_error=False)
 _HOW = "show a token: send `Authorization: Bearer TOKEN`, with one from `trace-lite token new`"
 
 
@@ -31,6 +36,17 @@ def caller_of(request: Request) -> Caller:
             with suppress(Unavailable):  # the answer is 401 all the same
                 QueryLog(parts.database).denied()
         raise
+
+
+def _known_caller(
+    request: Request, _token: Annotated[object, Security(_TOKEN)], _cookie: Annotated[object, Security(_SESSION)]
+) -> Caller:
+    """Return who sent a request. The other parameters only tell the OpenAPI document how a caller shows it."""
+    return caller_of(request)
+
+
+KnownCaller = Annotated[Caller, Depends(_known_caller)]
+"""The type of a route's parameter that is its caller."""
 
 
 def session_token(request: Request) -> str | None:

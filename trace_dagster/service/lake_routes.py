@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Path, Query
+from fastapi import APIRouter, Header, Path, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.errors import InvalidInput
 from trace_dagster.registry.changes import OLDEST
-from trace_dagster.registry.tokens import Caller
-from trace_dagster.service.callers import caller_of
+from trace_dagster.service.callers import KnownCaller, caller_of
 from trace_dagster.service.change_feed import PAGE
 from trace_dagster.service.change_stream import ChangeEvents, ChangePage, ChangeRequest
 from trace_dagster.service.errors import HttpRefusal, documented
@@ -26,7 +25,6 @@ router = APIRouter(tags=["lake"])
 NOW = "now"
 """Stands for the cursor of this moment."""
 
-_Caller = Annotated[Caller, Depends(caller_of)]
 _Name = Annotated[str, Path(max_length=100, description="chain_143.logs, or logs if one chain alone has it")]
 _EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
 
@@ -37,13 +35,13 @@ def _answers(request: Request) -> LakeAnswers:
 
 
 @router.get("/v1/datasets", response_model=LakeEntry, responses=documented(401, 403, 503))
-def datasets(request: Request, caller: _Caller) -> dict[str, Any]:
+def datasets(request: Request, caller: KnownCaller) -> dict[str, Any]:
     """Return every dataset that the token may see, and the heads of their chains, as of one moment."""
     return _answers(request).lake(caller.grants)
 
 
 @router.get("/v1/datasets/{key}", response_model=OneDataset, responses=documented(401, 403, 404, 422, 503))
-def dataset(request: Request, caller: _Caller, key: _Name) -> dict[str, Any]:
+def dataset(request: Request, caller: KnownCaller, key: _Name) -> dict[str, Any]:
     """Return one dataset and its chain, as of one moment."""
     return _answers(request).dataset(caller.grants, key)
 
@@ -58,7 +56,7 @@ def dataset(request: Request, caller: _Caller, key: _Name) -> dict[str, Any]:
 )
 async def dataset_files(
     request: Request,
-    caller: _Caller,
+    caller: KnownCaller,
     key: _Name,
     from_block: Annotated[int, Query(ge=0, le=MAX_BLOCK)] = 0,
     to_block: Annotated[int, Query(ge=0, le=MAX_BLOCK, description="exclusive")] = MAX_BLOCK,
@@ -83,7 +81,7 @@ async def dataset_files(
 )
 async def changes(
     request: Request,
-    caller: _Caller,
+    caller: KnownCaller,
     after: Annotated[str, Query(max_length=100, description="a cursor, 0 for the oldest, or now")] = OLDEST,
     limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
     wait: Annotated[float, Query(ge=0, le=60, description="seconds to wait for the first change")] = 0,
@@ -111,7 +109,7 @@ async def health(request: Request) -> Response:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **documented(401, 403, 503)},
 )
-def metrics(request: Request, caller: _Caller) -> Response:
+def metrics(request: Request, caller: KnownCaller) -> Response:
     """Return the service's numbers for Prometheus. They tell of all datasets, so the token must have no limit."""
     found = parts_of(request).metrics
     if caller.grants.patterns is not None:
