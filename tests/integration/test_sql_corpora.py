@@ -15,7 +15,7 @@ import duckdb
 import pytest
 
 from tests.support.outsider import outsider
-from tests.support.sql_corpora import Sql, corpus, put_lake
+from tests.support.sql_corpora import COSTLY, HARMLESS, Sql, corpus, put_lake
 from tests.support.ungated import ungated
 from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.query.planner import planner
@@ -28,8 +28,6 @@ from trace_dagster.store.objects import ObjectStore, ensure_bucket
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 CANARY = "canary-7f3a"
-COSTLY = {"time", "string", "deep json", "deep sql", "value"}
-"""Kinds of attacks on memory, time and the process. They read nothing that they may not."""
 SHARE = 1.0 if os.environ.get("TRACE_FAULTS_FULL") else 0.05
 """Part of the costly attacks that is tried, drawn by a seed; `make faults` tries all. Those that once crashed, hung or
 took memory are always tried."""
@@ -96,11 +94,6 @@ def verdict(run) -> str:
         return repr(run())
     except (InvalidInput, Unavailable):
         return "refused"
-
-
-HARMLESS = """a039 a046 a090 a316 a317 a333 a346 a438 a443 a444 a446 a456 a457 a475 a476 a479 a480 a482 a484 a485 a491
-a502 a510 a549 a596 a599 a600 a601 a602 a603 a647 a661 a663 a681 a682"""
-"""Attacks that the gate accepts: plans, descriptions, constants, values too large for the process, unused clauses."""
 
 
 def test_the_gate_alone_refuses_every_attack(lake):

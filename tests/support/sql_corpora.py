@@ -25,6 +25,11 @@ DATASETS = ("blocks", "transactions", "logs", "geth_calls")
 CHAIN_ID = 20143
 _ASKED = {"transactions": ("value_string", "value_f64")}
 """Columns that statements of the corpora read and that are stored only if a stream names them."""
+COSTLY = {"time", "string", "deep json", "deep sql", "value"}
+"""Kinds of attacks on memory, time and the process. They read nothing that they may not."""
+HARMLESS = """a039 a046 a090 a316 a317 a333 a346 a438 a443 a444 a446 a456 a457 a475 a476 a479 a480 a482 a484 a485 a491
+a502 a510 a549 a596 a599 a600 a601 a602 a603 a647 a661 a663 a681 a682"""
+"""Attacks that the gate accepts: plans, descriptions, constants, values too large for the process, unused clauses."""
 
 
 @dataclass(frozen=True)
