@@ -292,14 +292,14 @@ def test_a_query_says_so_if_the_system_starts_no_process_and_the_next_one_runs(m
     monkeypatch.setattr(process_start, "_FORK_SERVER", ("-c", LIMITED))
     with QueryRunner(ahead=1) as runner:
         awaited_children(1)
-        (server,) = psutil.Process().children()
+        (server,) = map(psutil.Process, fork_servers())
         signal_limit(server, signal.SIGUSR1, "0")
         assert rows(runner) == [(1,)]
         with pytest.raises(Unavailable, match="a query process did not start: try the query again"):
             rows(runner)
         signal_limit(server, signal.SIGUSR2, str(resource.getrlimit(resource.RLIMIT_NPROC)[1]))
         assert rows(runner) == [(1,)]
-        assert psutil.Process().children() == [server]
+        assert fork_servers() == {server.pid}
 
 
 def signal_limit(server: psutil.Process, number: int, most: str) -> None:
