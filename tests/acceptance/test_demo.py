@@ -15,6 +15,8 @@ import pytest
 
 from tests.acceptance.conftest import ROOT
 
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
+
 
 def shown_until(demo: subprocess.Popen[str], last: str) -> list[str]:
     """Return the lines that the demo prints, up to the one that begins so."""
