@@ -96,7 +96,7 @@ def attacks(served):
     for each in corpus("attacks", DIR=str(served.folder), OBJECT="secret/x.parquet", MANIFEST="secret/_manifest.json"):
         if each.kind not in COSTLY or drawn.random() < SHARE:
             yield (
-                each.id,
+                each,
                 each.sql.replace("trace-lake", bucket).replace(
                     "{LISTENER}", served.places["listener"].removeprefix("http://")
                 ),

@@ -116,7 +116,8 @@ def test_the_limits_of_the_environment_hold_without_a_service_too(here):
 def test_a_service_that_the_user_names_must_answer(here):
     code, out, err = asked(here | {"TRACE_QUERY_URL": DEAD, "TRACE_QUERY_TOKEN": "t" * 20}, "select 1")
     assert (code, out) == (1, b"")
-    assert err.startswith("error: no query service answers at 127.0.0.1:9: start it, or check its URL")
+    assert err.startswith("error: no query service answers at ")
+    assert "start it, or check its URL" in err
 
 
 def test_the_stacks_service_may_be_away(here, tmp_path):

@@ -83,7 +83,7 @@ class Moving:
     def __init__(self, runner, move):
         self.runner, self.move = runner, move
 
-    def query(self, *given):
+    def query(self, *given, **named):
         *others, tips = given
 
         def moving(named, wanted):
@@ -91,7 +91,7 @@ class Moving:
             self.move()
             return found
 
-        return self.runner.query(*others, moving)
+        return self.runner.query(*others, moving, **named)
 
 
 def test_tips_files_and_hot_rows_are_of_one_moment(lake, opening, runner):

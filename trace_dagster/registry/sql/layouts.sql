@@ -235,7 +235,8 @@ with kept as (
     from trace.query_log where ended_at is null and deadline_at > now())
 select count(*) as n
 from trace.version_files l join trace.dataset_versions v on v.dataset_version = l.dataset_version
-where l.replaced_at < (select since from kept)
+where l.replaced_at < now() - make_interval(secs => %(grace_seconds)s)  -- it follows, and the planner knows it
+  and l.replaced_at < (select since from kept)
   and not (not v.visible and v.hidden_at < (select since from kept));
 
 -- name: drop_replaced_links
