@@ -32,11 +32,11 @@ from trace_dagster.store.objects import ObjectStore
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 CANARY = "canary-7f3a"
-DEADLINE = 5
+DEADLINE = 10
 SHARE = 1.0 if os.environ.get("TRACE_FAULTS_FULL") else 0.05
 """Part of the costly attacks that is tried, drawn by a seed."""
-FUZZ_SECONDS = float(os.environ.get("TRACE_FUZZ_SECONDS", "60"))
-SEED = int(os.environ.get("TRACE_FUZZ_SEED", "20"))
+FUZZ_SECONDS = float(os.environ.get("FUZZ_SECONDS", "60"))
+SEED = int(os.environ.get("FUZZ_SEED", "20"))
 AT_ONCE = 3
 FORMATS = ("json", "arrow", "csv", "parquet")
 LIMITS = {"seconds": DEADLINE, "stream_seconds": DEADLINE, "memory_mib": 512, "running": AT_ONCE, "temporary_mib": 64}
