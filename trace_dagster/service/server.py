@@ -45,8 +45,3 @@ def server(parts: Parts, host: str, port: int) -> QueryServer:
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     return QueryServer(config, app)
-
-
-def serve(parts: Parts, host: str, port: int) -> None:
-    """Serve on an address until a signal arrives; requests under way may end."""
-    server(parts, host, port).run()
