@@ -42,7 +42,7 @@ from trace_dagster.query.protocol import (
     Tips,
 )
 from trace_dagster.query.render import Convert, converter
-from trace_dagster.query.session import QuerySession, keep_filters_from_arrow
+from trace_dagster.query.session import QuerySession, keep_filters_from_arrow, leave_pandas_out
 from trace_dagster.query.statement import UserStatement
 from trace_dagster.query.syntax import first_line
 from trace_dagster.store.access import S3Access
@@ -61,6 +61,7 @@ class PreparedChild:
 
     def __init__(self, limits: QueryLimits) -> None:
         keep_filters_from_arrow()
+        leave_pandas_out()
         self._limits = limits
         self._session = QuerySession(replace(limits, threads=1))
         self._planner = prepared_planner()

@@ -47,6 +47,13 @@ def keep_filters_from_arrow() -> None:
     sys.modules["pyarrow.dataset"] = None  # type: ignore[assignment]  # it cannot be imported any more
 
 
+def leave_pandas_out() -> None:
+    """Keep DuckDB from importing pandas in this process. It would for the first parameter of a statement, if pandas is
+    installed, and each query would wait 0.4 s for it.
+    """
+    sys.modules["pandas"] = None  # type: ignore[assignment]  # it cannot be imported any more
+
+
 class QuerySession:
     """One DuckDB connection over a fixed set of files. Not thread-safe; the caller closes it."""
 
