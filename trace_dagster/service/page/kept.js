@@ -40,13 +40,3 @@ export function keepRecent(sql) {
   while (found.length > 1 && JSON.stringify(found).length > LONGEST) found.pop();
   write(RECENT, JSON.stringify(found));
 }
-
-/** Forget queries and text. */
-export function forget() {
-  try {
-    localStorage.removeItem(DRAFT);
-    localStorage.removeItem(RECENT);
-  } catch {
-    // There is nothing to forget.
-  }
-}
