@@ -151,6 +151,11 @@ def test_an_address_on_loopback_is_no_secret_but_its_url_is_hidden():
     assert redact("port 127.0.0.1:8545 of http://127.0.0.1:8545") == f"port 127.0.0.1:8545 of {HIDDEN}"
 
 
+def test_a_secret_in_a_path_on_loopback_hides_no_other_address_there():
+    protect(["http://127.0.0.1:8545/t0ken-of-the-gateway/mainnet/1"])
+    assert redact("nothing answers at 127.0.0.1:8480") == "nothing answers at 127.0.0.1:8480"
+
+
 def test_a_url_with_an_ipv6_host_is_hidden_whole():
     assert redact("to http://[::1]:8545/Key4f3a2b1c, no") == f"to {HIDDEN} no"
     assert redact("to http://bob:x@[fe80::1%25eth0]:8545/Key4f3a2b1c no") == f"to {HIDDEN} no"

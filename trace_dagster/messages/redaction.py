@@ -172,7 +172,7 @@ def _parts(secret: str) -> Iterator[str]:
         return
     user, password = url.username or "", url.password or ""
     path = (piece for piece in url.path.split("/") if not _is_plain(piece))
-    pieces = [user, password, *path, url.query, *chain.from_iterable(parse_qsl(url.query))]
+    pieces = [user, password, *path, url.query, url.fragment, *chain.from_iterable(parse_qsl(url.query))]
     if len(unquote(password)) >= _MIN_SECRET:
         pieces.append(f"{unquote(user)}:{unquote(password)}")  # what an Authorization header holds in base64
     whole = secret
@@ -180,8 +180,6 @@ def _parts(secret: str) -> Iterator[str]:
         whole = whole.rpartition("/")[0]  # its last word alone is no piece of a secret
     if not hostname.startswith("127.") and hostname != "localhost":
         pieces += [whole, url.netloc, hostname, *(each for each in hostname.split(".")[:-2] if not each.isalpha())]
-    elif any(len(piece) >= _MIN_SECRET for piece in pieces):
-        pieces.append(whole)
     yield from (piece for piece in pieces if len(piece) >= _MIN_SECRET and piece.lower() not in _PLAIN_WORDS)
 
 
