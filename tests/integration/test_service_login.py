@@ -210,6 +210,13 @@ def test_denied_queries_are_logged_up_to_a_limit_and_counted(service, database):
     assert len(logged(database)) == DENIALS_PER_MINUTE + 1
 
 
+def test_a_query_for_a_page_of_another_site_is_logged_as_denied(service, database):
+    for wrong in ({"Origin": "https://evil.example"}, {"Origin": "null"}):
+        assert service.query(SQL, headers=wrong).status == 403
+    assert service.ask("/v1/datasets", headers={"Origin": "https://evil.example"}).status == 403
+    assert [(row["outcome"], row["token_name"]) for row in logged(database)] == [("denied", None)] * 2
+
+
 def test_the_registry_has_no_sql_no_value_and_no_token(service, database):
     secret = "xyzzy-secret-word"
     service.query(f"select '{secret}' as a, $v as b", parameters={"v": f"{secret}-value"})

@@ -34,6 +34,9 @@ async def _status_of(headers, method, path, hosts):
     async def send(message):
         sent.append(message)
 
+    async def note(asked):
+        denied.append(asked.scope["path"])
+
     scope = {
         "type": "http",
         "method": method,
@@ -41,7 +44,7 @@ async def _status_of(headers, method, path, hosts):
         "query_string": b"",
         "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers],
     }
-    await SameOrigin(app, hosts=hosts, denied=lambda: denied.append(1))(scope, receive, send)
+    await SameOrigin(app, hosts=hosts, denied=note)(scope, receive, send)
     if sent[0]["status"] == 403:
         error = json.loads(sent[1]["body"])["error"]
         assert (error["status"], error["code"]) == (403, "forbidden")
@@ -179,7 +182,10 @@ def test_a_websocket_is_closed():
         async def send(message):
             sent.append(message)
 
-        await SameOrigin(lambda *_: None)({"type": "websocket", "path": "/", "headers": []}, None, send)
+        async def note(_):
+            pass
+
+        await SameOrigin(lambda *_: None, denied=note)({"type": "websocket", "path": "/", "headers": []}, None, send)
 
     asyncio.run(ask())
     assert sent[0]["type"] == "websocket.close"

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,6 +18,7 @@ from trace_dagster.errors import TraceError
 from trace_dagster.service import lake_routes, login_routes, page_routes, query_routes
 from trace_dagster.service.answering import Answering
 from trace_dagster.service.bodies import wrong_member
+from trace_dagster.service.callers import note_denial
 from trace_dagster.service.doors import SameOrigin
 from trace_dagster.service.errors import HttpRefusal, error_response, refusal_of
 from trace_dagster.service.guard import Guard
@@ -48,7 +50,7 @@ def application(parts: Parts) -> FastAPI:
     app.add_middleware(
         SameOrigin,
         hosts=[name for name in parts.settings.hosts.split(",") if name.strip()],
-        denied=lambda: parts.metrics.denied("browser"),
+        denied=lambda request: run_in_threadpool(note_denial, parts, request, "browser"),
     )
     app.add_middleware(Guard)
     return app

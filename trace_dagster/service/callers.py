@@ -7,12 +7,13 @@ from typing import Annotated
 
 from fastapi import Depends, Security
 from fastapi.security import APIKeyCookie, HTTPBearer
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from trace_dagster.errors import NoAccess, Unavailable
 from trace_dagster.registry.query_log import QueryLog
 from trace_dagster.registry.tokens import Caller, Tokens
-from trace_dagster.service.parts import parts_of
+from trace_dagster.service.metrics import Denial
+from trace_dagster.service.parts import Parts, parts_of
 
 SESSION_COOKIE = "trace_session"
 QUERY_PATH = "/v1/query"
@@ -31,11 +32,16 @@ def caller_of(request: Request) -> Caller:
     try:
         return Tokens(parts.database).caller(_token_of(request))
     except NoAccess:
-        parts.metrics.denied("token")
-        if request.method == "POST" and request.url.path == QUERY_PATH:
-            with suppress(Unavailable):  # the answer is 401 all the same
-                QueryLog(parts.database).denied()
+        note_denial(parts, request, "token")
         raise
+
+
+def note_denial(parts: Parts, request: HTTPConnection, reason: Denial) -> None:
+    """Count a request that is denied, and log it if it is a query."""
+    parts.metrics.denied(reason)
+    if request.scope.get("method") == "POST" and request.scope["path"] == QUERY_PATH:
+        with suppress(Unavailable):  # it is denied all the same
+            QueryLog(parts.database).denied()
 
 
 def _known_caller(

@@ -11,7 +11,7 @@ use any name: only the token counts there, and a page cannot know it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -62,7 +62,9 @@ class Place:
 class SameOrigin:
     """Passes on the requests that may reach ``app``, and answers the others with 403. WebSockets are refused."""
 
-    def __init__(self, app: ASGIApp, *, hosts: Iterable[str] = (), denied: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, app: ASGIApp, *, denied: Callable[[HTTPConnection], Awaitable[None]], hosts: Iterable[str] = ()
+    ) -> None:
         """``hosts`` are names by which browsers may reach the service, besides addresses and localhost. With a port, a
         name stands for this port only. ``denied`` is called for each request that is refused.
         """
@@ -75,11 +77,12 @@ class SameOrigin:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        reason = self._refusal(HTTPConnection(scope)) if scope["type"] == "http" else _WRONG_ORIGIN
+        asked = HTTPConnection(scope)
+        reason = self._refusal(asked) if scope["type"] == "http" else _WRONG_ORIGIN
         if reason is None:
             await self._app(scope, receive, send)
             return
-        self._denied()
+        await self._denied(asked)
         if scope["type"] == "http":
             await _forbidden(reason)(scope, receive, send)
         else:
