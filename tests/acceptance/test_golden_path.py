@@ -80,7 +80,7 @@ def test_analytics_equal_the_chains_books(stack, analysed, devchain):
     ranked = sorted(devchain.ledger.balances(constants.TOKEN, 999).items(), key=lambda item: (-item[1], item[0]))
     assert last == {"0x" + holder.hex() for holder, _ in ranked[:10]}
     stakes = stack.json("query", "--json", "select validator, stake from staking_by_validator")
-    assert {validator: int(stake) for validator, stake in stakes["rows"]} == devchain.ledger.stakes(999)
+    assert {int(validator): int(stake) for validator, stake in stakes["rows"]} == devchain.ledger.stakes(999)
 
 
 def test_analytics_again_confirm_instead_of_doubling(stack, analysed):

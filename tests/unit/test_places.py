@@ -155,7 +155,7 @@ async def test_a_wait_ends_after_its_time():
     async with crowd(1, 2, wait_seconds=0.05) as found:
         for name in "ab":
             await found.add(name, caller())
-        assert "no place came free" in str(await found.error("b"))
+        assert "could not begin: try again" in str(await found.error("b"))
 
 
 @run
@@ -164,14 +164,14 @@ async def test_a_token_has_its_own_limits():
     async with crowd(10, 10) as found:
         for name in "abc":
             await found.add(name, few)
-        assert "2 queries at a time" in str(await found.error("c"))
+        assert "2 queries of this token run or wait" in str(await found.error("c"))
         await found.end("a")
         await found.add("d", few)
         for name in "xyz":
             await found.add(name, often)
             await found.end(name)
         error = await found.error("z")
-        assert "2 queries a minute" in str(error)
+        assert "2 queries of this token began in the last minute" in str(error)
         assert 1 <= error.facts["retry_after_seconds"] <= 60
         assert sorted(found.order) == ["a", "b", "d", "x", "y"]
         assert list(found.places._begun) == [often.token_id]

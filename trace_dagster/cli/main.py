@@ -189,9 +189,9 @@ def follow(chains: tuple[int, ...], heartbeat: Path | None) -> None:
 
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8480, show_default=True, help="0 means a free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8480, show_default=True, help="0 picks a free port.")
 def serve(host: str, port: int) -> None:
-    """Serve SQL queries by HTTP, until Ctrl-C: `up` runs this as a service.
+    """Serve SQL queries over HTTP until Ctrl-C. `trace-lite up` runs this as one of its services.
 
     Needs the registry and a key that may list and read the bucket: TRACE_POSTGRES_URL, TRACE_S3_ENDPOINT,
     TRACE_S3_BUCKET, TRACE_S3_QUERY_ACCESS_KEY_ID and TRACE_S3_QUERY_SECRET_ACCESS_KEY. Callers need a token:
@@ -204,10 +204,10 @@ def serve(host: str, port: int) -> None:
 
 @main.group()
 def token() -> None:
-    """Make, list and revoke tokens of the query service, and login links of its page.
+    """Make, list and revoke tokens of the query service, and make login links of its page.
 
-    A token is valid until it expires or is revoked; both act on the next request. The registry keeps no secret: make a
-    lost token again. Needs TRACE_POSTGRES_URL, or the running stack.
+    A token is valid until it expires or is revoked; both act on the next request. The registry keeps only their
+    hashes: a token that is lost cannot be shown again. Needs TRACE_POSTGRES_URL, or the running stack.
     """
 
 
@@ -230,7 +230,7 @@ _dataset_option = click.option(
 def token_new(
     name: str, patterns: tuple[str, ...], expires: str, max_queries: int | None, per_minute: int | None, as_json: bool
 ) -> None:
-    """Make a token and print it. A dataset that it may not read does not exist for it."""
+    """Make a token and print it. Datasets that it may not read do not exist for it."""
     from trace_dagster.cli.token import make_token
 
     make_token(_settings(), say, name, patterns, expires, max_queries, per_minute, as_json=as_json)
@@ -609,7 +609,7 @@ def changes(after: str, follow: bool, limit: int | None, as_json: bool, now: boo
     "--format",
     "form",
     type=click.Choice(("table", "json", "csv", "arrow", "parquet")),
-    help="csv, arrow and parquet have all rows, of any number. Default: table, or by the end of --output's name.",
+    help="csv, arrow and parquet have all rows. Default: table, or by the end of --output's name.",
 )
 @click.option("--output", type=click.Path(path_type=Path), help="Write to this file: .csv, .arrow or .parquet.")
 @click.option(
@@ -647,9 +647,10 @@ def query(
 
     Tables are named by dataset (`blocks`), or `chain_<id>.<dataset>` if several chains have it. SHOW TABLES lists them,
     DESCRIBE shows a table's columns, EXPLAIN a query's plan. A hex text such as '0xddf2' means its bytes where it is
-    compared with a binary column, also as the value of a --parameter. A query may take a minute, 2 GiB and 16 MiB of
-    result. Only files that can hold rows that the SQL needs are opened: conditions on block_number or block_timestamp
-    make a query faster.
+    compared with a binary column, also as the value of a --parameter. A query may use 2 GiB of memory. As a table or
+    JSON it may take a minute and have 16 MiB of rows; as csv, arrow or parquet it may take an hour and have any number.
+    Only files that can hold rows that the SQL needs are opened: conditions on block_number or block_timestamp make a
+    query faster.
 
     The query service of TRACE_QUERY_URL runs the query, else that of the stack which runs here, else this command.
 
@@ -690,7 +691,7 @@ def demo(report: Path | None, keep: bool) -> None:
     help="The node's URL. The variable hides it from `ps`.",
 )
 @click.option("--fork-upstream", help="A node on a fork, for stale_fork.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8555, show_default=True, help="0 means a free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8555, show_default=True, help="0 picks a free port.")
 @click.option("--rate", type=float, default=0.01, show_default=True, help="Share of requests to disturb, 0 to 1.")
 @click.option("--fault", "faults", multiple=True, help="Only this fault; repeatable. Default: all but stall.")
 @click.option("--method", "methods", multiple=True, help="Only answers to this method; repeatable.")

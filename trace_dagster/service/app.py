@@ -83,10 +83,12 @@ def _http_exception(request: Request, error: Exception) -> Response:
     """Answer for a path that does not exist, or does not take this method."""
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return error_response(HttpRefusal(404, "not_found", "there is nothing at this path: /openapi.json lists them"))
+        return error_response(
+            HttpRefusal(404, "not_found", "there is nothing at this path: /openapi.json lists all paths")
+        )
     if error.status_code == 405:
         methods = ", ".join(_methods(request))
-        message = f"this path does not take {request.method[:20]}, but {methods}"
+        message = f"this path does not accept {request.method[:20]}: use {methods}"
         return error_response(HttpRefusal(405, "wrong_method", message, {"Allow": methods}))
     return error_response(HttpRefusal(error.status_code, "refused", str(error.detail), error.headers))
 

@@ -105,7 +105,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _require_unicode(document: Any) -> None:
@@ -122,4 +122,4 @@ def _require_unicode(document: Any) -> None:
 
 
 def _reason(error: ValueError) -> str:
-    return "it has a text that is no Unicode" if isinstance(error, UnicodeError) else str(error)[:200]
+    return "it has a text that is not valid Unicode" if isinstance(error, UnicodeError) else str(error)[:200]

@@ -77,7 +77,7 @@ def _token_of(request: Request) -> str:
     if authorizations:
         scheme, _, token = authorizations[0].partition(" ")
         if scheme.lower() != "bearer":
-            raise NoAccess(f"the service takes no such Authorization: {_HOW}")
+            raise NoAccess(f"the Authorization header has no bearer token: {_HOW}")
         return token.strip(" ")
     token_of_session = session_token(request)
     if token_of_session is None:

@@ -50,7 +50,7 @@ class BoundedConnection(HttpToolsProtocol):
     _is_refused = False
     _has_headers = False
     """Whether the headers of the request that arrives are complete."""
-    _reason = HttpRefusal(400, "no_http", "this is no valid HTTP/1.1 request")
+    _reason = HttpRefusal(400, "no_http", "this is not a valid HTTP/1.1 request")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or refuse it."""

@@ -52,11 +52,11 @@ MEANINGS = {
     405: "The path does not take this method.",
     408: "The query ran until its deadline, or the request did not arrive in time.",
     409: "The query was cancelled, or its id was used before.",
-    410: "The cursor is not known any more.",
+    410: "The changes after the cursor are no longer kept.",
     413: "The body or its SQL is too large.",
     422: "The body, a header or a parameter of the URL has a wrong form.",
-    429: "There is no place for one more request now.",
-    503: "The registry, the object store or a query's process is away.",
+    429: "Too many requests or queries now: try again after Retry-After.",
+    503: "The registry, the object store or a query's process is not available.",
     505: "A stream needs HTTP/1.1.",
 }
 

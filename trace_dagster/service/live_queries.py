@@ -68,7 +68,7 @@ class LiveQueries:
     def added(self, query: LiveQuery) -> Iterator[None]:
         """Know a query during the block. Raises Refused if another one with its id is known."""
         if query.query_id in self._by_id:
-            raise Refused("a query with this id runs: choose another id, or let the service choose one")
+            raise Refused("a query with this id is already running: choose another id, or let the service choose one")
         self._by_id[query.query_id] = query
         try:
             yield

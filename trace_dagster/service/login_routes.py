@@ -72,7 +72,7 @@ def _begin_session(request: Request, code: str) -> str:
     address = request.client.host if request.client else ""
     if not _failed.may_try(address):
         raise TooMany(
-            "too many logins failed: wait a minute, then use the link of `trace-lite token link`",
+            "too many logins failed: wait a minute, then open a new link of `trace-lite token link`",
             retry_after_seconds=60,
         )
     try:

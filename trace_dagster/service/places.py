@@ -104,7 +104,7 @@ class Places:
         token = caller.token_id
         if caller.max_queries is not None and self._held[token] >= caller.max_queries:
             raise self._too_many(
-                f"the token runs {self._held[token]} queries at a time, which is its limit: wait until one ends"
+                f"{self._held[token]} queries of this token run or wait, which is its limit: wait until one ends"
             )
         if caller.queries_per_minute is not None:
             self._count_minute(token, caller.queries_per_minute)
@@ -115,7 +115,7 @@ class Places:
         begun = self._begun.setdefault(token, PerMinute(most))
         if not begun.count():
             raise TooMany(
-                f"the token begins {most} queries a minute, which is its limit: wait",
+                f"{most} queries of this token began in the last minute, which is its limit: wait",
                 retry_after_seconds=max(1, begun.seconds_until_free()),
             )
 
@@ -131,7 +131,7 @@ class Places:
             if waiter.has_place():
                 return
             raise self._too_many(
-                f"no place came free within {self._wait_seconds:.0f} s: wait, then ask again"
+                f"the query waited {self._wait_seconds:.0f} s and could not begin: try again later"
             ) from None
         except asyncio.CancelledError:
             if waiter.has_place():
@@ -172,7 +172,7 @@ class Places:
                 del self._queues[waiter.token]
 
     def _full(self) -> TooMany:
-        return self._too_many(f"{self._places} queries run and {self.waiting} wait: wait, then ask again")
+        return self._too_many(f"the queue is full ({self._places} queries run, {self.waiting} wait): try again later")
 
     def _too_many(self, message: str) -> TooMany:
         seconds = self._mean_seconds * (self.waiting + 1) / self._places

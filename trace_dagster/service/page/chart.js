@@ -134,7 +134,7 @@ function note({ rows, truncated }, points) {
   if (!rows.length) parts.push("There are no rows.");
   if (points.left) parts.push(`${count(points.left)} of ${count(rows.length)} rows have no value here.`);
   if (truncated) parts.push("Only the rows of the table are drawn; the answer has more.");
-  if (points.xs.length > 1) parts.push("Drag over the chart to zoom, double-click to see all.");
+  if (points.xs.length > 1) parts.push("Drag to zoom, double-click to reset.");
   return parts.join(" ");
 }
 

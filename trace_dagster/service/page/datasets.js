@@ -37,7 +37,7 @@ export class DatasetList {
     const wanted = byId("datasets-filter").value.trim().toLowerCase();
     const found = this.datasets.filter((each) => matches(each, wanted));
     if (!found.length) {
-      this.say(this.datasets.length ? "No dataset or column has this in its name." : "There is no dataset yet. Register a job with `trace-lite apply`.");
+      this.say(this.datasets.length ? "No dataset or column has this in its name." : "There are no datasets yet. Register a job with `trace-lite apply`.");
       return;
     }
     const focused = document.activeElement?.dataset?.focus;

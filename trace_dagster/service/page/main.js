@@ -20,7 +20,7 @@ const DATASETS_EVERY_MS = 10_000;
 const COPIED_MS = 1500;
 const isMac = /Mac|iPhone|iPad/.test(navigator.platform);
 
-const exampleMenu = new Menu(byId("examples"), "None fits the datasets that are here.");
+const exampleMenu = new Menu(byId("examples"), "No example fits the datasets of this lake.");
 const recentMenu = new Menu(byId("recent"), "Queries that you ran are kept here, in this browser only.");
 const known = { datasets: [], functions: [] };
 let answered = null; // {request, answer} of the rows that are shown

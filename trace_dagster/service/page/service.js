@@ -1,7 +1,7 @@
 // Requests to the service. An answer that is not 2xx, and a service that does not answer, is a Refused.
 
-const LOST = "the service does not answer: look whether it runs, then try again";
-const BROKEN = "the service broke the transfer off: the answer is not complete, try again";
+const LOST = "the service does not answer: check that it is running, then try again";
+const BROKEN = "the service ended the transfer early: the answer is not complete, try again";
 
 /** An error as the service gave it. Its texts are shown as text, never as HTML. */
 export class Refused extends Error {
