@@ -207,6 +207,16 @@ def test_many_rows_take_little_memory(runner, form):
     assert held < 32 << 20
 
 
+def test_a_query_imports_nothing_of_size(runner):
+    """An import of pandas, which DuckDB tries for a parameter, costs each query half a second."""
+    with runner.stream("select ? + range as a, repeat('x', 100) as t from range(1000000000)", [], NOWHERE, "arrow",
+                       parameters=[1]) as stream:  # fmt: skip
+        next(iter(stream))
+        loaded = {entry.path for entry in child_of(stream).memory_maps()}
+    assert any("duckdb" in path for path in loaded)
+    assert not [path for path in loaded for name in ("pandas", "polars", "numba", "scipy") if f"/{name}/" in path]
+
+
 def test_a_slow_reader_stops_the_query(runner):
     with runner.stream(ENDLESS, [], NOWHERE, "arrow") as stream:
         child = child_of(stream)

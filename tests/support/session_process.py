@@ -8,9 +8,10 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 
 from trace_dagster.errors import TraceError
+from trace_dagster.query.left_out import keep_filters_from_arrow
 from trace_dagster.query.planner import planner
 from trace_dagster.query.protocol import Relation
-from trace_dagster.query.session import QuerySession, keep_filters_from_arrow
+from trace_dagster.query.session import QuerySession
 from trace_dagster.query.statement import UserStatement
 from trace_dagster.store.access import S3Access
 

@@ -10,9 +10,10 @@ from multiprocessing.connection import Connection
 
 from trace_dagster.errors import TraceError
 from trace_dagster.query import statement
+from trace_dagster.query.left_out import keep_filters_from_arrow
 from trace_dagster.query.planner import planner
 from trace_dagster.query.protocol import QueryLimits, Relation
-from trace_dagster.query.session import QuerySession, keep_filters_from_arrow
+from trace_dagster.query.session import QuerySession
 from trace_dagster.query.statement import UserStatement
 from trace_dagster.store.access import S3Access
 

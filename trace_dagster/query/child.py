@@ -29,6 +29,7 @@ import pyarrow as pa
 from trace_dagster.errors import InvalidInput, TraceError
 from trace_dagster.query.arrow_wire import received
 from trace_dagster.query.formats import encode
+from trace_dagster.query.left_out import keep_filters_from_arrow, leave_pandas_out
 from trace_dagster.query.planner import prepared_planner, ready_planner
 from trace_dagster.query.protocol import (
     COUNT_BYTES,
@@ -42,7 +43,7 @@ from trace_dagster.query.protocol import (
     Tips,
 )
 from trace_dagster.query.render import Convert, converter
-from trace_dagster.query.session import QuerySession, keep_filters_from_arrow, leave_pandas_out
+from trace_dagster.query.session import QuerySession
 from trace_dagster.query.statement import UserStatement
 from trace_dagster.query.syntax import first_line
 from trace_dagster.store.access import S3Access

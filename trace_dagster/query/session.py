@@ -5,7 +5,6 @@ anything else.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -36,22 +35,6 @@ _SETTINGS = (
     "s3_url_compatibility_mode",  # no globs and no query strings in names
 )
 _AS_NUMBER = "a uint256 becomes a number by array_slice(x, 17, 32)::bit::hugeint, exact below 2^127"
-
-
-def keep_filters_from_arrow() -> None:
-    """Let DuckDB filter hot rows itself, in this process, before the first session that has any.
-
-    With ``pyarrow.dataset``, DuckDB hands filters of hot rows to Arrow, and the query fails if it is a kind of filter
-    that Arrow does not have, as those that DuckDB derives from a join while it runs.
-    """
-    sys.modules["pyarrow.dataset"] = None  # type: ignore[assignment]  # it cannot be imported any more
-
-
-def leave_pandas_out() -> None:
-    """Keep DuckDB from importing pandas in this process. It would for the first parameter of a statement, if pandas is
-    installed, and each query would wait 0.4 s for it.
-    """
-    sys.modules["pandas"] = None  # type: ignore[assignment]  # it cannot be imported any more
 
 
 class QuerySession:
