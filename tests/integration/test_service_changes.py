@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.conftest import cloned_database, fresh_bucket
-from tests.support.events import EventClient, is_closed
+from tests.support.events import EventClient
 from tests.support.registry import apply
 from tests.support.service import running_service
 from trace_dagster.blocks import BlockRange
@@ -319,15 +319,37 @@ def test_there_are_places_for_so_many_listeners(lake, monkeypatch):
     assert lake.page("now").status == 200
 
 
+def record_more_than_is_buffered(lake):
+    """Record so many changes that neither the sockets nor the server's buffer hold them."""
+    for _ in range(40):
+        lake.record(*range(500))
+
+
 def test_a_listener_that_stops_reading_is_dropped(lake, monkeypatch):
-    monkeypatch.setattr(sending.AnswerSender.__init__, "__defaults__", (1.0,))
+    monkeypatch.setattr(sending, "TAKE_SECONDS", 1.0)
     wait_for_listeners(lake, 0)
     with EventClient(lake.service, "after=now") as stuck:
         next(stuck.events())
-        for _ in range(40):  # more than the sockets and the server's buffer hold
-            lake.record(*range(500))
-        assert is_closed(stuck.socket, 20)
+        record_more_than_is_buffered(lake)
+        wait_for_listeners(lake, 0)
+
+
+def test_a_listener_that_leaves_without_reading_is_forgotten(lake):
     wait_for_listeners(lake, 0)
+    with EventClient(lake.service, "after=now") as leaving:
+        next(leaving.events())
+        record_more_than_is_buffered(lake)
+        wait_for_listeners(lake, 1)
+    wait_for_listeners(lake, 0)
+
+
+def test_a_byte_after_the_request_ends_the_stream(lake):
+    wait_for_listeners(lake, 0)
+    with EventClient(lake.service, "after=now") as odd:
+        next(odd.events())
+        record_more_than_is_buffered(lake)
+        odd.socket.sendall(b" ")
+        wait_for_listeners(lake, 0)
 
 
 def test_a_client_that_leaves_is_forgotten_while_it_waits(lake):

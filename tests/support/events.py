@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -110,15 +109,3 @@ def _event(block: str) -> Event:
             case "":
                 found.comment = value
     return found
-
-
-def is_closed(connection: socket.socket, seconds: float) -> bool:
-    """Return whether the other side ends a connection within some seconds, without reading what it sent."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            connection.send(b" ")  # refused once the other side has reset the connection
-        except OSError:
-            return True
-        time.sleep(0.2)
-    return False

@@ -209,7 +209,8 @@ class Listener:
         """Wait until there may be something new since the last read. Return False if the time was over before."""
         assert self._seen is not None
         try:
-            await asyncio.wait_for(self._seen.wait(), seconds)
+            async with asyncio.timeout(seconds):  # wait_for of Python 3.11 may swallow that the client left
+                await self._seen.wait()
         except TimeoutError:
             return False
         return True
