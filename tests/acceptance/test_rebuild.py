@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.acceptance.jobs import job_file
@@ -30,8 +32,9 @@ def test_a_lake_of_the_old_form_comes_back_whole(stack, devchain, path):
     finally:
         runtime.close()
     left_out = stack.cli("query", "--json", "select count(*) from blocks_rebuilt")
-    assert '"rows": [[0]]' in left_out.stdout
-    assert "apply --rebuild" in left_out.stderr
+    answer = json.loads(left_out.stdout)
+    assert answer["rows"] == [[0]]
+    assert "apply --rebuild" in answer["snapshot"]["relations"][0]["note"]
     refused = stack.cli("apply", "--file", str(path))
     assert (refused.returncode, "apply --rebuild" in refused.stderr) == (1, True)
     planned = stack.json("plan", "--file", str(path), "--rebuild", "--no-sample", "--json")

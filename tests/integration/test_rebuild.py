@@ -373,9 +373,7 @@ def test_a_derived_dataset_of_the_old_form_is_named_and_replaced(database, store
     derive()
     make_old(database, store)
     assert [(entry.ranges, entry.schema) for entry in Catalog(database).datasets()] == [(0, None)]
-    assert (
-        "holders of chain 99 is stored in form 1 and left out: materialize it again" in run(variables, "status").stderr
-    )
+    assert "holders of chain 99: its rows are stored in form 1" in run(variables, "status").stderr
     assert derive().created
     assert run(variables, "status").stderr == ""
     assert [entry.rows for entry in Catalog(database).datasets()] == [2]

@@ -1,6 +1,7 @@
 """What `trace-lite query` prints about the snapshot of an answer."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -88,3 +89,8 @@ def test_the_snapshot_is_on_stderr_beside_a_table_and_a_member_of_json(capsys):
 def test_a_result_without_a_snapshot_has_no_such_member(capsys):
     print_answer(to_json(QueryResult((("n", "BIGINT"),), [(7,)], truncated=False)), as_json=True)
     assert set(json.loads(capsys.readouterr().out)) == {"columns", "rows", "truncated"}
+
+
+def test_a_note_of_a_relation_is_a_line():
+    noted = replace(relation(), note="its rows are stored in form 1")
+    assert lines(noted, heads={}) == ["note: chain_143.logs: its rows are stored in form 1"]

@@ -44,13 +44,16 @@ _STALL_SECONDS = 10.0
 
 
 @contextmanager
-def opened(settings: Settings) -> Iterator[Runtime]:
-    """Open a runtime. Raises InvalidInput if the registry's schema is not current."""
+def opened(settings: Settings, *, with_notes: bool = True) -> Iterator[Runtime]:
+    """Open a runtime, and print which rows have an older form. Raises InvalidInput if the registry's schema is not
+    current.
+    """
     runtime = Runtime(settings.complete())
     try:
         if not is_current(runtime.settings.postgres_url):
             raise InvalidInput("the registry's schema is not current: run `trace-lite migrate`")
-        _note_old_forms(runtime)
+        if with_notes:
+            _note_old_forms(runtime)
         yield runtime
     finally:
         runtime.close()
@@ -331,11 +334,11 @@ def run_query(
 
 @contextmanager
 def opened_core(settings: Settings) -> Iterator[tuple[Opening, QueryRunner]]:
-    """Open what runs one query in this process."""
+    """Open what runs one query in this process. The snapshot of its answer has the notes."""
     from trace_dagster.cli.query_limits import limits_of
     from trace_dagster.query.opening import Opening
     from trace_dagster.query.runner import QueryRunner
 
     # the runner's process starts while the registry is read
-    with QueryRunner(limits_of(settings.query), refill=False) as runner, opened(settings) as runtime:
+    with QueryRunner(limits_of(settings.query), refill=False) as runner, opened(settings, with_notes=False) as runtime:
         yield Opening(runtime.catalog, runtime.settings.s3_for_queries, runtime.committed_objects), runner

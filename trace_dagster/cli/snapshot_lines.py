@@ -16,7 +16,7 @@ _OLD_SECONDS = 5.0
 
 
 def snapshot_lines(snapshot: Part) -> list[str]:
-    """Return one line for each chain with heads or a cut, and one for the blocks that relations lack.
+    """Return one line for each chain with heads or a cut, one for the blocks that relations lack, and the notes.
 
     There is none if all relations are committed without a gap, and no cut was asked for. A shortened snapshot may
     lack members.
@@ -28,8 +28,11 @@ def snapshot_lines(snapshot: Part) -> list[str]:
     lines = [_chain_line(chain, heads.get(chain, ()), cuts.get(chain)) for chain in sorted({*heads, *cuts})]
     latest = {head["chain_id"]: head["number"] for head in snapshot.get("heads", ()) if head["tag"] == "latest"}
     open_ends = {chain: number for chain, number in latest.items() if chain not in cuts}
-    lacking = [text for relation in snapshot.get("relations", ()) for text in _lacking(relation, open_ends)]
-    return [*lines, f"not there yet: {'; '.join(lacking)}"] if lacking else lines
+    relations: Sequence[Part] = snapshot.get("relations", ())
+    lacking = [text for relation in relations for text in _lacking(relation, open_ends)]
+    if lacking:
+        lines.append(f"not there yet: {'; '.join(lacking)}")
+    return lines + [f"note: {each['name']}: {each['note']}" for each in relations if "note" in each]
 
 
 def _chain_line(chain_id: int, heads: Sequence[Part], cut: Part | None) -> str:

@@ -17,6 +17,14 @@ def old_form(form: int, job_name: str) -> str:
     )
 
 
+def old_form_of_derived(form: int) -> str:
+    """Return the sentence that names the form of a derived dataset's rows, and how they are replaced."""
+    return (
+        f"its rows are stored in form {form}, and this version reads form {LAKE_FORM}: they are left out until it is"
+        " materialized again, after the streams that it reads are rebuilt"
+    )
+
+
 def old_form_notes(database: Database) -> list[str]:
     """Return a line per job with streams of an older form, and one per derived dataset of an older form."""
     with database.snapshot() as session:
@@ -30,8 +38,5 @@ def old_form_notes(database: Database) -> list[str]:
         )
         notes.append(f"{job_name}: {keys}: {old_form(members[0]['form'], job_name)}")
     for row in derived:
-        notes.append(
-            f"{row['dataset_key']} of chain {row['chain_id']} is stored in form {row['form']} and left out:"
-            " materialize it again when the streams that it reads are rebuilt"
-        )
+        notes.append(f"{row['dataset_key']} of chain {row['chain_id']}: {old_form_of_derived(row['form'])}")
     return notes

@@ -15,6 +15,7 @@ from trace_dagster.datasets.chains import chain_of
 from trace_dagster.identity import DEFAULT_ORG
 from trace_dagster.registry.changes import cursor_of
 from trace_dagster.registry.connection import Row, Session
+from trace_dagster.registry.forms import old_form, old_form_of_derived
 
 MOST_GAPS = 100
 """Most gaps of a relation in a header, the newest ones; a fragmented history may have 100,000."""
@@ -98,6 +99,8 @@ class RelationInSnapshot:
     """Number of blocks in all gaps."""
     derived_columns: frozenset[str] | None
     """Columns of a derived dataset; None for a stream, which has those of the lake."""
+    note: str | None = None
+    """Why stored rows are left out, and what to do; None if none are."""
 
     @property
     def has_hot(self) -> bool:
@@ -115,7 +118,9 @@ class RelationInSnapshot:
         return f"chain_{self.chain_id}.{self.dataset_key}"
 
     def to_json(self, most_gaps: int = MOST_GAPS) -> dict[str, Any]:
-        """Return JSON; gaps are ``[start, end]``, without the end, the newest ``most_gaps`` of them."""
+        """Return JSON; gaps are ``[start, end]``, without the end, the newest ``most_gaps`` of them. The member
+        ``note`` is there if the relation has one.
+        """
         return {
             "name": self.name,
             "chain_id": self.chain_id,
@@ -124,6 +129,7 @@ class RelationInSnapshot:
             "last_block": self.last_block,
             "missing_blocks": self.missing_blocks,
             "gaps": [[gap.start, gap.end] for gap in self.gaps[max(0, len(self.gaps) - most_gaps) :]],
+            **({} if self.note is None else {"note": self.note}),
         }
 
 
@@ -248,4 +254,9 @@ def _relation(row: Row) -> RelationInSnapshot:
         gaps=tuple(BlockRange(gap.lower, gap.upper) for gap in row["newest_gaps"]),
         missing_blocks=row["missing_blocks"],
         derived_columns=frozenset(row["derived_columns"]) if row["kind"] == "derived" else None,
+        note=None if row["old_form"] is None else _note(row["old_form"], row["job_name"]),
     )
+
+
+def _note(form: int, job_name: str | None) -> str:
+    return old_form_of_derived(form) if job_name is None else old_form(form, job_name)

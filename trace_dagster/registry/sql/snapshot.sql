@@ -4,17 +4,22 @@ with cuts as (
     select unnest(%(cut_chains)s::bigint[]) as chain_id, unnest(%(cut_blocks)s::bigint[]) as block_number
 ), stored as materialized (
     select d.dataset_uuid, d.chain_id, d.dataset_key, d.kind, s.from_block, s.to_block, c.block_number as cut_block,
+           coalesce(s.form, (select v.form from trace.dataset_versions v
+                             where v.dataset_uuid = d.dataset_uuid and v.visible order by v.form limit 1)) as form,
+           j.name as job_name,
            coalesce((select range_agg(t.blocks) from trace.visible_totals t where t.dataset_uuid = d.dataset_uuid), '{}')
                as committed,
            coalesce(h.blocks, '{}') as hot
     from trace.datasets d
     left join trace.streams s on s.dataset_uuid = d.dataset_uuid
+    left join trace.jobs j on j.job_id = s.job_id
     left join hot.streams h on h.dataset_uuid = d.dataset_uuid and h.config_hash = s.config_hash
         and s.form = trace.lake_form()
     left join cuts c on c.chain_id = d.chain_id
     where d.dataset_uuid = any(%(dataset_uuids)s)
 ), whole as materialized (
-    select dataset_uuid, chain_id, dataset_key, kind, from_block, to_block, cut_block, lower(hot) as first_hot,
+    select dataset_uuid, chain_id, dataset_key, kind, from_block, to_block, cut_block, form, job_name,
+           lower(hot) as first_hot,
            upper(committed) - 1 as last_committed, committed + hot as blocks
     from stored
 ), wanted as (
@@ -25,7 +30,8 @@ with cuts as (
 select dataset_uuid, chain_id, dataset_key, kind, first_hot, lower(blocks) as first_block, upper(blocks) - 1 as last_block,
        case when cut_block is null then upper(blocks)
             else upper(blocks * int8multirange(int8range(null, cut_block + 1))) end - 1 as last_shown,
-       last_committed, found.newest_gaps, found.missing_blocks,
+       last_committed, found.newest_gaps, found.missing_blocks, job_name,
+       nullif(form, trace.lake_form()) as old_form,
        array(select entry ->> 0
              from jsonb_array_elements(
                  (select v.schema_json from trace.dataset_versions v

@@ -10,7 +10,8 @@ export function snapshotLine(snapshot) {
   const chains = chainParts(snapshot);
   const relations = (snapshot.relations ?? []).map(relation);
   const gaps = (snapshot.relations ?? []).filter((each) => each.missing_blocks > 0).map(missing);
-  return [...chains, ...relations, ...gaps];
+  const notes = (snapshot.relations ?? []).filter((each) => each.note).map(note);
+  return [...chains, ...relations, ...gaps, ...notes];
 }
 
 function chainParts({ heads = [], cuts = [] }) {
@@ -33,6 +34,10 @@ function cutText({ block, time }) {
 function relation({ name, first_block: first, last_block: last }) {
   const blocks = last === null ? "no blocks" : `blocks ${count(first)} – ${count(last)}`;
   return make("span", { class: "chip" }, make("b", {}, name), blocks);
+}
+
+function note({ name, note: text }) {
+  return make("details", { class: "chip warning" }, make("summary", {}, `rows of ${name} are left out`), make("span", {}, text));
 }
 
 function missing({ name, missing_blocks: blocks, gaps }) {
