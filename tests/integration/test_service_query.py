@@ -282,3 +282,42 @@ def test_the_openapi_document_describes_the_errors(service):
         if status != "200":
             assert found["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody")
     assert query["requestBody"]["content"]["application/json"]["schema"]["additionalProperties"] is False
+
+
+def rows_of(service, form, sql, **members):
+    """Return the rows of an answer as numbers, whatever its format is."""
+    answer = service.query(sql, format=form, **members)
+    assert answer.status == 200, answer.body
+    match form:
+        case "json":
+            found = answer.json()["rows"]
+        case "csv":
+            found = list(csv.reader(io.StringIO(answer.body.decode())))[1:]
+        case "arrow":
+            found = [list(row.values()) for row in pa.ipc.open_stream(answer.body).read_all().to_pylist()]
+        case _:
+            found = [list(row.values()) for row in pq.read_table(io.BytesIO(answer.body)).to_pylist()]
+    return [[int(value) for value in row] for row in found]
+
+
+@pytest.mark.parametrize("form", ["json", "arrow", "csv", "parquet"])
+@pytest.mark.parametrize(
+    ("sql", "members", "rows"),
+    [
+        ("select block_number, $b from blocks where block_number > $a order by 1",
+         {"parameters": {"a": 56, "b": 5}}, [[57, 5], [58, 5], [59, 5]]),
+        ("select block_number from blocks where block_number in (?, ?) order by 1", {"parameters": [3, 8]}, [[3], [8]]),
+        ("select block_number from blocks where block_number > ? order by 1", {"parameters": [7], "as_of": 9},
+         [[8], [9]]),
+        ("select max(block_number) from blocks where block_hash <> $h",
+         {"parameters": {"h": "0x00"}, "as_of": ["12", "common"], "finalized_only": False}, [[12]]),
+        ("select block_number from blocks where block_number > $a order by 1", {"parameters": {"a": 1}, "limit": 2},
+         [[2], [3]]),
+        ("select sum(block_number) from blocks", {"finalized_only": True, "limit": 1}, [[1770]]),
+        ("with few as (select * from blocks where block_number < $n) select count(*), max(block_number) from few",
+         {"parameters": {"n": 4}}, [[4, 3]]),
+        ("select count(*) from blocks where block_number = any($many)", {"parameters": {"many": [1, 2, 70]}}, [[2]]),
+    ],
+)  # fmt: skip
+def test_every_member_of_a_request_means_the_same_in_every_format(service, form, sql, members, rows):
+    assert rows_of(service, form, sql, **members) == rows
