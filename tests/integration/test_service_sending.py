@@ -22,7 +22,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 MANY = 3_000_000
 LONG = f"select range as n, 'filling the transfer' as t from range({MANY})"
-BREAKS = f"select case when range = {MANY} then 'x' else '7' end::int as n from range({MANY + 10})"
+BREAKS = f"select case when range = {MANY} then 'x' else hash(range)::varchar end::ubigint as n from range({MANY + 10})"
+"""Its rows do not become small by compression: a small answer is an error with a status of its own."""
 SLOW = "select count(*) from range(1000000) a, range(1000000) b where a.range * b.range % 7 = 3"
 
 
@@ -113,7 +114,7 @@ def test_a_stream_that_fails_midway_has_no_last_chunk(service, form):
         data = read_all(connection)
     assert data.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"transfer-encoding: chunked" in data
-    assert form == "parquet" or len(data) > 100_000
+    assert len(data) > 100_000
     assert not data.endswith(b"0\r\n\r\n")
     assert outcome(service, query_id) == "broken"
 
