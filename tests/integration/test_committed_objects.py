@@ -15,6 +15,7 @@ import pytest
 from tests.integration.test_commit import commit
 from tests.support.registry import apply, ingesting, job_text, keys_of, ranges
 from trace_dagster.errors import Corrupt, InvalidInput
+from trace_dagster.evidence import committed_objects
 from trace_dagster.evidence.committed_objects import CommittedObjects
 from trace_dagster.store import objects
 from trace_dagster.store.objects import PART_BYTES, ObjectStore, StoredObject
@@ -32,8 +33,16 @@ def keys(database, store):
     return keys_of(database, "blocks")
 
 
+@pytest.fixture(params=["one by one", "listed"])
+def way(request, monkeypatch):
+    """Let three files be few, or many."""
+    with monkeypatch.context() as patched:
+        patched.setattr(committed_objects, "_FEW", 2 if request.param == "listed" else 3)
+        yield request.param
+
+
 @pytest.fixture
-def committed(database, store):
+def committed(database, store, way):
     return CommittedObjects(database, store)
 
 
@@ -64,11 +73,11 @@ def test_every_new_commit_records_the_etag_that_the_bucket_lists(database, store
     assert all(row["etag"] for row in rows)
 
 
-def test_intact_objects_cost_one_listing(committed, keys, monkeypatch):
+def test_intact_objects_cost_a_request_each_or_one_listing(committed, keys, monkeypatch, way):
     with requests_of(monkeypatch) as counts:
         committed.require_intact(keys)
         committed.require_intact([])
-    assert counts == {"list": 1}
+    assert counts == ({"list": 1} if way == "listed" else {"head": len(keys)})
 
 
 def test_an_altered_object_of_the_same_size_is_named_with_dataset_range_and_repair(committed, store, keys):
@@ -110,11 +119,11 @@ def test_a_file_without_an_etag_is_compared_by_size(database, committed, store, 
         committed.require_intact(keys)
 
 
-def test_a_missing_bucket_is_no_damage(database, store, keys):
+def test_a_missing_bucket_is_no_damage(committed, store, keys):
     store.delete(list(store.keys("")))
     store._client.delete_bucket(Bucket=store.access.bucket)
     with pytest.raises(InvalidInput, match="the bucket does not exist"):
-        CommittedObjects(database, store).require_intact(keys)
+        committed.require_intact(keys)
     objects.ensure_bucket(store.access)
 
 

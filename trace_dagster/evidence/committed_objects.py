@@ -1,8 +1,9 @@
 """Compares committed files with the objects that the bucket holds now, by size and ETag, before or while they are read.
 So are the hash indexes of files.
 
-A listing covers 1,000 objects. A query's files are compared while it runs, those of a template before it runs. A change
-that keeps size and ETag is not seen; ``audit.py`` reads the bytes.
+A few files are asked for one by one; with more, listings are fewer requests: each covers 1,000 objects, whether they
+are wanted or not. A query's files are compared while it runs, those of a template before it runs. A change that keeps
+size and ETag is not seen; ``audit.py`` reads the bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from trace_dagster.store.objects import ObjectStore, StoredObject
 from trace_dagster.store.scan import READ_ERRORS
 
 Kind = Literal["missing", "altered"]
+_FEW = 64
+"""Files that are asked for one by one: 10 files of 1,000 take 5 ms, and listings 180 ms (SeaweedFS on loopback)."""
 _NAMED = 3
 """Objects that an error names; of the others it says how many there are."""
 
@@ -94,11 +97,12 @@ class CommittedObjects:
             return []
         with self._database.snapshot() as session:
             committed = session.all("committed_files", file_keys=list(keys))
-        stored = self._store.stored([row["file_key"] for row in committed])
+        wanted = [row["file_key"] for row in committed]
+        stored = self._store.stored_each(wanted) if len(wanted) <= _FEW else self._store.stored(wanted)
         kinds: dict[str, Kind] = {}
         for row in committed:
             key, expected = row["file_key"], StoredObject(row["bytes"], row["etag"])
-            # what a listing shows as wrong is looked at once more: a server may list in an order of its own
+            # what seems wrong is looked at once more: a server may list in an order of its own, or fail for a moment
             if not _agrees(stored.get(key), expected) and not _agrees(now := self._store.stored_now(key), expected):
                 kinds[key] = "missing" if now is None else "altered"
         return self._described(kinds) if kinds else []
