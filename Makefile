@@ -88,6 +88,7 @@ bench: install-dev ## Measure the product relative to bare Cryo, ethereum-etl an
 	$(BIN)/python -m bench.verification
 	$(BIN)/python -m bench.verification --rounds 3 --latency 0.05
 	$(BIN)/python -m bench.lake
+	$(BIN)/python -m bench.query
 
 silent-loss: install-dev ## Measure how many wrong rows bare Cryo keeps from a lying node: a table and docs/images/silent_loss.svg
 	$(BIN)/python -m bench.silent_loss
