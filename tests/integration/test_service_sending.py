@@ -119,6 +119,14 @@ def test_a_stream_that_fails_midway_has_no_last_chunk(service, form):
     assert outcome(service, query_id) == "broken"
 
 
+@pytest.mark.parametrize("form", ["json", "csv", "arrow", "parquet"])
+@pytest.mark.parametrize("rows", [10, 300_000])
+def test_a_client_that_has_the_last_byte_may_ask_again_at_once(service, form, rows):
+    token = service.new_token(f"one-{form}-{rows}", max_queries=1)
+    sql = f"select range as a, hash(range) as h from range({rows})"
+    assert {service.query(sql, format=form, token=token).status for _ in range(12)} == {200}
+
+
 def test_every_client_takes_a_broken_stream_for_broken(service, tmp_path):
     url, headers, body = (
         service.url + "/v1/query",

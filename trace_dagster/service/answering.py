@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -110,12 +110,16 @@ class Answering:
         held = ExitStack()
         try:
             stream = await self._in_thread(live, held.enter_context, opened)
-            await self._send_pieces(live, stream, sender)
+            send_end = await self._send_pieces(live, stream, sender)
         finally:
             await self._in_thread(live, held.close)
+        await send_end()  # the query's process has ended: who asks again at once finds its place free
         return "done"
 
-    async def _send_pieces(self, live: LiveQuery, stream: LakeStream, sender: AnswerSender) -> None:
+    async def _send_pieces(
+        self, live: LiveQuery, stream: LakeStream, sender: AnswerSender
+    ) -> Callable[[], Awaitable[None]]:
+        """Send all bytes, or none if they are few; return what sends the end of the answer."""
         pieces = iter(stream)
         ahead = PiecesAhead(lambda: self._in_thread(live, next, pieces, None))
         try:
@@ -124,19 +128,18 @@ class Answering:
             live.sends(stream.rows)
             headers = _headers(live) | {"Trace-Snapshot": stream.snapshot.compact()}
             if is_whole:
-                await sender.whole(head, headers)
-                return
+                return partial(sender.whole, head, headers)
             await sender.start(headers)
             await sender.pieces(head)
             while (piece := await ahead.next()) is not None:
                 live.rows = stream.rows
                 await sender.pieces(piece)
-            await sender.end()
         except BaseException:
             live.cancel()
             raise
         finally:
             await ahead.close()
+        return sender.end
 
     def _known(self, live: LiveQuery) -> dict[str, Any]:
         seen = partial(self._query_log.read, live.query_id)
