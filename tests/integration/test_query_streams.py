@@ -168,6 +168,45 @@ def test_every_statement_streams_in_every_format(runner, sql, names, rows):
     assert len(lines) == 1 + tables[0].num_rows
 
 
+def test_csv_has_thousands_of_columns_and_refuses_many_lists_in_each_other(runner):
+    numbers = ",".join(f"{n} as c{n}" for n in range(2000))
+    _, line = streamed(runner, f"select {numbers}", "csv").decode().split()
+    assert line == ",".join(map(str, range(2000)))
+    pivot = "pivot (select range % 300 as q from range(900)) on q using count(*)"
+    assert streamed(runner, pivot, "csv").decode().split()[1] == ",".join(["3"] * 300)
+    assert streamed(runner, f"select {'[' * 10}1{']' * 10} as a", "csv").decode() == f"a\r\n{'[' * 10}1{']' * 10}\r\n"
+    with pytest.raises(InvalidInput, match="at most 10 levels"):
+        streamed(runner, f"select {'[' * 11}1{']' * 11}", "csv")
+
+
+def test_csv_has_times_that_iso_8601_has_not_as_duckdb_writes_them(runner):
+    times = {
+        "to_timestamp(-99999999999)": "1200-02-15 (BC) 14:13:21+00",
+        "timestamp '0044-03-15 (BC) 10:00:00'": "0044-03-15 (BC) 10:00:00",
+        "timestamptz 'infinity'": "infinity",
+        "timestamp '-infinity'": "-infinity",
+        "to_timestamp(1700000000000)": "55840-11-08T22:13:20+00:00",
+        "'10:11:12.123456789'::time_ns": "10:11:12.123456789",
+    }
+    assert streamed(runner, f"select {', '.join(times)}", "csv").decode().splitlines()[1] == ",".join(times.values())
+    assert arrow(streamed(runner, "select '10:11:12.123456789'::time_ns as a", "arrow"))["a"].to_pylist() == [
+        "10:11:12.123456789"
+    ]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["date 'infinity'", "timestamp '-infinity'", "timestamptz 'infinity'", "map {date 'infinity': 1}",
+     "timestamp_ns '2024-01-01 00:00:00.123456789'", "['10:11:12.123456789'::time_ns]",
+     "map {timestamp_ns '2024-01-01 00:00:00.123456789': 1}"],
+)  # fmt: skip
+def test_a_time_that_rows_of_json_would_change_is_an_error(runner, value):
+    with pytest.raises(InvalidInput, match="cast it to VARCHAR"):
+        runner.query(f"select {value}", [], NOWHERE)
+    assert runner.query(f"select cast({value} as varchar)", [], NOWHERE).rows
+    assert [list(row) for row in runner.query("select null::timestamp_ns", [], NOWHERE).rows] == [[None]]
+
+
 def test_a_value_that_arrow_has_not_is_an_error_and_csv_shows_it(runner):
     sql = "select 170141183460469231731687303715884105727::hugeint as x"
     with pytest.raises(InvalidInput, match="cast it to VARCHAR"):

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 
 from duckdb.sqltypes import DuckDBPyType
 
+from trace_dagster.errors import InvalidInput
 from trace_dagster.query.syntax import quoted
 
 _AS_TEXT = frozenset(
-    {"bignum", "uhugeint", "interval", "time with time zone", "bit", "variant", "union", "geometry", "enum"}
+    {"bignum", "uhugeint", "interval", "time with time zone", "time_ns", "bit", "variant", "union", "geometry", "enum"}
 )
 """Types that Arrow has not, or that one of pyarrow, pandas, polars and Parquet cannot read."""
 _SMALL = frozenset({"tinyint", "smallint", "integer", "utinyint", "usmallint", "uinteger", "boolean"})
@@ -22,6 +23,8 @@ _EXACT = frozenset({"decimal", "bignum"})
 _FLOATING = frozenset({"float", "double"})
 _LOCAL_TIMES = frozenset({"timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns"})
 _NESTED = frozenset({"list", "array", "struct", "map"})
+_MOST_LEVELS = 10
+"""DuckDB binds a function over a list twice, so each level within another one doubles the time."""
 _BARE = (
     _SMALL | _LARGE | _EXACT | _FLOATING | _LOCAL_TIMES | {"timestamp with time zone", "date", "time", "blob", "uuid"}
 )
@@ -39,7 +42,12 @@ def arrow_sql(value: str, kind: DuckDBPyType) -> str:
 
 
 def csv_sql(value: str, kind: DuckDBPyType) -> str:
-    """Return the expression for a field of RFC 4180: NULL is empty, and an empty text is ``""``."""
+    """Return the expression for a field of RFC 4180: NULL is empty, and an empty text is ``""``.
+
+    Raises InvalidInput for a type with many lists within each other.
+    """
+    if _levels(kind) > _MOST_LEVELS:
+        raise InvalidInput(f"CSV has lists in at most {_MOST_LEVELS} levels: unnest them, or ask for arrow or parquet")
     text = _json(value, kind, 0) if kind.id in _NESTED else _text(value, kind)
     if kind.id in _BARE:
         return f"coalesce({text}, '')"
@@ -47,6 +55,13 @@ def csv_sql(value: str, kind: DuckDBPyType) -> str:
     is_quoted = f"{text} = '' or regexp_matches({text}, '[\",\\r\\n]')"
     quotes = f"""'"' || replace({text}, '"', '""') || '"'"""
     return f"case when {value} is null then '' when {is_quoted} then {quotes} else {text} end"
+
+
+def _levels(kind: DuckDBPyType) -> int:
+    """Return how many lists and maps are within each other in a type."""
+    if kind.id not in _NESTED:
+        return 0
+    return (kind.id != "struct") + max(_levels(member) for _, member in _members(kind))
 
 
 def csv_header(names: Sequence[str]) -> bytes:
@@ -101,10 +116,17 @@ def _text(value: str, kind: DuckDBPyType) -> str:
     if kind.id == "blob":
         return f"'0x' || lower(hex({value}))"
     if kind.id in _LOCAL_TIMES:
-        return f"replace({text}, ' ', 'T')"
+        return f"case when {_is_ad(value, kind)} then replace({text}, ' ', 'T') else {text} end"
     if kind.id == "timestamp with time zone":  # sessions are in UTC, which DuckDB writes as +00
-        return f"case when isfinite({value}) then replace({text}, ' ', 'T') || ':00' else {text} end"
+        return f"case when {_is_ad(value, kind)} then replace({text}, ' ', 'T') || ':00' else {text} end"
     return text
+
+
+def _is_ad(value: str, kind: DuckDBPyType) -> str:
+    """Return a condition for times that ISO 8601 can write: neither infinite nor before Christ."""
+    if kind.id == "timestamp_ns":
+        return f"isfinite({value})"  # from 1677 on
+    return f"isfinite({value}) and {value} >= cast('0001-01-01' as {kind})"
 
 
 def _json(value: str, kind: DuckDBPyType, depth: int) -> str:

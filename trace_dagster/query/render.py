@@ -18,6 +18,8 @@ Convert = Callable[[Any], Any]
 _EXACT_IN_JSON = 2**53
 """Up to this integer a JSON reader that uses doubles is exact."""
 
+_ENDS = frozenset({datetime.date.min, datetime.date.max, datetime.datetime.min, datetime.datetime.max})
+
 _UNHASHABLE = frozenset({"list", "array", "struct", "map"})
 
 
@@ -41,6 +43,8 @@ def converter(kind: DuckDBPyType) -> Convert:
     match kind.id:
         case "decimal" | "bignum":
             return _exact
+        case "timestamp_ns" | "time_ns":
+            return _without_nanoseconds
         case "list" | "array":
             return _of_list(converter(_members(kind)[0][1]))
         case "struct":
@@ -68,12 +72,25 @@ def value(item: Any) -> Any:
         case dict():
             return {_key(value(key)): value(entry) for key, entry in item.items()}
         case datetime.datetime() | datetime.date() | datetime.time():
-            return item.isoformat()
+            return _time(item)
         case datetime.timedelta():
             return item.total_seconds()
         case decimal.Decimal():
             return _exact(item)
     return str(item)
+
+
+def _time(item: datetime.datetime | datetime.date | datetime.time) -> str:
+    """Return ISO 8601. Raises ValueError for the ends of Python's times, as which DuckDB's client returns infinity."""
+    if item in _ENDS:
+        raise ValueError("it is an infinite time, or one that looks the same in Python")
+    return item.isoformat()
+
+
+def _without_nanoseconds(item: Any) -> None:
+    """Return null for null. Raises ValueError for a value: DuckDB's client returns microseconds."""
+    if item is not None:
+        raise ValueError("the rows of JSON have times in microseconds, and its type has nanoseconds")
 
 
 def _exact(item: Any) -> Any:
