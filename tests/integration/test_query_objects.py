@@ -15,6 +15,7 @@ from tests.support.wrong_servers import web_server
 from trace_dagster.cli.commands import run_query
 from trace_dagster.config.settings import settings_from
 from trace_dagster.errors import Corrupt, InvalidInput, TraceError
+from trace_dagster.evidence import committed_objects
 from trace_dagster.lite.ports import Ports
 from trace_dagster.registry.catalog import Catalog
 from trace_dagster.store.access import S3Access
@@ -75,7 +76,7 @@ def test_each_cause_of_a_failed_read_is_told_apart(database, postgres_url, store
                 ask(postgres_url, wrong, "blocks")
 
 
-def test_a_reader_without_the_right_to_read_is_told_so(database, postgres_url):
+def test_a_reader_without_the_right_to_read_is_told_so(database, postgres_url, monkeypatch):
     with aws(Ports({}).take()) as cloud:
 
         def access(*actions):
@@ -85,6 +86,8 @@ def test_a_reader_without_the_right_to_read_is_told_so(database, postgres_url):
         committed(database, ObjectStore(access("s3:*")))
         with pytest.raises(InvalidInput, match="may not read from the bucket"):
             ask(postgres_url, access("s3:ListBucket"), "blocks")
+        assert ask(postgres_url, access("s3:GetObject"), "blocks") == [(300,)], "a few files are asked for one by one"
+        monkeypatch.setattr(committed_objects, "_FEW", 0)
         with pytest.raises(InvalidInput, match="may not list the bucket"):
             ask(postgres_url, access("s3:GetObject"), "blocks")
         assert ask(postgres_url, access("s3:GetObject", "s3:ListBucket"), "blocks") == [(300,)]

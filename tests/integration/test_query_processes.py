@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.query_processes import SECONDS, await_end, awaited_children, children, fork_servers
+from tests.support.query_processes import SECONDS, await_end, await_reaped, awaited_children, children, fork_servers
 from trace_dagster.errors import Cancelled, InvalidInput, TooLate, TraceError, Unavailable
 from trace_dagster.query import process_start, query_process
 from trace_dagster.query.cancellation import Cancellation
@@ -233,6 +233,7 @@ def test_processes_that_died_while_they_waited_are_replaced(runner):
     for pid in awaited_children(1):
         os.kill(pid, signal.SIGKILL)
         await_end([pid])
+        await_reaped(pid)
     assert rows(runner) == [(1,)]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 
 import psutil
 
@@ -47,6 +49,15 @@ def await_end(pids: Iterable[int], seconds: float = SECONDS) -> None:
     deadline = time.monotonic() + seconds
     for pid in pids:
         while _is_running(pid):
+            assert time.monotonic() < deadline, pid
+            time.sleep(0.02)
+
+
+def await_reaped(pid: int) -> None:
+    """Wait until a fork server has reaped a process: it has then closed its own end of the process's socket."""
+    deadline = time.monotonic() + SECONDS
+    with suppress(psutil.NoSuchProcess):
+        while psutil.Process(pid).ppid() != os.getpid():  # a child of this process is reaped when it is asked for
             assert time.monotonic() < deadline, pid
             time.sleep(0.02)
 
