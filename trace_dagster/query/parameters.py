@@ -32,11 +32,16 @@ _Place = tuple[int, int, str]
 
 
 def by_name(parameters: Parameters | None) -> dict[str, Any]:
-    """Return the values by name; those in order are named ``1``, ``2``, and so on."""
+    """Return the values by name; those in order are named ``1``, ``2``, and so on. Raises InvalidInput for two values
+    of one name.
+    """
     if parameters is None:
         return {}
     if isinstance(parameters, Mapping):
-        return {str(name).lower(): value for name, value in parameters.items()}
+        named = {str(name).lower(): value for name, value in parameters.items()}
+        if len(named) < len(parameters):
+            raise InvalidInput("two parameters have the same name: upper and lower case are the same")
+        return named
     return {str(number): value for number, value in enumerate(parameters, 1)}
 
 

@@ -17,7 +17,7 @@ from trace_dagster.query.hex_text import with_bytes
 from trace_dagster.query.parameters import with_literals
 from trace_dagster.query.plan import readable
 from trace_dagster.query.planner import add_tables
-from trace_dagster.query.protocol import Columns, Tips
+from trace_dagster.query.protocol import MAX_SQL_BYTES, Columns, Tips
 from trace_dagster.query.pruning import reads_of
 from trace_dagster.query.result_rows import ResultRows
 from trace_dagster.query.session import QuerySession
@@ -105,7 +105,8 @@ class UserStatement:
         statement = self._with_pivot_values(session)
         if statement.explain:
             session.select(f"{statement.explain} {statement.text}")
-            return _PLAN_COLUMNS, ResultRows(session.relation_of(pa.table({"plan": _plan_lines(session)})))
+            relation = session.relation_of(pa.table({"plan": _plan_lines(session)}))
+            return _PLAN_COLUMNS, ResultRows(relation.limit(most) if most else relation)
         relation = session.relation(statement.text)
         columns = [(name, str(kind)) for name, kind in zip(relation.columns, relation.types, strict=True)]
         return self._named(columns), ResultRows(relation.limit(most) if most else relation)
@@ -149,7 +150,7 @@ def _plan_lines(session: QuerySession) -> list[str]:
 def parsed(sql: str, mark: str, parser: duckdb.DuckDBPyConnection) -> Statement:
     """Parse one SELECT; a PIVOT without values is one after it got placeholders. Raises InvalidInput as ``parse``."""
     try:
-        return parse(sql, parser)
+        return parse(sql, parser, MAX_SQL_BYTES)
     except InvalidInput:
         if "pivot" not in sql.lower() or (text := pivot.with_placeholders(sql, mark)) == sql:
             raise

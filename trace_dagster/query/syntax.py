@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 
 from trace_dagster.errors import InvalidInput
-from trace_dagster.query.protocol import MAX_SQL_BYTES
+from trace_dagster.query.protocol import MAX_SQL_BYTES, MAX_TEXT_BYTES
 
 Node = dict[str, Any]
 """An object of DuckDB's syntax tree."""
@@ -48,18 +48,19 @@ class Statement:
     """``explain``, ``explain analyze``, or an empty text."""
 
 
-def parse(sql: str, connection: duckdb.DuckDBPyConnection) -> Statement:
+def parse(sql: str, connection: duckdb.DuckDBPyConnection, most_bytes: int = MAX_TEXT_BYTES) -> Statement:
     """Parse one SELECT, EXPLAIN SELECT or EXPLAIN ANALYZE SELECT. ``connection`` only parses.
 
     DESCRIBE, SUMMARIZE, SHOW, TABLE, VALUES and PIVOT with a list of values are SELECTs to DuckDB. Raises InvalidInput
-    for any other statement, for more than one, and for text that is too long, too deep or not valid SQL.
+    for any other statement, for more than one, and for text that is too long, too deep or not valid SQL. The text may
+    be longer than a user's when it has the values of parameters.
     """
     try:
         size = len(sql.encode())
     except UnicodeError:
         raise InvalidInput("a query must be valid Unicode text") from None
-    if size > MAX_SQL_BYTES:
-        raise InvalidInput(f"a query is at most {MAX_SQL_BYTES} bytes")
+    if size > most_bytes:
+        raise InvalidInput(f"a query is at most {MAX_SQL_BYTES} bytes, and {MAX_TEXT_BYTES} with its parameters")
     if "\0" in sql:  # DuckDB's parser would stop there
         raise InvalidInput("a query may not contain a NUL character")
     try:
