@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ class Scripted:
 
     port: int
     asked: list[Asked] = field(default_factory=list)
+    closed: queue.SimpleQueue[None] = field(default_factory=queue.SimpleQueue)
+    """Has an entry for each connection that is closed."""
 
     @property
     def url(self) -> str:
@@ -48,7 +51,7 @@ def scripted_service(script: Script) -> Iterator[Scripted]:
             with suppress(OSError):  # the end of the block closes the listener
                 while True:
                     connection, _ = listener.accept()
-                    threading.Thread(target=_answer, args=(connection, found, script), daemon=True).start()
+                    threading.Thread(target=_serve_one, args=(connection, found, script), daemon=True).start()
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
@@ -57,6 +60,11 @@ def scripted_service(script: Script) -> Iterator[Scripted]:
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             thread.join(5)
+
+
+def _serve_one(connection: socket.socket, found: Scripted, script: Script) -> None:
+    _answer(connection, found, script)
+    found.closed.put(None)
 
 
 def _answer(connection: socket.socket, found: Scripted, script: Script) -> None:
@@ -71,11 +79,14 @@ def _answer(connection: socket.socket, found: Scripted, script: Script) -> None:
         connection.sendall(script(request))
 
 
-def reply(status: int, body: Any = b"", **headers: str) -> bytes:
-    """Return a whole HTTP answer; a body that is no bytes is sent as JSON."""
+def reply(status: int, body: Any = b"", *, connection: str = "close", **headers: str) -> bytes:
+    """Return a whole HTTP answer; a body that is no bytes is sent as JSON.
+
+    With ``connection="keep-alive"`` the client expects that it can ask again on the same connection.
+    """
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items()]
-    head = f"HTTP/1.1 {status} X\r\n{''.join(lines)}content-length: {len(data)}\r\nconnection: close\r\n\r\n"
+    head = f"HTTP/1.1 {status} X\r\n{''.join(lines)}content-length: {len(data)}\r\nconnection: {connection}\r\n\r\n"
     return head.encode() + data
 
 

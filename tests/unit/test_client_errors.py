@@ -79,10 +79,34 @@ def test_a_service_without_a_place_is_asked_again_after_the_pause_that_it_names(
 
 
 def test_each_try_of_a_query_has_a_name_of_its_own():
-    answers = [b"", refusal(503, "away", "away"), reply(200, {"rows": []})]
+    answers = [refusal(429, "x", "x"), refusal(503, "away", "away"), reply(200, {"rows": []})]
     with scripted_service(lambda _: answers.pop(0)) as server:
-        ConnectedLake(ServiceHttp(server.url, TOKEN, 1, 5, lambda _: None)).json("select 1")
+        ConnectedLake(ServiceHttp(server.url, TOKEN, 2, 5, lambda _: None)).json("select 1")
         assert len({each.headers["trace-query-id"] for each in server.asked}) == 3
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+@pytest.mark.parametrize("ask", [lambda lake: lake.json("x"), lambda lake: lake.sql("x")], ids=["json", "stream"])
+def test_a_query_that_a_server_had_is_not_sent_again_when_its_connection_is_lost(ask, retries):
+    with scripted_service(lambda _: b"") as server:
+        with pytest.raises(Unavailable, match="ended the connection without an answer"):
+            ask(ConnectedLake(ServiceHttp(server.url, TOKEN, retries, 5, lambda _: None)))
+        assert [each.method for each in server.asked] == ["POST"]
+
+
+def test_a_question_that_changes_nothing_is_sent_again_when_its_connection_is_lost():
+    answers = [b"", reply(200, {"a": 1})]
+    with scripted_service(lambda _: answers.pop(0)) as server:
+        assert asked(server.url) == {"a": 1}
+
+
+def test_a_connection_that_the_server_closed_while_it_was_idle_fails_no_query():
+    with scripted_service(lambda _: reply(200, {"rows": []}, connection="keep-alive")) as server:
+        lake = ConnectedLake(ServiceHttp(server.url, TOKEN, 0, 5))
+        for _ in range(3):
+            assert lake.json("select 1") == {"rows": []}
+            server.closed.get(timeout=5)
+        assert len(server.asked) == 3
 
 
 def test_the_last_try_raises():

@@ -117,12 +117,14 @@ class ServiceHttp:
     def _sent(
         self, method: str, path: str, data: bytes | None, headers: Headers, seconds: float | None
     ) -> urllib3.BaseHTTPResponse:
-        """Send a request, and once more if the connection was lost before an answer: the service may have closed it
-        while it was idle.
+        """Send a request; one that only reads once more if the connection was lost before an answer.
+
+        A query is never sent twice: whether the service had begun with it cannot be known. The pool opens a connection
+        anew that the service closed while it was idle, before it sends anything.
         """
         timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=seconds or self._timeout_seconds)
         kind = {} if data is None else {"content-type": "application/json"}
-        for may_repeat in (True, False):
+        for may_repeat in (True, False) if method == "GET" else (False,):
             sent = {**self._headers, **kind, **headers()}
             try:
                 return self._pool.request(
@@ -134,7 +136,7 @@ class ServiceHttp:
                     raise unreachable(self.host, error) from None
             except (HTTPError, OSError, ValueError) as error:
                 raise unreachable(self.host, error) from None
-        raise AssertionError("the second try returns or raises")
+        raise AssertionError("the last try returns or raises")
 
     def _error_body(self, answer: urllib3.BaseHTTPResponse) -> bytes:
         """Return the body of an error; nothing if it is long, or does not arrive."""
