@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import parse_headers
+from io import BufferedReader
 from typing import Any
 
 
@@ -24,7 +25,7 @@ class Asked:
 
 
 Script = Callable[[Asked], bytes]
-"""Returns the bytes to send; the connection ends after them."""
+"""Returns the bytes to send."""
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Scripted:
 
     port: int
     asked: list[Asked] = field(default_factory=list)
+    connections: int = 0
     closed: queue.SimpleQueue[None] = field(default_factory=queue.SimpleQueue)
     """Has an entry for each connection that is closed."""
 
@@ -42,18 +44,22 @@ class Scripted:
 
 
 @contextmanager
-def scripted_service(script: Script) -> Iterator[Scripted]:
-    """Answer each request by ``script``; yield the server, which remembers what it was asked."""
+def scripted_service(script: Script, *, keeps_open: bool = False) -> Iterator[Scripted]:
+    """Answer each request by ``script``; yield the server, which remembers what it was asked.
+
+    With ``keeps_open`` a connection takes requests until the client closes it.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         found = Scripted(listener.getsockname()[1])
 
-        def serve() -> None:
+        def accept() -> None:
             with suppress(OSError):  # the end of the block closes the listener
                 while True:
                     connection, _ = listener.accept()
-                    threading.Thread(target=_serve_one, args=(connection, found, script), daemon=True).start()
+                    found.connections += 1
+                    threading.Thread(target=_serve, args=(connection, found, script, keeps_open), daemon=True).start()
 
-        thread = threading.Thread(target=serve, daemon=True)
+        thread = threading.Thread(target=accept, daemon=True)
         thread.start()
         try:
             yield found
@@ -62,21 +68,23 @@ def scripted_service(script: Script) -> Iterator[Scripted]:
             thread.join(5)
 
 
-def _serve_one(connection: socket.socket, found: Scripted, script: Script) -> None:
-    _answer(connection, found, script)
+def _serve(connection: socket.socket, found: Scripted, script: Script, keeps_open: bool) -> None:
+    with connection, connection.makefile("rb") as received, suppress(OSError):
+        while (request := _received(received)) is not None:
+            found.asked.append(request)
+            connection.sendall(script(request))
+            if not keeps_open:
+                break
     found.closed.put(None)
 
 
-def _answer(connection: socket.socket, found: Scripted, script: Script) -> None:
-    with connection, connection.makefile("rb") as received, suppress(OSError):
-        first = received.readline().decode().split()
-        if not first:
-            return
-        headers = parse_headers(received)
-        body = received.read(int(headers.get("content-length") or 0))
-        request = Asked(first[0], first[1], headers, body)
-        found.asked.append(request)
-        connection.sendall(script(request))
+def _received(stream: BufferedReader) -> Asked | None:
+    """Read one request; None if the client closed the connection."""
+    first = stream.readline().decode().split()
+    if not first:
+        return None
+    headers = parse_headers(stream)
+    return Asked(first[0], first[1], headers, stream.read(int(headers.get("content-length") or 0)))
 
 
 def reply(status: int, body: Any = b"", *, connection: str = "close", **headers: str) -> bytes:

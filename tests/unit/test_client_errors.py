@@ -109,6 +109,17 @@ def test_a_connection_that_the_server_closed_while_it_was_idle_fails_no_query():
         assert len(server.asked) == 3
 
 
+@pytest.mark.parametrize(("most_idle_seconds", "connections"), [(60.0, 1), (0.0, 3)])
+def test_a_connection_is_used_again_unless_it_was_idle_for_long(monkeypatch, most_idle_seconds, connections):
+    monkeypatch.setattr("trace_dagster.client.connections.MOST_IDLE_SECONDS", most_idle_seconds)
+    answer = reply(200, {"rows": []}, connection="keep-alive")
+    with scripted_service(lambda _: answer, keeps_open=True) as server:
+        lake = ConnectedLake(ServiceHttp(server.url, TOKEN, 0, 5))
+        for _ in range(3):
+            assert lake.json("select 1") == {"rows": []}
+        assert server.connections == connections
+
+
 def test_the_last_try_raises():
     with scripted_service(lambda _: refusal(503, "away", "the registry is away")) as server:
         with pytest.raises(Unavailable, match="the registry is away"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,9 +11,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
-from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError, ProtocolError
 
+from trace_dagster.client.connections import connections
 from trace_dagster.client.service_errors import REDIRECTS, broken, error_of, no_service, unreachable
 from trace_dagster.errors import InvalidInput, Unavailable
 
@@ -27,8 +26,6 @@ _MOST_PAUSE_SECONDS = 30.0
 """A service that wants a longer pause before another try gets none: the caller sees the error."""
 
 _TOKEN = re.compile(r"[!-~]{1,512}")
-_KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-"""A machine that is gone is noticed after a minute. Not every system has each of these options."""
 
 Headers = Callable[[], Mapping[str, str]]
 """Returns the headers of one try, beside those of every request."""
@@ -57,7 +54,7 @@ class ServiceHttp:
         self._retries = max(0, retries)
         self._timeout_seconds = timeout_seconds
         self._sleep = sleep
-        self._pool = urllib3.PoolManager(maxsize=8, retries=False, socket_options=_socket_options())
+        self._pool = connections()
 
     def json(
         self,
@@ -119,8 +116,8 @@ class ServiceHttp:
     ) -> urllib3.BaseHTTPResponse:
         """Send a request; one that only reads once more if the connection was lost before an answer.
 
-        A query is never sent twice: whether the service had begun with it cannot be known. The pool opens a connection
-        anew that the service closed while it was idle, before it sends anything.
+        A query is never sent twice: whether the service had begun with it cannot be known. Before it is sent, the pool
+        connects anew if the service closed the connection, or soon would.
         """
         timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=seconds or self._timeout_seconds)
         kind = {} if data is None else {"content-type": "application/json"}
@@ -187,8 +184,3 @@ def _pause(answer: urllib3.BaseHTTPResponse, tried: int) -> float | None:
 def _retry_after(answer: urllib3.BaseHTTPResponse) -> float | None:
     text = answer.headers.get("retry-after", "")
     return float(text) if text.isascii() and text.isdigit() and len(text) < 9 else None
-
-
-def _socket_options() -> list[tuple[int, int, int]]:
-    known = [(socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in _KEEPALIVE if hasattr(socket, name)]
-    return [*HTTPConnection.default_socket_options, (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *known]
