@@ -78,10 +78,125 @@ def test_an_answer_without_rows_has_its_columns():
 
 def test_rows_can_be_read_once():
     with scripted_service(of_queries(chunked([WHOLE]))) as server:
+        for read in (next, list):
+            result = lake(server).sql("x")
+            batches = result.batches()
+            read(batches)
+            with pytest.raises(InvalidInput, match="the rows of this result were read already"):
+                result.arrow()
+
+
+WAYS = {
+    "arrow": lambda result: result.arrow(),
+    "polars": lambda result: result.pl(),
+    "pandas": lambda result: result.df(),
+    "batches": lambda result: list(result.batches()),
+    "reader": lambda result: result.reader().read_all(),
+}
+"""Ways to read a result."""
+
+
+@pytest.mark.parametrize("first", WAYS.values(), ids=WAYS.keys())
+@pytest.mark.parametrize(
+    "answer",
+    [chunked(pieces(WHOLE)[:-1], ended=False), chunked(pieces(WHOLE[:-END])), chunked([WHOLE, b"more"])],
+    ids=["broken", "no mark", "more"],
+)
+def test_a_result_that_broke_off_raises_whenever_it_is_read(first, answer):
+    with scripted_service(of_queries(answer)) as server:
         result = lake(server).sql("x")
-        next(result.batches())
-        with pytest.raises(InvalidInput, match="the rows of this result were read already"):
+        for read in (first, *WAYS.values()):
+            with pytest.raises(Unavailable, match="broke off"):
+                read(result)
+
+
+@pytest.mark.parametrize(
+    "of", [lambda result: result.batches(), lambda result: result.reader()], ids=["batches", "reader"]
+)
+def test_what_reads_a_broken_result_never_comes_to_its_end(of):
+    with scripted_service(of_queries(chunked(pieces(WHOLE)[:-1], ended=False))) as server:
+        batches = of(lake(server).sql("x"))
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="broke off"):
+                list(batches)
+
+
+def test_another_library_that_takes_a_broken_result_raises_too():
+    with scripted_service(of_queries(chunked(pieces(WHOLE)[:-1], ended=False))) as server:
+        result = lake(server).sql("x")
+        with pytest.raises(pa.ArrowInvalid, match="broke off"):
+            pa.table(result)
+        with pytest.raises(Unavailable, match="broke off"):
+            pa.table(result)
+
+
+@pytest.mark.parametrize("leave", [lambda result, _: result.close(), lambda _, batches: batches.clear()])
+def test_a_result_that_was_closed_before_its_end_raises(leave):
+    with scripted_service(of_queries(chunked(pieces(WHOLE)))) as server:
+        result = lake(server).sql("x")
+        batches = [result.batches()]
+        next(batches[0])
+        leave(result, batches)
+        for read in (*(lambda _, left=each: list(left) for each in batches), *WAYS.values()):
+            with pytest.raises(Unavailable, match="was closed before its end"):
+                read(result)
+
+
+def test_a_result_that_was_read_to_its_end_stays_readable_when_it_is_closed():
+    with scripted_service(of_queries(chunked(pieces(WHOLE)))) as server:
+        with lake(server).sql("x") as result:
             result.arrow()
+        assert result.arrow() == TABLE
+        assert pa.Table.from_batches(result.batches()) == TABLE
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_rows_that_look_like_the_mark_of_the_end_are_not_the_end(ended):
+    marks = pa.table({"n": [0xFFFFFFFF] * 1000})
+    data = streamed(marks)[:-END]
+    assert data.endswith(streamed(marks)[-END:])
+    with scripted_service(of_queries(chunked(pieces(data), ended=ended))) as server:
+        with pytest.raises(Unavailable, match="broke off"):
+            lake(server).sql("x").arrow()
+        result = lake(server).sql("x")
+        batches = result.batches()
+        next(batches)
+        result.close()
+        with pytest.raises(Unavailable, match="was closed before its end"):
+            list(batches)
+
+
+TRANSFER_WAYS = {"all": b"".join, "read": lambda transfer: transfer.read(10), "next": next}
+
+
+@pytest.mark.parametrize("again", TRANSFER_WAYS.values(), ids=TRANSFER_WAYS.keys())
+def test_a_transfer_that_broke_off_raises_whenever_it_is_read(again):
+    with scripted_service(of_queries(chunked(pieces(WHOLE)[:-1], ended=False, form="csv"))) as server:
+        transfer = lake(server).stream("x", "csv")
+        for read in (b"".join, again, again):
+            with pytest.raises(Unavailable, match="broke off"):
+                read(transfer)
+        transfer.close()
+        with pytest.raises(Unavailable, match="broke off"):
+            again(transfer)
+
+
+@pytest.mark.parametrize("again", TRANSFER_WAYS.values(), ids=TRANSFER_WAYS.keys())
+def test_a_transfer_that_was_closed_before_its_end_raises(again):
+    with scripted_service(of_queries(chunked(pieces(WHOLE), form="csv"))) as server:
+        with lake(server).stream("x", "csv") as transfer:
+            assert transfer.read(10) == WHOLE[:10]
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="was closed before its end"):
+                again(transfer)
+
+
+def test_a_whole_transfer_stays_at_its_end():
+    with scripted_service(of_queries(chunked(pieces(WHOLE), form="csv"))) as server:
+        with lake(server).stream("x", "csv") as transfer:
+            assert b"".join(transfer) == WHOLE
+        assert transfer.read(10) == b""
+        assert list(transfer) == []
 
 
 @pytest.mark.parametrize(

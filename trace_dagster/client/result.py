@@ -14,16 +14,14 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
-"""The last bytes of an Arrow stream that was written to its end."""
-
 _MOST_SHOWN_COLUMNS = 20
 
 
 class Result:
     """Rows that arrive while they are read. Use it once: as a whole, or in batches.
 
-    ``with`` ends the query if the block is left before the last row.
+    ``with`` ends the query if the block is left before the last row. After an answer broke off, or was closed before
+    its end, each way to read it raises Unavailable.
     """
 
     def __init__(self, transfer: Transfer) -> None:
@@ -124,10 +122,11 @@ class Result:
         return names if more <= 0 else [*names[:_MOST_SHOWN_COLUMNS], f"and {more} more"]
 
     def _remaining(self) -> Iterator[pa.RecordBatch]:
+        self._transfer.check()
         if self._is_begun:
             raise InvalidInput("the rows of this result were read already: keep them, or ask again")
         self._is_begun = True
-        return self._read()
+        return _Batches(self._read(), self._transfer)
 
     def _read(self) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
@@ -141,24 +140,46 @@ class Result:
                 except (pa.ArrowException, OSError):
                     raise self._transfer.broken() from None
                 yield batch
-            if self._body.read(1) or self._body.tail != _END:
+            if self._body.ran_out or self._body.read(1):
                 raise self._transfer.broken()
         finally:
             self._transfer.close()
 
 
+class _Batches:
+    """The batches of a result. They raise again when they are read after a failure: a generator would just end."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch], transfer: Transfer) -> None:
+        self._batches = batches
+        self._transfer = transfer
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return self
+
+    def __next__(self) -> pa.RecordBatch:
+        batch = next(self._batches, None)
+        if batch is None:
+            self._transfer.check()
+            raise StopIteration
+        return batch
+
+
 class _ArrowBody:
-    """A transfer as a file for Arrow. It knows its last bytes."""
+    """A transfer as a file for Arrow. It knows whether Arrow wanted more than there was.
+
+    Arrow takes the end of a file for the end of the rows. It reads no further than the mark at the end of a whole
+    stream, so an answer without that mark has run out.
+    """
 
     closed = False
 
     def __init__(self, transfer: Transfer) -> None:
         self._transfer = transfer
-        self.tail = b""
+        self.ran_out = False
 
     def read(self, size: int) -> bytes:
         data = self._transfer.read(size)
-        self.tail = (self.tail + data[-len(_END) :])[-len(_END) :]
+        self.ran_out = self.ran_out or len(data) < size
         return data
 
     def close(self) -> None:

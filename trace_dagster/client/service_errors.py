@@ -97,6 +97,11 @@ def broken(host: str, received: int, error: Exception | None = None) -> Unavaila
     )
 
 
+def left_early(host: str) -> Unavailable:
+    """Return the error for an answer that its caller closed, and reads."""
+    return Unavailable(f"the answer of {host} was closed before its end: ask again, and read it to its end")
+
+
 def _members(body: bytes) -> tuple[str, str] | None:
     """Return message and code of our error shape; None for another body."""
     try:

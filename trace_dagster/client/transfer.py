@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from trace_dagster.client.service_errors import broken, no_service
+from trace_dagster.client.service_errors import broken, left_early, no_service
 from trace_dagster.client.service_http import ServiceHttp
 from trace_dagster.errors import Unavailable
 
@@ -21,8 +21,11 @@ _MEDIA_TYPES = {
 }
 
 
+_End = Literal["whole", "broken", "closed"]
+
+
 class Transfer:
-    """One answer that arrives."""
+    """One answer that arrives. Iterate over its bytes."""
 
     def __init__(self, http: ServiceHttp, answer: urllib3.BaseHTTPResponse, form: str, query_id: str) -> None:
         """Take over an answer. Raises InvalidInput if it has another form, Unavailable if nothing marks its end."""
@@ -33,17 +36,21 @@ class Transfer:
         """Bytes up to now."""
         self._http = http
         self._answer = answer
-        self._is_open = True
+        self._end: _End | None = None
         if not answer.headers.get("content-type", "").startswith(_MEDIA_TYPES[form]):
-            self._leave()
+            self._leave("broken")
             raise no_service(http.host, answer.status)
         if not {"transfer-encoding", "content-length"} & {name.lower() for name in answer.headers}:
-            self._leave()
+            self._leave("broken")
             raise Unavailable(f"a proxy before {http.host} removed the mark of an answer's end: ask without it")
 
     def read(self, size: int) -> bytes:
-        """Return exactly ``size`` bytes, or fewer at the end. Raises Unavailable if the answer breaks off."""
-        if not self._is_open:
+        """Return exactly ``size`` bytes, or fewer at the end.
+
+        Raises Unavailable if the answer breaks off, or was closed before its end; so does each later call.
+        """
+        if self._end is not None:
+            self.check()
             return b""
         pieces, left = [], size
         try:
@@ -51,31 +58,43 @@ class Transfer:
                 pieces.append(piece)
                 left -= len(piece)
         except (HTTPError, OSError, ValueError) as error:
-            self._leave()
+            self._leave("broken")
             raise broken(self._http.host, self.received, error) from None
         except BaseException:
             self.close()
             raise
+        self.check()  # another thread may have closed the answer, which then looks like its end
         self.received += size - left
         if left:
-            self._is_open = False
+            self._end = "whole"
             self._answer.release_conn()
         return b"".join(pieces)
 
+    def check(self) -> None:
+        """Raise Unavailable if the answer broke off, or was closed before its end."""
+        if self._end == "broken":
+            raise broken(self._http.host, self.received)
+        if self._end == "closed":
+            raise left_early(self._http.host)
+
     def __iter__(self) -> Iterator[bytes]:
-        """Yield the bytes up to the end."""
-        while piece := self.read(_PIECE_BYTES):
-            yield piece
+        return self
+
+    def __next__(self) -> bytes:
+        """Return the next bytes up to the end."""
+        if piece := self.read(_PIECE_BYTES):
+            return piece
+        raise StopIteration
 
     def broken(self) -> Unavailable:
         """Return the error for an answer that is not whole, and leave it."""
-        self._leave()
+        self._leave("broken")
         return broken(self._http.host, self.received)
 
     def close(self) -> None:
         """End the answer: if some of it is left, the service ends the query."""
-        if self._is_open:
-            self._leave()
+        if self._end is None:
+            self._leave("closed")
             self._http.cancel(self.query_id)
 
     def __enter__(self) -> Transfer:
@@ -84,8 +103,8 @@ class Transfer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _leave(self) -> None:
-        self._is_open = False
+    def _leave(self, end: _End) -> None:
+        self._end = end
         self._answer.close()
 
 
