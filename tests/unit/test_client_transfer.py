@@ -6,6 +6,7 @@ import datetime
 import decimal
 import sys
 
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -68,6 +69,65 @@ def test_the_same_rows_for_each_library():
         assert pa.Table.from_batches(asked("x").batches()) == TABLE
         assert asked("x").reader().read_all() == TABLE
         assert pl.DataFrame(asked("x")).equals(pl.from_arrow(TABLE))
+
+
+BIG, HUGE = 2**53 + 1, 2**64 - 1
+"""Integers that no float is equal to."""
+
+
+def as_frame(table):
+    with scripted_service(of_queries(chunked([streamed(table)]))) as server:
+        return lake(server).sql("x").df()
+
+
+def test_integers_beside_nulls_stay_exact_in_pandas():
+    table = pa.table(
+        {
+            "signed": pa.array([BIG, None]),
+            "whole": [BIG, 1],
+            "unsigned": pa.array([None, HUGE], pa.uint64()),
+            "small": pa.array([7, None], pa.int8()),
+            "text": ["a", None],
+        }
+    )
+    frame = as_frame(table)
+    assert list(frame.columns) == table.column_names
+    assert [str(frame[name].dtype) for name in frame][:4] == ["Int64", "int64", "UInt64", "Int8"]
+    assert frame["signed"].tolist() == [BIG, pd.NA]
+    assert frame["unsigned"].tolist() == [pd.NA, HUGE]
+    assert frame["signed"].sum() == BIG
+    assert frame["whole"].tolist() == [BIG, 1]
+
+
+def test_integers_beside_nulls_within_other_values_stay_exact_in_pandas():
+    table = pa.table(
+        {
+            "list": pa.array([[BIG, None], None]),
+            "unsigned": pa.array([[HUGE], [None]], pa.list_(pa.uint64())),
+            "lists": pa.array([[[BIG, None]], [None]]),
+            "struct": pa.array([{"x": BIG}, {"x": None}]),
+            "map": pa.array([[("k", BIG)], [("k", None)]], pa.map_(pa.string(), pa.int64())),
+        }
+    )
+    frame = as_frame(table)
+    assert list(frame["list"][0]) == [BIG, None]
+    assert [list(each) for each in frame["unsigned"]] == [[HUGE], [None]]
+    assert list(frame["lists"][0][0]) == [BIG, None]
+    assert frame["struct"].tolist() == [{"x": BIG}, {"x": None}]
+    assert frame["map"].tolist() == [[("k", BIG)], [("k", None)]]
+
+
+def test_columns_of_one_name_keep_their_places_in_pandas():
+    columns = [pa.array([None, BIG]), pa.array([1, 2]), pa.array([BIG, None])]
+    frame = as_frame(pa.table(columns, names=["n", "n", "n"]))
+    assert list(frame.columns) == ["n", "n", "n"]
+    assert frame.values.tolist() == [[pd.NA, 1, BIG], [BIG, 2, pd.NA]]
+
+
+def test_only_integers_beside_nulls_are_a_frame_too():
+    frame = as_frame(pa.table({"n": pa.array([None, BIG])}))
+    assert frame["n"].tolist() == [pd.NA, BIG]
+    assert list(frame.index) == [0, 1]
 
 
 def test_an_answer_without_rows_has_its_columns():

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _MOST_SHOWN_COLUMNS = 20
+_NULLABLE = {
+    name: name.replace("i", "I").replace("u", "U")
+    for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+}
+"""The integers of pandas that know NULL, by Arrow's name."""
 
 
 class Result:
@@ -74,12 +79,15 @@ class Result:
         return found
 
     def df(self) -> pd.DataFrame:
-        """Return all rows as a pandas DataFrame. Raises InvalidInput if pandas is not installed."""
+        """Return all rows as a pandas DataFrame. Integer columns with NULL have a nullable type, such as Int64.
+
+        Raises InvalidInput if pandas is not installed.
+        """
         try:
             import pandas  # noqa: F401
         except ImportError:
             raise InvalidInput("pandas is not installed: install it, or take .pl() or .arrow()") from None
-        return self.arrow().to_pandas()
+        return _frame(self.arrow())
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows in batches, as they arrive: only one is in memory. Raises as :meth:`arrow` does."""
@@ -144,6 +152,20 @@ class Result:
                 raise self._transfer.broken()
         finally:
             self._transfer.close()
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    """Return a table for pandas, whose own integers know no NULL: Arrow would make them floats, which are not exact."""
+    import pandas as pd
+    import pyarrow as pa
+
+    nullable = {i for i, column in enumerate(table.columns) if pa.types.is_integer(column.type) and column.null_count}
+    plain = table.select([i for i in range(table.num_columns) if i not in nullable])
+    frame = plain.to_pandas(integer_object_nulls=True)  # integers within lists and structs
+    for i in sorted(nullable):
+        column = table.column(i).to_pandas(types_mapper=lambda kind: pd.api.types.pandas_dtype(_NULLABLE[str(kind)]))
+        frame.insert(i, table.column_names[i], column, allow_duplicates=True)
+    return frame
 
 
 class _Batches:
