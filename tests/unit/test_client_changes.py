@@ -74,6 +74,16 @@ def test_a_follower_goes_on_where_it_was_when_the_service_is_back():
     assert pauses == [0.5, 1.0, 2.0]
 
 
+def test_a_follower_goes_on_after_an_answer_that_was_cut_anywhere():
+    whole = page([1], "1-0-ab")
+    answers = [whole[:cut] for cut in range(len(whole))]
+    with scripted_service(lambda _: answers.pop(0) if answers else whole) as server:
+        pauses: list[float] = []
+        assert numbers(islice(feed(server, follow=True, pauses=pauses), 1)) == [1]
+        assert answers == []
+        assert pauses
+
+
 def test_the_cursor_moves_over_changes_that_the_token_may_not_see():
     answers = [page([], "5-0-ab"), page([6], "6-0-ab")]
     with scripted_service(lambda _: answers.pop(0)) as server:

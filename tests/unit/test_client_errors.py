@@ -177,6 +177,27 @@ def test_an_answer_of_json_that_is_not_ours_is_recognised(document):
                 ask()
 
 
+@pytest.mark.parametrize(
+    "head",
+    [b"content-type: application/json\r\ncontent-le", b"content-length: ", b"transfer-encoding: chun", b""],
+    ids=["name", "length", "encoding", "none"],
+)
+def test_an_answer_without_a_mark_of_its_end_is_broken(head):
+    with (
+        scripted_service(lambda _: b"HTTP/1.1 200 OK\r\n" + head) as server,
+        pytest.raises(Unavailable, match=r"the answer of 127.0.0.1:\d+ broke off within its headers"),
+    ):
+        asked(server.url)
+
+
+def test_a_page_without_a_mark_of_its_end_is_of_another_server():
+    with (
+        scripted_service(lambda _: b"HTTP/1.0 200 OK\r\ncontent-type: text/html\r\n\r\n<html>") as server,
+        pytest.raises(InvalidInput, match="does not answer as a query service"),
+    ):
+        asked(server.url)
+
+
 def test_a_proxy_whose_service_is_away():
     with (
         scripted_service(lambda _: reply(502, b"<html>Bad Gateway</html>")) as server,

@@ -97,6 +97,14 @@ def broken(host: str, received: int, error: Exception | None = None) -> Unavaila
     )
 
 
+def cut_headers(host: str) -> Unavailable:
+    """Return the error for an answer whose headers lack what marks its end."""
+    return Unavailable(
+        f"the answer of {host} broke off within its headers, or a proxy removed the mark of its end: ask again, or"
+        " without the proxy"
+    )
+
+
 def left_early(host: str) -> Unavailable:
     """Return the error for an answer that its caller closed, and reads."""
     return Unavailable(f"the answer of {host} was closed before its end: ask again, and read it to its end")

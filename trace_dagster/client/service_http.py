@@ -14,7 +14,7 @@ import urllib3
 from urllib3.exceptions import HTTPError, ProtocolError
 
 from trace_dagster.client.connections import connections
-from trace_dagster.client.service_errors import REDIRECTS, broken, error_of, no_service, unreachable
+from trace_dagster.client.service_errors import REDIRECTS, broken, cut_headers, error_of, no_service, unreachable
 from trace_dagster.errors import InvalidInput, Unavailable
 
 _CONNECT_SECONDS = 10.0
@@ -97,6 +97,7 @@ class ServiceHttp:
         for tried in range(self._retries + 1):
             answer = self._sent(method, path, data, headers, seconds)
             if 200 <= answer.status < 300:
+                self._check_end(answer)
                 return answer
             pause = _pause(answer, tried)
             error = error_of(self.host, answer.status, self._error_body(answer), _retry_after(answer))
@@ -134,6 +135,15 @@ class ServiceHttp:
             except (HTTPError, OSError, ValueError) as error:
                 raise unreachable(self.host, error) from None
         raise AssertionError("the last try returns or raises")
+
+    def _check_end(self, answer: urllib3.BaseHTTPResponse) -> None:
+        """Raise Unavailable for an answer whose end nothing marks: it would look whole wherever it broke off."""
+        if answer.chunked or answer.length_remaining is not None:
+            return
+        answer.close()
+        if answer.headers.get("content-type", "").startswith("text/html"):
+            raise no_service(self.host, answer.status)
+        raise cut_headers(self.host)
 
     def _error_body(self, answer: urllib3.BaseHTTPResponse) -> bytes:
         """Return the body of an error; nothing if it is long, or does not arrive."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from trace_dagster.client.service_errors import broken, left_early, no_service
+from trace_dagster.client.service_errors import broken, cut_headers, left_early, no_service
 from trace_dagster.client.service_http import ServiceHttp
 from trace_dagster.errors import Unavailable
 
@@ -28,7 +28,7 @@ class Transfer:
     """One answer that arrives. Iterate over its bytes."""
 
     def __init__(self, http: ServiceHttp, answer: urllib3.BaseHTTPResponse, form: str, query_id: str) -> None:
-        """Take over an answer. Raises InvalidInput if it has another form, Unavailable if nothing marks its end."""
+        """Take over an answer. Raises InvalidInput if it has another form, Unavailable if its headers broke off."""
         self.query_id = query_id
         self.snapshot: dict[str, Any] = _snapshot(answer)
         """What the answer was made of; shortened if it is long."""
@@ -37,12 +37,10 @@ class Transfer:
         self._http = http
         self._answer = answer
         self._end: _End | None = None
-        if not answer.headers.get("content-type", "").startswith(_MEDIA_TYPES[form]):
+        expected, found = _MEDIA_TYPES[form], answer.headers.get("content-type", "")
+        if not found.startswith(expected):
             self._leave("broken")
-            raise no_service(http.host, answer.status)
-        if not {"transfer-encoding", "content-length"} & {name.lower() for name in answer.headers}:
-            self._leave("broken")
-            raise Unavailable(f"a proxy before {http.host} removed the mark of an answer's end: ask without it")
+            raise cut_headers(http.host) if expected.startswith(found) else no_service(http.host, answer.status)
 
     def read(self, size: int) -> bytes:
         """Return exactly ``size`` bytes, or fewer at the end.
