@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
 
+import numpy as np
 import pytest
 
 from tests.support.scripted_service import refusal, reply, scripted_service
@@ -231,6 +233,35 @@ def test_tls_with_a_server_that_has_none():
 def test_a_server_that_speaks_no_http():
     with banner_server() as port, pytest.raises(Unavailable, match="ended the connection without an answer"):
         asked(f"http://127.0.0.1:{port}")
+
+
+WRONG = [
+    (lambda lake: lake.sql(b"select 1"), "the SQL is a text"),
+    (lambda lake: lake.json(None), "the SQL is a text"),
+    (lambda lake: lake.sql("x", limit=1.5), "limit is a whole number"),
+    (lambda lake: lake.sql("x", limit=10**5000), "limit is a whole number"),
+    (lambda lake: lake.sql("x", {"x": 10**5000}), "has more than 38 digits"),
+    (lambda lake: lake.sql("x", as_of=10**5000), "as_of is a block"),
+    (lambda lake: lake.sql("x", 5), "params is a mapping"),
+    (lambda lake: lake.files("x", from_block=10**5000), "from_block is a whole number"),
+    (lambda lake: lake.files("x", to_block="5&x"), "to_block is a whole number"),
+]
+
+
+@pytest.mark.parametrize(("ask", "message"), WRONG, ids=map(str, range(len(WRONG))))
+def test_a_value_that_cannot_be_sent_is_refused_before_the_service_is_asked(ask, message):
+    with pytest.raises(InvalidInput, match=message):
+        ask(ConnectedLake(ServiceHttp("http://127.0.0.1:1", TOKEN)))
+
+
+def test_numbers_of_numpy_are_numbers():
+    with scripted_service(lambda _: reply(200, {"rows": []})) as server:
+        lake = ConnectedLake(ServiceHttp(server.url, TOKEN))
+        lake.json("x", [np.int64(7)], as_of=np.int64(6), limit=np.int64(5))
+        lake.files("x", from_block=np.int64(3), to_block=4)
+        post, get = server.asked
+    assert {"limit": 5, "as_of": 6, "parameters": [7]}.items() <= json.loads(post.body).items()
+    assert get.path == "/v1/datasets/x/files?from_block=3&to_block=4"
 
 
 @pytest.mark.parametrize("token", ["", "a b", "a\r\nx-evil: 1", "ä" * 20, "x" * 600])

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trace_dagster.client.wire import wire_as_of, wire_parameters
+from trace_dagster.client.wire import wire_as_of, wire_integer, wire_parameters
 from trace_dagster.errors import InvalidInput
 from trace_dagster.query.parameters import literal
 
@@ -89,13 +89,35 @@ def test_another_value_is_refused_with_its_type(value):
         wire_parameters({"x": value})
 
 
+TOO_LARGE = [2**127, -(2**127), 10**5000]
+
+
+@pytest.mark.parametrize("value", [*TOO_LARGE, [[TOO_LARGE[2]]]], ids=["39", "negative", "5000", "list"])
+def test_an_integer_of_more_digits_than_sql_has_is_refused(value):
+    with pytest.raises(InvalidInput, match=r"the value of parameter \$x has more than 38 digits: give it as a text"):
+        wire_parameters({"x": value})
+    assert wire_parameters([2**127 - 1, 1 - 2**127]) == [2**127 - 1, 1 - 2**127]
+
+
+@pytest.mark.parametrize(("given_", "sent"), [(5, 5), (0, 0), (np.int64(5), 5), (np.uint8(5), 5)])
+def test_a_whole_number(given_, sent):
+    found = wire_integer(given_, "limit")
+    assert (found, type(found)) == (sent, int)
+
+
+@pytest.mark.parametrize("given_", [True, np.True_, 1.0, "5", None, [5], *TOO_LARGE], ids=lambda each: str(type(each)))
+def test_another_number_is_refused(given_):
+    with pytest.raises(InvalidInput, match=r"limit is a whole number of at most 38 digits"):
+        wire_integer(given_, "limit")
+
+
 def test_a_value_may_say_its_type_itself():
     long = {"type": "integer", "value": "7"}
     assert wire_parameters([long]) == [long]
 
 
 def test_one_text_is_no_list_of_parameters():
-    for given_ in ("abc", b"abc"):
+    for given_ in ("abc", b"abc", 5, object()):
         with pytest.raises(InvalidInput, match="params is a mapping"):
             wire_parameters(given_)
 
@@ -116,7 +138,7 @@ def test_a_cut(given_, sent):
     assert wire_as_of(given_) == sent
 
 
-@pytest.mark.parametrize("given_", [True, 1.5, None, [None], {"a": 1}])
+@pytest.mark.parametrize("given_", [True, 1.5, None, [None], {"a": 1}, 10**5000], ids=lambda each: str(type(each)))
 def test_another_cut_is_refused(given_):
     with pytest.raises(InvalidInput, match="as_of is a block, a time, `common`, or a list of these"):
         wire_as_of(given_)

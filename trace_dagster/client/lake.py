@@ -15,7 +15,8 @@ from trace_dagster.client.saving import format_of, save
 from trace_dagster.client.service_errors import expected_form, no_service
 from trace_dagster.client.service_http import ServiceHttp
 from trace_dagster.client.transfer import Transfer
-from trace_dagster.client.wire import AsOfPart, wire_as_of, wire_parameters
+from trace_dagster.client.wire import AsOfPart, wire_as_of, wire_integer, wire_parameters
+from trace_dagster.errors import InvalidInput
 
 Params = Mapping[str, Any] | Sequence[Any]
 AsOfGiven = AsOfPart | Sequence[AsOfPart]
@@ -137,7 +138,7 @@ class ConnectedLake:
         :param to_block: only files with blocks before this one.
         """
         asked = {"from_block": from_block, "to_block": to_block}
-        query = "&".join(f"{key}={value}" for key, value in asked.items() if value is not None)
+        query = "&".join(f"{key}={wire_integer(value, key)}" for key, value in asked.items() if value is not None)
         found: dict[str, Any] = self._http.json("GET", f"/v1/datasets/{quote(name, safe='')}/files?{query}")
         return found
 
@@ -178,6 +179,8 @@ def _body(
     finalized_only: bool,
     limit: int | None,
 ) -> dict[str, Any]:
+    if not isinstance(sql, str):
+        raise InvalidInput(f"the SQL is a text, not {type(sql).__name__}")
     body: dict[str, Any] = {"sql": sql, "format": form}
     if params is not None:
         body["parameters"] = wire_parameters(params)
@@ -186,5 +189,5 @@ def _body(
     if finalized_only:
         body["finalized_only"] = True
     if limit is not None:
-        body["limit"] = limit
+        body["limit"] = wire_integer(limit, "limit")
     return body

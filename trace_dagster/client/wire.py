@@ -6,10 +6,15 @@ import datetime
 import decimal
 import math
 import numbers
-from collections.abc import Mapping, Sequence
-from typing import Any
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, SupportsIndex
 
 from trace_dagster.errors import InvalidInput
+
+_TOO_LARGE = 1 << 127
+"""The service's SQL has no larger integer, and Python itself refuses to write a very long one as text."""
 
 AsOfPart = int | str | datetime.date
 """A block, ``common``, or a time; a date is its first moment in UTC."""
@@ -22,7 +27,7 @@ def wire_parameters(given: Mapping[str, Any] | Sequence[Any]) -> Any:
     """
     if isinstance(given, Mapping):
         return {str(name): _value(value, str(name)) for name, value in given.items()}
-    if isinstance(given, str | bytes | bytearray):
+    if isinstance(given, str | bytes | bytearray) or not isinstance(given, Iterable):
         raise InvalidInput('params is a mapping such as {"name": value}, or a list of the values of ?')
     return [_value(value, str(number)) for number, value in enumerate(given, 1)]
 
@@ -34,12 +39,21 @@ def wire_as_of(given: AsOfPart | Sequence[AsOfPart]) -> Any:
     return _as_of_part(given)
 
 
+def wire_integer(given: SupportsIndex, name: str) -> int:
+    """Return a number of a request as Python's own, also one of numpy. Raises InvalidInput for another value."""
+    with suppress(TypeError):
+        found = operator.index(given)
+        if not isinstance(given, bool) and abs(found) < _TOO_LARGE:
+            return found
+    raise InvalidInput(f"{name} is a whole number of at most 38 digits")
+
+
 def _value(value: Any, name: str) -> Any:
     match value:
         case None | bool() | str():
             return value
         case numbers.Integral():
-            return int(value)
+            return _integer(value, name)
         case float() if math.isfinite(value):
             return _typed("double", repr(float(value)))
         case decimal.Decimal() if value.is_finite():
@@ -60,6 +74,13 @@ def _value(value: Any, name: str) -> Any:
     )
 
 
+def _integer(value: numbers.Integral, name: str) -> int:
+    found = int(value)
+    if abs(found) >= _TOO_LARGE:
+        raise InvalidInput(f"the value of parameter ${name[:80]} has more than 38 digits: give it as a text")
+    return found
+
+
 def _typed(kind: str, text: str) -> dict[str, str]:
     return {"type": kind, "value": text}
 
@@ -68,7 +89,7 @@ def _as_of_part(part: Any) -> int | str:
     match part:
         case bool():
             pass
-        case numbers.Integral():
+        case numbers.Integral() if abs(int(part)) < _TOO_LARGE:
             return int(part)
         case str():
             return part
