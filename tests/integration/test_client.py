@@ -25,6 +25,9 @@ from trace_dagster.store.objects import ObjectStore
 pytestmark = pytest.mark.integration
 BLOCKS = 120
 ENDLESS = "select count(*) from range(1000000) a, range(1000000) b where a.range + b.range = -1"
+BREAKS = "select case when range = 3000000 then 'x' else hash(range)::varchar end::ubigint as n from range(3000010)"
+MARKS = "select (range - range + 4294967295)::bigint as a from range(30000000)"
+"""Rows that look like the mark at the end of an Arrow stream."""
 MANY = "select range as n, range * 2 as twice, 'row number ' || range as text from range({rows})"
 
 
@@ -199,6 +202,36 @@ def test_an_answer_whose_sender_dies_raises(filled, victim):
         with pytest.raises(Unavailable, match="broke off"):
             rows += sum(each.num_rows for each in batches)
         assert 0 < rows < 500_000_000
+
+
+def test_an_answer_that_broke_off_raises_when_it_is_read_again(lake):
+    transfer = lake.stream(BREAKS, "csv")
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="broke off"):
+            b"".join(transfer)
+    result = lake.sql(BREAKS)
+    for read in (result.arrow, result.pl, result.df, lambda: list(result.batches())):
+        with pytest.raises(Unavailable, match="broke off"):
+            read()
+
+
+def test_rows_of_a_result_that_was_closed_never_look_whole(lake):
+    result = lake.sql(MARKS)
+    batches = result.batches()
+    next(batches)
+    result.close()
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="was closed before its end"):
+            list(batches)
+
+
+def test_integers_beside_nulls_are_exact_in_pandas(lake):
+    sql = "select * from (values (9007199254740993, 18446744073709551615::ubigint, [9007199254740993, null])"
+    frame = lake.sql(f"{sql}, (null, null, null)) as rows(signed, unsigned, list)").df()
+    assert frame["signed"].tolist()[:1] == [2**53 + 1]
+    assert frame["unsigned"].tolist()[:1] == [2**64 - 1]
+    assert list(frame["list"][0]) == [2**53 + 1, None]
+    assert frame["signed"].isna().tolist() == [False, True]
 
 
 def _kill(service, victim):
