@@ -22,8 +22,13 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 MANY = 3_000_000
 LONG = f"select range as n, 'filling the transfer' as t from range({MANY})"
-BREAKS = f"select case when range = {MANY} then 'x' else hash(range)::varchar end::ubigint as n from range({MANY + 10})"
-"""Its rows do not become small by compression: a small answer is an error with a status of its own."""
+BREAKS = (
+    f"select case when range = {MANY} then 'x' else hash(range)::varchar end::ubigint as n, 'end' as t"
+    f" from range({MANY + 10})"
+)
+"""Its rows do not become small by compression: a small answer is an error with a status of its own. A chunk of its CSV
+never ends as a whole transfer does.
+"""
 SLOW = "select count(*) from range(1000000) a, range(1000000) b where a.range * b.range % 7 = 3"
 
 
