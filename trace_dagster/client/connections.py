@@ -37,18 +37,18 @@ class _FreshTls(_Fresh, HTTPSConnection):
     """The same with TLS."""
 
 
-class _Pool(urllib3.HTTPConnectionPool):
+class _FreshPool(urllib3.HTTPConnectionPool):
     ConnectionCls = _Fresh
 
 
-class _TlsPool(urllib3.HTTPSConnectionPool):
+class _FreshTlsPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _FreshTls
 
 
 def connections() -> urllib3.PoolManager:
     """Return a pool of connections that sends nothing twice by itself."""
     pool = urllib3.PoolManager(maxsize=8, retries=False, socket_options=_socket_options())
-    pool.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+    pool.pool_classes_by_scheme = {"http": _FreshPool, "https": _FreshTlsPool}
     return pool
 
 
