@@ -23,9 +23,9 @@ MAX_ROWS = 10_000
 DEFAULT_ROWS = 1_000
 """Rows that one query returns if the caller requests no number."""
 MAX_SQL_BYTES = 100_000
-MAX_TEXT_BYTES = 2 << 20
-"""Most bytes of a query with its parameters put in."""
 """Longest query, in bytes of UTF-8."""
+MAX_TEXT_BYTES = 2 << 20
+"""Longest query with the values of its parameters in it."""
 MAX_NAME_BYTES = 1 << 20
 """Most bytes that the names and types of a result's columns have together."""
 COUNT_BYTES = 8

@@ -154,7 +154,7 @@ def parsed(sql: str, mark: str, parser: duckdb.DuckDBPyConnection) -> Statement:
     except InvalidInput:
         if "pivot" not in sql.lower() or (text := pivot.with_placeholders(sql, mark)) == sql:
             raise
-        return parse(text, parser)
+        return parse(text, parser, MAX_SQL_BYTES)
 
 
 def _column_names(statement: Statement, planner: duckdb.DuckDBPyConnection) -> list[str] | None:
