@@ -224,6 +224,11 @@ def test_paths_methods_and_ids_have_errors_of_the_same_shape(service):
     assert (answer.error["status"], answer.headers["Allow"]) == (405, "POST")
     answer = service.ask(f"/v1/queries/{uuid4()}", method="PUT")
     assert (answer.error["status"], answer.headers["Allow"]) == (405, "DELETE, GET")
+    assert service.ask(f"/v1/queries/{uuid4()}").error["status"] == 404
+    assert service.ask(f"/v1/queries/{uuid4()}", method="DELETE").error["status"] == 404
+    assert service.ask("/v1/queries/x").error["status"] == 422
+    assert service.query("select 1", headers={"Trace-Query-Id": "x"}).error["status"] == 422
+    assert service.query("select 1", headers={"Trace-Query-Id": "x"}, token=None).error["status"] == 401
 
 
 def test_head_is_answered_as_get_without_a_body_outside_of_the_api(service):
@@ -234,11 +239,6 @@ def test_head_is_answered_as_get_without_a_body_outside_of_the_api(service):
     assert service.ask("/healthz", token=None).status == 200, "the connection is still in order"
     assert service.ask("/nothing", method="HEAD").status == 404
     assert service.ask("/v1/datasets", method="HEAD").status == 405
-    assert service.ask(f"/v1/queries/{uuid4()}").error["status"] == 404
-    assert service.ask(f"/v1/queries/{uuid4()}", method="DELETE").error["status"] == 404
-    assert service.ask("/v1/queries/x").error["status"] == 422
-    assert service.query("select 1", headers={"Trace-Query-Id": "x"}).error["status"] == 422
-    assert service.query("select 1", headers={"Trace-Query-Id": "x"}, token=None).error["status"] == 401
 
 
 def test_an_id_is_used_once(service):
