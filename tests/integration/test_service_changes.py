@@ -4,6 +4,7 @@ import statistics
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -320,35 +321,33 @@ def test_there_are_places_for_so_many_listeners(lake, monkeypatch):
     assert lake.page("now").status == 200
 
 
-def record_more_than_is_buffered(lake):
-    """Record so many changes that neither the sockets nor the server's buffer hold them."""
-    for _ in range(40):
-        lake.record(*range(500))
+@contextmanager
+def unread_listener(lake):
+    """Yield a listener that does not read, with more changes than the sockets and the server's buffer hold. It is
+    forgotten at the end of the block.
+    """
+    wait_for_listeners(lake, 0)
+    with EventClient(lake.service, "after=now") as client:
+        next(client.events())
+        for _ in range(40):
+            lake.record(*range(500))
+        yield client
+    wait_for_listeners(lake, 0)
 
 
 def test_a_listener_that_stops_reading_is_dropped(lake, monkeypatch):
     monkeypatch.setattr(sending, "TAKE_SECONDS", 1.0)
-    wait_for_listeners(lake, 0)
-    with EventClient(lake.service, "after=now") as stuck:
-        next(stuck.events())
-        record_more_than_is_buffered(lake)
+    with unread_listener(lake):
         wait_for_listeners(lake, 0)
 
 
 def test_a_listener_that_leaves_without_reading_is_forgotten(lake):
-    wait_for_listeners(lake, 0)
-    with EventClient(lake.service, "after=now") as leaving:
-        next(leaving.events())
-        record_more_than_is_buffered(lake)
+    with unread_listener(lake):
         wait_for_listeners(lake, 1)
-    wait_for_listeners(lake, 0)
 
 
 def test_a_byte_after_the_request_ends_the_stream(lake):
-    wait_for_listeners(lake, 0)
-    with EventClient(lake.service, "after=now") as odd:
-        next(odd.events())
-        record_more_than_is_buffered(lake)
+    with unread_listener(lake) as odd:
         odd.socket.sendall(b" ")
         wait_for_listeners(lake, 0)
 
