@@ -175,10 +175,10 @@ def _parts(secret: str) -> Iterator[str]:
     pieces = [user, password, *path, url.query, url.fragment, *chain.from_iterable(parse_qsl(url.query))]
     if len(unquote(password)) >= _MIN_SECRET:
         pieces.append(f"{unquote(user)}:{unquote(password)}")  # what an Authorization header holds in base64
-    whole = secret
-    while not url.query and _is_plain(whole.rpartition("/")[2]) and whole.count("/") > 2:
-        whole = whole.rpartition("/")[0]  # its last word alone is no piece of a secret
     if not hostname.startswith("127.") and hostname != "localhost":
+        whole = secret
+        while not url.query and _is_plain(whole.rpartition("/")[2]) and whole.count("/") > 2:
+            whole = whole.rpartition("/")[0]  # its last word alone is no piece of a secret
         pieces += [whole, url.netloc, hostname, *(each for each in hostname.split(".")[:-2] if not each.isalpha())]
     yield from (piece for piece in pieces if len(piece) >= _MIN_SECRET and piece.lower() not in _PLAIN_WORDS)
 

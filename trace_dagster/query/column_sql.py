@@ -57,16 +57,16 @@ def csv_sql(value: str, kind: DuckDBPyType) -> str:
     return f"case when {value} is null then '' when {is_quoted} then {quotes} else {text} end"
 
 
+def csv_header(names: Sequence[str]) -> bytes:
+    """Return the first line of a CSV file."""
+    return (",".join(_csv_name(name) for name in names) + "\r\n").encode()
+
+
 def _levels(kind: DuckDBPyType) -> int:
     """Return how many lists and maps are within each other in a type."""
     if kind.id not in _NESTED:
         return 0
     return (kind.id != "struct") + max(_levels(member) for _, member in _members(kind))
-
-
-def csv_header(names: Sequence[str]) -> bytes:
-    """Return the first line of a CSV file."""
-    return (",".join(_csv_name(name) for name in names) + "\r\n").encode()
 
 
 def _csv_name(name: str) -> str:

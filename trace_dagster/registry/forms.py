@@ -11,18 +11,18 @@ from trace_dagster.registry.connection import Database
 def old_form(form: int, job_name: str) -> str:
     """Return the sentence that names the form of a stream's rows, and how they are rebuilt."""
     return (
-        f"its rows are stored in form {form}, and this version reads form {LAKE_FORM}: they are left out and shown as"
-        f" gaps until `trace-lite apply --rebuild --file F`, with the file of job {job_name}, has them fetched again;"
-        " nothing is deleted before"
+        f"{_left_out(form)} and shown as gaps until `trace-lite apply --rebuild --file F`, with the file of job"
+        f" {job_name}, has them fetched again; nothing is deleted before"
     )
 
 
 def old_form_of_derived(form: int) -> str:
     """Return the sentence that names the form of a derived dataset's rows, and how they are replaced."""
-    return (
-        f"its rows are stored in form {form}, and this version reads form {LAKE_FORM}: they are left out until it is"
-        " materialized again, after the streams that it reads are rebuilt"
-    )
+    return f"{_left_out(form)} until it is materialized again, after the streams that it reads are rebuilt"
+
+
+def _left_out(form: int) -> str:
+    return f"its rows are stored in form {form}, and this version reads form {LAKE_FORM}: they are left out"
 
 
 def old_form_notes(database: Database) -> list[str]:
