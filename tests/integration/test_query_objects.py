@@ -86,7 +86,7 @@ def test_a_reader_without_the_right_to_read_is_told_so(database, postgres_url, m
         committed(database, ObjectStore(access("s3:*")))
         with pytest.raises(InvalidInput, match="may not read from the bucket"):
             ask(postgres_url, access("s3:ListBucket"), "blocks")
-        assert ask(postgres_url, access("s3:GetObject"), "blocks") == [(300,)], "a few files are asked for one by one"
+        assert ask(postgres_url, access("s3:GetObject"), "blocks") == [(300,)], "a few files need no listing"
         monkeypatch.setattr(committed_objects, "_FEW", 0)
         with pytest.raises(InvalidInput, match="may not list the bucket"):
             ask(postgres_url, access("s3:GetObject"), "blocks")

@@ -57,7 +57,7 @@ def await_reaped(pid: int) -> None:
     """Wait until a fork server has reaped a process: it has then closed its own end of the process's socket."""
     deadline = time.monotonic() + SECONDS
     with suppress(psutil.NoSuchProcess):
-        while psutil.Process(pid).ppid() != os.getpid():  # a child of this process is reaped when it is asked for
+        while psutil.Process(pid).ppid() != os.getpid():  # children of this process are not reaped by a server
             assert time.monotonic() < deadline, pid
             time.sleep(0.02)
 

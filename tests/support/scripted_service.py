@@ -45,7 +45,7 @@ class Scripted:
 
 @contextmanager
 def scripted_service(script: Script, *, keeps_open: bool = False) -> Iterator[Scripted]:
-    """Answer each request by ``script``; yield the server, which remembers what it was asked.
+    """Answer each request by ``script``; yield the server, which records the requests.
 
     With ``keeps_open`` a connection takes requests until the client closes it.
     """

@@ -17,7 +17,7 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 
 
 class _Fresh(HTTPConnection):
-    """Counts as closed when its last answer is old: the pool then connects anew."""
+    """Is treated as closed when its last answer is old, so that the pool opens another connection."""
 
     _answered_at = 0.0
 

@@ -117,8 +117,8 @@ class ServiceHttp:
     ) -> urllib3.BaseHTTPResponse:
         """Send a request; one that only reads once more if the connection was lost before an answer.
 
-        A query is never sent twice: whether the service had begun with it cannot be known. Before it is sent, the pool
-        connects anew if the service closed the connection, or soon would.
+        A query is never sent twice: whether the service had begun with it cannot be known. The pool opens
+        another connection if the service has closed the old one, or is about to close it.
         """
         timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=seconds or self._timeout_seconds)
         kind = {} if data is None else {"content-type": "application/json"}
