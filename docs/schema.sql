@@ -251,7 +251,7 @@ CREATE TABLE trace.batches (
     CONSTRAINT batches_keys_check CHECK ((cardinality(keys) > 0))
 );
 CREATE TABLE trace.changes (
-    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    xid xid8 DEFAULT GREATEST(pg_current_xact_id(), (((((pg_snapshot_xmax(pg_current_snapshot()))::text)::bigint - 1))::text)::xid8) NOT NULL,
     change_id bigint NOT NULL,
     kind text NOT NULL,
     dataset_uuid uuid NOT NULL,

@@ -151,8 +151,23 @@ def test_numbers_do_not_decide_but_transactions(database, stream, log):
     assert [change.cursor for change in all_changes(log, limit=1)] == [change.cursor for change in found]
 
 
+def test_a_change_comes_after_those_that_its_transaction_could_see(database, stream, log):
+    """A fork takes its first lock, waits for a commit that began later, and undoes it: it is told after that commit."""
+    with database.connection() as fork, database.connection() as other:
+        fork.execute("select pg_current_xact_id()")
+        other.execute("select pg_current_xact_id()")  # readers stop here for a while, between the two
+        record(database, stream, 1)
+        record_change(Session(fork), "invalidated", stream.dataset_uuid, BlockRange(1, 2))
+        fork.commit()
+        assert all_changes(log) == []
+        record(database, stream, 2)
+    told = [(change.kind, change.block_range.start) for change in all_changes(log, limit=1)]
+    assert told == [("committed", 1), ("invalidated", 1), ("committed", 2)]
+
+
 STEPS = st.lists(
     st.one_of(
+        st.tuples(st.just("lock"), st.integers(0, 2), st.just(0)),
         st.tuples(st.just("write"), st.integers(0, 2), st.integers(1, 3)),
         st.tuples(st.sampled_from(["commit", "commit", "commit", "rollback"]), st.integers(0, 2), st.just(0)),
         st.tuples(st.just("read"), st.integers(0, 1), st.integers(1, 4)),
@@ -166,19 +181,26 @@ STEPS = st.lists(
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_readers_between_open_transactions_miss_nothing(database, stream, log, steps):
-    """Whatever is written, committed and rolled back in between, each reader gets each change once, in one order."""
+    """Whatever is written, committed and rolled back in between, each reader gets each change once, in one order, and
+    none before a change that was committed when it was written.
+    """
     with database.connection() as connection:
         connection.execute("delete from trace.changes")
     start = log.now()
     cursors, seen, made = [start, start], [[], []], 0
+    pending, committed, known = [[], [], []], [], {}
     with ExitStack() as stack:
         writers = [stack.enter_context(closing(psycopg.connect(database._dsn))) for _ in range(3)]
         for step, who, count in steps:
             if step == "write":
                 for _ in range(count):
                     made += 1
+                    pending[who].append(made)
+                    known[made] = set(committed)
                     span = BlockRange(made, made + 1)
                     record_change(Session(writers[who]), "committed", stream.dataset_uuid, span)
+            elif step == "lock":
+                writers[who].execute("select pg_current_xact_id()")
             elif step == "read":
                 found, cursors[who] = log.after(cursors[who], count)
                 seen[who] += found
@@ -186,9 +208,14 @@ def test_readers_between_open_transactions_miss_nothing(database, stream, log, s
                 assert Retention(database).prune_changes(1, dry_run=False) == 0
             else:
                 getattr(writers[who], step)()
+                committed += pending[who] if step == "commit" else []
+                pending[who] = []
         for writer in writers:
             writer.rollback()  # Postgres ends the transaction of a closed connection a little later
     expected = all_changes(log)
+    order = blocks(expected)
+    assert sorted(order) == sorted(committed)
+    assert all(known[number].isdisjoint(order[at:]) for at, number in enumerate(order))
     for reader, cursor in enumerate(cursors):
         assert seen[reader] + all_changes(log, limit=3, cursor=cursor) == expected
     with database.connection() as connection:

@@ -101,6 +101,7 @@ def test_a_newer_schema_is_refused_and_an_older_one_is_migrated(postgres_url):
         "0011_lake.sql",
         "0012_hot.sql",
         "0013_queries.sql",
+        "0014_change_order.sql",
     ]
 
 

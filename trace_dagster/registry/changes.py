@@ -1,7 +1,8 @@
 """The change log of the lake: each change is written in the transaction that makes it.
 
 Changes are ordered by (xid, change_id), and a reader stops before the lowest transaction that is still open: a later
-commit cannot add a change that the reader has passed (ADR 0018).
+commit cannot add a change that the reader has passed. A change comes after all those that its transaction could see
+(ADR 0018).
 """
 
 from __future__ import annotations
