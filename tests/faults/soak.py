@@ -19,12 +19,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+import psutil
 import psycopg
 
 from tests.support.chaos import Chaos, connected
@@ -385,6 +386,8 @@ class Soak:
         self.report.tracebacks = dict(found.most_common(25))
 
     def _supervisor_says(self) -> str:
+        with suppress(psutil.Error):
+            psutil.Process(self._state.pid).wait(60)  # its reason comes last, when everything has ended
         return (self._log("supervisor").strip().splitlines() or ["nothing"])[-1]
 
     def _log(self, name: str) -> str:

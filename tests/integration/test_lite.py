@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -103,6 +104,87 @@ def test_a_newer_schema_is_refused_and_an_older_one_is_migrated(postgres_url):
         "0013_queries.sql",
         "0014_change_order.sql",
     ]
+
+
+def test_postgres_starts_again_beside_a_query_that_outlived_it(open_folder):
+    port = Ports({}).take()
+    child = Child(postgres_service(open_folder / "outlived", port, "secret"), open_folder / "outlived.log")
+    try:
+        child.wait_healthy()
+        client = psycopg.connect(dsn(port, "secret", "postgres"), options="-c statement_timeout=30s")
+        worker = psutil.Process(client.info.backend_pid)
+        with ThreadPoolExecutor(1) as pool:
+            query = pool.submit(client.execute, "select count(*) from generate_series(1, 1000000000000)")
+            while "SELECT" not in worker.cmdline()[0]:
+                time.sleep(0.05)
+            os.kill(child.pid, signal.SIGKILL)
+            while not child.dead:
+                time.sleep(0.05)
+            time.sleep(0.5)  # others notice the death at once
+            assert worker.is_running()
+            child.restart()
+            child.wait_healthy()
+            assert not worker.is_running()
+            with pytest.raises(psycopg.OperationalError):
+                query.result(10)
+    finally:
+        child.signal_stop()
+        child.wait_stopped(10)
+
+
+def test_a_second_start_of_postgres_leaves_the_first_alone(open_folder):
+    port = Ports({}).take()
+    service = postgres_service(open_folder / "first", port, "secret")
+    first = Child(service, open_folder / "first.log")
+    try:
+        first.wait_healthy()
+        with psycopg.connect(dsn(port, "secret", "postgres")) as client:
+            second = Child(service, open_folder / "second.log")
+            while not second.dead:
+                time.sleep(0.05)
+            assert 'lock file "postmaster.pid" already exists' in (open_folder / "second.log").read_text()
+            assert client.execute("select 1").fetchone() == (1,)
+    finally:
+        first.signal_stop()
+        first.wait_stopped(10)
+
+
+def test_a_service_that_dies_again_while_it_starts_has_further_starts(tmp_path):
+    program = """if True:
+        import sys, time
+        from pathlib import Path
+        starts = Path("starts")
+        starts.write_text(starts.read_text() + "x" if starts.exists() else "x")
+        if starts.read_text() == "xx":
+            sys.exit("not this time")
+        time.sleep(60)
+    """
+    starts = tmp_path / "starts"
+    command = [sys.executable, "-c", program]
+    toy = Service("toy", command, {}, lambda: starts.read_text() == "xxx", folder=tmp_path)
+    stack, said = Stack(Settings.read({"TRACE_HOME": str(tmp_path / "home")})), []
+    child = Child(toy, tmp_path / "toy.log")
+    stack._children.append(child)
+    try:
+        while not starts.exists():
+            time.sleep(0.05)
+        child.signal_stop()
+        with ThreadPoolExecutor(1) as pool:
+            supervising = pool.submit(stack.supervise, said.append)
+            deadline = time.monotonic() + 20
+            while starts.read_text() != "xxx" and not supervising.done() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            stack._stopping.set()
+            supervising.result(20)
+        assert [line.split(" log=")[0] for line in said] == [
+            "toy died: starting it again",
+            "toy ended at once: not this time",
+            "toy died: starting it again",
+        ]
+        assert not child.dead
+    finally:
+        child.signal_stop()
+        child.wait_stopped(5)
 
 
 def test_secrets_are_made_once_and_closed(tmp_path):

@@ -8,10 +8,12 @@ import shutil
 import signal
 import stat
 import subprocess
+from contextlib import suppress
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import psycopg
 
 from trace_dagster.errors import InvalidInput, Unavailable
@@ -23,6 +25,7 @@ DATABASE = "trace"
 USER = "trace"
 MAJOR_VERSION = "18"
 _UNPRIVILEGED = "nobody"
+_ORPHAN_SECONDS = 5.0
 _SHARED = Path("/var/tmp")  # noqa: S108  (only for a folder that root makes and owns)
 
 
@@ -55,6 +58,7 @@ def postgres_service(folder: Path, port: int, password: str) -> Service:
         stop_signal=signal.SIGINT,  # fast shutdown
         user=user,
         folder=data,
+        before_start=lambda: _end_orphans(data),
     )
 
 
@@ -88,6 +92,34 @@ def _answers(port: int, password: str) -> bool:
             return True
     except psycopg.OperationalError:
         return False
+
+
+def _end_orphans(data: Path) -> None:
+    """Kill the processes that outlived a killed server, for example in a long query: a new one refuses to start beside
+    them.
+    """
+    of_servers = [process for process in psutil.process_iter() if _works_in(process, data)]
+    main = {process.pid for process in of_servers if not _is_worker(process)}
+    orphans = [process for process in of_servers if process.pid not in main and process.ppid() not in main]
+    for process in orphans:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(orphans, timeout=_ORPHAN_SECONDS)
+
+
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return process.name().startswith("postgres") and Path(process.cwd()).samefile(folder)
+    except (psutil.Error, OSError):
+        return False
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    """Return whether it is not the server's main process: Postgres gives all others a title."""
+    try:
+        return process.cmdline()[0].startswith("postgres: ")
+    except (psutil.Error, IndexError):
+        return True
 
 
 def _server_user() -> int | None:

@@ -43,6 +43,9 @@ class Service:
     restarts: int = 5
     """How often the supervisor restarts it within a minute; then the stack ends."""
 
+    before_start: Callable[[], None] = lambda: None
+    """Called before each start of the process."""
+
     leaves: Sequence[Path] = ()
     """Sockets that the process makes, then their folders if nothing else is in them; removed when it has stopped."""
 
@@ -99,6 +102,7 @@ class Child:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         user = self.service.user
+        self.service.before_start()
         with self._log.open("ab") as log:
             process: subprocess.Popen[bytes] = subprocess.Popen(
                 list(self.service.command),

@@ -304,7 +304,12 @@ class Stack:
         times.append(now)
         say(f"{child.service.name} died: starting it again")
         child.restart()
-        child.wait_healthy()
+        try:
+            child.wait_healthy()
+        except Unavailable as error:
+            if not child.dead:
+                raise
+            say(str(error))  # it died again, and has further starts
 
     def _stop(self) -> None:
         self._home.state_file.unlink(missing_ok=True)
