@@ -215,6 +215,11 @@ def test_an_answer_that_broke_off_raises_when_it_is_read_again(lake):
             read()
 
 
+def test_a_form_that_is_not_streamed_is_refused(lake):
+    with pytest.raises(InvalidInput, match=r"streamed as arrow, csv, parquet, not as 'json'; see also \.json\(\)"):
+        lake.stream(MARKS, "json")
+
+
 def test_rows_of_a_result_that_was_closed_never_look_whole(lake):
     result = lake.sql(MARKS)
     batches = result.batches()

@@ -1,5 +1,6 @@
 """Connections to the service: slow, large, broken or too many of them, and servers behind it that are away."""
 
+import http.client
 import json
 import signal
 import socket
@@ -12,7 +13,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from tests.support.service import running_service, service_process, small_lake
+from tests.support.service import HOST, running_service, service_process, small_lake
 from trace_dagster.service import bodies, connections
 from trace_dagster.store.access import S3Access
 
@@ -86,6 +87,16 @@ def test_a_request_that_arrives_too_slowly_is_ended(service, monkeypatch):
 def test_a_body_that_arrives_too_slowly_is_a_408(service, monkeypatch):
     monkeypatch.setattr(bodies, "BODY_SECONDS", 1.0)
     assert error_in(talk(service, head(service, "Content-Length: 100") + b"{"))["status"] == 408
+
+
+def test_a_connection_that_was_idle_for_a_while_is_used_again(service):
+    """uvicorn closes one after 5 s, in which a client or proxy may send the next query, which is lost then."""
+    with closing(http.client.HTTPConnection(HOST, service.port, timeout=10)) as connection:
+        for pause in (0, 6):
+            time.sleep(pause)
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().read()
+            assert connection.sock is not None
 
 
 def test_headers_are_bounded(service):

@@ -1,4 +1,4 @@
-"""Connections to a query service, which are used again only while the service surely keeps them open."""
+"""Connections to a query service, which are used again only while they surely stay open."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 MOST_IDLE_SECONDS = 3.0
-"""The service closes a connection that was idle for 5 s. A query that is sent at that moment would be lost."""
+"""Proxies close a connection that was idle, some after 5 s. A query that is sent at that moment would be lost."""
 
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 """A machine that is gone is noticed after a minute. Not every system has each of these options."""

@@ -14,7 +14,7 @@ from trace_dagster.client.result import Result
 from trace_dagster.client.saving import format_of, save
 from trace_dagster.client.service_errors import expected_form, no_service
 from trace_dagster.client.service_http import ServiceHttp
-from trace_dagster.client.transfer import Transfer
+from trace_dagster.client.transfer import MEDIA_TYPES, Transfer
 from trace_dagster.client.wire import AsOfPart, wire_as_of, wire_integer, wire_parameters
 from trace_dagster.errors import InvalidInput
 
@@ -108,6 +108,8 @@ class ConnectedLake:
 
         The caller closes it. Raises what :meth:`sql` raises.
         """
+        if form not in MEDIA_TYPES:
+            raise InvalidInput(f"an answer is streamed as {', '.join(MEDIA_TYPES)}, not as {form!r}; see also .json()")
         body = _body(sql, form, params, as_of, finalized_only=finalized_only, limit=limit)
         names = _QueryNames()
         try:

@@ -14,12 +14,12 @@ from trace_dagster.client.service_http import ServiceHttp
 from trace_dagster.errors import Unavailable
 
 _PIECE_BYTES = 1 << 20
-_MEDIA_TYPES = {
+MEDIA_TYPES = {
     "arrow": "application/vnd.apache.arrow.stream",
     "csv": "text/csv",
     "parquet": "application/vnd.apache.parquet",
 }
-
+"""The media type of each form that is streamed."""
 
 _End = Literal["whole", "broken", "closed"]
 
@@ -37,7 +37,7 @@ class Transfer:
         self._http = http
         self._answer = answer
         self._end: _End | None = None
-        expected, found = _MEDIA_TYPES[form], answer.headers.get("content-type", "")
+        expected, found = MEDIA_TYPES[form], answer.headers.get("content-type", "")
         if not found.startswith(expected):
             self._leave("broken")
             raise cut_headers(http.host) if expected.startswith(found) else no_service(http.host, answer.status)

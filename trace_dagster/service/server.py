@@ -15,6 +15,12 @@ GRACE_SECONDS = 10
 """Requests under way may run on for so long when the service ends."""
 
 
+IDLE_SECONDS = 75
+"""A connection may be idle for so long: more than the 60 s after which the usual proxies close it, so that no request
+meets a connection that the service closes at that moment.
+"""
+
+
 class QueryServer(uvicorn.Server):
     """Ends the streams that have no end of their own before it waits for the other requests."""
 
@@ -42,6 +48,7 @@ def server(parts: Parts, host: str, port: int) -> QueryServer:
         log_level="critical",  # uvicorn's texts repeat what clients send; the guard logs what fails
         access_log=False,
         server_header=False,
+        timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     return QueryServer(config, app)
