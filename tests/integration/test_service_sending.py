@@ -16,6 +16,7 @@ import urllib3
 
 from tests.support.service import running_service, small_lake
 from trace_dagster.registry.connection import Database
+from trace_dagster.registry.tokens import Tokens
 from trace_dagster.service import answering, connections, sending
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -213,6 +214,23 @@ def test_a_query_is_seen_and_cancelled_by_its_token_only(service):
         assert asked.result(20).error["code"] == "cancelled"
     assert service.ask(f"/v1/queries/{query_id}").error["status"] == 404
     assert outcome(service, query_id) == "cancelled"
+
+
+def test_revoking_a_token_ends_its_queries_and_its_sessions(lake, monkeypatch):
+    monkeypatch.setattr(answering, "REVOKED_SECONDS", 0.2)
+    with running_service(*lake, running=3) as service, ThreadPoolExecutor() as threads:
+        tokens = Tokens(Database(service.postgres_url, max_connections=1))
+        leaked, session = service.new_token("leaked"), tokens.use_link(tokens.link("leaked"))
+        other, query_id = service.token, str(uuid4())
+        ended = [threads.submit(service.query, SLOW, token=token) for token in (leaked, session)]
+        kept = threads.submit(service.query, SLOW, token=other, headers={"Trace-Query-Id": query_id})
+        until(lambda: service.answering.places.running == 3)
+        tokens.revoke("leaked")
+        assert [each.result(10).error["code"] for each in ended] == ["cancelled"] * 2
+        time.sleep(0.5)
+        assert service.ask(f"/v1/queries/{query_id}").json()["state"] == "running"
+        assert service.ask(f"/v1/queries/{query_id}", method="DELETE").status == 202
+        assert kept.result(10).error["code"] == "cancelled"
 
 
 def test_a_stream_that_is_cancelled_breaks_off(service):

@@ -206,8 +206,9 @@ def serve(host: str, port: int) -> None:
 def token() -> None:
     """Make, list and revoke tokens of the query service, and make login links of its page.
 
-    A token is valid until it expires or is revoked; both act on the next request. The registry keeps only their
-    hashes: a token that is lost cannot be shown again. Needs TRACE_POSTGRES_URL, or the running stack.
+    A token is valid until it expires or is revoked; both act on the next request, and revoking ends its queries. The
+    registry keeps only their hashes: a token that is lost cannot be shown again. Needs TRACE_POSTGRES_URL, or the
+    running stack.
     """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -129,6 +129,12 @@ class Tokens:
         if row is None:
             raise _no_token()
         return _caller(row)
+
+    def revoked(self, token_ids: Collection[UUID]) -> set[UUID]:
+        """Return those of some tokens and sessions that are revoked now. A session is when its link is."""
+        with self._database.transaction() as session:
+            rows = session.all("revoked_of_tokens", token_ids=list(token_ids))
+        return {row["token_id"] for row in rows}
 
     def end_session(self, token: str) -> None:
         """End a session. A token that is none is ignored."""

@@ -29,6 +29,7 @@ from trace_dagster.query.protocol import DEFAULT_ROWS
 from trace_dagster.query.query_result import QueryResult
 from trace_dagster.query.render import to_json
 from trace_dagster.registry.query_log import Outcome, QueryLog
+from trace_dagster.registry.tokens import Tokens
 from trace_dagster.service.live_queries import LiveQueries, LiveQuery
 from trace_dagster.service.parts import Parts
 from trace_dagster.service.per_minute import PerMinute
@@ -43,6 +44,8 @@ _SPARE_THREADS = 8
 """Threads for what is done around queries: a query that runs needs one at a time."""
 UNPLACED_PER_MINUTE = 60
 """Queries without a place that are logged in a minute: callers who do not wait must not fill the registry's disk."""
+REVOKED_SECONDS = 10.0
+"""So often the service looks whether tokens of running queries are revoked: a stream may run for an hour."""
 _MARGIN_SECONDS = 65
 """The log says that a query can run for this much longer than its deadline, which counts from the moment at which its
 process has started: that may take a minute, and sweep keeps the files of a query until the log's deadline. Its client
@@ -78,6 +81,16 @@ class Answering:
     def close(self) -> None:
         """End the threads when they are done."""
         self._threads.shutdown()
+
+    async def end_revoked(self) -> None:
+        """End the queries of tokens that are revoked meanwhile. Does not return."""
+        tokens = Tokens(self._parts.database)
+        while True:
+            await asyncio.sleep(REVOKED_SECONDS)
+            if callers := self.live.callers():
+                with suppress(TraceError):  # the registry is away: look again later
+                    found = asyncio.get_running_loop().run_in_executor(self._threads, tokens.revoked, callers)
+                    self.live.cancel_all(await found)
 
     async def answer(self, live: LiveQuery, asked: QueryBody, receive: Receive, sender: AnswerSender) -> None:
         """Run a query and send its answer. Raises the error of the query, before or after the answer has begun."""

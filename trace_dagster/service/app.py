@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -58,7 +59,9 @@ def application(parts: Parts) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    looking = asyncio.create_task(app.state.answering.end_revoked())
     yield
+    looking.cancel()
     app.state.lake.close()
     app.state.answering.close()
 

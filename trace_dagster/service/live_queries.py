@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -74,6 +74,16 @@ class LiveQueries:
             yield
         finally:
             del self._by_id[query.query_id]
+
+    def callers(self) -> set[UUID]:
+        """Return the ids of the tokens whose queries wait or run."""
+        return {query.caller.token_id for query in self._by_id.values()}
+
+    def cancel_all(self, callers: Collection[UUID]) -> None:
+        """End all queries of these tokens."""
+        for query in self._by_id.values():
+            if query.caller.token_id in callers:
+                query.cancel()
 
     def of(self, caller: Caller, query_id: UUID) -> LiveQuery:
         """Return a query of this caller. Raises HttpRefusal 404 if it has none with this id."""

@@ -34,6 +34,11 @@ from trace.query_tokens t left join trace.query_tokens l on l.token_id = t.made_
 where t.org_id = %(org_id)s and t.token_hash = %(token_hash)s and t.kind in ('token', 'session')
   and t.revoked_at is null and l.revoked_at is null and (t.expires_at is null or t.expires_at > now());
 
+-- name: revoked_of_tokens
+-- Those of some tokens and sessions that are revoked, or whose link is.
+select t.token_id from trace.query_tokens t left join trace.query_tokens l on l.token_id = t.made_by
+where t.token_id = any(%(token_ids)s) and (t.revoked_at is not null or l.revoked_at is not null);
+
 -- name: end_session
 -- End the session of a hash.
 update trace.query_tokens set revoked_at = now()
