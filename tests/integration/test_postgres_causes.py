@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import psycopg
 import pytest
@@ -214,3 +216,13 @@ def test_a_pooler_in_session_mode_serves_registry_and_dagster(open_folder, postg
 
 def test_a_direct_connection_is_no_pooler(postgres_url):
     require_database(postgres_url)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="the system names its option otherwise")
+def test_a_server_that_is_gone_without_a_word_is_noticed_after_a_minute(postgres_url):
+    with closing(Database(postgres_url)) as database, database.connection() as connection:
+        with socket.socket(fileno=os.dup(connection.fileno())) as tcp:
+            options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            idle, interval, count = (tcp.getsockopt(socket.IPPROTO_TCP, each) for each in options)
+            assert tcp.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert idle + interval * count <= 60
