@@ -207,6 +207,10 @@ BINARY = [
     "select count(*) from blocks where (gas_used > 0) is true and block_hash = {H}",
     "select count(*) from blocks where block_hash = {H} or '/* ' || {H} = ''",
     "pivot (select block_hash = {H} as t from blocks) on t using count(*)",
+    "select count(*) from blocks where block_hash in [{H}, '0xab']",
+    "select count(*) from blocks where block_hash = any([{H}]) and block_hash != '0xab'",
+    "select count(*) from blocks where list_contains(['0xab', {H}], block_hash)",
+    "select count(*) from blocks where block_hash in (select unnest([{H}]))",
 ]
 
 
@@ -257,6 +261,9 @@ def test_a_damaged_file_is_not_named(store, relations):
         (f"block_hash = '{'07' * 32}'", r"write the bytes as unhex\('ab12'\)"),
         (f"block_hash in (select '0x{'07' * 32}')", r"write the bytes as unhex\('ab12'\)"),
         (f"(block_hash, 1) = ('0x{'07' * 32}', 1)", r"write the bytes as unhex\('ab12'\)"),
+        ("block_hash in ['0x070']", "odd number of digits"),
+        ("block_hash in ['0xab', 'cd']", r"write the bytes as unhex\('ab12'\)"),
+        (f"block_hash in (select unnest(['{'07' * 32}']))", r"write the bytes as unhex\('ab12'\)"),
     ],
 )
 def test_a_text_that_cannot_become_bytes_is_refused_with_the_right_form(ask, condition, message):

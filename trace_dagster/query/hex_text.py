@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 
 from trace_dagster.errors import InvalidInput
-from trace_dagster.query.syntax import Node, Statement, node_type, objects, text_constant
+from trace_dagster.query.syntax import Node, Statement, node_type, objects, parse, text_constant
 
 _HEX = re.compile(r"0[xX][0-9a-fA-F]*")
 _BARE = re.compile(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")
@@ -32,7 +32,10 @@ def with_bytes(statement: Statement, planner: duckdb.DuckDBPyConnection) -> str:
     texts = {node["query_location"]: node for node in objects(statement.tree) if _is_candidate(node)}
     if not texts:
         return statement.text
-    casts = list(_implicit_casts(statement, planner))
+    plan = _plan(statement.text, planner)
+    if plan is None and (other := _with_bytes_in_lists(statement, planner)):
+        return with_bytes(other, planner)
+    casts = list(_implicit_casts(statement, plan))
     used = {cast["child"]["query_location"] for cast in casts if _is_text(cast["child"], texts)}
     for cast in casts:
         if cast["child"].get("expression_class") != "BOUND_CONSTANT" and not _holds_no_text(cast, texts):
@@ -45,17 +48,33 @@ def _is_candidate(node: Node) -> bool:
     return text is not None and (_HEX.fullmatch(text) or _BARE.fullmatch(text)) is not None
 
 
-def _implicit_casts(statement: Statement, planner: duckdb.DuckDBPyConnection) -> Iterator[dict[str, Any]]:
-    """Yield the casts to a BLOB, or to a type that holds one, that DuckDB adds. None if the query cannot be planned.
-
-    A query that cannot be planned fails when it runs, with DuckDB's own error.
-    """
-    written = {node["query_location"] for node in objects(statement.tree) if node_type(node) == "OPERATOR_CAST"}
+def _plan(text: str, planner: duckdb.DuckDBPyConnection) -> Node | None:
+    """Return the plan of a query; None if it cannot be planned: it fails when it runs, with DuckDB's own error."""
     try:
-        row = planner.execute("select json_serialize_plan(?, optimize := false)", [statement.text]).fetchone()
-        plan = json.loads(row[0]) if row else {}
+        row = planner.execute("select json_serialize_plan(?, optimize := false)", [text]).fetchone()
+        plan: Node = json.loads(row[0]) if row else {"error": True}
     except (duckdb.Error, RecursionError):
-        return
+        return None
+    return None if plan.get("error") else plan
+
+
+def _with_bytes_in_lists(statement: Statement, planner: duckdb.DuckDBPyConnection) -> Statement | None:
+    """Return the statement with the bytes of all lists of such texts; None if it has none or cannot be planned then.
+
+    DuckDB casts a text that is compared with a BLOB, but not the texts of a list.
+    """
+    lists = [node["children"] for node in objects(statement.tree) if node.get("function_name") == "list_value"]
+    whole = [texts for texts in lists if texts and all(_HEX.fullmatch(text_constant(each) or "") for each in texts)]
+    if not whole:
+        return None
+    found = {each["query_location"]: str(text_constant(each)) for texts in whole for each in texts}
+    text = _spliced(statement.text, found)
+    return Statement(text, parse(text, planner).tree, statement.explain) if _plan(text, planner) else None
+
+
+def _implicit_casts(statement: Statement, plan: Node | None) -> Iterator[dict[str, Any]]:
+    """Yield the casts to a BLOB, or to a type that holds one, that DuckDB adds."""
+    written = {node["query_location"] for node in objects(statement.tree) if node_type(node) == "OPERATOR_CAST"}
     for node in objects(plan):
         if node.get("expression_class") != "BOUND_CAST" or node.get("query_location") in written:
             continue

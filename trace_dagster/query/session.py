@@ -315,7 +315,7 @@ def mapped_error(error: duckdb.Error) -> InvalidInput | Unavailable:
     text = first_line(error)
     if "://" in str(error):  # the name of a file
         return Unavailable("a file of a table cannot be read as it was committed: run `trace-lite verify`")
-    return InvalidInput(f"the query failed: {text}{_advice(text)}")
+    return InvalidInput(f"the query failed: {text}{_advice(text, str(error))}")
 
 
 def _failed_read(text: str) -> InvalidInput | Unavailable:
@@ -327,9 +327,10 @@ def _failed_read(text: str) -> InvalidInput | Unavailable:
     return Unavailable("the object store did not serve a file that was committed", **reason)
 
 
-def _advice(text: str) -> str:
-    """Return the way out of some errors of DuckDB, to be added to them."""
-    if "BLOB" in text and ("VARCHAR" in text or "STRING_LITERAL" in text):
+def _advice(text: str, whole: str) -> str:
+    """Return the way out of some errors of DuckDB, to be added to their first line ``text``."""
+    kinds = whole if "deduce template type" in text else text  # then further lines have the types
+    if "BLOB" in kinds and ("VARCHAR" in kinds or "STRING_LITERAL" in kinds):
         return ": write the bytes as unhex('ab12'), without 0x"
     if re.search(r"'(sum|avg|[-+*/]+)\([^']*BLOB", text):
         return f": {_AS_NUMBER}"
