@@ -160,6 +160,18 @@ def test_events_have_ids_kinds_and_data_and_resume_after_the_last_one(lake):
         assert [each.data["range_start"] for each in client.changes(2)] == [2, 3]
 
 
+def test_an_id_never_stands_before_the_changes_that_it_passes(lake):
+    """A client that leaves at any moment resumes after the last id that it has."""
+    start = lake.now()
+    lake.record(1, 2)
+    lake.record(3, chain=HIDDEN)
+    with EventClient(lake.service, f"after={start}", token=lake.limited) as client:
+        events = client.events()
+        ids = [next(events).id for _ in range(3)]
+    (first, second), _ = all_pages(lake, start, token=lake.limited)
+    assert ids == [start, first["cursor"], second["cursor"]]
+
+
 def test_an_idle_stream_sends_heartbeats_whose_ids_pass_hidden_changes(lake):
     with EventClient(lake.service, "after=now", token=lake.limited) as client:
         beats = client.events()

@@ -135,7 +135,7 @@ class ChangeEvents(Response):
             caller = request.caller
             page = await listener.read()
             await sender.start(_EVENT_HEADERS)
-            await sender.pieces(_position(listener.cursor))
+            await sender.pieces(_position(request.cursor))  # the page follows: who leaves before it resumes before it
             due = clock() + HEARTBEAT_SECONDS
             while True:
                 if found := _visible(page, caller):
