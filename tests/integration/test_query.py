@@ -220,6 +220,23 @@ def test_a_hex_text_means_its_bytes_wherever_it_is_compared(ask, sql):
     assert row in [(1,), (149, 1)]
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select count(*) from blocks where block_hash = {H}"
+        " union all select count(*) from (values ({H})) t(block_hash) where block_hash = {H}",
+        "select (select count(*) from blocks where block_hash = {H})"
+        " union all select (select count(*) from (select {H} as block_hash) where block_hash = {H})",
+        "with t as (select {H}::varchar as block_hash), f as (select * from t where block_hash = {H})"
+        " select count(*) from f union all select count(*) from blocks where block_hash = {H}",
+        "select (select count(*) from (select {H} as block_hash) where block_hash = {H}) from blocks"
+        " where block_hash = {H} union all select 1",
+    ],
+)
+def test_a_text_stays_a_text_where_a_text_column_has_the_name_of_a_binary_one(ask, sql):
+    assert ask(sql.replace("{H}", SEVEN)).rows == [(1,), (1,)]
+
+
 def test_the_columns_of_a_rewritten_query_have_the_names_of_the_query(ask):
     result = ask(f"select count(*) filter (where block_hash = {SEVEN}), 1e9 from blocks")
     assert [name for name, _ in result.columns] == [

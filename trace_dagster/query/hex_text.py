@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import duckdb
@@ -36,11 +36,13 @@ def with_bytes(statement: Statement, planner: duckdb.DuckDBPyConnection) -> str:
     if plan is None and (other := _with_bytes_in_lists(statement, planner)):
         return with_bytes(other, planner)
     casts = list(_implicit_casts(statement, plan))
+    _require_texts(casts, texts)
     used = {cast["child"]["query_location"] for cast in casts if _is_text(cast["child"], texts)}
-    for cast in casts:
-        if cast["child"].get("expression_class") != "BOUND_CONSTANT" and not _holds_no_text(cast, texts):
-            raise InvalidInput(_OF_COLUMN)
-    return _spliced(statement.text, {place: str(text_constant(texts[place])) for place in _equal(used, statement)})
+    if not used:
+        return statement.text
+    text = _spliced(statement.text, {place: str(text_constant(texts[place])) for place in _equal(used, statement)})
+    _require_texts(_implicit_casts(statement, _plan(text, planner)), texts)  # no text column meets the bytes
+    return text
 
 
 def _is_candidate(node: Node) -> bool:
@@ -82,6 +84,13 @@ def _implicit_casts(statement: Statement, plan: Node | None) -> Iterator[dict[st
             yield node
 
 
+def _require_texts(casts: Iterable[dict[str, Any]], texts: Mapping[int, Node]) -> None:
+    """Raise InvalidInput if another value than a text of the query is cast, such as a column."""
+    for cast in casts:
+        if cast["child"].get("expression_class") != "BOUND_CONSTANT" and not _holds_no_text(cast, texts):
+            raise InvalidInput(_OF_COLUMN)
+
+
 def _is_text(child: dict[str, Any], texts: Mapping[int, Node]) -> bool:
     return child.get("expression_class") == "BOUND_CONSTANT" and child.get("query_location") in texts
 
@@ -93,14 +102,41 @@ def _holds_no_text(cast: dict[str, Any], texts: Mapping[int, Node]) -> bool:
 
 
 def _equal(used: set[int], statement: Statement) -> set[int]:
-    """Return the positions of all texts in expressions that equal one of the used: GROUP BY binds equal ones once."""
-    found = set()
-    parents = [(parent, node) for parent in objects(statement.tree) for node in _direct(parent) if _is_candidate(node)]
-    keys = {_key(parent) for parent, node in parents if node["query_location"] in used}
-    for parent, node in parents:
-        if node["query_location"] in used or _key(parent) in keys:
-            found.add(node["query_location"])
-    return found
+    """Return the positions of all texts in expressions that equal one of the used, within one SELECT: GROUP BY binds
+    equal ones once. In another SELECT the same words may name other columns.
+    """
+    return {place for scope in _scopes(statement.tree) for place in _equal_within(scope, used)}
+
+
+def _equal_within(scope: Node, used: set[int]) -> Iterator[int]:
+    places: list[tuple[str, list[int]]] = []
+    for parent in _within(scope):
+        if found := [node["query_location"] for node in _direct(parent) if _is_candidate(node)]:
+            places.append((_key(parent), found))
+    keys = {key for key, found in places if not used.isdisjoint(found)}
+    for key, found in places:
+        if key in keys:
+            yield from found
+
+
+def _scopes(tree: Node) -> Iterator[Node]:
+    return (node for node in objects(tree) if _is_query(node))
+
+
+def _is_query(node: Node) -> bool:
+    return (node_type(node) or "").endswith("_NODE")
+
+
+def _within(scope: Node) -> Iterator[Node]:
+    """Yield the objects of a SELECT, without those of the queries in it."""
+    waiting: list[Any] = list(scope.values())
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting.extend(node)
+        elif isinstance(node, dict) and not _is_query(node):
+            yield node
+            waiting.extend(node.values())
 
 
 def _direct(node: Node) -> Iterator[Node]:
@@ -116,8 +152,8 @@ def _key(node: Node) -> str:
 
 
 def _spliced(text: str, found: Mapping[int, str]) -> str:
-    data = text.encode()
-    for place in sorted(found, reverse=True):
+    data, pieces, end = text.encode(), [], 0
+    for place in sorted(found):
         shown = found[place][:80]
         if not _HEX.fullmatch(found[place]):
             raise InvalidInput(f"the text {shown!r} is compared with a binary value: {_ADVICE}")
@@ -126,5 +162,6 @@ def _spliced(text: str, found: Mapping[int, str]) -> str:
             raise InvalidInput(f"the text {shown!r} is compared with a binary value: {_ADVICE}, in simple quotes")
         if len(literal[1]) % 2:
             raise InvalidInput(f"the hex text {shown!r} has an odd number of digits")
-        data = data[:place] + b"unhex('" + literal[1] + b"')" + data[literal.end() :]
-    return data.decode()
+        pieces += [data[end:place], b"unhex('", literal[1], b"')"]
+        end = literal.end()
+    return b"".join([*pieces, data[end:]]).decode()
