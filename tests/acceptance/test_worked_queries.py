@@ -32,14 +32,18 @@ def blocks(devchain):
 
 @pytest.fixture(scope="module")
 def ask(stack, synced):
-    """Return the function that asks a query of the page by its number, and returns the rows."""
+    """Return the function that asks a query of the page by its number, and returns the rows.
+
+    Its token sees one chain: other tests bring datasets of the same names for other chains.
+    """
     variables = stack.state.environment()
+    token = stack.json("token", "new", "worked", "--dataset", "chain_20143.*", "--json")["token"]
 
     def asked(number: int, **parameters: str) -> list[list]:
         request = Request(
             f"{variables['TRACE_QUERY_URL']}/v1/query",
             json.dumps({"sql": QUERIES[number - 1], "parameters": parameters, "limit": 10_000}).encode(),
-            {"Authorization": f"Bearer {variables['TRACE_QUERY_TOKEN']}", "Content-Type": "application/json"},
+            {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
         )
         with urlopen(request, timeout=60) as answer:
             found = json.load(answer)
