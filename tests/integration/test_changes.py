@@ -442,16 +442,11 @@ def test_its_errors_have_exit_codes(variables, stream):
     assert "changes --now" in lost.stderr
 
 
-def _take_interrupts():
-    """Undo what a shell does for jobs in the background: it lets them ignore Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def test_it_follows_until_ctrl_c(database, stream, variables):
     environment = {**os.environ, **variables}
     command = [sys.executable, "-m", "trace_dagster.cli.main", "changes", "--follow", "--json"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment, preexec_fn=_take_interrupts, **pipes) as process:  # noqa: PLW1509
+    with subprocess.Popen(command, env=environment, **pipes) as process:
         try:
             for block in (1, 2):
                 record(database, stream, block)
