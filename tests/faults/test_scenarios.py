@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from uuid import UUID
@@ -20,7 +21,7 @@ from trace_dagster.planning.dispatcher import RunState, loaded_names
 from trace_dagster.planning.heads import Heads
 from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.publications import Publications
-from trace_dagster.registry.tasks import MAX_EXPIRIES, Lease, Unclaimed
+from trace_dagster.registry.tasks import MAX_EXPIRIES, Lease, Tasks, Unclaimed
 from trace_dagster.registry.wake import wake
 from trace_dagster.wakeups.driver import WakeUp
 from trace_dagster.wakeups.outbox import Outbox
@@ -470,6 +471,20 @@ class TestByHand:
         cycle.turn()
         cycle.close()
         assert Catalog(database).committed_ranges(stream.dataset_uuid) == [BlockRange(0, 1000)]
+        assert_registry_sound(database, store)
+
+    def test_many_who_ask_for_a_range_at_the_same_moment_plan_it_once(self, database, store):
+        stream = apply(database, job_text(streams=ONE, to_block=10_000))["blocks"]
+        tasks, start = Tasks(database), threading.Barrier(6)
+
+        def person(block_range):
+            start.wait(30)
+            tasks.ensure(stream.task_id(block_range), stream.dataset_uuid, block_range, stream.config_hash)
+
+        spans = BlockRange(0, 10_000).split(100)
+        with ThreadPoolExecutor(6) as pool:
+            for each in [pool.submit(person, span) for span in spans for _ in range(6)]:
+                each.result(60)
         assert_registry_sound(database, store)
 
     def test_two_people_and_the_planner_over_the_same_ranges(self, database, store):

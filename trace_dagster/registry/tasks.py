@@ -82,6 +82,7 @@ class Tasks:
     def ensure(self, task_id: UUID, dataset_uuid: UUID, block_range: BlockRange, config_hash: str) -> None:
         """Plan a range that a user asked for. No effect if an active range touches it, or if it is not final."""
         with self._database.transaction() as session:
+            session.run("lock_plan", dataset_uuid=dataset_uuid)  # two inserts at a time may fail on their ranges
             session.run("insert_task_if_free", **_task(task_id, dataset_uuid, block_range, config_hash))
 
     def replace(self, task_id: UUID, dataset_uuid: UUID, block_range: BlockRange, config_hash: str) -> None:

@@ -46,7 +46,7 @@ update trace.streams set enabled = false
 where job_id = %(job_id)s and not (dataset_uuid = any(%(kept)s));
 
 -- name: lock_plan
--- Lock a stream's plan, so that no planner works on it while its geometry changes.
+-- Lock a stream's plan, so that no planner works on it while its geometry changes, or while somebody adds a range.
 select pg_advisory_xact_lock(hashtextextended('trace:plan:' || %(dataset_uuid)s::text, 0));
 
 -- name: supersede_uncommitted
