@@ -3,6 +3,7 @@
 import io
 import time
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -88,6 +89,8 @@ def test_the_limit_is_clamped(ask, requested, returned):
 def test_a_huge_result_is_not_read_into_memory(ask):
     result = ask("select * from range(100000000000)", 2)
     assert (result.rows, result.truncated) == ([(0,), (1,)], True)
+    result = ask("select to_days(range::integer % 7) from range(100000000000)", 2)
+    assert (result.rows, result.truncated) == ([("00:00:00",), ("1 day",)], True)
 
 
 def test_json_form(ask):
@@ -257,10 +260,32 @@ def test_names_of_columns_are_limited(ask):
         ask(f"select '{'x' * 10_000_000}'")
 
 
+@pytest.mark.parametrize(
+    ("expression", "shown"),
+    [
+        ("interval '1 month'", "1 month"),
+        ("interval '100000000 years'", "100000000 years"),
+        ("timestamp '2024-03-01 12:00' - timestamp '2024-02-01'", "29 days 12:00:00"),
+        ("[interval '30 days', null]", ["30 days", None]),
+        ("map {interval '1 day': 1}", {"1 day": 1}),
+        ("union_value(a := timestamp_ns '2024-01-01 00:00:00.123456789')", "2024-01-01 00:00:00.123456789"),
+        ("{'u': union_value(a := '\\xab'::blob), 'n': 2}", {"u": "\\xAB", "n": 2}),
+        ("timestamp_ns '2024-01-01 00:00:00.123456789'::variant", "2024-01-01 00:00:00.123456789"),
+        ("row(1, 'x')", [1, "x"]),
+    ],
+)
+def test_types_that_python_has_not_are_text_and_keep_their_names(ask, expression, shown):
+    result = ask(f"select {expression} as v, 1 as n")
+    assert result.rows == [(shown, 1)]
+    with duckdb.connect() as connection:
+        kinds = connection.sql(f"select {expression}, 1").types
+    assert [kind for _, kind in result.columns] == [str(kind) for kind in kinds]
+
+
 def test_a_value_that_python_cannot_hold_says_so(ask):
     assert ask("select repeat('9', 5000)::bignum").rows == [("9" * 5000,)]
     with pytest.raises(InvalidInput, match="cast it to VARCHAR"):
-        ask("select interval '100000000 years'")
+        ask("select 'infinity'::date")
 
 
 def test_a_damaged_file_is_not_named(store, relations):

@@ -5,7 +5,7 @@ Each function takes an expression and its DuckDB type. The expression is evaluat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from duckdb.sqltypes import DuckDBPyType
 
@@ -16,6 +16,8 @@ _AS_TEXT = frozenset(
     {"bignum", "uhugeint", "interval", "time with time zone", "time_ns", "bit", "variant", "union", "geometry", "enum"}
 )
 """Types that Arrow has not, or that one of pyarrow, pandas, polars and Parquet cannot read."""
+_TEXT_IN_JSON = frozenset({"interval", "variant", "union"})
+"""Types that Python has not, or not whole: months and days of an interval, nanoseconds within the others."""
 _SMALL = frozenset({"tinyint", "smallint", "integer", "utinyint", "usmallint", "uinteger", "boolean"})
 _LARGE = frozenset({"bigint", "ubigint", "hugeint", "uhugeint"})
 """Integers that may be larger than a JSON reader holds."""
@@ -25,6 +27,9 @@ _LOCAL_TIMES = frozenset({"timestamp", "timestamp_s", "timestamp_ms", "timestamp
 _NESTED = frozenset({"list", "array", "struct", "map"})
 _MOST_LEVELS = 10
 """DuckDB binds a function over a list twice, so each level within another one doubles the time."""
+Other = Callable[[DuckDBPyType], str | None]
+"""Returns the type in place of one; None if it stays."""
+
 _BARE = (
     _SMALL | _LARGE | _EXACT | _FLOATING | _LOCAL_TIMES | {"timestamp with time zone", "date", "time", "blob", "uuid"}
 )
@@ -37,8 +42,19 @@ def arrow_sql(value: str, kind: DuckDBPyType) -> str:
     A HUGEINT becomes a DECIMAL(38, 0), as DuckDB names it to Arrow; the cast fails where a value has 39 digits, which
     readers would show as another number.
     """
-    target = _arrow_type(kind)
-    return value if target == str(kind) else f"cast({value} as {target})"
+    return _cast(value, kind, _in_arrow)
+
+
+def is_text_in_json(kind: DuckDBPyType) -> bool:
+    """Return whether :func:`json_column_sql` changes values of this type."""
+    return _type(kind, _in_json) != str(kind)
+
+
+def json_column_sql(value: str, kind: DuckDBPyType) -> str:
+    """Return the expression for a column of JSON rows, which ``render.py`` makes of Python's values: itself, or with
+    DuckDB's text of what Python cannot hold.
+    """
+    return _cast(value, kind, _in_json)
 
 
 def csv_sql(value: str, kind: DuckDBPyType) -> str:
@@ -73,29 +89,43 @@ def _csv_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"' if not name or any(char in name for char in ',"\r\n') else name
 
 
-def _arrow_type(kind: DuckDBPyType) -> str:
+def _in_arrow(kind: DuckDBPyType) -> str | None:
     if kind.id in _AS_TEXT:
         return "VARCHAR"
-    if kind.id == "hugeint":
-        return "DECIMAL(38,0)"
+    if kind.id == "struct" and not all(name for name, _ in _members(kind)):
+        return _struct(kind, _in_arrow)
+    return "DECIMAL(38,0)" if kind.id == "hugeint" else None
+
+
+def _in_json(kind: DuckDBPyType) -> str | None:
+    return "VARCHAR" if kind.id in _TEXT_IN_JSON else None
+
+
+def _cast(value: str, kind: DuckDBPyType, other: Other) -> str:
+    target = _type(kind, other)
+    return value if target == str(kind) else f"cast({value} as {target})"
+
+
+def _type(kind: DuckDBPyType, other: Other) -> str:
+    """Return a type with other ones in place of some that are in it."""
+    if (found := other(kind)) is not None:
+        return found
     if kind.id == "list":
-        return f"{_arrow_type(_child(kind))}[]"
+        return f"{_type(_child(kind), other)}[]"
     if kind.id == "array":
-        return f"{_arrow_type(_child(kind))}[{kind.children[1][1]}]"
+        return f"{_type(_child(kind), other)}[{kind.children[1][1]}]"
     if kind.id == "map":
         (_, key), (_, value) = _members(kind)
-        return f"MAP({_arrow_type(key)}, {_arrow_type(value)})"
-    if kind.id == "struct":
-        return _arrow_struct(kind)
+        return f"MAP({_type(key, other)}, {_type(value, other)})"
+    if kind.id == "struct" and any(_type(member, other) != str(member) for _, member in _members(kind)):
+        return _struct(kind, other)
     return str(kind)
 
 
-def _arrow_struct(kind: DuckDBPyType) -> str:
+def _struct(kind: DuckDBPyType, other: Other) -> str:
     """Members of a struct without names, as ``row()`` makes it, become v1, v2, ..."""
-    if all(name and _arrow_type(member) == str(member) for name, member in _members(kind)):
-        return str(kind)
     members = (
-        f"{quoted(name or f'v{number}')} {_arrow_type(member)}"
+        f"{quoted(name or f'v{number}')} {_type(member, other)}"
         for number, (name, member) in enumerate(_members(kind), 1)
     )
     return f"STRUCT({', '.join(members)})"

@@ -27,8 +27,8 @@ def to_json(result: QueryResult) -> dict[str, Any]:
     """Return ``{"columns": [{"name", "type"}], "rows": [[...]], "truncated": bool}``, and ``snapshot`` if it is known.
 
     Strings represent integers beyond 2^53, every DECIMAL and BIGNUM, NaN and infinities. A BLOB is 0x hex, a date or
-    time ISO 8601 (with ``+00:00`` if its type has a time zone), an interval its seconds. Nested values follow the types
-    of their members.
+    time ISO 8601 (with ``+00:00`` if its type has a time zone), an interval or UNION its text. Nested values follow the
+    types of their members.
     """
     return {
         "columns": [{"name": name, "type": kind} for name, kind in result.columns],
@@ -73,8 +73,6 @@ def value(item: Any) -> Any:
             return {_key(value(key)): value(entry) for key, entry in item.items()}
         case datetime.datetime() | datetime.date() | datetime.time():
             return _time(item)
-        case datetime.timedelta():
-            return item.total_seconds()
         case decimal.Decimal():
             return _exact(item)
     return str(item)

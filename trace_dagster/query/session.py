@@ -5,7 +5,7 @@ anything else.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from os.path import commonprefix
@@ -58,6 +58,7 @@ class QuerySession:
                 "threads": str(limits.threads),
             }
         )
+        self._rows: duckdb.DuckDBPyConnection | duckdb.DuckDBPyRelation = self._connection
         try:
             self._connection.execute(f"load {_literal(_httpfs())}")
             self._connection.execute("set TimeZone = 'UTC'")
@@ -119,16 +120,27 @@ class QuerySession:
             self._connection.execute(f"explain ({options}) {statement.text}" if statement.explain else text)
         except duckdb.Error as error:
             raise mapped_error(error) from None
+        self._rows = self._connection
         return tuple((str(entry[0]), str(entry[1])) for entry in self._connection.description or ())
 
+    def select_shown(self, text: str, shown: Callable[[str, DuckDBPyType], str]) -> Columns:
+        """As :meth:`select`, but :meth:`fetch` returns what an expression makes of each column and its type."""
+        relation = self.relation(text)
+        expressions = [shown(f"#{number}", kind) for number, kind in enumerate(relation.types, 1)]
+        try:
+            self._rows = relation.project(", ".join(expressions))  # runs when rows are fetched
+        except duckdb.Error as error:
+            raise mapped_error(error) from None
+        return tuple((name, str(kind)) for name, kind in zip(relation.columns, relation.types, strict=True))
+
     def kinds(self) -> list[DuckDBPyType]:
-        """Return the types of the columns that :meth:`select` started."""
-        return [entry[1] for entry in self._connection.description or ()]
+        """Return the types of the columns that :meth:`fetch` returns."""
+        return [entry[1] for entry in self._rows.description or ()]
 
     def fetch(self, most: int) -> list[tuple[Any, ...]]:
         """Return the next rows, at most ``most``; an empty list at the end. Raises as :meth:`select` does."""
         try:
-            return self._connection.fetchmany(most)
+            return self._rows.fetchmany(most)
         except duckdb.Error as error:
             raise mapped_error(error) from None
         except (OverflowError, ValueError) as error:

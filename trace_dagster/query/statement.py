@@ -9,9 +9,11 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+from duckdb.sqltypes import DuckDBPyType
 
 from trace_dagster.errors import InvalidInput
 from trace_dagster.query import pivot
+from trace_dagster.query.column_sql import is_text_in_json, json_column_sql
 from trace_dagster.query.gate import check
 from trace_dagster.query.hex_text import with_bytes
 from trace_dagster.query.parameters import with_literals
@@ -93,9 +95,13 @@ class UserStatement:
         Every text that runs was parsed and checked as a whole, also after it was rewritten.
         """
         statement = self._with_pivot_values(session)
-        columns = session.select(f"{statement.explain} {statement.text}")
         if statement.explain:
+            session.select(f"{statement.explain} {statement.text}")
             return _PLAN_COLUMNS, iter([[(line,) for line in _plan_lines(session)]])
+        if any(map(is_text_in_json, _kinds(statement, self._parser))):
+            columns = session.select_shown(statement.text, json_column_sql)
+        else:
+            columns = session.select(statement.text)
         return self._named(columns), _batches(session)
 
     def rows(self, session: QuerySession, most: int) -> tuple[Columns, ResultRows]:
@@ -163,6 +169,14 @@ def _column_names(statement: Statement, planner: duckdb.DuckDBPyConnection) -> l
         return list(planner.sql(statement.text).columns)
     except duckdb.Error:
         return None
+
+
+def _kinds(statement: Statement, planner: duckdb.DuckDBPyConnection) -> list[DuckDBPyType]:
+    """Return the types of the columns; none if it cannot be planned."""
+    try:
+        return planner.sql(statement.text).types
+    except duckdb.Error:
+        return []
 
 
 def _batches(session: QuerySession) -> Iterator[list[tuple[Any, ...]]]:
