@@ -215,6 +215,11 @@ def test_a_list_of_thousands_of_values_is_a_parameter(service):
     for many in ([*hashes, {"type": "binary", "value": known}], [*texts, known]):
         asked = {"parameters": {"many": many}}
         assert service.rows("select block_number from blocks where block_hash in $many", **asked) == [[7]]
+        counted = "select count(*) filter (where block_hash in $many), $one + 1, 'x' as \"$one\" from blocks"
+        answer = service.query(counted, parameters={"many": many, "one": 5}).json()
+        assert answer["rows"] == [[1, 6, "x"]]
+        names = ["count_star() FILTER (WHERE contains($many, block_hash))", "($one + 1)", "$one"]
+        assert [each["name"] for each in answer["columns"]] == names
     numbers = {"parameters": {"many": [*range(30, 10_000)]}}
     assert service.rows("select count(*) from blocks where block_number in $many", **numbers) == [[30]]
 

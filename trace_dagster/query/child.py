@@ -147,7 +147,9 @@ def _send_rows(
 
 def _send_columns(wire: Connection, columns: Columns) -> None:
     if sum(len(name) + len(kind) for name, kind in columns) > MAX_NAME_BYTES:
-        raise InvalidInput(f"the names of the {len(columns)} columns are too long: select fewer columns")
+        raise InvalidInput(
+            f"the names of the {len(columns)} columns are too long: name them by AS, or select fewer columns"
+        )
     _send(wire, columns=columns)
 
 

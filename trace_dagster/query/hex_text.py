@@ -19,6 +19,7 @@ from trace_dagster.query.syntax import Node, Statement, node_type, objects, pars
 _HEX = re.compile(r"0[xX][0-9a-fA-F]*")
 _BARE = re.compile(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")
 _LITERAL = re.compile(rb"'0[xX]([0-9a-fA-F]*)'")
+_SHOWN = re.compile(r"'0[xX]([0-9a-fA-F]*)'")
 _ADVICE = "write the bytes as unhex('ab12'), without 0x"
 _OF_COLUMN = f"a text is compared with a binary value: {_ADVICE}, or unhex(substr(x, 3)) of a column"
 
@@ -43,6 +44,11 @@ def with_bytes(statement: Statement, planner: duckdb.DuckDBPyConnection) -> str:
     text = _spliced(statement.text, {place: str(text_constant(texts[place])) for place in _equal(used, statement)})
     _require_texts(_implicit_casts(statement, _plan(text, planner)), texts)  # no text column meets the bytes
     return text
+
+
+def bytes_shown(text: str) -> str:
+    """Return the text of an expression as it is when all hex texts in it have become bytes."""
+    return _SHOWN.sub(r"unhex('\1')", text)
 
 
 def _is_candidate(node: Node) -> bool:

@@ -15,7 +15,7 @@ from trace_dagster.errors import InvalidInput
 from trace_dagster.query import pivot
 from trace_dagster.query.column_sql import is_text_in_json, json_column_sql
 from trace_dagster.query.gate import check
-from trace_dagster.query.hex_text import with_bytes
+from trace_dagster.query.hex_text import bytes_shown, with_bytes
 from trace_dagster.query.parameters import with_literals
 from trace_dagster.query.plan import readable
 from trace_dagster.query.planner import add_tables
@@ -47,6 +47,7 @@ class UserStatement:
         self._shapes = shapes
         self._mark = f"values {token_hex(8)}"
         given = with_literals(parsed(sql, self._mark, parser), literals or {}, parser)
+        self._parameters = _shown_literals(literals or {}, parser)
         self.relations = check(given.tree, shapes)
         """The names among ``shapes`` that the query reads."""
         queries = [query for _, query in self._value_queries(given.tree)]
@@ -119,9 +120,16 @@ class UserStatement:
 
     def _named(self, columns: Columns) -> Columns:
         """Return columns with the names that they have in the text as the user wrote it."""
-        if self._names is None or len(self._names) != len(columns):
-            return columns
-        return [(name, kind) for name, (_, kind) in zip(self._names, columns, strict=True)]
+        names = [name for name, _ in columns]
+        if self._names is not None and len(self._names) == len(columns):
+            names = self._names
+        return [(self._with_parameters(name), kind) for name, (_, kind) in zip(names, columns, strict=True)]
+
+    def _with_parameters(self, name: str) -> str:
+        """Return the name of a column without an alias with ``$a`` in place of the parameter's value."""
+        for shown, parameter in self._parameters:
+            name = name.replace(shown, parameter)
+        return name
 
     def _with_pivot_values(self, session: QuerySession) -> Statement:
         statement = self._checked
@@ -169,6 +177,17 @@ def _column_names(statement: Statement, planner: duckdb.DuckDBPyConnection) -> l
         return list(planner.sql(statement.text).columns)
     except duckdb.Error:
         return None
+
+
+def _shown_literals(literals: Mapping[str, str], planner: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
+    """Return the text of each parameter's value in the names of columns, and the parameter; the longest text first."""
+    given = {name: literal for name, literal in literals.items() if literal != "NULL"}
+    if not given:
+        return []
+    shown = planner.sql(f"select {', '.join(given.values())}").columns
+    found = {text: f"${name}" for text, name in zip(shown, given, strict=True)}
+    as_bytes = {bytes_shown(text): name for text, name in found.items()}
+    return sorted((as_bytes | found).items(), key=lambda pair: -len(pair[0]))
 
 
 def _kinds(statement: Statement, planner: duckdb.DuckDBPyConnection) -> list[DuckDBPyType]:
