@@ -27,6 +27,8 @@ from trace_dagster.query.syntax import Node, Statement, parse, text_of
 from trace_dagster.query.tip_values import planned_statement, tip_subqueries
 from trace_dagster.registry.conditions import Conditions, Reads, between
 
+_SHORT = 8
+"""The text of a value that is as short may be a part of something else in a name: it stays."""
 _PLAN_COLUMNS = (("plan", "VARCHAR"),)
 
 
@@ -184,8 +186,11 @@ def _shown_literals(literals: Mapping[str, str], planner: duckdb.DuckDBPyConnect
     given = {name: literal for name, literal in literals.items() if literal != "NULL"}
     if not given:
         return []
-    shown = planner.sql(f"select {', '.join(given.values())}").columns
-    found = {text: f"${name}" for text, name in zip(shown, given, strict=True)}
+    try:
+        shown = planner.sql(f"select {', '.join(given.values())}").columns
+    except duckdb.Error:  # the query fails in the same way, with its own text in the error
+        return []
+    found = {text: f"${name}" for text, name in zip(shown, given, strict=True) if len(text) > _SHORT}
     as_bytes = {bytes_shown(text): name for text, name in found.items()}
     return sorted((as_bytes | found).items(), key=lambda pair: -len(pair[0]))
 
