@@ -646,12 +646,12 @@ def query(
 ) -> None:
     """Run one SELECT over everything that is committed, and over the newest blocks of followed chains.
 
-    Tables are named by dataset (`blocks`), or `chain_<id>.<dataset>` if several chains have it. SHOW TABLES lists them,
-    DESCRIBE shows a table's columns, EXPLAIN a query's plan. A hex text such as '0xddf2' means its bytes where it is
-    compared with a binary column, also as the value of a --parameter. A query may use 2 GiB of memory. As a table or
-    JSON it may take a minute and have 16 MiB of rows; as csv, arrow or parquet it may take an hour and have any number.
-    Only files that can hold rows that the SQL needs are opened: conditions on block_number or block_timestamp make a
-    query faster.
+    Tables are named `chain_<id>.<dataset>`, or by dataset alone (`blocks`) if only one chain has it. SHOW ALL TABLES
+    lists them, SHOW TABLES only the short names; DESCRIBE shows a table's columns, EXPLAIN a query's plan. A hex text
+    such as '0xddf2' means its bytes where it is compared with a binary column, also as the value of a --parameter. A
+    query may use 2 GiB of memory. As a table or JSON it may take a minute and have 16 MiB of rows; as csv, arrow or
+    parquet it may take an hour and have any number. Only files that can hold rows that the SQL needs are opened:
+    conditions on block_number or block_timestamp make a query faster.
 
     The query service of TRACE_QUERY_URL runs the query, else that of the stack which runs here, else this command.
 

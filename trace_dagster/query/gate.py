@@ -119,7 +119,7 @@ def _table(node: Node, tables: dict[tuple[str, ...], str], ctes: frozenset[str])
 def _check_show(node: Node) -> None:
     """DESCRIBE and SUMMARIZE hold a query, which is checked by itself; SHOW holds a name."""
     if node.get("query") is None and node.get("table_name") not in _SHOWN:
-        raise InvalidInput("a query may not use this SHOW: there are SHOW TABLES, DESCRIBE and SUMMARIZE")
+        raise InvalidInput("a query may not use this SHOW: there are SHOW [ALL] TABLES, DESCRIBE and SUMMARIZE")
 
 
 def _check_pivot(node: Node) -> None:

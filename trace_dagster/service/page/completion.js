@@ -5,8 +5,8 @@ import { typeName } from "./values.js";
 const KEYWORDS =
   ("select from where group by order by having limit offset join left join inner join full join cross join asof join on using as with and or not in " +
     "between like ilike is null is not null case when then else end distinct union all except intersect qualify over partition by rows range filter " +
-    "exclude replace asc desc nulls first nulls last cast interval date timestamp true false exists values pivot unpivot describe summarize show tables explain")
-    .match(/(?:group|order|partition) by|(?:left|inner|full|cross|asof) join|is not null|is null|nulls (?:first|last)|union all|show tables|\S+/g);
+    "exclude replace asc desc nulls first nulls last cast interval date timestamp true false exists values pivot unpivot describe summarize show all tables explain")
+    .match(/(?:group|order|partition) by|(?:left|inner|full|cross|asof) join|is not null|is null|nulls (?:first|last)|union all|show all tables|\S+/g);
 const NO_ALIAS = new Set(
   "on using where group order having limit offset join left right inner outer full cross asof positional semi anti natural union except intersect qualify window sample tablesample as select from set values pivot unpivot".split(" "),
 );
