@@ -78,7 +78,10 @@ def postgres(open_folder) -> Iterator[tuple[int, str]]:
     folder = open_folder / "pg"
     folder.mkdir()
     port = Ports({}).take()
-    child = Child(postgres_service(folder / "postgres", port, "test-password"), folder / "postgres.log")
+    service = postgres_service(folder / "postgres", port, "test-password")
+    with (folder / "postgres" / "data" / "postgresql.conf").open("a") as conf:
+        conf.write("fsync = off\n")  # no test outlives a crash of the system, which is all that fsync is for
+    child = Child(service, folder / "postgres.log")
     try:
         child.wait_healthy()
         yield port, "test-password"
