@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from decimal import Decimal
 
+import numpy as np
 import psutil
 import pytest
 
@@ -52,6 +54,7 @@ def test_the_arguments_go_before_all(home):
 
 def test_a_token_is_not_sent_to_another_service(home):
     assert find_service(home | OWN, "http://other:1") == ServiceAddress("http://other:1", None)
+    assert find_service(home | OWN, "http://other:1", "") == ServiceAddress("http://other:1", None)
     assert find_service(home, "http://other:1") == ServiceAddress("http://other:1", None)
     assert find_service(home | {"TRACE_QUERY_URL": "http://other:1"}) == ServiceAddress("http://other:1", None)
 
@@ -87,3 +90,28 @@ def test_without_a_service_the_way_to_one_is_named(tmp_path, monkeypatch):
 def test_no_secret_is_in_a_repr():
     assert "own-token" not in repr(find_service(OWN))
     assert "own-token" not in repr(trace_dagster.connect("http://h:1", "own-token"))
+
+
+WRONG = [
+    ({"url": 5}, "url is a text, not int"),
+    ({"url": b"http://h:1"}, "url is a text, not bytes"),
+    ({"token": 5}, "token is a text, not int"),
+    ({"token": b"own-token"}, "token is a text, not bytes"),
+    *(({"retries": retries}, "retries is") for retries in (-1, 1.5, "2", None, True, float("nan"))),
+    *(
+        ({"timeout_seconds": seconds}, "timeout_seconds is a number greater than 0")
+        for seconds in (0, -1, float("nan"), float("inf"), Decimal("NaN"), 1e12, 10**400, "60", b"60", None, True)
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), WRONG, ids=str)
+def test_a_wrong_argument_is_refused_before_anything_is_sent(given, said):
+    with pytest.raises(InvalidInput, match=said):
+        trace_dagster.connect(**{"url": "http://127.0.0.1:1", **given})
+
+
+def test_numbers_of_other_types_are_taken():
+    for number in (np.int64(3), np.float64(2.5), Decimal("0.5")):
+        trace_dagster.connect("http://127.0.0.1:1", timeout_seconds=number)
+    trace_dagster.connect("http://127.0.0.1:1", retries=np.int64(3))

@@ -36,7 +36,7 @@ def connect(
     :param retries: how often a question is asked again if the service has no place for it, or is away.
     :param timeout_seconds: the longest time without a byte of an answer.
 
-    Raises InvalidInput if there is no service, or if the URL or the token has a wrong form.
+    Raises InvalidInput if there is no service, or if an argument has a wrong type or form.
     """
     address = find_service(os.environ, url, token)
     if address is None:
@@ -47,10 +47,16 @@ def connect(
 def find_service(
     environment: Mapping[str, str], url: str | None = None, token: str | None = None
 ) -> ServiceAddress | None:
-    """Return the service to ask, or None. A token that belongs to one URL is not sent to another one."""
+    """Return the service to ask, or None. A token that belongs to one URL is not sent to another one.
+
+    An empty ``url`` or ``token`` counts as None. Raises InvalidInput if one is no text.
+    """
+    for name, value in (("url", url), ("token", token)):
+        if value is not None and not isinstance(value, str):
+            raise InvalidInput(f"{name} is a text, not {type(value).__name__}")
     given = {name: value.strip() for name, value in environment.items() if value.strip()}
     if url:
-        if token is None and _is_other(url, given.get(_URL)):
+        if not token and _is_other(url, given.get(_URL)):
             given.pop(_TOKEN, None)
         given[_URL] = url
     if token:

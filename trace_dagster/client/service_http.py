@@ -15,6 +15,7 @@ from urllib3.exceptions import HTTPError, ProtocolError
 
 from trace_dagster.client.connections import connections
 from trace_dagster.client.service_errors import REDIRECTS, broken, cut_headers, error_of, no_service, unreachable
+from trace_dagster.client.wire import wire_integer
 from trace_dagster.errors import InvalidInput, Unavailable
 
 _CONNECT_SECONDS = 10.0
@@ -24,6 +25,9 @@ _MOST_JSON_BYTES = 256 << 20
 _MOST_ERROR_BYTES = 64 << 10
 _MOST_PAUSE_SECONDS = 30.0
 """A service that wants a longer pause before another try gets none: the caller sees the error."""
+
+_MOST_TIMEOUT_SECONDS = 365 * 86_400
+"""Sockets take no timeout of more than a few hundred years."""
 
 _TOKEN = re.compile(r"[!-~]{1,512}")
 
@@ -42,7 +46,7 @@ class ServiceHttp:
         timeout_seconds: float = 3600.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Take the address of a service. Raises InvalidInput if it or the token has a wrong form."""
+        """Take the address of a service. Raises InvalidInput if an argument has a wrong form."""
         self._url = _checked(url)
         self.host = urlsplit(self._url).netloc
         """Host and port, for people."""
@@ -51,8 +55,8 @@ class ServiceHttp:
         self._headers = {"user-agent": "trace_dagster"}
         if token is not None:
             self._headers["authorization"] = f"Bearer {token}"
-        self._retries = max(0, retries)
-        self._timeout_seconds = timeout_seconds
+        self._retries = _checked_retries(retries)
+        self._timeout_seconds = _checked_timeout(timeout_seconds)
         self._sleep = sleep
         self._pool = connections()
 
@@ -180,6 +184,20 @@ def _checked(url: str) -> str:
     if not is_fit or parts.username is not None or parts.query or parts.fragment or not url.isascii():
         raise InvalidInput("the URL of a query service looks like https://lake.example:8480, and has no password in it")
     return url.rstrip("/")
+
+
+def _checked_retries(retries: int) -> int:
+    found = wire_integer(retries, "retries")
+    if found < 0:
+        raise InvalidInput("retries is 0 or more")
+    return found
+
+
+def _checked_timeout(seconds: float) -> float:
+    with suppress(TypeError, ValueError, ArithmeticError):
+        if not isinstance(seconds, bool) and 0 < seconds <= _MOST_TIMEOUT_SECONDS:
+            return float(seconds)
+    raise InvalidInput(f"timeout_seconds is a number greater than 0, and at most {_MOST_TIMEOUT_SECONDS} (a year)")
 
 
 def _pause(answer: urllib3.BaseHTTPResponse, tried: int) -> float | None:
