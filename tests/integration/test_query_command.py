@@ -66,6 +66,7 @@ def asked(variables, *arguments):
     [
         (SQL,),
         (SQL, "--limit", "3"),
+        ("select true as b, [null, 'x'] as l, {'k': false, 'n': null} as s, map {'a': 1} as m",),
         ("select 1 as one", "--json"),
         (SQL, "--json", "--limit", "20000"),
         ("select block_number from blocks", "--as-of", "7", "--limit", "5"),
@@ -104,6 +105,10 @@ def test_formats_that_do_not_fit_are_refused(there, tmp_path):
     path = str(tmp_path / "rows.txt")
     assert "must end in one of .arrow, .csv, .parquet" in asked(there, SQL, "--output", path)[2]
     assert "--output needs --format csv" in asked(there, SQL, "--output", path, "--json")[2]
+    for form in ("csv", "arrow", "parquet", "table"):
+        refused = (2, b"", f"error: --json and --format {form} exclude each other: give one of them\n")
+        assert asked(there, "select 1 as a", "--json", "--format", form) == refused
+    assert asked(there, "select 1 as a", "--json", "--format", "json")[0] == 0
     assert asked(there, SQL, "--output", path, "--format", "csv")[0] == 0
 
 

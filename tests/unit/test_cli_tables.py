@@ -76,6 +76,26 @@ def test_query_results_are_not_interpreted(capsys):
     assert row.endswith("7")
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, ""),
+        (True, "true"),
+        (False, "false"),
+        ("True", "True"),
+        ('it\'s "so"', 'it\'s "so"'),
+        (0.5, "0.5"),
+        ([None, "x", 1, True], '[null, "x", 1, true]'),
+        ({"k": False, "n": None}, '{"k": false, "n": null}'),
+        ([{"é": ["∑"]}], '[{"é": ["∑"]}]'),
+        (["\x1b[31m\x9b2J\x7f\u202e"], r'["\u001b[31m\x9b2J\x7f\u202e"]'),
+    ],
+)
+def test_a_cell_is_a_text_or_json(capsys, value, shown):
+    print_answer(to_json(QueryResult((("v", "JSON"),), [(value,)], truncated=False)), as_json=False)
+    assert capsys.readouterr().out.splitlines()[1].rstrip() == shown
+
+
 def test_messages_keep_their_lines_and_lose_their_escapes(capsys):
     say("error: one\ntwo \x1b[2J")
     assert capsys.readouterr().err == "error: one\ntwo \\x1b[2J\n"

@@ -44,4 +44,10 @@ def _is_number(kind: str) -> bool:
 
 
 def _text(item: object) -> str:
-    return "" if item is None else str(item)
+    """Return a cell: a text and a number as they are, and other values as JSON."""
+    match item:
+        case None:
+            return ""
+        case bool() | list() | dict():
+            return json.dumps(item, ensure_ascii=False)
+    return str(item)

@@ -604,7 +604,10 @@ def changes(after: str, follow: bool, limit: int | None, as_json: bool, now: boo
 @main.command()
 @click.argument("sql")
 @click.option(
-    "--json", "as_json", is_flag=True, help='{"columns": [...], "rows": [[...]], "truncated": false, "snapshot": {...}}'
+    "--json",
+    "as_json",
+    is_flag=True,
+    help='As --format json: {"columns": [...], "rows": [[...]], "truncated": false, "snapshot": {...}}.',
 )
 @click.option(
     "--format",
@@ -661,6 +664,8 @@ def query(
     from trace_dagster.cli.parameters import given
     from trace_dagster.cli.query import Question, form_of, run
 
+    if as_json and form not in {None, "json"}:
+        raise InvalidInput(f"--json and --format {form} exclude each other: give one of them")
     form = form_of("json" if as_json else form, output)
     question = Question(sql, form, limit, given(parameters), as_of, finalized_only, output)
     run(question, _settings(), say, is_own_url=bool(os.environ.get("TRACE_QUERY_URL", "").strip()))
