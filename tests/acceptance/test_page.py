@@ -135,6 +135,32 @@ def test_datasets_have_coverage_gaps_and_columns(shown):
     assert [" ".join(text.split()) for text in columns] == wanted
 
 
+def test_a_bar_does_not_show_blocks_before_the_newest_gaps_as_committed(browser, service):
+    """The service sends the newest 100 gaps of a dataset; here it sends one of two."""
+
+    def with_one_gap(route):
+        answer = route.fetch()
+        found = answer.json()
+        (known,) = (each for each in found["datasets"] if each["name"] == "chain_99.blocks")
+        known["coverage"] |= {"missing_blocks": 8, "gaps": [[40, 45]]}
+        route.fulfill(response=answer, json=found)
+
+    with query_page(browser, service) as opened:
+        opened.page.route("**/v1/datasets", with_one_gap)
+        opened.log_in()
+        bar = opened.page.get_by_label("chain_99.blocks has blocks")
+        parts = bar.locator("i").evaluate_all(
+            "parts => parts.map(each => [each.className, parseFloat(each.style.left), parseFloat(each.style.width)])"
+        )
+        assert [(kind, round(left * 0.6), round(width * 0.6)) for kind, left, width in parts] == [
+            ("partly", 0, 40),
+            ("gap", 40, 20),
+            ("committed", 45, 15),
+        ]
+        title = bar.locator("i.partly").get_attribute("title")
+        assert title == "chain_99.blocks has gaps up to block 39 that are not shown one by one"
+
+
 def test_a_click_puts_names_into_the_query_and_a_search_finds_columns(shown):
     shown.write("select count(*) from")
     shown.page.keyboard.press("/")

@@ -110,7 +110,7 @@ function scaleOf(datasets) {
   return { start, end: Math.max(...ends, start) + 1 };
 }
 
-/** Return the bar: committed blocks, hot blocks and gaps, on the chain's scale. */
+/** Return the bar: committed blocks, hot blocks and gaps, on the chain's scale. Only the newest gaps are known one by one. */
 function coverageBar(dataset, { start, end }) {
   const bar = make("div", { class: "coverage", role: "img", "aria-label": coverageText(dataset), title: coverageText(dataset) });
   if (dataset.first === null || end <= start) return bar;
@@ -122,12 +122,23 @@ function coverageBar(dataset, { start, end }) {
   };
   const hot = dataset.hotFrom ?? dataset.last + 1;
   const first = Math.min(dataset.first, dataset.from ?? dataset.first);
-  bar.append(part("gap", first, dataset.last + 1));
-  for (const [from, to] of without([dataset.first, dataset.last + 1], dataset.gaps)) {
+  const known = lacksOlder(dataset) ? (dataset.gaps[0]?.[0] ?? dataset.last + 1) : first;
+  if (known > first) {
+    const partly = part("partly", first, known);
+    partly.title = `${dataset.name} has gaps up to block ${count(known - 1)} that are not shown one by one`;
+    bar.append(partly);
+  }
+  bar.append(part("gap", known, dataset.last + 1));
+  for (const [from, to] of without([Math.max(dataset.first, known), dataset.last + 1], dataset.gaps)) {
     if (from < hot) bar.append(part("committed", from, Math.min(to, hot)));
     if (to > hot) bar.append(part("hot", Math.max(from, hot), to));
   }
   return bar;
+}
+
+/** Return whether there are gaps before the first known one: the service names the newest hundred, and counts all blocks. */
+function lacksOlder({ gaps, missing }) {
+  return missing > gaps.reduce((sum, [from, to]) => sum + to - from, 0);
 }
 
 /** Return the parts of a range that lie in none of the gaps, which are in ascending order. */
