@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 import pytest
 from click.testing import CliRunner
 
+from tests.support.clock import advance
 from tests.support.registry import apply, ingesting, job_text
 from trace_dagster.blocks import BlockRange
 from trace_dagster.cli.main import main
 from trace_dagster.cli.token import lifetime
 from trace_dagster.errors import InvalidInput, NoAccess
 from trace_dagster.registry.grants import Grants
-from trace_dagster.registry.tokens import Tokens
+from trace_dagster.registry.tokens import SESSION_LIFETIME, Tokens
 
 pytestmark = pytest.mark.integration
 
@@ -124,7 +125,21 @@ def test_a_revoked_token_is_refused(run, tokens):
     with pytest.raises(NoAccess):
         tokens.caller(secret)
     again = run("revoke", "one")
-    assert (again.exit_code, "no token is called 'one'" in again.stderr) == (2, True)
+    assert (again.exit_code, again.stdout, again.stderr) == (0, "", "one had ended already\n")
+    unknown = run("revoke", "two")
+    assert (unknown.exit_code, "no token is called 'two'" in unknown.stderr) == (2, True)
+
+
+def test_what_expired_or_was_used_had_ended_already(run, tokens, database):
+    run("new", "short", "--expires", "1h")
+    tokens.use_link(run("link", "ann").stdout.strip().partition("#")[2])
+    advance(database, SESSION_LIFETIME.total_seconds() + 1)
+    for name in ("short", "ann"):
+        for _ in range(2):
+            done = run("revoke", name)
+            assert (done.exit_code, done.stderr) == (0, f"{name} had ended already\n")
+    states = [(each["name"], each["state"]) for each in json.loads(run("list", "--json").stdout)]
+    assert states == [("short", "expired"), ("ann", "used"), ("ann", "expired")]
 
 
 def test_an_old_schema_is_named(run, database):

@@ -97,8 +97,9 @@ def test_revocation_acts_on_the_next_request(tokens):
     with pytest.raises(NoAccess):
         tokens.caller(secret)
     tokens.caller(other)
-    with pytest.raises(InvalidInput, match="no token is called 'one'"):
-        tokens.revoke("one")
+    assert tokens.revoke("one") == 0
+    with pytest.raises(InvalidInput, match="no token is called 'three'"):
+        tokens.revoke("three")
 
 
 def test_a_link_begins_one_session_with_its_grants(tokens, database):
@@ -199,6 +200,23 @@ def test_a_name_is_free_again_when_its_token_ended(tokens, database):
     with pytest.raises(NoAccess):
         tokens.caller(second)
     tokens.caller(third)
+
+
+def test_an_expired_token_is_not_revoked_when_its_name_is_given_again(tokens, database):
+    """Its queries go on; those of a token that someone revokes end, also if it has expired."""
+    first = tokens.caller(tokens.new("one", expires_in=HOUR)).token_id
+    advance(database, 3601)
+    second = tokens.caller(tokens.new("one", expires_in=HOUR)).token_id
+    assert [each.state for each in tokens.list()] == ["expired", "valid"]
+    assert tokens.revoked([first, second]) == set()
+    advance(database, 3601)
+    assert tokens.revoke("one") == 0
+    assert [each.state for each in tokens.list()] == ["expired", "expired"]
+    assert tokens.revoked([first, second]) == {second}
+    third = tokens.caller(tokens.new("one", expires_in=None)).token_id
+    assert tokens.revoke("one") == 1
+    assert [each.state for each in tokens.list()] == ["expired", "expired", "revoked"]
+    assert tokens.revoked([first, second, third]) == {second, third}
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a\n", "-a", "é", "a" * 101, "a\x1b[2J"])

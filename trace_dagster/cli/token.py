@@ -100,7 +100,10 @@ def list_tokens(settings: Settings, say: Say, *, as_json: bool) -> None:
 
 
 def revoke_token(settings: Settings, say: Say, name: str) -> None:
-    """Revoke the token of a name, its links and their sessions. Raises InvalidInput if nothing has the name."""
+    """Revoke the token of a name, its links and their sessions; say so if all of them had ended.
+
+    Raises InvalidInput if nothing has the name.
+    """
     with opened(settings) as runtime:
         count = Tokens(runtime.database).revoke(name)
     say(f"{name} is revoked" if count else f"{name} had ended already")

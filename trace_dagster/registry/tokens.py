@@ -131,7 +131,10 @@ class Tokens:
         return _caller(row)
 
     def revoked(self, token_ids: Collection[UUID]) -> set[UUID]:
-        """Return those of some tokens and sessions that are revoked now. A session is when its link is."""
+        """Return those of some tokens and sessions that are revoked now. A session is when its link is.
+
+        A token that expired and whose name was given again is none of them.
+        """
         with self._database.transaction() as session:
             rows = session.all("revoked_of_tokens", token_ids=list(token_ids))
         return {row["token_id"] for row in rows}
@@ -151,11 +154,13 @@ class Tokens:
     def revoke(self, name: str) -> int:
         """Revoke the token of a name, its links and the sessions that these began; return how many were valid.
 
-        Raises InvalidInput if nothing has the name.
+        Raises InvalidInput if nothing has the name, not even a token that has ended.
         """
+        of_name = {"org_id": self._org_id, "name": _checked_name(name)}
         with self._database.transaction() as session:
-            rows = session.all("revoke_tokens", org_id=self._org_id, name=_checked_name(name))
-        if not rows:
+            rows = session.all("revoke_tokens", **of_name)
+            is_known = bool(rows) or session.one("name_was_given", **of_name) is not None
+        if not is_known:
             raise InvalidInput(f"no token is called {name!r}: `trace-lite token list` shows them")
         return sum(row["was_valid"] for row in rows)
 

@@ -1,6 +1,6 @@
 -- name: retire_expired_name
--- End an expired token of a name, so that the name is free.
-update trace.query_tokens set revoked_at = now()
+-- End an expired token of a name at the time of its expiry, so that the name is free.
+update trace.query_tokens set revoked_at = expires_at
 where org_id = %(org_id)s and name = %(name)s and kind = 'token' and revoked_at is null and expires_at <= now();
 
 -- name: insert_token
@@ -35,9 +35,10 @@ where t.org_id = %(org_id)s and t.token_hash = %(token_hash)s and t.kind in ('to
   and t.revoked_at is null and l.revoked_at is null and (t.expires_at is null or t.expires_at > now());
 
 -- name: revoked_of_tokens
--- Those of some tokens and sessions that are revoked, or whose link is.
+-- Those of some tokens and sessions that are revoked, or whose link is. One that ended at its expiry is not among them.
 select t.token_id from trace.query_tokens t left join trace.query_tokens l on l.token_id = t.made_by
-where t.token_id = any(%(token_ids)s) and (t.revoked_at is not null or l.revoked_at is not null);
+where t.token_id = any(%(token_ids)s)
+  and (t.revoked_at <> coalesce(t.expires_at, 'infinity') or l.revoked_at is not null);
 
 -- name: end_session
 -- End the session of a hash.
@@ -50,10 +51,14 @@ update trace.query_tokens set revoked_at = now()
 where org_id = %(org_id)s and name = %(name)s and revoked_at is null
 returning kind, (expires_at is null or expires_at > now()) and used_at is null as was_valid;
 
+-- name: name_was_given
+-- A row if a token, link or session has this name, whether it is valid or has ended.
+select 1 from trace.query_tokens where org_id = %(org_id)s and name = %(name)s limit 1;
+
 -- name: all_tokens
--- Every token, link and session, the newest last.
+-- Every token, link and session, the newest last. Of several ends the first one is its state.
 select t.token_id, t.kind, t.name, t.grants, t.max_queries, t.queries_per_minute, t.created_at, t.expires_at,
-       case when t.revoked_at is not null or l.revoked_at is not null then 'revoked'
+       case when least(t.revoked_at, l.revoked_at) < coalesce(t.expires_at, 'infinity') then 'revoked'
             when t.used_at is not null then 'used'
             when t.expires_at <= now() then 'expired'
             else 'valid' end as state
