@@ -127,14 +127,26 @@ def test_a_login_is_small(service):
     assert service.ask("/v1/login", {"code": "x" * 5000}, token=None).status == 413
 
 
-def test_logins_that_fail_are_limited(service, tokens):
+def test_an_address_with_many_failed_logins_has_one_try_a_second(service, tokens, monkeypatch):
+    now = [600.0]
+    monkeypatch.setattr(login_routes, "_failed", FailedLogins(lambda: now[0]))
     code = tokens.link("ann")
-    statuses = [log_in(service, UNKNOWN)[0].status for _ in range(MOST_PER_MINUTE + 1)]
-    assert statuses == [401] * MOST_PER_MINUTE + [429]
+    statuses = [log_in(service, UNKNOWN)[0].status for _ in range(MOST_PER_MINUTE + 2)]
+    assert statuses == [401] * (MOST_PER_MINUTE + 1) + [429]
     refused, _ = log_in(service, code)
-    assert (refused.status, refused.headers["Retry-After"]) == (429, "60")
-    login_routes._failed._failures.clear()
+    assert (refused.status, refused.headers["Retry-After"]) == (429, "1")
+    assert "open the link again" in refused.error["message"]
+    now[0] += 1
     assert log_in(service, code)[0].status == 204  # it was not used up
+
+
+def test_failures_count_by_the_address_that_a_proxy_on_this_machine_names(service, monkeypatch):
+    noted = []
+    monkeypatch.setattr(FailedLogins, "note", lambda _, address: noted.append(address))
+    for forwarded in ({}, {"X-Forwarded-For": "203.0.113.7"}, {"X-Forwarded-For": "198.51.100.1, 203.0.113.7"}):
+        headers = own_page(service) | forwarded
+        assert service.ask("/v1/login", {"code": UNKNOWN}, token=None, headers=headers).status == 401
+    assert noted == ["127.0.0.1", "203.0.113.7", "203.0.113.7"]
 
 
 def test_revocation_and_expiry_act_on_the_next_request(service, tokens, database):

@@ -72,8 +72,7 @@ def _begin_session(request: Request, code: str) -> str:
     address = request.client.host if request.client else ""
     if not _failed.may_try(address):
         raise TooMany(
-            "too many logins failed: wait a minute, then open a new link of `trace-lite token link`",
-            retry_after_seconds=60,
+            "too many logins from this address failed: open the link again in a moment", retry_after_seconds=1
         )
     try:
         return Tokens(parts_of(request).database).use_link(code)
