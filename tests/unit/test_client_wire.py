@@ -69,6 +69,7 @@ def test_a_list_too(values):
         (np.uint8(7), "BIGINT"),
         (np.float64(0.5), "DOUBLE"),
         (np.str_("a"), "VARCHAR"),
+        (np.True_, "BOOLEAN"),
         (pd.Timestamp("2024-05-01", tz="UTC"), "TIMESTAMP WITH TIME ZONE"),
     ],
     ids=lambda each: type(each).__name__,
@@ -81,12 +82,37 @@ def test_the_type_in_sql_is_that_of_python(value, kind):
 
 @pytest.mark.parametrize(
     "value",
-    [object(), {1}, {"a": 1}, float("nan"), float("inf"), Decimal("NaN"), Fraction(1, 3), 1j, np.array([1]), [[{}]]],
+    [object(), {1}, {"a": 1}, Fraction(1, 3), 1j, np.array([1]), np.array([True]), [[{}]]],
     ids=lambda each: type(each).__name__,
 )
 def test_another_value_is_refused_with_its_type(value):
     with pytest.raises(InvalidInput, match=r"the value of parameter \$x has type \w+: give a text"):
         wire_parameters({"x": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        *((number, "is NaN or infinite") for number in (float("nan"), np.float64("inf"), Decimal("-Infinity"))),
+        (datetime.time(12), "is a time of day, which is no parameter: give a text"),
+        (pd.Timestamp("2024-01-01 00:00:00.123456789"), "microseconds at most: give it as a text and cast it to TIME"),
+        (pd.Timestamp("2024-01-01 00:00:00.000000001", tz="UTC"), "microseconds at most"),
+    ],
+    ids=str,
+)
+def test_a_value_that_sql_knows_and_json_does_not_is_given_as_a_text(value, said):
+    for params in ({"x": value}, {"x": [value]}):
+        with pytest.raises(InvalidInput, match=rf"the value of parameter \$x .*{said}"):
+            wire_parameters(params)
+
+
+def test_a_bool_of_numpy_is_a_bool():
+    assert wire_parameters([np.True_, [np.False_]]) == [True, [False]]
+
+
+def test_a_time_of_pandas_without_nanoseconds_keeps_its_microseconds():
+    (found,) = wire_parameters([pd.Timestamp("2024-01-01 00:00:00.123456")])
+    assert found == {"type": "timestamp", "value": "2024-01-01T00:00:00.123456"}
 
 
 TOO_LARGE = [2**127, -(2**127), 10**5000]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import duckdb
+import pandas as pd
 import pytest
 
 from trace_dagster.errors import InvalidInput
@@ -22,6 +23,7 @@ from trace_dagster.query.parameters import literal
         ("binary", "0x", "BLOB", ""),
         ("date", "2024-05-01", "DATE", "2024-05-01"),
         ("timestamp", "2024-05-01T12:00:00.000001", "TIMESTAMP", "2024-05-01 12:00:00.000001"),
+        ("timestamp", "2024-05-01T12:00:00.123456000", "TIMESTAMP", "2024-05-01 12:00:00.123456"),
         ("timestamp", "2024-05-01T14:00:00+02:00", "TIMESTAMP WITH TIME ZONE", "2024-05-01 12:00:00+00"),
     ],
 )
@@ -73,3 +75,15 @@ def test_another_object_is_refused_with_the_types_that_there_are(given):
 def test_a_text_that_is_no_value_of_its_type_is_refused(kind, text):
     with pytest.raises(InvalidInput, match=r"parameter \$x"):
         literal({"type": kind, "value": text}, "x")
+
+
+@pytest.mark.parametrize("fraction", [".123456789", ",123456789", ".0000001", ".1234567"])
+@pytest.mark.parametrize("zone", ["", "Z", "+02:00"])
+def test_a_time_below_microseconds_is_refused(fraction, zone):
+    with pytest.raises(InvalidInput, match="microseconds at most: give it as a text and cast it to TIMESTAMP_NS"):
+        literal({"type": "timestamp", "value": f"2024-01-01T00:00:00{fraction}{zone}"}, "x")
+
+
+def test_so_is_one_of_pandas():
+    with pytest.raises(InvalidInput, match="microseconds at most"):
+        literal(pd.Timestamp("2024-01-01 00:00:00.123456789"), "x")

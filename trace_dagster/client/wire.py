@@ -7,6 +7,8 @@ import decimal
 import math
 import numbers
 import operator
+import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, SupportsIndex
@@ -15,6 +17,9 @@ from trace_dagster.errors import InvalidInput
 
 _TOO_LARGE = 1 << 127
 """The service's SQL has no larger integer, and Python itself refuses to write a very long one as text."""
+
+_NANOSECONDS = re.compile(r"\.[0-9]{6}[0-9]*[1-9]")
+"""A time of pandas may have them."""
 
 AsOfPart = int | str | datetime.date
 """A block, ``common``, or a time; a date is its first moment in UTC."""
@@ -48,7 +53,7 @@ def wire_integer(given: SupportsIndex, name: str) -> int:
     raise InvalidInput(f"{name} is a whole number of at most 38 digits")
 
 
-def _value(value: Any, name: str) -> Any:
+def _value(value: Any, name: str) -> Any:  # noqa: C901  (one case per type)
     match value:
         case None | bool() | str():
             return value
@@ -61,17 +66,44 @@ def _value(value: Any, name: str) -> Any:
         case bytes() | bytearray() | memoryview():
             return _typed("binary", "0x" + bytes(value).hex())
         case datetime.datetime():
-            return _typed("timestamp", value.isoformat())
+            return _typed("timestamp", _microseconds(value.isoformat(), name))
         case datetime.date():
             return _typed("date", value.isoformat())
         case list() | tuple():
             return [_value(each, name) for each in value]
         case {"type": str(), "value": str()} if len(value) == 2:
             return value
-    raise InvalidInput(
-        f"the value of parameter ${name[:80]} has type {type(value).__name__}: give a text, a number, bytes, a date, a"
-        " time, True, False, None, or a list of these"
+        case _ if _is_numpy_bool(value):
+            return bool(value)
+    raise InvalidInput(f"the value of parameter ${name[:80]} {_refusal(value)}")
+
+
+def _is_numpy_bool(value: Any) -> bool:
+    """Return whether a value is a bool of numpy, which is imported if there is one."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.bool_)
+
+
+def _refusal(value: Any) -> str:
+    """Return what is wrong with a value that has no form in JSON, and what to give."""
+    match value:
+        case float() | decimal.Decimal():
+            return "is NaN or infinite, which JSON has no number for: give a text and cast it to DOUBLE in the SQL"
+        case datetime.time():
+            return "is a time of day, which is no parameter: give a text and cast it to TIME in the SQL"
+    return (
+        f"has type {type(value).__name__}: give a text, a number, bytes, a date, a datetime, True, False, None, or a"
+        " list of these"
     )
+
+
+def _microseconds(text: str, name: str) -> str:
+    if _NANOSECONDS.search(text):
+        raise InvalidInput(
+            f"the value of parameter ${name[:80]} has nanoseconds, and a time parameter has microseconds at most:"
+            " give it as a text and cast it to TIMESTAMP_NS in the SQL"
+        )
+    return text
 
 
 def _integer(value: numbers.Integral, name: str) -> int:

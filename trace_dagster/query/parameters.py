@@ -17,7 +17,7 @@ import duckdb
 
 from trace_dagster.errors import InvalidInput
 from trace_dagster.query.syntax import Node, Statement, objects, parse, without_places
-from trace_dagster.query.typed_values import typed_value
+from trace_dagster.query.typed_values import require_microseconds, typed_value
 
 Parameters = Mapping[str, Any] | Sequence[Any]
 """Values by name, or in the order of ``?``."""
@@ -71,6 +71,7 @@ def literal(value: Any, name: str) -> str:  # noqa: C901  (one case per type)
         case bytes() | bytearray():
             return f"unhex('{bytes(value).hex()}')"
         case datetime.datetime():
+            require_microseconds(value.isoformat(), name)  # a time of pandas may have nanoseconds
             return f"cast('{value.isoformat()}' as {'timestamptz' if value.tzinfo else 'timestamp'})"
         case datetime.date():
             return f"cast('{value.isoformat()}' as date)"

@@ -14,6 +14,7 @@ _MOST_CHARACTERS = 1 << 20
 _INTEGER = re.compile(r"-?[0-9]{1,39}")
 _DECIMAL = re.compile(r"-?[0-9]{1,38}(?:\.[0-9]{1,38})?(?:[eE][-+]?[0-9]{1,3})?")
 _DOUBLE = re.compile(r"-?[0-9]{1,400}(?:\.[0-9]{1,400})?(?:[eE][-+]?[0-9]{1,4})?")
+_BELOW_MICROSECONDS = re.compile(r"[.,][0-9]{6}[0-9]*[1-9]")
 _BINARY = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 
 
@@ -21,7 +22,7 @@ def typed_value(given: Mapping[str, Any], name: str) -> Any:
     """Return the value that an object with the members ``type`` and ``value`` stands for.
 
     Both are texts. ``name`` is that of the parameter. Raises InvalidInput if the type is unknown, or if the value is
-    none of it.
+    none of it, or a time with more digits than microseconds.
     """
     kind, text = given.get("type"), given.get("value")
     read = _READERS.get(kind) if isinstance(kind, str) else None
@@ -30,10 +31,21 @@ def typed_value(given: Mapping[str, Any], name: str) -> Any:
             f'an object as the value of parameter ${name} must be {{"type": T, "value": text}}, with T one of'
             f" {', '.join(_READERS)}"
         )
+    if kind == "timestamp":
+        require_microseconds(text, name)
     try:
         return read(text)
     except (ValueError, OverflowError, decimal.InvalidOperation):
         raise InvalidInput(f"the value of parameter ${name} is no {kind}: {text[:80]!r}") from None
+
+
+def require_microseconds(text: str, name: str) -> None:
+    """Raise InvalidInput if a time in ISO 8601 has a part below microseconds, which Python and DuckDB would cut off."""
+    if _BELOW_MICROSECONDS.search(text):
+        raise InvalidInput(
+            f"the value of parameter ${name} has nanoseconds, and a time parameter has microseconds at most:"
+            " give it as a text and cast it to TIMESTAMP_NS"
+        )
 
 
 def _matched(pattern: re.Pattern[str], text: str) -> str:
