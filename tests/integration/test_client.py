@@ -103,7 +103,7 @@ def test_a_cut_holds_and_is_in_the_snapshot(lake):
 def test_errors_are_raised_by_the_call(lake, service):
     with pytest.raises(InvalidInput, match="nothing"):
         lake.sql("select * from nothing")
-    with pytest.raises(InvalidInput, match=r"\$x has no value"):
+    with pytest.raises(InvalidInput, match=r"\$x has no value: give it one$"):
         lake.sql("select $x")
     with pytest.raises(NoAccess):
         trace_dagster.connect(service.url, "trace_" + "x" * 43).sql("select 1")

@@ -153,9 +153,9 @@ def test_parameters_stand_where_values_stand(store, ask):
 @pytest.mark.parametrize(
     ("sql", "parameters", "message"),
     [
-        ("select $x", {}, r"parameter \$x has no value"),
+        ("select $x", {}, r"parameter \$x has no value: give it one$"),
         ("select ?, ?", [1], r"parameter \$2 has no value"),
-        ("select 1", {"x": 1}, r"no parameter \$x"),
+        ("select 1", {"x": 1}, r"no parameter \$x: write it in the SQL, or leave out its value$"),
         ("select $x", {"x": {}}, r"parameter \$x must be"),
         ("select $x", {"x": float("nan")}, r"parameter \$x is not a text"),
         ("select $x", {"x": 1 << 128}, "longer number as a text"),

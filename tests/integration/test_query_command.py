@@ -112,6 +112,18 @@ def test_formats_that_do_not_fit_are_refused(there, tmp_path):
     assert asked(there, SQL, "--output", path, "--format", "csv")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(("select $x",), "parameter $x has no value"), (("select 1", "--parameter", "x=5"), "has no parameter $x")],
+)
+def test_an_error_of_parameters_says_how_to_write_them_here(here, there, arguments, said):
+    code, _, err = asked(there, *arguments)
+    assert asked(here, *arguments) == (code, b"", err)
+    assert code == 2
+    assert said in err
+    assert "; `--parameter NAME=VALUE` gives a value, and a shell keeps $NAME only in single quotes" in err
+
+
 def test_the_limits_of_the_environment_hold_without_a_service_too(here):
     code, _, said = asked(here | {"TRACE_QUERY_SECONDS": "1"}, ENDLESS)
     assert code == 1

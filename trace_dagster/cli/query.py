@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ Say = Callable[[str], None]
 
 _DEFAULT_ROWS = 1000
 _MOST_ROWS = 10_000
+_OF_PARAMETERS = re.compile(r"parameter \$\w+ has no value|has no parameter \$\w")
+"""Errors about parameters for which the command line has more advice than the core and a service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,17 @@ def run(question: Question, settings: Settings, say: Say, *, is_own_url: bool) -
 
     A service that the user named has to answer. If that of the stack is away, this process runs the query.
     """
+    try:
+        _run(question, settings, say, is_own_url=is_own_url)
+    except InvalidInput as error:
+        if not _OF_PARAMETERS.search(error.message):
+            raise
+        raise InvalidInput(
+            f"{error.message}; `--parameter NAME=VALUE` gives a value, and a shell keeps $NAME only in single quotes"
+        ) from error
+
+
+def _run(question: Question, settings: Settings, say: Say, *, is_own_url: bool) -> None:
     url, token = settings.query.url, settings.query.token
     if url is not None:
         try:

@@ -94,9 +94,11 @@ def with_literals(statement: Statement, given: Mapping[str, str], parser: duckdb
     named = {str(node["identifier"]).lower() for node in objects(statement.tree) if _is_parameter(node)}
     if missing := sorted(named - given.keys()):
         name = missing[0][:80]
-        raise InvalidInput(f"the query's parameter ${name} has no value: give one, such as `--parameter {name}=5`")
+        raise InvalidInput(f"the query's parameter ${name} has no value: give it one")
     if unknown := sorted(given.keys() - named):
-        raise InvalidInput(f"the query has no parameter ${unknown[0][:80]}: a shell keeps the $ only in single quotes")
+        raise InvalidInput(
+            f"the query has no parameter ${unknown[0][:80]}: write it in the SQL, or leave out its value"
+        )
     if not named:
         return statement
     text = _spliced(statement.text, given)
