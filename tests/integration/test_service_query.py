@@ -313,6 +313,32 @@ def test_the_openapi_document_describes_the_errors(service):
     assert query["requestBody"]["content"]["application/json"]["schema"]["additionalProperties"] is False
 
 
+OF_URLS = {
+    "/v1/changes": "it has after, limit, wait",
+    "/v1/datasets/{key}/files": "it has from_block, to_block",
+}
+
+
+def test_an_unknown_parameter_of_a_url_is_refused_with_the_known_ones(service):
+    """It would be ignored: `/v1/changes?cursor=now` would begin at the oldest change."""
+    paths = service.ask("/openapi.json", token=None).json()["paths"]
+    asked = [(path, each) for path, item in paths.items() if path.startswith("/v1/") for each in item]
+    assert len(asked) == 9
+    for path, method in asked:
+        url = path.format(key="blocks", query_id=uuid4())
+        body = {"sql": "select 1"} if path == "/v1/query" else {"code": "x"}
+        given = {"method": method.upper(), "body": None if method in {"get", "delete"} else body}
+        answer = service.ask(f"{url}?surprise=1", **given)
+        assert (answer.status, answer.error["code"]) == (422, "wrong_form"), (path, answer.body)
+        known = OF_URLS.get(path, "it has none")
+        assert answer.error["message"].endswith(f"'surprise' is no parameter of this path: {known}")
+        assert "422" in paths[path][method]["responses"]
+        if "security" in paths[path][method]:
+            assert service.ask(f"{url}?surprise=1", token=None, **given).status == 401
+    assert service.ask("/v1/datasets/blocks/files?from_block=1&to_block=5").status == 200
+    assert service.ask("/v1/datasets?").status == 200
+
+
 def rows_of(service, form, sql, **members):
     """Return the rows of an answer as numbers, whatever its format is."""
     answer = service.query(sql, format=form, **members)

@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection, Request
 from trace_dagster.errors import NoAccess, Unavailable
 from trace_dagster.registry.query_log import QueryLog
 from trace_dagster.registry.tokens import Caller, Tokens
+from trace_dagster.service.errors import HttpRefusal
 from trace_dagster.service.metrics import Denial
 from trace_dagster.service.parts import Parts, parts_of
 
@@ -53,6 +54,29 @@ def _known_caller(
 
 KnownCaller = Annotated[Caller, Depends(_known_caller)]
 """The type of a route's parameter that is its caller."""
+
+
+def require_known_parameters(request: Request) -> None:
+    """Raise HttpRefusal 422 if the URL has a parameter that the route does not have; a FastAPI dependency.
+
+    A misspelt one would otherwise be ignored: the answer would look right and hold something else.
+    """
+    known = [each.alias for each in request.scope["route"].dependant.query_params]
+    for name in request.query_params:
+        if name not in known:
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            raise HttpRefusal(
+                422, "wrong_form", f"the request has a wrong form: {name[:80]!r} is no parameter of this path: {has}"
+            )
+
+
+def _api_caller(request: Request, caller: KnownCaller) -> Caller:
+    require_known_parameters(request)  # after the caller is known: a stranger learns nothing else
+    return caller
+
+
+ApiCaller = Annotated[Caller, Depends(_api_caller)]
+"""The same for routes below /v1/, whose URLs may have no parameter but their own."""
 
 
 def session_token(request: Request) -> str | None:

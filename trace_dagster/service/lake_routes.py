@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from trace_dagster.blocks import MAX_BLOCK, BlockRange
 from trace_dagster.errors import InvalidInput
 from trace_dagster.registry.changes import OLDEST
-from trace_dagster.service.callers import KnownCaller, caller_of
+from trace_dagster.service.callers import ApiCaller, KnownCaller, caller_of
 from trace_dagster.service.change_feed import PAGE
 from trace_dagster.service.change_stream import ChangeEvents, ChangePage, ChangeRequest
 from trace_dagster.service.errors import HttpRefusal, documented
@@ -34,14 +34,14 @@ def _answers(request: Request) -> LakeAnswers:
     return found
 
 
-@router.get("/v1/datasets", response_model=LakeEntry, responses=documented(401, 403, 503))
-def datasets(request: Request, caller: KnownCaller) -> dict[str, Any]:
+@router.get("/v1/datasets", response_model=LakeEntry, responses=documented(401, 403, 422, 503))
+def datasets(request: Request, caller: ApiCaller) -> dict[str, Any]:
     """Return every dataset that the token may see, and the heads of their chains, as of one moment."""
     return _answers(request).lake(caller.grants)
 
 
 @router.get("/v1/datasets/{key}", response_model=OneDataset, responses=documented(401, 403, 404, 422, 503))
-def dataset(request: Request, caller: KnownCaller, key: _Name) -> dict[str, Any]:
+def dataset(request: Request, caller: ApiCaller, key: _Name) -> dict[str, Any]:
     """Return one dataset and its chain, as of one moment."""
     return _answers(request).dataset(caller.grants, key)
 
@@ -56,7 +56,7 @@ def dataset(request: Request, caller: KnownCaller, key: _Name) -> dict[str, Any]
 )
 async def dataset_files(
     request: Request,
-    caller: KnownCaller,
+    caller: ApiCaller,
     key: _Name,
     from_block: Annotated[int, Query(ge=0, le=MAX_BLOCK)] = 0,
     to_block: Annotated[int, Query(ge=0, le=MAX_BLOCK, description="exclusive")] = MAX_BLOCK,
@@ -81,7 +81,7 @@ async def dataset_files(
 )
 async def changes(
     request: Request,
-    caller: KnownCaller,
+    caller: ApiCaller,
     after: Annotated[str, Query(max_length=100, description="a cursor, 0 for the oldest, or now")] = OLDEST,
     limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
     wait: Annotated[float, Query(ge=0, le=60, description="seconds to wait for the first change")] = 0,

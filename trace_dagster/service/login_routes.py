@@ -6,7 +6,7 @@ the code is in no log of a proxy, and a program that fetches links beforehand do
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -15,12 +15,12 @@ from starlette.responses import Response
 from trace_dagster.errors import NoAccess, TooMany
 from trace_dagster.registry.tokens import SESSION_LIFETIME, Tokens
 from trace_dagster.service.bodies import read_json
-from trace_dagster.service.callers import SESSION_COOKIE, session_token
+from trace_dagster.service.callers import SESSION_COOKIE, require_known_parameters, session_token
 from trace_dagster.service.errors import documented
 from trace_dagster.service.failed_logins import FailedLogins
 from trace_dagster.service.parts import parts_of
 
-router = APIRouter(tags=["page"])
+router = APIRouter(tags=["page"], dependencies=[Depends(require_known_parameters)])
 
 _MOST_BYTES = 4096
 _failed = FailedLogins()
@@ -55,7 +55,7 @@ async def login(request: Request) -> Response:
 @router.post(
     "/v1/logout",
     status_code=204,
-    responses={204: {"description": "The session ended, if there was one."}, **documented(403, 503)},
+    responses={204: {"description": "The session ended, if there was one."}, **documented(403, 422, 503)},
 )
 def logout(request: Request) -> Response:
     """End the session of the page, if there is one, and delete its cookie."""

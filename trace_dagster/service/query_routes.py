@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from trace_dagster.registry.tokens import Caller
 from trace_dagster.service.answering import Answering
-from trace_dagster.service.callers import KnownCaller
+from trace_dagster.service.callers import ApiCaller
 from trace_dagster.service.errors import documented
 from trace_dagster.service.live_queries import LiveQuery, QueryState
 from trace_dagster.service.places import Waiter
@@ -72,7 +72,7 @@ class LiveQueryState(BaseModel):
     },
 )
 async def run_query(
-    request: Request, caller: KnownCaller, trace_query_id: Annotated[UUID | None, Header()] = None
+    request: Request, caller: ApiCaller, trace_query_id: Annotated[UUID | None, Header()] = None
 ) -> QueryAnswer:
     """Run one SELECT and answer with its rows. The header Trace-Query-Id chooses the id of the query."""
     asked, form = await read_query(request)
@@ -83,13 +83,13 @@ async def run_query(
 
 
 @router.get("/v1/queries/{query_id}", responses=documented(401, 403, 404, 422, 503))
-async def query_state(request: Request, caller: KnownCaller, query_id: UUID) -> LiveQueryState:
+async def query_state(request: Request, caller: ApiCaller, query_id: UUID) -> LiveQueryState:
     """Return how far a query of the token is. One that has ended is unknown."""
     return _state(answering_of(request), caller, query_id)
 
 
 @router.delete("/v1/queries/{query_id}", status_code=202, responses=documented(401, 403, 404, 422, 503))
-async def cancel_query(request: Request, caller: KnownCaller, query_id: UUID) -> LiveQueryState:
+async def cancel_query(request: Request, caller: ApiCaller, query_id: UUID) -> LiveQueryState:
     """End a query of the token. Its own request is answered with 409, or its transfer is broken off."""
     answering = answering_of(request)
     answering.live.of(caller, query_id).cancel()
