@@ -109,9 +109,23 @@ def test_parameters_keep_their_exact_values(service):
 def test_as_of_cuts_the_rows(service):
     for as_of in (9, "9", [9], ["9"], [9, "common"]):
         assert service.rows("select count(*) from blocks", as_of=as_of) == [[10]]
-    assert service.query("select 1", as_of="yesterday").error["status"] == 400
-    assert service.query("select count(*) from blocks", as_of=[1, 2]).error["status"] == 400
     assert service.rows("select count(*) from blocks", finalized_only=True) == [[BLOCKS]]
+
+
+def test_an_empty_list_is_no_cut(service):
+    found = service.query("select 1", as_of=[]).error
+    assert (found["status"], found["code"]) == (422, "wrong_form")
+    assert "'as_of': an empty list is no cut: leave it out" in found["message"]
+
+
+@pytest.mark.parametrize("form", ["json", "csv"])
+@pytest.mark.parametrize("as_of", ["yesterday", "2024-05-01T12:00:00", [1, 2], 2**62])
+def test_a_query_with_a_wrong_cut_is_refused_and_logged(service, database, form, as_of):
+    answer = service.query("select count(*) from blocks", as_of=as_of, format=form)
+    assert answer.status == 400
+    assert "as_of" in answer.error["message"] or "needs a zone" in answer.error["message"]
+    assert answer.headers["Trace-Query-Id"] == answer.error["query_id"]
+    assert logged(database, answer.error["query_id"])["outcome"] == "refused"
 
 
 WRONG_BODIES = [

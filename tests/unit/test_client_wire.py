@@ -164,7 +164,9 @@ def test_a_cut(given_, sent):
     assert wire_as_of(given_) == sent
 
 
-@pytest.mark.parametrize("given_", [True, 1.5, None, [None], {"a": 1}, 10**5000], ids=lambda each: str(type(each)))
+@pytest.mark.parametrize(
+    "given_", [True, 1.5, None, [], (), [None], {"a": 1}, 10**5000], ids=lambda each: str(type(each))
+)
 def test_another_cut_is_refused(given_):
     with pytest.raises(InvalidInput, match="as_of is a block, a time, `common`, or a list of these"):
         wire_as_of(given_)

@@ -38,8 +38,8 @@ def wire_parameters(given: Mapping[str, Any] | Sequence[Any]) -> Any:
 
 
 def wire_as_of(given: AsOfPart | Sequence[AsOfPart]) -> Any:
-    """Return ``as_of`` of a request. Raises InvalidInput for another type."""
-    if isinstance(given, list | tuple):
+    """Return ``as_of`` of a request. Raises InvalidInput for another type, and for an empty list."""
+    if isinstance(given, list | tuple) and given:
         return [_as_of_part(part) for part in given]
     return _as_of_part(given)
 

@@ -41,7 +41,7 @@ class QueryBody(BaseModel):
         description=f"Most rows. JSON has at most {MAX_ROWS}, and {DEFAULT_ROWS} without it; others have all rows"
         " without it.",
     )
-    as_of: _Point | Annotated[list[_Point], Field(max_length=10)] | None = Field(
+    as_of: _Point | Annotated[list[_Point], Field(max_length=10, json_schema_extra={"minItems": 1})] | None = Field(
         None, description="A block, a time such as `2024-05-01T12:00:00Z`, `common`, or a list of them."
     )
     finalized_only: bool = Field(False, description="Whether only rows of final blocks count.")
@@ -63,6 +63,11 @@ async def read_query(request: Request) -> tuple[QueryBody, Format]:
         raise HttpRefusal(
             422, "wrong_form", f"the body has a wrong form: 'limit' is at most {MAX_ROWS} for json; take arrow, csv or"
             " parquet for more rows"
+        )  # fmt: skip
+    if body.as_of == []:  # pydantic would name what is wrong with a list for each other type that as_of may have
+        raise HttpRefusal(
+            422, "wrong_form", "the body has a wrong form: 'as_of': an empty list is no cut: leave it out, or give a"
+            " block or a time"
         )  # fmt: skip
     if form != "json" and request.scope["http_version"] == "1.0":
         raise HttpRefusal(505, "http_version", "HTTP/1.0 cannot tell a broken stream from a whole one: use HTTP/1.1")

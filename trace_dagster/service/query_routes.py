@@ -76,7 +76,6 @@ async def run_query(
 ) -> QueryAnswer:
     """Run one SELECT and answer with its rows. The header Trace-Query-Id chooses the id of the query."""
     asked, form = await read_query(request)
-    asked.cut()
     return QueryAnswer(
         answering_of(request), LiveQuery(trace_query_id or uuid4(), caller, form, Waiter(caller.token_id)), asked
     )
