@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from trace_dagster.query.syntax import Node, Statement, node_type, objects, pars
 _HEX = re.compile(r"0[xX][0-9a-fA-F]*")
 _BARE = re.compile(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")
 _LITERAL = re.compile(rb"'0[xX]([0-9a-fA-F]*)'")
+_MOST_LISTS = 20
 _SHOWN = re.compile(r"'0[xX]([0-9a-fA-F]*)'")
 _ADVICE = "write the bytes as unhex('ab12'), without 0x"
 _OF_COLUMN = f"a text is compared with a binary value: {_ADVICE}, or unhex(substr(x, 3)) of a column"
@@ -30,20 +32,22 @@ def with_bytes(statement: Statement, planner: duckdb.DuckDBPyConnection) -> str:
     ``planner`` has the tables of the query, empty. Raises InvalidInput with the right form if a text cannot be
     replaced: an odd number of digits, no 0x, another way of quoting, or a text that another part of the query makes.
     """
-    texts = {node["query_location"]: node for node in objects(statement.tree) if _is_candidate(node)}
-    if not texts:
+    if not _texts(statement):
         return statement.text
-    plan = _plan(statement.text, planner)
-    if plan is None and (other := _with_bytes_in_lists(statement, planner)):
-        return with_bytes(other, planner)
-    casts = list(_implicit_casts(statement, plan))
+    again, plan = _with_bytes_in_lists(statement, planner)
+    texts, casts = _texts(again), list(_implicit_casts(again, plan))
     _require_texts(casts, texts)
     used = {cast["child"]["query_location"] for cast in casts if _is_text(cast["child"], texts)}
     if not used:
-        return statement.text
-    text = _spliced(statement.text, {place: str(text_constant(texts[place])) for place in _equal(used, statement)})
-    _require_texts(_implicit_casts(statement, _plan(text, planner)), texts)  # no text column meets the bytes
-    return text
+        return again.text
+    again = _replaced(again, _equal(used, again), planner)
+    casts = list(_implicit_casts(again, _planned(again.text, planner)))
+    _require_texts(casts, _texts(again))  # no text column meets the bytes
+    return again.text
+
+
+def _texts(statement: Statement) -> dict[int, Node]:
+    return {node["query_location"]: node for node in objects(statement.tree) if _is_candidate(node)}
 
 
 def bytes_shown(text: str) -> str:
@@ -56,32 +60,57 @@ def _is_candidate(node: Node) -> bool:
     return text is not None and (_HEX.fullmatch(text) or _BARE.fullmatch(text)) is not None
 
 
-def _plan(text: str, planner: duckdb.DuckDBPyConnection) -> Node | None:
-    """Return the plan of a query; None if it cannot be planned: it fails when it runs, with DuckDB's own error."""
+def _planned(text: str, planner: duckdb.DuckDBPyConnection) -> Node:
+    """Return the plan of a query, or DuckDB's error as an object. One that fails here fails when it runs, too."""
     try:
         row = planner.execute("select json_serialize_plan(?, optimize := false)", [text]).fetchone()
-        plan: Node = json.loads(row[0]) if row else {"error": True}
+        plan: Node = json.loads(row[0]) if row else {}
     except (duckdb.Error, RecursionError):
-        return None
-    return None if plan.get("error") else plan
+        return {"error": True}
+    return plan
 
 
-def _with_bytes_in_lists(statement: Statement, planner: duckdb.DuckDBPyConnection) -> Statement | None:
-    """Return the statement with the bytes of all lists of such texts; None if it has none or cannot be planned then.
+def _with_bytes_in_lists(statement: Statement, planner: duckdb.DuckDBPyConnection) -> tuple[Statement, Node]:
+    """Return the statement with bytes in the lists of such texts that are compared with a binary value, and its plan.
 
-    DuckDB casts a text that is compared with a BLOB, but not the texts of a list.
+    DuckDB casts a text that is compared with a BLOB, but not the texts of a list: it names the place in its error.
     """
-    lists = [node["children"] for node in objects(statement.tree) if node.get("function_name") == "list_value"]
-    whole = [texts for texts in lists if texts and all(_HEX.fullmatch(text_constant(each) or "") for each in texts)]
-    if not whole:
-        return None
-    found = {each["query_location"]: str(text_constant(each)) for texts in whole for each in texts}
-    text = _spliced(statement.text, found)
-    return Statement(text, parse(text, planner).tree, statement.explain) if _plan(text, planner) else None
+    again, plan = first = statement, _planned(statement.text, planner)
+    for _ in range(_MOST_LISTS):
+        if not plan.get("error"):
+            return again, plan
+        if not (places := _lists_at(again, str(plan.get("position")))):
+            break
+        again = _replaced(again, places, planner)
+        plan = _planned(again.text, planner)
+    return first
 
 
-def _implicit_casts(statement: Statement, plan: Node | None) -> Iterator[dict[str, Any]]:
-    """Yield the casts to a BLOB, or to a type that holds one, that DuckDB adds."""
+def _lists_at(statement: Statement, position: str) -> list[int]:
+    """Return the positions of the texts of all lists that are compared at a position."""
+    found: list[int] = []
+    for node in objects(statement.tree):
+        parts = [node, *_direct(node)]
+        if "class" in node and any(str(each.get("query_location")) == position for each in parts):
+            for each in objects(node) if node_type(node) == "SUBQUERY" else parts:
+                if each.get("function_name") == "list_value":
+                    found += _texts_of_list(each)
+    return found
+
+
+def _texts_of_list(node: Node) -> list[int]:
+    """Return the positions of the hex texts of a list; none if it has other values beside NULL."""
+    found = []
+    for each in node["children"]:
+        if _HEX.fullmatch(text_constant(each) or ""):
+            found.append(each["query_location"])
+        elif not (each.get("value") or {}).get("is_null"):
+            return []
+    return found
+
+
+def _implicit_casts(statement: Statement, plan: Node) -> Iterator[dict[str, Any]]:
+    """Yield the casts to a BLOB, or to a type that holds one, that DuckDB adds. None if the query cannot be planned."""
     written = {node["query_location"] for node in objects(statement.tree) if node_type(node) == "OPERATOR_CAST"}
     for node in objects(plan):
         if node.get("expression_class") != "BOUND_CAST" or node.get("query_location") in written:
@@ -108,21 +137,31 @@ def _holds_no_text(cast: dict[str, Any], texts: Mapping[int, Node]) -> bool:
 
 
 def _equal(used: set[int], statement: Statement) -> set[int]:
-    """Return the positions of all texts in expressions that equal one of the used, within one SELECT: GROUP BY binds
-    equal ones once. In another SELECT the same words may name other columns.
+    """Return the positions of all texts in expressions that equal one of the used, within one SELECT: GROUP BY and
+    ORDER BY bind equal ones once. In another SELECT the same words may name other columns.
     """
-    return {place for scope in _scopes(statement.tree) for place in _equal_within(scope, used)}
+    groups = [group for scope in _scopes(statement.tree) for group in _equal_expressions(scope)]
+    found, before = set(used), set[int]()
+    while found != before:
+        before = set(found)
+        for group in groups:
+            for same in zip(*group, strict=True):
+                if not found.isdisjoint(same):
+                    found.update(same)
+    return found
 
 
-def _equal_within(scope: Node, used: set[int]) -> Iterator[int]:
-    places: list[tuple[str, list[int]]] = []
-    for parent in _within(scope):
-        if found := [node["query_location"] for node in _direct(parent) if _is_candidate(node)]:
-            places.append((_key(parent), found))
-    keys = {key for key, found in places if not used.isdisjoint(found)}
-    for key, found in places:
-        if key in keys:
-            yield from found
+def _equal_expressions(scope: Node) -> Iterator[list[list[int]]]:
+    """Yield the positions of the texts in each of some equal expressions of a SELECT: in those that have a text
+    themselves, and in whole subqueries.
+    """
+    groups = defaultdict(list)
+    for node in _within(scope):
+        is_subquery = node_type(node) == "SUBQUERY" and node.get("class") == "SUBQUERY"
+        held = objects(node) if is_subquery else _direct(node)
+        if texts := [each["query_location"] for each in held if _is_candidate(each)]:
+            groups[_key(node)].append(texts)
+    return (group for group in groups.values() if len(group) > 1)
 
 
 def _scopes(tree: Node) -> Iterator[Node]:
@@ -155,6 +194,13 @@ def _direct(node: Node) -> Iterator[Node]:
 def _key(node: Node) -> str:
     """Return the text of an expression without positions and names of its own."""
     return re.sub(r'"(query_location": \d+|alias": "[^"]*")', "", json.dumps(node))
+
+
+def _replaced(statement: Statement, places: Iterable[int], planner: duckdb.DuckDBPyConnection) -> Statement:
+    """Return the statement with the bytes of the texts at these positions."""
+    texts = _texts(statement)
+    text = _spliced(statement.text, {place: str(text_constant(texts[place])) for place in places})
+    return Statement(text, parse(text, planner).tree, statement.explain)
 
 
 def _spliced(text: str, found: Mapping[int, str]) -> str:
