@@ -100,9 +100,9 @@ def _end_orphans(data: Path) -> None:
     """
     of_servers = [process for process in psutil.process_iter() if _works_in(process, data)]
     main = {process.pid for process in of_servers if not _is_worker(process)}
-    orphans = [process for process in of_servers if process.pid not in main and process.ppid() not in main]
+    orphans = [process for process in of_servers if process.pid not in main and _parent_of(process) not in main]
     for process in orphans:
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.Error):  # it has ended meanwhile, or Postgres says why it cannot start
             process.kill()
     psutil.wait_procs(orphans, timeout=_ORPHAN_SECONDS)
 
@@ -120,6 +120,13 @@ def _is_worker(process: psutil.Process) -> bool:
         return process.cmdline()[0].startswith("postgres: ")
     except (psutil.Error, IndexError):
         return True
+
+
+def _parent_of(process: psutil.Process) -> int | None:
+    try:
+        return process.ppid()
+    except psutil.Error:
+        return None
 
 
 def _server_user() -> int | None:
