@@ -10,7 +10,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4, uuid5
@@ -32,7 +34,7 @@ from trace_dagster.ingest.commit import CommitTarget, RangeRows
 from trace_dagster.registry.changes import OLDEST, ChangeLog, record_change
 from trace_dagster.registry.connection import Session
 from trace_dagster.registry.forks import Forks
-from trace_dagster.registry.jobs import Jobs
+from trace_dagster.registry.jobs import Jobs, _rebuild
 from trace_dagster.registry.retention import Retention
 
 pytestmark = pytest.mark.integration
@@ -163,6 +165,41 @@ def test_a_change_comes_after_those_that_its_transaction_could_see(database, str
         record(database, stream, 2)
     told = [(change.kind, change.block_range.start) for change in all_changes(log, limit=1)]
     assert told == [("committed", 1), ("invalidated", 1), ("committed", 2)]
+
+
+def test_a_rebuild_that_waited_for_a_swap_of_layouts_is_told_after_it(database, store, stream, log):
+    with ingesting(database, store) as ingest:
+        version = commit(ingest, stream).dataset_version
+    begun, locked = threading.Event(), threading.Event()
+
+    def rebuild():
+        with database.transaction() as session:
+            session.connection.execute("select pg_current_xact_id()")
+            begun.set()
+            assert locked.wait(30)
+            assert _rebuild(session, stream.dataset_uuid, "another configuration") == 1
+
+    with ThreadPoolExecutor(1) as pool, database.connection() as swap:
+        rebuilding = pool.submit(rebuild)
+        assert begun.wait(30)
+        swap.execute("select 1 from trace.dataset_versions where dataset_version = %s for share", [version])
+        record_change(Session(swap), "compacted", stream.dataset_uuid, FIRST)
+        locked.set()
+        deadline = time.monotonic() + 30
+        while not _waits_for_a_lock(database):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        swap.commit()
+        rebuilding.result(30)
+    assert [change.kind for change in all_changes(log)] == ["committed", "compacted", "invalidated"]
+
+
+def _waits_for_a_lock(database):
+    with database.connection() as connection:
+        found = connection.execute(
+            "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        )
+        return found.fetchone() is not None
 
 
 STEPS = st.lists(

@@ -237,6 +237,7 @@ def _rebuild(session: Session, dataset: UUID, config: str) -> int:
     commit.
     """
     session.run("requeue_outdated", dataset_uuid=dataset, config_hash=config)
+    session.run("lock_outdated", dataset_uuid=dataset, config_hash=config)
     hidden = session.one("hide_outdated", dataset_uuid=dataset, config_hash=config, reason=REBUILT)
     return int(hidden["n"]) if hidden else 0
 

@@ -35,18 +35,21 @@ set config_hash = %(config_hash)s, state = case l.state when 'superseded' then '
     error = null, updated_at = now()
 from locked l where t.task_id = l.task_id;
 
+-- name: lock_outdated
+-- Lock a stream's visible versions of another configuration or form, in the order in which a swap of layouts does.
+-- The statement that hides them does not wait any more: a change comes after those that its statement could see.
+select dataset_version from trace.dataset_versions
+where dataset_uuid = %(dataset_uuid)s and visible
+  and (config_hash <> %(config_hash)s or form <> trace.lake_form())
+order by dataset_version for update;
+
 -- name: hide_outdated
 -- Hide the versions of a stream that have another configuration or form, and tell each as invalidated.
--- Versions are locked in the order in which a swap of layouts locks them.
-with outdated as (
-    select dataset_version from trace.dataset_versions
+with hidden as (
+    update trace.dataset_versions set visible = false, hidden_at = now()
     where dataset_uuid = %(dataset_uuid)s and visible
       and (config_hash <> %(config_hash)s or form <> trace.lake_form())
-    order by dataset_version for update),
-hidden as (
-    update trace.dataset_versions v set visible = false, hidden_at = now()
-    from outdated where v.dataset_version = outdated.dataset_version
-    returning v.dataset_version, v.dataset_uuid, v.block_range, v.generation),
+    returning dataset_version, dataset_uuid, block_range, generation),
 told as (
     insert into trace.changes (kind, dataset_uuid, block_range, generation, dataset_version, reason)
     select 'invalidated', dataset_uuid, block_range, generation, dataset_version, %(reason)s
