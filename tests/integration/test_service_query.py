@@ -234,6 +234,9 @@ def test_a_list_of_thousands_of_values_is_a_parameter(service):
         assert answer["rows"] == [[1, 6, "x"]]
         names = ["count_star() FILTER (WHERE contains($many, block_hash))", "($one + 1)", "$one"]
         assert [each["name"] for each in answer["columns"]] == names
+    chosen = "select 1 as \"CAST('5' AS BIGINT)\", $one + 1"
+    answer = service.query(chosen, parameters={"one": 5}).json()
+    assert [each["name"] for each in answer["columns"]] == ["CAST('5' AS BIGINT)", "($one + 1)"]
     numbers = {"parameters": {"many": [*range(30, 10_000)]}}
     assert service.rows("select count(*) from blocks where block_number in $many", **numbers) == [[30]]
 

@@ -23,7 +23,7 @@ from trace_dagster.query.protocol import MAX_SQL_BYTES, Columns, Tips
 from trace_dagster.query.pruning import reads_of
 from trace_dagster.query.result_rows import ResultRows
 from trace_dagster.query.session import QuerySession
-from trace_dagster.query.syntax import Node, Statement, parse, text_of
+from trace_dagster.query.syntax import Node, Statement, objects, parse, text_of
 from trace_dagster.query.tip_values import planned_statement, tip_subqueries
 from trace_dagster.registry.conditions import Conditions, Reads, between
 
@@ -50,6 +50,7 @@ class UserStatement:
         self._mark = f"values {token_hex(8)}"
         given = with_literals(parsed(sql, self._mark, parser), literals or {}, parser)
         self._parameters = _shown_literals(literals or {}, parser)
+        self._aliases = {node["alias"] for node in objects(given.tree) if node.get("alias")} if literals else set()
         self.relations = check(given.tree, shapes)
         """The names among ``shapes`` that the query reads."""
         queries = [query for _, query in self._value_queries(given.tree)]
@@ -128,7 +129,9 @@ class UserStatement:
         return [(self._with_parameters(name), kind) for name, (_, kind) in zip(names, columns, strict=True)]
 
     def _with_parameters(self, name: str) -> str:
-        """Return the name of a column without an alias with ``$a`` in place of the parameter's value."""
+        """Return the name of a column with ``$a`` in place of the parameter's value, unless the user chose the name."""
+        if name in self._aliases:
+            return name
         for shown, parameter in self._parameters:
             name = name.replace(shown, parameter)
         return name
@@ -190,7 +193,11 @@ def _shown_literals(literals: Mapping[str, str], planner: duckdb.DuckDBPyConnect
         shown = planner.sql(f"select {', '.join(given.values())}").columns
     except duckdb.Error:  # the query fails in the same way, with its own text in the error
         return []
-    found = {text: f"${name}" for text, name in zip(shown, given, strict=True) if len(text) > _SHORT}
+    found = {
+        text: f"${name}"
+        for text, name in zip(shown, given, strict=True)
+        if len(text) > _SHORT and shown.count(text) == 1  # two of one value could not be told apart
+    }
     as_bytes = {bytes_shown(text): name for text, name in found.items()}
     return sorted((as_bytes | found).items(), key=lambda pair: -len(pair[0]))
 
