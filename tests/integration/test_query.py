@@ -272,6 +272,7 @@ def test_names_of_columns_are_limited(ask):
         ("{'u': union_value(a := '\\xab'::blob), 'n': 2}", {"u": "\\xAB", "n": 2}),
         ("timestamp_ns '2024-01-01 00:00:00.123456789'::variant", "2024-01-01 00:00:00.123456789"),
         ("row(1, 'x')", [1, "x"]),
+        ("row(interval '1 day', 2, row(interval '1 month'))", ["1 day", 2, ["1 month"]]),
     ],
 )
 def test_types_that_python_has_not_are_text_and_keep_their_names(ask, expression, shown):

@@ -124,7 +124,7 @@ def _send_rows(
 ) -> None:
     columns, batches = statement.run(session)
     _send_columns(wire, columns)
-    converters = [converter(kind) for kind in session.kinds()[: len(columns)]]  # a plan is the first of two texts
+    converters = [converter(kind) for kind in session.kinds[: len(columns)]]  # a plan is the first of two texts
     waiting: list[str] = []
     sent = size = rows = 0
     truncated = False

@@ -108,9 +108,10 @@ def _of_struct(members: Sequence[tuple[str, Convert]]) -> Convert:
     def converted(item: Any) -> Any:
         if item is None:
             return None
-        if isinstance(item, dict):
+        if all(name for name, _ in members):
             return {name: convert(item[name]) for name, convert in members}
-        return [convert(entry) for (_, convert), entry in zip(members, item, strict=True)]
+        entries = item.values() if isinstance(item, dict) else item
+        return [convert(entry) for (_, convert), entry in zip(members, entries, strict=True)]
 
     return converted
 

@@ -59,6 +59,8 @@ class QuerySession:
             }
         )
         self._rows: duckdb.DuckDBPyConnection | duckdb.DuckDBPyRelation = self._connection
+        self.kinds: Sequence[DuckDBPyType] = ()
+        """The types of the columns of the SELECT that was started last."""
         try:
             self._connection.execute(f"load {_literal(_httpfs())}")
             self._connection.execute("set TimeZone = 'UTC'")
@@ -120,8 +122,9 @@ class QuerySession:
             self._connection.execute(f"explain ({options}) {statement.text}" if statement.explain else text)
         except duckdb.Error as error:
             raise mapped_error(error) from None
-        self._rows = self._connection
-        return tuple((str(entry[0]), str(entry[1])) for entry in self._connection.description or ())
+        self._rows, description = self._connection, self._connection.description or ()
+        self.kinds = [entry[1] for entry in description]
+        return tuple((str(entry[0]), str(entry[1])) for entry in description)
 
     def select_shown(self, text: str, shown: Callable[[str, DuckDBPyType], str]) -> Columns:
         """As :meth:`select`, but :meth:`fetch` returns what an expression makes of each column and its type."""
@@ -131,11 +134,8 @@ class QuerySession:
             self._rows = relation.project(", ".join(expressions))  # runs when rows are fetched
         except duckdb.Error as error:
             raise mapped_error(error) from None
+        self.kinds = relation.types
         return tuple((name, str(kind)) for name, kind in zip(relation.columns, relation.types, strict=True))
-
-    def kinds(self) -> list[DuckDBPyType]:
-        """Return the types of the columns that :meth:`fetch` returns."""
-        return [entry[1] for entry in self._rows.description or ()]
 
     def fetch(self, most: int) -> list[tuple[Any, ...]]:
         """Return the next rows, at most ``most``; an empty list at the end. Raises as :meth:`select` does."""
