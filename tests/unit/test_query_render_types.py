@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trace_dagster.query.column_sql import json_column_sql
 from trace_dagster.query.query_result import QueryResult
 from trace_dagster.query.render import converter, to_json, value
 
@@ -15,9 +16,11 @@ EXACT = 2**53
 
 def rendered(expression):
     """Return DuckDB's value of an expression after a round trip through JSON text."""
-    cursor = duckdb.connect().execute(f"select {expression}")
-    convert = converter(cursor.description[0][1])
-    return json.loads(json.dumps(convert(cursor.fetchone()[0]), allow_nan=False))
+    with duckdb.connect() as connection:
+        relation = connection.sql(f"select {expression}")
+        (kind,) = relation.types
+        (found,) = relation.project(json_column_sql("#1", kind)).fetchone()
+    return json.loads(json.dumps(converter(kind)(found), allow_nan=False))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +57,8 @@ def rendered(expression):
         ("timestamp '2026-11-21 08:09:10.5'", "2026-11-21T08:09:10.500000"),
         ("timestamptz '2026-11-21 08:09:10.5+00'", "2026-11-21T08:09:10.500000+00:00"),
         ("time '08:09:10'", "08:09:10"),
-        ("interval 90 seconds", 90.0),
+        ("interval 90 seconds", "00:01:30"),
+        ("[{'i': interval 1 month}]", [{"i": "1 month"}]),
         ("'5000-01-01 (BC)'::date", "5000-01-01 (BC)"),
         ("'c0ffee00-0000-4000-8000-000000000000'::uuid", "c0ffee00-0000-4000-8000-000000000000"),
         ("'101'::bit", "101"),
