@@ -25,6 +25,8 @@ from trace_dagster.errors import (
 )
 
 TOKEN = "trace_" + "s" * 43
+NO_ROWS = {"query_id": "q", "columns": [], "rows": [], "truncated": False}
+NO_FILES = {"cursor": "0", "dataset": "x", "from_block": 3, "to_block": 4, "files": []}
 
 
 def asked(url, *, retries=0, pauses=None):
@@ -81,7 +83,7 @@ def test_a_service_without_a_place_is_asked_again_after_the_pause_that_it_names(
 
 
 def test_each_try_of_a_query_has_a_name_of_its_own():
-    answers = [refusal(429, "x", "x"), refusal(503, "away", "away"), reply(200, {"rows": []})]
+    answers = [refusal(429, "x", "x"), refusal(503, "away", "away"), reply(200, NO_ROWS)]
     with scripted_service(lambda _: answers.pop(0)) as server:
         ConnectedLake(ServiceHttp(server.url, TOKEN, 2, 5, lambda _: None)).json("select 1")
         assert len({each.headers["trace-query-id"] for each in server.asked}) == 3
@@ -103,10 +105,10 @@ def test_a_question_that_changes_nothing_is_sent_again_when_its_connection_is_lo
 
 
 def test_a_connection_that_the_server_closed_while_it_was_idle_fails_no_query():
-    with scripted_service(lambda _: reply(200, {"rows": []}, connection="keep-alive")) as server:
+    with scripted_service(lambda _: reply(200, NO_ROWS, connection="keep-alive")) as server:
         lake = ConnectedLake(ServiceHttp(server.url, TOKEN, 0, 5))
         for _ in range(3):
-            assert lake.json("select 1") == {"rows": []}
+            assert lake.json("select 1") == NO_ROWS
             server.closed.get(timeout=5)
         assert len(server.asked) == 3
 
@@ -114,11 +116,11 @@ def test_a_connection_that_the_server_closed_while_it_was_idle_fails_no_query():
 @pytest.mark.parametrize(("most_idle_seconds", "connections"), [(60.0, 1), (0.0, 3)])
 def test_a_connection_is_used_again_unless_it_was_idle_for_long(monkeypatch, most_idle_seconds, connections):
     monkeypatch.setattr("trace_dagster.client.connections.MOST_IDLE_SECONDS", most_idle_seconds)
-    answer = reply(200, {"rows": []}, connection="keep-alive")
+    answer = reply(200, NO_ROWS, connection="keep-alive")
     with scripted_service(lambda _: answer, keeps_open=True) as server:
         lake = ConnectedLake(ServiceHttp(server.url, TOKEN, 0, 5))
         for _ in range(3):
-            assert lake.json("select 1") == {"rows": []}
+            assert lake.json("select 1") == NO_ROWS
         assert server.connections == connections
 
 
@@ -167,16 +169,6 @@ def test_another_server_behind_the_url_is_recognised(answer):
         pytest.raises(InvalidInput, match="does not answer as a query service of trace_dagster: check the URL"),
     ):
         asked(server.url)
-
-
-@pytest.mark.parametrize("document", [b"[]", b"7", b"{}", b"null", b'{"datasets": [{}], "cursor": 1, "changes": [1]}'])
-def test_an_answer_of_json_that_is_not_ours_is_recognised(document):
-    with scripted_service(lambda _: reply(200, document)) as server:
-        lake = ConnectedLake(ServiceHttp(server.url, TOKEN, 0, 5))
-        asking = [lake.datasets, lambda: lake.dataset("logs"), lambda: list(lake.changes())]
-        for ask in asking if b"cursor" in document else [*asking, lake.cursor]:
-            with pytest.raises(InvalidInput, match="does not answer as a query service"):
-                ask()
 
 
 @pytest.mark.parametrize(
@@ -255,7 +247,8 @@ def test_a_value_that_cannot_be_sent_is_refused_before_the_service_is_asked(ask,
 
 
 def test_numbers_of_numpy_are_numbers():
-    with scripted_service(lambda _: reply(200, {"rows": []})) as server:
+    answers = [reply(200, NO_ROWS), reply(200, NO_FILES)]
+    with scripted_service(lambda _: answers.pop(0)) as server:
         lake = ConnectedLake(ServiceHttp(server.url, TOKEN))
         lake.json("x", [np.int64(7)], as_of=np.int64(6), limit=np.int64(5))
         lake.files("x", from_block=np.int64(3), to_block=4)

@@ -28,7 +28,7 @@ def print_answer(answer: Mapping[str, Any], *, as_json: bool) -> None:
         (each["name"], "right" if _is_number(each["type"]) else "left") for each in answer["columns"]
     ]
     print_table(columns, ([_text(item) for item in row] for row in rows))
-    print_snapshot(answer.get("snapshot", {}))
+    print_snapshot(answer.get("snapshot") or {})
     if answer["truncated"]:
         print_line(f"only the first {len(rows):,} rows: see --limit", console=Console(stderr=True))
 

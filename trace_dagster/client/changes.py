@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import urlencode
 
+from trace_dagster.client.json_shape import Shape, checked
 from trace_dagster.client.service_errors import expected_form
 from trace_dagster.client.service_http import ServiceHttp
 from trace_dagster.errors import Unavailable
@@ -19,6 +20,21 @@ _WAIT_SECONDS = 25
 
 _SPARE_SECONDS = 30.0
 _MOST_PAUSE_SECONDS = 10.0
+_CHANGE: Shape = {
+    "cursor": str,
+    "kind": str,
+    "chain_id": int,
+    "dataset_key": str,
+    "dataset_uuid": str,
+    "range_start": int,
+    "range_end": int,
+    "generation": (int, None),
+    "dataset_version": (str, None),
+    "layout_id": (str, None),
+    "block_hash": (str, None),
+    "reason": (str, None),
+    "changed_at": str,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +95,8 @@ class ChangeFeed:
         """Return changes, the cursor after them, and whether there may be more at once."""
         answer = self._patiently() if self._follow else self._asked(wait=0)
         with expected_form(self._http.host):
-            changes, cursor = [LakeChange.from_json(each) for each in answer["changes"]], str(answer["cursor"])
+            checked(answer, {"changes": [_CHANGE], "cursor": str})
+            changes, cursor = [LakeChange.from_json(each) for each in answer["changes"]], answer["cursor"]
         return changes, cursor, cursor != self.cursor
 
     def _patiently(self) -> Any:

@@ -8,6 +8,25 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
+from trace_dagster.client.json_shape import Shape
+
+DATASET: Shape = {
+    "name": str,
+    "short_name": (str, None),
+    "chain_id": int,
+    "kind": str,
+    "columns": [{"name": str, "type": str, "description": (str, None)}],
+    "rows": int,
+    "coverage": {
+        "first_block": (int, None),
+        "last_block": (int, None),
+        "hot_from": (int, None),
+        "missing_blocks": int,
+    },
+    "freshness": {"last_block_time": (str, None), "age_seconds": (int, float, None)},
+}
+"""One dataset of ``GET /v1/datasets``."""
+
 
 @dataclass(frozen=True, slots=True)
 class DatasetColumn:

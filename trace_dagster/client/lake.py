@@ -9,10 +9,11 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from trace_dagster.client.changes import ChangeFeed
-from trace_dagster.client.datasets import DatasetInfo, DatasetInfos
+from trace_dagster.client.datasets import DATASET, DatasetInfo, DatasetInfos
+from trace_dagster.client.json_shape import Shape, checked
 from trace_dagster.client.result import Result
 from trace_dagster.client.saving import format_of, save
-from trace_dagster.client.service_errors import expected_form, no_service
+from trace_dagster.client.service_errors import expected_form
 from trace_dagster.client.service_http import ServiceHttp
 from trace_dagster.client.transfer import MEDIA_TYPES, Transfer
 from trace_dagster.client.wire import AsOfPart, wire_as_of, wire_integer, wire_parameters
@@ -22,6 +23,22 @@ Params = Mapping[str, Any] | Sequence[Any]
 AsOfGiven = AsOfPart | Sequence[AsOfPart]
 
 _OLDEST = "0"
+_ROWS: Shape = {
+    "query_id": str,
+    "columns": [{"name": str, "type": str}],
+    "rows": [list],
+    "truncated": bool,
+    "snapshot": (dict, None),
+}
+_FILES: Shape = {
+    "cursor": str,
+    "dataset": str,
+    "from_block": int,
+    "to_block": int,
+    "hot_from": (int, None),
+    "last_committed": (int, None),
+    "files": [dict],
+}
 
 
 class ConnectedLake:
@@ -90,9 +107,8 @@ class ConnectedLake:
         except KeyboardInterrupt:
             self._http.cancel(names.last)
             raise
-        if not isinstance(answer, dict):
-            raise no_service(self._http.host, 200)
-        return answer
+        with expected_form(self._http.host):
+            return _checked_rows(answer)
 
     def stream(
         self,
@@ -123,13 +139,13 @@ class ConnectedLake:
         """Return the datasets that the token may see."""
         found = self._http.json("GET", "/v1/datasets")
         with expected_form(self._http.host):
-            return DatasetInfos(map(DatasetInfo.from_json, found["datasets"]))
+            return DatasetInfos(map(DatasetInfo.from_json, checked(found, {"datasets": [DATASET]})["datasets"]))
 
     def dataset(self, name: str) -> DatasetInfo:
         """Return one dataset by its name in SQL. Raises InvalidInput if there is none."""
         found = self._http.json("GET", f"/v1/datasets/{quote(name, safe='')}")
         with expected_form(self._http.host):
-            return DatasetInfo.from_json(found)
+            return DatasetInfo.from_json(checked(found, DATASET))
 
     def files(self, name: str, from_block: int | None = None, to_block: int | None = None) -> dict[str, Any]:
         """Return the Parquet files of one dataset, of one moment, as JSON values (docs/service.md).
@@ -141,8 +157,10 @@ class ConnectedLake:
         """
         asked = {"from_block": from_block, "to_block": to_block}
         query = "&".join(f"{key}={wire_integer(value, key)}" for key, value in asked.items() if value is not None)
-        found: dict[str, Any] = self._http.json("GET", f"/v1/datasets/{quote(name, safe='')}/files?{query}")
-        return found
+        found = self._http.json("GET", f"/v1/datasets/{quote(name, safe='')}/files?{query}")
+        with expected_form(self._http.host):
+            listed: dict[str, Any] = checked(found, _FILES)
+            return listed
 
     def changes(self, after: str | None = None, *, follow: bool = False) -> ChangeFeed:
         """Return the changes after a cursor, in their order; without one, from the oldest that is kept.
@@ -156,7 +174,8 @@ class ConnectedLake:
         """Return the cursor of this moment: what is read from now on has every change up to it."""
         found = self._http.json("GET", "/v1/changes?after=now")
         with expected_form(self._http.host):
-            return str(found["cursor"])
+            cursor: str = checked(found, {"cursor": str})["cursor"]
+            return cursor
 
     def __repr__(self) -> str:
         return f"<lake at {self._http.host}: .sql() .save() .datasets() .files() .changes()>"
@@ -170,6 +189,15 @@ class _QueryNames:
     def __call__(self) -> dict[str, str]:
         self.last = str(uuid4())
         return {"trace-query-id": self.last}
+
+
+def _checked_rows(answer: Any) -> dict[str, Any]:
+    """Return the answer to a query. Raises ValueError if it has another shape, or a row has another width."""
+    rows: dict[str, Any] = checked(answer, _ROWS)
+    width = len(rows["columns"])
+    if any(len(row) != width for row in rows["rows"]):
+        raise ValueError("a row has another number of values than there are columns")
+    return rows
 
 
 def _body(
