@@ -216,6 +216,10 @@ def test_a_query_is_seen_and_cancelled_by_its_token_only(service):
     assert outcome(service, query_id) == "cancelled"
 
 
+REVOKED = "the query was ended because its token was revoked"
+LOGGED_OUT = "the query was ended because its session ended: it logged out, or its login link was revoked"
+
+
 def test_revoking_a_token_ends_its_queries_and_its_sessions(lake, monkeypatch):
     monkeypatch.setattr(answering, "REVOKED_SECONDS", 0.2)
     with running_service(*lake, running=3) as service, ThreadPoolExecutor() as threads:
@@ -226,11 +230,28 @@ def test_revoking_a_token_ends_its_queries_and_its_sessions(lake, monkeypatch):
         kept = threads.submit(service.query, SLOW, token=other, headers={"Trace-Query-Id": query_id})
         until(lambda: service.answering.places.running == 3)
         tokens.revoke("leaked")
-        assert [each.result(10).error["code"] for each in ended] == ["cancelled"] * 2
+        errors = [each.result(10).error for each in ended]
+        assert [each["message"] for each in errors] == [REVOKED, LOGGED_OUT]
+        assert [(each["status"], each["code"]) for each in errors] == [(409, "cancelled")] * 2
         time.sleep(0.5)
         assert service.ask(f"/v1/queries/{query_id}").json()["state"] == "running"
         assert service.ask(f"/v1/queries/{query_id}", method="DELETE").status == 202
-        assert kept.result(10).error["code"] == "cancelled"
+        assert kept.result(10).error["message"] == "the query was cancelled"
+
+
+def test_a_query_that_waits_says_that_its_session_logged_out(lake, monkeypatch):
+    monkeypatch.setattr(answering, "REVOKED_SECONDS", 0.2)
+    with running_service(*lake, running=1) as service, ThreadPoolExecutor() as threads:
+        tokens, query_id = Tokens(Database(service.postgres_url, max_connections=1)), str(uuid4())
+        running = threads.submit(service.query, SLOW, headers={"Trace-Query-Id": query_id})
+        until(lambda: service.answering.places.running == 1)
+        session = tokens.use_link(tokens.link("person"))
+        waiting = threads.submit(service.query, SLOW, token=session)
+        until(lambda: service.answering.places.waiting == 1)
+        tokens.end_session(session)
+        assert waiting.result(10).error["message"] == LOGGED_OUT
+        service.ask(f"/v1/queries/{query_id}", method="DELETE")
+        running.result(10)
 
 
 def test_a_stream_that_is_cancelled_breaks_off(service):

@@ -90,7 +90,7 @@ class Answering:
             if callers := self.live.callers():
                 with suppress(TraceError):  # the registry is away: look again later
                     found = asyncio.get_running_loop().run_in_executor(self._threads, tokens.revoked, callers)
-                    self.live.cancel_all(await found)
+                    self.live.cancel_revoked(await found)
 
     async def answer(self, live: LiveQuery, asked: QueryBody, receive: Receive, sender: AnswerSender) -> None:
         """Run a query and send its answer. Raises the error of the query, before or after the answer has begun."""
@@ -101,6 +101,8 @@ class Answering:
                 outcome = await (self._json if live.form == "json" else self._stream)(live, asked, sender)
         except BaseException as error:
             outcome = _outcome(error, sender.is_started)
+            if isinstance(error, Cancelled):
+                live.require_wanted()  # a query's process does not know why it was ended
             raise
         finally:
             await self._end(live, outcome, sender.sent_bytes)

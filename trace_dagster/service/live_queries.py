@@ -16,6 +16,9 @@ from trace_dagster.service.errors import HttpRefusal
 from trace_dagster.service.places import Waiter
 from trace_dagster.service.query_body import Format
 
+_REVOKED = "the query was ended because its token was revoked"
+_LOGGED_OUT = "the query was ended because its session ended: it logged out, or its login link was revoked"
+
 QueryState = Literal["queued", "running", "sending", "cancelling"]
 
 
@@ -31,6 +34,8 @@ class LiveQuery:
     state: QueryState = "queued"
     arrived: float = field(default_factory=time.monotonic)
     rows: int = 0
+    reason: str | None = None
+    """Why it was cancelled; None if it was not."""
     is_logged: bool = False
     """Whether the log has a row of it, which is to be completed."""
 
@@ -45,17 +50,18 @@ class LiveQuery:
             self.state = "sending"
         self.rows = rows
 
-    def cancel(self) -> None:
-        """End it, whether it waits or runs. Its process is killed at once."""
+    def cancel(self, reason: str = "the query was cancelled") -> None:
+        """End it, whether it waits or runs. Its process is killed at once. The first reason counts."""
+        self.reason = self.reason or reason
         if self.state == "queued":
-            self.waiter.end(_cancelled())
+            self.waiter.end(Cancelled(self.reason))
         self.state = "cancelling"
         self.cancellation.ask()
 
     def require_wanted(self) -> None:
-        """Raise Cancelled if it was cancelled."""
-        if self.cancellation.is_asked:
-            raise _cancelled()
+        """Raise Cancelled with the reason if it was cancelled."""
+        if self.reason is not None:
+            raise Cancelled(self.reason)
 
 
 class LiveQueries:
@@ -79,11 +85,11 @@ class LiveQueries:
         """Return the ids of the tokens whose queries wait or run."""
         return {query.caller.token_id for query in self._by_id.values()}
 
-    def cancel_all(self, callers: Collection[UUID]) -> None:
-        """End all queries of these tokens."""
+    def cancel_revoked(self, callers: Collection[UUID]) -> None:
+        """End all queries of these tokens and sessions."""
         for query in self._by_id.values():
             if query.caller.token_id in callers:
-                query.cancel()
+                query.cancel(_LOGGED_OUT if query.caller.kind == "session" else _REVOKED)
 
     def of(self, caller: Caller, query_id: UUID) -> LiveQuery:
         """Return a query of this caller. Raises HttpRefusal 404 if it has none with this id."""
@@ -91,7 +97,3 @@ class LiveQueries:
         if found is None or found.caller.token_id != caller.token_id:
             raise HttpRefusal(404, "not_found", "no query with this id waits or runs: it ended, or is not the token's")
         return found
-
-
-def _cancelled() -> Cancelled:
-    return Cancelled("the query was cancelled")
