@@ -12,21 +12,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import cloned_database, fresh_bucket
 from tests.support.browser import running_browser
-from tests.support.committed import FULL, commit_rows
-from tests.support.corpus_lake import commit_lake
-from tests.support.query_page import query_page
-from tests.support.registry import apply, job_text
-from tests.support.service import running_service
-from trace_dagster.blocks import BlockRange
+from tests.support.query_page import BLOCKS, page_service, query_page
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.tokens import Tokens
-from trace_dagster.store.objects import ObjectStore
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
-BLOCKS = 120
 ENDLESS = "select sum(sin(i)) from range(100000000000) t(i)"
 FAILS_MIDWAY = "select i, case when i = 3999999 then 'x' else '1' end::int as n from range(4000000) t(i)"
 HOSTILE = "<img src=x onerror=hit=1>"
@@ -34,16 +26,8 @@ HOSTILE = "<img src=x onerror=hit=1>"
 
 @pytest.fixture(scope="module")
 def service(postgres, template_database, s3_server):
-    """Run a service over the devchain's first blocks, and over another chain that lacks blocks 20 to 39."""
-    with cloned_database(*postgres, template_database) as url, fresh_bucket(s3_server) as access:
-        with closing(Database(url)) as database:
-            store = ObjectStore(access)
-            commit_lake(database, store, BLOCKS)
-            streams = apply(database, job_text(to_block=60, chunk=20))
-            for start in (0, 40):
-                commit_rows(database, store, streams["blocks"], BlockRange(start, start + 20), FULL)
-        with running_service(url, access, running=1) as running:
-            yield running
+    with page_service(postgres, template_database, s3_server) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -173,52 +157,6 @@ def test_a_click_puts_names_into_the_query_and_a_search_finds_columns(shown):
     assert shown.page.locator(".dataset .name").all_inner_texts() == ["geth_calls"]
     shown.page.locator(".dataset .name").click()
     assert shown.text() == "select count(*) from geth_calls"
-
-
-def test_rows_are_shown_by_their_types(shown):
-    shown.run(
-        "select block_number, block_hash, block_timestamp, null as nothing, 123456789012345678901234567890::hugeint"
-        " as h, [1, 2] as list from chain_20143.blocks order by 1 limit 3"
-    )
-    (first, *_), direct = shown.shown_rows(), shown.service.rows(shown.text())
-    assert len(shown.shown_rows()) == len(direct) == 3
-    assert first[:2] == [str(direct[0][0]), direct[0][1]]
-    assert first[2] == direct[0][2].replace("T", " ").replace("+00:00", "Z")
-    assert first[3:] == ["NULL", "123456789012345678901234567890", "[1,2]"]
-    cells = shown.page.locator("tr[data-row='0'] td[data-column]")
-    looks = cells.evaluate_all("cells => cells.map(cell => [getComputedStyle(cell).textAlign, cell.className])")
-    assert [align for align, _ in looks] == ["right", "left", "left", "right", "right", "left"]
-    assert "null" in looks[3][1]
-
-
-def test_ten_thousand_rows_scroll_and_more_are_announced(shown):
-    shown.page.locator("#limit").select_option("10000")
-    shown.run("select i, i * 2 as double from range(20000) t(i) order by i")
-    assert shown.page.locator("#rows").inner_text() == "first 10,000 rows, there are more"
-    table = shown.page.get_by_role("grid")
-    assert table.get_attribute("aria-rowcount") == "10001"
-    assert len(shown.shown_rows()) < 100
-    table.focus()
-    shown.page.keyboard.press("Control+End")
-    shown.page.locator("tr[data-row='9999']").wait_for()
-    assert shown.shown_rows()[-1] == ["9999", "19998"]
-    assert shown.page.locator("#cell-value").inner_text() == "19998"
-
-
-def test_cells_are_reached_and_copied_by_the_keyboard(shown):
-    shown.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    shown.run("select i, 'a' || i as text, null as nothing from range(50) t(i) order by i")
-    shown.page.get_by_role("tab", name="Table").focus()
-    for _ in range(20):
-        shown.page.keyboard.press("Tab")
-        if shown.page.evaluate("document.activeElement.getAttribute('role')") == "grid":
-            break
-    for key in ("ArrowDown", "ArrowDown", "ArrowRight", "Control+c"):
-        shown.page.keyboard.press(key)
-    assert shown.page.locator("#cell-value").inner_text() == "a2"
-    shown.page.get_by_role("button", name="Copied").wait_for()
-    assert shown.page.evaluate("navigator.clipboard.readText()") == "a2"
-    assert shown.page.locator("td[aria-selected=true]").inner_text() == "a2"
 
 
 def test_texts_of_rows_names_and_errors_never_become_html(shown):

@@ -8,13 +8,22 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.support.service import RunningService
+from tests.conftest import cloned_database, fresh_bucket
+from tests.support.committed import FULL, commit_rows
+from tests.support.corpus_lake import commit_lake
+from tests.support.registry import apply, job_text
+from tests.support.service import RunningService, running_service
+from trace_dagster.blocks import BlockRange
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.tokens import Tokens
+from trace_dagster.store.access import S3Access
+from trace_dagster.store.objects import ObjectStore
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page, Route
 
+BLOCKS = 120
+"""Blocks of the devchain that the page's service has."""
 _WAIT_MILLISECONDS = 60_000
 _REPORT_VIOLATIONS = """document.addEventListener("securitypolicyviolation", (event) =>
   console.error("policy violation", event.violatedDirective, event.blockedURI))"""
@@ -79,6 +88,23 @@ class QueryPage:
             "row => [...row.querySelectorAll('td[data-column]')].map(cell => cell.textContent))"
         )
         return rows
+
+
+@contextmanager
+def page_service(postgres: tuple[int, str], template: str, s3_server: S3Access) -> Iterator[RunningService]:
+    """Run a service over the devchain's first blocks, and over another chain that lacks blocks 20 to 39.
+
+    It is for fixtures of a whole module. It runs one query at a time.
+    """
+    with cloned_database(*postgres, template) as url, fresh_bucket(s3_server) as access:
+        with closing(Database(url)) as database:
+            store = ObjectStore(access)
+            commit_lake(database, store, BLOCKS)
+            streams = apply(database, job_text(to_block=60, chunk=20))
+            for start in (0, 40):
+                commit_rows(database, store, streams["blocks"], BlockRange(start, start + 20), FULL)
+        with running_service(url, access, running=1) as running:
+            yield running
 
 
 @contextmanager
