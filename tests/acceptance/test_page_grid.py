@@ -129,18 +129,19 @@ def test_headings_stay_above_their_columns(shown):
     shown.run(WIDE)
     for scrolled in (0, 5000, 77_777, 10_000_000):
         shown.page.locator(".grid-scroll").evaluate("(box, left) => box.scrollTo(left, 900)", scrolled)
-        found = shown.page.locator("#grid").evaluate("""grid => new Promise(done => requestAnimationFrame(() => {
+        shown.page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+        found = shown.page.locator("#grid").evaluate("""grid => {
           const box = grid.querySelector(".grid-scroll").getBoundingClientRect();
           const place = cell => [cell.getBoundingClientRect().left, cell.getBoundingClientRect().right];
           const heads = [...grid.querySelectorAll("thead th[aria-colindex]")];
           const cells = [...grid.querySelectorAll("tr[data-row='40'] > [aria-colindex]")];
-          done({
+          return {
             heads: heads.map(each => [each.getAttribute("aria-colindex"), ...place(each)]),
             cells: cells.map(each => [each.getAttribute("aria-colindex"), ...place(each)]),
             names: heads.slice(1).map(each => [each.getAttribute("aria-colindex"), each.firstChild.textContent]),
             isFull: place(cells[1])[0] <= place(cells[0])[1] && place(cells.at(-1))[1] >= box.right - 20,
-          });
-        }))""")
+          };
+        }""")
         assert found["heads"] == found["cells"]
         assert [name for _, name in found["names"]] == [f"c{int(at) - 2}" for at, _ in found["names"]]
         assert found["isFull"], scrolled
