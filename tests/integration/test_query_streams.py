@@ -282,7 +282,7 @@ def broken(stream, error, match=None):
 def test_an_error_midway_is_raised_and_nothing_ends_the_bytes(runner, form):
     sql = "select case when range = 900000 then 'x' else '1' end::integer as a, hash(range) as h from range(1000000)"
     with runner.stream(sql, [], NOWHERE, form) as stream:
-        data = broken(stream, InvalidInput, "Could not convert")
+        data = broken(stream, InvalidInput, "Could not convert|DuckDB lost the reason")  # the latter once in many runs
     assert data
     if form == "parquet":
         with pytest.raises(pa.ArrowInvalid):

@@ -45,3 +45,9 @@ def test_the_advice_is_right_and_wrong_only_beyond_what_it_says():
                 "select array_slice($1::blob, 17, 32)::bit::hugeint", [number.to_bytes(32, "big")]
             ).fetchone()
             assert found == number
+
+
+def test_an_interrupt_that_nobody_asked_for_says_what_to_do():
+    """DuckDB may tell of the thread that it ended when another one had failed."""
+    error = mapped_error(duckdb.Error("INTERRUPT Error: Interrupted!"))
+    assert "run it again" in str(error)

@@ -325,6 +325,8 @@ def mapped_error(error: duckdb.Error) -> InvalidInput | Unavailable:
     if isinstance(error, duckdb.IOException | duckdb.HTTPException):
         return _failed_read(str(error))
     text = first_line(error)
+    if text.startswith("INTERRUPT Error"):  # a thread had failed, and DuckDB told of another one that it ended
+        return InvalidInput("the query failed, and DuckDB lost the reason: run it again to see it")
     if "://" in str(error):  # the name of a file
         return Unavailable("a file of a table cannot be read as it was committed: run `trace-lite verify`")
     return InvalidInput(f"the query failed: {text}{_advice(text, str(error))}")
