@@ -10,13 +10,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.acceptance.jobs import job_file
+from tests.support.browser import running_browser
 from tests.support.imitated.chains import IMITATED
 from tests.support.imitated.node import imitating
+from tests.support.query_page import page_service
 from tests.support.replay import ReplayServer, replaying
+from tests.support.service import RunningService
 from trace_dagster.chaos_rpc.proxy import chaos_rpc
 from trace_dagster.chaos_rpc.state import ChaosRpc
 from trace_dagster.config.running_stack import StackState
@@ -24,6 +28,9 @@ from trace_dagster.config.settings import Settings
 from trace_dagster.devchain import constants
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.lite.stack import Stack
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = 1002
@@ -160,3 +167,17 @@ def synced(stack, tmp_path_factory):
     done = stack.cli("apply", "--file", str(path), "--wait")
     assert done.returncode == 0, done.stderr
     return path
+
+
+@pytest.fixture(scope="module")
+def service(postgres, template_database, s3_server) -> Iterator[RunningService]:
+    """Run the service whose page a module opens."""
+    with page_service(postgres, template_database, s3_server) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Run a browser for the tests of a module."""
+    with running_browser() as running:
+        yield running

@@ -12,8 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.browser import running_browser
-from tests.support.query_page import BLOCKS, page_service, query_page
+from tests.support.query_page import BLOCKS, query_page
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.tokens import Tokens
 
@@ -22,18 +21,6 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 ENDLESS = "select sum(sin(i)) from range(100000000000) t(i)"
 FAILS_MIDWAY = "select i, case when i = 3999999 then 'x' else '1' end::int as n from range(4000000) t(i)"
 HOSTILE = "<img src=x onerror=hit=1>"
-
-
-@pytest.fixture(scope="module")
-def service(postgres, template_database, s3_server):
-    with page_service(postgres, template_database, s3_server) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with running_browser() as running:
-        yield running
 
 
 @pytest.fixture

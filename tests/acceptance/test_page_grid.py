@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.browser import running_browser
-from tests.support.query_page import page_service, query_page
+from tests.support.query_page import query_page
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
@@ -17,18 +16,6 @@ COUNT_DRAWN = """body => {
   new MutationObserver(changes => changes.forEach(each => window.drawn += each.addedNodes.length))
     .observe(body, { childList: true, subtree: true });
 }"""
-
-
-@pytest.fixture(scope="module")
-def service(postgres, template_database, s3_server):
-    with page_service(postgres, template_database, s3_server) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with running_browser() as running:
-        yield running
 
 
 @pytest.fixture
