@@ -19,9 +19,9 @@ from trace_dagster.query.syntax import Node, Statement, node_type, objects, pars
 
 _HEX = re.compile(r"0[xX][0-9a-fA-F]*")
 _BARE = re.compile(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")
-_LITERAL = re.compile(rb"'0[xX]([0-9a-fA-F]*)'")
-_MOST_LISTS = 20
 _SHOWN = re.compile(r"'0[xX]([0-9a-fA-F]*)'")
+_LITERAL = re.compile(_SHOWN.pattern.encode())
+_MOST_LISTS = 20
 _ADVICE = "write the bytes as unhex('ab12'), without 0x"
 _OF_COLUMN = f"a text is compared with a binary value: {_ADVICE}, or unhex(substr(x, 3)) of a column"
 
