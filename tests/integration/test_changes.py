@@ -154,7 +154,9 @@ def test_numbers_do_not_decide_but_transactions(database, stream, log):
 
 
 def test_a_change_comes_after_those_that_its_transaction_could_see(database, stream, log):
-    """A fork takes its first lock, waits for a commit that began later, and undoes it: it is told after that commit."""
+    """A fork takes its first lock, then waits for a commit that began later, and undoes it. The log must have the
+    commit's entry first, then the fork's.
+    """
     with database.connection() as fork, database.connection() as other:
         fork.execute("select pg_current_xact_id()")
         other.execute("select pg_current_xact_id()")  # readers stop here for a while, between the two

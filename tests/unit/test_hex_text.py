@@ -1,4 +1,4 @@
-"""Hex texts that are compared with binary columns: what they become, and what that costs."""
+"""Which hex texts of a query become bytes, and how much work that takes."""
 
 import duckdb
 import pytest

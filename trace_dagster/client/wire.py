@@ -85,7 +85,7 @@ def _is_numpy_bool(value: Any) -> bool:
 
 
 def _refusal(value: Any) -> str:
-    """Return what is wrong with a value that has no form in JSON, and what to give."""
+    """Return why a value cannot be a parameter, and what to give instead."""
     match value:
         case float() | decimal.Decimal():
             return "is NaN or infinite, which JSON has no number for: give a text and cast it to DOUBLE in the SQL"

@@ -64,7 +64,7 @@ async def read_query(request: Request) -> tuple[QueryBody, Format]:
             422, "wrong_form", f"the body has a wrong form: 'limit' is at most {MAX_ROWS} for json; take arrow, csv or"
             " parquet for more rows"
         )  # fmt: skip
-    if body.as_of == []:  # pydantic would name what is wrong with a list for each other type that as_of may have
+    if body.as_of == []:  # pydantic would report one error for each type that as_of may have
         raise HttpRefusal(
             422, "wrong_form", "the body has a wrong form: 'as_of': an empty list is no cut: leave it out, or give a"
             " block or a time"
