@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.support.gateways import RpcFailed, gateway, watched
+from tests.support.gateways import SURE_SECONDS, RpcFailed, gateway, watched
 from tests.support.nodes import forked
+from tests.unit.test_gateway_budget import most_within
 from trace_dagster.devchain.chain import DevChain
 from trace_dagster.devchain.server import DevNodeMethods
 from trace_dagster.errors import Unavailable
@@ -78,8 +79,8 @@ def test_a_call_at_the_tip_takes_the_next_slot_of_a_budget_that_backfill_uses_up
     assert ordinary > 1.0
     assert sorted(took)[5] < 0.3, took
     assert max(took) < 0.6, took
-    times = [(at, len(calls)) for at, calls in node.requests]
-    assert max(sum(calls for at, calls in times if first <= at < first + 1) for first, _ in times) <= 20
+    sent = [(at, len(calls)) for at, calls in node.requests]
+    assert most_within(SURE_SECONDS, sent) <= 20  # with the tip's calls outside the budget it would be twice as many
 
 
 def test_many_blocks_at_once_may_take_their_time_and_do_not_hold_back_the_newest(node):
