@@ -352,7 +352,7 @@ def test_a_dead_endpoint_fails_fast_and_comes_back(node, caplog):
         assert {code for code, _ in codes} == {-32000}
         started, seen = time.monotonic(), len(node.requests)
         _, text = failing(served, 99)
-        assert time.monotonic() - started < 0.3
+        assert time.monotonic() - started < 1.0
         assert text.startswith(("rpc endpoint dev#1 failed eth_getBlockByNumber", "rpc endpoint dev#1 does not answer"))
         assert text.endswith(": HTTP 503")
         assert len(node.requests) <= seen + 1
