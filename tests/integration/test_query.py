@@ -217,9 +217,12 @@ BINARY = [
 ]
 
 
+@pytest.mark.parametrize("literal", [SEVEN, SEVEN.strip("'"), f"X'{'07' * 32}'"], ids=["a text", "0x", "X''"])
 @pytest.mark.parametrize("sql", BINARY)
-def test_a_hex_text_means_its_bytes_wherever_it_is_compared(ask, sql):
-    (row,) = ask(sql.replace("{H}", SEVEN)).rows
+def test_hex_digits_mean_bytes_wherever_they_are_compared(ask, sql, literal):
+    if literal != SEVEN:
+        sql = sql.replace("'0xab'", "0xab").replace("'/* ' || {H}", "'/* ' || hex({H})")
+    (row,) = ask(sql.replace("{H}", literal)).rows
     assert row in [(1,), (149, 1)]
 
 
@@ -246,6 +249,25 @@ def test_the_columns_of_a_rewritten_query_have_the_names_of_the_query(ask):
         f"count_star() FILTER (WHERE (block_hash = {SEVEN}))",
         "1000000000.0",
     ]
+
+
+def test_a_binary_literal_is_binary_and_keeps_its_name(ask):
+    result = ask("select 0xAB, x'cd' as c, 0x, block_hash <> 0xab from blocks limit 1")
+    assert list(result.columns) == [
+        ("0xAB", "BLOB"),
+        ("c", "BLOB"),
+        ("0x", "BLOB"),
+        ("(block_hash != 0xab)", "BOOLEAN"),
+    ]
+    assert result.rows == [("0xab", "0xcd", "0x", True)]
+    for sql, told in {
+        "select 0xabc": "0xabc has an odd number",
+        "select X'zz'": "X'zz' has characters that are no hex digits",
+        "select 1 from blocks where block_number = 0x10": "a number is compared with bytes, write it without 0x",
+        "select * from x'00'": "unhex",
+    }.items():
+        with pytest.raises(InvalidInput, match=told):
+            ask(sql)
 
 
 def test_many_comments_before_a_query_take_no_time(ask):

@@ -346,6 +346,8 @@ def _advice(text: str, whole: str) -> str:
     kinds = whole if "deduce template type" in text else text  # then further lines have the types
     if "BLOB" in kinds and ("VARCHAR" in kinds or "STRING_LITERAL" in kinds):
         return ": write the bytes as unhex('ab12'), without 0x"
+    if re.search(r"\((\w*INT\w*|DECIMAL\S*|DOUBLE|FLOAT) -> BLOB\)", text):
+        return ": a number is compared with bytes, write it without 0x"
     if re.search(r"'(sum|avg|[-+*/]+)\([^']*BLOB", text):
         return f": {_AS_NUMBER}"
     if "to DECIMAL(38,0) when casting" in text:

@@ -13,6 +13,7 @@ from duckdb.sqltypes import DuckDBPyType
 
 from trace_dagster.errors import InvalidInput
 from trace_dagster.query import pivot
+from trace_dagster.query.binary_literals import with_unhex, without_unhex
 from trace_dagster.query.column_sql import is_text_in_json, json_column_sql
 from trace_dagster.query.gate import check
 from trace_dagster.query.hex_text import bytes_shown, with_bytes
@@ -48,9 +49,11 @@ class UserStatement:
         self._parser = parser
         self._shapes = shapes
         self._mark = f"values {token_hex(8)}"
-        given = with_literals(parsed(sql, self._mark, parser), literals or {}, parser)
+        text = with_unhex(sql)
+        given = with_literals(parsed(text, self._mark, parser, len(text) - len(sql)), literals or {}, parser)
         self._parameters = _shown_literals(literals or {}, parser)
-        self._aliases = {node["alias"] for node in objects(given.tree) if node.get("alias")} if literals else set()
+        self._has_binary_literals = text != sql
+        self._aliases = {node["alias"] for node in objects(given.tree) if node.get("alias")}
         self.relations = check(given.tree, shapes)
         """The names among ``shapes`` that the query reads."""
         queries = [query for _, query in self._value_queries(given.tree)]
@@ -129,12 +132,14 @@ class UserStatement:
         return [(self._with_parameters(name), kind) for name, (_, kind) in zip(names, columns, strict=True)]
 
     def _with_parameters(self, name: str) -> str:
-        """Return the name of a column with ``$a`` in place of the parameter's value, unless the user chose the name."""
+        """Return the name of a column with ``$a`` in place of the parameter's value, and ``0xab`` as the user wrote it,
+        unless the user chose the name.
+        """
         if name in self._aliases:
             return name
         for shown, parameter in self._parameters:
             name = name.replace(shown, parameter)
-        return name
+        return without_unhex(name) if self._has_binary_literals else name
 
     def _with_pivot_values(self, session: QuerySession) -> Statement:
         statement = self._checked
@@ -166,14 +171,18 @@ def _plan_lines(session: QuerySession) -> list[str]:
     return list(readable(json.loads(plan)))
 
 
-def parsed(sql: str, mark: str, parser: duckdb.DuckDBPyConnection) -> Statement:
-    """Parse one SELECT; a PIVOT without values is one after it got placeholders. Raises InvalidInput as ``parse``."""
+def parsed(sql: str, mark: str, parser: duckdb.DuckDBPyConnection, added: int = 0) -> Statement:
+    """Parse one SELECT; a PIVOT without values is one after it got placeholders. Raises InvalidInput as ``parse``.
+
+    ``added`` bytes of the text are not the user's.
+    """
+    most = MAX_SQL_BYTES + added
     try:
-        return parse(sql, parser, MAX_SQL_BYTES)
+        return parse(sql, parser, most)
     except InvalidInput:
         if "pivot" not in sql.lower() or (text := pivot.with_placeholders(sql, mark)) == sql:
             raise
-        return parse(text, parser, MAX_SQL_BYTES)
+        return parse(text, parser, most)
 
 
 def _column_names(statement: Statement, planner: duckdb.DuckDBPyConnection) -> list[str] | None:
