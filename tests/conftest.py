@@ -22,6 +22,7 @@ from trace_dagster.lite.postgres import dsn, postgres_service
 from trace_dagster.lite.processes import Child
 from trace_dagster.lite.s3 import s3_service
 from trace_dagster.messages import redaction
+from trace_dagster.query.runner import QueryRunner
 from trace_dagster.registry.connection import Database
 from trace_dagster.registry.migrations import migrate
 from trace_dagster.store.access import S3Access
@@ -158,6 +159,13 @@ def fresh_bucket(s3_server: S3Access) -> Iterator[S3Access]:
     yield access
     with suppress(ClientError, BotoCoreError):  # a test may have ended the server, or the bucket
         ObjectStore(access)._client.delete_bucket(Bucket=access.bucket)
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[QueryRunner]:
+    """Run a fork server of queries, which takes half a second to start: a module's queries share it."""
+    with QueryRunner(ahead=2) as running:
+        yield running
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from trace_dagster.errors import InvalidInput
 from trace_dagster.evidence.committed_objects import CommittedObjects
 from trace_dagster.query.heads_relation import HEADS_COLUMNS
 from trace_dagster.query.opening import Opening
-from trace_dagster.query.runner import QueryRunner
 from trace_dagster.registry.as_of import AsOf
 from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.snapshot_header import Cut
@@ -43,12 +42,6 @@ def tip(services):
 def own(database, store):
     """Return a chain like ``tip`` in a registry of its own."""
     return settled_tip(database, store)
-
-
-@pytest.fixture(scope="module")
-def runner():
-    with QueryRunner() as runner:
-        yield runner
 
 
 def asking(tip, runner):

@@ -14,7 +14,6 @@ from trace_dagster.errors import InvalidInput, TraceError
 from trace_dagster.evidence.committed_objects import CommittedObjects
 from trace_dagster.identity import DEFAULT_ORG
 from trace_dagster.query.opening import Opening
-from trace_dagster.query.runner import QueryRunner
 from trace_dagster.registry.catalog import Catalog
 from trace_dagster.registry.grants import ALL, Grants
 
@@ -59,9 +58,8 @@ def opening(database, store):
 
 
 @pytest.fixture
-def ask(opening):
-    with QueryRunner(ahead=2) as runner:
-        yield lambda sql, grants=ALL: opening.query(runner, sql, grants=grants)
+def ask(opening, runner):
+    return lambda sql, grants=ALL: opening.query(runner, sql, grants=grants)
 
 
 def is_allowed(name, patterns):

@@ -69,9 +69,8 @@ def lake(database, store):
 
 
 @pytest.fixture
-def ask(lake):
-    with QueryRunner() as runner:
-        yield lambda sql, parameters=None: lake.opening.query(runner, sql, 1000, parameters).rows
+def ask(lake, runner):
+    return lambda sql, parameters=None: lake.opening.query(runner, sql, 1000, parameters).rows
 
 
 def test_every_visible_row_is_in_the_answer_once(lake, ask):

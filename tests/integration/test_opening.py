@@ -15,7 +15,6 @@ from trace_dagster.errors import InvalidInput, Unavailable
 from trace_dagster.query import session as session_module
 from trace_dagster.query.protocol import MaskedFiles, Relation, Uris, lines
 from trace_dagster.query.relations import relation
-from trace_dagster.query.runner import QueryRunner
 from trace_dagster.query.session import QuerySession
 from trace_dagster.registry.catalog import LakeFile
 
@@ -42,13 +41,11 @@ def put(store, key, blocks):
 
 
 @pytest.fixture
-def ask(store):
-    with QueryRunner() as runner:
+def ask(store, runner):
+    def run(sql, relations, parameters=None, resolve=None):
+        return runner.query(sql, relations, store.access, 1000, resolve, parameters).rows
 
-        def run(sql, relations, parameters=None, resolve=None):
-            return runner.query(sql, relations, store.access, 1000, resolve, parameters).rows
-
-        yield run
+    return run
 
 
 def test_masked_blocks_of_a_file_are_in_no_answer(store, ask):

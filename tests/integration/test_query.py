@@ -49,10 +49,9 @@ def relations(uris):
 
 
 @pytest.fixture
-def ask(store, relations):
+def ask(store, relations, runner):
     """Return a function that runs one query in a process of its own."""
-    with QueryRunner() as runner:
-        yield lambda sql, limit=1000: runner.query(sql, relations, store.access, limit)
+    return lambda sql, limit=1000: runner.query(sql, relations, store.access, limit)
 
 
 def test_both_names_of_a_relation_read_all_its_files(ask):

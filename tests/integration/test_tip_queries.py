@@ -6,18 +6,11 @@ from tests.support.hot_chain import THREE
 from tests.support.hot_view import HotLake
 from trace_dagster.evidence.committed_objects import CommittedObjects
 from trace_dagster.query.opening import Opening
-from trace_dagster.query.runner import QueryRunner
 from trace_dagster.registry.as_of import AsOf
 from trace_dagster.registry.catalog import LakeSnapshot
 from trace_dagster.registry.connection import Session
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module")
-def runner():
-    with QueryRunner(ahead=2) as found:
-        yield found
 
 
 @pytest.fixture
