@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 from dagster import PartitionKeyRange, PythonObjectDagsterType, StaticPartitionsDefinition, build_input_context
+from sqlalchemy import make_url
 
+from tests.conftest import cloned_database, fresh_bucket
 from tests.integration.test_proofs import apply, commit, commit_all, rows, silent
 from tests.support.compaction import window_of
 from tests.support.layouts import lay_out
@@ -34,6 +36,7 @@ from trace_dagster.maintenance.certificate_check import check_certificate
 from trace_dagster.registry import catalog
 from trace_dagster.registry.versions import StoredFile, versions_of_job
 from trace_dagster.store import objects
+from trace_dagster.store.objects import ObjectStore
 from trace_dagster.store.scan import inside
 from trace_dagster.verify.rows.arrow import HEADER_COLUMNS
 
@@ -53,16 +56,29 @@ def honest(chain):
         yield url
 
 
+@pytest.fixture(scope="module")
+def first_lake(postgres, template_database, s3_server, honest):
+    """Commit three ranges of four datasets, and lay each dataset out as one file: the lake that each test copies."""
+    with cloned_database(*postgres, template_database) as url, fresh_bucket(s3_server) as access:
+        with running(url, access, dev=honest) as runtime:
+            streams = apply(runtime)
+            commit_all(runtime, {key: streams[key] for key in KEYS})
+            files = {
+                key: lay_out(runtime.database, runtime.store, streams[key].dataset_uuid, WHOLE).file_key for key in KEYS
+            }
+        yield make_url(url).database, ObjectStore(access), streams, files
+
+
 @pytest.fixture
-def lake(postgres_url, s3, honest):
-    """Commit three ranges of four datasets, and lay each dataset out as one file."""
-    with running(postgres_url, s3, dev=honest) as runtime:
-        streams = apply(runtime)
-        commit_all(runtime, {key: streams[key] for key in KEYS})
-        files = {
-            key: lay_out(runtime.database, runtime.store, streams[key].dataset_uuid, WHOLE).file_key for key in KEYS
-        }
-        yield runtime, streams, files, settings_from(environment(postgres_url, s3, dev=honest))
+def lake(first_lake, postgres, s3, honest):
+    """Copy the registry and the objects of the first lake."""
+    database, first, streams, files = first_lake
+    own = ObjectStore(s3)
+    with cloned_database(*postgres, database) as url:
+        for key in first.keys(""):
+            own.put_if_absent(key, first.get(key)[0])
+        with running(url, s3, dev=honest) as runtime:
+            yield runtime, streams, files, settings_from(environment(url, s3, dev=honest))
 
 
 @pytest.fixture
