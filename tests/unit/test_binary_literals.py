@@ -16,6 +16,7 @@ LITERALS = {
         "select * from t where h=unhex('ab')/*c*/or h in(unhex('cd'),-unhex('ef'))--0xab"
     ),
     "select '\N{SNOWMAN}', 0xab": "select '\N{SNOWMAN}', unhex('ab')",
+    "select 0xab\N{NO-BREAK SPACE}, 0xcd\r\n": "select unhex('ab')\N{NO-BREAK SPACE}, unhex('cd')\r\n",
 }
 
 
@@ -27,6 +28,7 @@ def test_a_literal_becomes_bytes(sql):
 @pytest.mark.parametrize(
     "sql",
     [
+        "select $a$ 0xab x'ab' $a$ /* /* */ 0xab */",
         "select '0xab', 'x''ab', $$0xab$$, E'\\'0xab'",
         'select "0xab", "x\'ab\'", t.x0xab',
         "/* 0xab */ select 1 -- x'ab'",

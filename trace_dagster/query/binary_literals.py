@@ -14,7 +14,7 @@ from trace_dagster.errors import InvalidInput
 from trace_dagster.query.protocol import MAX_SQL_BYTES
 
 _MAYBE = re.compile(r"0x|x'", re.IGNORECASE)
-_UNQUOTED = re.compile(r"[xX]([0-9a-fA-F]*)(?![\w$]|[^\x00-\x7f])")
+_UNQUOTED = re.compile(r"[xX]([0-9a-fA-F]*)(?![\w$]|[^\x00-\x7f\s])")
 _QUOTED = re.compile(r"[xX]'((?:[^']|'')*)'")
 _CALL = re.compile(r"unhex\('([0-9a-fA-F]*)'\)")
 _DIGITS = re.compile(r"[0-9a-fA-F]*")
