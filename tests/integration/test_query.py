@@ -322,17 +322,34 @@ def test_a_damaged_file_is_not_named(store, relations):
     ("condition", "message"),
     [
         ("block_hash = '0x070'", "odd number of digits"),
-        (f"block_hash = '{'07' * 32}'", r"write the bytes as unhex\('ab12'\)"),
-        (f"block_hash in (select '0x{'07' * 32}')", r"write the bytes as unhex\('ab12'\)"),
-        (f"(block_hash, 1) = ('0x{'07' * 32}', 1)", r"write the bytes as unhex\('ab12'\)"),
+        (f"block_hash = '{'07' * 32}'", "write the bytes as 0xab12, without quotes"),
+        (f"block_hash in (select '0x{'07' * 32}')", "write the bytes as 0xab12, without quotes"),
+        (f"(block_hash, 1) = ('0x{'07' * 32}', 1)", "write the bytes as 0xab12, without quotes"),
         ("block_hash in ['0x070']", "odd number of digits"),
-        ("block_hash in ['0xab', 'cd']", r"write the bytes as unhex\('ab12'\)"),
-        (f"block_hash in (select unnest(['{'07' * 32}']))", r"write the bytes as unhex\('ab12'\)"),
+        ("block_hash in ['0xab', 'cd']", "write the bytes as 0xab12, without quotes"),
+        (f"block_hash in (select unnest(['{'07' * 32}']))", "write the bytes as 0xab12, without quotes"),
     ],
 )
 def test_a_text_that_cannot_become_bytes_is_refused_with_the_right_form(ask, condition, message):
     with pytest.raises(InvalidInput, match=message):
         ask(f"select * from blocks where {condition}")
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "block_hash in (select {H})",
+        "(block_hash, 1) = ({H}, 1)",
+        "block_hash in (values ({H}), (0xcd))",
+        "(block_hash, block_number) in (({H}, 7), ({H}, 8))",
+        "block_hash = (select {H})",
+    ],
+)
+def test_the_right_form_is_right_where_a_text_is_refused(ask, condition):
+    literal = f"0x{'07' * 32}"
+    assert ask(f"select block_number from blocks where {condition.replace('{H}', literal)}").rows == [(7,)]
+    with pytest.raises(InvalidInput, match="without quotes"):
+        ask(f"select block_number from blocks where {condition.replace('{H}', repr(literal))}")
 
 
 def test_text_from_a_list_of_addresses_is_refused_with_the_right_form(ask):

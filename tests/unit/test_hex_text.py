@@ -56,6 +56,8 @@ ANSWERS = [
     ("select [x for x in l if x in ['0xcd']] from t order by n", [([],), ([b"\xcd"],)]),
     ("select n from t where h = any(['0xcd'])", [(2,)]),
     ("select n from t where ['0xab'] @> [h]", [(1,)]),
+    (f"select n from t where (h, n) in ((unhex('{'ab' * 20}'), 1), (unhex('ab'), 1))", [(1,)]),
+    (f"select n from t where {{'a': h, 'b': n}} = {{'a': unhex('ab'), 'b': 1}} and s <> '{'ab' * 32}'", [(1,)]),
     ("with u as (select * from t where s = '0xab') select n from u where h = '0xab'", [(1,)]),
 ]  # fmt: skip
 """Queries where the same texts stand for bytes in one place and for themselves in another, and their rows."""

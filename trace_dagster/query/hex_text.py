@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import duckdb
@@ -22,7 +22,7 @@ _BARE = re.compile(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")
 _SHOWN = re.compile(r"'0[xX]([0-9a-fA-F]*)'")
 _LITERAL = re.compile(_SHOWN.pattern.encode())
 _MOST_LISTS = 20
-_ADVICE = "write the bytes as unhex('ab12'), without 0x"
+_ADVICE = "write the bytes as 0xab12, without quotes"
 _OF_COLUMN = f"a text is compared with a binary value: {_ADVICE}, or unhex(substr(x, 3)) of a column"
 
 
@@ -131,9 +131,15 @@ def _is_text(child: dict[str, Any], texts: Mapping[int, Node]) -> bool:
 
 
 def _holds_no_text(cast: dict[str, Any], texts: Mapping[int, Node]) -> bool:
-    """Return whether a cast to a nested type has none of the texts in it: then another value is cast."""
+    """Return whether a cast to a nested type has none of the texts in it: then another value is cast. The text in
+    ``unhex('ab')`` is bytes already.
+    """
     is_nested = cast["return_type"]["id"] != "BLOB"
-    return is_nested and not any(_is_text(node, texts) for node in objects(cast["child"]))
+    return is_nested and not any(_is_text(node, texts) for node in _within(cast, but=_is_binary))
+
+
+def _is_binary(node: Node) -> bool:
+    return bool((node.get("return_type") or {}).get("id") == "BLOB")
 
 
 def _equal(used: set[int], statement: Statement) -> set[int]:
@@ -172,14 +178,14 @@ def _is_query(node: Node) -> bool:
     return (node_type(node) or "").endswith("_NODE")
 
 
-def _within(scope: Node) -> Iterator[Node]:
-    """Yield the objects of a SELECT, without those of the queries in it."""
+def _within(scope: Node, but: Callable[[Node], bool] = _is_query) -> Iterator[Node]:
+    """Yield the objects within one, without those of the queries in it, or of others that ``but`` names."""
     waiting: list[Any] = list(scope.values())
     while waiting:
         node = waiting.pop()
         if isinstance(node, list):
             waiting.extend(node)
-        elif isinstance(node, dict) and not _is_query(node):
+        elif isinstance(node, dict) and not but(node):
             yield node
             waiting.extend(node.values())
 
@@ -207,11 +213,9 @@ def _spliced(text: str, found: Mapping[int, str]) -> str:
     data, pieces, end = text.encode(), [], 0
     for place in sorted(found):
         shown = found[place][:80]
-        if not _HEX.fullmatch(found[place]):
-            raise InvalidInput(f"the text {shown!r} is compared with a binary value: {_ADVICE}")
         literal = _LITERAL.match(data, place)
-        if literal is None:
-            raise InvalidInput(f"the text {shown!r} is compared with a binary value: {_ADVICE}, in simple quotes")
+        if literal is None or not _HEX.fullmatch(found[place]):
+            raise InvalidInput(f"the text {shown!r} is compared with a binary value: {_ADVICE}")
         if len(literal[1]) % 2:
             raise InvalidInput(f"the hex text {shown!r} has an odd number of digits")
         pieces += [data[end:place], b"unhex('", literal[1], b"')"]

@@ -345,7 +345,7 @@ def _advice(text: str, whole: str) -> str:
     """Return the way out of some errors of DuckDB, to be added to their first line ``text``."""
     kinds = whole if "deduce template type" in text else text  # then further lines have the types
     if "BLOB" in kinds and ("VARCHAR" in kinds or "STRING_LITERAL" in kinds):
-        return ": write the bytes as unhex('ab12'), without 0x"
+        return ": write the bytes as 0xab12, without quotes"
     if re.search(r"\((\w*INT\w*|DECIMAL\S*|DOUBLE|FLOAT) -> BLOB\)", text):
         return ": a number is compared with bytes, write it without 0x"
     if re.search(r"'(sum|avg|[-+*/]+)\([^']*BLOB", text):

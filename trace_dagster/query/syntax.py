@@ -83,7 +83,7 @@ def text_of(tree: Node, connection: duckdb.DuckDBPyConnection) -> str:
     except duckdb.Error as error:
         raise InvalidInput(f"the query cannot be rewritten: {first_line(error)}") from None
     if without_places(again) != without_places(tree):
-        raise InvalidInput("the query cannot be rewritten: write binary values as unhex('ab12') instead of '0xab12'")
+        raise InvalidInput("the query cannot be rewritten: write binary values as 0xab12, without quotes")
     return text
 
 
