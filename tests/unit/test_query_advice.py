@@ -33,6 +33,19 @@ def test_arithmetic_on_bytes_says_how_they_become_a_number(expression):
     assert AS_NUMBER in error_of(f"select {expression} from transactions")
 
 
+@pytest.mark.parametrize("condition", ["like '0xab%'", "not like 'a'", "ilike 'a'"])
+def test_a_pattern_of_bytes_says_how_they_become_a_text(condition):
+    assert "lower(hex(x)) like 'ab12%'" in error_of(f"select 1 from transactions where value_binary {condition}")
+
+
+def test_a_function_of_texts_says_how_bytes_become_one():
+    for name in ("starts_with", "contains", "regexp_matches"):
+        told = error_of(f"select 1 from transactions where {name}(value_binary, '0xab')")
+        assert "lower(hex(x)) like 'ab12%'" in told
+    with duckdb.connect() as connection:
+        assert connection.execute("select lower(hex('\\xAB\\x12'::blob)) like 'ab12%'").fetchone() == (True,)
+
+
 @pytest.mark.parametrize("column", ["nonsense", "a_string_of_mine"])
 def test_other_missing_columns_get_no_advice(column):
     assert AS_NUMBER not in error_of(f"select {column} from transactions")

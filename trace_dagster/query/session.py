@@ -344,6 +344,8 @@ def _failed_read(text: str) -> InvalidInput | Unavailable:
 def _advice(text: str, whole: str) -> str:
     """Return the way out of some errors of DuckDB, to be added to their first line ``text``."""
     kinds = whole if "deduce template type" in text else text  # then further lines have the types
+    if re.search(r"'(!?~~\*?|starts_with|prefix|contains|regexp_matches)\(BLOB", text):
+        return ": bytes have no pattern, write lower(hex(x)) like 'ab12%'"
     if "BLOB" in kinds and ("VARCHAR" in kinds or "STRING_LITERAL" in kinds):
         return ": write the bytes as 0xab12, without quotes"
     if re.search(r"\((\w*INT\w*|DECIMAL\S*|DOUBLE|FLOAT) -> BLOB\)", text):
